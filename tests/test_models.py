@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlab.models import Normalize, initialise, replace_head, small_resnet, stages
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_small_resnet_maps_images_to_logits_and_every_weight_gets_a_gradient(
+    norm, depth, channels
+):
+    model = small_resnet(5, channels, width=4, depth=depth, norm=norm)
+    logits = model(torch.rand(2, channels, 32, 32))
+    assert logits.shape == (2, 5)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_the_default_network_has_the_size_the_course_quotes():
+    assert sum(p.numel() for p in small_resnet(12).parameters()) == 73_500
+
+
+def test_the_first_loss_is_near_log_of_the_number_of_classes():
+    torch.manual_seed(0)
+    images, labels = torch.rand(240, 3, 32, 32), torch.arange(240) % 12
+    losses = []
+    for _ in range(5):
+        loss = nn.functional.cross_entropy(small_resnet(12)(images), labels)
+        losses.append(loss.item())
+    # he-normal logits add about half their variance to log 12; 0.6 is three times what 30 draws showed
+    assert abs(sum(losses) / 5 - math.log(12)) < 0.6
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_stages_hold_each_parameter_exactly_once_and_end_with_the_head(norm):
+    model = small_resnet(10, norm=norm, depth=3)
+    found = [id(p) for stage in stages(model) for p in stage.parameters()]
+    assert sorted(found) == sorted(id(p) for p in model.parameters())
+    assert stages(model)[-1] is model.head
+
+
+def test_stages_of_a_plain_sequence_skip_what_has_no_weights():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+    assert stages(model) == [model[0], model[3]]
+
+
+def test_stages_of_a_model_with_loose_weights_are_refused_by_name():
+    model = nn.Module()
+    model.scale = nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match="scale"):
+        stages(model)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "deviation"),
+    [
+        ("he", lambda n, m: math.sqrt(2 / n)),
+        ("xavier", lambda n, m: math.sqrt(2 / (n + m))),
+        ("lecun", lambda n, m: math.sqrt(1 / n)),
+        ("tiny", lambda n, m: 0.1 * math.sqrt(2 / n)),
+        ("huge", lambda n, m: 3 * math.sqrt(2 / n)),
+    ],
+)
+@pytest.mark.parametrize("layer", [nn.Linear(400, 300), nn.Conv2d(40, 60, 3)])
+def test_initialisation_has_the_deviation_of_its_paper(scheme, deviation, layer):
+    torch.manual_seed(0)
+    initialise(layer, scheme)
+    per_pixel = layer.weight[0, 0].numel() if layer.weight.ndim == 4 else 1
+    fan_in, fan_out = layer.weight.shape[1] * per_pixel, layer.weight.shape[0] * per_pixel
+    # 20,000 and more draws: the sample deviation lies within 2 % of the true one
+    assert layer.weight.std().item() == pytest.approx(deviation(fan_in, fan_out), rel=0.02)
+    assert layer.bias.abs().sum() == 0
+
+
+def test_he_keeps_the_scale_of_activations_through_twenty_relu_layers_and_tiny_kills_it():
+    torch.manual_seed(0)
+    deep = nn.Sequential(*(m for _ in range(20) for m in (nn.Linear(256, 256), nn.ReLU())))
+    x = torch.randn(256, 256)
+    size = {s: initialise(deep, s)(x).square().mean().item() for s in ("he", "tiny", "huge")}
+    assert 0.2 < size["he"] < 5
+    assert size["tiny"] < 1e-30
+    assert size["huge"] > 1e15
+
+
+def test_initialisation_is_a_function_of_the_generator_and_resets_norms():
+    model = small_resnet(4)
+    model.stem[1].weight.data.fill_(7)
+    torch.manual_seed(3)
+    first = {k: v.clone() for k, v in initialise(model).state_dict().items()}
+    torch.manual_seed(3)
+    second = initialise(model).state_dict()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert torch.equal(model.stem[1].weight, torch.ones(16))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        small_resnet(7, width=4),
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7)),
+    ],
+    ids=["small_resnet", "sequential"],
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_new_head_changes_the_classes_and_nothing_below(model, dropout):
+    below = [p.clone() for p in list(model.parameters())[:-2]]
+    replace_head(model, 3, dropout)
+    assert model(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+    after = list(model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(below, after, strict=False))
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} <= {dropout, 0.0}
+    replace_head(model, 4, dropout)  # and again, on top of the new one
+    assert model(torch.rand(2, 3, 16, 16)).shape == (2, 4)
+
+
+def test_a_model_without_a_linear_layer_says_so():
+    with pytest.raises(ValueError, match="no linear layer"):
+        replace_head(nn.Sequential(nn.Conv2d(3, 4, 1)), 2)
+
+
+def test_normalize_is_in_the_state_and_centres_the_pixels():
+    layer = Normalize([0.1, 0.2, 0.3], [0.5, 0.5, 2.0])
+    images = torch.rand(4, 3, 5, 5)
+    torch.testing.assert_close(layer(images)[:, 2], (images[:, 2] - 0.3) / 2.0)
+    assert set(layer.state_dict()) == {"mean", "std"}
+    with pytest.raises(ValueError, match="positive"):
+        Normalize(0.0, [1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: small_resnet(0),
+        lambda: small_resnet(3, depth=-1),
+        lambda: small_resnet(3, norm="instance"),
+        lambda: small_resnet(3, dropout=1.0),
+        lambda: initialise(nn.Linear(2, 2), "glorot"),
+        lambda: replace_head(small_resnet(3), 0),
+    ],
+)
+def test_arguments_outside_their_range_are_refused_with_what_was_given(wrong):
+    with pytest.raises(ValueError, match="got"):
+        wrong()
