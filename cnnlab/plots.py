@@ -1,0 +1,213 @@
+"""Every figure of the course: colour-blind safe, with alt text made from the data.
+
+A plotting function takes plain arrays or tables and returns a `Plot`, which a notebook shows by itself. The
+figures never touch `pyplot`: nothing is drawn twice, and no style of yours is changed.
+"""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+# Okabe & Ito 2008, "Color Universal Design": told apart by colour-blind readers. Yellow is left out: too faint.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "cnnlab",
+}
+
+
+class Plot:
+    """A finished figure and the sentence that says what is to be seen in it.
+
+    Args:
+        figure: a matplotlib figure.
+        alt: one or two sentences for a reader who does not see the picture, with numbers from the data.
+    """
+
+    def __init__(self, figure: "Figure", alt: str) -> None:
+        self.figure, self.alt = figure, alt
+
+    def __repr__(self) -> str:
+        return f"Plot: {self.alt}"
+
+    def png(self, dpi: int = 96) -> bytes:
+        """Return the picture as the bytes of a PNG file."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+        return buffer.getvalue()
+
+    def save(self, path: str | Path, dpi: int = 150) -> None:
+        """Write the picture to `path`; the ending (.png, .svg, .pdf) chooses the format."""
+        self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png()).decode()
+        return (
+            f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt)}" '
+            'style="max-width: 100%; background: white">'
+        )
+
+
+def image_grid(
+    images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, alt: str = "A grid of images"
+) -> Plot:
+    """Show images side by side, each under its title.
+
+    Args:
+        images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
+        titles: one a picture, or none at all.
+        columns: pictures in a row.
+        alt: what the grid shows; the titles are added to it.
+    """
+    rows = math.ceil(len(images) / columns)
+    pixels = images.detach().cpu()
+    if pixels.is_floating_point():
+        pixels = pixels.float().clamp(0, 1)
+    figure, axes = _axes(
+        rows, columns, width=1.1 * columns, height=(1.35 if titles else 1.1) * rows
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture in zip(axes.flat, pixels, strict=False):
+        shown = picture.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
+        axis.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray")
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(title, fontsize=8, pad=2)
+    named = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
+    return Plot(figure, f"{alt}{named}.")
+
+
+def curves(history: "DataFrame") -> Plot:
+    """Draw loss and accuracy over the epochs, training and validation side by side.
+
+    Args:
+        history: a table with the columns of `History.frame`.
+    """
+    figure, axes = _axes(1, 2, width=9, height=3.2)
+    told = []
+    for axis, metric, label in zip(
+        axes.flat, ("loss", "acc"), ("loss (nats)", "accuracy"), strict=True
+    ):
+        for part, name in (("train", "training"), ("valid", "validation"), ("ema_valid", "EMA")):
+            column = f"{part}_{metric}"
+            if column in history and history[column].notna().any():
+                values = history[column]
+                axis.plot(history["epoch"], values, label=name, **_line(part))
+                told.append(
+                    f"{name} {label.split()[0]} {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}"
+                )
+        axis.set(xlabel="epochs finished", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend()
+    return Plot(figure, f"Learning curves over {len(history)} epochs: {'; '.join(told)}.")
+
+
+def lines(
+    x: Sequence[float] | Any,
+    series: dict[str, Any],
+    *,
+    xlabel: str,
+    ylabel: str,
+    message: str,
+    log: str = "",
+) -> Plot:
+    """Draw one line a series, each with a colour and a dash of its own.
+
+    Args:
+        x: the common horizontal values.
+        series: name -> vertical values.
+        xlabel: with its unit.
+        ylabel: with its unit.
+        message: what the reader should see; begins the alt text.
+        log: which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
+    """
+    figure, axes = _axes(width=6.5, height=3.2)
+    axis = axes.item()
+    for (name, values), colour, dash in zip(series.items(), cycle(COLOURS), cycle(LINES)):
+        axis.plot(x, values, label=name, color=colour, linestyle=dash)
+    _finish(axis, xlabel, ylabel, log)
+    ends = "; ".join(f"{name} from {v[0]:.3g} to {v[-1]:.3g}" for name, v in series.items())
+    return Plot(figure, f"{message} {ylabel} against {xlabel}: {ends}.")
+
+
+def intervals(
+    runs: dict[str, Any], summary: dict[str, tuple[float, float, float]], *, label: str
+) -> Plot:
+    """Draw one row a variant: each run as a dot, mean and interval as a bar.
+
+    Args:
+        runs: name -> values, one a seed.
+        summary: name -> (mean, low, high).
+        label: what is measured, with its unit.
+    """
+    figure, axes = _axes(width=6.5, height=0.8 + 0.45 * len(runs))
+    axis = axes.item()
+    for row, (name, values) in enumerate(runs.items()):
+        mean, low, high = summary[name]
+        colour = COLOURS[row % len(COLOURS)]
+        axis.plot(values, [row - 0.15] * len(values), "|", color=colour, markersize=9)
+        axis.errorbar(
+            mean,
+            row + 0.1,
+            xerr=[[mean - low], [high - mean]],
+            color=colour,
+            marker=MARKERS[row % len(MARKERS)],
+            capsize=4,
+        )
+    axis.set(xlabel=f"{label} (bar: mean and 95 % interval; strokes: runs)")
+    axis.set_yticks(range(len(runs)), list(runs))
+    axis.invert_yaxis()
+    told = "; ".join(
+        f"{name} {m:.3f} ({lo:.3f} to {hi:.3f})" for name, (m, lo, hi) in summary.items()
+    )
+    return Plot(figure, f"{label} of {len(runs)} variants, mean and 95 % interval: {told}.")
+
+
+def _finish(axis: "Axes", xlabel: str, ylabel: str, log: str) -> None:
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if "x" in log:
+        axis.set_xscale("log")
+    if "y" in log:
+        axis.set_yscale("log")
+    if len(axis.get_lines()) > 1:
+        axis.legend()
+
+
+def _line(part: str) -> dict[str, Any]:
+    """A part of the data looks the same in every figure of the course."""
+    i = ("train", "valid", "ema_valid").index(part)
+    return {"color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i], "markersize": 4}
+
+
+def _axes(
+    rows: int = 1, columns: int = 1, *, width: float, height: float
+) -> tuple["Figure", "np.ndarray"]:
+    """A figure in the course's style that belongs to no global state, and its axes, (rows, columns)."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False)
