@@ -1,0 +1,159 @@
+"""Class weights, balanced sampling, imbalance, label noise and stratified splits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+from torch.utils.data import DataLoader, TensorDataset
+
+from cnnlab.data import ImageSet, balanced_sampler, class_weights, imbalance, label_noise, loader
+from cnnlab.data.balance import split
+
+
+counts_of = st.lists(st.integers(1, 30), min_size=2, max_size=6)
+
+
+def labels_with(counts):
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+
+
+def numbered(counts):
+    """Images whose first pixel is their number."""
+    labels = labels_with(counts)
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
+    return ImageSet(images, labels, [f"class {k}" for k in range(len(counts))])
+
+
+@given(counts=counts_of)
+@settings(deadline=None)
+def test_balanced_weights_are_those_of_scikit_learn(counts):
+    labels = labels_with(counts).numpy()
+    expected = compute_class_weight("balanced", classes=np.arange(len(counts)), y=labels)
+    torch.testing.assert_close(class_weights(labels), torch.tensor(expected).float())
+
+
+@given(counts=counts_of, beta=st.sampled_from([0.0, 0.9, 0.999]))
+@settings(deadline=None)
+def test_effective_weights_follow_the_sum_of_the_discounts(counts, beta):
+    # The effective number of n samples is 1 + beta + ... + beta**(n - 1).
+    effective = torch.tensor([sum(beta**i for i in range(n)) for n in counts])
+    weights = class_weights(labels_with(counts), "effective", beta=beta)
+    ratios = weights * effective
+    torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios), rtol=1e-4, atol=0)
+    torch.testing.assert_close(weights[labels_with(counts)].mean(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 2], [1, 1], []])
+def test_an_absent_class_has_no_weight(labels):
+    for weigh in (class_weights, balanced_sampler):
+        with pytest.raises(ValueError, match="no sample of class"):
+            weigh(torch.tensor(labels, dtype=torch.int64))
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(ValueError, match="'balanced' or 'effective'"):
+        class_weights([0, 1], "fair")
+
+
+def test_balanced_sampling_weighs_samples_and_evens_out_the_classes():
+    labels = labels_with([900, 90, 10])
+    sampler = balanced_sampler(labels, seed=3)
+    assert len(sampler.weights) == len(sampler) == 1000
+    shares = torch.tensor([sampler.weights[labels == k].sum() for k in range(3)])
+    torch.testing.assert_close(shares, torch.ones(3, dtype=shares.dtype), check_dtype=False)
+    drawn = torch.bincount(labels[sampler.order(0)], minlength=3)
+    # 1000 draws at 1/3: standard deviation 15; 75 is five of them.
+    assert (drawn - 1000 / 3).abs().max() < 75
+
+
+def test_balanced_sampling_is_a_function_of_seed_and_epoch():
+    labels = [0, 0, 0, 0, 0, 0, 1]
+    orders = {
+        (seed, epoch): balanced_sampler(labels, seed).order(epoch).tolist()
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len({str(order) for order in orders.values()}) == 4
+    sampler = balanced_sampler(labels, 1)
+    dataset = TensorDataset(torch.arange(7))
+    for epoch in (0, 1):
+        (torchs,) = next(iter(DataLoader(dataset, 7, sampler=balanced_sampler(labels, 1))))
+        assert torchs.tolist() == orders[1, 0]
+        assert list(sampler) == orders[1, epoch]
+    assert [x.tolist() for (x,) in loader(dataset, 7, sampler=balanced_sampler(labels, 1))] == [
+        orders[1, 0]
+    ]
+
+
+@given(data=st.data(), counts=counts_of, seed=st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_imbalance_keeps_as_many_of_each_class_as_asked(data, counts, seed):
+    dataset = numbered(counts)
+    wanted = [data.draw(st.integers(0, n)) for n in counts]
+    kept = imbalance(dataset, wanted, seed)
+    assert torch.bincount(kept.labels, minlength=len(counts)).tolist() == wanted
+    numbers = kept.images[:, 0, 0, 0].long()
+    assert len(numbers.unique()) == len(numbers)
+    assert torch.equal(dataset.labels[numbers], kept.labels)
+
+
+def test_imbalance_takes_names_and_says_what_is_missing():
+    dataset = numbered([3, 2])
+    kept = imbalance(dataset, {"class 1": 1, "class 0": 2})
+    assert kept.labels.tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match=r"more images than there are of class 1"):
+        imbalance(dataset, [3, 5])
+    with pytest.raises(ValueError, match="one number, 0 or more, for each"):
+        imbalance(dataset, [3])
+
+
+@given(counts=counts_of, rate=st.floats(0, 1), seed=st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_label_noise_changes_exactly_its_share_of_the_labels(counts, rate, seed):
+    dataset = numbered(counts)
+    before = dataset.labels.clone()
+    noisy = label_noise(dataset, rate, seed)
+    assert int((noisy.labels != before).sum()) == round(rate * len(before))
+    assert torch.equal(noisy.clean_labels, before)
+    assert torch.equal(dataset.labels, before)
+    assert torch.equal(noisy.labels, label_noise(dataset, rate, seed).labels)
+
+
+@pytest.mark.parametrize("true", [0, 3])
+def test_wrong_labels_are_spread_evenly_over_the_other_classes(true):
+    labels = torch.full((3000,), true)
+    dataset = ImageSet(torch.zeros(3000, 1, 1, 1, dtype=torch.uint8), labels, "abcd")
+    counts = torch.bincount(label_noise(dataset, 1.0).labels, minlength=4).tolist()
+    assert counts.pop(true) == 0
+    # 3000 draws at 1/3: standard deviation 26; 130 is five of them.
+    assert max(abs(n - 1000) for n in counts) < 130
+
+
+def test_noise_on_noise_keeps_the_first_labels_through_a_selection():
+    dataset = numbered([4, 4])
+    twice = label_noise(label_noise(dataset, 0.5, 0), 0.5, 1).select([7, 0, 3])
+    assert twice.clean_labels.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
+def test_a_rate_that_is_no_share_is_refused(rate):
+    with pytest.raises(ValueError, match="rate="):
+        label_noise(numbered([2, 2]), rate)
+
+
+@given(counts=counts_of, share=st.floats(0.05, 0.6), seed=st.integers(0, 3))
+@settings(deadline=None, max_examples=60)
+def test_a_split_is_a_partition_in_proportion(counts, share, seed):
+    labels = labels_with(counts)
+    n = round(share * len(labels))
+    rest, taken = split(labels, n, seed)
+    assert sorted(rest.tolist() + taken.tolist()) == list(range(len(labels)))
+    assert len(torch.bincount(labels[rest]).nonzero()) == len(counts)
+    assert len(taken) <= n
+    if min(counts) > 2:
+        assert len(taken) == n
+        quota = n * torch.tensor(counts) / len(labels)
+        got = torch.bincount(labels[taken], minlength=len(counts))
+        assert (got - quota).abs().max() < 1

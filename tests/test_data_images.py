@@ -1,0 +1,134 @@
+"""Image sets, bundles, and `load`."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cnnlab.data import DataBundle, ImageSet, load, pocket
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("CNNLAB_PROFILE", raising=False)
+        yield load("pocket", n_train=125, n_valid=24, n_test=24)
+
+
+def test_mean_and_deviation_are_those_of_the_training_pixels(bundle):
+    pixels = bundle.train.images.double() / 255
+    torch.testing.assert_close(bundle.mean.double(), pixels.mean(dim=(0, 2, 3)), rtol=1e-6, atol=0)
+    deviation = pixels.std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(bundle.std.double(), deviation, rtol=1e-6, atol=0)
+
+
+def test_a_subset_has_its_own_mean(bundle):
+    assert bundle.mean is bundle.mean
+    small = bundle.subset(per_class=2)
+    pixels = small.train.images.double() / 255
+    torch.testing.assert_close(small.mean.double(), pixels.mean(dim=(0, 2, 3)), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("per_class", [1, 5, 10])
+def test_a_subset_takes_as_many_of_each_class_and_leaves_the_rest(bundle, per_class):
+    small = bundle.subset(per_class=per_class, seed=3)
+    assert set(small.counts().values()) == {per_class}
+    assert small.valid is bundle.valid
+    assert small.test is bundle.test
+    assert len(bundle.train) == 125
+
+
+def test_smaller_subsets_of_a_seed_lie_inside_larger_ones(bundle):
+    def pictures(n, seed):
+        return {
+            image.numpy().tobytes() for image in bundle.subset(per_class=n, seed=seed).train.images
+        }
+
+    assert pictures(3, 0) < pictures(7, 0)
+    assert pictures(3, 0) != pictures(3, 1)
+
+
+@pytest.mark.parametrize("per_class", [0, 11])
+def test_a_subset_larger_than_a_class_is_refused(bundle, per_class):
+    with pytest.raises(ValueError, match="use 1 to 10"):
+        bundle.subset(per_class=per_class)
+
+
+def test_counts_tell_each_part(bundle):
+    assert sum(bundle.counts().values()) == 125
+    assert bundle.counts("valid") == dict.fromkeys(pocket.CLASSES, 2)
+    with pytest.raises(ValueError, match="no part 'val' in pocket; there is train, valid, test"):
+        bundle.counts("val")
+
+
+def test_showing_draws_the_asked_number_of_each_class(bundle):
+    plot = bundle.show(per_class=2)
+    titles = [axis.get_title() for axis in plot.figure.axes if axis.get_images()]
+    assert titles == [name for name in bundle.classes for _ in range(2)]
+    assert "24 training images of pocket" in plot.alt
+
+
+def test_descriptions_are_one_line(bundle):
+    assert repr(bundle) == "pocket: 12 classes, 3 x 32 x 32; train 125, valid 24, test 24"
+    assert repr(bundle.train) == "ImageSet(125 images of 3 x 32 x 32, 12 classes)"
+    assert "test" not in repr(DataBundle("mine", bundle.train, bundle.valid, None))
+
+
+def test_an_item_is_the_picture_in_unit_range_and_a_plain_label(bundle):
+    image, label = bundle.train[3]
+    assert torch.equal(image, bundle.train.images[3].float() / 255)
+    assert type(label) is int
+    assert label == bundle.train.labels[3]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(2, 3, 4, 4), [0, 1], r"must be uint8.*\(x \* 255\)"),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), [0, 1], "must be uint8 of shape"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0], "2 images but 1 labels"),
+        (
+            torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+            [0, 2],
+            "labels run from 0 to 2, but 2 classes",
+        ),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [-1, 1], "labels run from -1 to 1"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_refused(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        ImageSet(images, labels, ["a", "b"])
+
+
+def test_selecting_copies_nothing_back(bundle):
+    chosen = bundle.train.select([5, 5, 0])
+    chosen.images.zero_()
+    assert chosen.labels.tolist() == bundle.train.labels[[5, 5, 0]].tolist()
+    assert bundle.train.images[5].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "message"),
+    [
+        ("poket", {}, "no data set is called 'poket'; there is pocket, .*Did you mean 'pocket'"),
+        (
+            "pocket",
+            {"rotatoin": 3},
+            "no knob of pocket is called 'rotatoin'.*Did you mean 'rotation'",
+        ),
+        ("digits", {"n_train": 3}, "no knob of digits is called 'n_train'; there is half, plain"),
+        ("cifar10", {"size": 3}, "no knob of cifar10 is called 'size'"),
+    ],
+)
+def test_unknown_names_and_knobs_are_answered_with_the_nearest(name, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        load(name, **knobs)
+
+
+def test_importing_the_data_package_imports_nothing_heavy():
+    heavy = {"torchvision", "pandas", "sklearn", "matplotlib", "PIL", "scipy"}
+    code = f"import cnnlab.data, sys; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

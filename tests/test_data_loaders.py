@@ -1,0 +1,341 @@
+"""The order of the batches is a function of (seed, epoch), and so is all that is random in them."""
+
+import os
+import random
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
+
+from cnnlab import rng
+from cnnlab.data import ImageSet, balanced_sampler, loader
+from cnnlab.errors import DataError
+
+
+def numbers(n):
+    """Data that are their own indices."""
+    return TensorDataset(torch.arange(n))
+
+
+def images(n=10):
+    pixels = torch.randint(0, 256, (n, 3, 4, 4), generator=rng.generator(3), dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(n) % 2, ("even", "odd"))
+
+
+class Restless(Dataset):
+    """Items that draw from all three global generators, as transforms written by others do."""
+
+    def __init__(self, n=7, dies=False):
+        self.n, self.dies, self.asked = n, dies, []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if self.dies:
+            os._exit(1)
+        self.asked.append(index)
+        noise = torch.rand(()).item() + np.random.rand() + random.random()  # noqa: NPY002
+        return torch.tensor(noise, dtype=torch.float64), index
+
+
+def read(batches):
+    return [x.tolist() for x, *_ in batches]
+
+
+def global_states():
+    numpys = str(np.random.get_state())  # noqa: NPY002
+    return torch.get_rng_state().tolist(), numpys, random.getstate()
+
+
+@given(
+    n=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    shuffle=st.booleans(),
+    drop_last=st.sampled_from([None, False]),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=60)
+def test_batches_are_the_epochs_permutation_cut_into_pieces(
+    n, batch_size, shuffle, drop_last, seed, epoch
+):
+    batches = loader(numbers(n), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
+    batches.seek(epoch)
+    order = torch.randperm(n, generator=rng.generator(seed, epoch)).tolist()
+    expected = order if shuffle else list(range(n))
+    pieces = [expected[i : i + batch_size] for i in range(0, n, batch_size)]
+    if shuffle and drop_last is None and len(pieces) > 1 and len(pieces[-1]) < batch_size:
+        pieces.pop()
+    assert len(batches) == len(pieces)
+    assert read(batches) == pieces
+
+
+@given(data=st.data(), n=st.integers(1, 30), batch_size=st.integers(1, 8))
+@settings(deadline=None, max_examples=40)
+def test_a_pass_begun_at_batch_k_equals_the_end_of_the_whole_pass(data, n, batch_size):
+    batches = loader(numbers(n), batch_size, shuffle=True)
+    k = data.draw(st.integers(0, len(batches)))
+    batches.seek(3)
+    whole = read(batches)
+    batches.seek(3, k)
+    assert read(batches) == whole[k:]
+    assert batches.epoch == 4
+
+
+def test_epochs_and_seeds_give_orders_of_their_own():
+    orders = {
+        tuple(loader(numbers(30), 4, seed=seed, shuffle=True).indices(epoch).tolist())
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(orders) == 16
+
+
+def test_the_epoch_advances_when_a_pass_ends_not_when_it_begins():
+    batches = loader(numbers(9), 3, shuffle=True)
+    first = next(iter(batches))
+    assert (batches.epoch, first[0].tolist()) == (0, read(batches)[0])
+    assert batches.epoch == 1
+    assert read(batches) == read_epoch(1)
+    batches.seek(5, 1)
+    next(iter(batches))
+    assert read(batches) == read_epoch(5)[1:]
+    assert read(batches) == read_epoch(6)
+
+
+def read_epoch(epoch):
+    batches = loader(numbers(9), 3, shuffle=True)
+    batches.seek(epoch)
+    return read(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_seek_during_a_pass_wins_over_the_end_of_that_pass(workers):
+    batches = loader(Restless(9), 3, shuffle=True, workers=workers)
+    for number, _ in enumerate(batches):
+        if number == 1:
+            batches.seek(7)
+    assert batches.epoch == 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nested_passes_each_give_a_whole_epoch(workers):
+    batches = loader(Restless(4), 2, shuffle=True, drop_last=False, workers=workers)
+    outer = []
+    for _, indices in batches:
+        outer += indices.tolist()
+        assert sorted(i for _, inner in batches for i in inner.tolist()) == [0, 1, 2, 3]
+    assert sorted(outer) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_random_transforms_do_not_depend_on_the_number_of_workers(epoch):
+    def epoch_of(workers):
+        batches = loader(Restless(), 3, seed=1, shuffle=True, workers=workers)
+        batches.seek(epoch)
+        return read(batches)
+
+    assert epoch_of(0) == epoch_of(1) == epoch_of(2)
+
+
+def test_random_transforms_differ_between_images_epochs_and_seeds():
+    drawn = []
+    for seed in range(3):
+        batches = loader(Restless(), 7, seed=seed)
+        drawn += [value for _ in range(3) for batch in read(batches) for value in batch]
+    assert len(set(drawn)) == 3 * 3 * 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_persistent_workers_draw_anew_in_each_epoch(workers):
+    batches = loader(Restless(), 3, workers=workers)
+    passes = [read(batches) for _ in range(3)]
+    assert len({str(p) for p in passes}) == 3
+    batches.seek(1)
+    assert read(batches) == passes[1]
+
+
+def test_a_random_transform_draws_what_the_epoch_and_the_index_say():
+    (values,) = read(loader(Restless(), 7, seed=4))
+    value = rng.fold_in(4, 0, 2)
+    torchs = torch.rand((), generator=torch.Generator().manual_seed(value)).item()
+    numpys = np.random.RandomState(value % 2**32).rand()
+    assert values[2] == torchs + numpys + random.Random(value).random()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reading_leaves_the_global_generators_as_they_were(workers):
+    before = global_states()
+    list(loader(Restless(), 3, shuffle=True, workers=workers))
+    list(loader(Restless(), 3, sampler=RandomSampler(range(7))))
+    next(iter(loader(images(), 3, shuffle=True)))
+    assert global_states() == before
+
+
+def test_skipped_batches_are_not_loaded():
+    dataset = Restless(8)
+    batches = loader(dataset, 2, shuffle=True)
+    batches.seek(1, batch=3)
+    list(batches)
+    assert dataset.asked == batches.indices(1)[6:].tolist()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda d: d, lambda d: Subset(d, [7, 1, 4, 4, 0]), lambda d: random_split(d, [4, 6])[0]],
+)
+def test_whole_batches_equal_single_items_stacked(wrap):
+    dataset = wrap(images())
+    batches = loader(dataset, 3, shuffle=True, drop_last=False)
+    pixels, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    items = [dataset[i] for i in batches.indices(0).tolist()]
+    assert torch.equal(pixels, torch.stack([image for image, _ in items]))
+    assert pixels.dtype == torch.float32
+    assert labels.tolist() == [label for _, label in items]
+    assert labels.dtype == torch.int64
+
+
+def test_subsets_of_subsets_are_looked_through():
+    dataset = Subset(Subset(numbers(10), [9, 8, 7, 6]), [2, 0])
+    assert read(loader(dataset, 2)) == [[7, 9]]
+
+
+def test_a_subclass_with_items_of_its_own_is_asked_for_them():
+    class Negative(ImageSet):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return -image, label
+
+    plain = images()
+    negative = Negative(plain.images, plain.labels, plain.classes)
+    (batch,), (turned,) = loader(plain, 10), loader(negative, 10)
+    assert torch.equal(turned[0], -batch[0])
+
+
+def test_tensor_batches_pass_as_they_are():
+    dataset = TensorDataset(torch.arange(6, dtype=torch.uint8), torch.ones(6, 2))
+    x, y = next(iter(loader(dataset, 4)))
+    assert (x.dtype, y.shape) == (torch.uint8, (4, 2))
+
+
+def test_a_device_receives_the_data_once_and_indexes_there():
+    batches = loader(images(), 3, shuffle=True, device="meta")
+    pixels, labels = next(iter(batches))
+    assert (pixels.device.type, labels.device.type, pixels.shape) == ("meta", "meta", (3, 3, 4, 4))
+    (x, _), *_ = loader(Restless(), 3, device="meta")
+    assert x.device.type == "meta"
+
+
+def test_measuring_reads_everything_once_in_dataset_order():
+    batches = loader(numbers(10), 4, shuffle=True)
+    list(batches)
+    ordered = batches.ordered()
+    assert read(ordered) == read(ordered) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert (batches.epoch, len(batches), len(ordered)) == (1, 2, 3)
+
+
+def test_measuring_keeps_a_sampler_and_always_gives_its_first_epoch():
+    batches = loader(numbers(9), 4, sampler=SubsetRandomSampler([5, 6, 7, 8, 0]))
+    once = read(batches.ordered())
+    list(batches)
+    batches.seek(3, 1)
+    assert read(batches.ordered()) == once
+    assert sorted(chain(*once)) == [0, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        RandomSampler(range(9)),
+        RandomSampler(range(9), generator=torch.Generator().manual_seed(1)),
+        WeightedRandomSampler([0.1] * 8 + [5.0], 9),
+        balanced_sampler([0, 0, 0, 0, 0, 0, 0, 1, 1]),
+    ],
+    ids=["random", "own generator", "weighted", "balanced"],
+)
+def test_every_sampler_becomes_a_function_of_seed_and_epoch(sampler):
+    batches = loader(numbers(9), 3, sampler=sampler)
+    passes = [read(batches) for _ in range(4)]
+    assert len({str(p) for p in passes}) > 1
+    batches.seek(2, 1)
+    assert read(batches) == passes[2][1:]
+
+
+def test_a_samplers_own_generator_is_left_as_it_was():
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    list(loader(numbers(9), 3, sampler=RandomSampler(range(9), generator=generator)))
+    assert torch.equal(generator.get_state(), before)
+    assert generator.initial_seed() == 1
+
+
+@pytest.mark.parametrize(
+    "indices", [[3, 1, 1], range(2, 5), torch.tensor([4, 0, 2]), np.array([2])]
+)
+def test_a_sequence_of_indices_is_read_as_it_stands(indices):
+    batches = loader(numbers(5), 2, sampler=indices, drop_last=False)
+    assert list(chain(*read(batches))) == [int(i) for i in indices]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch_size": 6, "drop_last": True}, "5 images, batch_size=6.*batch_size=5 or less"),
+        ({"batch_size": 2, "shuffle": True, "sampler": [1]}, "sampler decides the order"),
+        ({"batch_size": 2, "sampler": [1, 5]}, "from 1 to 5, but the dataset has 5"),
+        ({"batch_size": 2, "sampler": []}, "takes none of 5 images"),
+    ],
+)
+def test_impossible_requests_name_the_numbers_and_the_way_out(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        loader(numbers(5), **arguments)
+
+
+def test_data_without_length_or_items_are_refused():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(TypeError, match="Endless has no length"):
+        loader(Endless(), 2)
+    with pytest.raises(ValueError, match="empty"):
+        loader(numbers(0), 2)
+    with pytest.raises(TypeError, match="one integer an image"):
+        loader(numbers(5), 2, sampler=torch.tensor([0.5]))
+
+
+def test_seeking_beyond_the_epoch_is_refused():
+    with pytest.raises(ValueError, match="an epoch has 3 batches"):
+        loader(numbers(9), 3).seek(0, 4)
+
+
+def test_a_worker_that_dies_is_said_to_have_died():
+    with pytest.raises(DataError, match="workers=0"):
+        list(loader(Restless(dies=True), 3, workers=1))
+
+
+def test_the_only_batch_is_kept_though_it_is_short():
+    assert [len(x) for (x,) in loader(numbers(3), 8, shuffle=True)] == [3]
+
+
+def test_torchs_own_loader_reads_our_sets():
+    x, y = next(iter(DataLoader(images(), 4)))
+    ours = next(iter(loader(images(), 4)))
+    assert torch.equal(x, ours[0])
+    assert torch.equal(y, ours[1])
