@@ -1,0 +1,259 @@
+"""Checks at the door: say in a sentence what torch would say in a traceback, or not at all."""
+
+from collections.abc import Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnlab.batches import n_batches
+from cnnlab.errors import CheckpointError, DataError, NonFiniteError
+
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_loader(loader: Any, model: nn.Module) -> None:
+    """Refuse a training loader that would give nothing, or a last batch that batch norm cannot use.
+
+    Raises:
+        DataError: there is no batch, or the last one would hold a single image.
+    """
+    if n_batches(loader) == 0:
+        size = len(getattr(loader, "dataset", ()))
+        raise DataError(
+            f"the training loader is empty: {size} samples, batch size {getattr(loader, 'batch_size', '?')}"
+            f", drop_last={getattr(loader, 'drop_last', '?')}; add data, or make the batches smaller"
+        )
+    batch_size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
+    if not batch_size or batch_size == 1 or not isinstance(dataset, Sized):
+        return
+    alone = len(dataset) % batch_size == 1 and not getattr(loader, "drop_last", False)
+    if alone and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        raise DataError(
+            f"{len(dataset)} samples in batches of {batch_size} leave a last batch of one, and batch norm "
+            "cannot normalise a single sample: use drop_last=True or another batch size"
+        )
+
+
+def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that would move nothing of the model.
+
+    Raises:
+        ValueError: everything is frozen, or the optimizer was made for another model.
+    """
+    own = {id(p) for p in model.parameters()}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(id(p) in own for p in held):
+        raise ValueError(
+            "the optimizer holds no parameter of this model; make it anew from model.parameters()"
+        )
+    if not any(p.requires_grad for p in held):
+        raise ValueError("every parameter is frozen, there is nothing to train: unfreeze a part")
+
+
+def check_options(
+    *,
+    scheduler: Any,
+    plateau: Any,
+    clip_norm: float | None,
+    clip_value: float | None,
+    precision: str,
+    microbatch: int | None,
+    device: torch.device,
+) -> None:
+    """Refuse options of the trainer that contradict each other or do not exist here.
+
+    Raises:
+        TypeError: the scheduler is a bare function.
+        ValueError: everything else.
+    """
+    if scheduler is not None and not hasattr(scheduler, "step"):
+        raise TypeError(
+            "scheduler= takes a scheduler that is attached to the optimizer; a schedule alone is a "
+            "function: pass cnnlab.schedules.attach(optimizer, schedule)"
+        )
+    if scheduler is not None and plateau is not None:
+        raise ValueError(
+            "scheduler and plateau together: at its next step the scheduler would erase what plateau "
+            "did to the rate; choose one"
+        )
+    if clip_norm is not None and clip_value is not None:
+        raise ValueError("clip_norm and clip_value together; choose one, clip_norm=1.0 is usual")
+    for name, value in {"clip_norm": clip_norm, "clip_value": clip_value}.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}; leave it out to clip nothing")
+    if microbatch is not None and microbatch < 1:
+        raise ValueError(f"microbatch counts samples, at least 1; got {microbatch}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision may be {', '.join(map(repr, PRECISIONS))}; got {precision!r}")
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"fp16 needs a CUDA device, this is {device.type}: use bf16 or fp32")
+
+
+def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return (images, targets) of a batch, or explain what is wrong with it.
+
+    Raises:
+        DataError: it is no pair, or the images are not float (N, C, H, W), or the counts differ.
+    """
+    if not (isinstance(batch, list | tuple) and len(batch) == 2):
+        raise DataError(
+            f"a batch must be a pair (images, targets), got {type(batch).__name__}"
+            + (f" of {len(batch)}" if isinstance(batch, list | tuple) else "")
+            + "; let the dataset return (image, label)"
+        )
+    images, targets = batch
+    if not (isinstance(images, Tensor) and isinstance(targets, Tensor)):
+        raise DataError(
+            f"images and targets must be tensors, got {type(images).__name__} and "
+            f"{type(targets).__name__}; convert the images with torchvision's ToTensor or torch.from_numpy"
+        )
+    if not images.is_floating_point():
+        raise DataError(
+            f"images are {_dtype(images)}; they must be float in [0, 1]: use images.float() / 255, "
+            "or cnnlab.loader on an ImageSet, which does it"
+        )
+    if images.dtype == torch.float64:
+        raise DataError("images are float64, weights are float32: use images.float()")
+    if len(images) != len(targets):
+        raise DataError(f"{len(images)} images, but {len(targets)} targets in one batch")
+    return images, targets
+
+
+def check_images(images: Tensor, model: nn.Module) -> None:
+    """Compare the shape of the images with what the model's first convolution takes.
+
+    Raises:
+        DataError: a missing batch dimension, channels last, or the wrong number of channels.
+    """
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        return
+    shape, channels = tuple(images.shape), first.in_channels
+    if images.ndim == 3:
+        raise DataError(
+            f"images have shape {shape}; the batch dimension is missing: use images[None]"
+        )
+    if images.ndim != 4:
+        raise DataError(f"images must be (N, C, H, W), got shape {shape}")
+    if shape[-1] == channels and min(shape[1:3]) > shape[-1]:
+        raise DataError(
+            f"images have shape {shape}, channels last; the model takes (N, {channels}, H, W): "
+            "use images.permute(0, 3, 1, 2)"
+        )
+    if shape[1] != channels:
+        raise DataError(
+            f"images have {shape[1]} channels (shape {shape}), the model's first convolution takes "
+            f"{channels}: convert the images, or build the model with in_channels={shape[1]}"
+        )
+
+
+def check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Compare class targets with the logits, before a loss sees them: on CUDA the loss would kill the process.
+
+    Raises:
+        DataError: the targets are neither (N,) class numbers below K nor (N, K) class weights.
+    """
+    if logits.ndim != 2:
+        return  # not a classifier: its loss decides what fits
+    n, k = logits.shape
+    if targets.shape == (n, k) and targets.is_floating_point():
+        return
+    if targets.shape == (n, k):
+        raise DataError(
+            f"targets are one-hot {_dtype(targets)} of shape {tuple(targets.shape)}: use "
+            "targets.argmax(1) for class numbers, or targets.float() for class weights"
+        )
+    if targets.shape == (n, 1):
+        raise DataError(f"targets have shape {(n, 1)}; use targets.squeeze(1), shape {(n,)}")
+    if targets.ndim != 1:
+        raise DataError(
+            f"targets have shape {tuple(targets.shape)}; they must be ({n},) class numbers or "
+            f"({n}, {k}) class weights"
+        )
+    if targets.dtype != torch.int64:
+        raise DataError(
+            f"class numbers are {_dtype(targets)}; they must be int64: use targets.long()"
+        )
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= k:
+        raise DataError(
+            f"labels run from {low} to {high}, but the model has {k} classes, 0 to {k - 1}: "
+            "build it with num_classes=len(data.classes), or number the labels from 0"
+        )
+
+
+def check_finite(
+    loss: float, grad_norm: float, model: nn.Module, images: Tensor, where: str
+) -> None:
+    """Refuse a step whose loss or gradient is NaN or infinite, and name what went wrong first.
+
+    Raises:
+        NonFiniteError: always, when one of the numbers is not finite.
+    """
+    if abs(loss) < float("inf") and abs(grad_norm) < float("inf"):
+        return
+    bad = int((~torch.isfinite(images)).sum())
+    parameters = [n for n, p in model.named_parameters() if not torch.isfinite(p).all()]
+    gradients = [
+        n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+    ]
+    if bad:
+        what = f"the images hold {bad} values that are NaN or infinite; clean the data"
+    elif parameters:
+        what = f"the weights {parameters[0]} were not finite before; start again from a checkpoint"
+    elif not abs(loss) < float("inf"):
+        what = f"the loss is {loss} although the images are finite"
+    else:
+        what = f"the loss is {loss:.4g}, but the gradient of {(gradients or ['the weights'])[0]} is not finite"
+    raise NonFiniteError(
+        f"{where}: {what}. No step was taken: weights and batch-norm statistics are as before this "
+        "batch. Ways out: a smaller learning rate, clip_norm=1.0, warm-up, "
+        "or cnnlab.diagnose.nan_hunt to find the layer"
+    )
+
+
+def check_keys(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Compare saved weights with a model before a single one is copied.
+
+    Raises:
+        CheckpointError: names are missing or unknown, or shapes differ; each is named.
+    """
+    own = model.state_dict()
+    shapes = [
+        f"{k} is {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the model"
+        for k in own.keys() & state.keys()
+        if own[k].shape != state[k].shape
+    ]
+    faults = [
+        *(f"{k} is not in the file" for k in own.keys() - state.keys()),
+        *(f"{k} is not in the model" for k in state.keys() - own.keys()),
+        *shapes,
+    ]
+    if faults:
+        raise CheckpointError(
+            "the checkpoint belongs to another model: "
+            + "; ".join(sorted(faults)[:5])
+            + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+            + ". Build the model as it was, or load into it and call replace_head afterwards"
+        )
+
+
+def mass(loss_fn: Any, targets: Tensor) -> float:
+    """Return what a mean loss was divided by: the number of samples, or the sum of their class weights.
+
+    The loss of a batch is the mean of its parts' losses weighted by this, so microbatches of any size add up
+    to the whole batch, and batches to the epoch.
+
+    >>> mass(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), torch.tensor([0, 1, 1]))
+    7.0
+    """
+    if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) and targets.ndim == 1:
+        counted = targets[targets != loss_fn.ignore_index]
+        return float(len(counted) if loss_fn.weight is None else loss_fn.weight[counted].sum())
+    return float(len(targets))
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

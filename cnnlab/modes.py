@@ -1,0 +1,64 @@
+"""Training and evaluation mode: who is in which, and nobody is left in the wrong one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def train_mode(model: nn.Module) -> nn.Module:
+    """Put a model in training mode, but every frozen batch norm in evaluation mode.
+
+    A batch norm whose weight and bias are frozen keeps its running statistics and uses them, so a frozen part
+    computes the same in training as in use. This is Keras' rule; it is read off the parameters each time, so
+    neither `train()` nor a resumed run can undo it.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        The same model.
+
+    >>> norm = nn.BatchNorm2d(4).requires_grad_(False)
+    >>> train_mode(nn.Sequential(norm, nn.ReLU())).training, norm.training
+    (True, False)
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            own = list(module.parameters(recurse=False))
+            if own and not any(p.requires_grad for p in own):
+                module.eval()
+    return model
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a model in evaluation mode for a while; every module goes back to the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def norms_kept_on_error(model: nn.Module) -> Iterator[None]:
+    """Put the running statistics of the norms back if what follows raises: a refused batch leaves no trace."""
+    buffers = [
+        b
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training
+        for b in module.buffers(recurse=False)
+    ]
+    before = [b.clone() for b in buffers]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for buffer, kept in zip(buffers, before, strict=True):
+                buffer.copy_(kept)
+        raise

@@ -1,0 +1,524 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from cnnlab.data.loaders import loader
+from cnnlab.errors import CheckpointError, DataError, NonFiniteError
+from cnnlab.schedules import attach, one_cycle, one_cycle_momentum
+from cnnlab.trainer import Callback, StopTraining, Trainer
+
+
+N, K = 46, 5
+
+
+def dataset(seed=0, n=N):
+    g = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.rand(n, 3, 8, 8, generator=g), torch.arange(n) % K)
+
+
+def net(*, dropout=0.3, norm=True):
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(8, K),
+    )
+
+
+def noisy(images, targets):
+    """A random batch transform that mixes images and labels, as mixup does."""
+    share = torch.rand(())
+    order = torch.randperm(len(images))
+    soft = F.one_hot(targets, K).float()
+    return images.lerp(images[order], share), soft.lerp(soft[order], share)
+
+
+def make(model=None, *, rate=0.1, schedule=None, momentum=None, **options):
+    model = model or net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-3)
+    if schedule is not None:
+        options["scheduler"] = attach(optimizer, schedule, momentum)
+    return Trainer(model, optimizer, device="cpu", progress=False, **options)
+
+
+def batches(n=8, **options):
+    return loader(dataset(), n, shuffle=True, seed=1, **options)
+
+
+class StopAt(Callback):
+    """End the run after a number of steps."""
+
+    def __init__(self, step):
+        self.at = step
+
+    def on_step_end(self, trainer):
+        if trainer.step == self.at:
+            raise StopTraining("enough")
+
+
+def same(a, b):
+    """Two states hold the same bits, whatever they are made of."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k != "seconds")
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def test_the_trainer_gives_the_weights_of_the_loop_written_by_hand():
+    train = batches()
+    by_hand = net(dropout=0.0)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    for _ in range(3):
+        by_hand.train()
+        for images, targets in train:
+            optimizer.zero_grad()
+            F.cross_entropy(by_hand(images), targets).backward()
+            optimizer.step()
+    trainer = make(net(dropout=0.0))
+    trainer.fit(batches(), epochs=3)
+    assert same(trainer.model.state_dict(), by_hand.state_dict())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stop", range(1, 10))
+def test_a_run_stopped_after_any_step_and_resumed_equals_one_never_interrupted(
+    stop, precision, tmp_path
+):
+    options = {
+        "schedule": one_cycle(10),
+        "momentum": one_cycle_momentum(10),
+        "batch_transform": noisy,
+        "clip_norm": 0.5,
+        "precision": precision,
+    }
+    valid = loader(dataset(1), 16)
+    whole = make(**options)
+    whole.fit(batches(), valid, epochs=2)
+    assert whole.step == 10
+
+    first = make(callbacks=[StopAt(stop)], **options)
+    first.fit(batches(), valid, epochs=2)
+    assert first.step == stop
+    first.save(tmp_path / "run.pt")
+    torch.manual_seed(99)
+    second = make(**options)
+    second.load(tmp_path / "run.pt")
+    second.fit(batches(), valid, epochs=2)
+    one, two = whole.state_dict(), second.state_dict()
+    one.pop("callbacks"), two.pop("callbacks")
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_a_plain_torch_loader_that_shuffles_resumes_exactly_too(stop):
+    def torch_loader():
+        return DataLoader(dataset(), 10, shuffle=True)
+
+    whole = make()
+    whole.fit(torch_loader(), epochs=2)
+    first = make(callbacks=[StopAt(stop)])
+    first.fit(torch_loader(), epochs=2)
+    second = make()
+    second.load_state_dict(first.state_dict())
+    second.fit(torch_loader(), epochs=2)
+    assert same(whole.model.state_dict(), second.model.state_dict())
+
+
+def test_a_resumed_epoch_sees_each_image_once_and_epochs_differ():
+    seen = []
+
+    def watch(images, targets):
+        seen.append(images.sum(dim=(1, 2, 3)))
+        return images, targets
+
+    first = make(callbacks=[StopAt(7)], batch_transform=watch)
+    first.fit(batches(drop_last=False), epochs=2)
+    second = make(batch_transform=watch)
+    second.load_state_dict(first.state_dict())
+    second.fit(batches(drop_last=False), epochs=2)
+    one, two = torch.cat(seen[:6]), torch.cat(seen[6:])
+    assert torch.equal(one.sort().values, two.sort().values)
+    assert not torch.equal(one, two)
+
+
+def test_validating_changes_nothing_in_the_training():
+    with_valid, without = make(), make()
+    with_valid.fit(batches(), DataLoader(dataset(1), 4, shuffle=True), epochs=2)
+    without.fit(batches(), epochs=2)
+    assert same(with_valid.model.state_dict(), without.model.state_dict())
+
+
+def test_the_users_random_numbers_go_on_as_if_no_fit_had_been():
+    trainer = make(batch_transform=noisy)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    trainer.fit(batches(), loader(dataset(), 8), epochs=1)
+    trainer.predict(batches())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_epochs_is_the_total_of_all_calls():
+    trainer = make()
+    trainer.fit(batches(), epochs=2)
+    history = trainer.fit(batches(), epochs=2)
+    assert trainer.epoch == 2
+    trainer.fit(batches(), epochs=3)
+    assert list(history.frame()["epoch"]) == [1, 2, 3]
+    whole = make()
+    whole.fit(batches(), epochs=3)
+    assert same(trainer.model.state_dict(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
+def test_microbatches_of_any_size_give_the_gradient_of_the_whole_batch(size, weighted):
+    def run(microbatch):
+        weight = torch.tensor([1.0, 5.0, 0.5, 2.0, 1.0]) if weighted else None
+        loss = nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1)
+        trainer = make(
+            net(dropout=0.0, norm=False), loss_fn=loss, microbatch=microbatch, schedule=one_cycle(6)
+        )
+        trainer.fit(batches(16, drop_last=False), epochs=2)
+        return trainer
+
+    whole, parts = run(None), run(size)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # the order of float32 sums differs
+    one, two = whole.history, parts.history
+    assert list(one.steps["lr"]) == list(two.steps["lr"])
+    assert one.frame()["train_loss"].to_numpy() == pytest.approx(
+        two.frame()["train_loss"].to_numpy(), rel=1e-5
+    )
+    assert list(one.frame()["train_acc"]) == list(two.frame()["train_acc"])
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 5.0, 0.5, 2.0, 1.0])])
+def test_metrics_do_not_depend_on_the_batch_size(weight):
+    trainer = make(loss_fn=nn.CrossEntropyLoss(weight=weight))
+    results = [trainer.evaluate(loader(dataset(), n)) for n in (1, 3, 7, N)]
+    logits = trainer.predict(loader(dataset(), 5))
+    labels = dataset().tensors[1]
+    expected = F.cross_entropy(logits, labels, weight=weight).item()
+    for result in results:
+        assert result["loss"] == pytest.approx(expected, rel=1e-6)
+        assert result["acc"] == (logits.argmax(1) == labels).sum().item() / N
+
+
+def test_prediction_row_i_belongs_to_sample_i_even_if_the_loader_shuffles_and_drops():
+    trainer = make()
+    trainer.fit(batches(), epochs=1)
+    with torch.no_grad():
+        expected = trainer.model(dataset().tensors[0])
+    torch.testing.assert_close(trainer.predict(batches(4)), expected)
+
+
+def test_measuring_leaves_modes_and_the_loader_as_they_were():
+    model = net()
+    model[1].eval()
+    trainer = make(model)
+    train = batches()
+    before = copy.deepcopy(model.state_dict())
+    trainer.evaluate(train)
+    trainer.predict(train)
+    assert (model.training, model[1].training, model[5].training) == (True, False, True)
+    assert train.epoch == 0
+    assert same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("clip", [{"clip_norm": 1.0}, {"clip_value": 1.0}])
+def test_one_clipped_step_moves_a_weight_by_exactly_the_rate(clip):
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(5.0)
+    trainer = Trainer(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        lambda logits, targets: (3 * logits).mean(),
+        device="cpu",
+        progress=False,
+        **clip,
+    )
+    trainer.fit([(torch.ones(4, 1), torch.zeros(4, 1))], epochs=1)
+    assert model.weight.item() == pytest.approx(4.0, abs=1e-5)
+    assert trainer.history.steps["grad_norm"][0] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_poisoned_batch_raises_before_the_step_and_leaves_no_trace(poison):
+    data = dataset()
+    data.tensors[0][20, 1, 2, 3] = poison
+    trainer = make()
+    with pytest.raises(
+        NonFiniteError, match=r"epoch 1, batch 3 \(step 2\): the images hold 1 value"
+    ):
+        trainer.fit(loader(data, 8), epochs=1)
+    clean = make(callbacks=[StopAt(2)])
+    clean.fit(loader(dataset(), 8), epochs=1)
+    assert same(trainer.model.state_dict(), clean.model.state_dict())
+    assert same(trainer.optimizer.state_dict(), clean.optimizer.state_dict())
+
+
+def test_an_exploding_run_names_the_loss_and_keeps_finite_weights():
+    trainer = make(net(norm=False), rate=1e20)
+    with pytest.raises(NonFiniteError, match=r"although the images are finite|gradient of"):
+        trainer.fit(batches(), epochs=50)
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_a_wish_to_stop_waits_until_every_callback_was_called():
+    calls = []
+
+    class Log(Callback):
+        order = 5
+
+        def on_epoch_end(self, trainer):
+            calls.append(trainer.epoch)
+
+    class Stop(Callback):
+        def on_epoch_end(self, trainer):
+            raise StopTraining("seen enough")
+
+    history = make(callbacks=[Log(), Stop()]).fit(batches(), epochs=5)
+    assert calls == [1]
+    assert history.stop_reason == "seen enough"
+    assert history.partial is None
+
+
+def test_hooks_come_in_order_and_the_last_one_however_the_fit_ends():
+    calls = []
+
+    class Log(Callback):
+        def __getattribute__(self, name):
+            if name.startswith("on_"):
+                calls.append(name)
+            return super().__getattribute__(name)
+
+    make(callbacks=[Log()]).fit(batches(23, drop_last=False), epochs=1)
+    assert calls == [
+        "on_fit_start", "on_epoch_start", "on_step_end", "on_step_end", "on_epoch_end", "on_fit_end",
+    ]  # fmt: skip
+    calls.clear()
+    with pytest.raises(NonFiniteError):
+        make(callbacks=[Log()]).fit(
+            [(torch.full((4, 3, 8, 8), math.nan), torch.zeros(4).long())], epochs=1
+        )
+    assert calls[-1] == "on_fit_end"
+
+
+def test_the_model_is_ready_for_use_after_a_fit():
+    trainer = make()
+    trainer.fit(batches(), epochs=1)
+    assert not any(m.training for m in trainer.model.modules())
+
+
+def test_plateau_lowers_the_rate_when_the_validation_loss_stops_falling():
+    model = net(norm=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, eps=0)
+    optimizer.param_groups[0]["lr"] = 1e-12  # too small to improve anything
+    trainer = Trainer(model, optimizer, plateau=plateau, device="cpu", progress=False)
+    history = trainer.fit(batches(), loader(dataset(), 8), epochs=4)
+    assert optimizer.param_groups[0]["lr"] < 1e-12
+    assert list(history.frame()["lr"]) == sorted(history.frame()["lr"], reverse=True)
+
+
+def test_training_accuracy_of_mixed_targets_is_not_reported():
+    history = make(batch_transform=noisy).fit(batches(), epochs=1)
+    assert history.frame()["train_acc"].isna().all()
+
+
+def test_a_frozen_batch_norm_stays_as_it_is():
+    model = net()
+    model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
+    before = copy.deepcopy([model[0].state_dict(), model[1].state_dict()])
+    make(model).fit(batches(), epochs=2)
+    assert same(before, [model[0].state_dict(), model[1].state_dict()])
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        (lambda: nn.Sequential(*net()[:6], nn.Linear(8, 3)), "6.weight is .5, 8. in the file"),
+        (lambda: net()[:6], "6.bias is not in the model"),
+        (lambda: nn.Sequential(*net(), nn.Linear(K, K)), "7.bias is not in the file"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_by_name_and_changes_nothing(other, names):
+    state = make().state_dict()
+    trainer = make(other())
+    before = trainer.state_dict()
+    with pytest.raises(CheckpointError, match=names):
+        trainer.load_state_dict(state)
+    assert same(trainer.state_dict(), before)
+
+
+@pytest.mark.parametrize("part", ["optimizer", "model", "history", "scaler", "sums", "callbacks"])
+def test_a_missing_or_garbled_part_of_a_checkpoint_raises_and_changes_nothing(part):
+    saved = make()
+    saved.fit(batches(), epochs=1)
+    for ruin in (lambda s: s.pop(part), lambda s: s.update({part: {"garbage": 1}})):
+        state = saved.state_dict()
+        ruin(state)
+        trainer = make()
+        before = trainer.state_dict()
+        if part == "scaler" and part in state:
+            continue  # a disabled scaler has no state to be wrong
+        with pytest.raises(CheckpointError):
+            trainer.load_state_dict(state)
+        assert same(trainer.state_dict(), before)
+
+
+def test_a_run_resumed_with_another_seed_or_without_its_schedule_is_refused():
+    with pytest.raises(CheckpointError, match="seed=0, this trainer has seed=1"):
+        make(seed=1).load_state_dict(make().state_dict())
+    with pytest.raises(CheckpointError, match="made with scheduler="):
+        make().load_state_dict(make(schedule=one_cycle(5)).state_dict())
+
+
+IMAGES, LABELS = dataset().tensors
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((IMAGES, LABELS + 1), "labels run from 1 to 5, but the model has 5 classes"),
+        ((IMAGES, LABELS - 1), "labels run from -1 to 3"),
+        ((IMAGES, LABELS[:, None]), r"squeeze\(1\)"),
+        ((IMAGES, F.one_hot(LABELS, K)), r"argmax\(1\)"),
+        ((IMAGES, LABELS.int()), r"targets.long\(\)"),
+        ((IMAGES, LABELS.float()), r"targets.long\(\)"),
+        (((IMAGES * 255).byte(), LABELS), r"images.float\(\) / 255"),
+        ((IMAGES.double(), LABELS), "float64"),
+        ((IMAGES.permute(0, 2, 3, 1), LABELS), r"permute\(0, 3, 1, 2\)"),
+        ((IMAGES[:, :1], LABELS), "in_channels=1"),
+        ((IMAGES[0], LABELS[:3]), "batch dimension is missing"),
+        ((IMAGES, LABELS[:-1]), "46 images, but 45 targets"),
+        ((IMAGES.numpy(), LABELS), "must be tensors"),
+        ((IMAGES,), r"a pair \(images, targets\)"),
+    ],
+)
+def test_a_wrong_batch_is_explained_at_the_door_and_leaves_no_trace(batch, message):
+    trainer = make()
+    before = trainer.state_dict()
+    with pytest.raises(DataError, match=message):
+        trainer.fit([batch], epochs=1)
+    assert same(trainer.state_dict(), before)
+    with pytest.raises(DataError, match=message):
+        trainer.evaluate([batch])
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (lambda: DataLoader(dataset(n=4), 8, drop_last=True), "empty: 4 samples, batch size 8"),
+        (lambda: DataLoader(dataset(n=17), 8), "last batch of one"),
+        (lambda: loader(dataset(n=17), 8), "last batch of one"),
+        (list, "empty"),
+        (lambda: iter([]), "read only once"),
+    ],
+)
+def test_a_loader_that_cannot_train_is_refused_before_the_first_step(train, message):
+    trainer = make()
+    with pytest.raises(DataError, match=message):
+        trainer.fit(train(), epochs=1)
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp16"}, "fp16 needs a CUDA device"),
+        ({"precision": "half"}, "precision may be"),
+        ({"clip_norm": 1.0, "clip_value": 1.0}, "choose one"),
+        ({"clip_norm": -1.0}, "positive"),
+        ({"microbatch": 0}, "at least 1"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_plateau_needs_validation_data_and_no_other_scheduler():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    with pytest.raises(ValueError, match="would erase"):
+        Trainer(model, optimizer, scheduler=attach(optimizer, one_cycle(5)), plateau=plateau)
+    with pytest.raises(ValueError, match="watches the validation data"):
+        Trainer(model, optimizer, plateau=plateau, device="cpu").fit(batches(), epochs=1)
+
+
+def test_a_bare_schedule_function_is_told_how_to_be_attached():
+    model = net()
+    with pytest.raises(TypeError, match="attach"):
+        Trainer(model, torch.optim.SGD(model.parameters()), scheduler=one_cycle(5))
+
+
+def test_an_optimizer_that_would_move_nothing_is_refused():
+    model, other = net(), net()
+    with pytest.raises(ValueError, match="no parameter of this model"):
+        Trainer(model, torch.optim.SGD(other.parameters()), device="cpu").fit(batches(), epochs=1)
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        make(model).fit(batches(), epochs=1)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5])
+def test_epochs_must_be_a_positive_whole_number(epochs):
+    with pytest.raises(ValueError, match="total number of epochs"):
+        make().fit(batches(), epochs=epochs)
+
+
+def test_progress_in_a_log_is_one_line_an_epoch(capsys):
+    model = net()
+    trainer = Trainer(model, torch.optim.SGD(model.parameters()), device="cpu")
+    trainer.fit(batches(), loader(dataset(), 8), epochs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("epoch 2  train_loss ")
+    assert "valid_acc" in lines[1]
+
+
+def test_a_bar_is_drawn_when_asked_for_and_closed_at_the_end(capsys):
+    model = net()
+    trainer = Trainer(model, torch.optim.SGD(model.parameters()), device="cpu", progress=True)
+    trainer.fit(batches(), epochs=2)
+    shown = capsys.readouterr().err
+    assert "10/10" in shown
+    assert "train_loss" in shown
+
+
+def test_channels_last_changes_the_layout_and_not_the_result():
+    plain, inner = make(net(dropout=0)), make(net(dropout=0), channels_last=True)
+    plain.fit(batches(), epochs=1)
+    inner.fit(batches(), epochs=1)
+    for a, b in zip(plain.model.parameters(), inner.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)  # other kernels, other sums
+
+
+def test_history_shows_one_row_an_epoch_and_one_a_step():
+    trainer = make(schedule=one_cycle(10))
+    history = trainer.fit(batches(), loader(dataset(), 8), epochs=2)
+    frame = history.frame()
+    assert list(frame.columns) == [
+        "epoch", "lr", "train_loss", "train_acc", "valid_loss", "valid_acc", "seconds",
+    ]  # fmt: skip
+    assert list(history.steps.columns) == ["step", "lr", "loss", "grad_norm"]
+    assert len(history.steps) == 10
+    assert history.steps["lr"][3] == pytest.approx(0.1 * one_cycle(10)(3))
+    assert "2 epochs" in repr(history)
+    assert "validation loss" in history.plot().alt
