@@ -1,0 +1,222 @@
+"""Compare variants over seeds, and hold sentences against the interval that was measured.
+
+One run says little: another seed moves an accuracy by several points. `compare` runs every variant with the same
+seeds, and a claim holds only when the whole interval of the difference supports it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnlab.errors import ClaimNotSupported
+from cnnlab.profile import profile
+
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from cnnlab.plots import Plot
+
+Variant = Callable[[int], float | Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim that was held against an interval.
+
+    Attributes:
+        claim: the sentence.
+        supported: whether the whole interval lies on the claimed side.
+        mean: mean of the difference.
+        low: lower end of its interval.
+        high: upper end.
+        judged: False in the smoke profile, where too little is run to judge by.
+    """
+
+    claim: str
+    supported: bool
+    mean: float
+    low: float
+    high: float
+    judged: bool = True
+
+    def __str__(self) -> str:
+        state = "supported" if self.supported else "NOT supported"
+        state = state if self.judged else "not judged (smoke profile)"
+        return f"{self.claim}: difference {self.mean:+.3f}, interval {self.low:+.3f} to {self.high:+.3f} - {state}"
+
+    __repr__ = __str__
+
+
+def compare(
+    variants: Mapping[str, Variant],
+    seeds: Sequence[int] | int,
+    *,
+    metric: str = "test_acc",
+    jobs: int = 1,
+) -> "Results":
+    """Run every variant with every seed.
+
+    Args:
+        variants: name -> function of the seed that trains and returns the number to compare, or a dictionary
+            of numbers that holds `metric`.
+        seeds: the seeds, or how many to take, from 0. The smoke profile takes the first two.
+        metric: which number to compare when a variant returns several.
+        jobs: processes at a time. Each variant must then be a function of a module, not of a notebook.
+
+    Returns:
+        All numbers, with means, intervals and differences.
+
+    Raises:
+        ValueError: fewer than two seeds, a seed given twice, no variant, or a result without `metric`.
+
+    >>> results = compare({"a": lambda seed: 0.8 + seed / 100, "b": lambda seed: 0.5 + seed / 100}, 5)
+    >>> results.difference("a", "b")
+    (0.3, 0.3, 0.3)
+    """
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if profile() == "smoke":
+        chosen = chosen[:2]
+    if not variants:
+        raise ValueError("compare needs at least one variant: {'name': function of the seed}")
+    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"compare needs two or more different seeds, got {chosen}")
+    tasks = [(name, seed) for seed in chosen for name in variants]
+    if jobs == 1:
+        values = [variants[name](seed) for name, seed in tasks]
+    else:
+        from joblib import Parallel, delayed  # comes with scikit-learn
+
+        values = Parallel(n_jobs=jobs)(delayed(variants[name])(seed) for name, seed in tasks)
+    rows = [
+        {"variant": name, "seed": seed, **_as_row(value, metric, name)}
+        for (name, seed), value in zip(tasks, values, strict=True)
+    ]
+    return Results(rows, metric)
+
+
+class Results:
+    """What `compare` measured: one number a variant and seed.
+
+    Args:
+        rows: dictionaries with `variant`, `seed` and the metrics.
+        metric: the one that tables, differences and claims are about.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]], metric: str) -> None:
+        self.rows, self.metric = rows, metric
+
+    @property
+    def names(self) -> list[str]:
+        """The variants, in the order they were given."""
+        return list(dict.fromkeys(row["variant"] for row in self.rows))
+
+    def values(self, name: str) -> np.ndarray:
+        """Return the metric of a variant, one number a seed, in the order of the seeds."""
+        if name not in self.names:
+            raise ValueError(f"no variant {name!r}; there is {', '.join(map(repr, self.names))}")
+        return np.array([row[self.metric] for row in self.rows if row["variant"] == name])
+
+    def frame(self) -> "DataFrame":
+        """Return every run as a table: variant, seed, metrics."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    def table(self) -> "DataFrame":
+        """Return a row a variant: mean, low and high (95 % t interval of the mean), sd, n."""
+        import pandas as pd
+
+        rows = []
+        for name in self.names:
+            values = self.values(name)
+            mean, low, high = _t_interval(values)
+            rows.append(
+                {"variant": name, "mean": mean, "low": low, "high": high}
+                | {"sd": float(values.std(ddof=1)), "n": len(values)}
+            )
+        return pd.DataFrame(rows).set_index("variant")
+
+    def difference(self, a: str, b: str) -> tuple[float, float, float]:
+        """Return mean, low and high of a - b: the 95 % t interval of the differences seed by seed.
+
+        Both variants ran with the same seeds, so what a seed does to both cancels out. Student 1908; the
+        interval assumes that the differences are roughly normal.
+        """
+        return _t_interval(self.values(a) - self.values(b))
+
+    def claim(self, a: str, relation: str, b: str, by: float = 0.0) -> Verdict:
+        """State that one variant is better, and fail unless the whole interval says so.
+
+        Args:
+            a: a variant.
+            relation: ">" (a is larger than b by more than `by`), "<", or "~" (they differ by less than `by`).
+            b: the other variant.
+            by: a margin in units of the metric; "~" needs one.
+
+        Returns:
+            The verdict, which prints as a sentence with its numbers.
+
+        Raises:
+            ClaimNotSupported: the interval does not lie on the claimed side. Not in the smoke profile.
+        """
+        mean, low, high = self.difference(a, b)
+        margin = f" by more than {by:g}" if by else ""
+        match relation:
+            case ">":
+                sentence, supported = f"{a} > {b}{margin} in {self.metric}", low > by
+            case "<":
+                sentence, supported = f"{a} < {b}{margin} in {self.metric}", high < -by
+            case "~":
+                if by <= 0:
+                    raise ValueError("'~' needs a margin: claim(a, '~', b, by=0.02)")
+                sentence = f"{a} and {b} differ by less than {by:g} in {self.metric}"
+                supported = -by < low and high < by
+            case _:
+                raise ValueError(f"a claim is '>', '<' or '~', got {relation!r}")
+        verdict = Verdict(sentence, supported, mean, low, high, judged=profile() != "smoke")
+        if verdict.judged and not supported:
+            raise ClaimNotSupported(
+                f"{verdict}. Say what the numbers show instead, or measure more seeds; "
+                "do not look for a seed that agrees"
+            )
+        return verdict
+
+    def plot(self) -> "Plot":
+        """Draw every run as a dot, the mean and its interval as a bar."""
+        from cnnlab import plots
+
+        return plots.intervals(
+            {name: self.values(name) for name in self.names},
+            {name: _t_interval(self.values(name)) for name in self.names},
+            label=self.metric,
+        )
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(float_format="{:.3f}".format)
+
+    def __repr__(self) -> str:
+        return f"Results in {self.metric}:\n{self.table().round(3)}"
+
+
+def _as_row(value: float | Mapping[str, float], metric: str, name: str) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        return {metric: float(value)}
+    if metric not in value:
+        raise ValueError(
+            f"variant {name!r} returned {', '.join(map(repr, value))}, but not the metric {metric!r}"
+        )
+    return {k: float(v) for k, v in value.items()}
+
+
+def _t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean and the ends of its t interval; the rounding hides the noise of float arithmetic."""
+    from scipy.stats import t  # comes with scikit-learn
+
+    mean = float(values.mean())
+    half = float(t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1))
+    half /= math.sqrt(len(values))
+    return round(mean, 12), round(mean - half, 12), round(mean + half, 12)
