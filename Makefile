@@ -1,0 +1,63 @@
+# `make` lists the targets. Python 3.11+, git and make are all that has to be there.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+lab: $(VENV)/.lab  ## set up, then open the chapters in JupyterLab
+	$(BIN)/cnnlab lab $(ARGS)
+
+test: $(VENV)/.dev  ## set up, then run every test and every chapter
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+run: $(VENV)/.lab  ## execute every chapter and print a table of seconds
+	$(BIN)/cnnlab run $(ARGS)
+
+book: $(VENV)/.dev  ## build the Jupyter Book into _build/html
+	$(BIN)/cnnlab book $(ARGS)
+
+check: $(VENV)/.dev  ## format, lint, types, pairing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_repository.py
+
+# Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
+fix: $(VENV)/.dev  ## format, and bring each chapter's script and notebook together
+	$(BIN)/jupytext --quiet --sync chapters/[0-9]*.py
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/jupytext --quiet --sync chapters/[0-9]*.py
+	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
+
+clean:  ## delete the virtual environment and everything built
+	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says that an extra is installed; a change in pyproject.toml installs it anew. dev contains lab.
+$(VENV)/.lab: pyproject.toml
+	@$(call install,lab)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@$(call install,dev)
+	@touch $(VENV)/.lab $@
+
+# uv is several times faster than pip. Where it fails (an old mirror, an unknown certificate), pip does the same.
+# Byte code is compiled now, since every later start of Python would be slow without it.
+define install
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "cnnlab needs Python 3.11 or newer; $(PYTHON) is older, or missing. Try make PYTHON=python3.12" >&2; exit 1; }; \
+$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || exit 1; \
+echo "Installing cnnlab[$(1)] into $(VENV); the first time this takes some minutes."; \
+{ $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
+	&& $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(1)]'; } \
+|| { echo "uv could not install it; pip tries now."; \
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; }
+endef
+
+.PHONY: help lab test run book check fix clean

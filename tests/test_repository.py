@@ -1,0 +1,227 @@
+"""The files around the library agree with it and with each other."""
+
+import ast
+import re
+import shutil
+import subprocess
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from jupytext.cli import jupytext as jupytext_command
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from rattler import MatchSpec
+
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
+
+# Bottom up: a module imports only what stands before it. A package counts as one floor.
+FLOORS = [
+    "errors", "profile", "rng", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
+    "transfer", "checkpoint", "batches", "guards", "history", "hooks", "interrupts", "progress",
+    "trainer", "callbacks", "averaging", "tune", "diagnose", "experiment", "widgets", "check",
+    "clinic", "distributed", "session", "course", "cli", "__main__", "__init__",
+]  # fmt: skip
+MODULES = sorted((ROOT / "cnnlab").rglob("*.py"))
+
+
+# --- chapters -------------------------------------------------------------------------------------
+
+
+def test_there_are_chapters():
+    assert CHAPTERS
+    assert {path.stem for path in CHAPTERS} == {p.stem for p in (ROOT / "chapters").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("script", CHAPTERS, ids=lambda path: path.stem)
+def test_script_and_notebook_are_equal(script):
+    def cells(path):
+        return [
+            (cell.cell_type, cell.source, cell.metadata.get("tags", []))
+            for cell in jupytext.read(path).cells
+        ]
+
+    assert cells(script) == cells(script.with_suffix(".ipynb")), "call `make fix`"
+
+
+@pytest.mark.parametrize("script", CHAPTERS, ids=lambda path: path.stem)
+def test_notebook_is_stripped_and_has_ids(script):
+    notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5), "cells have ids since 4.5"
+    assert max(Counter(cell.id for cell in notebook.cells).values()) == 1
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), "call `make fix`"
+    assert set(notebook.metadata) <= {"jupytext", "kernelspec"}
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@pytest.mark.parametrize("script", CHAPTERS, ids=lambda path: path.stem)
+def test_a_new_cell_leaves_the_ids_of_the_others(script, tmp_path):
+    for source in (script, script.with_suffix(".ipynb"), ROOT / "jupytext.toml"):
+        shutil.copy(source, tmp_path)
+    twin = tmp_path / script.with_suffix(".ipynb").name
+    before = [cell.id for cell in nbformat.read(twin, as_version=4).cells]
+    copy = tmp_path / script.name
+    copy.write_text(copy.read_text().replace("# %%", "# %%\n1 + 1\n\n# %%", 1))
+    jupytext_command(["--quiet", "--sync", str(copy)])
+    after = [cell.id for cell in nbformat.read(twin, as_version=4).cells]
+    assert after[1:] == before
+
+
+def test_table_of_contents_lists_each_chapter_once():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    parts = toc.get("parts", [toc])
+    files = [entry["file"] for part in parts for entry in part["chapters"]]
+    for file in (toc["root"], *files):
+        assert list(ROOT.glob(f"{file}.*")), f"_toc.yml lists {file}, which is not there"
+    listed = [Path(file).name for file in files if Path(file).name != "references"]
+    assert listed == [path.stem for path in CHAPTERS]
+
+
+@pytest.mark.parametrize(
+    ("page", "folder"), [("chapters/index.md", ""), ("README.md", "chapters/")]
+)
+def test_pages_link_to_the_chapters_there_are(page, folder):
+    links = re.findall(r"\]\(([^)]+)\.ipynb\)", (ROOT / page).read_text())
+    assert links == [folder + path.stem for path in CHAPTERS]
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_conda_environment_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert set(environment) == {"name", "channels", "dependencies"}
+    *conda, pip = environment["dependencies"]
+    specs = {
+        spec.name.normalized: spec for spec in (MatchSpec(text, strict=True) for text in conda)
+    }
+    assert set(specs) == {"python", "pip"}, "everything else is named in pyproject.toml alone"
+    python = str(specs["python"].version).removesuffix(".*")
+    assert re.fullmatch(r"3\.\d+", python)
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+    assert list(pip) == ["pip"]
+    for requirement in pip["pip"]:
+        extra = re.fullmatch(r"-e \.\[(\w+)\]", requirement)
+        assert extra, f"{requirement!r} is not this package"
+        assert extra[1] in PROJECT["optional-dependencies"]
+
+
+def dependencies() -> list[str]:
+    extras = PROJECT["optional-dependencies"].values()
+    every = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+    return sorted({Requirement(line).name for line in every} - {"cnnlab"})
+
+
+@pytest.mark.parametrize("name", dependencies())
+def test_each_dependency_has_its_reason(name):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert re.search(rf"^- .*`{re.escape(name)}`.*: \w", text, re.MULTILINE)
+
+
+def test_citation_agrees_with_pyproject():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"] == "MIT"
+    assert citation["authors"] == PROJECT["authors"]
+    assert PROJECT["authors"][0]["name"] in (ROOT / "LICENSE").read_text()
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+def floor(path: Path) -> str:
+    return path.relative_to(ROOT / "cnnlab").with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Floors that a module imports from, anywhere in the file; imports for types do not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: write imports in full"
+            names |= {f"{node.module}.{a.name}" for a in node.names if a.name != "__version__"}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    inside = [name.split(".")[1:] for name in names if name.split(".")[0] == "cnnlab"]
+    modules = {floor(path) for path in MODULES}
+    return {parts[0] if parts and parts[0] in modules else "__init__" for parts in inside}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "cnnlab")))
+def test_imports_go_down(path):
+    here = floor(path)
+    assert here in FLOORS, f"give {here} its place in FLOORS"
+    above = FLOORS[FLOORS.index(here) + 1 :]
+    upward = imported(path) & set(above)
+    assert not upward, f"{here} stands below {', '.join(sorted(upward))}"
+
+
+# Written so that this file does not match itself.
+FORBIDDEN = {
+    "a package registry": (
+        r"pypi[.]org|pythonhosted[.]org|anaconda[.]org|npmjs[.](org|com)|/opt/(wheels|pypi)"
+    ),
+    "a path of one machine": r"(?<![\w.])/(work|root|home|Users)/\w",
+    "a server open to the network": r"0[.]0[.]0[.]0",
+    "a server without a token": r"""[.]token=(?:''|""|["']?(?:\s|$))""",
+    "a server run by root": r"--allow[-]root",
+    "unsafe loading": r"weights[_]only\s*=\s*False",
+}
+MAY = {"a server run by root": {"tests/test_lab.py"}}  # in a container, CI is root
+
+
+def texts() -> dict[str, str]:
+    """Every text file that is tracked, or would be after `git add`."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    contents = {name: ROOT / name for name in listed.split("\0") if name}
+    raw = {name: path.read_bytes() for name, path in contents.items() if path.is_file()}
+    return {name: data.decode() for name, data in raw.items() if b"\0" not in data[:8192]}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_file_contains(what):
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name, text in texts().items()
+        if name not in MAY.get(what, ())
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(FORBIDDEN[what], line)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("what", "example"),
+    [
+        ("a package registry", "https://pypi" + ".org/simple"),
+        ("a path of one machine", "see /ho" + "me/ann/cnnlab"),
+        ("a server open to the network", "--ip=0.0." + "0.0"),
+        ("a server without a token", "--IdentityProvider.tok" + "en=''"),
+        ("a server run by root", "--allow" + "-root"),
+        ("unsafe loading", "torch.load(path, weights_" + "only=False)"),
+    ],
+)
+def test_the_patterns_match_what_they_are_meant_for(what, example):
+    assert re.search(FORBIDDEN[what], example)
+
+
+def test_no_script_in_a_notebook():
+    assert not [
+        name for name, text in texts().items() if name.endswith("ipynb") and "<script" in text
+    ]
