@@ -1,0 +1,167 @@
+"""The chapters as a whole: find them, execute them, make a book of them."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from cnnlab.errors import CnnlabError
+from cnnlab.profile import profile
+
+
+class ChapterError(CnnlabError, RuntimeError):
+    """A cell of a chapter raised an error, took too long, or took its kernel down."""
+
+
+class BookError(CnnlabError, RuntimeError):
+    """The book could not be built without a warning."""
+
+
+def root() -> Path:
+    """Return the folder of the course: the checkout cnnlab is imported from, or else the current folder.
+
+    Raises:
+        FileNotFoundError: neither holds a folder `chapters` and a `_toc.yml`.
+    """
+    for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if (folder / "chapters").is_dir() and (folder / "_toc.yml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no chapters beside the installed cnnlab, and none in {Path.cwd()}; "
+        "clone the repository of the course and call cnnlab in its folder"
+    )
+
+
+def chapters(names: Sequence[str] = ()) -> list[Path]:
+    """Return the notebooks of the named chapters, or of all, in reading order.
+
+    Args:
+        names: each a number (`"1"`), a full name (`"01_training_loop"`) or the path of a notebook.
+
+    Raises:
+        FileNotFoundError: there is no such chapter.
+    """
+    every = sorted((root() / "chapters").glob("*.ipynb"))
+    return [_find(name, every) for name in names] or every
+
+
+def run(notebook: Path, *, cell_timeout: int = 300) -> float:
+    """Execute a notebook in a fresh kernel and in its own folder; its file stays as it is.
+
+    Args:
+        notebook: path of an `.ipynb` file.
+        cell_timeout: seconds that one cell may take.
+
+    Returns:
+        The seconds it took, start of the kernel included.
+
+    Raises:
+        ChapterError: a cell raised, took too long or ended the kernel; the message names the cell.
+    """
+    require("nbclient", extra="lab")
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    chapter = nbformat.read(notebook, as_version=4)
+    reached = [0]
+    client = NotebookClient(
+        chapter,
+        timeout=cell_timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(notebook.parent)}},
+        on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
+    )
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as kernel_log:
+        try:
+            client.execute(stdout=kernel_log, stderr=kernel_log)
+        except CellExecutionError as error:
+            story = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).rpartition("------\n")[2].strip()
+        except TimeoutError:
+            story = f"It took longer than {cell_timeout} s and was stopped."
+        except RuntimeError as error:  # the kernel ended, or never came up
+            kernel_log.seek(0)
+            story = f"{error}. It wrote:\n{kernel_log.read().decode(errors='replace')[-2000:]}"
+        else:
+            return time.perf_counter() - start
+    where = reached[-1]
+    begins = chapter.cells[where].source.strip().partition("\n")[0]
+    raise ChapterError(
+        f"{notebook.stem}, cell {where + 1} of {len(chapter.cells)}, `{begins}`:\n{story}"
+    )
+
+
+def build_book(out: Path | None = None) -> Path:
+    """Execute every chapter and build the Jupyter Book; a warning is an error.
+
+    Outputs are kept for the next build until a chapter, the library or the profile changes.
+
+    Args:
+        out: folder to put `_build` into; that of the course when not given.
+
+    Returns:
+        The first page of the book.
+
+    Raises:
+        BookError: the build failed, for the reason it wrote to the terminal.
+    """
+    require("jupyter_book", extra="course")
+    source = root()
+    build = (out or source).resolve() / "_build"
+    _drop_outdated_outputs(build)
+    main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
+    options = ["build", str(source), "--path-output", str(build.parent), "-W", "-n", "--keep-going"]
+    env = os.environ | {"CNNLAB_STATIC": "1"}  # no kernel stands behind a page: widgets show frames
+    done = subprocess.run([sys.executable, "-c", main, *options], env=env, check=False)
+    if done.returncode:
+        raise BookError(
+            f"no book: Jupyter Book stopped with exit code {done.returncode}, see above"
+        )
+    return build / "html" / "index.html"
+
+
+def require(module: str, *, extra: str) -> None:
+    """Raise a `ModuleNotFoundError` that names the extra to install, unless `module` is there."""
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(
+            f"{module} is not installed; it belongs to the extra {extra!r}: "
+            f"call `python -m pip install -e '.[{extra}]'` in the folder of the course",
+            name=module,
+        )
+
+
+def _find(name: str, every: list[Path]) -> Path:
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name)
+    for path in every:
+        number = path.stem.partition("_")[0]
+        if name == path.stem or name.lstrip("0") == number.lstrip("0"):
+            return path
+    known = ", ".join(path.stem for path in every)
+    raise FileNotFoundError(f"no chapter {name!r}; there are {known}; a path to an .ipynb does too")
+
+
+def _drop_outdated_outputs(build: Path) -> None:
+    """Forget cached outputs made with another library: the cache itself compares chapters alone."""
+    package = Path(__file__).parent
+    state = hashlib.sha256(f"{profile()} {torch.__version__}".encode())
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            state.update(path.read_bytes())
+    stamp = build / ".library"
+    if stamp.is_file() and stamp.read_text() == state.hexdigest():
+        return
+    for folder in (".jupyter_cache", ".doctrees"):
+        shutil.rmtree(build / folder, ignore_errors=True)
+    build.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(state.hexdigest())

@@ -1,0 +1,154 @@
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cnnlab import cli, course
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    def write(*sources: str) -> Path:
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        path = tmp_path / "07_toy.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+        return path
+
+    return write
+
+
+@pytest.mark.slow
+def test_run_prints_the_seconds_of_each_chapter_and_leaves_the_file_alone(notebook, capsys):
+    path = notebook("a = 1", "assert a == 1")
+    before = path.read_bytes()
+    assert cli.main(["run", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["07_toy", "all"]
+    assert 0 < float(lines[0].split()[1]) < 60
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_run_works_in_the_folder_of_the_chapter(notebook):
+    path = notebook("import pathlib; assert pathlib.Path('07_toy.ipynb').exists()")
+    assert course.run(path) > 0
+
+
+@pytest.mark.slow
+def test_a_failure_names_chapter_cell_and_error(notebook, capsys):
+    path = notebook("a = 1", "b = a / 0\nc = 2", "print('never')")
+    assert cli.main(["run", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert "07_toy" in out
+    assert "failed" in out
+    assert "07_toy, cell 2 of 3, `b = a / 0`" in err
+    assert "ZeroDivisionError" in err
+    assert "\x1b[" not in err
+
+
+@pytest.mark.slow
+def test_a_hanging_cell_is_cut(notebook, capsys):
+    path = notebook("import time", "time.sleep(600)")
+    start = time.monotonic()
+    assert cli.main(["run", "--cell-timeout", "1", str(path)]) == 1
+    assert time.monotonic() - start < 60
+    assert "07_toy, cell 2 of 2, `time.sleep(600)`" in (err := capsys.readouterr().err)
+    assert "longer than 1 s" in err
+
+
+@pytest.mark.slow
+def test_a_dead_kernel_is_noticed_at_once_and_its_last_words_are_shown(notebook):
+    path = notebook("import os", "os.write(2, b'out of ' + b'luck'); os._exit(3)")
+    start = time.monotonic()
+    with pytest.raises(course.ChapterError, match=r"(?s)cell 2 of 2.*out of luck"):
+        course.run(path, cell_timeout=120)
+    assert time.monotonic() - start < 60
+
+
+def test_chapters_are_found_by_number_name_and_path(notebook):
+    first, path = course.chapters()[0], notebook("1")
+    assert (
+        course.chapters(["1"])
+        == course.chapters(["01"])
+        == course.chapters([first.stem])
+        == [first]
+    )
+    assert course.chapters([str(path), "1"]) == [path, first]
+
+
+def test_an_unknown_chapter_is_answered_with_the_known_ones(capsys):
+    assert cli.main(["run", "99"]) == 1
+    err = capsys.readouterr().err
+    assert "no chapter '99'" in err
+    assert "01_" in err
+
+
+def test_without_chapters_the_way_out_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        course, "__file__", str(tmp_path / "site-packages" / "cnnlab" / "course.py")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run"]) == 1
+    assert "clone the repository" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [("lab", "jupyterlab", "lab"), ("run", "nbclient", "lab"), ("book", "jupyter_book", "course")],
+)
+def test_a_missing_extra_is_named(command, module, extra, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(course, "find_spec", lambda name: None if name == module else found(name))
+    assert cli.main([command]) == 1
+    assert f"{module} is not installed" in (err := capsys.readouterr().err)
+    assert f".[{extra}]" in err
+
+
+def test_lab_passes_options_on_and_keeps_token_and_address(monkeypatch):
+    from jupyterlab import labapp
+
+    given = []
+    monkeypatch.setattr(labapp, "main", given.extend)
+    assert cli.main(["lab", "--no-browser", "--port=8899"]) == 0
+    assert given == [
+        f"--ServerApp.root_dir={course.root() / 'chapters'}",
+        "--no-browser",
+        "--port=8899",
+    ]
+
+
+def test_an_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["run", "--no-browser"])
+    assert stop.value.code == 2
+    assert "--no-browser" in capsys.readouterr().err
+
+
+def test_python_dash_m_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnlab", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(command in done.stdout for command in ("lab", "run", "book"))
+
+
+def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypatch):
+    cached = tmp_path / ".jupyter_cache" / "outputs.json"
+
+    def kept(library: str) -> bool:
+        package = tmp_path / "cnnlab"
+        package.mkdir(exist_ok=True)
+        (package / "course.py").write_text(library)
+        monkeypatch.setattr(course, "__file__", str(package / "course.py"))
+        cached.parent.mkdir(exist_ok=True)
+        cached.write_text(json.dumps({}))
+        course._drop_outdated_outputs(tmp_path)
+        return cached.exists()
+
+    assert [kept("a = 1"), kept("a = 1"), kept("a = 2")] == [False, True, False]
+    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+    assert not kept("a = 2")
