@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cnnlab.errors import ClaimNotSupported
+from cnnlab.experiment import Results, compare
+
+
+def results(a, b, metric="test_acc"):
+    rows = [{"variant": "a", "seed": i, metric: v} for i, v in enumerate(a)]
+    rows += [{"variant": "b", "seed": i, metric: v} for i, v in enumerate(b)]
+    return Results(rows, metric)
+
+
+numbers = st.lists(st.floats(0, 1), min_size=3, max_size=12)
+
+
+@given(numbers, st.integers(0, 10**6))
+def test_the_difference_is_the_paired_t_interval_of_scipy(a, seed):
+    b = np.random.default_rng(seed).uniform(size=len(a))
+    mean, low, high = results(a, b).difference("a", "b")
+    found = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert mean == pytest.approx(np.mean(np.array(a) - b), abs=1e-9)
+    assert (low, high) == pytest.approx((found.low, found.high), abs=1e-9)
+
+
+def test_the_interval_holds_the_true_difference_in_95_of_100_experiments():
+    draw = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        shared = draw.normal(size=5)
+        low, high = results(shared + 0.3 + draw.normal(size=5), shared).difference("a", "b")[1:]
+        held += low <= 0.3 <= high
+    assert abs(held / 2000 - 0.95) < 0.02  # four standard deviations of 2,000 draws
+
+
+def test_what_a_seed_does_to_both_variants_cancels_out():
+    shared = np.random.default_rng(1).normal(size=5)
+    clear = results(shared + 0.1, shared)
+    assert clear.claim("a", ">", "b").supported
+    blurred = results(np.roll(shared, 1) + 0.1, shared)  # no longer paired
+    with pytest.raises(ClaimNotSupported):
+        blurred.claim("a", ">", "b")
+
+
+A, B = [0.80, 0.82, 0.81, 0.79, 0.83], [0.70, 0.73, 0.70, 0.71, 0.72]
+
+
+@pytest.mark.parametrize(
+    ("claim", "supported"),
+    [
+        (("a", ">", "b"), True),
+        (("a", ">", "b", 0.05), True),
+        (("a", ">", "b", 0.2), False),
+        (("b", ">", "a"), False),
+        (("b", "<", "a"), True),
+        (("a", "<", "b"), False),
+        (("a", "~", "b", 0.5), True),
+        (("a", "~", "b", 0.05), False),
+        (("a", "~", "a", 0.01), True),
+    ],
+)
+def test_a_claim_holds_only_if_the_whole_interval_says_so(claim, supported, monkeypatch):
+    made = results(A, B)
+    if supported:
+        verdict = made.claim(*claim)
+        assert verdict.supported
+        assert str(verdict).endswith("supported")
+    else:
+        with pytest.raises(ClaimNotSupported, match="do not look for a seed"):
+            made.claim(*claim)
+        monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+        verdict = made.claim(*claim)
+        assert "not judged" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [(("a", "~", "b"), "margin"), (("a", "=", "b"), "got '='"), (("a", ">", "c"), "'a', 'b'")],
+)
+def test_a_claim_that_cannot_be_read_says_what_can(claim, message):
+    with pytest.raises(ValueError, match=message):
+        results(A, B).claim(*claim)
+
+
+def noisy(seed):
+    return {"test_acc": 0.5 + seed / 100, "loss": 1.0 - seed}
+
+
+def worse(seed):
+    return {"test_acc": 0.4 + seed / 100, "loss": 2.0}
+
+
+def test_processes_beside_each_other_measure_the_same_as_one_and_in_the_same_order():
+    one = compare({"noisy": noisy, "worse": worse}, [3, 1, 2])
+    two = compare({"noisy": noisy, "worse": worse}, [3, 1, 2], jobs=2)
+    assert one.rows == two.rows
+    assert [row["seed"] for row in one.rows] == [3, 3, 1, 1, 2, 2]
+    assert one.values("noisy") == pytest.approx([0.53, 0.51, 0.52])
+
+
+def test_tables_and_figures_carry_the_numbers():
+    made = compare({"noisy": noisy, "worse": worse}, 4)
+    table = made.table()
+    assert table.loc["noisy", "mean"] == pytest.approx(0.515)
+    assert table.loc["noisy", "n"] == 4
+    assert len(made.frame()) == 8
+    assert "noisy 0.515" in made.plot().alt
+    assert "loss" in made.frame()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: compare({}, 5), "at least one variant"),
+        (lambda: compare({"a": noisy}, 1), "two or more different seeds"),
+        (lambda: compare({"a": noisy}, [1, 1, 2]), "two or more different seeds"),
+        (lambda: compare({"a": noisy}, 2, metric="acc"), "'test_acc', 'loss'.*metric 'acc'"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_smoke_profile_takes_two_seeds(monkeypatch):
+    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+    assert len(compare({"a": noisy}, 5).rows) == 2
+    monkeypatch.setenv("CNNLAB_PROFILE", "laptopp")
+    with pytest.raises(ValueError, match="smoke, laptop, gpu"):
+        compare({"a": noisy}, 5)

@@ -1,0 +1,77 @@
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cnnlab import plots
+
+
+def all_plots():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "train_loss": [2.0, 1.0, 0.5], "valid_acc": [0.3, 0.5, 0.625]}
+    )
+    runs = {"plain": np.array([0.7, 0.75]), "mixup <b>": np.array([0.8, 0.78])}
+    return {
+        "image_grid": plots.image_grid(torch.rand(5, 3, 8, 8), list("abcde"), columns=3),
+        "curves": plots.curves(history),
+        "lines": plots.lines(
+            [1, 10, 100], {"up": [1, 2, 3], "down": [3, 2, 1.5]}, xlabel="step", ylabel="rate",
+            message="They cross.", log="x",
+        ),
+        "intervals": plots.intervals(
+            runs, {k: (v.mean(), v.min(), v.max()) for k, v in runs.items()}, label="accuracy"
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", all_plots())
+def test_every_figure_is_a_picture_with_a_sentence_from_the_data(name, tmp_path):
+    plot = all_plots()[name]
+    assert plot.png().startswith(b"\x89PNG")
+    assert plot.alt.endswith(".")
+    assert plot.alt in repr(plot)
+    page = plot._repr_html_()
+    assert page.startswith("<img")
+    assert "alt=" in page
+    assert "<b>" not in page
+    plot.save(tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width > 200
+
+
+def test_alt_texts_name_the_first_and_last_numbers():
+    plot = all_plots()
+    assert "training loss 2 to 0.5" in plot["curves"].alt
+    assert "validation accuracy 0.3 to 0.625" in plot["curves"].alt
+    assert "up from 1 to 3" in plot["lines"].alt
+    assert "plain 0.725" in plot["intervals"].alt
+
+
+def test_lines_of_a_figure_differ_in_colour_and_in_dash():
+    series = {str(k): [k, k + 1] for k in range(7)}
+    figure = plots.lines([0, 1], series, xlabel="x", ylabel="y", message="m").figure
+    drawn = figure.axes[0].get_lines()
+    assert len({line.get_color() for line in drawn}) == 7
+    assert (
+        len({str(line.get_linestyle()) + str(line._unscaled_dash_pattern) for line in drawn}) == 7
+    )
+
+
+def test_grey_and_colour_images_of_both_types_look_alike():
+    levels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert plots.image_grid(levels).png() == plots.image_grid(levels.float() / 255).png()
+    assert plots.image_grid(levels[:, :1]).png().startswith(b"\x89PNG")
+
+
+def test_figures_touch_no_global_state():
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    all_plots()
+    assert dict(mpl.rcParams) == before
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
