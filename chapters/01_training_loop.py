@@ -18,11 +18,12 @@
 # | | |
 # |---|---|
 # | to read | 25 minutes |
-# | to run | about half a minute on two cores, no network, no GPU |
+# | to run | about 45 seconds on one core of a laptop; no network, no GPU |
 # | you need | Python, and what a derivative is |
 
 # %% tags=["setup"]
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -88,11 +89,11 @@ train = cnnlab.loader(data.train, batch_size=64, shuffle=True)
 images, labels = next(iter(train))  # (64, 3, 32, 32) and (64,)
 logits = model(images)  # (64, 12)
 loss = F.cross_entropy(logits, labels)
-print(
-    f"the first loss is {loss.item():.2f}, log 12 is {torch.log(torch.tensor(12.0)).item():.2f}"
-)
+print(f"the first loss is {loss.item():.2f}, log 12 is {math.log(12):.2f}")
 
 # %% [markdown]
+# A little above, because fresh weights do give some answers, and most of them are wrong.
+#
 # The **gradient** $\nabla L$ holds, for each weight, how the loss would change if that weight grew a little. One step of
 # gradient descent moves every weight a little the other way,
 #
@@ -106,16 +107,12 @@ print(
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
 optimizer.zero_grad()  # forget the gradients of the last step
-loss = F.cross_entropy(
-    model(images), labels
-)  # forwards: how wrong are we on this batch?
+loss = F.cross_entropy(model(images), labels)  # forwards: how wrong?
 loss.backward()  # backwards: a gradient for every weight
 optimizer.step()  # move every weight against its gradient
 
 after = F.cross_entropy(model(images), labels)
-print(
-    f"loss on this batch: {loss.item():.3f} before the step, {after.item():.3f} after it"
-)
+print(f"before the step {loss.item():.3f}, after it {after.item():.3f}")
 assert after < loss
 
 # %% [markdown]
@@ -123,7 +120,7 @@ assert after < loss
 #
 # An **epoch** is one pass over the training part: with 1,500 images in batches of 64, twenty-three steps (the loader
 # leaves out the short rest, which is another one each time). The images come in a new order in each epoch. Here is the whole
-# loop, by hand, with a measurement after each epoch.
+# loop, by hand, and a measurement at its end.
 
 
 # %%
@@ -300,9 +297,7 @@ before = running_mean.clone()
 accuracy(model.eval(), data.valid)
 assert torch.equal(before, running_mean)  # evaluation mode: nothing moved
 accuracy(model.train(), data.valid)
-assert not torch.equal(
-    before, running_mean
-)  # training mode: the statistics are others now
+assert not torch.equal(before, running_mean)  # training mode: it moved
 
 # %% [markdown]
 # ## 1.5 The same loop, kept for you

@@ -46,7 +46,8 @@ class Verdict:
     def __str__(self) -> str:
         state = "supported" if self.supported else "NOT supported"
         state = state if self.judged else "not judged (smoke profile)"
-        return f"{self.claim}: difference {self.mean:+.3f}, interval {self.low:+.3f} to {self.high:+.3f} - {state}"
+        interval = f"difference {self.mean:+.3f}, 95 % interval {self.low:+.3f} to {self.high:+.3f}"
+        return f"{self.claim}\n  {interval}: {state}"
 
     __repr__ = __str__
 
