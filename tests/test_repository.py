@@ -25,8 +25,9 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 # Bottom up: a module imports only what stands before it. A package counts as one floor.
 FLOORS = [
     "errors", "profile", "rng", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
-    "transfer", "checkpoint", "batches", "guards", "history", "hooks", "interrupts", "progress",
-    "trainer", "callbacks", "averaging", "tune", "diagnose", "experiment", "widgets", "check",
+    "batches", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress",
+    "trainer", "loggers", "callbacks", "averaging", "tune", "patterns", "diagnose", "experiment", "widgets",
+    "check",
     "clinic", "distributed", "session", "course", "cli", "__main__", "__init__",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "cnnlab").rglob("*.py"))
