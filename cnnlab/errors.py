@@ -21,5 +21,9 @@ class NonFiniteError(CnnlabError, ArithmeticError):
     """A loss or a gradient became NaN or infinite; the weights are those from before the bad batch."""
 
 
+class OutOfMemory(CnnlabError, RuntimeError):
+    """A batch did not fit into the memory of the device; the weights are those from before it."""
+
+
 class ClaimNotSupported(CnnlabError, AssertionError):
     """The measured interval does not support the sentence that was claimed."""

@@ -1,13 +1,14 @@
 """Checks at the door: say in a sentence what torch would say in a traceback, or not at all."""
 
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnlab.batches import n_batches
-from cnnlab.errors import CheckpointError, DataError, NonFiniteError
+from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -211,6 +212,29 @@ def check_finite(
         f"{where}: {what}. No step was taken: weights and batch-norm statistics are as before this "
         "batch. Ways out: a smaller learning rate, clip_norm=1.0, warm-up, "
         "or cnnlab.diagnose.nan_hunt to find the layer"
+    )
+
+
+@contextmanager
+def memory_explained(images: Tensor, microbatch: int | None) -> Iterator[None]:
+    """Turn torch's report of exhausted memory into one that says what to change; the cache is emptied.
+
+    Raises:
+        OutOfMemory: torch ran out of memory in what follows.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(".")[0]
+    else:
+        return
+    # Out of the `except`, so that the traceback no longer holds the tensors that filled the memory.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    size = min(len(images), microbatch or len(images))
+    raise OutOfMemory(
+        f"no memory for {size} images of shape {tuple(images.shape[1:])} at a time ({reason}). Use "
+        f"microbatch={max(1, size // 2)}, which gives the same gradient, smaller images, or precision='bf16'"
     )
 
 

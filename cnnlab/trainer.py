@@ -33,6 +33,7 @@ from cnnlab.guards import (
     check_options,
     check_targets,
     mass,
+    memory_explained,
 )
 from cnnlab.history import History, Sums, n_correct
 from cnnlab.hooks import Callback, StopTraining
@@ -171,8 +172,8 @@ class Trainer:
 
     def _train_epoch(self, loader: Iterable, interrupts: Interrupts) -> None:
         """Go through the rest of the epoch under way, one optimizer step a batch."""
-        train_mode(self.model)
         self._emit("on_epoch_start")
+        train_mode(self.model)  # after the callbacks, which may have frozen or unfrozen a part
         for batch in training_batches(loader, self.seed, self.epoch, self.batch):
             images, targets = self._move(batch)
             seed_at(self.seed, self.epoch, self.step)
@@ -184,7 +185,8 @@ class Trainer:
         """Take one optimizer step in which every sample of the batch weighs the same."""
         total, loss, correct = mass(self.loss_fn, targets), 0.0, 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        with norms_kept_on_error(self.model):  # a batch that is refused leaves no trace
+        # A batch that is refused leaves no trace.
+        with memory_explained(images, self.microbatch), norms_kept_on_error(self.model):
             for part, wanted in self._parts(images, targets):
                 with self.autocast:
                     logits = self.model(part)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cnnlab.data.loaders import loader
-from cnnlab.errors import CheckpointError, DataError, NonFiniteError
+from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.schedules import attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
 
@@ -475,6 +475,33 @@ def test_an_optimizer_that_would_move_nothing_is_refused():
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="every parameter is frozen"):
         make(model).fit(batches(), epochs=1)
+
+
+def test_a_batch_that_does_not_fit_into_memory_says_what_does_and_leaves_no_trace():
+    class Full(nn.Module):
+        def forward(self, x):
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB. GPU 0 has no more.")
+            return x
+
+    trainer = make(nn.Sequential(net(), Full()))
+    before = trainer.state_dict()
+    with pytest.raises(
+        OutOfMemory, match=r"no memory for 8 images of shape \(3, 8, 8\).*microbatch=4"
+    ):
+        trainer.fit(batches(8), epochs=1)
+    assert same(trainer.state_dict(), before)
+    trainer.microbatch = 4
+    trainer.fit(batches(8), epochs=1)
+
+
+def test_other_runtime_errors_come_through_as_they_are():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        make(nn.Sequential(net(), Broken())).fit(batches(8), epochs=1)
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5])
