@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch.utils.data import DataLoader, TensorDataset
 
-from cnnlab.data import ImageSet, balanced_sampler, class_weights, imbalance, label_noise, loader
+from cnnlab.data import (
+    ImageSet,
+    balanced_sampler,
+    class_weights,
+    imbalance,
+    label_noise,
+    loader,
+    logit_adjustment,
+)
 from cnnlab.data.balance import split
 
 
@@ -157,3 +165,16 @@ def test_a_split_is_a_partition_in_proportion(counts, share, seed):
         quota = n * torch.tensor(counts) / len(labels)
         got = torch.bincount(labels[taken], minlength=len(counts))
         assert (got - quota).abs().max() < 1
+
+
+@given(counts=counts_of, tau=st.floats(0, 3))
+@settings(deadline=None)
+def test_adjusted_probabilities_are_those_of_equally_frequent_classes(counts, tau):
+    # Bayes: p(class | image) is p(image | class) times the share of the class
+    share = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    likelihood = torch.rand(7, len(counts), dtype=torch.float64)
+    logits = (likelihood * share**tau).log()
+    adjusted = (logits - logit_adjustment(labels_with(counts), tau)).softmax(dim=1)
+    torch.testing.assert_close(
+        adjusted, likelihood / likelihood.sum(dim=1, keepdim=True), rtol=1e-5, atol=1e-6
+    )

@@ -24,6 +24,7 @@ from cnnlab.data.balance import (
     class_weights,
     imbalance,
     label_noise,
+    logit_adjustment,
 )
 from cnnlab.data.folder import FileSet, from_folder
 from cnnlab.data.images import DataBundle, ImageSet
@@ -43,6 +44,7 @@ __all__ = [
     "label_noise",
     "load",
     "loader",
+    "logit_adjustment",
 ]
 
 GENERATED = ("pocket", "glyphs", "digits")

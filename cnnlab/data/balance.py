@@ -45,6 +45,31 @@ def class_weights(
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
+def logit_adjustment(labels: Labels, tau: float = 1.0) -> Tensor:
+    """Return tau * log(share of each class), which corrects logits for classes that are rare in training.
+
+    Subtract it from the logits of a trained model to judge all classes as if they were equally frequent, or
+    add it to the logits inside the training loss, which then learns the correction. Menon et al. 2021,
+    section 4, https://arxiv.org/abs/2007.07314.
+
+    Args:
+        labels: of the training part, integers in 0 .. K-1, each of them present, (N,).
+        tau: strength; 0 changes nothing, 1 is exact for calibrated probabilities.
+
+    Returns:
+        float32 (K,), none of them positive for tau >= 0.
+
+    Raises:
+        ValueError: a class in 0 .. K-1 has no sample.
+
+    >>> logits = torch.log(torch.tensor([[0.75, 0.25]]))
+    >>> (logits - logit_adjustment([0, 0, 0, 1])).softmax(1)
+    tensor([[0.5000, 0.5000]])
+    """
+    counts = _counts(labels)
+    return (tau * (counts / counts.sum()).log()).float()
+
+
 def balanced_sampler(labels: Labels, seed: int = 0) -> "BalancedSampler":
     """Return a sampler that draws every class equally often on average, with replacement.
 
