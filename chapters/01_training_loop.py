@@ -83,11 +83,11 @@ image, label = data.train[0]
 
 # %%
 torch.manual_seed(0)
-model = cnnlab.small_resnet(num_classes=len(data.classes))
+fresh = cnnlab.small_resnet(num_classes=len(data.classes))
 train = cnnlab.loader(data.train, batch_size=64, shuffle=True)
 
 images, labels = next(iter(train))  # (64, 3, 32, 32) and (64,)
-logits = model(images)  # (64, 12)
+logits = fresh(images)  # (64, 12)
 loss = F.cross_entropy(logits, labels)
 print(f"the first loss is {loss.item():.2f}, log 12 is {math.log(12):.2f}")
 
@@ -104,6 +104,7 @@ print(f"the first loss is {loss.item():.2f}, log 12 is {math.log(12):.2f}")
 # ([Robbins & Monro 1951](https://doi.org/10.1214/aoms/1177729586)). In PyTorch a step is four lines.
 
 # %%
+model = copy.deepcopy(fresh)  # so that you can run this cell again
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
 optimizer.zero_grad()  # forget the gradients of the last step
