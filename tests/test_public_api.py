@@ -1,0 +1,101 @@
+"""The public names: they exist, take what they took, and are explained."""
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+
+import cnnlab
+
+
+# What assignments and other people's code rely on. A change here is a change for them: say it in CHANGELOG.md.
+SIGNATURES = {
+    "schedules.constant": "()",
+    "schedules.linear": "(steps, final=0.0)",
+    "schedules.step": "(size, gamma=0.1)",
+    "schedules.multistep": "(milestones, gamma=0.1)",
+    "schedules.cosine": "(steps, final=0.0)",
+    "schedules.inverse_sqrt": "(timescale=1)",
+    "schedules.warm_restarts": "(first, mult=1, final=0.0)",
+    "schedules.warmup": "(steps, then, start=0.0)",
+    "schedules.one_cycle": "(steps, peak_fraction=0.3, div_factor=25.0, final_div_factor=10000.0)",
+    "schedules.one_cycle_momentum": "(steps, low=0.85, high=0.95, peak_fraction=0.3)",
+    "schedules.trace": "(schedule, steps)",
+    "schedules.attach": "(optimizer, schedule, momentum=None)",
+    "trainer.Trainer": "(model, optimizer, loss_fn=None, *, scheduler=None, plateau=None, batch_transform=None, "
+    "clip_norm=None, clip_value=None, precision='fp32', microbatch=None, ema=None, callbacks=(), seed=0, "
+    "device=None, channels_last=False, compile=False, progress=None)",
+    "trainer.Trainer.fit": "(self, train, valid=None, *, epochs)",
+    "trainer.Trainer.evaluate": "(self, loader, *, model=None)",
+    "trainer.Trainer.predict": "(self, loader, *, model=None)",
+    "trainer.Trainer.save": "(self, path)",
+    "trainer.Trainer.load": "(self, path)",
+    "trainer.Trainer.state_dict": "(self)",
+    "trainer.Trainer.load_state_dict": "(self, state)",
+    "data.load": "(name, *, root=None, download=False, seed=0, **knobs)",
+    "data.from_folder": "(path, *, valid=0.2, size=None, seed=0)",
+    "data.loader": "(dataset, batch_size, *, seed=0, shuffle=False, sampler=None, drop_last=None, workers=0, "
+    "device=None)",
+    "data.balanced_sampler": "(labels, seed=0)",
+    "data.imbalance": "(dataset, counts, seed=0)",
+    "data.label_noise": "(dataset, rate, seed=0)",
+    "models.small_resnet": "(num_classes, in_channels=3, width=16, depth=2, norm='batch', dropout=0.0)",
+    "models.initialise": "(model, scheme='he')",
+    "models.replace_head": "(model, num_classes, dropout=0.0)",
+    "models.stages": "(model)",
+    "experiment.compare": "(variants, seeds, *, metric='test_acc', jobs=1)",
+    "experiment.Results.claim": "(self, a, relation, b, by=0.0)",
+    "experiment.Results.difference": "(self, a, b)",
+    "diagnose.initial_loss": "(model, loader, loss_fn)",
+    "diagnose.nan_hunt": "(model, batch, loss_fn)",
+    "diagnose.grad_norms": "(model)",
+    "diagnose.update_ratios": "(before, model)",
+    "diagnose.diagnose": "(history)",
+    "check.train_one_epoch": "(fn)",
+    "check.evaluate": "(fn)",
+}
+
+
+def find(name):
+    module, *rest = name.split(".")
+    found = importlib.import_module(f"cnnlab.{module}")
+    for part in rest:
+        found = getattr(found, part)
+    return found
+
+
+def bare(signature):
+    """A signature without its annotations."""
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_public_name_takes_what_it_is_known_to_take(name):
+    assert bare(inspect.signature(find(name))) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_public_name_is_explained(name):
+    text = inspect.getdoc(find(name))
+    assert text
+    assert text.split("\n")[0].endswith(".")
+
+
+FUNCTIONS = [name for name in SIGNATURES if inspect.isfunction(find(name)) and name.count(".") == 1]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FUNCTIONS if n.split(".")[0] in ("schedules", "models", "diagnose")]
+)
+def test_a_public_function_has_an_example_that_runs_as_a_test(name):
+    assert doctest.DocTestParser().get_examples(find(name).__doc__)
+
+
+def test_everything_in_all_is_there_and_nothing_else_is_offered():
+    assert sorted(cnnlab.__all__) == cnnlab.__all__
+    for name in cnnlab.__all__:
+        assert getattr(cnnlab, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        cnnlab.nonsense  # noqa: B018
