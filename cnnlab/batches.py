@@ -1,13 +1,15 @@
 """Batches in an order that belongs to the epoch, whatever kind of loader gives them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from itertools import count
 from typing import Any
 
 from cnnlab.rng import seed_at
 
 
-def training_batches(loader: Iterable, seed: int, epoch: int, start: int) -> Iterator[Any]:
+def training_batches(
+    loader: Iterable, seed: int, epoch: int, start: int
+) -> Generator[Any, None, None]:
     """Yield the batches of an epoch from number `start` on; the same ones in every run.
 
     A `cnnlab.loader` goes there directly. Any other iterable is read from its beginning under seeds that

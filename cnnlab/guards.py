@@ -138,7 +138,8 @@ def check_images(images: Tensor, model: nn.Module) -> None:
         )
     if images.ndim != 4:
         raise DataError(f"images must be (N, C, H, W), got shape {shape}")
-    if shape[-1] == channels and min(shape[1:3]) > shape[-1]:
+    # A picture far narrower than high, with as many columns as the model wants channels, is no picture.
+    if shape[-1] == channels and shape[-2] > 2 * channels and shape[1:] != (channels, shape[2], 1):
         raise DataError(
             f"images have shape {shape}, channels last; the model takes (N, {channels}, H, W): "
             "use images.permute(0, 3, 1, 2)"

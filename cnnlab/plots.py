@@ -178,7 +178,7 @@ def intervals(
         )
     axis.set(xlabel=f"{label} (bar: mean and 95 % interval; strokes: runs)")
     axis.set_yticks(range(len(runs)), list(runs))
-    axis.invert_yaxis()
+    axis.set_ylim(len(runs) - 0.5, -0.5)  # the first variant on top
     told = "; ".join(
         f"{name} {m:.3f} ({lo:.3f} to {hi:.3f})" for name, (m, lo, hi) in summary.items()
     )

@@ -8,7 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +174,14 @@ class Trainer:
         """Go through the rest of the epoch under way, one optimizer step a batch."""
         self._emit("on_epoch_start")
         train_mode(self.model)  # after the callbacks, which may have frozen or unfrozen a part
-        for batch in training_batches(loader, self.seed, self.epoch, self.batch):
-            images, targets = self._move(batch)
-            seed_at(self.seed, self.epoch, self.step)
-            self._update(*self.batch_transform(images, targets))
-            self._emit("on_step_end")
-            interrupts.check()
+        # Closed, so that an error or a wish to stop ends the worker processes too.
+        with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
+            for batch in batches:
+                images, targets = self._move(batch)
+                seed_at(self.seed, self.epoch, self.step)
+                self._update(*self.batch_transform(images, targets))
+                self._emit("on_step_end")
+                interrupts.check()
 
     def _update(self, images: Tensor, targets: Tensor) -> None:
         """Take one optimizer step in which every sample of the batch weighs the same."""
@@ -356,6 +358,9 @@ class Trainer:
 
     def _step_optimizer(self) -> None:
         scale = self.scaler.get_scale()
+        if self.step == 0 and self.scaler.is_enabled():
+            # torch takes a first step that is left out for a scheduler called before its optimizer.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.history.skipped_steps += self.scaler.get_scale() < scale

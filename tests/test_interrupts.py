@@ -1,16 +1,20 @@
 """Ctrl-C, SIGTERM and SIGKILL, on real processes."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from test_trainer import N, StopAt, batches, make, same
+from torch.utils.data import DataLoader
 
 from cnnlab import checkpoint
+from cnnlab.data.loaders import loader
 from cnnlab.trainer import Callback
 
 
@@ -164,6 +168,59 @@ def test_a_second_ctrl_c_is_obeyed_at_once():
     with pytest.raises(KeyboardInterrupt):
         make(callbacks=[Twice()]).fit(batches(), epochs=2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_while_the_run_is_saved_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    make().save(path)
+    replace = Path.replace
+
+    class Save(Callback):
+        def on_fit_end(self, trainer):
+            monkeypatch.setattr(Path, "replace", self.press)
+            trainer.save(path)
+
+        def press(self, *arguments):
+            monkeypatch.setattr(Path, "replace", replace)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second signal was not obeyed")
+
+    with pytest.raises(KeyboardInterrupt):
+        make(callbacks=[Interrupt("on_step_end"), Save()]).fit(batches(), epochs=1)
+    assert checkpoint.load(path)["step"] == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+
+
+class Slow(torch.utils.data.Dataset):
+    """Images from somewhere else, so that worker processes are needed."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return torch.rand(3, 8, 8), index % 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ours", "torch"])
+def test_no_worker_process_survives_an_error_in_the_middle_of_an_epoch(kind):
+    class Fail(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == 2:
+                assert multiprocessing.active_children()
+                raise RuntimeError("in the middle")
+
+    make_loader = loader if kind == "ours" else DataLoader
+    workers = {"workers" if kind == "ours" else "num_workers": 2}
+    with pytest.raises(
+        RuntimeError, match="in the middle"
+    ) as kept:  # as a notebook keeps the traceback
+        make(callbacks=[Fail()]).fit(make_loader(Slow(), 8, shuffle=True, **workers), epochs=2)
+    deadline = time.monotonic() + 5
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+    assert kept
 
 
 def test_a_fit_in_another_thread_works_and_leaves_signals_alone():

@@ -270,6 +270,38 @@ def test_a_poisoned_batch_raises_before_the_step_and_leaves_no_trace(poison):
     assert same(trainer.optimizer.state_dict(), clean.optimizer.state_dict())
 
 
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 1.0}, {"clip_value": 1.0}])
+def test_one_infinite_gradient_stops_the_step_whether_or_not_it_is_clipped(clip):
+    class Kink(nn.Module):
+        def forward(self, x):
+            return x + (x - x.detach()).abs().sqrt()  # the value is right, the slope infinite
+
+    trainer = make(nn.Sequential(net(dropout=0), Kink()), **clip)
+    before = trainer.state_dict()
+    with pytest.raises(NonFiniteError, match=r"gradient of 0\.0\.weight is not finite"):
+        trainer.fit(batches(), epochs=1)
+    assert same(trainer.state_dict(), before)
+
+
+def test_overflowing_steps_of_loss_scaling_are_left_out_counted_and_end_in_training():
+    # CUDA alone offers fp16 to users; the scaler itself works here as it does there.
+    trainer = make(
+        net(dropout=0),
+        rate=1e-7,
+        loss_fn=lambda logits, targets: 1e6 * F.cross_entropy(logits, targets),
+        schedule=one_cycle(10),
+    )
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-40)
+    before = copy.deepcopy(dict(trainer.model.named_parameters()))
+    history = trainer.fit(batches(), epochs=2)
+    assert history.skipped_steps == 1
+    assert trainer.step == 10
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-7 * one_cycle(10)(10))
+    moved = dict(trainer.model.named_parameters())
+    assert all(not torch.equal(before[n], moved[n]) for n in moved)
+    assert all(p.isfinite().all() for p in moved.values())
+
+
 def test_an_exploding_run_names_the_loss_and_keeps_finite_weights():
     trainer = make(net(norm=False), rate=1e20)
     with pytest.raises(NonFiniteError, match=r"although the images are finite|gradient of"):
@@ -403,6 +435,10 @@ IMAGES, LABELS = dataset().tensors
         (((IMAGES * 255).byte(), LABELS), r"images.float\(\) / 255"),
         ((IMAGES.double(), LABELS), "float64"),
         ((IMAGES.permute(0, 2, 3, 1), LABELS), r"permute\(0, 3, 1, 2\)"),
+        (
+            (torch.rand(N, 3, 32, 3), LABELS),
+            r"permute\(0, 3, 1, 2\)",
+        ),  # the second size fits by chance
         ((IMAGES[:, :1], LABELS), "in_channels=1"),
         ((IMAGES[0], LABELS[:3]), "batch dimension is missing"),
         ((IMAGES, LABELS[:-1]), "46 images, but 45 targets"),
