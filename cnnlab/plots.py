@@ -8,16 +8,16 @@ import base64
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -185,6 +185,101 @@ def intervals(
     return Plot(figure, f"{label} of {len(runs)} variants, mean and 95 % interval: {told}.")
 
 
+def schedules(named: dict[str, Callable[[int], float]], steps: int) -> Plot:
+    """Draw learning-rate schedules, each over the first `steps` updates.
+
+    Args:
+        named: name -> function from the step to a multiplier.
+        steps: updates to draw.
+    """
+    traces = {name: [f(t) for t in range(steps)] for name, f in named.items()}
+    return lines(
+        range(steps),
+        traces,
+        xlabel="optimizer step",
+        ylabel="multiplier of the base rate",
+        message=f"{len(named)} schedules over {steps} steps.",
+    )
+
+
+def heatmap(
+    values: Any, rows: Sequence[str], columns: Sequence[str], *, label: str, message: str
+) -> Plot:
+    """Draw a table of numbers as shades, each number written into its cell: a confusion matrix, for one.
+
+    Args:
+        values: (rows, columns) numbers.
+        rows: their names, top to bottom.
+        columns: their names, left to right.
+        label: what the numbers are, with their unit.
+        message: what the reader should see; begins the alt text.
+    """
+    table = np.asarray(values, dtype=float)
+    figure, axes = _axes(width=1.8 + 0.55 * len(columns), height=1.4 + 0.4 * len(rows))
+    axis = axes.item()
+    image = axis.imshow(table, cmap="cividis", aspect="auto")  # legible without colour vision
+    figure.colorbar(image, label=label)
+    axis.grid(visible=False)
+    axis.set_xticks(range(len(columns)), list(columns), rotation=45, ha="right")
+    axis.set_yticks(range(len(rows)), list(rows))
+    middle = (table.min() + table.max()) / 2
+    for (i, j), number in np.ndenumerate(table):
+        shade = "black" if number > middle else "white"
+        axis.text(j, i, f"{number:.3g}", ha="center", va="center", color=shade, fontsize=8)
+    extremes = {"largest": int(table.argmax()), "smallest": int(table.argmin())}
+    told = "; ".join(
+        f"{word} {table.flat[k]:.3g} at {rows[k // len(columns)]}, {columns[k % len(columns)]}"
+        for word, k in extremes.items()
+    )
+    return Plot(figure, f"{message} {label}, {len(rows)} by {len(columns)}: {told}.")
+
+
+def histogram(series: dict[str, Any], *, label: str, message: str, bins: int = 40) -> Plot:
+    """Draw how often values occur, one outline a series, over a common range.
+
+    Args:
+        series: name -> values.
+        label: what the values are, with their unit.
+        message: what the reader should see; begins the alt text.
+        bins: of equal width.
+    """
+    figure, axes = _axes(width=6.5, height=3.2)
+    axis = axes.item()
+    arrays = {name: np.asarray(values, dtype=float).ravel() for name, values in series.items()}
+    low, high = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
+    for (name, array), colour, dash in zip(arrays.items(), cycle(COLOURS), cycle(LINES)):
+        axis.hist(
+            array,
+            bins,
+            range=(low, high),
+            histtype="step",
+            label=name,
+            color=colour,
+            linestyle=dash,
+        )
+    axis.set(xlabel=label, ylabel="count")
+    axis.legend()
+    told = "; ".join(f"{n} mean {a.mean():.3g}, deviation {a.std():.3g}" for n, a in arrays.items())
+    return Plot(figure, f"{message} Histogram of {label}: {told}.")
+
+
+def layers(numbers: dict[str, float], *, label: str, message: str) -> Plot:
+    """Draw one positive number a layer on a logarithmic axis, bottom to top: gradient norms, update ratios.
+
+    Args:
+        numbers: layer -> value, in the order of the network.
+        label: what the values are, with their unit.
+        message: what the reader should see; begins the alt text.
+    """
+    figure, axes = _axes(width=6.5, height=1 + 0.25 * len(numbers))
+    axis = axes.item()
+    axis.plot(list(numbers.values()), list(numbers), "o", color=COLOURS[0])
+    axis.set(xscale="log", xlabel=label)
+    names = list(numbers)
+    told = " and ".join(f"{numbers[name]:.2g} at {name}" for name in (names[0], names[-1]))
+    return Plot(figure, f"{message} {label} of {len(numbers)} layers, bottom to top: {told}.")
+
+
 def _finish(axis: "Axes", xlabel: str, ylabel: str, log: str) -> None:
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if "x" in log:
@@ -203,7 +298,7 @@ def _line(part: str) -> dict[str, Any]:
 
 def _axes(
     rows: int = 1, columns: int = 1, *, width: float, height: float
-) -> tuple["Figure", "np.ndarray"]:
+) -> tuple["Figure", np.ndarray]:
     """A figure in the course's style that belongs to no global state, and its axes, (rows, columns)."""
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -1,3 +1,4 @@
+import inspect
 import sys
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from cnnlab import plots
+from cnnlab.schedules import cosine, step
 
 
 def all_plots():
@@ -24,6 +26,15 @@ def all_plots():
         "intervals": plots.intervals(
             runs, {k: (v.mean(), v.min(), v.max()) for k, v in runs.items()}, label="accuracy"
         ),
+        "schedules": plots.schedules({"cosine": cosine(50), "step": step(10)}, 51),
+        "heatmap": plots.heatmap(
+            [[0.9, 0.1], [0.3, 0.7]], ["cat", "dog"], ["as cat", "as dog"],
+            label="share", message="Dogs are taken for cats.",
+        ),
+        "histogram": plots.histogram(
+            {"he": torch.randn(200), "tiny": torch.zeros(200)}, label="activation", message="It dies."
+        ),
+        "layers": plots.layers({"stem": 1.0, "head": 1e-4}, label="gradient norm", message="It fades."),
     }  # fmt: skip
 
 
@@ -48,6 +59,19 @@ def test_alt_texts_name_the_first_and_last_numbers():
     assert "validation accuracy 0.3 to 0.625" in plot["curves"].alt
     assert "up from 1 to 3" in plot["lines"].alt
     assert "plain 0.725" in plot["intervals"].alt
+    assert "cosine from 1 to 0" in plot["schedules"].alt
+    assert "largest 0.9 at cat, as cat; smallest 0.1 at cat, as dog" in plot["heatmap"].alt
+    assert "tiny mean 0, deviation 0" in plot["histogram"].alt
+    assert "1 at stem and 0.0001 at head" in plot["layers"].alt
+
+
+def test_every_public_plot_has_a_case_here():
+    drawn = {
+        name
+        for name, value in vars(plots).items()
+        if inspect.isfunction(value) and value.__module__ == plots.__name__ and name[0] != "_"
+    }
+    assert drawn == set(all_plots())
 
 
 def test_lines_of_a_figure_differ_in_colour_and_in_dash():

@@ -99,3 +99,13 @@ def test_everything_in_all_is_there_and_nothing_else_is_offered():
         assert getattr(cnnlab, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         cnnlab.nonsense  # noqa: B018
+
+
+def test_the_loop_can_be_read_on_one_page():
+    lines = inspect.getsource(cnnlab.Trainer).splitlines()
+    first = next(i for i, line in enumerate(lines) if "def fit(" in line)
+    last = next(i for i, line in enumerate(lines) if "def evaluate(" in line)
+    assert [line.split("(")[0].split()[-1] for line in lines[first:last] if "    def " in line] == [
+        "fit", "_train_epoch", "_update",
+    ]  # fmt: skip
+    assert last - first <= 70
