@@ -37,6 +37,20 @@ def check_loader(loader: Any, model: nn.Module) -> None:
         )
 
 
+def check_balance(loader: Any, loss_fn: Any) -> None:
+    """Refuse to correct an imbalance twice: by drawing rare classes more often and by weighing them more.
+
+    Raises:
+        ValueError: the loader has a weighted sampler and the loss class weights.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if hasattr(sampler, "weights") and getattr(loss_fn, "weight", None) is not None:
+        raise ValueError(
+            f"{type(sampler).__name__} and class weights together correct the imbalance twice, and the rare "
+            "classes win too often: leave out the sampler, or the weight of the loss"
+        )
+
+
 def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Refuse an optimizer that would move nothing of the model.
 

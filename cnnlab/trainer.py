@@ -24,6 +24,7 @@ from cnnlab.batches import in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
 from cnnlab.guards import (
     PRECISIONS,
+    check_balance,
     check_batch,
     check_finite,
     check_images,
@@ -294,6 +295,7 @@ class Trainer:
             raise ValueError(
                 "plateau watches the validation data, and there is none: fit(train, valid)"
             )
+        check_balance(train, self.loss_fn)
         check_optimizer(self.model, self.optimizer)
         length = n_batches(train)
         if length is None:

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from cnnlab.data.loaders import loader
+from cnnlab.data import balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.schedules import attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
@@ -538,6 +538,21 @@ def test_other_runtime_errors_come_through_as_they_are():
 
     with pytest.raises(RuntimeError, match=r"^something else$"):
         make(nn.Sequential(net(), Broken())).fit(batches(8), epochs=1)
+
+
+@pytest.mark.parametrize("kind", ["ours", "torch"])
+def test_a_balanced_sampler_and_class_weights_together_are_refused_and_each_alone_is_not(kind):
+    labels = dataset().tensors[1]
+    if kind == "ours":
+        data = loader(dataset(), 8, sampler=balanced_sampler(labels))
+    else:
+        weights = class_weights(labels)[labels]
+        data = DataLoader(dataset(), 8, sampler=WeightedRandomSampler(weights.tolist(), N))
+    weighted = nn.CrossEntropyLoss(weight=class_weights(labels))
+    with pytest.raises(ValueError, match="twice"):
+        make(loss_fn=weighted).fit(data, epochs=1)
+    make().fit(data, epochs=1)
+    make(loss_fn=weighted).fit(batches(), epochs=1)
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5])
