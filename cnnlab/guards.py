@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnlab.batches import n_batches
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
+from cnnlab.mixing import soft_cross_entropy, total_weight
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -291,6 +293,8 @@ def mass(loss_fn: Any, targets: Tensor) -> float:
     if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) and targets.ndim == 1:
         counted = targets[targets != loss_fn.ignore_index]
         return float(len(counted) if loss_fn.weight is None else loss_fn.weight[counted].sum())
+    if isinstance(loss_fn, partial) and loss_fn.func is soft_cross_entropy:
+        return float(total_weight(targets, loss_fn.keywords.get("weight")))
     return float(len(targets))
 
 
