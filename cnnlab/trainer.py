@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cnnlab import checkpoint
+from cnnlab.augment import as_batch_transform
 from cnnlab.batches import in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
 from cnnlab.guards import (
@@ -58,7 +59,8 @@ class Trainer:
         scheduler: what `cnnlab.schedules.attach` returns, or any torch scheduler; steps once per update.
         plateau: torch's `ReduceLROnPlateau`; steps once per epoch, with the validation loss, or with the
             validation accuracy when its mode is "max". Not together with `scheduler`.
-        batch_transform: (images, targets) -> (images, targets), applied to each training batch on the device.
+        batch_transform: changes each training batch on the device: a `cnnlab.augment.Augment`, whose step is
+            kept up to date; a `MixUp` or `CutMix`; any (images, targets) -> (images, targets); or a list of these.
         clip_norm: largest norm of the whole gradient; a longer one is scaled down to it.
         clip_value: largest size of each entry of the gradient. Not together with `clip_norm`.
         precision: "fp32", "bf16" (autocast) or "fp16" (autocast and loss scaling; CUDA only).
@@ -95,7 +97,7 @@ class Trainer:
         *,
         scheduler: LRScheduler | None = None,
         plateau: Any = None,
-        batch_transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        batch_transform: Any = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         precision: str = "fp32",
@@ -123,7 +125,7 @@ class Trainer:
         if isinstance(self.loss_fn, nn.Module):
             self.loss_fn.to(self.device)  # class weights live beside the logits
         self.scheduler, self.plateau, self.ema = scheduler, plateau, ema
-        self.batch_transform = batch_transform or _unchanged
+        self.batch_transform = as_batch_transform(batch_transform)
         self.clip_norm, self.clip_value, self.microbatch = clip_norm, clip_value, microbatch
         self.seed = seed
         shown = [] if progress is False else [Progress(bar=progress)]
@@ -180,7 +182,7 @@ class Trainer:
             for batch in batches:
                 images, targets = self._move(batch)
                 seed_at(self.seed, self.epoch, self.step)
-                self._update(*self.batch_transform(images, targets))
+                self._update(*self.batch_transform(images, targets, self.step))
                 self._emit("on_step_end")
                 interrupts.check()
 
@@ -464,7 +466,3 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _unchanged(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    return images, targets

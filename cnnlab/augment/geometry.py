@@ -1,0 +1,183 @@
+"""Move pixels: `frame` crops and mirrors by whole pixels, `transform` applies an affine map.
+
+Called in this order, with the same parameters, they give the pixels that torchvision's transforms
+give: what a crop has cut away stays black when the crop is rotated.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnlab.mixing import inside
+
+
+class Window(NamedTuple):
+    """The part of each image that fills the output, in pixels of the image; may reach outside it.
+
+    >>> Window.whole(1, 4, 6)
+    Window(top=tensor([0]), left=tensor([0]), height=tensor([4]), width=tensor([6]))
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+    @classmethod
+    def whole(cls, n: int, height: int, width: int) -> "Window":
+        """Return the window that is the image, int64 (n,) each."""
+        zero = torch.zeros(n, dtype=torch.int64)
+        return cls(zero, zero, zero + height, zero + width)
+
+
+class Affine(NamedTuple):
+    """An affine map of each image about its centre, (N,) each; torchvision's `affine`.
+
+    Attributes:
+        angle: degrees, clockwise.
+        shear: degrees, along x.
+        scale: factor, 1 changes nothing.
+        right: pixels.
+        down: pixels.
+    """
+
+    angle: Tensor
+    shear: Tensor
+    scale: Tensor
+    right: Tensor
+    down: Tensor
+
+
+def inverse(affine: Affine) -> Tensor:
+    """Return the matrices (N, 2, 3) from an output pixel to its source, (x, y) from the centre.
+
+    >>> turn = Affine(*torch.tensor([[90.0], [0.0], [1.0], [0.0], [0.0]]))
+    >>> inverse(turn).round()[0, :, :2] + 0.0
+    tensor([[ 0.,  1.],
+            [-1.,  0.]])
+    """
+    angle, tangent = affine.angle * (math.pi / 180), torch.tan(affine.shear * (math.pi / 180))
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    rows = torch.stack([cosine - sine * tangent, cosine * tangent + sine, -sine, cosine], dim=1)
+    linear = rows.view(-1, 2, 2) / affine.scale[:, None, None]
+    shift = torch.stack([affine.right, affine.down], dim=1)[:, :, None]
+    return torch.cat([linear, -linear @ shift], dim=2)
+
+
+def frame(
+    images: Tensor,
+    window: Window | None = None,
+    flip: Tensor | None = None,
+    vflip: Tensor | None = None,
+) -> Tensor:
+    """Crop and mirror images (N, C, H, W) by whole pixels; black where the window reaches outside.
+
+    Args:
+        images: float (N, C, H, W).
+        window: what to crop, stretched to H x W pixels (nearest); all by default.
+        flip: mirror left and right, bool (N,).
+        vflip: mirror top and bottom, bool (N,).
+
+    >>> frame(torch.arange(4.0).view(1, 1, 2, 2), flip=torch.tensor([True]))
+    tensor([[[[1., 0.],
+              [3., 2.]]]])
+    """
+    n, c, height, width = images.shape
+    window = window or Window.whole(n, height, width)
+    black = height * width  # the number of one more pixel; greater sums are clamped to it
+    rows = lookup(window.top, window.height, vflip, height)
+    columns = lookup(window.left, window.width, flip, width)
+    rows = torch.where((rows >= 0) & (rows < height), rows * width, black).to(images.device)
+    columns = torch.where((columns >= 0) & (columns < width), columns, black).to(images.device)
+    source = (rows[:, :, None] + columns[:, None, :]).clamp_(max=black)  # (N, H, W)
+    source = source.view(n, 1, black).expand(n, c, black)
+    return F.pad(images.flatten(2), (0, 1)).gather(2, source).view(images.shape)
+
+
+def lookup(start: Tensor, length: Tensor, flip: Tensor | None, size: int) -> Tensor:
+    """Return which source pixel each of `size` output pixels shows along one axis, int64 (N, size).
+
+    Args:
+        start: first source pixel of the window, int64 (N,).
+        length: source pixels in the window, int64 (N,).
+        flip: whether to look from the other end, bool (N,).
+        size: output pixels.
+
+    >>> lookup(torch.tensor([-1]), torch.tensor([4]), None, 4)
+    tensor([[-1,  0,  1,  2]])
+    """
+    place = torch.arange(size).expand(len(start), size)
+    if flip is not None:
+        place = torch.where(flip[:, None], size - 1 - place, place)
+    if (length != size).any():
+        place = (2 * place + 1) * length[:, None] // (2 * size)  # where the pixel's centre falls
+    return start[:, None] + place
+
+
+def stretch(images: Tensor, window: Window) -> Tensor:
+    """Stretch the windows to the size of the images (N, C, H, W) by bilinear interpolation.
+
+    Args:
+        images: float (N, C, H, W).
+        window: inside the images; what lies outside of it has no influence.
+
+    >>> images = torch.tensor([0.0, 1.0, 9.0, 9.0]).view(1, 1, 1, 4)
+    >>> stretch(images, Window.whole(1, 1, 2))
+    tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
+    """
+    n, _, height, width = images.shape
+    y = _centres(window.top[:, None], window.height[:, None], height)[:, :, None]
+    x = _centres(window.left[:, None], window.width[:, None], width)[:, None, :]
+    grid = torch.stack([x.expand(n, height, width), y.expand(n, height, width)], dim=3)
+    return F.grid_sample(images, grid.to(images), padding_mode="border", align_corners=False)
+
+
+def transform(
+    images: Tensor,
+    affine: Affine,
+    window: Window | None = None,
+    flip: Tensor | None = None,
+    vflip: Tensor | None = None,
+    mode: str = "nearest",
+) -> Tensor:
+    """Do what `frame` does and then the affine maps, as one map with one look-up for each pixel.
+
+    What the window cuts away is blackened first, and so does not come back by a rotation.
+
+    Args:
+        images: float (N, C, H, W).
+        affine: applied last; black comes in from outside.
+        window: what to crop, of the size of the image; all by default.
+        flip: mirror left and right, bool (N,).
+        vflip: mirror top and bottom, bool (N,).
+        mode: "nearest" or "bilinear".
+
+    >>> right = Affine(*torch.tensor([[0.0], [0.0], [1.0], [1.0], [0.0]]))
+    >>> transform(torch.arange(1.0, 5.0).view(1, 1, 1, 4), right)
+    tensor([[[[0., 1., 2., 3.]]]])
+    """
+    height, width = images.shape[2:]
+    matrix = inverse(affine)
+    for row, mirrored in ((0, flip), (1, vflip)):
+        if mirrored is not None:
+            matrix[:, row] *= torch.where(mirrored, -1.0, 1.0)[:, None]
+    if window is not None:
+        box = [window.top, window.left, window.top + height, window.left + width]
+        images = images * inside(torch.stack(box, dim=1), height, width).to(images)
+        matrix[:, :, 2] += torch.stack([window.left, window.top], dim=1)
+    matrix *= torch.tensor([2 / width, 2 / height])[:, None]  # from pixels to -1 .. 1
+    along, down, shift = matrix.to(images)[:, :, None, None].unbind(4)  # (N, 2, 1, 1) each
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, device=images.device) - (height - 1) / 2
+    grid = along * x + (down * y[:, None] + shift)  # (N, 2, H, W)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode=mode, align_corners=False)
+
+
+def _centres(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Where `size` output pixels look in a window, -1 .. 1 over the image, (N, size)."""
+    place = start + (torch.arange(size) + 0.5) * length / size - 0.5
+    place = torch.minimum(torch.maximum(place, start), start + length - 1)
+    return (2 * place + 1) / size - 1
