@@ -12,7 +12,9 @@ def train_mode(model: nn.Module) -> nn.Module:
 
     A batch norm whose weight and bias are frozen keeps its running statistics and uses them, so a frozen part
     computes the same in training as in use. This is Keras' rule; it is read off the parameters each time, so
-    neither `train()` nor a resumed run can undo it.
+    neither `train()` nor a resumed run can undo it. A norm without parameters (`affine=False`) belongs to the
+    smallest module around it that has some, and is frozen with it: all that `state_dict` shows of a frozen
+    module stays as it is.
 
     Args:
         model: changed in place.
@@ -25,12 +27,25 @@ def train_mode(model: nn.Module) -> nn.Module:
     (True, False)
     """
     model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            own = list(module.parameters(recurse=False))
-            if own and not any(p.requires_grad for p in own):
-                module.eval()
+    for norm in frozen_norms(model):
+        norm.eval()
     return model
+
+
+def frozen_norms(model: nn.Module, frozen: bool = False) -> Iterator[nn.Module]:
+    """Yield the norms with running statistics that `train_mode` leaves in evaluation mode.
+
+    Args:
+        model: the module to look through.
+        frozen: whether what lies around it is.
+    """
+    parameters = list(model.parameters())
+    if parameters:
+        frozen = not any(p.requires_grad for p in parameters)
+    if frozen and isinstance(model, nn.modules.batchnorm._NormBase):
+        yield model
+    for child in model.children():
+        yield from frozen_norms(child, frozen)
 
 
 @contextmanager

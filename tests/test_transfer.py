@@ -1,0 +1,220 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_trainer import K, batches, dataset, make, net, same
+from torch import nn
+
+from cnnlab.models import small_resnet, stages
+from cnnlab.schedules import attach, cosine, warmup
+from cnnlab.trainer import Trainer
+from cnnlab.transfer import (
+    advise,
+    freeze,
+    param_groups,
+    train_mode,
+    unfreeze,
+)
+
+
+def resnet(**options):
+    torch.manual_seed(0)
+    return small_resnet(K, width=4, **options)
+
+
+# --- freezing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backbone_stays_the_same_to_the_bit_and_computes_in_training_what_it_computes_in_use():
+    model = resnet()
+    for module in (model.stem, model.blocks):
+        freeze(module)
+    before = copy.deepcopy({"stem": model.stem.state_dict(), "blocks": model.blocks.state_dict()})
+    head = copy.deepcopy(model.head.state_dict())
+    make(model).fit(batches(), epochs=3)
+    assert same(before, {"stem": model.stem.state_dict(), "blocks": model.blocks.state_dict()})
+    assert not same(head, model.head.state_dict())
+    images = dataset().tensors[0]
+    assert same(model.features(images), train_mode(model).features(images))
+
+
+@pytest.mark.parametrize("stale", ["gradient", "zeros"])
+def test_freezing_takes_the_gradient_along_which_momentum_would_still_apply(stale):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    F.cross_entropy(model(dataset().tensors[0]), dataset().tensors[1]).backward()
+    optimizer.step()
+    if stale == "zeros":
+        optimizer.zero_grad(set_to_none=False)
+    assert freeze(model[0]) is model[0]
+    before, other = copy.deepcopy(model[0].state_dict()), model[6].weight.detach().clone()
+    optimizer.step()
+    assert same(before, model[0].state_dict())
+    assert not same(other, model[6].weight)
+    assert unfreeze(model[0]) is model[0]
+    assert all(p.requires_grad and p.grad is None for p in model[0].parameters())
+    assert model[6].weight.grad is not None
+
+
+class Odd(nn.Module):
+    """Norms without parameters: one in a part of its own, one directly in the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4, affine=False))
+        )
+        self.loose = nn.BatchNorm2d(4, affine=False)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, K))
+
+    def forward(self, images):
+        return self.head(self.loose(self.body(images)))
+
+
+def test_a_norm_without_parameters_is_frozen_with_the_module_around_it():
+    model = Odd()
+    freeze(model.body)
+    before = copy.deepcopy(model.body.state_dict())
+    make(model).fit(batches(), epochs=2)
+    assert same(before, model.body.state_dict())
+    assert model.loose.num_batches_tracked == 10
+    train_mode(unfreeze(model))
+    assert all(module.training for module in model.modules())
+
+
+def test_the_modes_are_read_off_the_parameters_each_time():
+    model = resnet()
+    freeze(model.blocks[0])
+    train_mode(model)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    inside = {m for m in model.blocks[0].modules() if isinstance(m, nn.BatchNorm2d)}
+    assert inside
+    assert [m.training for m in norms] == [m not in inside for m in norms]
+    model.train()
+    assert [m.training for m in train_mode(model).modules() if m in inside] == [False] * len(inside)
+    freeze(model)
+    assert not any(m.training for m in train_mode(model).modules() if m in set(norms))
+    bare = nn.BatchNorm1d(3, affine=False)  # a model that is one norm has nothing to freeze
+    assert train_mode(bare).training
+
+
+# --- parameter groups -------------------------------------------------------------------------------------------
+
+
+def foreign(depth, loose_norm):
+    """A model of another make: so many convolutions, with a norm beside each or none."""
+    layers = []
+    for _ in range(depth):
+        layers += [nn.Conv2d(3, 3, 1), *([nn.BatchNorm2d(3)] if loose_norm else [])]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 2))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    depth=st.integers(0, 3),
+    ours=st.booleans(),
+    norm=st.booleans(),
+    frozen=st.sets(st.integers(0, 6)),
+    layer_decay=st.none() | st.floats(0.1, 1.0),
+    head_lr=st.none() | st.floats(1e-4, 1.0),
+)
+def test_every_parameter_is_in_exactly_one_group_with_the_rate_of_its_depth(
+    depth, ours, norm, frozen, layer_decay, head_lr
+):
+    model = (
+        small_resnet(3, width=2, depth=depth, norm="batch" if norm else "none")
+        if ours
+        else foreign(depth, norm)
+    )
+    parts = stages(model)
+    for index in frozen & set(range(len(parts))):
+        freeze(parts[index])
+    groups = param_groups(model, 0.1, 0.02, layer_decay=layer_decay, head_lr=head_lr)
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in model.parameters())
+    names = [group["name"] for group in groups]
+    assert len(set(names)) == len(names)
+    assert names[0] == "head"
+    depths = {id(p): d for d, part in enumerate(reversed(parts)) for p in part.parameters()}
+    for group in groups:
+        (d,) = {depths[id(p)] for p in group["params"]}
+        expected = 0.1 * (layer_decay or 1.0) ** d
+        if d == 0 and head_lr is not None:
+            expected = head_lr
+        assert group["lr"] == expected
+        biases = {id(p) for n, p in model.named_parameters() if n.endswith("bias") or p.ndim <= 1}
+        assert {id(p) in biases for p in group["params"]} == {group["weight_decay"] == 0}
+
+
+@pytest.mark.parametrize("make_optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_the_ratios_of_the_rates_survive_every_step_of_a_schedule(make_optimizer):
+    model = resnet()
+    groups = param_groups(model, 0.01, layer_decay=0.5, head_lr=0.02)
+    optimizer = make_optimizer(groups)
+    base = {0: 0.02, 1: 0.005, 2: 0.0025, 3: 0.00125}
+    schedule = warmup(4, cosine(6, final=0.1))
+    scheduler = attach(optimizer, schedule)
+    trainer = Trainer(model, optimizer, scheduler=scheduler, device="cpu", progress=False)
+    trainer.fit(batches(), epochs=1)
+    for group in optimizer.param_groups:
+        name = group["name"].removesuffix(", no decay")
+        depth = int(name.removeprefix("head - ")) if name != "head" else 0
+        assert group["lr"] == pytest.approx(base[depth] * schedule(5), rel=1e-12)
+    assert trainer.history.steps["lr"].iloc[-1] == pytest.approx(0.02 * schedule(4))
+    other = Trainer(
+        copy.deepcopy(model), make_optimizer(param_groups(model, 0.01, layer_decay=0.5)),
+        device="cpu", progress=False,
+    )  # fmt: skip
+    assert len(other.optimizer.param_groups) == len(groups)
+
+
+def test_a_parameter_that_two_stages_share_is_listed_once_nearest_to_the_head():
+    shared = nn.Linear(3, 3, bias=False)
+    model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared, nn.Linear(3, 2)))
+    groups = param_groups(model, 1.0, layer_decay=0.5)
+    assert [(g["name"], len(g["params"])) for g in groups] == [("head", 2), ("head, no decay", 1)]
+
+
+def test_impossible_rates_are_refused():
+    for options in (
+        {"layer_decay": 0.0},
+        {"layer_decay": 1.5},
+        {"head_lr": 0.0},
+        {"weight_decay": -1.0},
+    ):
+        with pytest.raises(ValueError, match=r"layer_decay must|rates must"):
+            param_groups(resnet(), 0.1, **options)
+    with pytest.raises(ValueError, match="rates must be positive"):
+        param_groups(resnet(), 0.0)
+
+
+# --- advice -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "similarity", "strategy"),
+    [
+        (10, "high", "feature extraction"),
+        (10, "low", "top layers"),
+        (1000, "high", "fine-tuning"),
+        (1000, "low", "full training"),
+        (99, 0.5, "feature extraction"),
+        (100, 0.49, "full training"),
+    ],
+)
+def test_the_advice_is_the_two_by_two_table(n, similarity, strategy):
+    advice = advise(n, similarity)
+    assert advice.strategy == strategy
+    assert len(advice.reason) > 40
+
+
+@pytest.mark.parametrize(
+    ("n", "similarity"), [(0, "high"), (math.nan, 0.5), (10, "medium"), (10, 1.5), (10, math.nan)]
+)
+def test_advice_on_impossible_data_is_refused(n, similarity):
+    with pytest.raises(ValueError, match=r"n_per_class|similarity"):
+        advise(n, similarity)
