@@ -46,7 +46,7 @@ def save(state: Mapping[str, Any], path: str | Path) -> Path:
     payload = buffer.getvalue()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, payload + _MARK + hashlib.sha256(payload).digest())
+        write_whole(path, payload + _MARK + hashlib.sha256(payload).digest())
     except OSError as error:
         raise CheckpointError(
             f"could not write {path}: {error.strerror or error}. What was there before is untouched; "
@@ -88,12 +88,19 @@ def numbered(folder: str | Path, number: int) -> Path:
     return Path(folder) / f"step-{number:08d}.pt"
 
 
+def number(path: Path) -> int:
+    """Return the number in the name of a checkpoint; -1 for the name of anything else.
+
+    >>> number(numbered("run", 40))
+    40
+    """
+    match = re.fullmatch(r"step-(\d+)\.pt", path.name)
+    return int(match[1]) if match else -1
+
+
 def listed(folder: str | Path) -> list[Path]:
     """Return the numbered checkpoints of a folder, oldest first, by their number and not by their name."""
-    found = (
-        (re.fullmatch(r"step-(\d+)\.pt", path.name), path) for path in Path(folder).glob("step-*")
-    )
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+    return sorted((p for p in Path(folder).glob("step-*") if number(p) >= 0), key=number)
 
 
 def load_newest(folder: str | Path) -> dict[str, Any]:
@@ -115,13 +122,18 @@ def load_newest(folder: str | Path) -> dict[str, Any]:
     raise CheckpointError("no checkpoint can be read:\n" + "\n".join(faults))
 
 
-def prune(folder: str | Path, keep: int) -> None:
-    """Delete all but the newest `keep` numbered checkpoints; call it after the new one is written."""
-    for path in listed(folder)[:-keep]:
+def prune(folder: str | Path, keep: int, newest: int | None = None) -> None:
+    """Delete all but the newest `keep` numbered checkpoints; call it after the new one is written.
+
+    Files numbered above `newest`, the one just written, are left alone and do not count: they are damaged, or
+    of another run.
+    """
+    paths = [path for path in listed(folder) if newest is None or number(path) <= newest]
+    for path in paths[:-keep]:
         path.unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write beside `path`, make it durable, then rename: the rename is what cannot be half done."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

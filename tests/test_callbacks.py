@@ -1,0 +1,454 @@
+import copy
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_interrupts import Interrupt, wait_for
+from test_stopping import INF, NAN, Script
+from test_trainer import K, StopAt, batches, dataset, make, net, noisy, same
+
+from cnnlab import checkpoint
+from cnnlab.averaging import EMA, SWA
+from cnnlab.callbacks import (
+    Checkpoint,
+    CSVLog,
+    EarlyStopping,
+    GradNormLog,
+    GradualUnfreeze,
+    Progress,
+    SnapshotEnsemble,
+    TensorBoardLog,
+    UpdateRatioLog,
+)
+from cnnlab.data.loaders import loader
+from cnnlab.errors import CheckpointError
+from cnnlab.models import small_resnet, stages
+from cnnlab.trainer import Callback, Trainer
+
+
+VALID = loader(dataset(1), 16)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def files(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("every", "keep", "expected"),
+    [(1, 1, [25]), (1, 3, [15, 20, 25]), (2, 9, [10, 20, 25]), (3, 1, [25]), (9, 1, [25])],
+)
+def test_checkpoints_are_written_every_so_many_epochs_and_at_the_end(
+    every, keep, expected, tmp_path
+):
+    trainer = make(callbacks=[Checkpoint(tmp_path / "a" / "b", every=every, keep=keep)])
+    trainer.fit(batches(), epochs=5)
+    assert files(tmp_path / "a" / "b") == [f"step-{n:08d}.pt" for n in expected]
+
+
+def test_a_stopped_run_is_saved_where_it_stands_and_goes_on_from_its_folder(tmp_path):
+    def run(folder, *extra):
+        every = [EarlyStopping("valid_loss", "min", 2), Checkpoint(folder, best="valid_loss")]
+        return make(callbacks=[*every, *extra], batch_transform=noisy)
+
+    whole = run(tmp_path / "whole")
+    whole.fit(batches(), VALID, epochs=3)
+    for stop in (2, 5, 7):
+        folder = tmp_path / str(stop)
+        first = run(folder, StopAt(stop))
+        first.fit(batches(), VALID, epochs=3)
+        assert first.step == stop
+        second = run(folder)
+        second.load(folder)
+        assert second.step == stop
+        second.fit(batches(), VALID, epochs=3)
+        assert same(whole.state_dict(), second.state_dict())
+        assert files(tmp_path / "whole") == files(folder)
+
+
+def test_a_run_that_failed_in_the_middle_of_an_epoch_keeps_the_file_of_the_last_epoch(tmp_path):
+    class Break(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == 8:
+                raise RuntimeError("broken")
+
+    trainer = make(callbacks=[Checkpoint(tmp_path), Break()])
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.fit(batches(), epochs=3)
+    assert files(tmp_path) == ["step-00000005.pt"]
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "expected"),
+    [
+        ((NAN, 0.5, 0.9, 0.7), ("value", "max"), 3),
+        ((NAN, 0.5, 0.9, 0.7), ("value", "min"), 2),
+        ((0.9, 0.9, NAN, 0.1), ("value", "max"), 1),
+        ((0.1, 0.2, NAN, INF), ("value", "min"), 1),
+    ],
+)
+def test_the_best_file_is_of_the_best_epoch_and_nan_is_never_best(values, best, expected, tmp_path):
+    make(callbacks=[Script(*values), Checkpoint(tmp_path, best=best)]).fit(batches(), epochs=4)
+    trainer = make(callbacks=[Script(), Checkpoint(tmp_path / "new", best=best)])
+    trainer.load(tmp_path / "best.pt")
+    assert trainer.epoch == expected
+    assert files(tmp_path) == ["best.pt", "step-00000020.pt"]
+
+
+def test_the_best_file_of_a_resumed_run_is_not_replaced_by_a_worse_one(tmp_path):
+    def run(epochs):
+        trainer = make(callbacks=[Script(1, 5, 4, 3), Checkpoint(tmp_path, best=("value", "max"))])
+        if epochs > 2:
+            trainer.load(tmp_path)
+        trainer.fit(batches(), epochs=epochs)
+
+    run(2)
+    run(4)
+    assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 2
+
+
+def test_the_direction_of_the_best_is_known_for_losses_and_accuracies_alone():
+    assert Checkpoint("x", best="ema_valid_acc").best == ("ema_valid_acc", "max")
+    assert Checkpoint("x", best="train_loss").best == ("train_loss", "min")
+    with pytest.raises(ValueError, match=r"Say best=\('seconds', 'max'\)"):
+        Checkpoint("x", best="seconds")
+    with pytest.raises(ValueError, match="'min' or 'max'"):
+        Checkpoint("x", best=("seconds", "least"))
+    for options in ({"every": 0}, {"keep": 0}):
+        with pytest.raises(ValueError, match="every and keep must be at least 1"):
+            Checkpoint("x", **options)
+
+
+def test_at_every_instant_one_whole_checkpoint_is_there(tmp_path, monkeypatch):
+    """With keep=1, look at the folder before and after each single operation on its files."""
+    looks = []
+
+    def watched(method):
+        original = getattr(Path, method)
+
+        def look(path, *args, **kwargs):
+            looked_at = tmp_path in path.parents
+            if looked_at and (tmp_path / "step-00000005.pt").exists():
+                looks.append(None)
+            if looks and looked_at:
+                checkpoint.load_newest(tmp_path)
+            result = original(path, *args, **kwargs)
+            if looks and looked_at:
+                looks.append(checkpoint.load_newest(tmp_path)["step"])
+            return result
+
+        monkeypatch.setattr(Path, method, look)
+
+    watched("replace")
+    watched("unlink")
+    make(callbacks=[Checkpoint(tmp_path, keep=1)]).fit(batches(), epochs=12)
+    seen = [step for step in looks if step is not None]
+    assert seen == sorted(seen)  # the newest by number: 5, 10, ... and not "5" after "10"
+    assert set(seen) == set(range(10, 61, 5))
+
+
+def test_a_folder_with_a_run_that_is_further_is_refused_and_left_alone(tmp_path):
+    make(callbacks=[Checkpoint(tmp_path)]).fit(batches(), epochs=2)
+    with pytest.raises(
+        CheckpointError, match=r"step-00000010.pt is further .* step 0: resume it with"
+    ):
+        make(callbacks=[Checkpoint(tmp_path)]).fit(batches(), epochs=1)
+    assert files(tmp_path) == ["step-00000010.pt"]
+
+
+def test_a_damaged_newest_file_is_passed_over_and_never_kept_instead_of_a_whole_one(tmp_path):
+    make(callbacks=[Checkpoint(tmp_path, keep=2)]).fit(batches(), epochs=3)
+    newest = tmp_path / "step-00000015.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    trainer = make(callbacks=[Checkpoint(tmp_path), StopAt(12)])
+    trainer.load(tmp_path)
+    assert trainer.step == 10
+    trainer.fit(batches(), epochs=3)
+    assert files(tmp_path) == ["step-00000012.pt", newest.name]
+    trainer = make(callbacks=[Checkpoint(tmp_path)])
+    trainer.load(tmp_path)
+    trainer.fit(batches(), epochs=3)
+    assert files(tmp_path) == [newest.name]
+    assert checkpoint.load(newest)["epoch"] == 3
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+
+def at_work(folder, *extra):
+    """A trainer with nearly everything at once."""
+    model = net()
+    every = [
+        EarlyStopping("valid_loss", "min", 9), Checkpoint(folder), SnapshotEnsemble(3), UpdateRatioLog(),
+        GradNormLog(), CSVLog(folder / "log.csv"), SWA(model), GradualUnfreeze(parts(model), [1, 1]),
+    ]  # fmt: skip
+    return make(model, callbacks=[*every, *extra], ema=EMA(model, 0.9), rate=0.05)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    trainer = at_work(folder)
+    trainer.fit(batches(), VALID, epochs=2)
+    return trainer.state_dict(), table(folder / "log.csv")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end"])
+def test_ctrl_c_at_any_hook_with_all_of_them_at_work_leaves_an_exact_run(
+    hook, call, monkeypatch, undisturbed, tmp_path
+):
+    monkeypatch.setattr("cnnlab.interrupts.in_ipython", lambda: True)
+    trainer = at_work(tmp_path / "cut", Interrupt(hook, call))
+    history = trainer.fit(batches(), VALID, epochs=2)
+    assert trainer.predict(batches()).isfinite().all()
+    if (hook, call) != ("on_fit_start", 2):  # a fit starts once
+        assert history.stop_reason == "stopped by SIGINT"
+    shutil.copytree(tmp_path / "cut", tmp_path / "copy")
+    trainer.fit(batches(), VALID, epochs=2)
+    fresh = at_work(tmp_path / "copy")
+    fresh.load(tmp_path / "copy")
+    fresh.fit(batches(), VALID, epochs=2)
+    state = trainer.state_dict()
+    state["callbacks"] = [c for c in state["callbacks"] if c[0] != "Interrupt"]
+    for folder, reached in (("cut", state), ("copy", fresh.state_dict())):
+        assert same(undisturbed, (reached, table(tmp_path / folder / "log.csv")))
+
+
+def parts(model):
+    """The stages of `net()`: convolution, norm, head."""
+    return [model[0], model[1], model[6]]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+RUN = """
+import sys
+sys.path.insert(0, {here!r})
+from test_trainer import Callback, batches, make, noisy
+from test_callbacks import VALID
+from cnnlab.callbacks import Checkpoint, EarlyStopping
+
+class Pause(Callback):
+    def on_step_end(self, trainer):
+        if trainer.step == 7:
+            print("step 7", flush=True)
+            sys.stdin.readline()
+
+trainer = make(callbacks=[Pause(), EarlyStopping("valid_loss", "min", 9), Checkpoint({folder!r})],
+               batch_transform=noisy)
+trainer.fit(batches(), VALID, epochs=3)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_ended_by_sigterm_leaves_a_checkpoint_to_go_on_from_exactly(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(RUN.format(here=str(Path(__file__).parent), folder=str(tmp_path / "run")))
+    child = subprocess.Popen(
+        [sys.executable, script], env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(child, "step 7")
+    child.send_signal(signal.SIGTERM)
+    child.communicate("\n", timeout=60)
+    assert child.returncode == 143
+    assert files(tmp_path / "run") == ["step-00000007.pt"]
+
+    def run(folder):
+        every = [Callback(), EarlyStopping("valid_loss", "min", 9), Checkpoint(folder)]
+        return make(callbacks=every, batch_transform=noisy)
+
+    resumed, whole = run(tmp_path / "run"), run(tmp_path / "whole")
+    state = checkpoint.load_newest(tmp_path / "run")
+    state["callbacks"] = [["Callback", {}], *(c for c in state["callbacks"] if c[0] != "Pause")]
+    resumed.load_state_dict(state)
+    resumed.fit(batches(), VALID, epochs=3)
+    whole.fit(batches(), VALID, epochs=3)
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+# --- one contract for all ------------------------------------------------------------------------
+
+
+MEASURING = {
+    "Checkpoint": lambda model, path: Checkpoint(path / "run", keep=2, best="valid_acc"),
+    "SnapshotEnsemble": lambda model, path: SnapshotEnsemble(3),
+    "GradNormLog": lambda model, path: GradNormLog(),
+    "UpdateRatioLog": lambda model, path: UpdateRatioLog(),
+    "CSVLog": lambda model, path: CSVLog(path / "log.csv"),
+    "TensorBoardLog": lambda model, path: TensorBoardLog(path / "board"),
+    "Progress": lambda model, path: Progress(),
+    "SWA": lambda model, path: SWA(model, start_epoch=1),
+    "EarlyStopping": lambda model, path: EarlyStopping("valid_loss", "min", 9, restore_best=False),
+}
+ACTING = {
+    "EarlyStopping": lambda model, path: EarlyStopping("valid_loss", "min", 2),
+    "GradualUnfreeze": lambda model, path: GradualUnfreeze(parts(model), [1, 2]),
+}
+
+
+@pytest.fixture(scope="module")
+def unwatched():
+    trainer = make(batch_transform=noisy)
+    trainer.fit(batches(), VALID, epochs=2)
+    return trainer.state_dict()
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_what_only_measures_leaves_the_training_bit_identical(name, unwatched, tmp_path):
+    model = net()
+    trainer = make(model, batch_transform=noisy, callbacks=[MEASURING[name](model, tmp_path)])
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    trainer.fit(batches(), VALID, epochs=2)
+    assert torch.equal(torch.rand(2), expected)
+    state = trainer.state_dict()
+    assert all(same(unwatched[part], state[part]) for part in ("model", "optimizer", "scaler"))
+    for one, two in zip(unwatched["history"]["epochs"], state["history"]["epochs"], strict=True):
+        assert same(one, {name: two[name] for name in one})
+
+
+@pytest.mark.parametrize(
+    "build", [*MEASURING.values(), *ACTING.values()], ids=[*MEASURING, *(f"{n}!" for n in ACTING)]
+)
+def test_the_memory_of_a_callback_survives_a_restart(build, tmp_path):
+    def run(folder, *extra):
+        model = net()
+        callback = build(model, tmp_path / folder)
+        return make(model, batch_transform=noisy, callbacks=[callback, *extra])
+
+    whole = run("whole")
+    whole.fit(batches(), VALID, epochs=3)
+    for stop in (4, 10):
+        folder = f"cut at {stop}"
+        first = run(folder, StopAt(stop))
+        first.fit(batches(), VALID, epochs=3)
+        first.save(tmp_path / "run.pt")
+        second = run(folder)
+        second.load(tmp_path / "run.pt")
+        second.fit(batches(), VALID, epochs=3)
+        assert same(whole.state_dict(), second.state_dict())
+        if (tmp_path / "whole" / "log.csv").exists():
+            assert table(tmp_path / "whole" / "log.csv") == table(tmp_path / folder / "log.csv")
+
+
+# --- snapshots -----------------------------------------------------------------------------------
+
+
+def test_snapshots_are_taken_at_the_ends_of_cycles_and_share_nothing_with_the_model():
+    kept = {}
+
+    class Keep(Callback):
+        def on_step_end(self, trainer):
+            kept[trainer.step] = copy.deepcopy(trainer.model.state_dict())
+
+    snapshots = SnapshotEnsemble(4)
+    trainer = make(callbacks=[snapshots, Keep()])
+    trainer.fit(batches(), epochs=2)
+    assert len(snapshots.snapshots) == 2
+    for state, step in zip(snapshots.snapshots, (4, 8), strict=True):
+        assert same(state, kept[step])
+        assert "1.running_mean" in state
+        own = {t.data_ptr() for t in trainer.model.state_dict().values()}
+        assert own.isdisjoint(t.data_ptr() for t in state.values())
+    before = copy.deepcopy(trainer.model.state_dict())
+    models = snapshots.models(trainer.model)
+    assert [same(m.state_dict(), kept[s]) for m, s in zip(models, (4, 8), strict=True)] == [
+        True,
+        True,
+    ]
+    assert not any(m.training for model in models for m in model.modules())
+    assert same(snapshots.models(trainer.model, last=1)[0].state_dict(), kept[8])
+    assert same(before, trainer.model.state_dict())
+    with pytest.raises(ValueError, match="cycle_steps"):
+        SnapshotEnsemble(0)
+
+
+# --- gradual unfreezing --------------------------------------------------------------------------
+
+
+def unfreezing(at_epochs, *extra):
+    torch.manual_seed(0)
+    model = small_resnet(K, width=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
+    callbacks = [GradualUnfreeze(stages(model), at_epochs), *extra]
+    return Trainer(
+        model, optimizer, callbacks=callbacks, device="cpu", progress=False, batch_transform=noisy
+    )
+
+
+def test_stages_join_from_the_top_after_the_epochs_that_are_given():
+    class Watch(Callback):
+        def __init__(self):
+            self.states = []
+
+        def on_epoch_end(self, trainer):
+            self.states.append([copy.deepcopy(s.state_dict()) for s in stages(trainer.model)])
+
+    watch = Watch()
+    trainer = unfreezing([1, 3, 3], watch)
+    start = [copy.deepcopy(s.state_dict()) for s in stages(trainer.model)]
+    trainer.fit(batches(), epochs=4)
+    moved = [
+        [not same(a, b) for a, b in zip(old, new, strict=True)]
+        for old, new in zip([start, *watch.states], watch.states, strict=False)
+    ]  # per epoch, per stage from the bottom: the whole state, running statistics included
+    assert moved == [
+        [False, False, False, True],
+        [False, False, True, True],
+        [False, False, True, True],
+        [True, True, True, True],
+    ]
+
+
+def test_gradual_unfreezing_interrupted_anywhere_equals_never_interrupted(tmp_path):
+    whole = unfreezing([1, 2, 2])
+    whole.fit(batches(), epochs=3)
+    for stop in (2, 5, 7, 10, 12):  # 5 and 10 are the ends of epochs
+        first = unfreezing([1, 2, 2], StopAt(stop))
+        first.fit(batches(), epochs=3)
+        first.save(tmp_path / "run.pt")
+        second = unfreezing([1, 2, 2])
+        second.load(tmp_path / "run.pt")
+        second.fit(batches(), epochs=3)
+        assert same(whole.state_dict(), second.state_dict())
+        if stop in (5, 7):
+            first.fit(batches(), epochs=3)
+            assert same(whole.model.state_dict(), first.model.state_dict())
+
+
+def test_plans_that_do_not_fit_are_refused():
+    model = small_resnet(K, width=4)
+    with pytest.raises(ValueError, match="4 stages need 3 epochs"):
+        GradualUnfreeze(stages(model), [1, 2])
+    for fault in ([3, 2, 4], [-1, 0, 1]):
+        with pytest.raises(ValueError, match="must not fall"):
+            GradualUnfreeze(stages(model), fault)
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.1)
+    plan = GradualUnfreeze(stages(model), [1, 2, 3])
+    trainer = Trainer(model, optimizer, callbacks=[plan], device="cpu", progress=False)
+    with pytest.raises(ValueError, match="the optimizer lacks"):
+        trainer.fit(batches(), epochs=1)
+
+
+def test_importing_the_callbacks_imports_nothing_heavy():
+    code = (
+        "import sys, cnnlab.callbacks, cnnlab.averaging, cnnlab.transfer; "
+        "print([m for m in ('pandas', 'sklearn', 'tensorboard', 'torchvision') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,292 @@
+"""Early stopping: its arithmetic by hand with a stand-in for the trainer, then real runs."""
+
+import copy
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_trainer import StopAt, batches, make, net, noisy, same
+from torch import nn
+
+from cnnlab.averaging import EMA
+from cnnlab.callbacks import Checkpoint, EarlyStopping
+from cnnlab.errors import NonFiniteError
+from cnnlab.history import History
+from cnnlab.trainer import Callback, StopTraining
+
+
+NAN, INF = math.nan, math.inf
+STEPS = 5  # in an epoch of `batches()`
+
+
+# --- called by hand ------------------------------------------------------------------------------
+
+
+class StandIn:
+    """As much of a trainer as a callback looks at; its only weight is the number of the epoch."""
+
+    def __init__(self):
+        self.model, self.ema = nn.Linear(1, 1, bias=False), None
+        self.epoch = self.step = self.batch = 0
+        self.history = History()
+
+    def end_epoch(self, callback, **row):
+        self.epoch, self.step = self.epoch + 1, self.step + 1
+        self.model.weight.data.fill_(self.epoch)
+        self.history.epochs.append({"epoch": self.epoch, **row})
+        callback.on_epoch_end(self)
+
+    @property
+    def weight(self):
+        return self.model.weight.item()
+
+
+def play(stopping, values):
+    """Return after which epoch it stopped (None: never) and the stand-in, its fit ended."""
+    trainer, at = StandIn(), None
+    stopping.on_fit_start(trainer)
+    for value in values:
+        try:
+            trainer.end_epoch(stopping, value=value)
+        except StopTraining:
+            at = trainer.epoch
+            break
+    stopping.on_fit_end(trainer)
+    return at, trainer
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "options", "stop", "best"),
+    [
+        # patience 0 acts like 1: the first epoch that does not improve ends the run
+        ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 0, {}, 4, 3),
+        ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 1, {}, 4, 3),
+        ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 2, {}, 7, 5),
+        ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 5, {}, 10, 5),
+        ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 6, {}, None, 5),
+        # an equal value is no improvement, and the earlier epoch is kept
+        ([1, 1, 1], 2, {}, 3, 1),
+        # NaN is bad, wherever it comes, and never best
+        ([NAN, 5, 4, NAN, NAN, 1], 2, {}, 5, 3),
+        ([NAN, NAN, 1], 2, {}, 2, 0),
+        ([INF, 3, 4], 2, {}, None, 2),
+        ([-INF, 3, 4], 2, {}, 3, 1),
+        # slow creep: below min_delta it does not count, until it has added up; the best weights follow it
+        ([1.0, 0.9, 0.8, 0.7], 3, {"min_delta": 0.5}, 4, 4),
+        ([1.0, 0.9, 0.8, 0.45, 0.4, 0.4], 3, {"min_delta": 0.5}, None, 5),
+        ([2.0, 1.0, 1.0], 1, {"min_delta": 1.0}, 2, 2),
+        # negative numbers: -0.95 is worse than -1
+        ([-1.0, -0.95, -0.92], 2, {}, 3, 1),
+        # the first epochs are not judged and not remembered
+        ([1, 5, 6, 7], 2, {"start_epoch": 1}, 4, 2),
+        ([1, 5], 1, {"start_epoch": 2}, None, 0),
+    ],
+)
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_early_stopping_ends_after_exactly_this_epoch_with_exactly_these_weights(
+    values, patience, options, stop, best, mode
+):
+    values = [v if mode == "min" else -v for v in values]
+    stopping = EarlyStopping("value", mode, patience, **options)
+    at, trainer = play(stopping, values)
+    assert (at, stopping.best_epoch) == (stop, best)
+    assert trainer.weight == (best or trainer.epoch)
+
+
+def by_the_book(values, patience, min_delta):
+    """The definition, without any memory: the first epoch such that the last `patience` did not improve."""
+    to_beat, improved = INF, []
+    for value in values:
+        improved.append(to_beat - value > min_delta)
+        to_beat = value if improved[-1] else to_beat
+    n = max(patience, 1)
+    return next((e for e in range(n, len(values) + 1) if not any(improved[e - n : e])), None)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, NAN, INF]), min_size=1, max_size=12),
+    st.integers(0, 4),
+    st.sampled_from([0.0, 0.25, 0.6]),
+    st.integers(1, 11),
+)
+def test_early_stopping_obeys_its_definition_also_across_a_restart(
+    values, patience, min_delta, cut
+):
+    stopping = EarlyStopping("value", "min", patience, min_delta)
+    at, trainer = play(stopping, values)
+    assert at == by_the_book(values, patience, min_delta)
+    seen = [v for v in values[:at] if not math.isnan(v) and v < INF]
+    if seen:
+        assert stopping.best_epoch == values.index(min(seen)) + 1 == trainer.weight
+
+    first = EarlyStopping("value", "min", patience, min_delta)
+    if play(first, values[:cut])[0] is None and cut < len(values):
+        second = EarlyStopping("value", "min", patience, min_delta)
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        late = StandIn()
+        late.epoch = late.step = cut
+        late.model.weight.data.fill_(first._best["model"]["weight"].item() if first._best else cut)
+        second.on_fit_start(late)
+        assert late.weight == cut  # where training was, not where it was best
+        late_at = None
+        for value in values[cut:]:
+            try:
+                late.end_epoch(second, value=value)
+            except StopTraining:
+                late_at = late.epoch
+                break
+        assert late_at == at
+
+
+def test_early_stopping_without_restoring_leaves_the_weights_alone():
+    _, trainer = play(EarlyStopping("value", "min", 2, restore_best=False), [1, 2, 3])
+    assert trainer.weight == 3
+
+
+def test_early_stopping_forgets_an_earlier_run():
+    stopping = EarlyStopping("value", "min", 2)
+    assert play(stopping, [1, 2, 3])[0] == 3
+    at, trainer = play(stopping, [9, 8, 7])
+    assert (at, stopping.best_epoch, trainer.weight) == (None, 3, 3)
+
+
+def test_weights_that_were_changed_after_a_fit_are_not_overwritten():
+    stopping = EarlyStopping("value", "min", 5)
+    _, trainer = play(stopping, [1, 2, 3])
+    trainer.model.weight.data.fill_(77)
+    stopping.on_fit_start(trainer)
+    assert trainer.weight == 77
+
+
+def test_the_mode_has_no_default():
+    with pytest.raises(TypeError, match="mode"):
+        EarlyStopping("valid_loss", patience=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("valid_loss", "auto", 3), "'min' or 'max'"),
+        (("valid_loss", "min", -1), "patience must be at least 0, got -1"),
+        (("valid_loss", "min", 1, -0.1), "min_delta must be at least 0"),
+        (("valid_loss", "min", 1, NAN), "min_delta must be at least 0"),
+        (("valid_loss", "min", 1, 0.0, -2), "start_epoch must be at least 0"),
+    ],
+)
+def test_impossible_arguments_of_early_stopping_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyStopping(*arguments)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda path: EarlyStopping("valid_acc", "max", 3),
+        lambda path: Checkpoint(path, best="valid_acc"),
+    ],
+)
+def test_a_missing_column_is_named_after_the_first_epoch_beside_those_there_are(callback, tmp_path):
+    trainer = make(callbacks=[callback(tmp_path)])
+    with pytest.raises(
+        ValueError, match=r"no column 'valid_acc'.*has epoch, lr, train_loss, .*fit\(train, valid\)"
+    ):
+        trainer.fit(batches(), epochs=2)
+    assert trainer.epoch == 1
+
+
+# --- real runs -----------------------------------------------------------------------------------
+
+
+class Script(Callback):
+    """Write given numbers into the history, and keep the weights of every epoch."""
+
+    order = -50
+
+    def __init__(self, *values):
+        self.values, self.weights = values, {}
+
+    def on_epoch_end(self, trainer):
+        trainer.history.epochs[-1]["value"] = float(self.values[trainer.epoch - 1])
+        self.weights[trainer.epoch] = copy.deepcopy(trainer.model.state_dict())
+        if trainer.ema is not None:
+            self.weights["ema", trainer.epoch] = copy.deepcopy(trainer.ema.state_dict())
+
+
+@pytest.mark.parametrize("how", ["epochs done", "stopped early", "stopped by another", "an error"])
+def test_the_best_weights_and_buffers_are_restored_however_the_run_ends(how):
+    script = Script(3, 2, 1, 4, 4, 4, 4, 4)
+    callbacks = [script, EarlyStopping("value", "min", 1 if how == "stopped early" else 10)]
+    if how == "stopped by another":
+        callbacks.append(StopAt(3 * STEPS + 2))
+    poisoned = []
+
+    def poison(images, targets):
+        poisoned.append(1)
+        bad = how == "an error" and len(poisoned) == 3 * STEPS + 3
+        return images * math.nan if bad else images, targets
+
+    model = net()
+    trainer = make(model, callbacks=callbacks, batch_transform=poison, ema=EMA(model, 0.5))
+    if how == "an error":
+        with pytest.raises(NonFiniteError):
+            trainer.fit(batches(), epochs=4)
+    else:
+        trainer.fit(batches(), epochs=4)
+    assert trainer.epoch == (4 if how in ("epochs done", "stopped early") else 3)
+    assert same(trainer.model.state_dict(), script.weights[3])
+    assert same(trainer.ema.state_dict(), script.weights["ema", 3])
+
+
+def scripted(*, ema=True, patience=3, extra=()):
+    model = net()
+    callbacks = [
+        Script(5, 4, 9, 9, 3, 9, 9, 9, 9, 9),
+        EarlyStopping("value", "min", patience),
+        *extra,
+    ]
+    return make(
+        model, callbacks=callbacks, batch_transform=noisy, ema=EMA(model, 0.9) if ema else None
+    )
+
+
+def test_early_stopping_interrupted_and_continued_equals_never_interrupted(tmp_path):
+    whole = scripted()
+    history = whole.fit(batches(), epochs=10)
+    assert "has not improved for 3 epochs; the best was 3 in epoch 5" in history.stop_reason
+    assert whole.epoch == 8
+    assert same(whole.model.state_dict(), whole.callbacks[0].weights[5])
+    expected = whole.state_dict()
+    for stop in (3, 12, 27, 35):
+        first = scripted(extra=[StopAt(stop)])
+        first.fit(batches(), epochs=10)
+        first.save(tmp_path / "run.pt")
+        second = scripted()
+        second.load(tmp_path / "run.pt")
+        second.fit(batches(), epochs=10)
+        assert same(expected, second.state_dict())
+        if stop == 12:
+            first.fit(batches(), epochs=10)  # in the same process
+            state = first.state_dict()
+            assert same(expected, state | {"callbacks": state["callbacks"][:2]})
+
+
+def test_more_epochs_go_on_from_where_training_was_and_not_from_the_best():
+    whole = scripted(patience=9)
+    whole.fit(batches(), epochs=7)
+    parts = scripted(patience=9)
+    for epochs in (1, 3, 4, 7):
+        parts.fit(batches(), epochs=epochs)
+    assert same(whole.state_dict(), parts.state_dict())
+    assert parts.callbacks[1].best_epoch == 5
+
+
+def test_a_run_that_was_stopped_early_stays_stopped():
+    trainer = scripted()
+    trainer.fit(batches(), epochs=10)
+    state = trainer.state_dict()
+    history = trainer.fit(batches(), epochs=10)
+    assert trainer.epoch == 8
+    assert "best was 3 in epoch 5" in history.stop_reason
+    assert same(state, trainer.state_dict())
