@@ -5,8 +5,9 @@
 >>> len(data.classes)
 12
 
-What a first look needs is here; the rest lies in the modules, each of which is a page to be read:
-`schedules`, `data`, `models`, `trainer`, `checkpoint`, `experiment`, `plots`, `check`.
+What a first look needs is here; the rest lies in the modules, each of which is a page to be read: `schedules`,
+`mixing`, `augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`, `diagnose`,
+`experiment`, `plots`, `check`.
 """
 
 import importlib
@@ -20,7 +21,24 @@ from cnnlab.trainer import Callback, History, StopTraining, Trainer
 
 
 if TYPE_CHECKING:
-    from cnnlab import check, data, errors, experiment, models, plots, schedules, trainer
+    from cnnlab import (
+        augment,
+        averaging,
+        callbacks,
+        check,
+        checkpoint,
+        data,
+        diagnose,
+        errors,
+        experiment,
+        mixing,
+        models,
+        plots,
+        schedules,
+        trainer,
+        transfer,
+        tune,
+    )
     from cnnlab.session import setup
 
 __version__ = "0.1.0"
@@ -32,15 +50,21 @@ __all__ = [
     "StopTraining",
     "Trainer",
     "attach",
+    "augment",
+    "averaging",
+    "callbacks",
     "check",
+    "checkpoint",
     "compare",
     "data",
+    "diagnose",
     "errors",
     "experiment",
     "from_folder",
     "initialise",
     "load",
     "loader",
+    "mixing",
     "models",
     "plots",
     "replace_head",
@@ -49,11 +73,13 @@ __all__ = [
     "small_resnet",
     "stages",
     "trainer",
+    "transfer",
+    "tune",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load what few runs need when it is asked for: `cnnlab.check`, `cnnlab.setup`."""
+    """Load a module when it is asked for, `cnnlab.tune`; and `cnnlab.setup` likewise."""
     if name == "setup":
         return importlib.import_module("cnnlab.session").setup
     if name in __all__:

@@ -287,12 +287,21 @@ def mass(loss_fn: Any, targets: Tensor) -> float:
     The loss of a batch is the mean of its parts' losses weighted by this, so microbatches of any size add up
     to the whole batch, and batches to the epoch.
 
+    Raises:
+        ValueError: torch's weighted cross-entropy meets mixed targets.
+
     >>> mass(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), torch.tensor([0, 1, 1]))
     7.0
     """
     if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) and targets.ndim == 1:
         counted = targets[targets != loss_fn.ignore_index]
         return float(len(counted) if loss_fn.weight is None else loss_fn.weight[counted].sum())
+    if isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is not None:
+        raise ValueError(
+            "CrossEntropyLoss with class weights divides by the samples for mixed targets and by their weights "
+            "for class numbers, so mixing would change the learning rate; use loss_fn="
+            "functools.partial(cnnlab.mixing.soft_cross_entropy, weight=weights)"
+        )
     if isinstance(loss_fn, partial) and loss_fn.func is soft_cross_entropy:
         return float(total_weight(targets, loss_fn.keywords.get("weight")))
     return float(len(targets))

@@ -54,6 +54,9 @@ def unfreeze(module: M) -> M:
 
     Returns:
         The same module.
+
+    >>> all(p.requires_grad for p in unfreeze(freeze(nn.Linear(2, 2))).parameters())
+    True
     """
     for parameter in module.parameters():
         if not parameter.requires_grad:

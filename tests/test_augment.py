@@ -97,7 +97,7 @@ def test_with_the_same_parameters_the_pixels_are_those_of_torchvision(
     augment = Augment(flip=flip, vflip=vflip, interpolation=mode, **crop, **turned)
     params = augment.sample(len(images), height, 18, rng(seed))
     wanted = one_by_one(images, lambda image, i: moved(image, i, params, mode))
-    got = augment.apply(images, params)
+    got = Augment(interpolation=mode).apply(images, params)
     if mode == "nearest":  # a pixel centre between two pixels may be rounded to either
         assert ((got - wanted).abs() < 1e-6).float().mean() > 0.999
     else:
@@ -239,6 +239,12 @@ class TestEveryAugmentation:
         one = augment(images, rng())
         monkeypatch.setattr(core, "CHUNK", 5 * images[0].numel())
         assert torch.allclose(augment(images, rng()), one, atol=1e-6)
+
+
+def test_images_with_the_channels_innermost_get_the_same_pixels():
+    images, augment = photos(), Augment(**EVERYTHING)
+    inner = images.to(memory_format=torch.channels_last)
+    assert torch.allclose(augment(inner, rng()), augment(images, rng()), atol=1e-5)
 
 
 def test_the_noise_of_two_parts_differs(monkeypatch):

@@ -48,6 +48,11 @@ def test_a_saved_state_is_a_snapshot_of_the_live_tensors(tmp_path):
     assert torch.equal(checkpoint.load(path)["x"], torch.zeros(3))
 
 
+def test_a_slice_is_saved_without_the_tensor_it_was_cut_from(tmp_path):
+    path = checkpoint.save({"x": torch.zeros(1_000_000)[:10]}, tmp_path / "run.pt")
+    assert path.stat().st_size < 10_000
+
+
 def test_values_of_a_history_come_back_as_plain_ones(tmp_path):
     odd = {
         "accuracy": np.float64(0.5),

@@ -1,4 +1,5 @@
 import copy
+import functools
 import math
 
 import pytest
@@ -7,8 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
+from cnnlab.augment import Augment, ramp
+from cnnlab.averaging import EMA
 from cnnlab.data import balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
+from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
 
@@ -52,6 +56,9 @@ def make(model=None, *, rate=0.1, schedule=None, momentum=None, **options):
 
 def batches(n=8, **options):
     return loader(dataset(), n, shuffle=True, seed=1, **options)
+
+
+make_plain = make
 
 
 class StopAt(Callback):
@@ -99,10 +106,15 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_one_never_interrupted(
     options = {
         "schedule": one_cycle(10),
         "momentum": one_cycle_momentum(10),
-        "batch_transform": noisy,
+        "batch_transform": [Augment(flip=0.5, rotate=20, noise=0.1, strength=ramp(0, 1, 8)), noisy],
         "clip_norm": 0.5,
         "precision": precision,
     }
+
+    def make(**more):
+        model = net()
+        return make_plain(model, ema=EMA(model), **more)
+
     valid = loader(dataset(1), 16)
     whole = make(**options)
     whole.fit(batches(), valid, epochs=2)
@@ -538,6 +550,16 @@ def test_other_runtime_errors_come_through_as_they_are():
 
     with pytest.raises(RuntimeError, match=r"^something else$"):
         make(nn.Sequential(net(), Broken())).fit(batches(8), epochs=1)
+
+
+def test_class_weights_with_mixed_targets_need_the_loss_that_keeps_its_scale():
+    weight = torch.tensor([1.0, 5.0, 0.5, 2.0, 1.0])
+    with pytest.raises(ValueError, match="soft_cross_entropy"):
+        make(loss_fn=nn.CrossEntropyLoss(weight=weight), batch_transform=noisy).fit(
+            batches(), epochs=1
+        )
+    loss = functools.partial(soft_cross_entropy, weight=weight)
+    make(loss_fn=loss, batch_transform=noisy).fit(batches(), epochs=1)
 
 
 @pytest.mark.parametrize("kind", ["ours", "torch"])

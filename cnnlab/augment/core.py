@@ -239,7 +239,7 @@ class Augment:
         affine: Affine | None,
     ) -> Tensor:
         """Return the images cropped, mirrored and mapped."""
-        if self.resized_crop and window is not None:
+        if window is not None and window.stretches(*x.shape[2:]):
             smooth = self.interpolation == "bilinear"
             x = geometry.stretch(x, window) if smooth else geometry.frame(x, window)
             window = None

@@ -32,6 +32,10 @@ class Window(NamedTuple):
         zero = torch.zeros(n, dtype=torch.int64)
         return cls(zero, zero, zero + height, zero + width)
 
+    def stretches(self, height: int, width: int) -> bool:
+        """Tell whether a window has another size than an image of height x width pixels."""
+        return bool(((self.height != height) | (self.width != width)).any())
+
 
 class Affine(NamedTuple):
     """An affine map of each image about its centre, (N,) each; torchvision's `affine`.

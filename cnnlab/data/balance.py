@@ -124,6 +124,11 @@ def imbalance(
 
     Raises:
         ValueError: a class has fewer images than asked for, or the classes do not fit.
+
+    >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
+    >>> few = imbalance(ImageSet(pixels, [0, 0, 0, 1, 1, 1], ["cat", "dog"]), [3, 1])
+    >>> few.labels.bincount().tolist()
+    [3, 1]
     """
     wanted = per_class(counts, dataset.classes)
     have = torch.bincount(dataset.labels, minlength=len(wanted)).tolist()
@@ -147,6 +152,11 @@ def label_noise(dataset: ImageSet, rate: float, seed: int = 0) -> ImageSet:
 
     Raises:
         ValueError: the rate is no share, or there is no other class.
+
+    >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
+    >>> noisy = label_noise(ImageSet(pixels, [0, 0, 0, 1, 1, 1], ["cat", "dog"]), rate=0.5)
+    >>> int((noisy.labels != noisy.clean_labels).sum())
+    3
     """
     n, n_classes = len(dataset), len(dataset.classes)
     if not 0 <= rate <= 1 or (rate > 0 and n_classes < 2):

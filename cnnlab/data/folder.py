@@ -104,6 +104,17 @@ def from_folder(
         DataError: there is no such folder, an image is broken, or the folders do not make a data
             set.
         ValueError: valid or size is out of bounds.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("cat", "dog"):
+    ...         Path(folder, name).mkdir()
+    ...         for i in range(5):
+    ...             Image.new("RGB", (40, 30), (50 * i, 0, 0)).save(Path(folder, name, f"{i}.png"))
+    ...     data = from_folder(folder, size=16)
+    >>> data.classes, len(data.train), len(data.valid), data.train.shape
+    (('cat', 'dog'), 8, 2, (3, 16, 16))
     """
     path = Path(path)
     if not path.is_dir():
