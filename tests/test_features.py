@@ -170,6 +170,9 @@ def test_many_queries_are_answered_in_parts():
     found = retrieval(query, torch.zeros(2500), gallery, torch.zeros(20), k=3)
     nearest = F.cosine_similarity(query[:, None], gallery[None], dim=2).topk(3).indices
     assert torch.equal(found.neighbours, nearest)
+    labels = torch.zeros(2500)
+    among = retrieval(query, labels, query, labels, k=3, exclude_self=True).neighbours
+    assert not (among == torch.arange(2500)[:, None]).any()
 
 
 def test_impossible_retrievals_are_refused():
