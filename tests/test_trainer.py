@@ -392,6 +392,23 @@ def test_a_frozen_batch_norm_stays_as_it_is():
     assert same(before, [model[0].state_dict(), model[1].state_dict()])
 
 
+def test_what_was_frozen_when_a_run_was_saved_is_frozen_again_after_loading():
+    def partly_frozen():
+        model = net()
+        model[0].requires_grad_(False)
+        return model
+
+    whole = make(partly_frozen())
+    whole.fit(batches(), epochs=2)
+    first = make(partly_frozen())
+    first.fit(batches(), epochs=1)
+    second = make(net())  # nobody froze it here
+    second.load_state_dict(first.state_dict())
+    second.fit(batches(), epochs=2)
+    assert same(whole.model.state_dict(), second.model.state_dict())
+    assert not second.model[0].weight.requires_grad
+
+
 @pytest.mark.parametrize(
     ("other", "names"),
     [
