@@ -185,6 +185,28 @@ def test_the_statistics_are_those_of_torchvisions_random_transforms(name):
         assert p > 0.01, f"{key}: p = {p:.4f}"
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (14, 40)])
+def test_rectangles_are_drawn_as_those_of_torchvision(height, width):
+    n, image = 3000, torch.empty(3, height, width)
+    torch.manual_seed(0)
+    erasing, cropping = v2.RandomErasing(1.0), v2.RandomResizedCrop(8, (0.1, 1.0))
+    theirs = [erasing.make_params([image]) for _ in range(n)]
+    sides = [
+        (p["i"], p["j"], p["i"] + p["h"], p["j"] + p["w"]) for p in theirs if p["v"] is not None
+    ]
+    boxes = Augment(erase=1.0).sample(n, height, width, rng(1)).erase
+    boxes = boxes[boxes[:, 2] > boxes[:, 0]]
+    assert stats.fisher_exact([[len(boxes), n], [len(sides), n]]).pvalue > 0.01
+    windows = Augment(resized_crop=(0.1, 1.0)).sample(n, height, width, rng(1)).window
+    theirs = [cropping.make_params([image]) for _ in range(n)]
+    wanted = [[p[key] for key in ("top", "left", "height", "width")] for p in theirs]
+    for ours, other in [
+        *zip(boxes.T, zip(*sides, strict=True), strict=True),
+        *zip(windows, zip(*wanted, strict=True), strict=True),
+    ]:
+        assert stats.ks_2samp(ours.numpy(), other).pvalue > 0.01
+
+
 def test_the_noise_has_the_deviation_that_was_drawn():
     images = torch.full((64, 3, 32, 32), 0.5)
     params = Augment(noise=0.1).sample(64, 32, 32, rng())

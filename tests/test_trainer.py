@@ -25,6 +25,9 @@ def dataset(seed=0, n=N):
     return TensorDataset(torch.rand(n, 3, 8, 8, generator=g), torch.arange(n) % K)
 
 
+IMAGES, LABELS = dataset().tensors
+
+
 def net(*, dropout=0.3, norm=True):
     torch.manual_seed(3)
     return nn.Sequential(
@@ -142,6 +145,35 @@ def test_a_plain_torch_loader_that_shuffles_resumes_exactly_too(stop):
     whole.fit(torch_loader(), epochs=2)
     first = make(callbacks=[StopAt(stop)])
     first.fit(torch_loader(), epochs=2)
+    second = make()
+    second.load_state_dict(first.state_dict())
+    second.fit(torch_loader(), epochs=2)
+    assert same(whole.model.state_dict(), second.model.state_dict())
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Images with a random transform, drawn from torch's global generator as torchvision's are."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return IMAGES[index] + 0.1 * torch.randn(3, 8, 8), int(LABELS[index])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_plain_torch_loader_whose_data_set_augments_resumes_exactly(stop, workers):
+    def torch_loader():
+        return DataLoader(Augmented(), 10, shuffle=True, num_workers=workers)
+
+    torch.manual_seed(1)
+    whole = make()
+    whole.fit(torch_loader(), epochs=2)
+    torch.manual_seed(2)
+    first = make(callbacks=[StopAt(stop)])
+    first.fit(torch_loader(), epochs=2)
+    torch.manual_seed(3)
     second = make()
     second.load_state_dict(first.state_dict())
     second.fit(torch_loader(), epochs=2)
@@ -447,9 +479,6 @@ def test_a_run_resumed_with_another_seed_or_without_its_schedule_is_refused():
         make(seed=1).load_state_dict(make().state_dict())
     with pytest.raises(CheckpointError, match="made with scheduler="):
         make().load_state_dict(make(schedule=one_cycle(5)).state_dict())
-
-
-IMAGES, LABELS = dataset().tensors
 
 
 @pytest.mark.parametrize(
