@@ -17,6 +17,7 @@ def test_the_right_answer_passes_under_every_seed_and_is_offered_as_a_function(n
     assert callable(getattr(check, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "wrong"), WRONG)
 def test_a_wrong_answer_never_passes_and_is_named_under_every_seed(name, wrong):
     exercise = EXERCISES[name]

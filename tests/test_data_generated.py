@@ -60,6 +60,7 @@ def test_a_seed_gives_the_recorded_images(name):
         assert digest == CHECKSUMS[name][1]
 
 
+@pytest.mark.slow
 def test_a_process_with_other_threads_makes_the_same_images(tmp_path):
     environment = {**os.environ, "CNNLAB_CACHE": str(tmp_path / "other"), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(

@@ -93,6 +93,7 @@ def worse(seed):
     return {"test_acc": 0.4 + seed / 100, "loss": 2.0}
 
 
+@pytest.mark.slow
 def test_processes_beside_each_other_measure_the_same_as_one_and_in_the_same_order():
     one = compare({"noisy": noisy, "worse": worse}, [3, 1, 2])
     two = compare({"noisy": noisy, "worse": worse}, [3, 1, 2], jobs=2)

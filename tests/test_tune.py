@@ -138,6 +138,7 @@ def objective(rate, decay, norm):
     return -abs(math.log10(rate) + 2) - decay - (norm == "none")
 
 
+@pytest.mark.slow
 def test_a_longer_search_begins_with_the_shorter_one_and_processes_do_not_matter():
     short, long = random_search(objective, SPACE, 5, 3), random_search(objective, SPACE, 9, 3)
     beside = random_search(objective, SPACE, 9, 3, jobs=2)
