@@ -39,6 +39,19 @@ def check_loader(loader: Any, model: nn.Module) -> None:
         )
 
 
+def check_plateau(plateau: Any, value: float) -> None:
+    """Refuse a threshold that is a share of a negative number: getting worse would count as improving.
+
+    Raises:
+        ValueError: torch's default threshold meets a negative loss.
+    """
+    if value < 0 and getattr(plateau, "threshold_mode", "abs") == "rel":
+        raise ValueError(
+            f"the watched number is negative ({value:.4g}), and a threshold relative to it takes worse for "
+            "better: use cnnlab.schedules.Plateau, or threshold_mode='abs'"
+        )
+
+
 def check_balance(loader: Any, loss_fn: Any) -> None:
     """Refuse to correct an imbalance twice: by drawing rare classes more often and by weighing them more.
 

@@ -11,10 +11,11 @@ save and nothing to go out of step. Past its end it keeps its last value.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
 Schedule = Callable[[int], float]
@@ -237,6 +238,53 @@ class AttachedSchedule(LambdaLR):
         state = super().state_dict()
         state["lr_lambdas"] = [None] * len(self.lr_lambdas)
         return {k: v for k, v in state.items() if k not in ("schedule", "momentum")}
+
+
+class Plateau(ReduceLROnPlateau):
+    """Lower the rate when a measured number no longer improves; the `Trainer` takes it as `plateau=`.
+
+    It is torch's `ReduceLROnPlateau` with two changes. It acts *at* the `patience`-th evaluation in a row without
+    improvement, as Keras does; torch waits for one more. And an improvement must exceed `min_delta` in the
+    units of the number; torch's default asks for a share of it, by which a negative number that gets worse counts
+    as improving. NaN never improves.
+
+    Args:
+        optimizer: whose rates are lowered, all groups by the same factor.
+        mode: whether `"min"` (a loss) or `"max"` (an accuracy) is good.
+        factor: new rate / old rate.
+        patience: evaluations in a row without improvement, at least 1.
+        min_delta: what an improvement must exceed.
+        min_lr: the rate goes no lower.
+
+    Raises:
+        ValueError: an argument is impossible.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    >>> plateau = Plateau(optimizer, factor=0.5, patience=2)
+    >>> for loss in (0.9, 0.8, 0.8, 0.81):
+    ...     plateau.step(loss)
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        min_lr: float = 0.0,
+    ) -> None:
+        if mode not in ("min", "max") or not 0 < factor < 1 or patience < 1 or min_delta < 0:
+            raise ValueError(
+                "Plateau needs mode 'min' or 'max', 0 < factor < 1, patience >= 1 and min_delta >= 0; got "
+                f"{mode!r}, {factor}, {patience} and {min_delta}"
+            )
+        super().__init__(
+            optimizer, mode, factor, patience - 1, min_delta, "abs", min_lr=min_lr, eps=0.0
+        )
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

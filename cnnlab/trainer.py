@@ -33,6 +33,7 @@ from cnnlab.guards import (
     check_loader,
     check_optimizer,
     check_options,
+    check_plateau,
     check_targets,
     mass,
     memory_explained,
@@ -57,7 +58,7 @@ class Trainer:
         loss_fn: (logits, targets) -> mean loss; cross-entropy by default, for class numbers (N,) and for class
             weights (N, K).
         scheduler: what `cnnlab.schedules.attach` returns, or any torch scheduler; steps once per update.
-        plateau: torch's `ReduceLROnPlateau`; steps once per epoch, with the validation loss, or with the
+        plateau: `cnnlab.schedules.Plateau`, or torch's `ReduceLROnPlateau`; steps once per epoch, with the validation loss, or with the
             validation accuracy when its mode is "max". Not together with `scheduler`.
         batch_transform: changes each training batch on the device: a `cnnlab.augment.Augment`, whose step is
             kept up to date; a `MixUp` or `CutMix`; any (images, targets) -> (images, targets); or a list of these.
@@ -400,7 +401,9 @@ class Trainer:
         self.history.epochs.append(row)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
         if self.plateau is not None:
-            self.plateau.step(row["valid_acc" if self.plateau.mode == "max" else "valid_loss"])
+            watched = row["valid_acc" if self.plateau.mode == "max" else "valid_loss"]
+            check_plateau(self.plateau, watched)
+            self.plateau.step(watched)
         self._emit("on_epoch_end")
 
     def _state(self) -> dict[str, Any]:

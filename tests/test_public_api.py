@@ -21,6 +21,7 @@ SIGNATURES = {
     "schedules.warmup": "(steps, then, start=0.0)",
     "schedules.one_cycle": "(steps, peak_fraction=0.3, div_factor=25.0, final_div_factor=10000.0)",
     "schedules.one_cycle_momentum": "(steps, low=0.85, high=0.95, peak_fraction=0.3)",
+    "schedules.Plateau": "(optimizer, mode='min', factor=0.1, patience=10, min_delta=0.0, min_lr=0.0)",
     "schedules.trace": "(schedule, steps)",
     "schedules.attach": "(optimizer, schedule, momentum=None)",
     "trainer.Trainer": "(model, optimizer, loss_fn=None, *, scheduler=None, plateau=None, batch_transform=None, "

@@ -201,3 +201,37 @@ def test_an_impossible_length_or_share_is_refused_when_the_schedule_is_made(wron
 def test_a_number_is_not_a_schedule():
     with pytest.raises(TypeError, match="function of the step"):
         s.attach(sgd(0.1), 0.5)
+
+
+@pytest.mark.parametrize(("patience", "acts_at"), [(1, 2), (2, 3), (3, None)])
+def test_plateau_acts_at_the_given_number_of_bad_evaluations_also_of_negative_numbers(
+    patience, acts_at
+):
+    optimizer = sgd(1.0, 0.1)
+    plateau = s.Plateau(optimizer, factor=0.5, patience=patience)
+    acted = None
+    for k, value in enumerate((-1.0, -0.95, -0.92), start=1):  # worse and worse
+        plateau.step(value)
+        if optimizer.param_groups[0]["lr"] < 1 and acted is None:
+            acted = k
+    assert acted == acts_at
+    if acts_at:
+        assert optimizer.param_groups[1]["lr"] == 0.1 * optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_plateau_takes_nan_for_a_bad_evaluation_and_small_gains_for_none(mode):
+    optimizer = sgd(1.0)
+    plateau = s.Plateau(optimizer, mode, patience=3, min_delta=0.1)
+    sign = -1 if mode == "min" else 1
+    for value in (math.nan, 1.0 * sign, math.nan, 1.05 * sign):
+        plateau.step(value)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    plateau.step(1.09 * sign)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_an_impossible_plateau_is_refused():
+    for wrong in ({"mode": "auto"}, {"factor": 1.0}, {"patience": 0}, {"min_delta": -1}):
+        with pytest.raises(ValueError, match="got"):
+            s.Plateau(sgd(1.0), **wrong)

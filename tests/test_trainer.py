@@ -13,7 +13,7 @@ from cnnlab.averaging import EMA
 from cnnlab.data import balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.mixing import soft_cross_entropy
-from cnnlab.schedules import attach, one_cycle, one_cycle_momentum
+from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
 
 
@@ -282,8 +282,9 @@ def test_measuring_leaves_modes_and_the_loader_as_they_were():
     assert same(model.state_dict(), before)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("clip", [{"clip_norm": 1.0}, {"clip_value": 1.0}])
-def test_one_clipped_step_moves_a_weight_by_exactly_the_rate(clip):
+def test_one_clipped_step_moves_a_weight_by_exactly_the_rate(clip, scaled):
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(5.0)
     trainer = Trainer(
@@ -294,6 +295,7 @@ def test_one_clipped_step_moves_a_weight_by_exactly_the_rate(clip):
         progress=False,
         **clip,
     )
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=scaled)
     trainer.fit([(torch.ones(4, 1), torch.zeros(4, 1))], epochs=1)
     assert model.weight.item() == pytest.approx(4.0, abs=1e-5)
     assert trainer.history.steps["grad_norm"][0] == pytest.approx(3.0)
@@ -408,6 +410,21 @@ def test_plateau_lowers_the_rate_when_the_validation_loss_stops_falling():
     history = trainer.fit(batches(), loader(dataset(), 8), epochs=4)
     assert optimizer.param_groups[0]["lr"] < 1e-12
     assert list(history.frame()["lr"]) == sorted(history.frame()["lr"], reverse=True)
+
+
+def test_a_plateau_whose_threshold_takes_worse_for_better_is_refused():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"loss_fn": lambda logits, targets: -logits.square().mean() - 1, "device": "cpu"}
+    relative = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    with pytest.raises(ValueError, match="takes worse for better"):
+        Trainer(model, optimizer, plateau=relative, progress=False, **options).fit(
+            batches(), loader(dataset(), 8), epochs=1
+        )
+    absolute = Plateau(optimizer)
+    Trainer(model, optimizer, plateau=absolute, progress=False, **options).fit(
+        batches(), loader(dataset(), 8), epochs=1
+    )
 
 
 def test_training_accuracy_of_mixed_targets_is_not_reported():
