@@ -1,6 +1,6 @@
 """Checks at the door: say in a sentence what torch would say in a traceback, or not at all."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,8 +20,14 @@ def check_loader(loader: Any, model: nn.Module) -> None:
     """Refuse a training loader that would give nothing, or a last batch that batch norm cannot use.
 
     Raises:
+        TypeError: it cannot be iterated over.
         DataError: there is no batch, or the last one would hold a single image.
     """
+    if not isinstance(loader, Iterable):
+        raise TypeError(
+            f"fit takes batches, got {type(loader).__name__}; make batches of a data set with "
+            "cnnlab.loader(dataset, batch_size=64, shuffle=True)"
+        )
     if n_batches(loader) == 0:
         size = len(getattr(loader, "dataset", ()))
         raise DataError(
@@ -84,6 +90,8 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 def check_options(
     *,
+    model: Any,
+    optimizer: Any,
     scheduler: Any,
     plateau: Any,
     clip_norm: float | None,
@@ -95,9 +103,17 @@ def check_options(
     """Refuse options of the trainer that contradict each other or do not exist here.
 
     Raises:
-        TypeError: the scheduler is a bare function.
+        TypeError: the scheduler is a bare function, or another argument is of another kind.
         ValueError: everything else.
     """
+    for name, value, kind in (
+        ("model", model, nn.Module),
+        ("optimizer", optimizer, torch.optim.Optimizer),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a torch {kind.__name__}, got {value!r:.60}")
+    if plateau is not None and not hasattr(plateau, "mode"):
+        raise TypeError(f"plateau= takes cnnlab.schedules.Plateau(optimizer), got {plateau!r:.60}")
     if scheduler is not None and not hasattr(scheduler, "step"):
         raise TypeError(
             "scheduler= takes a scheduler that is attached to the optimizer; a schedule alone is a "

@@ -113,6 +113,8 @@ class Trainer:
     ) -> None:
         self.device = torch.device(device) if device is not None else best_device()
         check_options(
+            model=model,
+            optimizer=optimizer,
             scheduler=scheduler,
             plateau=plateau,
             clip_norm=clip_norm,

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from cnnlab.augment import Augment, ramp
 from cnnlab.averaging import EMA
-from cnnlab.data import balanced_sampler, class_weights, loader
+from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
@@ -577,6 +577,33 @@ def test_a_bare_schedule_function_is_told_how_to_be_attached():
     model = net()
     with pytest.raises(TypeError, match="attach"):
         Trainer(model, torch.optim.SGD(model.parameters()), scheduler=one_cycle(5))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda m, o: Trainer("resnet", o), "model must be a torch Module, got 'resnet'"),
+        (lambda m, o: Trainer(m, None), "optimizer must be a torch Optimizer, got None"),
+        (lambda m, o: Trainer(m, o, plateau=3), "plateau= takes"),
+        (lambda m, o: Trainer(m, o, batch_transform=3), "batch_transform takes"),
+        (
+            lambda m, o: Trainer(m, o, device="cpu").fit(None, epochs=1),
+            "fit takes batches, got NoneType",
+        ),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(wrong, message):
+    model = net()
+    with pytest.raises(TypeError, match=message):
+        wrong(model, torch.optim.SGD(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    "data", [dataset(), ImageSet((255 * IMAGES).byte(), LABELS, list("abcde"))]
+)
+def test_a_data_set_in_place_of_a_loader_is_told_how_to_become_batches(data):
+    with pytest.raises(TypeError, match=r"make batches of a data set with cnnlab\.loader"):
+        make().fit(data, epochs=1)
 
 
 def test_an_optimizer_that_would_move_nothing_is_refused():
