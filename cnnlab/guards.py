@@ -278,9 +278,10 @@ def memory_explained(images: Tensor, microbatch: int | None) -> Iterator[None]:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     size = min(len(images), microbatch or len(images))
+    halve = f"microbatch={size // 2}, which gives the same gradient, " if size > 1 else ""
     raise OutOfMemory(
-        f"no memory for {size} images of shape {tuple(images.shape[1:])} at a time ({reason}). Use "
-        f"microbatch={max(1, size // 2)}, which gives the same gradient, smaller images, or precision='bf16'"
+        f"no memory for {size} images of shape {tuple(images.shape[1:])} at a time ({reason}). Use {halve}"
+        "smaller images, or precision='bf16'"
     )
 
 

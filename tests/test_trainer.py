@@ -12,6 +12,7 @@ from cnnlab.augment import Augment, ramp
 from cnnlab.averaging import EMA
 from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
+from cnnlab.guards import memory_explained
 from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
@@ -631,6 +632,20 @@ def test_a_batch_that_does_not_fit_into_memory_says_what_does_and_leaves_no_trac
     assert same(trainer.state_dict(), before)
     trainer.microbatch = 4
     trainer.fit(batches(8), epochs=1)
+
+
+def test_what_to_try_next_when_memory_runs_out_goes_down_by_halves_to_single_images():
+    tried, microbatch = [], None
+    while True:
+        try:
+            with memory_explained(torch.zeros(100, 3, 8, 8), microbatch):
+                raise torch.OutOfMemoryError("full")
+        except OutOfMemory as error:
+            if "microbatch=" not in str(error):
+                break
+            microbatch = int(str(error).partition("microbatch=")[2].partition(",")[0])
+            tried.append(microbatch)
+    assert tried == [50, 25, 12, 6, 3, 1]
 
 
 def test_other_runtime_errors_come_through_as_they_are():
