@@ -5,11 +5,15 @@ seeds, and a claim holds only when the whole interval of the difference supports
 """
 
 import math
+import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from cnnlab.errors import ClaimNotSupported
 from cnnlab.profile import profile
@@ -99,16 +103,52 @@ def compare(
     return Results(rows, metric)
 
 
+def study(
+    script: str | Path,
+    variants: Mapping[str, Variant],
+    seeds: Sequence[int] | int,
+    *,
+    metric: str = "valid_acc",
+    jobs: int = 1,
+) -> "Results":
+    """Compare at more length than a chapter can afford, and keep the numbers beside the script that made them.
+
+    Args:
+        script: `__file__` of the script; the table gets its name with the ending `.csv`.
+        variants: as `compare` takes them.
+        seeds: likewise.
+        metric: which number to compare.
+        jobs: processes at a time, each with its share of the cores.
+
+    Returns:
+        The numbers, which `Results.load` reads again. The table also tells versions, date and duration.
+    """
+    start = time.perf_counter()
+    results = compare(variants, seeds, metric=metric, jobs=jobs)
+    results.notes = {
+        "made by": Path(script).name,
+        "versions": f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}",
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": f"{time.perf_counter() - start:.0f} with {jobs} process(es)",
+    }
+    results.save(Path(script).with_suffix(".csv"))
+    return results
+
+
 class Results:
     """What `compare` measured: one number a variant and seed.
 
     Args:
         rows: dictionaries with `variant`, `seed` and the metrics.
         metric: the one that tables, differences and claims are about.
+        notes: where the numbers come from, for those that were stored.
     """
 
-    def __init__(self, rows: list[dict[str, Any]], metric: str) -> None:
+    def __init__(
+        self, rows: list[dict[str, Any]], metric: str, notes: Mapping[str, str] | None = None
+    ) -> None:
         self.rows, self.metric = rows, metric
+        self.notes = dict(notes or {})
 
     @property
     def names(self) -> list[str]:
@@ -186,15 +226,53 @@ class Results:
             )
         return verdict
 
-    def plot(self) -> "Plot":
-        """Draw every run as a dot, the mean and its interval as a bar."""
+    def plot(self, stored: "Results | None" = None) -> "Plot":
+        """Draw every run as a stroke, the mean and its interval as a bar.
+
+        Args:
+            stored: results of a longer study, drawn in grey beside the variants of the same name.
+        """
         from cnnlab import plots
 
+        beside = stored._summary() if stored is not None else {}
         return plots.intervals(
             {name: self.values(name) for name in self.names},
-            {name: _t_interval(self.values(name)) for name in self.names},
+            self._summary(),
             label=self.metric,
+            stored={k: v for k, v in beside.items() if k in self.names},
         )
+
+    def _summary(self) -> dict[str, tuple[float, float, float]]:
+        return {name: _t_interval(self.values(name)) for name in self.names}
+
+    def save(self, path: str | Path) -> None:
+        """Write a table with a row a run, below lines that begin with # and hold the metric and the notes."""
+        path = Path(path)
+        notes = {"metric": self.metric, **self.notes}
+        head = "".join(f"# {key}: {value}\n" for key, value in notes.items())
+        table = self.frame().round(6).to_csv(index=False, lineterminator="\n")
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(head + table, encoding="utf-8")
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Results":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is not such a table.
+        """
+        import pandas as pd
+
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        notes = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
+        metric = notes.pop("metric", None)
+        if metric is None:
+            raise ValueError(
+                f"{path} does not say its metric; it should be written by Results.save"
+            )
+        frame = pd.read_csv(path, comment="#")
+        return cls(frame.to_dict("records"), metric, notes)  # type: ignore[arg-type]
 
     def _repr_html_(self) -> str:
         return self.table().to_html(float_format="{:.3f}".format)

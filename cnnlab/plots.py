@@ -8,7 +8,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,15 +153,21 @@ def lines(
 
 
 def intervals(
-    runs: dict[str, Any], summary: dict[str, tuple[float, float, float]], *, label: str
+    runs: dict[str, Any],
+    summary: dict[str, tuple[float, float, float]],
+    *,
+    label: str,
+    stored: Mapping[str, tuple[float, float, float]] | None = None,
 ) -> Plot:
-    """Draw one row a variant: each run as a dot, mean and interval as a bar.
+    """Draw one row a variant: each run as a stroke, mean and interval as a bar.
 
     Args:
         runs: name -> values, one a seed.
         summary: name -> (mean, low, high).
         label: what is measured, with its unit.
+        stored: name -> (mean, low, high) of a longer study, in grey under the row of that name.
     """
+    stored = stored or {}
     figure, axes = _axes(width=6.5, height=0.8 + 0.45 * len(runs))
     axis = axes.item()
     for row, (name, values) in enumerate(runs.items()):
@@ -176,12 +182,24 @@ def intervals(
             marker=MARKERS[row % len(MARKERS)],
             capsize=4,
         )
-    axis.set(xlabel=f"{label} (bar: mean and 95 % interval; strokes: runs)")
+        if name in stored:
+            mean, low, high = stored[name]
+            axis.errorbar(
+                mean,
+                row + 0.3,
+                xerr=[[mean - low], [high - mean]],
+                color="#767676",
+                marker=".",
+                capsize=3,
+            )
+    grey = "; grey: stored study" if stored else ""
+    axis.set(xlabel=f"{label} (bar: mean and 95 % interval; strokes: runs{grey})")
     axis.set_yticks(range(len(runs)), list(runs))
     axis.set_ylim(len(runs) - 0.5, -0.5)  # the first variant on top
     told = "; ".join(
         f"{name} {m:.3f} ({lo:.3f} to {hi:.3f})" for name, (m, lo, hi) in summary.items()
     )
+    told += "".join(f"; {name} in the stored study {m:.3f}" for name, (m, _, _) in stored.items())
     return Plot(figure, f"{label} of {len(runs)} variants, mean and 95 % interval: {told}.")
 
 
