@@ -1,9 +1,11 @@
-"""Settings of every test and every chapter: nothing reaches the network or the user's own folders."""
+"""Settings of every test and every chapter: no network, none of the user's own folders, a budget of seconds."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,11 @@ import pytest
 OFFLINE = Path(__file__).parent / "tests" / "offline"
 sys.path.insert(0, str(OFFLINE))
 # --doctest-modules would import these to look for examples: a chapter would run as a script.
-collect_ignore_glob = ["chapters/*.py", "tests/offline/*.py"]
+collect_ignore_glob = ["chapters/*.py", "chapters/studies/*.py", "tests/offline/*.py"]
+
+# Seconds of the processor that a chapter may use: 90 of two cores on a laptop, 15 of two in the smoke profile.
+BUDGET = {"laptop": 2 * 90, "smoke": 2 * 15, "gpu": 3600}
+GRACE = 3.0  # a slow or busy machine may take this many times the seconds a chapter states
 _scratch = pytest.StashKey[str]()
 
 
@@ -34,3 +40,34 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what `pytest_configure` made."""
     if scratch := config.stash.get(_scratch, None):
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """After the last cell of a chapter, hold what its kernel used against the budget."""
+    kernel = getattr(item.parent, "kernel", None)
+    last = nextitem is None or nextitem.parent is not item.parent
+    spent = _processor_seconds(kernel.km.provisioner.pid) if kernel and last else 0.0
+    yield
+    if spent:
+        from cnnlab.profile import profile
+
+        allowed = BUDGET[profile()]
+        if profile() == "laptop":
+            allowed = min(allowed, GRACE * stated_seconds(item.path))
+        assert spent <= allowed, f"{item.path.name} used {spent:.0f} s, it may use {allowed:.0f} s"
+
+
+def stated_seconds(notebook: Path) -> int:
+    """Return what the table on top of a chapter says: `| to run | 43 seconds ... |`."""
+    found = re.search(r"\| to run \| (\d+) seconds", notebook.read_text(encoding="utf-8"))
+    assert found, f"{notebook.name} does not say '| to run | 43 seconds on ... |' on top"
+    return int(found[1])
+
+
+def _processor_seconds(pid: int) -> float:
+    import psutil  # comes with ipykernel
+
+    process = psutil.Process(pid)
+    every = [process, *process.children(recursive=True)]
+    return sum(sum(p.cpu_times()[:4]) for p in every)
