@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cnnlab import checkpoint
+from cnnlab import checkpoint, resume
 from cnnlab.augment import as_batch_transform
 from cnnlab.batches import in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
@@ -29,7 +29,6 @@ from cnnlab.guards import (
     check_batch,
     check_finite,
     check_images,
-    check_keys,
     check_loader,
     check_optimizer,
     check_options,
@@ -259,7 +258,7 @@ class Trainer:
 
     def save(self, path: str | Path) -> Path:
         """Write the whole run to a file, whole or not at all; `load` goes on from it bit for bit."""
-        return checkpoint.save(self._state(), path)
+        return checkpoint.save(resume.state_of(self), path)
 
     def load(self, path: str | Path) -> None:
         """Go back to where a saved run was.
@@ -277,16 +276,16 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of all that a run must remember. Random generators are not in it: see `rng.py`."""
-        return copy.deepcopy(self._state())
+        return copy.deepcopy(resume.state_of(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned; on an error everything stays as it was."""
-        self._check_state(state)
+        resume.check(self, state)
         before = self.state_dict()
         try:
-            self._restore(state)
+            resume.restore(self, state)
         except Exception as error:
-            self._restore(before)
+            resume.restore(self, before)
             raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
 
     # What the loop leans on, in the order in which it calls.
@@ -407,63 +406,6 @@ class Trainer:
             check_plateau(self.plateau, watched)
             self.plateau.step(watched)
         self._emit("on_epoch_end")
-
-    def _state(self) -> dict[str, Any]:
-        """All that a run must remember, not copied yet."""
-        parts = {name: getattr(self, name) for name in _PARTS}
-        return {
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "frozen": [n for n, p in self.model.named_parameters() if not p.requires_grad],
-            "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
-            **{name: part and part.state_dict() for name, part in parts.items()},
-        }
-
-    def _check_state(self, state: dict[str, Any]) -> None:
-        """Compare a state with this run before anything is touched."""
-        missing = self._state().keys() - state.keys()
-        if missing:
-            raise CheckpointError(
-                f"the checkpoint lacks {', '.join(sorted(missing))}; it was not saved by Trainer.save"
-            )
-        if state["seed"] != self.seed:
-            raise CheckpointError(
-                f"the checkpoint was made with seed={state['seed']}, this trainer has seed={self.seed}; "
-                "use the same seed to go on exactly"
-            )
-        for name in _PARTS:
-            here, there = getattr(self, name) is not None, state[name] is not None
-            if here != there:
-                raise CheckpointError(
-                    f"the checkpoint was made {'with' if there else 'without'} {name}=, this trainer "
-                    f"{'has one' if here else 'has none'}; build the trainer as it was"
-                )
-        check_keys(self.model, state["model"])
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        state = copy.deepcopy(state)  # optimizers keep what they are given
-        for name in _PARTS:
-            if getattr(self, name) is not None:
-                getattr(self, name).load_state_dict(state[name])
-        frozen = set(state["frozen"])
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        saved = state["callbacks"]
-        for callback in self.callbacks:
-            own = next((s for s in saved if s[0] == type(callback).__name__), None)
-            if own is not None:
-                saved.remove(own)
-                callback.load_state_dict(own[1])
-        forgotten = [name for name, memory in saved if memory]
-        if forgotten:
-            raise CheckpointError(f"it holds the memory of {forgotten}, which this trainer lacks")
-
-
-# What has a state of its own, in the order in which it is restored.
-_PARTS = ("model", "optimizer", "scheduler", "plateau", "scaler", "ema", "history", "sums")
 
 
 def best_device() -> torch.device:

@@ -25,7 +25,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 # Bottom up: a module imports only what stands before it. A package counts as one floor.
 FLOORS = [
     "errors", "profile", "rng", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
-    "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress",
+    "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
     "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "experiment", "widgets",
     "check",
     "clinic", "distributed", "session", "course", "cli", "__main__", "__init__",

@@ -1,0 +1,82 @@
+"""What a run must remember to go on bit for bit, and how it takes that back.
+
+No generator states and no data order: both are functions of the seed and the counts (see `rng.py`).
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from cnnlab.errors import CheckpointError
+from cnnlab.guards import check_keys
+
+
+if TYPE_CHECKING:
+    from cnnlab.trainer import Trainer
+
+# What has a state of its own, in the order in which it is restored.
+PARTS = ("model", "optimizer", "scheduler", "plateau", "scaler", "ema", "history", "sums")
+
+
+def state_of(trainer: "Trainer") -> dict[str, Any]:
+    """Return all that a run must remember, not copied yet."""
+    parts = {name: getattr(trainer, name) for name in PARTS}
+    return {
+        "seed": trainer.seed,
+        "epoch": trainer.epoch,
+        "batch": trainer.batch,
+        "step": trainer.step,
+        "frozen": [n for n, p in trainer.model.named_parameters() if not p.requires_grad],
+        "callbacks": [[type(c).__name__, c.state_dict()] for c in trainer.callbacks],
+        **{name: part and part.state_dict() for name, part in parts.items()},
+    }
+
+
+def check(trainer: "Trainer", state: dict[str, Any]) -> None:
+    """Compare a state with a run before anything is touched.
+
+    Raises:
+        CheckpointError: they do not belong together; the message says where they differ.
+    """
+    missing = state_of(trainer).keys() - state.keys()
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint lacks {', '.join(sorted(missing))}; it was not saved by Trainer.save"
+        )
+    if state["seed"] != trainer.seed:
+        raise CheckpointError(
+            f"the checkpoint was made with seed={state['seed']}, this trainer has seed={trainer.seed}; "
+            "use the same seed to go on exactly"
+        )
+    for name in PARTS:
+        here, there = getattr(trainer, name) is not None, state[name] is not None
+        if here != there:
+            raise CheckpointError(
+                f"the checkpoint was made {'with' if there else 'without'} {name}=, this trainer "
+                f"{'has one' if here else 'has none'}; build the trainer as it was"
+            )
+    check_keys(trainer.model, state["model"])
+
+
+def restore(trainer: "Trainer", state: dict[str, Any]) -> None:
+    """Put a trainer into a state, in place.
+
+    Raises:
+        CheckpointError: a callback of the saved run is missing here; the trainer is then half restored.
+    """
+    state = copy.deepcopy(state)  # optimizers keep what they are given
+    for name in PARTS:
+        if getattr(trainer, name) is not None:
+            getattr(trainer, name).load_state_dict(state[name])
+    frozen = set(state["frozen"])
+    for name, parameter in trainer.model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    trainer.epoch, trainer.batch, trainer.step = state["epoch"], state["batch"], state["step"]
+    saved = state["callbacks"]
+    for callback in trainer.callbacks:
+        own = next((s for s in saved if s[0] == type(callback).__name__), None)
+        if own is not None:
+            saved.remove(own)
+            callback.load_state_dict(own[1])
+    forgotten = [name for name, memory in saved if memory]
+    if forgotten:
+        raise CheckpointError(f"it holds the memory of {forgotten}, which this trainer lacks")
