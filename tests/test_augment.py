@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -78,6 +79,17 @@ def moved(image, i, params, mode):
     return TF.affine(image, angle, [right, down], scale, [shear, 0.0], MODES[mode])
 
 
+def clear_of_a_tie(images, params, got):
+    """Where a shift by a thousandth of a pixel changes nothing: a centre between two pixels may round to either."""
+    clear = torch.ones_like(got, dtype=torch.bool)
+    if params.affine is None:
+        return clear
+    for x, y in itertools.product((-1e-3, 1e-3), repeat=2):
+        affine = params.affine._replace(right=params.affine.right + x, down=params.affine.down + y)
+        clear &= Augment().apply(images, params._replace(affine=affine)) == got
+    return clear
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("crop", [{}, {"crop_pad": 4}, {"resized_crop": (0.2, 1.0)}])
 @settings(max_examples=8, deadline=None)
@@ -98,8 +110,10 @@ def test_with_the_same_parameters_the_pixels_are_those_of_torchvision(
     params = augment.sample(len(images), height, 18, rng(seed))
     wanted = one_by_one(images, lambda image, i: moved(image, i, params, mode))
     got = Augment(interpolation=mode).apply(images, params)
-    if mode == "nearest":  # a pixel centre between two pixels may be rounded to either
-        assert ((got - wanted).abs() < 1e-6).float().mean() > 0.999
+    if mode == "nearest":
+        clear = clear_of_a_tie(images, params, got)
+        assert clear.float().mean() > 0.99
+        assert torch.equal(got[clear], wanted[clear])
     else:
         assert torch.allclose(got, wanted, atol=2e-4)
 
