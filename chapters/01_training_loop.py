@@ -451,6 +451,50 @@ def evaluate(model, loader):
 check.evaluate(evaluate)
 
 # %% [markdown]
+# ### Exercise 3: `split` (easy, 8 minutes)
+#
+# Your own data come in one heap of `n` images. Return three lists of indices: for training, for validation (`n_valid` of
+# them) and for testing (`n_test`). The seed alone decides which image goes where.
+
+
+# %% tags=["exercise"]
+def split(n, n_valid, n_test, seed):
+    """Return the indices of the training, validation and test part."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.split(split)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: an index is in two parts, or in none</b></summary>
+#
+# Bring all indices into one order, then cut that order in three.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: the same seed gives other parts</b></summary>
+#
+# `torch.randperm` takes a `generator`. Make one, and give it the seed.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def split(n, n_valid, n_test, seed):
+    """Return the indices of the training, validation and test part."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(n, generator=generator).tolist()
+    n_held = n_valid + n_test
+    return order[n_held:], order[:n_valid], order[n_valid:n_held]
+
+
+check.split(split)
+
+# %% [markdown]
 # ## Make it bigger
 #
 # The same call on CIFAR-10, fifty thousand real photographs. It downloads 170 MB once and wants a GPU, so it runs only when

@@ -1,4 +1,4 @@
-"""Chapter 1: one epoch of training, and an honest measurement."""
+"""Chapter 1: one epoch of training, an honest measurement, an honest split."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -288,6 +288,94 @@ EVALUATE = Exercise(
             _count_of_right_answers,
             "you return how many answers are right; the share between 0 and 1 is asked for.",
             "divide by the number of samples",
+        ),
+    },
+)
+
+
+def _observe_split(attempt: Callable[..., Any], seed: int) -> Observation:
+    n, n_valid, n_test = 90 + seed % 7, 24, 18
+    first, again, other = (attempt(n, n_valid, n_test, s) for s in (seed, seed, seed + 1))
+    train, valid, test = ([int(i) for i in part] for part in first)
+    return {
+        "the sizes": (len(train), len(valid), len(test)),
+        "indices that are in no part": sorted(set(range(n)) - {*train, *valid, *test}),
+        "indices in both train and valid": sorted({*train} & {*valid}),
+        "indices in both train and test": sorted({*train} & {*test}),
+        "indices in both valid and test": sorted({*valid} & {*test}),
+        "drawn from everywhere": max(valid) - min(valid) > len(valid) < max(test) - min(test),
+        "the same seed, the same parts": _parts(first) == _parts(again),
+        "another seed, other parts": _parts(first) != _parts(other),
+    }
+
+
+def _parts(split: Iterable) -> list[set[int]]:
+    return [{int(i) for i in part} for part in split]
+
+
+def split(n: int, n_valid: int, n_test: int, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """The answer: a permutation drawn from the seed, cut in three."""
+    order = torch.randperm(n, generator=generator(seed)).tolist()
+    return order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
+
+
+def _in_order(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    order = list(range(n))
+    n_train = n - n_valid - n_test
+    return order[:n_train], order[n_train : n_train + n_valid], order[n_train + n_valid :]
+
+
+def _always_the_same(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    return split(n, n_valid, n_test, 0)
+
+
+def _another_each_time(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    return split(n, n_valid, n_test, int(torch.empty((), dtype=torch.int64).random_()))
+
+
+def _train_holds_all(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    _, valid, test = split(n, n_valid, n_test, seed)
+    return list(range(n)), valid, test
+
+
+def _drawn_apart(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    _, valid, _ = split(n, n_valid, n_test, seed)
+    test = split(n, n_test, 0, seed + 10**6)[1]
+    return [i for i in range(n) if i not in {*valid, *test}], valid, test
+
+
+SPLIT = Exercise(
+    name="split",
+    observe=_observe_split,
+    answer=split,
+    praise="Every index is in one part, and the seed alone decides in which.",
+    mistakes={
+        "in the order of the data": Mistake(
+            _in_order,
+            "the parts are consecutive pieces. Data often lie sorted by class or by day, and then the parts "
+            "differ in kind.",
+            "shuffle before you cut",
+        ),
+        "the seed is not used": Mistake(
+            _always_the_same,
+            "every seed gives the same parts, so nobody can repeat the experiment with another split.",
+            "where does the seed enter your random numbers?",
+        ),
+        "another split at each call": Mistake(
+            _another_each_time,
+            "the same seed gives other parts at the next call: tomorrow you would test on images that you "
+            "trained on today.",
+            "make a generator from the seed",
+        ),
+        "training holds everything": Mistake(
+            _train_holds_all,
+            "the training part still holds the images of the other two: a leak, and a flattering number.",
+            "take out what you have given away",
+        ),
+        "two independent draws": Mistake(
+            _drawn_apart,
+            "validation and test were drawn apart from each other, so they share images.",
+            "draw one order and cut it",
         ),
     },
 )
