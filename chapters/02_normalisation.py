@@ -1,0 +1,685 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Normalisation, initialisation, regularisation
+#
+# **Questions.** Why does a deep network with unlucky fresh weights not learn at all? What does batch norm compute, and why
+# does it allow larger learning rates? How does layer norm differ? What do dropout and weight decay do, and where do they not
+# belong?
+#
+# **Afterwards you can** compute a batch norm by hand, choose the spread of fresh weights, write dropout so that nothing
+# has to be corrected in use, and say which parameters should not decay.
+#
+# | | |
+# |---|---|
+# | to read | 30 minutes |
+# | to run | 50 seconds on one core of a laptop; no network, no GPU |
+# | you need | chapter 1, and what a mean and a variance are |
+
+# %% tags=["setup"]
+import copy
+import math
+
+import torch
+from torch import nn
+
+import cnnlab
+from cnnlab import check, plots
+from cnnlab.errors import NonFiniteError
+from cnnlab.experiment import Results
+
+lab = cnnlab.setup(seed=0)
+data = cnnlab.load("pocket", n_train=1000, n_valid=480)
+
+# %% [markdown]
+# ## 2.1 Fresh weights: the size of a signal
+#
+# A layer adds up many products. If $n$ numbers of mean square $q$ each meet a weight drawn with mean 0 and standard deviation
+# $\sigma$, the sum has the mean square $n \sigma^2 q$. A ReLU then sets the negative half to zero and with it half of the
+# mean square. So one layer multiplies the mean square of the signal by
+#
+# $$ \tfrac{1}{2} \, n \, \sigma^2, $$
+#
+# and twenty layers multiply it by this factor to the power of twenty. Only a factor near 1 survives that. Setting it to 1
+# gives $\sigma = \sqrt{2/n}$: **He's** rule ([He et al. 2015](https://arxiv.org/abs/1502.01852)). The number $n$ of products in one
+# sum is the **fan-in**: for a convolution, input channels times the pixels of its kernel. The older rules were made for
+# units that pass both signs:
+#
+# | scheme | $\sigma$ | thought for |
+# |---|---|---|
+# | LeCun | $\sqrt{1/n}$ | keeps the forward signal of a linear or tanh unit near 0 |
+# | Xavier | $\sqrt{2/(n+m)}$ with the fan-out $m$ | a middle way between the forward and the backward signal |
+# | He | $\sqrt{2/n}$ | a layer followed by a ReLU |
+#
+# ([LeCun et al. 1998](https://doi.org/10.1007/3-540-49430-8_2), [Glorot & Bengio 2010](https://proceedings.mlr.press/v9/glorot10a.html).)
+# Watch a batch of signs go through twenty convolutions with each of them, and with two wrong ones: `tiny` is a tenth of He's
+# deviation, `huge` three times it.
+
+
+# %%
+def signal_sizes(scheme, *, layers=20, channels=32):
+    """Root mean square of the signal after each layer of a plain stack."""
+    torch.manual_seed(0)
+    convs = [
+        nn.Conv2d(3 if i == 0 else channels, channels, 3, padding="same")
+        for i in range(layers)
+    ]
+    x = data.valid.images[:32].float() / 255
+    x = (x - x.mean()) / x.std()
+    sizes = []
+    with torch.no_grad():
+        for conv in convs:
+            x = cnnlab.initialise(conv, scheme)(x).relu()
+            sizes.append(x.square().mean().sqrt().item())
+    return sizes
+
+
+SCHEMES = ("he", "xavier", "lecun", "tiny", "huge")
+sizes = {scheme: signal_sizes(scheme) for scheme in SCHEMES}
+plots.lines(
+    range(1, 21),
+    sizes,
+    xlabel="layer",
+    ylabel="root mean square of the signal",
+    message="Only He's scheme keeps the size of the signal.",
+    log="y",
+)
+
+# %%
+assert 0.1 < sizes["he"][-1] / sizes["he"][0] < 10
+assert sizes["tiny"][-1] < 1e-9
+assert sizes["huge"][-1] > 1e5
+
+# %% [markdown]
+# With `tiny` the images have no influence on the answer any more, and no gradient finds its way back. With `huge` the first
+# logits are astronomically large, and so is the first loss. Xavier and LeCun lose a factor near $\sqrt 2$ a layer,
+# which a few layers forgive and twenty do not.
+#
+# ### Predict
+#
+# Does that matter in a network of six layers? Train one without any normalisation for four epochs, with
+# He's weights, with a tenth and with three times of them. Guessing gives 0.08. Which accuracy will `tiny` reach?
+
+# %% tags=["predict"]
+my_accuracy_with_tiny_weights = ...
+
+
+# %% tags=["experiment"]
+def train(seed, *, norm, rate, scheme="he", epochs=4, part=data, **options):
+    """Train a fresh network; return it, or None when the loss overflowed."""
+    torch.manual_seed(seed)
+    model = cnnlab.small_resnet(len(part.classes), norm=norm, **options)
+    cnnlab.initialise(model, scheme)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    trainer = cnnlab.Trainer(
+        model, optimizer, seed=seed, device="cpu", progress=False
+    )
+    loader = cnnlab.loader(part.train, 64, shuffle=True, seed=seed)
+    try:
+        trainer.fit(loader, epochs=epochs)
+    except NonFiniteError:
+        return None
+    return model
+
+
+def accuracy(model, part=data.valid, *, training=False, batch_size=256):
+    """Share of right answers; a run that overflowed can only guess."""
+    if model is None:
+        return 1 / len(data.classes)
+    model = copy.deepcopy(model).train(training)
+    with torch.no_grad():
+        right = sum(
+            (model(images).argmax(dim=1) == labels).sum().item()
+            for images, labels in cnnlab.loader(part, batch_size)
+        )
+    return right / len(part)
+
+
+def with_scheme(scheme):
+    return lambda seed: accuracy(
+        train(seed, norm="none", rate=0.03, scheme=scheme)
+    )
+
+
+schemes = cnnlab.compare(
+    {scheme: with_scheme(scheme) for scheme in ("he", "tiny", "huge")},
+    seeds=5,
+    metric="valid_acc",
+)
+schemes.plot()
+
+# %% tags=["claim"]
+schemes.claim("he", ">", "tiny", by=0.1)
+
+# %% tags=["claim"]
+schemes.claim("he", ">", "huge", by=0.1)
+
+# %% [markdown]
+# The two wrong spreads do not make training slow. They make it impossible: one network sees nothing, the other
+# overflows in its first steps.
+#
+# ### What would change it
+#
+# A normalisation layer after each convolution rescales the signal whatever the weights were. With batch norm even the two wrong
+# spreads train (the numbers are from a stored study, of which more below):
+
+# %% tags=["claim"]
+study = Results.load("studies/02_norms.csv")
+wrong_spreads = study.table().loc[["batch, tiny", "batch, huge"]]
+assert (wrong_spreads["low"] > 0.4).all()  # guessing would be 0.08
+wrong_spreads.round(3)
+
+# %% [markdown]
+# ## 2.2 Batch norm, by hand
+#
+# **Batch norm** ([Ioffe & Szegedy 2015](https://arxiv.org/abs/1502.03167)) takes one channel at a time. It collects the numbers
+# of that channel over all images and pixels of the batch, computes their mean $\mu$ and variance $\sigma^2$, and returns
+#
+# $$ \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \qquad y = \gamma \hat x + \beta. $$
+#
+# The scale $\gamma$ and the shift $\beta$ are learnt, one pair a channel; they begin as 1 and 0. The small $\varepsilon$ avoids a
+# division by zero. Do it with four numbers: 1, 3, 5, 7. Their mean is 4. Their deviations are −3, −1, 1, 3, so the variance
+# is (9 + 1 + 1 + 9) / 4 = 5.
+
+# %%
+x = torch.tensor([1.0, 3.0, 5.0, 7.0])
+mean = x.mean()
+variance = ((x - mean) ** 2).mean()
+x_hat = (x - mean) / (variance + 1e-5).sqrt()
+print(f"mean {mean:.0f}, variance {variance:.0f}")
+print("normalised:", [round(value, 3) for value in x_hat.tolist()])
+
+assert (mean, variance) == (4, 5)
+norm = nn.BatchNorm1d(1)  # in training mode, as every fresh module
+assert torch.allclose(norm(x[:, None]).flatten(), x_hat)
+
+# %% [markdown]
+# In use there may be a single image and no batch to take a mean over. Therefore the layer keeps **running statistics**. Each
+# training batch moves them a tenth of the way to its own:
+#
+# $$ r \leftarrow 0.9\, r + 0.1\, \mu, $$
+#
+# and likewise for the variance, which for this purpose is divided by $N - 1$ and not by $N$. Evaluation mode uses them in place
+# of $\mu$ and $\sigma^2$. They begin as 0 and 1, so after our one batch they are 0.4 and 0.9 + 0.1 · 20/3.
+
+# %%
+print(f"running mean {norm.running_mean.item():.3f}")
+print(f"running variance {norm.running_var.item():.4f}")
+assert math.isclose(norm.running_mean.item(), 0.4, rel_tol=1e-6)
+assert math.isclose(norm.running_var.item(), 0.9 + 0.1 * 20 / 3, rel_tol=1e-6)
+
+# %%
+for _ in range(60):
+    norm(x[:, None])
+print(f"after sixty more batches: {norm.running_mean.item():.3f}")
+norm = nn.BatchNorm1d(1)
+tracks = {"running mean": [0.0], "running variance": [1.0]}
+for _ in range(60):
+    norm(x[:, None])
+    tracks["running mean"].append(norm.running_mean.item())
+    tracks["running variance"].append(norm.running_var.item())
+plots.lines(
+    range(61),
+    tracks,
+    xlabel="batches seen",
+    ylabel="running statistic",
+    message="The running statistics need some forty batches.",
+)
+
+# %% [markdown]
+# A short training leaves the running statistics behind the truth: after ten batches about a third of the way is still to go.
+#
+# ### Predict
+#
+# Without normalisation, a rate of 0.4 with momentum 0.9 was too much for every network that we tried before writing this. What
+# will batch norm reach in four epochs at that rate: `"guessing"`, `"some"` (below 0.4) or `"most"` (above)?
+
+# %% tags=["predict"]
+my_guess_with_batch_norm = ...
+
+# %% tags=["experiment"]
+trained = {seed: train(seed, norm="batch", rate=0.4) for seed in range(5)}
+
+at_a_large_rate = cnnlab.compare(
+    {
+        "batch norm": lambda seed: accuracy(trained[seed]),
+        "no norm": lambda seed: accuracy(train(seed, norm="none", rate=0.4)),
+    },
+    seeds=5,
+    metric="valid_acc",
+)
+at_a_large_rate.plot()
+
+# %% tags=["claim"]
+at_a_large_rate.claim("batch norm", ">", "no norm", by=0.2)
+
+# %% [markdown]
+# Why? Multiply all weights before a batch norm by ten: the output stays the same, for mean and spread grow by
+# ten as well. The network's answers depend on the *direction* of these weights only.
+
+# %%
+torch.manual_seed(0)
+conv, norm_after = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+images = data.valid.images[:64].float() / 255
+once = norm_after(conv(images))
+with torch.no_grad():
+    conv.weight.mul_(10)
+    conv.bias.mul_(10)
+ten_times = norm_after(conv(images))
+print(f"largest change: {(once - ten_times).abs().max().item():.4f}")
+assert torch.allclose(once, ten_times, atol=0.02)
+
+# %% [markdown]
+# A step that is too long makes the weights longer, and longer weights turn less at the next step of the same length. So
+# too large a rate corrects itself, up to a point. Without the norm a too long step makes the signal larger, the next gradient
+# larger still, and so on.
+#
+# The whole picture is a table of rates against norms. It takes some minutes, so a script beside this
+# notebook, `studies/02_norms.py`, made it once:
+
+# %% tags=["experiment"]
+RATES = ("0.02", "0.1", "0.4", "1.6")
+NORMS = ("batch", "layer", "none")
+table = study.table()["mean"]
+plots.heatmap(
+    [[table[f"{norm}, rate {rate}"] for rate in RATES] for norm in NORMS],
+    NORMS,
+    RATES,
+    label="validation accuracy",
+    message="Batch norm trains over the widest range of rates.",
+)
+
+# %% tags=["claim"]
+study.claim("batch, rate 0.4", ">", "none, rate 0.4", by=0.2)
+
+# %% [markdown]
+# ## 2.3 Layer norm, and small batches
+#
+# **Layer norm** ([Ba et al. 2016](https://arxiv.org/abs/1607.06450)) uses the same equation, but collects its numbers over all channels
+# and pixels of *one* image. There is no batch in it. So it needs no running statistics, does the same in both
+# modes, and does not care how large the batch is.
+#
+# | | averages over | training and evaluation mode | batch of one |
+# |---|---|---|---|
+# | batch norm | images and pixels, each channel alone | differ | fails in training mode |
+# | layer norm | channels and pixels, each image alone | the same | the same |
+
+# %%
+torch.manual_seed(0)
+layer_normed = cnnlab.small_resnet(12, norm="layer")
+sample = data.valid.images[:64].float() / 255
+with torch.no_grad():
+    together = layer_normed.train()(sample)
+    alone = torch.cat([layer_normed.eval()(image[None]) for image in sample])
+assert torch.allclose(together, alone, atol=1e-4)
+print("layer norm: 64 images together or one by one, the same answers")
+
+# %% tags=["experiment"]
+modes = cnnlab.compare(
+    {
+        "eval mode": lambda seed: accuracy(trained[seed], batch_size=1),
+        "train mode": lambda seed: accuracy(
+            trained[seed], training=True, batch_size=1
+        ),
+    },
+    seeds=5,
+    metric="valid_acc",
+)
+modes
+
+# %% tags=["claim"]
+modes.claim("eval mode", ">", "train mode", by=0.2)
+
+# %% [markdown]
+# Measured one image at a time, a trained network with batch norm is of little use until you call `eval()`. On the other hand,
+# with batches of 64 layer norm was the weaker of the two in our network:
+
+# %% tags=["claim"]
+study.claim("batch, rate 0.1", ">", "layer, rate 0.1")
+
+# %% [markdown]
+# And when training sees batches of two? There the mean and the spread of a batch are mostly noise, and large networks are known to
+# suffer from it ([Wu & He 2018](https://arxiv.org/abs/1803.08494)). We expected layer norm to win. The study trained both with two
+# images a batch and a rate that was small enough for it:
+
+# %%
+small_batches = ("batch, two images", "layer, two images")
+print(study.table().loc[list(small_batches)].round(3))
+mean, low, high = study.difference(*small_batches)
+print(f"batch - layer: {mean:+.3f}, interval {low:+.3f} to {high:+.3f}")
+
+# %% [markdown]
+# Layer norm does not win here. Two pictures still give each channel of the stem 512 numbers to average, and the noise may even
+# regularise. The trouble begins where maps are small, networks are deep, and statistics are collected from other data than
+# those in use.
+#
+# ## 2.4 Dropout
+#
+# **Dropout** ([Srivastava et al. 2014](https://jmlr.org/papers/v15/srivastava14a.html)) sets each feature to zero with probability $p$ while
+# the network trains. No unit can rely on another one being there. In use nothing is dropped. So that the next layer sees sums of the same size
+# in both modes, the features that stay are divided by $1 - p$ in training. That is the **inverted** form, which every
+# framework uses; evaluation mode is then the identity.
+#
+# $$ y_i = \frac{m_i}{1 - p}\, x_i, \qquad m_i = \begin{cases} 0 & \text{with probability } p\\ 1 & \text{otherwise.}\end{cases} $$
+#
+# The mean is kept: $\mathbb{E}[y_i] = (1-p) \cdot x_i / (1-p) = x_i$. With $p = 0.5$ and four features equal to 1, each
+# output is 0 or 2.
+
+# %%
+torch.manual_seed(0)
+drop = nn.Dropout(0.5)
+ones = torch.ones(4)
+print("training:  ", drop(ones).tolist())
+print("evaluation:", drop.eval()(ones).tolist())
+
+many = nn.Dropout(0.3)(torch.ones(100_000))
+assert set(many.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
+assert abs(many.mean() - 1) < 0.01  # five standard deviations
+
+# %% [markdown]
+# Where? Before the last linear layer, or between linear layers, with $p$ of 0.3 to 0.5. Between convolutions it does little, since
+# neighbouring pixels carry the same message, and before a batch norm it disturbs the statistics: they are collected with dropout
+# and used without it ([Li et al. 2019](https://arxiv.org/abs/1801.05134)). `small_resnet(..., dropout=0.5)` puts it before
+# the head.
+#
+# ## 2.5 Weight decay
+#
+# **Weight decay** pulls every weight towards zero a little at each step, $w \leftarrow w - \eta\,(\nabla L + \lambda w)$. For plain
+# gradient descent this is the penalty $\tfrac{\lambda}{2} \lVert w \rVert^2$ added to the loss. For Adam it is not, since Adam would
+# divide the pull by the size of the gradient; AdamW applies the pull apart from it
+# ([Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)). Usual values of $\lambda$ are $10^{-4}$ to $10^{-3}$.
+#
+# You saw that the length of weights before a batch norm does not change the answers. Decay there works in another way: it keeps
+# the weights from growing, and the shorter they are, the further one step turns them. It acts on the *rate*
+# ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350)).
+#
+# It does not belong on the scales and shifts of norms, nor on biases. Each is one number a channel and cannot overfit much,
+# and pulling a $\gamma$ to zero switches its channel off. `transfer.param_groups` sorts the parameters for you:
+
+# %%
+from cnnlab.transfer import param_groups
+
+torch.manual_seed(0)
+groups = param_groups(cnnlab.small_resnet(12), lr=0.1, weight_decay=5e-4)
+for decay in (5e-4, 0.0):
+    chosen = [g["params"] for g in groups if g["weight_decay"] == decay]
+    tensors = [p for params in chosen for p in params]
+    print(
+        f"decay {decay}: {len(tensors)} tensors, {sum(p.numel() for p in tensors):,} numbers"
+    )
+    assert all((p.ndim > 1) == (decay > 0) for p in tensors)
+
+# %% [markdown]
+# ### Predict
+#
+# Give the network few images, 300, and thirty epochs: it will know them by heart. Will dropout of 0.5 change the validation
+# accuracy by `"more"` than 0.05, or by `"less"`?
+
+# %% tags=["predict"]
+my_guess_for_dropout = ...
+
+# %% tags=["experiment"]
+few = cnnlab.load("pocket", n_train=300, n_valid=480)
+
+
+def with_dropout(p):
+    return lambda seed: accuracy(
+        train(seed, norm="batch", rate=0.1, epochs=10, part=few, dropout=p),
+        few.valid,
+    )
+
+
+live = cnnlab.compare(
+    {"plain": with_dropout(0.0), "dropout 0.5": with_dropout(0.5)},
+    seeds=5,
+    metric="valid_acc",
+)
+regularised = Results.load("studies/02_regularisation.csv")
+live.plot(regularised)
+
+# %% [markdown]
+# The bars are ten epochs, trained now; the grey marks are thirty epochs from `studies/02_regularisation.py`, which also tried weight
+# decay:
+
+# %% tags=["claim"]
+regularised.plot()
+
+# %% tags=["claim"]
+regularised.claim("dropout 0.3", "~", "plain", by=0.05)
+
+# %% tags=["claim"]
+regularised.claim("decay 5e-3", "~", "plain", by=0.05)
+
+# %% [markdown]
+# This is an honest *nearly nothing*. Both are standard advice, and in our small network on few images neither moves the accuracy by as
+# much as 0.05. There is one linear layer with 64 inputs, and little to drop. Dropout of 0.5 makes the runs differ more than anything
+# else does. Does the *loss* see more than the accuracy? It also counts how sure the wrong answers are.
+
+# %%
+in_loss = Results(regularised.rows, "valid_loss")
+for name in regularised.names[1:]:
+    mean, low, high = in_loss.difference(name, "plain")
+    print(f"{name:22} {mean:+.3f}, interval {low:+.3f} to {high:+.3f}")
+
+# %% tags=["claim"]
+in_loss.claim("decay 5e-3", "<", "plain", by=0.05)
+
+# %% [markdown]
+# Weight decay does lower the loss: shorter weights in the head, smaller logits, answers that are less sure when they are wrong. The
+# same decay on *all* parameters, norms and biases too, lowers it by an amount whose interval contains zero, so we cannot say that it
+# helps; nor can we say of dropout that it helps.
+#
+# ### What would change it
+#
+# Larger networks, above all those with large linear layers; longer training; and fewer or noisier labels. Augmentation (chapter 3) is the stronger
+# remedy for few images, because it brings in knowledge about the task that neither of the two has.
+
+# %% tags=["check"]
+check.score(
+    {
+        "Accuracy with tiny weights?": (
+            my_accuracy_with_tiny_weights,
+            float(schemes.values("tiny").mean()),
+        ),
+        "Batch norm at rate 0.4: guessing, some or most?": (
+            my_guess_with_batch_norm,
+            "most",
+        ),
+        "Dropout: more or less than 0.05?": (my_guess_for_dropout, "less"),
+    }
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: `batch_norm` (medium, 10 minutes)
+#
+# Write the forward pass of batch norm in training mode, for images: `x` has the shape (N, C, H, W), `scale` and `shift` have
+# the shape (C,). Do not use `nn.BatchNorm2d` or `F.batch_norm`.
+
+
+# %% tags=["exercise"]
+def batch_norm(x, scale, shift, eps):
+    """Normalise each channel over the batch, then scale and shift it."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.batch_norm(batch_norm)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: shapes do not fit</b></summary>
+#
+# A mean of shape (C,) does not broadcast against (N, C, H, W). `keepdim=True` keeps the averaged dimensions as ones, and
+# `scale[:, None, None]` has the shape (C, 1, 1).
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: almost right</b></summary>
+#
+# `var` has its own idea of what to divide by, and eps has its place in the equation.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def batch_norm(x, scale, shift, eps):
+    """Normalise each channel over the batch, then scale and shift it."""
+    over = (0, 2, 3)
+    mean = x.mean(dim=over, keepdim=True)
+    variance = x.var(dim=over, keepdim=True, correction=0)
+    x_hat = (x - mean) / (variance + eps).sqrt()
+    return scale[:, None, None] * x_hat + shift[:, None, None]
+
+
+check.batch_norm(batch_norm)
+
+# %% [markdown]
+# ### Exercise 2: `dropout` (easy, 8 minutes)
+#
+# Write inverted dropout. `draws` holds a uniform random number between 0 and 1 for each feature; a feature is dropped where its draw
+# is below `p`. The caller still needs `x` as it was.
+
+
+# %% tags=["exercise"]
+def dropout(x, p, draws, training):
+    """Drop a share p of the features while training; keep their mean."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.dropout(dropout)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the mean is not kept</b></summary>
+#
+# Of 100 features worth 1, how many are left, and what must each be worth so that the sum is still 100?
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: wrong in evaluation mode</b></summary>
+#
+# In the inverted form there is nothing to do in use.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def dropout(x, p, draws, training):
+    """Drop a share p of the features while training; keep their mean."""
+    if not training:
+        return x
+    return torch.where(draws < p, 0.0, x / (1 - p))
+
+
+check.dropout(dropout)
+
+# %% [markdown]
+# ### Exercise 3: `he_std` (easy, 5 minutes)
+#
+# Which standard deviation does He's rule give to the weights of a layer? The function gets the weights, of shape (out, in) for a
+# linear layer and (out, in, height, width) for a convolution, and returns a number.
+
+
+# %% tags=["exercise"]
+def he_std(weight):
+    """Return the standard deviation that keeps a signal's size."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.he_std(he_std)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: right for linear layers only</b></summary>
+#
+# One output of a convolution sums over the input channels *and* over the pixels under its kernel.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: off by a factor near 1.4</b></summary>
+#
+# A ReLU discards half of the mean square. Does your rule make up for it?
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def he_std(weight):
+    """Return the standard deviation that keeps a signal's size."""
+    fan_in = weight[0].numel()
+    return math.sqrt(2 / fan_in)
+
+
+check.he_std(he_std)
+
+# %% [markdown]
+# ## Make it bigger
+#
+# The same three arms on CIFAR-10: which norm trains at which rate? It needs a GPU and one download, so it runs only when
+# `CNNLAB_PROFILE` is `gpu`.
+
+# %% tags=["bigger"]
+if lab.profile == "gpu":
+    photos = cnnlab.load("cifar10", download=True)
+    for norm in ("batch", "layer", "none"):
+        model = cnnlab.small_resnet(10, width=32, depth=3, norm=norm)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        big = cnnlab.Trainer(model, optimizer)
+        try:
+            big.fit(cnnlab.loader(photos.train, 128, shuffle=True), epochs=10)
+        except NonFiniteError as error:
+            print(norm, error)
+            continue
+        print(norm, big.evaluate(cnnlab.loader(photos.valid, 512)))
+else:
+    print("left out: set CNNLAB_PROFILE=gpu to run it")
+
+# %% [markdown]
+# ## Key points
+#
+# - One layer multiplies the mean square of the signal by $n \sigma^2 / 2$. He's rule makes that 1.
+# - Batch norm centres and scales each channel over the batch, and in use with running statistics.
+# - With batch norm the length of the weights does not matter, only their direction. That is why large rates work.
+# - Layer norm looks at one image alone: same answers in both modes and with every batch size.
+# - Inverted dropout divides by $1 - p$ while training and does nothing in use.
+# - Weight decay belongs on the weights of convolutions and linear layers, not on norms and biases.
+#
+# ## Common mistakes
+#
+# | what you see | what it often is |
+# |---|---|
+# | loss near $\log K$ and nothing moves, no norm layers | initial weights too small |
+# | the first loss is huge or NaN | initial weights too large, or pixels from 0 to 255 |
+# | validation far below training from the first epoch on, and jumping | running statistics that lag, or very small batches |
+# | good in training, useless with single images | no `eval()` |
+# | worse after adding dropout before a batch norm | the statistics collected with dropout do not fit without it |
+# | Adam with `weight_decay` does not regularise as expected | use AdamW |
+#
+# ## References
+#
+# - S. Ioffe and C. Szegedy, *Batch normalization*, 2015, [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
+# - J. Ba, J. Kiros and G. Hinton, *Layer normalization*, 2016, [arXiv:1607.06450](https://arxiv.org/abs/1607.06450)
+# - K. He, X. Zhang, S. Ren and J. Sun, *Delving deep into rectifiers*, 2015, [arXiv:1502.01852](https://arxiv.org/abs/1502.01852)
+# - X. Glorot and Y. Bengio, *Understanding the difficulty of training deep feedforward neural networks*, 2010, [PMLR 9](https://proceedings.mlr.press/v9/glorot10a.html)
+# - Y. LeCun, L. Bottou, G. Orr and K.-R. Müller, *Efficient BackProp*, 1998, [doi:10.1007/3-540-49430-8_2](https://doi.org/10.1007/3-540-49430-8_2)
+# - N. Srivastava et al., *Dropout*, 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)
+# - Y. Wu and K. He, *Group normalization*, 2018, [arXiv:1803.08494](https://arxiv.org/abs/1803.08494)
+# - X. Li, S. Chen, X. Hu and J. Yang, *Understanding the disharmony between dropout and batch normalization by variance shift*, 2019, [arXiv:1801.05134](https://arxiv.org/abs/1801.05134)
+# - T. van Laarhoven, *L2 regularization versus batch and weight normalization*, 2017, [arXiv:1706.05350](https://arxiv.org/abs/1706.05350)
+# - I. Loshchilov and F. Hutter, *Decoupled weight decay regularization*, 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)
