@@ -1,0 +1,906 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. Mixup and CutMix
+#
+# **Questions.** Why would anyone train on two pictures at once? What is the label of such a picture? What becomes of the
+# loss, of class weights, of label smoothing, of the training accuracy? When does it help, and when does it cost?
+#
+# **Afterwards you can** write mixup, CutMix and the loss they need, name the four mistakes that are made in doing so,
+# read a training curve under mixing, and say for your own data whether mixing is worth a try.
+#
+# | | |
+# |---|---|
+# | to read | 30 minutes |
+# | to run | 60 seconds on one core of a laptop; no network, no GPU |
+# | you need | chapter 1; chapter 3 helps |
+
+# %% tags=["setup"]
+import torch
+import torch.nn.functional as F
+
+import cnnlab
+from cnnlab import check, mixing, plots, widgets
+from cnnlab.experiment import Results
+from cnnlab.mixing import CutMix, MixUp, either
+
+lab = cnnlab.setup(seed=0)
+data = cnnlab.load("pocket", n_train=480, n_valid=960)
+K = len(data.classes)  # twelve classes
+images, labels = next(
+    iter(cnnlab.loader(data.train, 48, shuffle=True, seed=10))
+)
+
+
+def rng(seed=0):
+    """A generator of its own for each cell: it shows the same every time."""
+    return torch.Generator().manual_seed(seed)
+
+
+# %% [markdown]
+# ## 4.1 How much of each
+#
+# Augmentation (chapter 3) changes a picture and keeps its label. This chapter changes both: a picture becomes
+# $\lambda$ of itself and $1 - \lambda$ of another one, its **partner**, and so does its label. How large $\lambda$
+# is, chance decides anew for each picture: $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$, a distribution on the
+# numbers from 0 to 1 with the density
+#
+# $$ p(\lambda) = \frac{\lambda^{\alpha-1} (1-\lambda)^{\alpha-1}}{B(\alpha, \alpha)}, \qquad
+# \mathrm{E}[\lambda] = \frac{1}{2}, \qquad \mathrm{Var}[\lambda] = \frac{1}{4 (2\alpha + 1)}. $$
+#
+# It is symmetric, so that no side is favoured, and the one number $\alpha > 0$ says how strongly you mix: below 1
+# most draws lie near 0 or 1 and a picture stays nearly what it is; at 1 every share is equally likely; above 1 the
+# halves are preferred.
+
+# %%
+draws = {
+    f"α = {alpha}": mixing.sample_beta(alpha, 20_000, rng())
+    for alpha in (0.2, 1.0, 4.0)
+}
+for alpha, lam in zip((0.2, 1.0, 4.0), draws.values(), strict=True):
+    assert abs(lam.mean() - 1 / 2) < 0.01
+    assert abs(lam.var() - 1 / (4 * (2 * alpha + 1))) < 0.005
+
+plots.histogram(
+    {name: lam.numpy() for name, lam in draws.items()},
+    label="λ, the share a picture keeps",
+    message="Small α mixes little, large α mixes halves.",
+)
+
+# %% [markdown]
+# ### Predict
+#
+# With $\alpha = 0.2$: for what share of the pictures does one of the two make up more than nine tenths? (A number
+# between 0 and 1.)
+
+# %% tags=["predict"]
+my_share_nearly_pure = ...
+
+# %%
+lam = draws["α = 0.2"]
+nearly_pure = (torch.maximum(lam, 1 - lam) > 0.9).float().mean().item()
+print(f"nearly one picture, α = 0.2: {nearly_pure:.2f}")
+assert 0.5 < nearly_pure < 0.8
+
+# %% [markdown]
+# So $\alpha = 0.2$, the value the mixup paper uses on ImageNet, leaves more than half of the pictures almost alone,
+# and $\alpha = 1$, the usual one on small pictures, is much stronger. When somebody says "we used mixup", ask for the
+# $\alpha$.
+
+# %% [markdown]
+# ## 4.2 Mixup: blend the pixels
+#
+# **Mixup** ([Zhang et al. 2018](https://arxiv.org/abs/1710.09412)) blends every pixel. With picture $x_i$, one-hot
+# label $t_i$ and partner $j$,
+#
+# $$ \tilde{x} = \lambda x_i + (1 - \lambda) x_j, \qquad \tilde{t} = \lambda t_i + (1 - \lambda) t_j . $$
+#
+# The label is now a row of $K$ shares that sum to 1, a **soft label**. By hand for two pictures, and by the library:
+
+# %%
+one_hot = F.one_hot(labels, K).float()  # (48,) -> (48, 12)
+
+kept = 0.7
+by_hand = kept * images[0] + (1 - kept) * images[1]
+label_by_hand = kept * one_hot[0] + (1 - kept) * one_hot[1]
+
+taken = torch.full((2, 1, 1, 1), 1 - kept)  # the partner's share of a pixel
+mixed, soft = mixing.blend(images[:2], one_hot[:2], taken, shift=1)
+assert torch.allclose(mixed[0], by_hand)
+assert torch.allclose(soft[0], label_by_hand)
+
+# %% [markdown]
+# `MixUp` draws the $\lambda$ of each picture and the partners for you:
+
+# %%
+mixed, soft = MixUp(alpha=1.0, num_classes=K)(images[:6], labels[:6], rng(2))
+plots.soft_labels(
+    mixed, soft, data.classes, message="Mixup blends two signs."
+)
+
+# %% [markdown]
+# What is the sense of such ghosts? Between two training pictures lies a straight line of pictures nobody labelled,
+# and a network may do there what it likes: jump from one sure answer to another at any place. Mixup asks it to go
+# over evenly. And a picture never comes alone, nor twice with the same partner and share, so that its pixels cannot
+# simply be learnt by heart together with its label. Remember this when labels are wrong.
+#
+# ### Where the partners come from
+#
+# One usually takes the same batch in another order: `permutation = torch.randperm(len(images))`, **one** permutation
+# for pictures and labels. The library rolls the batch by a random number of places, which saves a copy and pairs
+# nobody with themselves; on average a random permutation does that to one picture of the batch.
+#
+# Must the batch be shuffled? For `randperm` the order *within* a batch is of no account, it makes its own. For
+# rolling it matters. But which pictures are in the batch at all matters to both: with a loader that does not shuffle,
+# on data sorted by class, a batch holds a class or two, and mixing within a class is no more than a blur.
+
+
+# %%
+def same_class(labels, shift=None):
+    """Share of pairs in a class: mean over the partners of randperm, or of one shift."""
+    if shift is not None:
+        return (labels == labels.roll(shift)).float().mean().item()
+    orders = [
+        torch.randperm(len(labels), generator=rng(s)) for s in range(99)
+    ]
+    return (
+        sum((labels == labels[o]).float().mean() for o in orders).item() / 99
+    )
+
+
+by_class = torch.arange(12).repeat_interleave(60)  # 720 sorted labels
+few_of_each = by_class[::12].sort().values  # 60 labels, five of each, sorted
+shuffled = by_class[torch.randperm(720, generator=rng())][:64]
+pairs = {
+    "shuffled loader, randperm": same_class(shuffled),
+    "shuffled loader, rolled by 1": same_class(shuffled, 1),
+    "all classes in the batch, but sorted, randperm": same_class(few_of_each),
+    "all classes in the batch, but sorted, rolled by 1": same_class(
+        few_of_each, 1
+    ),
+    "unshuffled loader, randperm": same_class(by_class[:64]),
+}
+for name, share in pairs.items():
+    print(f"{share:5.0%} of the pairs in one class: {name}")
+assert pairs["unshuffled loader, randperm"] > 0.8
+assert pairs["all classes in the batch, but sorted, rolled by 1"] > 0.7
+assert pairs["all classes in the batch, but sorted, randperm"] < 0.2
+
+# %% [markdown]
+# ## 4.3 CutMix: paste a box
+#
+# A blend looks like no photograph. **CutMix** ([Yun et al. 2019](https://arxiv.org/abs/1905.04899)) pastes a
+# rectangle of the partner instead, so that every pixel is a real one, and mixes the labels by area:
+#
+# $$ \tilde{x} = M \odot x_i + (1 - M) \odot x_j, \qquad \tilde{t} = \lambda t_i + (1 - \lambda) t_j, \qquad
+# \lambda = \frac{1}{HW} \sum_{h,w} M_{hw}, $$
+#
+# with a mask $M$ of ones where the picture stays. The box is to cover the share $1 - \lambda$: its sides are
+# $H \sqrt{1 - \lambda}$ and $W \sqrt{1 - \lambda}$. Its centre lies anywhere in the picture with equal chance, so
+# part of the box often sticks out and is cut off.
+#
+# Here a mistake lies in wait. If $\lambda$ is uniform, it is 1/2 on average *before* clipping. How large is the share
+# that is really kept? A side of length $s$ (in units of the picture) loses $s^2/4$ on average, for the centre is
+# closer than $s/2$ to one of the two edges with chance $s$, and then loses $s/4$. With $s = \sqrt{1 - \lambda}$ the
+# expected area of the clipped box is
+#
+# $$ \int_0^1 \left( \sqrt{u} - \frac{u}{4} \right)^2 \mathrm{d}u = \frac{1}{2} - \frac{1}{5} + \frac{1}{48} \approx 0.32 . $$
+
+# %%
+asked = mixing.sample_beta(1.0, 20_000, rng())  # λ before clipping
+boxes = mixing.sample_boxes(
+    1 - asked, 32, 32, rng(1)
+)  # clipped to the picture
+top, left, bottom, right = boxes.unbind(1)
+kept_share = 1 - (bottom - top) * (right - left) / (32 * 32)
+
+print(f"λ asked for:         {asked.mean():.3f} on average")
+print(f"λ of the clipped box: {kept_share.mean():.3f} on average")
+expected = 1 - (1 / 2 - 1 / 5 + 1 / 48)
+assert abs(asked.mean() - 0.5) < 0.01
+assert abs(kept_share.mean() - expected) < 0.03  # whole pixels round it down
+
+# %% [markdown]
+# With the $\lambda$ of the unclipped box half of every label, on average, would speak of the partner, while about a
+# third of the picture does. So $\lambda$ is computed *again* from the box that was really pasted. The public code of
+# the paper does so too.
+#
+# There is a test that sees every mistake of this kind, and you can use it on any mixing code. Paint each picture in
+# one grey, equal to its class number $k$. Whatever is mixed, the mean of the pixels must then be
+# $\sum_k k \, \tilde{t}_k$, the class number that the label promises.
+
+# %%
+painted = labels.float().view(-1, 1, 1, 1).expand(-1, 3, 32, 32) / K
+
+
+def broken_promise(mixed, soft):
+    """Largest gap between what the pixels are and what the label says."""
+    promised = soft @ torch.arange(K).float() / K
+    return (mixed.mean(dim=(1, 2, 3)) - promised).abs().max().item()
+
+
+for mix in (MixUp(1.0, K), CutMix(1.0, K)):
+    gap = broken_promise(*mix(painted, labels, rng()))
+    print(f"{type(mix).__name__}: {gap:.6f}")
+    assert gap < 1e-5
+
+lam = asked[:48]  # and with the λ that was asked for
+mixed, _ = mixing.blend(
+    painted, one_hot, mixing.inside(boxes[:48], 32, 32), shift=1
+)
+wrong = lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot.roll(1, 0)
+print(f"λ of the unclipped box: {broken_promise(mixed, wrong):.6f}")
+assert broken_promise(mixed, wrong) > 0.05
+
+# %% [markdown]
+# Try it. `lam` is what a picture keeps, for CutMix before clipping; each picture has the one to its left as its
+# partner. Move the centre to a corner and watch the label. Then move it to the middle: the box hides the one thing
+# that tells the sign, and the label still goes by area. It is right on average, not for every picture.
+
+# %% tags=["widget"]
+widgets.mixing(images, labels, data.classes)
+
+# %% [markdown]
+# ## 4.4 The loss for soft labels
+#
+# Cross-entropy needs no second thought, it was made for shares:
+#
+# $$ L = -\frac{1}{N} \sum_{i=1}^{N} \sum_{k=1}^{K} \tilde{t}_{ik} \log p_{ik}. $$
+#
+# For a one-hot row the inner sum has one term, and what remains is the loss of chapter 1. And it is linear in the
+# label: the loss of a mixed label is the mixture of the two losses, which is how the papers' code computes it.
+
+# %%
+logits = torch.randn(48, K, generator=rng(3))
+by_index = F.cross_entropy(logits, labels)
+assert torch.allclose(mixing.soft_cross_entropy(logits, one_hot), by_index)
+
+partners = labels.roll(1)
+seventy_thirty = 0.7 * one_hot + 0.3 * F.one_hot(partners, K)
+both = 0.7 * by_index + 0.3 * F.cross_entropy(logits, partners)
+assert torch.allclose(mixing.soft_cross_entropy(logits, seventy_thirty), both)
+assert torch.allclose(
+    F.cross_entropy(logits, seventy_thirty), both
+)  # torch knows it
+
+# %% [markdown]
+# ### With class weights
+#
+# When classes are rare (chapter 11), each class gets a weight $w_k$, and the loss should be a weighted *mean*:
+#
+# $$ L = - \frac{\sum_i \sum_k w_k \, \tilde{t}_{ik} \log p_{ik}}{\sum_i \sum_k w_k \, \tilde{t}_{ik}}. $$
+#
+# For class numbers `F.cross_entropy` does that. For soft labels it divides by $N$ instead. Nothing is mixed in the
+# next cell, the labels are only written in another form, and the loss changes by the mean weight of the batch: with
+# it every gradient, as if you had changed the learning rate. Switching mixup on would do it silently.
+# `cnnlab.mixing.soft_cross_entropy` divides by $\sum w \tilde{t}$.
+
+# %%
+weight = torch.linspace(0.5, 4.0, K)
+numbers = F.cross_entropy(logits, labels, weight)
+shares = F.cross_entropy(logits, one_hot, weight)
+print(f"torch, class numbers:  {numbers:.3f}")
+print(f"torch, one-hot rows:   {shares:.3f}")
+ours = mixing.soft_cross_entropy(logits, one_hot, weight)
+print(f"cnnlab, one-hot rows:  {ours:.3f}")
+assert torch.allclose(shares / numbers, weight[labels].mean())
+assert torch.allclose(ours, numbers)
+
+# %% [markdown]
+# ### With label smoothing
+#
+# **Label smoothing** ([Szegedy et al. 2016](https://arxiv.org/abs/1512.00567)) is another way to a soft label: a
+# share $\varepsilon$ is spread evenly over all classes,
+#
+# $$ t' = (1 - \varepsilon) \, t + \frac{\varepsilon}{K}, $$
+#
+# so that no answer pays for being entirely sure. It goes with mixing, in either order, since both are linear. But do
+# it **once**: some mixing functions smooth the labels they return, and a loss with `label_smoothing` then smooths
+# them again, by $1 - (1 - \varepsilon)^2$ in all. Ours never do; give `smoothing=` to the loss.
+
+# %%
+epsilon = 0.1
+once_smooth = (1 - epsilon) * one_hot + epsilon / K
+twice_smooth = (1 - epsilon) * once_smooth + epsilon / K
+print(f"the share of the true class: {once_smooth.max():.3f}")
+print(f"smoothed twice:              {twice_smooth.max():.3f}")
+
+loss = mixing.soft_cross_entropy(logits, seventy_thirty, smoothing=epsilon)
+smooth = (1 - epsilon) * seventy_thirty + epsilon / K  # smoothed by hand
+assert torch.allclose(mixing.soft_cross_entropy(logits, smooth), loss)
+all_in_all = 1 - (1 - epsilon) ** 2
+assert torch.allclose(
+    twice_smooth, (1 - all_in_all) * one_hot + all_in_all / K
+)
+
+# %% [markdown]
+# ## 4.5 In the training loop
+#
+# To the `Trainer` mixing is a `batch_transform`: it is applied to each training batch, on the device, and to nothing
+# else. Validation and test pictures are never mixed, you want to know about real ones. `either(a, b)` takes one of
+# several for each batch, which is how the two are often combined; with `p=(0.25, 0.25)` half of the batches would
+# stay as they are.
+
+
+# %%
+def train(part, seed, *, epochs, batch_size, mix=None, valid=None):
+    """Train a fresh network on a part; the rate falls along a cosine."""
+    torch.manual_seed(seed)
+    model = cnnlab.small_resnet(num_classes=K)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = cnnlab.loader(part, batch_size, shuffle=True, seed=seed)
+    schedule = cnnlab.schedules.cosine(epochs * len(batches))
+    trainer = cnnlab.Trainer(
+        model,
+        optimizer,
+        scheduler=cnnlab.attach(optimizer, schedule),
+        batch_transform=mix,
+        seed=seed,
+        progress=False,
+    )
+    trainer.fit(batches, valid, epochs=epochs)
+    return trainer
+
+
+mix = either(MixUp(1.0, num_classes=K), CutMix(1.0, num_classes=K))
+valid = cnnlab.loader(data.valid, 256)
+short = train(data.train, 0, epochs=2, batch_size=64, mix=mix, valid=valid)
+short.history.frame()[["epoch", "train_loss", "train_acc", "valid_loss"]]
+
+# %% [markdown]
+# No training accuracy! The `Trainer` leaves it out on purpose. A picture that is 0.6 a stop sign has no right answer
+# to be counted. Some logs count the class with the larger share. Imagine a network that never errs about the two
+# signs and only guesses their shares a little wrongly, by 0.1 or so: where the shares are nearly equal, that count
+# calls it wrong. A number that falls when $\alpha$ grows, with the same network, cannot be compared with anything.
+#
+# The training *loss* is there, and you must not hold it against the validation loss either. Even the best network
+# cannot bring it to zero: its answer can at best *be* the soft label, and then the loss is the entropy of the label.
+# For $\lambda$ uniform,
+#
+# $$ \mathrm{E}\big[ -\lambda \log \lambda - (1-\lambda) \log (1-\lambda) \big] = \frac{1}{2}, $$
+#
+# half a nat, whenever the partner is of another class.
+
+# %%
+for name, lam in draws.items():
+    pair = torch.stack([lam, 1 - lam]).clamp(min=1e-12)
+    floor = -(pair * pair.log()).sum(dim=0).mean().item()
+    guess = lam + 0.1 * torch.randn(lam.shape, generator=rng(5))
+    right = ((guess > 0.5) == (lam > 0.5)).float().mean().item()
+    print(
+        f"{name}: no loss below {floor:.2f}; "
+        f"'accuracy' of the imagined network {right:.2f}"
+    )
+    if name == "α = 1.0":
+        assert abs(floor - 0.5) < 0.01
+    if name == "α = 4.0":
+        assert right < 0.9
+
+# %% [markdown]
+# So under mixing a training loss *above* the validation loss is the normal thing. It does not mean that something is
+# wrong, nor that you underfit. If you want to know how well the training pictures are fitted, measure once, at the
+# end, on the pictures unmixed: that is what the next experiment does.
+
+# %% [markdown]
+# ## 4.6 Wrong labels
+#
+# Two of five training labels are now wrong, as if somebody had labelled them in a hurry. The validation labels are
+# right. A network with enough weights can learn every wrong label by heart
+# ([Zhang et al. 2017](https://arxiv.org/abs/1611.03530)), and what it has learnt so it will say of similar pictures.
+#
+# ### Predict
+#
+# After training we show each network its own training pictures, unmixed, and count how often it repeats the label it
+# was *given*. Whoever has learnt all by heart reaches 1; whoever sees through every wrong label reaches 0.6. What
+# share does CutMix reach? (A number between 0 and 1.)
+
+# %% tags=["predict"]
+my_share_repeated_with_cutmix = ...
+
+# %% [markdown]
+# Rate, schedule, length and $\alpha$ were chosen on other pictures and other seeds (both from 100 on). Here seeds 0,
+# 1, 2 run at a small scale; a longer study with five seeds, more pictures, and mixup and label smoothing besides is
+# stored with the course (`studies/04_label_noise.py`).
+
+# %% tags=["experiment"]
+curves = {}  # name -> history of the run with seed 0
+
+
+def with_wrong_labels(seed, name, mix=None):
+    noisy = cnnlab.data.label_noise(data.train, 0.4, seed)
+    watch = valid if seed == 0 else None
+    trainer = train(
+        noisy, seed, epochs=16, batch_size=64, mix=mix, valid=watch
+    )
+    if seed == 0:
+        curves[name] = trainer.history
+    told = trainer.predict(cnnlab.loader(noisy, 256)).argmax(dim=1)
+    return {
+        "valid_acc": trainer.evaluate(valid)["acc"],
+        "train_given": (told == noisy.labels).float().mean().item(),
+    }
+
+
+noise = cnnlab.compare(
+    {
+        "plain": lambda seed: with_wrong_labels(seed, "plain"),
+        "CutMix": lambda seed: with_wrong_labels(
+            seed, "CutMix", CutMix(1.0, num_classes=K)
+        ),
+    },
+    seeds=3,
+    metric="valid_acc",
+)
+noise_study = Results.load("studies/04_label_noise.csv")
+noise.plot(noise_study)
+
+# %%
+noise_study
+
+# %% tags=["claim"]
+told = noise.difference("CutMix", "plain")
+print("live, CutMix - plain: {:+.3f}, {:+.3f} to {:+.3f}\n".format(*told))
+print(noise_study.claim("CutMix", ">", "plain", by=0.08))
+print(noise_study.claim("mixup", ">", "plain", by=0.08))
+print(noise_study.claim("CutMix", "~", "mixup", by=0.03))
+
+# %% [markdown]
+# Three seeds leave a wide interval; in the study it is clear, for CutMix and for mixup alike. The reason is in the
+# curves, here with seed 0.
+
+# %%
+plots.lines(
+    range(1, 17),
+    {
+        f"{name}, {part}": history.frame()[f"{part}_loss"].tolist()
+        for name, history in curves.items()
+        for part in ("train", "valid")
+    },
+    xlabel="epochs finished",
+    ylabel="loss (nats)",
+    message="Losses under wrong labels, with CutMix and without.",
+)
+
+# %%
+repeated = Results(noise.rows, "train_given")  # the same runs, another column
+repeated.plot()
+
+# %% tags=["claim"]
+print(repeated.claim("plain", ">", "CutMix", by=0.1))
+repeated_in_study = Results(noise_study.rows, "train_given")
+print(repeated_in_study.claim("plain", ">", "CutMix", by=0.3))
+print(repeated_in_study.claim("plain", ">", "mixup", by=0.2))
+
+# %% [markdown]
+# Where a training loss goes on falling while the validation loss climbs, wrong labels are being learnt one by one.
+# Under mixing that hardly pays. A wrong label comes each time with another partner, another share and another box,
+# and the cheapest way to be right on average is what the pictures of a class have in common.
+#
+# Label smoothing softens the labels as well, but it leaves the pictures alone, and they can be learnt by heart as
+# before. In the study:
+
+# %% tags=["claim"]
+print(repeated_in_study.claim("label smoothing", "~", "plain", by=0.02))
+print(noise_study.claim("CutMix", ">", "label smoothing", by=0.08))
+told = noise_study.difference("label smoothing", "plain")
+print("smoothing - plain: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
+assert told[1] < 0 < told[2]
+
+# %% [markdown]
+# Whether smoothing itself gains any accuracy these runs do not decide: the interval contains zero.
+#
+# ### What would change it
+#
+# Right labels. The stored study has the same comparison, at the same budget, with nothing wrong:
+
+# %%
+clean = Results(
+    [
+        row | {"variant": row["variant"].removesuffix(", right labels")}
+        for row in noise_study.rows
+        if row["variant"].endswith("right labels")
+    ],
+    "valid_acc",
+)
+clean.plot()
+
+# %% tags=["claim"]
+print(clean.claim("plain", ">", "CutMix"))
+told = clean.difference("mixup", "plain")
+print("mixup - plain: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
+assert told[1] < 0 < told[2]
+fitted = Results(clean.rows, "train_given")
+print(fitted.claim("plain", ">", "CutMix", by=0.05))
+print(fitted.claim("plain", ">", "mixup", by=0.03))
+
+# %% [markdown]
+# An honest negative. With right labels CutMix *costs* accuracy here, and for mixup the interval contains zero:
+# nothing gained, perhaps something lost. The last two lines say why. Sixteen epochs are enough to fit single pictures
+# and not enough to fit mixtures of them: mixing makes the task harder, and a small network in a short run does not
+# get to its end. (Twelve epochs with 1,500 pictures, tried while the settings were chosen, gave no other picture.)
+# The papers train for hundreds of epochs, and for larger networks, which learn more by heart. Before you mix, ask
+# whether your network has more to fear from learning too much or from learning too little.
+
+# %% [markdown]
+# ## 4.7 Few labels: to be right is one thing, to be sure another
+#
+# A network answers with probabilities, and you would like to believe them: of all answers given with a **confidence**
+# (the largest probability) of 0.8, four of five should be right. Then it is **calibrated**
+# ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Networks that fit their training pictures perfectly tend to
+# be too sure. There are two measures, both on pictures they have not seen:
+#
+# - the loss $-\frac{1}{N} \sum_i \log p_{y_i}$ punishes an answer most that is wrong *and* sure;
+# - sort the answers by confidence into $B$ bins and compare, bin by bin, how sure and how right they are on average.
+#   The **expected calibration error** is $\sum_b \frac{n_b}{N} \left| \mathrm{conf}_b - \mathrm{acc}_b \right|$.
+#   Without bins there remains the **overconfidence**, mean confidence minus accuracy, whose sign tells the direction.
+#
+# Few pictures are the place to look, for they are soon fitted perfectly. And mixing asks for answers *between* the
+# classes. That mixup calibrates was reported by [Thulasidasan et al. 2019](https://arxiv.org/abs/1905.11001).
+#
+# ### Predict
+#
+# Ten right labels a class, forty epochs, no mixing. By how much does the mean confidence exceed the accuracy? (A
+# number; 0 for a calibrated network, negative for a timid one.)
+
+# %% tags=["predict"]
+my_overconfidence = ...
+
+# %% [markdown]
+# Each seed draws pictures of its own. The stored study (`studies/04_few_labels.py`) has twenty pictures a class
+# instead of ten, eight seeds instead of four, and CutMix and label smoothing besides. Its settings, too, were chosen
+# on other pictures and seeds.
+
+# %% tags=["experiment"]
+answers = {}  # (name, seed) -> how sure, and whether right, picture by picture
+
+
+def with_few_labels(seed, name, mix=None):
+    few = cnnlab.load("pocket", seed=seed, n_train=120, n_test=96)
+    trainer = train(few.train, seed, epochs=40, batch_size=32, mix=mix)
+    logits = trainer.predict(cnnlab.loader(few.valid, 256))
+    sure, answer = logits.softmax(dim=1).max(dim=1)
+    right = (answer == few.valid.labels).float()
+    answers[name, seed] = sure, right
+    return {
+        "valid_loss": F.cross_entropy(logits, few.valid.labels).item(),
+        "valid_acc": right.mean().item(),
+        "overconfidence": (sure.mean() - right.mean()).item(),
+    }
+
+
+few_labels = cnnlab.compare(
+    {
+        "plain": lambda seed: with_few_labels(seed, "plain"),
+        "mixup": lambda seed: with_few_labels(
+            seed, "mixup", MixUp(1.0, num_classes=K)
+        ),
+    },
+    seeds=4,
+    metric="valid_loss",
+)
+few_study = Results.load("studies/04_few_labels.csv")
+few_labels.plot(few_study)
+
+# %%
+few_study.plot()
+
+# %% tags=["claim"]
+print(few_labels.claim("mixup", "<", "plain"))
+print(few_study.claim("mixup", "<", "plain", by=0.1))
+print(few_study.claim("CutMix", "<", "plain", by=0.1))
+
+# %% [markdown]
+# Where does the loss come from? Take the answers of the live runs in five equal parts, from the least to the most sure.
+
+
+# %%
+def gaps(name, bins=5):
+    """Confidence minus accuracy in bins of equal size, from unsure to sure."""
+    runs = [answer for key, answer in answers.items() if key[0] == name]
+    sure, right = (torch.cat(parts) for parts in zip(*runs, strict=True))
+    order = sure.argsort(stable=True)
+    parts = zip(
+        sure[order].chunk(bins), right[order].chunk(bins), strict=True
+    )
+    return [(s.mean() - r.mean()).item() for s, r in parts]
+
+
+for name in ("plain", "mixup"):
+    error = sum(map(abs, gaps(name))) / 5  # the bins are equally large
+    print(f"expected calibration error, {name}: {error:.3f}")
+
+plots.lines(
+    ["unsure", "2nd fifth", "3rd fifth", "4th fifth", "sure"],
+    {name: gaps(name) for name in ("plain", "mixup")}
+    | {"as sure as right": [0.0] * 5},
+    xlabel="fifths of the answers, by confidence",
+    ylabel="confidence - accuracy",
+    message="How sure beyond right, with mixup and without.",
+)
+
+# %% [markdown]
+# The plain network has seen its few pictures often enough to be sure of every one of them, and it is nearly as sure
+# of new ones. A network trained on blends has been told over and over that there is something between two classes.
+# Read off the figure which answers of each you could believe. In the stored study:
+
+# %% tags=["claim"]
+sure_study = Results(few_study.rows, "overconfidence")
+print(sure_study.claim("plain", ">", "mixup", by=0.1))
+print(sure_study.claim("plain", ">", "CutMix", by=0.1))
+sure_study.plot()
+
+# %% [markdown]
+# Zero would be right. Read off how near each of them comes, and on which side.
+
+# %% tags=["claim"]
+print(sure_study.claim("label smoothing", "<", "mixup", by=0.03))
+print(few_study.claim("label smoothing", "<", "plain"))
+print(few_study.claim("label smoothing", ">", "mixup", by=0.03))
+
+# %% [markdown]
+# Label smoothing makes a network more timid still, and yet its loss is lower than that of plain training, if higher
+# than that of mixup. One number seldom tells all.
+#
+# And the accuracy, which most papers are about?
+
+# %% tags=["claim"]
+right_study = Results(few_study.rows, "valid_acc")
+print(right_study.claim("mixup", ">", "plain"))
+print(right_study.claim("CutMix", "~", "plain", by=0.02))
+told = right_study.difference("label smoothing", "plain")
+print("label smoothing - plain: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
+assert told[1] < 0 < told[2]
+
+# %% [markdown]
+# Mixup gains a little; the claim has no margin, and could not have had much of one. CutMix gains nothing to speak of:
+# with few labels it makes the network more honest, not better. For label smoothing the interval contains zero, so
+# nothing can be said.
+#
+# ### What would change it
+#
+# The right amount of doubt depends on how much there is to doubt. Go back to the wrong labels of 4.6. There the given
+# label is right with a chance of 0.6, so even a network that learnt everything there is to learn from the labels, and
+# nothing by heart, would be sure by 0.6 only, however often it is right. Look at confidence and loss there:
+
+# %% tags=["claim"]
+sure_with_noise = Results(noise_study.rows, "overconfidence")
+print(sure_with_noise.claim("CutMix", "<", "plain", by=0.1))
+loss_with_noise = Results(noise_study.rows, "valid_loss")
+print(loss_with_noise.claim("CutMix", "<", "plain", by=0.1))
+assert sure_with_noise.values("CutMix").max() < 0
+sure_with_noise.plot()
+
+# %% [markdown]
+# Against right labels CutMix is far too timid now: it is right more often than it dares to say. Mixing adds its doubt
+# to that of the labels. And still its loss is lower than that of plain training, because it is right more often.
+# "Mixup calibrates" is a sentence about networks that were too sure to begin with.
+
+# %% tags=["check"]
+check.score(
+    {
+        "Share of nearly pure pictures with α = 0.2?": (
+            my_share_nearly_pure,
+            nearly_pure,
+        ),
+        "Share of the given labels that CutMix repeats?": (
+            my_share_repeated_with_cutmix,
+            float(repeated.values("CutMix").mean()),
+        ),
+        "Overconfidence without mixing?": (
+            my_overconfidence,
+            float(
+                Results(few_labels.rows, "overconfidence")
+                .values("plain")
+                .mean()
+            ),
+        ),
+    }
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: `mixup` (easy, 10 minutes)
+#
+# Write the body. `lam` is a number, what each picture keeps of itself; `permutation` holds the index of each
+# picture's partner. Return the mixed images and the mixed targets. The batch you are given may be a view of the data
+# set: leave it as it is.
+
+
+# %% tags=["exercise"]
+def mixup(images, targets, lam, permutation):
+    """Mix images (N, C, H, W) and one-hot targets (N, K) with their partners."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.mixup(mixup)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the values are right, but the batch has changed</b></summary>
+#
+# `images *= lam` changes the tensor of the caller, `lam * images` makes a new one.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: images and labels do not agree</b></summary>
+#
+# Whatever happens to an image must happen to its target, with the same number and the same partner.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def mixup(images, targets, lam, permutation):
+    """Mix images (N, C, H, W) and one-hot targets (N, K) with their partners."""
+    return (
+        lam * images + (1 - lam) * images[permutation],
+        lam * targets + (1 - lam) * targets[permutation],
+    )
+
+
+check.mixup(mixup)
+
+# %% [markdown]
+# ### Exercise 2: `cutmix` (medium, 20 minutes)
+#
+# `box` is `(top, left, bottom, right)` in pixels, the last two outside, *before* clipping: it may stick out at any
+# side, with negative numbers too. Paste what lies in the picture, from the same place of the partner, and mix the
+# targets by the pixels.
+
+
+# %% tags=["exercise"]
+def cutmix(images, targets, box, permutation):
+    """Paste a box of the partners into images (N, C, H, W); mix targets (N, K)."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.cutmix(cutmix)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the box over the top left corner goes wrong</b></summary>
+#
+# What does `list(range(10))[-2:4]` give? Clip the numbers before you slice.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: the images are right, the targets are not</b></summary>
+#
+# Which pixels were replaced in the end? Test with a picture painted in its class number, as in 4.3.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def cutmix(images, targets, box, permutation):
+    """Paste a box of the partners into images (N, C, H, W); mix targets (N, K)."""
+    height, width = images.shape[2:]
+    top, left, bottom, right = box
+    top, left = max(top, 0), max(left, 0)
+    bottom, right = min(bottom, height), min(right, width)
+    place = (..., slice(top, bottom), slice(left, right))
+    mixed = images.clone()
+    mixed[place] = images[permutation][place]
+    lam = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, lam * targets + (1 - lam) * targets[permutation]
+
+
+check.cutmix(cutmix)
+
+# %% [markdown]
+# ### Exercise 3: `soft_cross_entropy` (medium, 10 minutes)
+#
+# Write the loss of 4.4 without weights, from the logits (N, K) and targets (N, K) whose rows sum to 1. Return a
+# tensor with a single number. Do it with the functions of `torch` you think right, but without `cross_entropy`.
+
+
+# %% tags=["exercise"]
+def soft_cross_entropy(logits, targets):
+    """Return the mean cross-entropy for targets that are shares."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.soft_cross_entropy(soft_cross_entropy)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the loss is twelve times too small</b></summary>
+#
+# `.mean()` without a dimension divides by N times K.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: NaN for large logits</b></summary>
+#
+# In single precision $e^{-300}$ is 0, and its logarithm minus infinity. Let one function do both steps.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def soft_cross_entropy(logits, targets):
+    """Return the mean cross-entropy for targets that are shares."""
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+check.soft_cross_entropy(soft_cross_entropy)
+
+# %% [markdown]
+# ## Make it bigger
+#
+# CutMix under label noise on CIFAR-10. It downloads 170 MB once and wants a GPU, so it runs only when the environment
+# variable `CNNLAB_PROFILE` is `gpu`. Then put the right labels back, train for 15 and for 60 epochs, and see how long
+# a run must be before mixing pays without noise.
+
+# %% tags=["bigger"]
+if lab.profile == "gpu":
+    photos = cnnlab.load("cifar10", download=True)
+    noisy = cnnlab.data.label_noise(photos.train, 0.4, seed=0)
+    for mix in (None, CutMix(1.0, num_classes=10)):
+        torch.manual_seed(0)
+        model = cnnlab.small_resnet(num_classes=10, width=32, depth=3)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
+        )
+        batches = cnnlab.loader(noisy, 128, shuffle=True)
+        schedule = cnnlab.schedules.cosine(30 * len(batches))
+        trainer = cnnlab.Trainer(
+            model,
+            optimizer,
+            scheduler=cnnlab.attach(optimizer, schedule),
+            batch_transform=mix,
+        )
+        trainer.fit(batches, cnnlab.loader(photos.valid, 512), epochs=30)
+else:
+    print("left out: set CNNLAB_PROFILE=gpu to run it")
+
+# %% [markdown]
+# ## Key points
+#
+# - A picture becomes $\lambda$ of itself and $1 - \lambda$ of a partner, and so does its label. $\alpha$ says how
+#   strongly.
+# - One permutation, one $\lambda$, for pictures and labels alike; for CutMix the $\lambda$ of the clipped box.
+# - Cross-entropy takes soft labels as it is. With class weights divide by $\sum w \tilde{t}$; smooth labels once.
+# - Mix the training batches, never what you measure on. Training accuracy is meaningless then, and the training loss
+#   has a floor above zero.
+# - Mixing keeps a network from learning single labels by heart. With wrong labels that was worth a lot of accuracy,
+#   with few labels a lot of loss.
+# - It is no gift: with right labels, enough of them and a short run, CutMix cost accuracy.
+# - Ask for accuracy *and* loss. Mixing changes how sure a network is, in either direction.
+#
+# ## Common mistakes
+#
+# | what you see | what it often is |
+# |---|---|
+# | mixed training is a little worse than it should be, no error | $\lambda$ of the unclipped box, or $\lambda$ and $1 - \lambda$ swapped |
+# | training hardly learns at all | another permutation for the labels |
+# | the data set looks more ghostly from epoch to epoch | mixing in place, on views of the data |
+# | with mixing on, class weights need another learning rate | a loss that divides by $N$ |
+# | answers too timid, validation loss higher than expected | smoothed in the mix and in the loss, or mixing too strongly |
+# | mixing changes nothing | a loader that does not shuffle sorted data, or $\alpha$ near 0 |
+# | training loss above validation loss | nothing: that is what mixing looks like |
+#
+# ## References
+#
+# - H. Zhang, M. Cisse, Y. Dauphin and D. Lopez-Paz, *mixup: Beyond empirical risk minimization*, 2018, [arXiv:1710.09412](https://arxiv.org/abs/1710.09412)
+# - S. Yun, D. Han, S. J. Oh, S. Chun, J. Choe and Y. Yoo, *CutMix*, 2019, [arXiv:1905.04899](https://arxiv.org/abs/1905.04899)
+# - C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens and Z. Wojna, *Rethinking the Inception architecture for computer vision*, 2016, [arXiv:1512.00567](https://arxiv.org/abs/1512.00567)
+# - C. Zhang, S. Bengio, M. Hardt, B. Recht and O. Vinyals, *Understanding deep learning requires rethinking generalization*, 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530)
+# - C. Guo, G. Pleiss, Y. Sun and K. Weinberger, *On calibration of modern neural networks*, 2017, [arXiv:1706.04599](https://arxiv.org/abs/1706.04599)
+# - S. Thulasidasan, G. Chennupati, J. Bilmes, T. Bhattacharya and S. Michalak, *On mixup training*, 2019, [arXiv:1905.11001](https://arxiv.org/abs/1905.11001)
