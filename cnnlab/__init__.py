@@ -7,7 +7,7 @@
 
 What a first look needs is here; the rest lies in the modules, each of which is a page to be read: `schedules`,
 `mixing`, `augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`, `diagnose`,
-`experiment`, `plots`, `check`.
+`symptoms`, `experiment`, `plots`, `check`, `clinic`.
 """
 
 import importlib
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         callbacks,
         check,
         checkpoint,
+        clinic,
         data,
         diagnose,
         errors,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         models,
         plots,
         schedules,
+        symptoms,
         trainer,
         transfer,
         tune,
@@ -55,6 +57,7 @@ __all__ = [
     "callbacks",
     "check",
     "checkpoint",
+    "clinic",
     "compare",
     "data",
     "diagnose",
@@ -72,6 +75,7 @@ __all__ = [
     "setup",
     "small_resnet",
     "stages",
+    "symptoms",
     "trainer",
     "transfer",
     "tune",

@@ -264,19 +264,19 @@ def _look_at_images(images: list[Tensor]) -> Iterator[Finding | None]:
             "one of them makes every weight NaN",
             "find and remove them",
         )
-    elif high > 1.5:
-        yield Finding(
-            "range",
-            f"pixels run from {low:.3g} to {high:.3g}",
-            "the models and augmentations expect [0, 1]; large inputs make large gradients",
-            "divide by 255",
-        )
     elif low < -0.01:
         yield Finding(
             "normalised already",
             f"pixels run from {low:.3g} to {high:.3g}",
             "the models normalise by themselves; twice is once too often",
             "leave the pixels in [0, 1]",
+        )
+    elif high > 1.5:
+        yield Finding(
+            "range",
+            f"pixels run from {low:.3g} to {high:.3g}",
+            "the models and augmentations expect [0, 1]; large inputs make large gradients",
+            "divide by 255",
         )
     if len(shapes) > 1:
         yield Finding(

@@ -105,13 +105,16 @@ def unfinished(curve: Curve) -> Finding | None:
 
 
 def overfit(curve: Curve) -> Finding | None:
-    """The validation loss has turned up by 15 % and more while the training loss kept falling."""
+    """The validation loss has turned up, by 15 % and by 2 % of where training began, while that kept falling."""
     if "valid_loss" not in curve:
         return None
     train, valid = curve["train_loss"], curve["valid_loss"]
     best = min(range(len(valid)), key=valid.__getitem__)
     late = sum(valid[-2:]) / 2
-    if best > len(valid) - 3 or late < 1.15 * valid[best] or train[-1] > 0.9 * train[best]:
+    rise = late - valid[best]
+    if best > len(valid) - 3 or rise < max(0.15 * valid[best], 0.02 * train[0]):
+        return None
+    if train[-1] > 0.9 * train[best]:
         return None
     return Finding(
         "overfitting",

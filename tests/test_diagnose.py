@@ -141,6 +141,7 @@ class Named(TensorDataset):
         (TensorDataset(GOOD, NUMBERS), []),
         (TensorDataset(GOOD * 255, NUMBERS), ["range"]),
         (TensorDataset(GOOD * 2 - 1, NUMBERS), ["normalised already"]),
+        (TensorDataset((GOOD - 0.45) / 0.25, NUMBERS), ["normalised already"]),
         (
             TensorDataset(GOOD.clone().index_fill_(0, torch.tensor([3]), math.nan), NUMBERS),
             ["not finite"],
@@ -200,6 +201,11 @@ def test_a_healthy_run_gives_no_finding(seed):
     train = [v * n for v, n in zip(falling(24), noise.tolist(), strict=True)]
     valid = [v * n for v, n in zip(falling(24, floor=0.3), noise.flip(0).tolist(), strict=True)]
     assert diagnose(frame(train, valid)) == []
+
+
+def test_a_rise_of_a_validation_loss_that_is_almost_nothing_is_no_overfitting():
+    valid = [*falling(10, rate=0.5, floor=0.05), 0.06, 0.07, 0.07]
+    assert diagnose(frame(falling(13, rate=0.6, floor=0.02), valid)) == []
 
 
 def test_a_short_run_is_not_judged_and_a_history_is_read_like_its_table():
