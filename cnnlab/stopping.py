@@ -1,11 +1,14 @@
 """Stop when a number no longer improves, and keep the weights of the best epoch."""
 
 import math
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from cnnlab.history import History
 from cnnlab.hooks import Callback, StopTraining
 
 
@@ -122,6 +125,38 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         vars(self).update({name: state[name] for name in _STOPPING})
+
+
+def replay(
+    values: Iterable[float], mode: Mode, patience: int, min_delta: float = 0.0
+) -> tuple[int, int]:
+    """Say what `EarlyStopping` would have done in a run whose measurements are known.
+
+    Args:
+        values: what was measured, one number an epoch.
+        mode: whether `"min"` or `"max"` is good.
+        patience: epochs in a row without improvement that end the run.
+        min_delta: what an improvement must exceed.
+
+    Returns:
+        Two indices into `values`: of the epoch after which training ends, the last one when nothing stops it,
+        and of the epoch whose weights are restored; -1 where no value was a number.
+
+    >>> replay([0.5, 0.7, 0.6, 0.6, 0.9], "max", patience=2)
+    (3, 1)
+    >>> replay([0.5, 0.7, 0.6, 0.6, 0.9], "max", patience=3)
+    (4, 4)
+    """
+    stopping = EarlyStopping("value", mode, patience, min_delta, restore_best=False)
+    run: Any = SimpleNamespace(epoch=0, history=History())
+    for value in values:
+        run.epoch += 1
+        run.history.epochs.append({"value": value})
+        try:
+            stopping.on_epoch_end(run)
+        except StopTraining:
+            break
+    return run.epoch - 1, stopping.best_epoch - 1
 
 
 _STOPPING = ("best_value", "best_epoch", "bad_epochs", "_to_beat", "_best", "_aside")

@@ -13,6 +13,7 @@ from cnnlab.averaging import EMA
 from cnnlab.callbacks import Checkpoint, EarlyStopping
 from cnnlab.errors import NonFiniteError
 from cnnlab.history import History
+from cnnlab.stopping import replay
 from cnnlab.trainer import Callback, StopTraining
 
 
@@ -117,6 +118,8 @@ def test_early_stopping_obeys_its_definition_also_across_a_restart(
     stopping = EarlyStopping("value", "min", patience, min_delta)
     at, trainer = play(stopping, values)
     assert at == by_the_book(values, patience, min_delta)
+    foreseen = replay(values, "min", patience, min_delta)
+    assert foreseen == ((at or len(values)) - 1, stopping.best_epoch - 1)
     seen = [v for v in values[:at] if not math.isnan(v) and v < INF]
     if seen:
         assert stopping.best_epoch == values.index(min(seen)) + 1 == trainer.weight

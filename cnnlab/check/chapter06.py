@@ -29,8 +29,9 @@ def _curve(draw: random.Random) -> tuple[list[float], int, float, str]:
         values[0 if draw.random() < 0.5 else draw.randrange(1, length)] = math.nan
     if mode == "min":
         values = [round(1 - value, 2) for value in values]
+    patience = draw.randint(2 if math.isnan(values[0]) else 1, 4)  # a number comes before the stop
     # Thresholds between two hundredths, so that no rounding decides.
-    return values, draw.randint(1, 4), draw.choice([0.0, 0.025, 0.055]), mode
+    return values, patience, draw.choice([0.0, 0.025, 0.055]), mode
 
 
 def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:

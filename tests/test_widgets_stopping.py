@@ -1,0 +1,95 @@
+"""The explorer of early stopping, and that the chapter's exercises ask for what the library does."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlab import widgets
+from cnnlab.averaging import EMA, ensemble
+from cnnlab.check import chapter06
+from cnnlab.stopping import replay
+
+
+CURVE = [0.3, 0.5, 0.62, 0.6, 0.65, 0.61, 0.58, 0.66, 0.5, 0.5]
+JUDGED = [value - 0.02 for value in CURVE]
+
+
+def test_every_corner_of_the_settings_can_be_drawn():
+    every = widgets.early_stopping(CURVE, judged=JUDGED)
+    ends = {name: (values[0], values[-1]) for name, values in every.controls.items()}
+    for corner in itertools.product(*ends.values()):
+        assert "<img" in every.picture(**dict(zip(ends, corner, strict=True)))
+
+
+def test_the_static_page_tells_four_settings_apart():
+    pages = widgets.early_stopping(CURVE).grid()
+    assert pages.count("<img") == pages.count("alt=") == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"patience": 1}, "stops after epoch 4 of 10, restores epoch 3 with 0.62"),
+        ({"patience": 3}, "stops after epoch 10 of 10, restores epoch 8 with 0.66"),
+        (
+            {"patience": 3, "min_delta": 0.05},
+            "stops after epoch 6 of 10, restores epoch 5 with 0.65",
+        ),
+    ],
+)
+def test_what_it_tells_is_what_early_stopping_does(settings, says):
+    assert says in widgets.early_stopping(CURVE).picture(**settings)
+
+
+def test_the_judged_value_is_that_of_the_restored_epoch():
+    page = widgets.early_stopping(CURVE, judged=JUDGED).picture(patience=1)
+    assert "judged on other images 0.6" in page
+
+
+def test_a_loss_is_good_when_small_and_a_curve_without_numbers_restores_nothing():
+    page = widgets.early_stopping([2.0, 1.0, 1.5], "min", label="loss").picture(patience=1)
+    assert "restores epoch 2 with 1" in page
+    assert "restores" not in widgets.early_stopping([math.nan] * 3).picture(patience=2)
+
+
+@pytest.mark.parametrize(("values", "judged"), [([], None), ([0.5, 0.6], [0.5])])
+def test_a_curve_without_values_or_with_too_few_judged_ones_is_refused(values, judged):
+    with pytest.raises(ValueError, match="expected a value for each epoch"):
+        widgets.early_stopping(values, judged=judged)
+
+
+def test_the_mode_is_min_or_max():
+    with pytest.raises(ValueError, match="'min' or 'max'"):
+        widgets.early_stopping(CURVE, "auto")
+
+
+# --- the exercises of chapter 6 -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(("patience", "min_delta"), [(2, 0.0), (2, 0.05), (3, 0.1), (9, 0.0)])
+@pytest.mark.parametrize("values", [CURVE, [math.nan, *CURVE], [*CURVE[:3], math.nan, *CURVE[3:]]])
+def test_the_answer_on_early_stopping_is_what_the_callback_does(values, patience, min_delta, mode):
+    answer = chapter06.early_stopping(values, patience, min_delta, mode)
+    assert answer == replay(values, mode, patience, min_delta)
+
+
+def test_the_answer_on_the_moving_average_is_what_ema_does():
+    model = nn.Linear(3, 2)
+    ema = EMA(model, decay=0.9)
+    average = [p.detach().clone() for p in model.parameters()]
+    for step in range(120):
+        for p in model.parameters():
+            p.data = torch.randn(p.shape)
+        average = chapter06.ema_update(average, [*model.parameters()], step, 0.9)
+        ema.update()
+    for mine, theirs in zip(average, ema.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_the_answer_on_the_ensemble_is_what_the_library_does():
+    logits = torch.randn(4, 7, 5)
+    torch.testing.assert_close(chapter06.ensemble(logits), ensemble(logits))
