@@ -82,21 +82,50 @@ def image_grid(
         alt: what the grid shows; the titles are added to it.
     """
     rows = math.ceil(len(images) / columns)
-    pixels = images.detach().cpu()
-    if pixels.is_floating_point():
-        pixels = pixels.float().clamp(0, 1)
     figure, axes = _axes(
         rows, columns, width=1.1 * columns, height=(1.35 if titles else 1.1) * rows
     )
     for axis in axes.flat:
         axis.axis("off")
-    for axis, picture in zip(axes.flat, pixels, strict=False):
-        shown = picture.permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-        axis.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray")
+    for axis, picture in zip(axes.flat, _pixels(images), strict=False):
+        axis.imshow(picture, cmap="gray")
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title, fontsize=8, pad=2)
     named = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
     return Plot(figure, f"{alt}{named}.")
+
+
+def soft_labels(
+    images: Tensor, targets: Tensor, classes: Sequence[str], *, message: str, title: str = ""
+) -> Plot:
+    """Show images side by side, each above the bars of its soft label.
+
+    Args:
+        images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
+        targets: shares (N, K), each row with a sum of 1; a class without a share gets no bar.
+        classes: the K names.
+        message: what the reader should see; begins the alt text.
+        title: above the whole figure.
+    """
+    shares = [
+        sorted(((share, classes[k]) for k, share in enumerate(row) if share > 0), reverse=True)
+        for row in targets.tolist()
+    ]
+    bars = max(map(len, shares))
+    figure, axes = _axes(2, len(images), width=1.4 * len(images), height=1.8 + 0.22 * bars)
+    axes[0, 0].get_gridspec().set_height_ratios([1.4, 0.22 * bars])
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture in zip(axes[0], _pixels(images), strict=True):
+        axis.imshow(picture, cmap="gray")
+    for axis, parts in zip(axes[1], shares, strict=True):
+        for row, (share, name) in enumerate(parts):
+            axis.barh(row, share, height=0.85, color=COLOURS[5])
+            axis.text(0.03, row, f"{share:.2f} {name}", va="center", fontsize=8)
+        axis.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5))
+    figure.suptitle(title, fontsize=9)
+    told = "; ".join(" + ".join(f"{share:.2f} {name}" for share, name in row) for row in shares)
+    return Plot(figure, f"{message} {len(images)} images with their labels: {told}.")
 
 
 def curves(history: "DataFrame") -> Plot:
@@ -220,6 +249,113 @@ def schedules(named: dict[str, Callable[[int], float]], steps: int) -> Plot:
     )
 
 
+def schedule_beside_runs(
+    rates: Sequence[float] | Any,
+    runs: Any,
+    others: Any = (),
+    *,
+    title: str,
+    message: str,
+    top: float | None = None,
+) -> Plot:
+    """Draw a learning rate over the steps on the left, and the losses of runs with it on the right.
+
+    Args:
+        rates: one a step.
+        runs: (R, P) training losses, a row a run, each over P equal parts of the steps; the bold line is their mean.
+        others: (Q, P) likewise, drawn in grey to compare with.
+        title: above the losses.
+        message: what the reader should see; begins the alt text.
+        top: upper end of the loss axis, when pictures are to be compared.
+
+    >>> schedule_beside_runs([0.2, 0.1], [[2.0, 1.0], [2.0, 1.5]], title="two runs", message="The loss falls.")
+    Plot: The loss falls. Learning rate from 0.2 to 0.1 over 2 steps; mean training loss from 2 to 1.25.
+    """
+    steps, losses = len(rates), np.asarray(runs, dtype=float)
+    middles = (np.arange(losses.shape[1]) + 0.5) * steps / losses.shape[1]
+    figure, axes = _axes(1, 2, width=7.5, height=2.8)
+    left, right = axes.flat
+    left.plot(range(steps), rates, color=COLOURS[0])
+    left.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
+    for loss in others:
+        right.plot(middles, loss, color="#BBBBBB", linewidth=1)
+    for loss in losses:
+        right.plot(middles, loss, color=COLOURS[1], linewidth=0.7, alpha=0.6)
+    mean = losses.mean(axis=0)
+    right.plot(middles, mean, color=COLOURS[1], linewidth=2.2)
+    right.set(xlabel="optimizer step", ylabel="training loss (nats)", ylim=(0, top))
+    right.set_title(title, fontsize=9)
+    for axis in axes.flat:
+        axis.locator_params(nbins=5)
+    return Plot(
+        figure,
+        f"{message} Learning rate from {rates[0]:.3g} to {rates[-1]:.3g} over {steps} steps; "
+        f"mean training loss from {mean[0]:.3g} to {mean[-1]:.3g}.",
+    )
+
+
+def trials(
+    results: "DataFrame",
+    x: str,
+    y: str,
+    *,
+    message: str,
+    label: str = "score",
+    log: str = "xy",
+    known: "DataFrame | None" = None,
+) -> Plot:
+    """Draw the trials of a search: where they lie on the left, how good they were on the right.
+
+    A shade means the same score on both sides. Strokes at the axes show which values of each parameter were tried. Trials that diverged are crosses.
+
+    Args:
+        results: a row a trial in the order of trying, with `score` (higher is better, NaN: diverged) and both parameters.
+        x: column of the parameter on the horizontal axis.
+        y: column of the parameter on the vertical axis.
+        message: what the reader should see; begins the alt text.
+        label: what the score is, with its unit.
+        log: which axes of the plane are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
+        known: likewise, drawn as pale squares behind: scores known from elsewhere.
+    """
+    figure, axes = _axes(1, 2, width=8.5, height=3.2)
+    plane, right = axes.flat
+    scores = results["score"].to_numpy(dtype=float)
+    pool = scores if known is None else np.concatenate([scores, known["score"]])
+    finite = pool[np.isfinite(pool)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    shades: dict[str, Any] = {"cmap": "cividis", "vmin": low, "vmax": high}
+    if known is not None:
+        plane.scatter(
+            known[x], known[y], c=known["score"], marker="s", s=60, alpha=0.35, lw=0, **shades
+        )
+    done = np.isfinite(scores)
+    plane.scatter(
+        results[x][done], results[y][done], c=scores[done], s=45, edgecolors="black", **shades
+    )
+    plane.plot(results[x][~done], results[y][~done], "x", color=COLOURS[1])
+    plane.plot(results[x], [0.02] * len(results), "|k", transform=plane.get_xaxis_transform())
+    plane.plot([0.015] * len(results), results[y], "_k", transform=plane.get_yaxis_transform())
+    plane.set(xlabel=x, ylabel=y)
+    plane.set(**{f"{axis}scale": "log" for axis in log})
+    plane.minorticks_off()  # a log axis draws dozens of them, each time
+
+    numbers = np.arange(1, len(scores) + 1)
+    so_far = np.fmax.accumulate(scores)
+    right.step(numbers, so_far, where="post", color=COLOURS[1], label="best so far", zorder=1)
+    right.scatter(numbers, scores, c=scores, s=45, edgecolors="black", **shades)
+    right.set(xlabel="trial", ylabel=label, ylim=(low - 0.05 * (high - low), None))
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend()
+    told = f"{len(scores)} trials, {results[x].nunique()} values of {x}"
+    if done.any():
+        i = int(np.nanargmax(scores))
+        best = results.iloc[i]
+        for axis, place in ((plane, (best[x], best[y])), (right, (numbers[i], scores[i]))):
+            axis.plot(*place, marker="*", color="white", markeredgecolor="black", markersize=15)
+        told += f"; best {label} {so_far[-1]:.3g} at {x} {best[x]:.2g}, {y} {best[y]:.2g}"
+    return Plot(figure, f"{message} {told}.")
+
+
 def heatmap(
     values: Any, rows: Sequence[str], columns: Sequence[str], *, label: str, message: str
 ) -> Plot:
@@ -296,6 +432,86 @@ def layers(numbers: dict[str, float], *, label: str, message: str) -> Plot:
     names = list(numbers)
     told = " and ".join(f"{numbers[name]:.2g} at {name}" for name in (names[0], names[-1]))
     return Plot(figure, f"{message} {label} of {len(numbers)} layers, bottom to top: {told}.")
+
+
+def stopping(
+    values: Sequence[float],
+    stop: int,
+    best: int,
+    *,
+    label: str,
+    judged: Sequence[float] | None = None,
+) -> Plot:
+    """Draw a curve of epochs that was stopped: what was seen, what was not, and the epoch that is kept.
+
+    Args:
+        values: one number an epoch, those after the stop too.
+        stop: index of the epoch after which training ended.
+        best: index of the epoch whose weights are restored; -1 for none.
+        label: what the values are, with their unit.
+        judged: the same epochs measured on other images; drawn at the restored epoch alone.
+    """
+    figure, axes = _axes(width=6.5, height=3.2)
+    axis = axes.item()
+    epochs = range(1, len(values) + 1)
+    seen = {"color": COLOURS[0], "linestyle": LINES[0], "marker": MARKERS[0], "markersize": 4}
+    axis.plot(epochs[stop:], values[stop:], ":.", color="#767676", label="never trained")
+    axis.plot(epochs[: stop + 1], values[: stop + 1], **seen, label="seen")
+    axis.axvline(stop + 1, color=COLOURS[6], linestyle=LINES[1], label=f"stop: epoch {stop + 1}")
+    told = f"stops after epoch {stop + 1} of {len(values)}"
+    if best >= 0:
+        kept = {"color": COLOURS[1], "linestyle": "none", "markersize": 11, "fillstyle": "none"}
+        name = f"restored: epoch {best + 1}, {values[best]:.3g}"
+        axis.plot(best + 1, values[best], **kept, marker=MARKERS[1], label=name)
+        told += f", restores epoch {best + 1} with {values[best]:.3g}"
+        if judged is not None:
+            name = f"the same weights judged: {judged[best]:.3g}"
+            filled = kept | {"color": COLOURS[2], "fillstyle": "full", "markersize": 8}
+            axis.plot(best + 1, judged[best], **filled, marker=MARKERS[2], label=name)
+            told += f", judged on other images {judged[best]:.3g}"
+    axis.set(xlabel="epochs finished", ylabel=label)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Plot(figure, f"Early stopping {told}. {label} ends at {values[-1]:.3g}.")
+
+
+def arrows(
+    vectors: Mapping[str, Sequence[float]],
+    *,
+    limit: float,
+    message: str,
+) -> Plot:
+    """Draw vectors of a plane from the origin, with the circle and the square of a limit: gradients and clipping.
+
+    Args:
+        vectors: name -> (x, y).
+        limit: radius of the circle, and half the side of the square.
+        message: what the reader should see; begins the alt text.
+    """
+    figure, axes = _axes(width=4.6, height=4.2)
+    axis = axes.item()
+    turn = np.linspace(0, 2 * np.pi, 200)
+    axis.plot(limit * np.cos(turn), limit * np.sin(turn), ":", color="#767676")
+    corners = limit * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+    axis.plot(corners[:, 0], corners[:, 1], "--", color="#767676")
+    for (name, (x, y)), colour, dash, marker in zip(
+        vectors.items(), cycle(COLOURS), cycle(LINES), cycle(MARKERS)
+    ):
+        axis.plot(
+            [0, x], [0, y], color=colour, linestyle=dash, marker=marker, markevery=[1], label=name
+        )
+    axis.set(xlabel="first entry", ylabel="second entry", aspect="equal")
+    axis.legend()
+    told = "; ".join(f"{name} ({x:.3g}, {y:.3g})" for name, (x, y) in vectors.items())
+    return Plot(figure, f"{message} Limit {limit:.3g}. {told}.")
+
+
+def _pixels(images: Tensor) -> list[np.ndarray]:
+    """Images (N, C, H, W) as matplotlib draws them: (H, W, 3), or (H, W) where C is 1."""
+    pixels = images.detach().cpu()
+    if pixels.is_floating_point():
+        pixels = pixels.float().clamp(0, 1)
+    return [picture.permute(1, 2, 0).squeeze(2).numpy() for picture in pixels]
 
 
 def _finish(axis: "Axes", xlabel: str, ylabel: str, log: str) -> None:

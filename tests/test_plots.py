@@ -18,6 +18,9 @@ def all_plots():
     runs = {"plain": np.array([0.7, 0.75]), "mixup <b>": np.array([0.8, 0.78])}
     return {
         "image_grid": plots.image_grid(torch.rand(5, 3, 8, 8), list("abcde"), columns=3),
+        "soft_labels": plots.soft_labels(
+            torch.rand(2, 1, 8, 8), torch.tensor([[0.25, 0.75], [1, 0]]), ["cat <b>", "dog"], message="Mixed."
+        ),
         "curves": plots.curves(history),
         "lines": plots.lines(
             [1, 10, 100], {"up": [1, 2, 3], "down": [3, 2, 1.5]}, xlabel="step", ylabel="rate",
@@ -35,6 +38,12 @@ def all_plots():
             {"he": torch.randn(200), "tiny": torch.zeros(200)}, label="activation", message="It dies."
         ),
         "layers": plots.layers({"stem": 1.0, "head": 1e-4}, label="gradient norm", message="It fades."),
+        "arrows": plots.arrows({"gradient": (3, 4), "clipped": (0.6, 0.8)}, limit=1, message="Shorter."),
+        "trials": plots.trials(
+            pd.DataFrame({"rate": [0.1, 0.01], "decay": [1e-4, 1e-3], "score": [0.5, np.nan]}), "rate", "decay",
+            message="One diverged.",
+        ),
+        "stopping": plots.stopping([0.5, 0.75, 0.6, 0.625], 2, 1, label="accuracy", judged=[0.5, 0.7, 0.6, 0.6]),
     }  # fmt: skip
 
 
@@ -55,6 +64,7 @@ def test_every_figure_is_a_picture_with_a_sentence_from_the_data(name, tmp_path)
 
 def test_alt_texts_name_the_first_and_last_numbers():
     plot = all_plots()
+    assert "0.75 dog + 0.25 cat <b>; 1.00 cat" in plot["soft_labels"].alt
     assert "training loss 2 to 0.5" in plot["curves"].alt
     assert "validation accuracy 0.3 to 0.625" in plot["curves"].alt
     assert "up from 1 to 3" in plot["lines"].alt
@@ -63,6 +73,10 @@ def test_alt_texts_name_the_first_and_last_numbers():
     assert "largest 0.9 at cat, as cat; smallest 0.1 at cat, as dog" in plot["heatmap"].alt
     assert "tiny mean 0, deviation 0" in plot["histogram"].alt
     assert "1 at stem and 0.0001 at head" in plot["layers"].alt
+    assert (
+        "after epoch 3 of 4, restores epoch 2 with 0.75, judged on other images 0.7"
+        in plot["stopping"].alt
+    )
 
 
 def test_every_public_plot_has_a_case_here():
@@ -99,3 +113,9 @@ def test_figures_touch_no_global_state():
     assert (
         "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
     )
+
+
+def test_arrows_tell_their_vectors_and_the_limit():
+    shown = plots.arrows({"g": (3, 4), "clipped": (0.6, 0.8)}, limit=1, message="Shorter.")
+    assert shown.alt == "Shorter. Limit 1. g (3, 4); clipped (0.6, 0.8)."
+    assert len(shown.figure.axes[0].get_lines()) == 4
