@@ -38,6 +38,9 @@ def all_plots():
             {"he": torch.randn(200), "tiny": torch.zeros(200)}, label="activation", message="It dies."
         ),
         "layers": plots.layers({"stem": 1.0, "head": 1e-4}, label="gradient norm", message="It fades."),
+        "schedule_beside_runs": plots.schedule_beside_runs(
+            [0.1, 0.05], [[2.0, 1.0], [2.0, 1.5]], [[2.5, 2.0]], title="two runs", message="The loss falls.", top=3.0
+        ),
         "arrows": plots.arrows({"gradient": (3, 4), "clipped": (0.6, 0.8)}, limit=1, message="Shorter."),
         "trials": plots.trials(
             pd.DataFrame({"rate": [0.1, 0.01], "decay": [1e-4, 1e-3], "score": [0.5, np.nan]}), "rate", "decay",

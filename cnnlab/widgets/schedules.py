@@ -68,7 +68,7 @@ def draw(table: "DataFrame", metric: str, *, schedule: str, peak_rate: float) ->
         schedule: a name of `SHAPES`.
         peak_rate: the base rate.
     """
-    parts = sorted(column for column in table if column.startswith("loss_"))
+    parts = sorted(column for column in map(str, table.columns) if column.startswith("loss_"))
     at_rate = {name: table[table["variant"] == f"{name}, {peak_rate:g}"] for name in SHAPES}
     mine = at_rate[schedule]
     steps, score = int(mine["steps"].iloc[0]), mine[metric].mean()
