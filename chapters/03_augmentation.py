@@ -394,12 +394,8 @@ def measured(seed, batch_transform=None, *, epochs=6):
         if shift == "clean":
             for k, name in enumerate(test.classes):
                 result[name] = right[test.labels == k].mean().item()
-        arrows = [v for name, v in result.items() if name.startswith("keep")]
-    limits = [v for name, v in result.items() if name.startswith("limit")]
-    return result | {
-        "keep left or right": sum(arrows) / len(arrows),
-        "limits": sum(limits) / len(limits),
-    }
+    arrows = [v for name, v in result.items() if name.startswith("keep")]
+    return result | {"keep left or right": sum(arrows) / len(arrows)}
 
 
 AUGMENTS = {
@@ -584,11 +580,12 @@ under("keep left or right", live).claim("none", ">", "flip", by=0.2)
 # answers is then left to chance, so read the two columns together. No error is raised anywhere: it looks like a hard
 # task. Always look at the classes one by one when you add an augmentation.
 #
-# The speed limits lose as well, though nobody will take a mirrored 30 for a 50. Mirrored digits never occur in use,
-# and have to be learned all the same, with no more images and no more epochs than before:
+# The ten other signs lose a little as well, though none is the mirror image of another; the figure points to the
+# speed limits. Mirrored digits never occur in use, and have to be learned all the same, with no more images and no
+# more epochs than before. In the study:
 
 # %% tags=["claim"]
-under("limits", live).claim("none", ">", "flip")
+under("other signs").claim("none", ">", "flip", by=0.01)
 
 # %% [markdown]
 # **What would change it.** Change the label along with the image. A flipped keep left is a perfectly good keep right;
@@ -596,7 +593,6 @@ under("limits", live).claim("none", ">", "flip")
 # label`:
 
 # %%
-tell("other signs", "flip")
 tell("other signs", "flip with its label")
 tell("keep left or right", "flip")
 tell("keep left or right", "flip with its label")
