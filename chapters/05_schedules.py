@@ -593,9 +593,9 @@ beyond = [trained(seed, 0.4, warmed, norm="none") for seed in range(2)]
 print("warmed up and lost:", *(f"{accuracy:.2f}" for accuracy in beyond))
 
 # %% [markdown]
-# There the rate itself is too large, and what helps is a smaller one, or clipping (chapter 7). To tell the two cases apart, look at *when* the loss explodes: in the first
-# steps, or when the ramp reaches some rate. What the curvature of the loss has to do with it is studied in
-# [Gilmer et al. 2021](https://arxiv.org/abs/2110.04369).
+# There the rate itself is too large, and what helps is a smaller one, or clipping (chapter 7). To tell the two cases apart, look at
+# *when* the loss explodes: in the first steps, or when the ramp reaches some rate. What the curvature of the loss has to do with it is
+# studied in [Gilmer et al. 2021](https://arxiv.org/abs/2110.04369).
 
 # %% [markdown]
 # ## 5.6 One-cycle, and the momentum that mirrors it
@@ -722,10 +722,11 @@ for results in (stored, on_test):
         f"one-cycle - constant, {results.metric}: {mean:+.3f}, "
         f"95 % interval {low:+.3f} to {high:+.3f}"
     )
+assert low < 0 < high  # on the test part
 
 # %% [markdown]
 # An interval that begins at zero to two digits, and one that contains it: five seeds make an advantage likely and do not settle
-# it. The constant rate wanders, so that the accuracy at its end is partly luck; that is why its interval is wide.
+# it. A constant rate wanders to the last step, so the accuracy at its end is partly luck.
 #
 # The papers promise more under the name *super-convergence*: as good in a fraction of the steps. Here it is not so. Two epochs of
 # one-cycle stay behind six epochs of the constant rate:
@@ -751,8 +752,8 @@ assert low < 0 < high
 # rate turns them less and less: a falling rate that nobody asked for
 # ([Arora et al. 2019](https://arxiv.org/abs/1812.03981)).
 #
-# **The rates.** They were chosen at six epochs. In the rows of two epochs the constant rate of 0.3 has less time to recover from its size, so do
-# not read those rows as a contest of shapes. A comparison of schedules is always one of their settings too.
+# **The rates.** They were chosen at six epochs. A rate that is right for six may be too large for two, so do not read the rows of two epochs
+# as a contest of shapes. A comparison of schedules is always one of their settings too.
 #
 # **Length.** The runs of the papers are many times longer. The longer the run, the more of it is spent in the cloud.
 
