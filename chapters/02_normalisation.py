@@ -215,15 +215,13 @@ assert math.isclose(norm.running_mean.item(), 0.4, rel_tol=1e-6)
 assert math.isclose(norm.running_var.item(), 0.9 + 0.1 * 20 / 3, rel_tol=1e-6)
 
 # %%
-for _ in range(60):
-    norm(x[:, None])
-print(f"after sixty more batches: {norm.running_mean.item():.3f}")
-norm = nn.BatchNorm1d(1)
+tracking = nn.BatchNorm1d(1)
 tracks = {"running mean": [0.0], "running variance": [1.0]}
 for _ in range(60):
-    norm(x[:, None])
-    tracks["running mean"].append(norm.running_mean.item())
-    tracks["running variance"].append(norm.running_var.item())
+    tracking(x[:, None])
+    tracks["running mean"].append(tracking.running_mean.item())
+    tracks["running variance"].append(tracking.running_var.item())
+print(f"after sixty batches: {tracks['running mean'][-1]:.3f}")
 plots.lines(
     range(61),
     tracks,
