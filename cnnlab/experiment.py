@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cnnlab.checkpoint import write_whole
 from cnnlab.errors import ClaimNotSupported
 from cnnlab.profile import profile
 
@@ -247,13 +248,10 @@ class Results:
 
     def save(self, path: str | Path) -> None:
         """Write a table with a row a run, below lines that begin with # and hold the metric and the notes."""
-        path = Path(path)
         notes = {"metric": self.metric, **self.notes}
         head = "".join(f"# {key}: {value}\n" for key, value in notes.items())
         table = self.frame().round(6).to_csv(index=False, lineterminator="\n")
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(head + table, encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(Path(path), (head + table).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Results":

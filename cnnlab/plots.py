@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Okabe & Ito 2008, "Color Universal Design": told apart by colour-blind readers. Yellow is left out: too faint.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+GREY = "#767676"  # what stands behind: other studies, limits, what was not trained
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -217,7 +218,7 @@ def intervals(
                 mean,
                 row + 0.3,
                 xerr=[[mean - low], [high - mean]],
-                color="#767676",
+                color=GREY,
                 marker=".",
                 capsize=3,
             )
@@ -455,7 +456,7 @@ def stopping(
     axis = axes.item()
     epochs = range(1, len(values) + 1)
     seen = {"color": COLOURS[0], "linestyle": LINES[0], "marker": MARKERS[0], "markersize": 4}
-    axis.plot(epochs[stop:], values[stop:], ":.", color="#767676", label="never trained")
+    axis.plot(epochs[stop:], values[stop:], ":.", color=GREY, label="never trained")
     axis.plot(epochs[: stop + 1], values[: stop + 1], **seen, label="seen")
     axis.axvline(stop + 1, color=COLOURS[6], linestyle=LINES[1], label=f"stop: epoch {stop + 1}")
     told = f"stops after epoch {stop + 1} of {len(values)}"
@@ -491,9 +492,9 @@ def arrows(
     figure, axes = _axes(width=4.6, height=4.2)
     axis = axes.item()
     turn = np.linspace(0, 2 * np.pi, 200)
-    axis.plot(limit * np.cos(turn), limit * np.sin(turn), ":", color="#767676")
+    axis.plot(limit * np.cos(turn), limit * np.sin(turn), ":", color=GREY)
     corners = limit * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
-    axis.plot(corners[:, 0], corners[:, 1], "--", color="#767676")
+    axis.plot(corners[:, 0], corners[:, 1], "--", color=GREY)
     for (name, (x, y)), colour, dash, marker in zip(
         vectors.items(), cycle(COLOURS), cycle(LINES), cycle(MARKERS)
     ):

@@ -352,9 +352,8 @@ class Trainer:
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.grad_norm = norm.item()
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
-        if (
-            not may_overflow
-        ):  # an overflow of scaled gradients is fp16's daily life: that step is left out
+        # An overflow of scaled gradients is fp16's daily life: that step is left out.
+        if not may_overflow:
             where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
             check_finite(loss, self.grad_norm, self.model, images, where)
         if self.clip_norm is not None:

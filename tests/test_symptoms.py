@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_trainer import IMAGES, LABELS, K, dataset, net, same
+from test_diagnose import assert_nothing_changes
+from test_trainer import IMAGES, LABELS, K, dataset
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -35,14 +36,7 @@ BATCH = IMAGES[:32], LABELS[:32]
     ],
 )
 def test_measuring_changes_nothing(measure):
-    model = net()
-    model[1].eval()
-    before = copy.deepcopy([model.state_dict(), torch.get_rng_state()])
-    modes = [m.training for m in model.modules()]
-    measure(model)
-    assert same(before, [model.state_dict(), torch.get_rng_state()])
-    assert modes == [m.training for m in model.modules()]
-    assert all(p.grad is None for p in model.parameters())
+    assert_nothing_changes(measure)
 
 
 def test_units_whose_relu_is_never_on_are_silent_frozen_or_not():

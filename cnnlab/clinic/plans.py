@@ -18,7 +18,6 @@ from cnnlab.history import History
 from cnnlab.hooks import Callback
 from cnnlab.loggers import GradNormLog, UpdateRatioLog
 from cnnlab.models import small_resnet
-from cnnlab.modes import eval_mode
 from cnnlab.rng import generator, preserved, seed_at
 from cnnlab.schedules import attach, cosine
 from cnnlab.trainer import Trainer
@@ -176,16 +175,15 @@ def carry_out(plan: Plan, seed: int) -> Record:
     return Record(fresh, plan.model, trainer.history, ended, (torch.cat(images), torch.cat(labels)))
 
 
-def measure(plan: Plan, model: nn.Module, batch_size: int) -> tuple[float, float, Tensor]:
-    """Validate a model as the run did, in batches of a size: loss, accuracy, logits. A copy is measured."""
-    model = copy.deepcopy(model)
-    with preserved(), torch.no_grad(), eval_mode(model):
-        model.train(plan.measured_in == "train")
+def measure(plan: Plan, model: nn.Module, batch_size: int) -> tuple[float, float]:
+    """Validate a copy of a model as the run did, in batches of a size, and return loss and accuracy."""
+    model = copy.deepcopy(model).train(plan.measured_in == "train")
+    with preserved(), torch.no_grad():
         seed_at(0)
         logits = torch.cat([model(images) for images, _ in loader(plan.valid, batch_size)])
     labels = plan.valid.labels
     right = (logits.argmax(1) == labels).float().mean().item()
-    return F.cross_entropy(logits, labels).item(), right, logits
+    return F.cross_entropy(logits, labels).item(), right
 
 
 class _Measured(Callback):
@@ -198,7 +196,7 @@ class _Measured(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Add the two columns."""
-        loss, right, _ = measure(self.plan, trainer.model, self.plan.measured_by)
+        loss, right = measure(self.plan, trainer.model, self.plan.measured_by)
         trainer.history.epochs[-1] |= {"valid_loss": loss, "valid_acc": right}
 
 
