@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlab.data import DataBundle, from_folder, load, loader
 from cnnlab.experiment import compare
-from cnnlab.models import initialise, replace_head, small_resnet, stages
+from cnnlab.models import initialise, pretrained, replace_head, small_resnet, stages
 from cnnlab.schedules import attach
 from cnnlab.trainer import Callback, History, StopTraining, Trainer
 
@@ -70,6 +70,7 @@ __all__ = [
     "mixing",
     "models",
     "plots",
+    "pretrained",
     "replace_head",
     "schedules",
     "setup",

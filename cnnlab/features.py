@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnlab.batches import in_order
-from cnnlab.models import _head
+from cnnlab.models.parts import last_linear
 from cnnlab.modes import eval_mode
 from cnnlab.rng import preserved
 
@@ -39,7 +39,7 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
     >>> features.shape, labels.shape
     (torch.Size([5, 16]), torch.Size([5]))
     """
-    _, head = _head(model)
+    _, head = last_linear(model)
     rows: list[Tensor] = []
     labels: list[Tensor] = []
     handle = head.register_forward_pre_hook(

@@ -158,7 +158,7 @@ def test_a_broken_download_is_an_error_and_the_sockets_keep_their_limit(tmp_path
     def cut(*_, **__):
         raise RuntimeError("File not found or corrupted.")
 
-    monkeypatch.setattr(downloads, "_knock", lambda _: None)
+    monkeypatch.setattr(downloads, "knock", lambda _: None)
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", cut)
     with pytest.raises(DownloadError, match="corrupted"):
         load("cifar10", root=tmp_path, download=True)

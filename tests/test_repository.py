@@ -26,7 +26,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 FLOORS = [
     "errors", "profile", "rng", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
     "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
-    "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment",
+    "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",
     "clinic", "distributed", "session", "course", "cli", "__main__", "__init__",
 ]  # fmt: skip

@@ -102,7 +102,7 @@ def _open(kind: str, root: Root, download: bool, **options: Any) -> Any:
     make = partial(getattr(torchvision.datasets, kind), folder, **options)
     server, instead = _SOURCES[kind]
     offline = f"offline, load({instead!r}) needs no network"
-    with _quiet():
+    with patience():
         try:
             return make(download=False)
         except RuntimeError:
@@ -111,13 +111,13 @@ def _open(kind: str, root: Root, download: bool, **options: Any) -> Any:
                     f"{kind} is not in {folder}: pass download=True to fetch it; {offline}"
                 ) from None
         try:
-            _knock(server)
+            knock(server)
             return make(download=True)
         except (OSError, RuntimeError) as error:
             raise DownloadError(f"{kind} did not come from {server} ({error}); {offline}") from None
 
 
-def _knock(server: str) -> None:
+def knock(server: str) -> None:
     """Raise OSError at once when nobody answers: torchvision itself would wait without limit."""
     try:
         request = urllib.request.Request(server, method="HEAD")
@@ -127,7 +127,7 @@ def _knock(server: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def patience() -> Iterator[None]:
     """Limit the silence of a server, and hide numpy's warning about the old pickles of CIFAR."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(6 * TIMEOUT)

@@ -82,6 +82,10 @@ class FileSet(Dataset[tuple[Tensor, int]]):
         paths = [self.paths[i] for i in chosen.tolist()]
         return FileSet(paths, self.labels[chosen], self.classes, size=self.size)
 
+    def resized(self, size: int) -> "FileSet":
+        """Return the same files, cut to squares of another size, in pixels."""
+        return FileSet(self.paths, self.labels, self.classes, size=size)
+
 
 def from_folder(
     path: str | Path, *, valid: float = 0.2, size: int | None = None, seed: int = 0

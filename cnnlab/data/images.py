@@ -35,6 +35,9 @@ class Part(Protocol):
     def select(self, indices: Any) -> "Part":
         """Return the part made of those images, in that order."""
 
+    def resized(self, size: int) -> "Part":
+        """Return the part with its images as squares of `size` pixels."""
+
 
 class ImageSet(Dataset[tuple[Tensor, int]]):
     """Images and labels held in memory; `ds[i]` is a float image in [0, 1] and its label.
@@ -104,6 +107,52 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             self.classes,
             clean_labels=self.clean_labels[chosen],
         )
+
+    def resized(self, size: int) -> "Part":
+        """Return the part with its images as squares of `size` pixels, resized when they are asked for."""
+        return self if self.shape[1:] == (size, size) else ResizedSet(self, size)
+
+
+class ResizedSet(Dataset[tuple[Tensor, int]]):
+    """Images of another part, resized when they are asked for: a few thousand at 224 pixels would fill a laptop.
+
+    Args:
+        part: the images as they are.
+        size: the short side is resized to it, and the middle cut out, in pixels.
+    """
+
+    def __init__(self, part: Part, size: int) -> None:
+        self.part, self.size = part, size
+        self.labels, self.classes = part.labels, part.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.part.shape[0], self.size, self.size
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return unit(self.pixels(torch.tensor([index]))[0]), int(self.labels[index])
+
+    def __repr__(self) -> str:
+        return f"ResizedSet({_describe(self)})"
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Return those images as uint8 (n, C, H, W)."""
+        from torchvision.transforms.v2 import functional
+
+        larger = functional.resize(self.part.pixels(indices), [self.size], antialias=True)
+        return functional.center_crop(larger, [self.size, self.size])
+
+    def select(self, indices: Tensor | Sequence[int]) -> "ResizedSet":
+        """Return the set made of the images at `indices`, in that order."""
+        return ResizedSet(self.part.select(indices), self.size)
+
+    def resized(self, size: int) -> Part:
+        """Return the same images as squares of another size."""
+        return self.part.resized(size)
 
 
 @dataclass(repr=False)
@@ -205,6 +254,26 @@ class DataBundle:
             _draw(_where(self.train, k), per_class, seed, k) for k in range(len(self.classes))
         ]
         return replace(self, train=self.train.select(torch.cat(chosen).sort().values))
+
+    def transform(self, model: Any) -> "DataBundle":
+        """Return the bundle with images of the size that a pretrained model has learnt on.
+
+        The other half of what a pretrained network wants, its normalisation, is the first layer of the model.
+        A model of the course, which takes any size, gets the images as they are.
+
+        Args:
+            model: from `pretrained`; its `size` is the side of the square, in pixels.
+
+        >>> data = DataBundle("one", *[ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [0], ["cat"])] * 2)
+        >>> from cnnlab.models import pretrained
+        >>> data.transform(pretrained("resnet18", 3, weights=None)).train.shape
+        (3, 224, 224)
+        """
+        size = getattr(model, "size", None)
+        if size is None:
+            return self
+        parts = [part and part.resized(size) for part in (self.train, self.valid, self.test)]
+        return DataBundle(self.name, *parts)  # type: ignore[arg-type]
 
     def _parts(self) -> dict[str, Part]:
         parts = {"train": self.train, "valid": self.valid, "test": self.test}

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
 
 from cnnlab import rng
-from cnnlab.data.images import ImageSet, unit
+from cnnlab.data.images import ImageSet, Part, unit
 from cnnlab.errors import DataError
 
 
+Source = Dataset[Any] | Part
 Batch = Any  # (images, labels) for our own sets; whatever the dataset's items collate to for others
 
 
@@ -33,7 +34,7 @@ class Ordered(Protocol):
 
 
 def loader(
-    dataset: Dataset[Any],
+    dataset: Source,
     batch_size: int,
     *,
     seed: int = 0,
@@ -88,7 +89,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Source,
         batch_size: int,
         seed: int,
         shuffle: bool,
@@ -194,7 +195,7 @@ class _Memory:
 class _Torch:
     """Any other dataset, read through torch's DataLoader."""
 
-    def __init__(self, dataset: Dataset[Any], seed: int, workers: int, device: Any) -> None:
+    def __init__(self, dataset: Source, seed: int, workers: int, device: Any) -> None:
         self.dataset, self.workers, self.device = _Seeded(dataset, seed), workers, device
         # A DataLoader that keeps its workers can serve one pass at a time; those at rest wait here.
         self.idle: list[DataLoader[Any]] = []
@@ -240,7 +241,7 @@ class _Batches:
 class _Seeded(Dataset[Any]):
     """A dataset asked by (epoch, index), whose random numbers depend on nothing else."""
 
-    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+    def __init__(self, dataset: Source, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, pair: tuple[int, int]) -> Any:
@@ -267,7 +268,7 @@ def _seeded(*counters: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def _in_memory(dataset: Dataset[Any], device: Any) -> _Memory | None:
+def _in_memory(dataset: Source, device: Any) -> _Memory | None:
     """The tensors behind the dataset, or None where its items have to be asked for one by one."""
     dataset, lookup = _unwrap(dataset)
     get = type(dataset).__getitem__  # a subclass with a way of its own is not passed over
@@ -278,7 +279,7 @@ def _in_memory(dataset: Dataset[Any], device: Any) -> _Memory | None:
     return None
 
 
-def _unwrap(dataset: Dataset[Any]) -> tuple[Dataset[Any], Tensor | None]:
+def _unwrap(dataset: Source) -> tuple[Source, Tensor | None]:
     """Look through nested subsets: the dataset at the bottom, and the indices into it."""
     if type(dataset) is not Subset:
         return dataset, None
@@ -329,7 +330,7 @@ def _check_indices(indices: Tensor, n: int) -> Tensor:
     return indices.to(torch.int64)
 
 
-def _check_dataset(dataset: Dataset[Any], batch_size: int) -> None:
+def _check_dataset(dataset: Source, batch_size: int) -> None:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"{type(dataset).__name__} has no length and no index, which an order needs"

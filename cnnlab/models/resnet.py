@@ -1,24 +1,18 @@
-"""The networks of the course, how they begin, and how to give one a new head.
+"""The course's residual network, and the layer in front of it that centres the pixels."""
 
-Every model takes pixels in [0, 1], shape (N, C, H, W), and returns logits, shape (N, K). What centres the
-pixels is the model's first layer, so it is saved and loaded with the weights and cannot be forgotten.
-"""
-
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnnlab.models.initial import initialise
 
-M = TypeVar("M", bound=nn.Module)
+
 Norm = Literal["batch", "layer", "none"]
-Scheme = Literal["he", "xavier", "lecun", "tiny", "huge"]
 
-_SCHEMES = ("he", "xavier", "lecun", "tiny", "huge")
 _NORMS = ("batch", "layer", "none")
 
 
@@ -53,6 +47,24 @@ class Normalize(nn.Module):
     def extra_repr(self) -> str:
         """Show the numbers when the module is printed."""
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+class Backbone(nn.Module):
+    """Somebody's network behind the normalisation that it was trained with, so that it takes pixels in [0, 1].
+
+    Attributes:
+        normalize: the first layer.
+        net: the network itself.
+        size: side of the pictures it was trained on; `DataBundle.transform` brings others to it.
+    """
+
+    def __init__(self, net: nn.Module, normalize: Normalize, size: int) -> None:
+        super().__init__()
+        self.normalize, self.net, self.size = normalize, net, size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits: (N, 3, H, W) -> (N, K)."""
+        return self.net(self.normalize(images))
 
 
 class Block(nn.Module):
@@ -102,7 +114,7 @@ class SmallResNet(nn.Module):
         )
         widths = [width * 2**i for i in range(depth + 1)]
         self.blocks = nn.Sequential(*(Block(a, b, norm) for a, b in pairwise(widths)))
-        self.head = _small_head(nn.Linear(widths[-1], num_classes), dropout)
+        self.head = small_head(nn.Linear(widths[-1], num_classes), dropout)
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head sees: (N, C, H, W) -> (N, width * 2**depth)."""
@@ -152,141 +164,17 @@ def small_resnet(
         )
     if norm not in _NORMS:
         raise ValueError(f"norm may be {', '.join(map(repr, _NORMS))}; got {norm!r}")
-    _check_share(dropout)
+    check_share(dropout)
     return initialise(SmallResNet(num_classes, in_channels, width, depth, norm, dropout))
 
 
-def initialise(model: M, scheme: Scheme = "he") -> M:
-    """Fill every convolution and linear layer anew from torch's generator, in place.
-
-    A layer of fan-in n and fan-out m gets normal weights of standard deviation
-
-    | scheme | deviation | source |
-    |---|---|---|
-    | he | sqrt(2 / n) | He et al. 2015, eq. 10, https://arxiv.org/abs/1502.01852 |
-    | xavier | sqrt(2 / (n + m)) | Glorot & Bengio 2010, eq. 12 |
-    | lecun | sqrt(1 / n) | LeCun et al. 1998, "Efficient BackProp", eq. 16 |
-    | tiny, huge | a tenth of he, three times he | to watch signals die or grow |
-
-    Biases become 0, norms the identity.
-
-    Args:
-        model: changed in place.
-        scheme: one of the names above.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: the scheme is unknown.
-
-    >>> layer = initialise(nn.Conv2d(64, 64, 3), "he")
-    >>> abs(layer.weight.std().item() / (2 / (64 * 9)) ** 0.5 - 1) < 0.05
-    True
-    """
-    if scheme not in _SCHEMES:
-        raise ValueError(f"scheme may be {', '.join(_SCHEMES)}; got {scheme!r}")
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, std=_deviation(module, scheme))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
-            module.reset_parameters()
-    return model
-
-
-def _deviation(layer: nn.Conv2d | nn.Linear, scheme: str) -> float:
-    """The standard deviation that `scheme` gives to the weights of `layer`."""
-    n, m = nn.init._calculate_fan_in_and_fan_out(layer.weight)
-    he = math.sqrt(2 / n)
-    return {
-        "he": he,
-        "xavier": math.sqrt(2 / (n + m)),
-        "lecun": math.sqrt(1 / n),
-        "tiny": 0.1 * he,
-        "huge": 3 * he,
-    }[scheme]
-
-
-def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
-    """Give a classifier a new last layer with `num_classes` outputs, in place; the body stays as it is.
-
-    Args:
-        model: a classifier whose last linear layer is its head, as in all of torchvision's and ours.
-        num_classes: K of the new task.
-        dropout: share of the features set to zero before the new layer.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: the model has no linear layer.
-
-    >>> model = replace_head(small_resnet(97), 10)
-    >>> model(torch.rand(1, 3, 32, 32)).shape
-    torch.Size([1, 10])
-    """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    _check_share(dropout)
-    name, old = _head(model)
-    new = initialise(nn.Linear(old.in_features, num_classes, bias=old.bias is not None))
-    new.to(old.weight)  # the device and the number type of the layer it replaces
-    if isinstance(model, SmallResNet):
-        model.head = _small_head(new, dropout)
-    else:
-        parent, _, attribute = name.rpartition(".")
-        head = nn.Sequential(nn.Dropout(dropout), new) if dropout else new
-        setattr(model.get_submodule(parent), attribute, head)
-    return model
-
-
-def _head(model: nn.Module) -> tuple[str, nn.Linear]:
-    """The dotted name of the last linear layer, and the layer."""
-    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) and name]
-    if not linear:
-        raise ValueError(
-            f"{type(model).__name__} has no linear layer inside that could be its head; "
-            "put one there by hand: model.head = nn.Linear(features, num_classes)"
-        )
-    return linear[-1]
-
-
-def _small_head(linear: nn.Linear, dropout: float) -> nn.Sequential:
+def small_head(linear: nn.Linear, dropout: float) -> nn.Sequential:
+    """Put dropout in front of the last layer."""
     return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), linear=linear))
 
 
-def stages(model: nn.Module) -> list[nn.Module]:
-    """Split a model into its stages, bottom to top: stem, blocks, head.
-
-    Each trainable parameter lies in exactly one stage. Freezing, layer-wise rates and gradual unfreezing work
-    on these.
-
-    Args:
-        model: a `small_resnet`, or any module whose children follow each other.
-
-    Returns:
-        At least one module; the last one is the head.
-
-    Raises:
-        ValueError: the model has parameters of its own outside its children.
-
-    >>> [type(s).__name__ for s in stages(small_resnet(10))]
-    ['Sequential', 'Block', 'Block', 'Sequential']
-    """
-    if isinstance(model, SmallResNet):
-        return [model.stem, *model.blocks, model.head]
-    loose = [name for name, _ in model.named_parameters(recurse=False)]
-    if loose:
-        raise ValueError(
-            f"{type(model).__name__} holds {', '.join(loose)} outside of its children; "
-            "list its stages by hand, bottom to top"
-        )
-    return [child for child in model.children() if any(True for _ in child.parameters())]
-
-
-def _check_share(dropout: float) -> None:
+def check_share(dropout: float) -> None:
+    """Raise ValueError unless dropout is a share."""
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is a share, at least 0 and below 1; got {dropout}")
 
