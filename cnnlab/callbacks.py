@@ -64,6 +64,7 @@ class Checkpoint(Callback):
     """
 
     order = 100  # last, so that what it saves has seen the epoch in all its parts
+    writes = True
 
     def __init__(
         self,

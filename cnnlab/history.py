@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cnnlab import distributed
+
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,6 +24,11 @@ class Sums:
         """Take in a batch: its mean loss, right answers, samples, and what its loss was divided by."""
         self.loss, self.mass = self.loss + loss * mass, self.mass + mass
         self.correct, self.count = self.correct + correct, self.count + count
+
+    def add_up(self) -> None:
+        """Take in what the other processes have."""
+        numbers = distributed.summed(self.loss, self.mass, self.correct, self.count)
+        self.loss, self.mass, self.correct, self.count = numbers
 
     def state_dict(self) -> dict[str, float]:
         """Return the sums of an epoch under way."""

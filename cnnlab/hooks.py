@@ -16,7 +16,8 @@ class Callback:
 
     A callback reads the trainer and keeps its own memory, which goes into the checkpoint through `state_dict`.
     All callbacks see a hook before a wish to stop takes effect. Those with a higher `order` come later; the one
-    that saves comes last.
+    that saves comes last. Of several processes under torchrun each calls its callbacks, but those that set `writes`
+    are called in the first one only; the others must decide by numbers that are equal in all.
 
     >>> class Greeter(Callback):
     ...     def on_fit_start(self, trainer):
@@ -24,6 +25,7 @@ class Callback:
     """
 
     order = 0
+    writes = False  # files, or on the screen
 
     def on_fit_start(self, trainer: "Trainer") -> None:
         """Called once a fit, before the first step."""

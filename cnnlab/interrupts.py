@@ -6,6 +6,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from cnnlab import distributed
 from cnnlab.hooks import StopTraining
 
 
@@ -40,13 +41,14 @@ class Interrupts:
         self.received = number
 
     def check(self) -> None:
-        """End the fit at this point if a signal has come.
+        """End the fit at this point if a signal has come, to this process or to one that trains with it.
 
         Raises:
             StopTraining: it has.
         """
-        if self.received is not None:
-            raise StopTraining(f"stopped by {signal.Signals(self.received).name}")
+        if distributed.any_of(self.received is not None):
+            kind = signal.Signals(self.received).name if self.received else "a signal"
+            raise StopTraining(f"stopped by {kind}")
 
     def obey(self) -> None:
         """Do what the signal asks for, once the run is tidy.

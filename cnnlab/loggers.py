@@ -133,6 +133,7 @@ class CSVLog(Callback):
     """
 
     order = _WRITES
+    writes = True
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -165,6 +166,7 @@ class TensorBoardLog(Callback):
     """
 
     order = _WRITES
+    writes = True
 
     def __init__(self, dir: str | Path) -> None:
         self.dir = Path(dir)

@@ -21,6 +21,8 @@ class Progress(Callback):
             or a page that is built.
     """
 
+    writes = True
+
     def __init__(self, bar: bool | None = None) -> None:
         self.bar = bar
         self._bar: Any = None

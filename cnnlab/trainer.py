@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cnnlab import checkpoint, resume
+from cnnlab import checkpoint, distributed, resume
 from cnnlab.augment import as_batch_transform
 from cnnlab.batches import in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
@@ -78,6 +78,7 @@ class Trainer:
         ValueError: two arguments contradict each other, or the precision does not exist on the device.
 
     While a fit runs, torch's global generators are seeded at each step; after it they are as they were before.
+    Under torchrun several processes train the model together: see `cnnlab.distributed`.
 
     >>> import cnnlab
     >>> data = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
@@ -122,6 +123,7 @@ class Trainer:
             microbatch=microbatch,
             device=self.device,
         )
+        distributed.join(self.device)  # if torchrun has started several processes
         self.model, self.optimizer = model.to(self.device), optimizer
         self.loss_fn = loss_fn or F.cross_entropy
         if isinstance(self.loss_fn, nn.Module):
@@ -130,6 +132,7 @@ class Trainer:
         self.batch_transform = as_batch_transform(batch_transform)
         self.clip_norm, self.clip_value, self.microbatch = clip_norm, clip_value, microbatch
         self.seed = seed
+        distributed.made_equal(self.model, ema and ema.model)
         shown = [] if progress is False else [Progress(bar=progress)]
         self.callbacks = sorted([*callbacks, *shown], key=lambda callback: callback.order)
 
@@ -172,6 +175,7 @@ class Trainer:
                 self._train_epoch(train, interrupts)
                 self._end_epoch(valid)
                 interrupts.check()
+        distributed.together()
         interrupts.obey()
         return self.history
 
@@ -179,12 +183,15 @@ class Trainer:
         """Go through the rest of the epoch under way, one optimizer step a batch."""
         self._emit("on_epoch_start")
         train_mode(self.model)  # after the callbacks, which may have frozen or unfrozen a part
+        self.parallel = distributed.parallel(self.model)  # in one process, the model itself
         # Closed, so that an error or a wish to stop ends the worker processes too.
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
             for batch in batches:
                 images, targets = self._move(batch)
                 seed_at(self.seed, self.epoch, self.step)
-                self._update(*self.batch_transform(images, targets, self.step))
+                images, targets = self.batch_transform(images, targets, self.step)
+                distributed.seed_apart(self.seed, self.epoch, self.step)
+                self._update(images, targets)
                 self._emit("on_step_end")
                 interrupts.check()
 
@@ -194,14 +201,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         # A batch that is refused leaves no trace.
         with memory_explained(images, self.microbatch), norms_kept_on_error(self.model):
-            for part, wanted in self._parts(images, targets):
-                with self.autocast:
-                    logits = self.model(part)
-                    check_targets(logits, wanted)
-                    share = mass(self.loss_fn, wanted) / total  # the last part may be smaller
-                    part_loss = self.loss_fn(logits, wanted) * share
-                self.scaler.scale(part_loss).backward()
+            for part, wanted, last in self._parts(images, targets):
+                with distributed.quiet_until_last(self.parallel, last):
+                    with self.autocast:
+                        logits = self.parallel(part)
+                        check_targets(logits, wanted)
+                        share = mass(self.loss_fn, wanted) / total  # the last part may be smaller
+                        part_loss = self.loss_fn(logits, wanted) * share
+                    # The gradients of several processes are averaged, and should be summed.
+                    self.scaler.scale(part_loss * distributed.processes()).backward()
                 loss, correct = loss + part_loss.item(), correct + n_correct(logits, wanted)
+            loss, correct = distributed.summed(loss, correct)
             self.scaler.unscale_(self.optimizer)  # clip true gradients, not scaled ones
             self._check_and_clip(loss, images)
         self._step_optimizer()
@@ -221,11 +231,16 @@ class Trainer:
 
         Returns:
             `{"loss": mean loss over the samples, "acc": share of right answers}`.
+
+        Several processes take turns with the batches, so every one of them has to call it.
         """
         model = self.model if model is None else model
+        distributed.made_equal(model)  # the statistics of the norms differ
         sums = Sums()
         with preserved(), torch.no_grad(), eval_mode(model):
-            for batch in in_order(loader):
+            for number, batch in enumerate(in_order(loader)):
+                if not distributed.own_turn(number):
+                    continue
                 images, targets = self._move(batch)
                 with self.autocast:
                     logits = model(images)
@@ -234,6 +249,7 @@ class Trainer:
                 sums.add(
                     loss, n_correct(logits, targets), len(targets), mass(self.loss_fn, targets)
                 )
+        sums.add_up()
         if not sums.count:
             raise DataError("the loader to evaluate on gave no batch; its data set is empty")
         return sums.means()
@@ -257,7 +273,12 @@ class Trainer:
         return torch.cat(rows)
 
     def save(self, path: str | Path) -> Path:
-        """Write the whole run to a file, whole or not at all; `load` goes on from it bit for bit."""
+        """Write the whole run to a file, whole or not at all; `load` goes on from it bit for bit.
+
+        Of several processes the first one writes.
+        """
+        if not distributed.is_first():
+            return Path(path)
         return checkpoint.save(resume.state_of(self), path)
 
     def load(self, path: str | Path) -> None:
@@ -325,6 +346,8 @@ class Trainer:
         """Call a hook of every callback; a wish to stop waits until all have been called."""
         wish = None
         for callback in self.callbacks:
+            if callback.writes and not distributed.is_first():
+                continue
             try:
                 getattr(callback, hook)(self)
             except StopTraining as stop:
@@ -342,10 +365,13 @@ class Trainer:
             images = images.to(self.device, non_blocking=True)
         return images, targets.to(self.device, non_blocking=True)
 
-    def _parts(self, images: Tensor, targets: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        if self.microbatch is None:
-            return [(images, targets)]
-        return zip(images.split(self.microbatch), targets.split(self.microbatch), strict=True)
+    def _parts(self, images: Tensor, targets: Tensor) -> Iterable[tuple[Tensor, Tensor, bool]]:
+        """The share of this process in parts that fit into memory, and whether it is the last one."""
+        images, targets = distributed.own_share(images), distributed.own_share(targets)
+        size = self.microbatch or len(images)
+        for start in range(0, len(images), size):
+            end = start + size
+            yield images[start:end], targets[start:end], end >= len(images)
 
     def _check_and_clip(self, loss: float, images: Tensor) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -408,7 +434,7 @@ class Trainer:
 
 
 def best_device() -> torch.device:
-    """Return CUDA when there is a GPU, else Apple's MPS, else the CPU."""
+    """Return CUDA when there is a GPU, each process its own; else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return distributed.own_gpu()
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,108 @@
+"""Two processes under torchrun, over gloo: they give what one process gives."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torchrun_cases import CASES, run
+
+from cnnlab import distributed
+from cnnlab.distributed import launched
+
+
+SCRIPT = Path(__file__).with_name("torchrun_cases.py")
+
+
+def torchrun(*arguments, processes=2, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--standalone", *options.pop("flags", []), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
+    )
+
+
+def results(out, processes=2):
+    return [torch.load(out / f"result-{rank}.pt") for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cases")
+    done = torchrun(SCRIPT, "cases", out)
+    assert done.returncode == 0, done.stderr
+    return results(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_what_one_gives(case, outcome):
+    alone = run(case)
+    # Sums in another order: 24 bits keep five digits over 21 steps, the 8 bits of bf16 hardly one.
+    tolerance = {"rtol": 0.1, "atol": 0.1} if case == "bf16" else {"rtol": 1e-4, "atol": 1e-5}
+    for process in outcome:
+        torch.testing.assert_close(process[case], alone, **tolerance, equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_processes_agree_to_the_bit(case, outcome):
+    first, second = (process[case] for process in outcome)
+    torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    done = torchrun(SCRIPT, "undisturbed", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_writes(undisturbed):
+    names = {path.name for path in undisturbed.iterdir()}
+    assert names == {"checkpoints", "log.csv", "result-0.pt", "result-1.pt"}
+    assert len((undisturbed / "log.csv").read_text().splitlines()) == 1 + 3
+    assert len(list((undisturbed / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_and_torchrun_goes_on_to_the_same_bit(undisturbed, tmp_path):
+    done = torchrun(SCRIPT, "killed", tmp_path, flags=["--max-restarts", "3"])
+    assert done.returncode == 0, done.stderr
+    assert "exitcode: -9" in done.stderr
+    for here, there in zip(results(tmp_path), results(undisturbed), strict=True):
+        torch.testing.assert_close(here["weights"], there["weights"], rtol=0, atol=0)
+        assert here["step"] == there["step"]
+
+
+@pytest.mark.slow
+def test_without_a_restart_the_job_fails_and_says_who_was_killed(tmp_path):
+    done = torchrun(SCRIPT, "killed", tmp_path)
+    assert done.returncode != 0
+    assert "exitcode  : -9" in done.stderr
+    assert "SIGKILL" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
+    done = torchrun(SCRIPT, "asked", tmp_path)
+    assert done.returncode != 0
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000016.pt"]
+
+
+def test_one_process_is_the_default():
+    assert not launched()
+    assert (distributed.processes(), distributed.rank()) == (1, 0)
+    assert distributed.is_first()
+    assert distributed.summed(1.5, 2.0) == [1.5, 2.0]
