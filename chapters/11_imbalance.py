@@ -1,0 +1,976 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 11. Imbalanced classes
+#
+# **Questions.** How can a network be right nine times in ten and useless? What do class weights do, what does
+# oversampling do, and why not both? What can you still do when training is over? What does each of them cost?
+#
+# **Afterwards you can** read a confusion matrix, choose a metric that sees rare classes, write class weights and
+# weights for a sampler without their usual mistakes, adjust a finished network to other class frequencies, and say
+# who pays for it.
+#
+# | | |
+# |---|---|
+# | to read | 30 minutes |
+# | to run | 70 seconds on one core of a laptop; no network, no GPU |
+# | you need | chapter 1; chapter 4 for the last section |
+
+# %% tags=["setup"]
+from functools import lru_cache
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    classification_report,
+    confusion_matrix,
+    recall_score,
+)
+from torch.utils.data import WeightedRandomSampler
+
+import cnnlab
+from cnnlab import check, diagnose, plots
+from cnnlab.data import balanced_sampler, imbalance, logit_adjustment
+from cnnlab.experiment import Results
+from cnnlab.mixing import soft_cross_entropy
+
+lab = cnnlab.setup(seed=0)
+data = cnnlab.load("pocket", n_train=2400, n_valid=480, n_test=480)
+K = len(data.classes)  # twelve classes
+EPOCHS = 10
+
+# %% [markdown]
+# ## 11.1 Count first
+#
+# There are many give-way signs in a city and few level crossings. Data that were collected and not made are nearly
+# always **imbalanced**: some classes have many images, others few. So before anything else, count. The next cell
+# makes an imbalanced set from the balanced one. The counts grow from class to class by the same factor, up to forty
+# times as many; which sign gets which count is drawn by lot, because some signs are harder than others, and the rare
+# one should not always be the same.
+
+
+# %%
+most = data.train.labels.bincount().min().item()
+COUNTS = [round(most / 40 ** (k / (K - 1))) for k in range(K)]
+
+
+def imbalanced(seed):
+    """Training images of the seed, of some classes many, of others few."""
+    lot = torch.randperm(K, generator=torch.Generator().manual_seed(seed))
+    return imbalance(data.train, [COUNTS[i] for i in lot.tolist()], seed)
+
+
+few = imbalanced(0)
+counts = few.labels.bincount(minlength=K)  # (K,)
+table = pd.DataFrame({"class": few.classes, "images": counts.tolist()})
+table["share"] = (table.images / len(few)).round(3)
+table = table.sort_values("images", ignore_index=True)
+table
+
+# %%
+print(diagnose.check_data(few))
+shares = counts / counts.sum()
+
+# %% [markdown]
+# ### The metric that lies
+#
+# Here is the simplest classifier of all: it looks at no image and always says the commonest class. Let 950 of 1,000
+# signs be speed limits, and 50 stop signs:
+
+# %%
+truth = [0] * 950 + [1] * 50  # 0: speed limit, 1: stop
+nothing = [[0]] * 1000  # it looks at no image
+lazy = DummyClassifier(strategy="most_frequent").fit(nothing, truth)
+said = lazy.predict(nothing)
+print(
+    classification_report(
+        truth, said, target_names=["limit", "stop"], zero_division=0
+    )
+)
+assert accuracy_score(truth, said) == 0.95
+assert balanced_accuracy_score(truth, said) == 0.5
+
+# %% [markdown]
+# An accuracy of 0.95, and the car never stops. The table of scikit-learn shows it in the line of the stop sign: its
+# **recall**, the share of its images that are found, is zero.
+#
+# All such numbers come out of the **confusion matrix**: $C_{ij}$ counts the images of class $i$ that were taken for
+# class $j$. True classes go down, answers across. The recall of class $k$ is
+#
+# $$ r_k = \frac{C_{kk}}{\sum_j C_{kj}}, $$
+#
+# and two summaries differ only in how they weigh the recalls. With $\pi_k$, the share of class $k$ among the images,
+#
+# $$ \text{accuracy} = \sum_k \pi_k \, r_k, \qquad
+# \text{balanced accuracy} = \frac{1}{K} \sum_k r_k . $$
+#
+# The accuracy asks how often you will be right if signs come as they came in the data. The **balanced accuracy**
+# ([Brodersen et al. 2010](https://doi.org/10.1109/ICPR.2010.764)) asks how often, if all classes came equally often;
+# whoever looks at no image gets $1/K$. Neither is wrong. They answer different questions, and with imbalanced data
+# you must know which one you asked.
+#
+# Our test part has 40 images of each class. So its plain accuracy *is* the balanced one. If you take your test images
+# from the same source as the training images, as nearly everybody does, you measure the other. You need no second
+# test set to see it: weigh the recalls by the shares of the training part.
+#
+# ### Predict
+#
+# A network is trained on the imbalanced images, with nothing done about it. By how much is its accuracy with the
+# shares of the training part larger than its balanced accuracy? (0.1 would be ten points.)
+
+# %% tags=["predict"]
+my_hidden_gap = ...
+
+
+# %%
+@lru_cache  # a cell that runs again does not train again
+def trained(seed, weighted=False, sampled=False):
+    """Train on the imbalanced images of the seed; return validation and test logits."""
+    part = imbalanced(seed)
+    torch.manual_seed(seed)
+    model = cnnlab.small_resnet(num_classes=K)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = cnnlab.loader(
+        part,
+        batch_size=32,
+        shuffle=not sampled,
+        sampler=balanced_sampler(part.labels, seed) if sampled else None,
+        seed=seed,
+    )
+    weight = cnnlab.data.class_weights(part.labels) if weighted else None
+    trainer = cnnlab.Trainer(
+        model,
+        optimizer,
+        lambda out, wanted: F.cross_entropy(out, wanted, weight),
+        scheduler=cnnlab.attach(
+            optimizer, cnnlab.schedules.cosine(EPOCHS * len(batches))
+        ),
+        seed=seed,
+        device="cpu",
+        progress=False,
+    )
+    trainer.fit(batches, epochs=EPOCHS)
+    return [
+        trainer.predict(cnnlab.loader(p, 256))
+        for p in (data.valid, data.test)
+    ]
+
+
+def judged(logits, labels, counts):
+    """Balanced accuracy, recall of rare and common classes, accuracy with the shares."""
+    answers = logits.argmax(dim=1)
+    recalls = torch.from_numpy(recall_score(labels, answers, average=None))
+    rank = counts.argsort(stable=True)  # the rarest class first
+    return {
+        "balanced_acc": balanced_accuracy_score(labels, answers),
+        "rare_recall": recalls[rank[:4]].mean().item(),
+        "common_recall": recalls[rank[-4:]].mean().item(),
+        "train_like_acc": (recalls @ (counts / counts.sum()).double()).item(),
+    }
+
+
+logits = trained(0)[1]
+answers = logits.argmax(dim=1)
+plain = judged(logits, data.test.labels, counts)
+print("balanced accuracy:                 {balanced_acc:.3f}".format(**plain))
+print(
+    "accuracy with the training shares: {train_like_acc:.3f}".format(**plain)
+)
+
+# scikit-learn reaches both through weights of the test images:
+as_in_training = accuracy_score(
+    data.test.labels, answers, sample_weight=shares[data.test.labels]
+)
+assert abs(as_in_training - plain["train_like_acc"]) < 1e-6
+right = accuracy_score(data.test.labels, answers)
+assert abs(right - plain["balanced_acc"]) < 1e-6
+
+# %% [markdown]
+# And the confusion matrix of the same network, the rarest class on top. Look for the columns that collect what does
+# not belong to them, and for the rows from which it comes.
+
+# %%
+rank = counts.argsort(stable=True)
+matrix = confusion_matrix(data.test.labels, answers, labels=rank)
+plots.heatmap(
+    matrix / matrix.sum(axis=1, keepdims=True),
+    [f"{few.classes[k]} ({counts[k]})" for k in rank],
+    [few.classes[k] for k in rank],
+    label="share of the true class",
+    message="Rare signs are taken for common ones: true class (and its training images) down, answer across.",
+)
+
+# %% [markdown]
+# One run of one network is an anecdote. The stored study (`studies/11_balancing.py`) has eight seeds, each with images
+# and a lot of its own, twice as many training images and a larger test part; its settings were chosen on other images
+# and seeds.
+
+# %%
+study = Results.load("studies/11_balancing.csv")
+columns = ["balanced_acc", "rare_recall", "common_recall", "train_like_acc"]
+study.frame().groupby("variant", sort=False)[columns].mean().round(3)
+
+# %% tags=["claim"]
+plain_rows = [row for row in study.rows if row["variant"] == "plain"]
+two_questions = Results(
+    [
+        {"variant": name, "seed": row["seed"], "accuracy": row[column]}
+        for row in plain_rows
+        for name, column in (
+            ("with the training shares", "train_like_acc"),
+            ("balanced", "balanced_acc"),
+        )
+    ],
+    "accuracy",
+)
+two_questions.claim("with the training shares", ">", "balanced", by=0.1)
+
+# %% [markdown]
+# The same networks, the same answers, and two very different school reports. The accuracy hides the rare signs,
+# because they hardly count in it.
+#
+# ## 11.2 Weights, or more draws
+#
+# A rare class has little to say because it makes up little of the loss. There are two ways to give it more.
+#
+# **Class weights** multiply the loss of a sample by a weight that belongs to its class:
+#
+# $$ L = \frac{\sum_i w_{y_i} \, \ell_i}{\sum_i w_{y_i}}, \qquad w_k = \frac{N}{K \, n_k}, $$
+#
+# with $n_k$ images of class $k$ and $N$ in all (the source that scikit-learn names for its `class_weight="balanced"` is
+# [King and Zeng 2001](https://doi.org/10.1093/oxfordjournals.pan.a004868)). Then each class has the same total weight
+# $n_k w_k = N / K$. The factor $N/K$ only sets the size: a sample weighs 1 on average, so that the loss, and with it
+# the learning rate, keep their meaning. Softer weights are possible, too: `class_weights(labels, "effective")` counts
+# near copies in a large class less ([Cui et al. 2019](https://arxiv.org/abs/1901.05555)).
+#
+# **Oversampling** leaves the loss alone and draws the images of rare classes more often, each image with a chance
+# proportional to $1 / n_{y_i}$. Then every class comes equally often.
+
+# %%
+weight = cnnlab.data.class_weights(few.labels)  # (K,)
+assert torch.allclose(weight, len(few) / (K * counts))
+assert abs(weight[few.labels].mean() - 1) < 1e-5
+
+sampler = balanced_sampler(few.labels, seed=0)
+one_epoch = sampler.order(epoch=0)  # (N,) indices
+of_class = {
+    "weight": weight.round(decimals=2),
+    "drawn in an epoch": few.labels[one_epoch].bincount(minlength=K),
+    "different ones": few.labels[one_epoch.unique()].bincount(minlength=K),
+}
+table.assign(**{name: v[rank].tolist() for name, v in of_class.items()})
+
+# %% [markdown]
+# Read the last two columns. Oversampling makes no new images: it shows the few rare ones over and over. And since an
+# epoch still has $N$ draws, it leaves out most of the common ones until a later epoch.
+#
+# On average both are the same loss: a class counts $1/K$. They differ in the way. With weights a rare image comes
+# once an epoch, with one large step. With oversampling it comes many times, with many small ones.
+#
+# ### The trap
+#
+# PyTorch's `WeightedRandomSampler` takes one weight **per sample**. Give it one per class, and it says nothing:
+
+# %%
+draws = torch.Generator().manual_seed(0)
+trapped = WeightedRandomSampler(weight, num_samples=len(few), generator=draws)
+drawn = set(trapped)
+print(f"drawn: the images number {sorted(drawn)}, of {len(few)}")
+assert max(drawn) < K
+
+# %% [markdown]
+# It took the twelve weights for those of the first twelve images, and a whole epoch consists of these. It wants one for
+# each image; `balanced_sampler` does that for you, and exercise 2 is about it.
+#
+# ### Why not both
+#
+# Each of the two brings every class to the same say. Do both, and you have corrected twice. What a network then
+# learns can be seen without images. Let it have biases and nothing else, so that all it can learn is how often to
+# expect each class. The best answer of such a network is
+#
+# $$ p_k \propto n_k \cdot d_k \cdot w_k, $$
+#
+# with $d_k$ the factor by which a sample of the class is drawn more often. Plain training gives the shares, one
+# correction makes all classes equal, two turn the shares upside down: $p_k \propto 1 / n_k$.
+
+
+# %%
+def blind(labels, weight=None):
+    """Train K biases, and nothing else, on these labels; return what they say."""
+    bias = torch.zeros(K, requires_grad=True)
+    steps = torch.optim.LBFGS(
+        [bias], max_iter=200, line_search_fn="strong_wolfe"
+    )
+
+    def loss():
+        steps.zero_grad()
+        value = F.cross_entropy(
+            bias.expand(len(labels), K), labels, weight=weight
+        )
+        value.backward()
+        return value
+
+    steps.step(loss)
+    return bias.detach().softmax(dim=0)
+
+
+as_drawn = torch.arange(K)  # with a balanced sampler, on average
+learnt = {
+    "plain": blind(few.labels),
+    "class weights": blind(few.labels, weight),
+    "oversampling": blind(as_drawn),
+    "both": blind(as_drawn, weight),
+}
+assert torch.allclose(learnt["plain"], shares, atol=1e-3)
+assert torch.allclose(learnt["class weights"], torch.tensor(1 / K), atol=1e-3)
+assert torch.allclose(learnt["oversampling"], torch.tensor(1 / K), atol=1e-3)
+upside_down = (1 / counts) / (1 / counts).sum()
+assert torch.allclose(learnt["both"], upside_down, atol=1e-3)
+
+plots.lines(
+    counts[rank].tolist(),
+    {
+        "plain": learnt["plain"][rank].tolist(),
+        "class weights, or oversampling": learnt["class weights"][
+            rank
+        ].tolist(),
+        "both": learnt["both"][rank].tolist(),
+    },
+    xlabel="training images of the class",
+    ylabel="learnt share of the class",
+    message="One correction makes all classes equal, two turn the shares upside down.",
+    log="xy",
+)
+
+# %% [markdown]
+# A network that sees images uses these expectations where an image leaves it in doubt. PyTorch does not warn you: the
+# loss does not know what the sampler drew, and the sampler does not know what the loss weighs. It happens more easily
+# than it seems, when the sampler stands in one file and the loss in another. Our `Trainer` looks at both:
+
+# %%
+model = cnnlab.small_resnet(num_classes=K)
+careful = cnnlab.Trainer(
+    model,
+    torch.optim.SGD(model.parameters(), lr=0.1),
+    torch.nn.CrossEntropyLoss(weight),
+    progress=False,
+)
+twice = cnnlab.loader(few, batch_size=32, sampler=sampler)
+try:
+    careful.fit(twice, epochs=1)
+except ValueError as refused:
+    print(refused)
+else:
+    raise AssertionError("it should refuse")
+
+# %% [markdown]
+# `trained` above hides its weights from this check, in a function of its own, so that you can see what happens.
+#
+# ### Predict
+#
+# Both at once, against plain training. By how much does the mean recall of the four *common* classes change? (A
+# negative number means that it falls.)
+
+# %% tags=["predict"]
+my_change_for_common_classes = ...
+
+# %% tags=["experiment"]
+
+
+def outcome(seed, **how):
+    found = imbalanced(seed).labels.bincount(minlength=K)
+    return judged(trained(seed, **how)[1], data.test.labels, found)
+
+
+live = cnnlab.compare(
+    {
+        "plain": outcome,
+        "class weights": lambda seed: outcome(seed, weighted=True),
+        "oversampling": lambda seed: outcome(seed, sampled=True),
+        "both": lambda seed: outcome(seed, weighted=True, sampled=True),
+    },
+    seeds=3,
+    metric="balanced_acc",
+)
+live.plot(study)
+
+# %% [markdown]
+# Your runs are coloured, the study is grey. Three seeds leave intervals wider than what you want to tell apart, so the
+# claims are about the study. Balanced accuracy first:
+
+# %% tags=["claim"]
+print(study.claim("oversampling", ">", "plain", by=0.02))
+told = study.difference("class weights", "plain")
+print("class weights - plain: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
+assert told[1] < 0 < told[2]
+print(study.claim("both", "<", "class weights", by=0.02))
+print(study.claim("both", "<", "oversampling", by=0.03))
+
+# %% [markdown]
+# Oversampling helps. For class weights the interval contains zero, so **in balanced accuracy nothing can be said of
+# them** here, although they are what is recommended most. Both at once is worse than either.
+#
+# Who gains, who pays? Here is the recall of each class against its number of training images, the mean over the runs
+# of the study.
+
+# %%
+recalls = (
+    study.frame()
+    .groupby("variant")[[f"recall_{i + 1}" for i in range(K)]]
+    .mean()
+)
+images = [10, 14, 20, 27, 38, 53, 75, 105, 146, 205, 286, 400]
+plots.lines(
+    images,
+    {
+        name: recalls.loc[name].tolist()
+        for name in ("plain", "class weights", "oversampling", "both")
+    },
+    xlabel="training images of the class",
+    ylabel="recall (mean of eight runs)",
+    message="Corrections lift the rare classes; both at once sink the common ones.",
+    log="x",
+)
+
+# %% tags=["claim"]
+rare = Results(study.rows, "rare_recall")  # the four rarest classes
+common = Results(study.rows, "common_recall")  # the four commonest
+print(rare.claim("class weights", ">", "plain", by=0.1))
+print(rare.claim("oversampling", ">", "plain", by=0.05))
+print(common.claim("class weights", "<", "plain", by=0.05))
+print(common.claim("both", "<", "plain", by=0.2))
+print(rare.claim("both", "~", "class weights", by=0.05))
+
+# %% [markdown]
+# So class weights did do something: the rare classes gained a lot, and the common ones paid so much that little was
+# left. Correcting twice costs the common classes more than twenty points, and the rare ones have no more from it than
+# from class weights alone, to five points.
+#
+# And on signs that come as they came in training?
+
+# %% tags=["claim"]
+train_like = Results(study.rows, "train_like_acc")
+print(train_like.claim("class weights", "<", "plain", by=0.03))
+print(train_like.claim("oversampling", "~", "plain", by=0.02))
+print(train_like.claim("both", "<", "plain", by=0.1))
+
+# %% [markdown]
+# Class weights cost accuracy there; oversampling, to two points, cost nothing. On average the two are the same loss,
+# and yet they end in different places. One thing is in the table of the study: how much of the *training* images the
+# network answers rightly at the end, in the column `fitted`.
+
+# %%
+study.frame().groupby("variant", sort=False)[["fitted"]].mean().round(3)
+
+# %% tags=["claim"]
+fitted = Results(study.rows, "fitted")
+print(fitted.claim("oversampling", ">", "class weights", by=0.03))
+
+# %% [markdown]
+# With oversampling the rare images are soon known by heart and have little more to say: a sample that is answered
+# rightly and surely has next to no gradient. With class weights each comes as a rare, large jolt, and after as many
+# steps fewer images are fitted. That would explain it; this study does not prove it.
+
+# %% [markdown]
+# ## 11.3 After training: adjust the logits
+#
+# So far you changed the training. But what a trained network says already holds all you need. If it is calibrated,
+# its probabilities are, by Bayes' rule,
+#
+# $$ p(k \mid x) \propto p(x \mid k) \, \pi_k : $$
+#
+# how well the image fits the class, times how often the class came in training. You want an answer for classes that
+# come equally often, so divide by $\pi_k$. To logits $z_k$, which are logarithms, that is a subtraction:
+#
+# $$ \hat{y} = \operatorname*{argmax}_k \; \bigl( z_k - \tau \log \pi_k \bigr). $$
+#
+# This is **logit adjustment** ([Menon et al. 2021](https://arxiv.org/abs/2007.07314)). With $\tau = 1$ it is exact
+# for calibrated probabilities, with $\tau = 0$ it does nothing. Networks are seldom calibrated (chapter 4), so treat
+# $\tau$ as something to choose on validation images.
+#
+# By hand: an image fits class B three times as well as class A, but A came nine times as often. The network rightly
+# says A, and where both come equally often it should say B.
+
+# %%
+fits = torch.tensor([1.0, 3.0])  # p(x | k)
+came = torch.tensor([0.9, 0.1])  # the shares in training
+z = (fits * came).log()
+print(f"as trained: {z.softmax(dim=0)}")
+
+adjusted = z - logit_adjustment([0] * 9 + [1])
+print(f"adjusted:   {adjusted.softmax(dim=0)}")
+assert torch.allclose(adjusted.softmax(dim=0), fits / fits.sum())
+
+# For any other shares, add their logarithm: a place where A comes twice as often.
+there = (adjusted + torch.tensor([2 / 3, 1 / 3]).log()).softmax(dim=0)
+assert torch.allclose(there, torch.tensor([2 / 5, 3 / 5]))
+
+# %% [markdown]
+# ### Predict
+#
+# By how much does the mean recall of the four *rare* classes rise when the logits of the plain networks are adjusted
+# with $\tau = 1$? Nothing is trained again.
+
+# %% tags=["predict"]
+my_gain_for_rare_classes = ...
+
+# %% tags=["experiment"]
+
+
+def adjusted_outcome(seed, tau=1.0, valid=False):
+    """The plain network of the seed, its logits adjusted."""
+    labels = imbalanced(seed).labels
+    of_valid, of_test = trained(seed)
+    told, part = (of_valid, data.valid) if valid else (of_test, data.test)
+    return judged(
+        told - logit_adjustment(labels, tau),
+        part.labels,
+        labels.bincount(minlength=K),
+    )
+
+
+taus = [i / 4 for i in range(9)]
+seeds = sorted({row["seed"] for row in live.rows})
+dial = pd.DataFrame(
+    {"tau": tau, **adjusted_outcome(seed, tau, valid=True)}
+    for tau in taus
+    for seed in seeds
+)
+dial = dial.groupby("tau").mean()
+plots.lines(
+    taus,
+    {
+        "balanced accuracy": dial.balanced_acc.tolist(),
+        "recall of the four rarest": dial.rare_recall.tolist(),
+        "recall of the four commonest": dial.common_recall.tolist(),
+        "accuracy with training shares": dial.train_like_acc.tolist(),
+    },
+    xlabel="tau",
+    ylabel="on validation images, mean of three runs",
+    message="The strength is a dial between rare and common classes.",
+)
+
+# %% [markdown]
+# Turn the dial to the right, and rare classes win what common ones lose. The balanced accuracy has a maximum between.
+# The accuracy with the training shares falls all the way: for signs that come as they came in training, the network
+# was right to expect the common ones.
+
+# %%
+adjusted_runs = cnnlab.compare(
+    {
+        "plain": outcome,
+        "logit adjustment": adjusted_outcome,
+        "class weights": lambda seed: outcome(seed, weighted=True),
+    },
+    seeds=3,
+    metric="balanced_acc",
+)
+adjusted_runs.plot(study)
+
+# %% [markdown]
+# Nothing was trained for the row in the middle: it is the plain networks, with twelve numbers subtracted.
+
+# %% tags=["claim"]
+print(study.claim("logit adjustment", ">", "plain", by=0.02))
+print(rare.claim("logit adjustment", ">", "plain", by=0.15))
+print(common.claim("logit adjustment", "<", "plain", by=0.05))
+print(train_like.claim("logit adjustment", "<", "plain", by=0.02))
+
+# %% [markdown]
+# The rare classes gain a lot; the common ones and the accuracy with the training shares pay. How does it compare with
+# what had to be trained?
+
+# %% tags=["claim"]
+print(study.claim("logit adjustment", "~", "oversampling", by=0.02))
+print(rare.claim("logit adjustment", ">", "oversampling", by=0.03))
+told = study.difference("logit adjustment", "class weights")
+print("adjusted - class weights: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
+assert told[1] < 0 < told[2]
+
+# %% [markdown]
+# In balanced accuracy it is level with oversampling, and against class weights nothing can be said. It differs in who
+# gains and who pays. And it is for free: try it first.
+#
+# ### In the loss
+#
+# You can also *add* $\tau \log \pi_k$ to the logits inside the training loss, and use the logits without it afterwards.
+# Then the network learns the rest, and what it says needs no adjustment.
+
+# %% tags=["claim"]
+print(study.claim("adjusted in the loss", ">", "plain", by=0.02))
+print(study.claim("adjusted in the loss", "~", "logit adjustment", by=0.03))
+print(study.claim("adjusted in the loss", ">", "class weights"))
+
+# %% [markdown]
+# Here the two forms are within three points of each other. The one in the loss is ahead of class weights, without a
+# margin.
+#
+# ### What would change it
+#
+# Time. [Byrd and Lipton 2019](https://arxiv.org/abs/1812.03372) found that weights in the loss matter early and fade as
+# training goes on, as long as the network can answer every training image rightly: where no loss is left, there is
+# nothing to weigh. A second study (`studies/11_longer.py`, six seeds) trains three times as long on the same images.
+
+# %%
+longer = Results.load("studies/11_longer.csv")
+assert longer.frame().fitted.min() > 0.99
+of_variant = longer.frame().groupby("variant", sort=False)
+of_variant[[*columns, "fitted"]].mean().round(3)
+
+# %% tags=["claim"]
+same_seeds = set(longer.frame().seed)
+rows = [row for row in study.rows if row["seed"] in same_seeds] + longer.rows
+rare_by_length = Results(rows, "rare_recall")
+
+
+def gains(a, b):
+    """What a variant adds to the recall of the rare classes, seed by seed."""
+    return (rare_by_length.values(a) - rare_by_length.values(b)).tolist()
+
+
+by_length = {
+    "weights, short run": gains("class weights", "plain"),
+    "weights, long run": gains("class weights, long", "plain, long"),
+    "adjustment, long run": gains("logit adjustment, long", "plain, long"),
+}
+gained = Results(
+    [
+        {"variant": name, "seed": seed, "gain of the rare classes": value}
+        for name, values in by_length.items()
+        for seed, value in zip(sorted(same_seeds), values, strict=True)
+    ],
+    "gain of the rare classes",
+)
+print(gained.claim("weights, long run", "<", "weights, short run", by=0.05))
+print(gained.claim("adjustment, long run", ">", "weights, long run", by=0.03))
+gained.plot()
+
+# %% tags=["claim"]
+balanced = Results(rows, "balanced_acc")
+print(balanced.claim("plain, long", ">", "plain", by=0.02))
+print(balanced.claim("logit adjustment, long", ">", "plain, long", by=0.01))
+told = balanced.difference("class weights, long", "plain, long")
+print("class weights - plain: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
+assert told[1] < 0 < told[2]
+
+# %% [markdown]
+# After the long run every network answers practically all its training images rightly, and the gain from class weights
+# has shrunk, as the paper says. The adjustment has kept more of its gain: it acts after training, on answers to images
+# that are not fitted. And see the line above it: **longer training alone** raised the balanced accuracy of the plain
+# network. Before you correct an imbalance, make sure that the network is trained.
+#
+# %% [markdown]
+# ## 11.4 With mixed images
+#
+# Mixup and CutMix (chapter 4) give a picture two labels, so it has two class weights. The weighted mean becomes
+#
+# $$ L = - \frac{\sum_i \sum_k w_k \, \tilde{t}_{ik} \log p_{ik}}{\sum_i \sum_k w_k \, \tilde{t}_{ik}}, $$
+#
+# and `cnnlab.mixing.soft_cross_entropy(logits, targets, weight)` computes it. For soft labels `F.cross_entropy`
+# divides by $N$ instead. Our weights are 1 on average over the whole set, so you might think that it makes no
+# difference. But a batch is small, and whether it holds one of the rarest images is chance:
+
+# %%
+draws = torch.Generator().manual_seed(0)
+batch = few.labels[torch.randint(len(few), (100, 32), generator=draws)]
+
+wanted = F.one_hot(batch[0], K).float()
+guess = torch.zeros(32, K)  # a network that knows nothing
+divided_by_n = F.cross_entropy(guess, wanted, weight)
+factor = divided_by_n / soft_cross_entropy(guess, wanted, weight)
+
+mean_weight = weight[batch].mean(dim=1)  # one for each of 100 batches
+assert torch.allclose(factor, mean_weight[0])
+print(f"from {mean_weight.min():.2f} to {mean_weight.max():.2f}")
+assert mean_weight.max() > 1.5 * mean_weight.min()
+
+# %% [markdown]
+# The loss of PyTorch is larger than the weighted mean by the mean weight of the batch. So one batch takes a step
+# several times as large as another, for no better reason than the lot. With weights that are not 1 on average, all
+# steps would be too large or too small besides.
+
+# %% tags=["claim"]
+print(study.claim("CutMix, class weights", ">", "CutMix", by=0.05))
+print(study.claim("CutMix, logit adjustment", ">", "CutMix", by=0.05))
+print(study.claim("CutMix", "<", "plain", by=0.05))
+print(study.claim("CutMix, class weights", "<", "class weights", by=0.01))
+
+# %% [markdown]
+# With CutMix class weights are worth a lot, and so is the adjustment. But look at the other two lines: **in this short
+# run CutMix itself did harm**, above all to the rare classes, and the weights only bought back what it had cost.
+# Chapter 4 found that mixing takes time to pay with right labels; with few images of a class and few epochs it did
+# not pay here. If you mix for another reason, wrong labels for one, correct the imbalance as well.
+
+# %% tags=["check"]
+check.score(
+    {
+        "How much does the accuracy hide?": (
+            my_hidden_gap,
+            plain["train_like_acc"] - plain["balanced_acc"],
+        ),
+        "Both: change for the common classes?": (
+            my_change_for_common_classes,
+            Results(live.rows, "common_recall").difference("both", "plain")[
+                0
+            ],
+        ),
+        "Adjusted: gain for the rare classes?": (
+            my_gain_for_rare_classes,
+            Results(adjusted_runs.rows, "rare_recall").difference(
+                "logit adjustment", "plain"
+            )[0],
+        ),
+    }
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: `class_weights` (easy, 5 minutes)
+#
+# `counts` holds the number of images of each class, (K,). Return one weight a class: each class gets the same total
+# weight, and a sample weighs 1 on average.
+
+
+# %% tags=["exercise"]
+def class_weights(counts):
+    """Return a weight for each class, (K,), from its number of images, (K,)."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.class_weights(class_weights)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the ratios are right, the size is not</b></summary>
+#
+# All weights may be multiplied by one number. Which number makes $\sum_k n_k w_k = N$?
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: whole numbers, or zeros</b></summary>
+#
+# `//` rounds down. `/` of two integer tensors gives what you want.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def class_weights(counts):
+    """Return a weight for each class, (K,), from its number of images, (K,)."""
+    return counts.sum() / (len(counts) * counts)
+
+
+check.class_weights(class_weights)
+
+# %% [markdown]
+# ### Exercise 2: `sample_weights` (easy, 10 minutes)
+#
+# Return what `WeightedRandomSampler` wants: from the labels (N,) the weights with which all classes come equally
+# often. The scale is yours, the sampler divides by the sum.
+
+
+# %% tags=["exercise"]
+def sample_weights(labels):
+    """Return a weight for each sample, (N,), from the class numbers, (N,)."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.sample_weights(sample_weights)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the number of weights is K</b></summary>
+#
+# You have a table with one number a class. What does `table[labels]` give?
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: the number is right, the chances are not</b></summary>
+#
+# Try it with the labels 0, 1, 0, 0. What should the weights of the three zeros add up to, compared with that of the
+# one? And at which position does the one stand?
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def sample_weights(labels):
+    """Return a weight for each sample, (N,), from the class numbers, (N,)."""
+    return (1 / torch.bincount(labels))[labels]
+
+
+check.sample_weights(sample_weights)
+
+# %% [markdown]
+# ### Exercise 3: `balanced_accuracy` (medium, 10 minutes)
+#
+# Work out the balanced accuracy from a confusion matrix, true classes down and answers across. A class without any
+# image has no recall: leave it out. Return a number.
+
+
+# %% tags=["exercise"]
+def balanced_accuracy(confusion):
+    """Return the mean recall from a confusion matrix (K, K)."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.balanced_accuracy(balanced_accuracy)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: a number that is a little off</b></summary>
+#
+# Sum over rows or over columns? All images of class $k$ stand in one of them, all answers "class $k$" in the other.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: NaN</b></summary>
+#
+# 0 / 0. Find out which rows have a sum above zero, and take the mean over these.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def balanced_accuracy(confusion):
+    """Return the mean recall from a confusion matrix (K, K)."""
+    images = confusion.sum(dim=1)
+    present = images > 0
+    return (confusion.diag()[present] / images[present]).mean().item()
+
+
+check.balanced_accuracy(balanced_accuracy)
+
+# %% [markdown]
+# ### Exercise 4: `adjust_logits` (medium, 10 minutes)
+#
+# From the logits (N, K) of a network and the number of training images of each class (K,), return logits as if all
+# classes had come equally often, with strength `tau`. Leave the logits you are given as they are.
+
+
+# %% tags=["exercise"]
+def adjust_logits(logits, counts, tau):
+    """Return logits (N, K) without what the class shares of the training added."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.adjust_logits(adjust_logits)
+
+# %% [markdown] tags=["hint"]
+# <details>
+# <summary><b>Hint: the common classes win even more</b></summary>
+#
+# The logarithm of a share is negative. Subtracting it adds something, and the more the rarer the class.
+#
+# </details>
+#
+# <details>
+# <summary><b>Hint: not logits, or not any more</b></summary>
+#
+# Do not apply softmax at the end, and do not use `-=` on what belongs to the caller.
+#
+# </details>
+
+
+# %% tags=["solution", "hide-cell"]
+# Solution
+def adjust_logits(logits, counts, tau):
+    """Return logits (N, K) without what the class shares of the training added."""
+    return logits - tau * (counts / counts.sum()).log()
+
+
+check.adjust_logits(adjust_logits)
+
+# %% [markdown]
+# ## Make it bigger
+#
+# CIFAR-10 with a long tail, the first class a hundred times as large as the last. It downloads 170 MB once and wants a
+# GPU, so it runs only when the environment variable `CNNLAB_PROFILE` is `gpu`. Then add augmentation (chapter 3), and
+# see which of the arms gains most from it.
+
+# %% tags=["bigger"]
+if lab.profile == "gpu":
+    photos = cnnlab.load("cifar10", download=True)
+    largest = photos.train.labels.bincount().min().item()
+    tail = imbalance(
+        photos.train, [round(largest / 100 ** (k / 9)) for k in range(10)]
+    )
+    for weights in (None, cnnlab.data.class_weights(tail.labels)):
+        torch.manual_seed(0)
+        model = cnnlab.small_resnet(num_classes=10, width=32, depth=3)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
+        )
+        batches = cnnlab.loader(tail, 128, shuffle=True)
+        schedule = cnnlab.schedules.cosine(60 * len(batches))
+        trainer = cnnlab.Trainer(
+            model,
+            optimizer,
+            torch.nn.CrossEntropyLoss(weights),
+            scheduler=cnnlab.attach(optimizer, schedule),
+        )
+        trainer.fit(batches, epochs=60)
+        told = trainer.predict(cnnlab.loader(photos.test, 512)).cpu()
+        for tau in (0.0, 1.0):
+            adjusted = told - logit_adjustment(tail.labels, tau)
+            print(
+                balanced_accuracy_score(
+                    photos.test.labels, adjusted.argmax(1)
+                )
+            )
+else:
+    print("left out: set CNNLAB_PROFILE=gpu to run it")
+
+# %% [markdown]
+# ## Key points
+#
+# - Count first. Then choose the metric by the question: how often right as the classes come, or with every class alike?
+# - Accuracy is the mean of the recalls weighted by shares, balanced accuracy the plain mean. Look at the recalls.
+# - Class weights $N / (K n_k)$ make each class count the same and leave the size of the loss.
+# - A sampler takes a weight for each sample. Oversampling shows no new images.
+# - One correction, not two: with both, the rare class becomes the common one.
+# - Class weights fade in a long run that fits every training image, and a longer run may help the rare classes by itself.
+# - Logit adjustment needs no training at all. Try it first; $\tau$ is a dial.
+# - Nothing is free. What the rare classes gain, the common ones pay, and so does the accuracy with the training shares.
+#
+# ## Common mistakes
+#
+# | what you see | what it often is |
+# |---|---|
+# | high accuracy, one class never found | imbalance, and a metric that weighs by shares |
+# | the training loss is near zero at once, validation at chance | per-class weights in the sampler: a dozen images again and again |
+# | rare classes are said far too often | sampler and class weights together |
+# | class weights on, and training diverges or hardly moves | weights that are not 1 on average over the samples |
+# | class weights on, mixing on, jumpy steps | a loss for soft labels that divides by $N$ |
+# | balanced accuracy is NaN, or lower than every recall | a class without test images |
+# | rare recalls jump from epoch to epoch | a handful of validation images: look at the counts there, too |
+# | validation far too good with oversampling | oversampled before the split: copies on both sides |
+#
+# ## References
+#
+# - K. H. Brodersen, C. S. Ong, K. E. Stephan and J. M. Buhmann, *The balanced accuracy and its posterior distribution*, 2010, [doi:10.1109/ICPR.2010.764](https://doi.org/10.1109/ICPR.2010.764)
+# - G. King and L. Zeng, *Logistic regression in rare events data*, 2001, [doi:10.1093/oxfordjournals.pan.a004868](https://doi.org/10.1093/oxfordjournals.pan.a004868)
+# - A. K. Menon, S. Jayasumana, A. S. Rawat, H. Jain, A. Veit and S. Kumar, *Long-tail learning via logit adjustment*, 2021, [arXiv:2007.07314](https://arxiv.org/abs/2007.07314)
+# - J. Byrd and Z. C. Lipton, *What is the effect of importance weighting in deep learning?*, 2019, [arXiv:1812.03372](https://arxiv.org/abs/1812.03372)
+# - Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, *Class-balanced loss based on effective number of samples*, 2019, [arXiv:1901.05555](https://arxiv.org/abs/1901.05555)
