@@ -123,6 +123,13 @@ SIGNATURES = {
     "check.log_uniform": "(fn)",
     "check.best_setting": "(fn)",
     "check.next_range": "(fn)",
+    "check.class_weights": "(fn)",
+    "check.sample_weights": "(fn)",
+    "check.balanced_accuracy": "(fn)",
+    "check.adjust_logits": "(fn)",
+    "check.accuracy_interval": "(fn)",
+    "check.leaks": "(fn)",
+    "check.sure_mistakes": "(fn)",
 }
 
 

@@ -20,6 +20,11 @@ from cnnlab.check import (
     chapter06,
     chapter07,
     chapter08,
+    chapter09,
+    chapter10,
+    chapter11,
+    chapter12,
+    chapter13,
 )
 from cnnlab.check.core import Exercise, Mistake, Outcome
 
@@ -29,9 +34,14 @@ __all__ = [
     "Exercise",
     "Mistake",
     "Outcome",
+    "accumulate",
+    "accuracy_interval",
+    "adjust_logits",
+    "balanced_accuracy",
     "batch_norm",
     "best_setting",
     "choose_augmentations",
+    "class_weights",
     "clip_by_norm",
     "cosine",
     "cutmix",
@@ -41,17 +51,28 @@ __all__ = [
     "ema_update",
     "ensemble",
     "evaluate",
+    "freeze",
     "he_std",
     "jitter",
+    "layerwise_lr",
+    "leaks",
     "log_uniform",
     "mixup",
     "next_range",
     "one_cycle",
+    "prepare",
     "random_flip",
+    "replace_head",
+    "sample_weights",
     "score",
     "soft_cross_entropy",
     "split",
+    "steps_to_pay",
+    "sure_mistakes",
+    "train_frozen",
     "train_one_epoch",
+    "unscale_and_clip",
+    "trained_stages",
     "update_ratio",
     "warmup_cosine",
 ]
@@ -83,6 +104,22 @@ EXERCISES: dict[str, Exercise] = {
         chapter08.LOG_UNIFORM,
         chapter08.BEST,
         chapter08.NEXT_RANGE,
+        chapter09.HEAD,
+        chapter09.FREEZE,
+        chapter09.PREPARE,
+        chapter10.LAYERWISE_LR,
+        chapter10.TRAINED_STAGES,
+        chapter10.TRAIN_FROZEN,
+        chapter11.CLASS_WEIGHTS,
+        chapter11.SAMPLE_WEIGHTS,
+        chapter11.BALANCED_ACCURACY,
+        chapter11.ADJUST_LOGITS,
+        chapter12.UNSCALING,
+        chapter12.ACCUMULATING,
+        chapter12.PAYING,
+        chapter13.INTERVAL,
+        chapter13.LEAKS,
+        chapter13.SURE,
     )
 }
 
@@ -205,6 +242,86 @@ def best_setting(fn: Callable[..., Any]) -> None:
 def next_range(fn: Callable[..., Any]) -> None:
     """Check chapter 8, `next_range(rates, scores) -> (low, high)`, where to search next."""
     print(EXERCISES["next_range"].judge(fn))
+
+
+def replace_head(fn: Callable[..., Any]) -> None:
+    """Check chapter 9, `replace_head(model, num_classes) -> model`, whose head is `model.fc`."""
+    print(EXERCISES["replace_head"].judge(fn))
+
+
+def freeze(fn: Callable[..., Any]) -> None:
+    """Check chapter 9, `freeze(model)`, called when an epoch begins: `model.body` stands still."""
+    print(EXERCISES["freeze"].judge(fn))
+
+
+def prepare(fn: Callable[..., Any]) -> None:
+    """Check chapter 9, `prepare(images, mean, std)`, uint8 BGR (N, H, W, 3) to normalised RGB (N, 3, H, W)."""
+    print(EXERCISES["prepare"].judge(fn))
+
+
+def layerwise_lr(fn: Callable[..., Any]) -> None:
+    """Check chapter 10, `layerwise_lr(trained, lr, decay) -> rates`, one a stage, bottom to top."""
+    print(EXERCISES["layerwise_lr"].judge(fn))
+
+
+def trained_stages(fn: Callable[..., Any]) -> None:
+    """Check chapter 10, `trained_stages(finished, at_epochs) -> booleans`, one a stage, bottom to top."""
+    print(EXERCISES["trained_stages"].judge(fn))
+
+
+def train_frozen(fn: Callable[..., None]) -> None:
+    """Check chapter 10, `train_frozen(model)`: training mode, but frozen norms in evaluation mode."""
+    print(EXERCISES["train_frozen"].judge(fn))
+
+
+def class_weights(fn: Callable[..., Any]) -> None:
+    """Check chapter 11, `class_weights(counts) -> (K,)`, with a mean weight of 1 over the samples."""
+    print(EXERCISES["class_weights"].judge(fn))
+
+
+def sample_weights(fn: Callable[..., Any]) -> None:
+    """Check chapter 11, `sample_weights(labels) -> (N,)`, for a sampler that draws all classes equally often."""
+    print(EXERCISES["sample_weights"].judge(fn))
+
+
+def balanced_accuracy(fn: Callable[..., float]) -> None:
+    """Check chapter 11, `balanced_accuracy(confusion)`, true classes down, answers across."""
+    print(EXERCISES["balanced_accuracy"].judge(fn))
+
+
+def adjust_logits(fn: Callable[..., Any]) -> None:
+    """Check chapter 11, `adjust_logits(logits, counts, tau) -> logits` as if all classes were equally frequent."""
+    print(EXERCISES["adjust_logits"].judge(fn))
+
+
+def accuracy_interval(fn: Callable[..., Any]) -> None:
+    """Check chapter 13, `accuracy_interval(right, n) -> (low, high)`, Wilson's interval at 95 %."""
+    print(EXERCISES["accuracy_interval"].judge(fn))
+
+
+def leaks(fn: Callable[..., Any]) -> None:
+    """Check chapter 13, `leaks(train, test) -> list` of the numbers of test pictures that are training pictures."""
+    print(EXERCISES["leaks"].judge(fn))
+
+
+def sure_mistakes(fn: Callable[..., Any]) -> None:
+    """Check chapter 13, `sure_mistakes(logits, labels, n) -> list` of numbers, the surest wrong answer first."""
+    print(EXERCISES["sure_mistakes"].judge(fn))
+
+
+def unscale_and_clip(fn: Callable[..., Any]) -> None:
+    """Check chapter 12, `unscale_and_clip(gradients, scale, max_norm) -> new list`, or None after an overflow."""
+    print(EXERCISES["unscale_and_clip"].judge(fn))
+
+
+def accumulate(fn: Callable[..., float]) -> None:
+    """Check chapter 12, `accumulate(model, optimizer, loss_fn, images, labels, size) -> mean loss`, one step."""
+    print(EXERCISES["accumulate"].judge(fn))
+
+
+def steps_to_pay(fn: Callable[..., float]) -> None:
+    """Check chapter 12, `steps_to_pay(cost, before, after) -> whole number of steps`, or `math.inf`."""
+    print(EXERCISES["steps_to_pay"].judge(fn))
 
 
 def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> None:
