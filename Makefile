@@ -28,10 +28,10 @@ check: $(VENV)/.dev  ## format, lint, types, pairing
 
 # Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
 fix: $(VENV)/.dev  ## format, and bring each chapter's script and notebook together
-	$(BIN)/jupytext --quiet --sync chapters/[0-9]*.py
+	$(BIN)/jupytext --quiet --sync chapters/*.py
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
-	$(BIN)/jupytext --quiet --sync chapters/[0-9]*.py
+	$(BIN)/jupytext --quiet --sync chapters/*.py
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 
 clean:  ## delete the virtual environment and everything built

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from test_public_api import SIGNATURES
 
 from cnnlab import course
 
@@ -72,6 +73,18 @@ def test_each_chapter_has_its_page_with_its_outputs(book):
 def test_the_front_page_leads_to_the_index(book):
     assert "chapters/index.html" in (book / "index.html").read_text()
     assert (book / "chapters" / "references.html").read_text().count('role="doc-biblioentry"') >= 5
+
+
+def test_the_library_reference_has_every_public_name(book):
+    text = (book / "chapters" / "D_library.html").read_text()
+    assert not [name for name in SIGNATURES if f'id="cnnlab.{name}"' not in text]
+    assert "<dt" in text
+    assert "::" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)  # no raw directive
+
+
+def test_the_timings_name_each_chapter(book):
+    text = (book / "chapters" / "E_timings.html").read_text()
+    assert all(f"chapters/{chapter.stem}" in text for chapter in course.chapters())
 
 
 def test_every_figure_is_described(book):

@@ -24,11 +24,11 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 
 # Bottom up: a module imports only what stands before it. A package counts as one floor.
 FLOORS = [
-    "errors", "profile", "rng", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
+    "errors", "profile", "rng", "distributed", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
     "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
     "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",
-    "clinic", "distributed", "session", "course", "cli", "__main__", "__init__",
+    "clinic", "session", "course", "cli", "__main__", "__init__",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "cnnlab").rglob("*.py"))
 
@@ -83,8 +83,13 @@ def test_table_of_contents_lists_each_chapter_once():
     files = [entry["file"] for part in parts for entry in part["chapters"]]
     for file in (toc["root"], *files):
         assert list(ROOT.glob(f"{file}.*")), f"_toc.yml lists {file}, which is not there"
-    listed = [Path(file).name for file in files if Path(file).name != "references"]
-    assert listed == [path.stem for path in CHAPTERS]
+    listed = [Path(file).name for file in files]
+    pages = {path.stem for path in (ROOT / "chapters").glob("*.md")} - {"index"}
+    assert [name for name in listed if name not in pages] == [path.stem for path in CHAPTERS]
+    assert [name for name in listed if re.match("[A-Z]_", name)] == sorted(
+        {path.stem for path in (ROOT / "chapters").glob("[A-Z]_*")}
+    )
+    assert listed[-1] == "references"
 
 
 @pytest.mark.parametrize(

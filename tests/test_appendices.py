@@ -1,0 +1,143 @@
+"""The appendices agree with the chapters, with the library, and with Keras."""
+
+import importlib
+import inspect
+import operator
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from test_repository import FLOORS
+
+import cnnlab
+from cnnlab import course
+
+
+CHAPTERS = Path(__file__).parents[1] / "chapters"
+GREEK = re.compile(
+    r"\\((?:var)?(?:alpha|beta|gamma|delta|epsilon|eta|theta|lambda|mu|pi|rho|phi|sigma|tau|omega|Sigma))(?![a-zA-Z])"
+)
+
+
+def text(name):
+    return (CHAPTERS / name).read_text(encoding="utf-8")
+
+
+# --- B and C --------------------------------------------------------------------------------------
+
+
+def test_the_checklist_is_short_and_each_item_names_its_chapter():
+    items = re.findall(r"^(\d+)\. (.*(?:\n {3,}.*)*)", text("B_checklist.md"), re.MULTILINE)
+    assert [int(number) for number, _ in items] == [*range(1, len(items) + 1)]
+    assert len(items) <= 40
+    for _, item in items:
+        assert re.search(r"\(\[(\d+)\]\(0?\1_\w+\.ipynb\)\)\.$", item), item
+
+
+def test_every_greek_letter_of_the_chapters_is_in_the_glossary():
+    used = {letter for script in CHAPTERS.glob("*.py") for letter in GREEK.findall(text(script))}
+    assert len(used) > 8
+    assert used <= set(GREEK.findall(text("C_glossary.md")))
+
+
+def test_terms_of_the_glossary_stand_in_order_and_once():
+    table = text("C_glossary.md").partition("## Terms")[2]
+    terms = [line.split("|")[1].strip().lower() for line in table.splitlines() if "](" in line]
+    assert terms == sorted(set(terms))
+
+
+# --- D --------------------------------------------------------------------------------------------
+
+MODULES = re.findall(r"automodule:: (cnnlab\.\w+)", text("D_library.md"))
+
+
+def public(module):
+    """What the reference shows of a module: name -> function or class."""
+    here = importlib.import_module(module)
+    names = getattr(here, "__all__", None) or [
+        name
+        for name, found in vars(here).items()
+        if not name.startswith("_") and getattr(found, "__module__", "") == module
+    ]
+    found = {name: getattr(here, name) for name in names}
+    return {n: f for n, f in found.items() if inspect.isfunction(f) or inspect.isclass(f)}
+
+
+def test_the_reference_has_every_public_module_and_name():
+    offered = {name: getattr(cnnlab, name) for name in cnnlab.__all__}
+    modules = {f"cnnlab.{name}" for name, found in offered.items() if inspect.ismodule(found)}
+    assert modules <= set(MODULES)
+    page = text("D_library.md")
+    for name in offered.keys() - {module.partition(".")[2] for module in modules}:
+        assert f"{{py:obj}}`cnnlab.{name} <cnnlab." in page, name
+
+
+def test_the_modules_stand_from_the_bottom_up_in_table_and_sections():
+    order = [module.partition(".")[2] for module in MODULES]
+    assert order == sorted(order, key=FLOORS.index)
+    assert re.findall(r"^\| \[(\w+)\]\(#\1\)", text("D_library.md"), re.MULTILINE) == order
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_name_of_the_reference_is_without_explanation(module):
+    assert inspect.getdoc(importlib.import_module(module))
+    assert f"## {module.partition('.')[2]}\n" in text("D_library.md")
+    for name, found in public(module).items():
+        assert found.__doc__, f"{module}.{name} has no docstring"
+        methods = vars(found).items() if inspect.isclass(found) else ()
+        for method, function in methods:
+            if inspect.isfunction(function) and not method.startswith("_"):
+                assert inspect.getdoc(getattr(found, method)), f"{module}.{name}.{method}"
+
+
+# --- A --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_keras(tmp_path, monkeypatch):
+    """In kernels, `import keras` fails as it does where Keras is not installed."""
+    tmp_path.joinpath("keras.py").write_text("raise ModuleNotFoundError('No module named keras')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+
+
+@pytest.mark.slow
+def test_appendix_a_runs_without_keras_and_says_how_to_get_it(without_keras):
+    chapter = nbformat.read(CHAPTERS / "A_keras.ipynb", as_version=4)
+    folder = {"metadata": {"path": str(CHAPTERS)}}
+    NotebookClient(chapter, kernel_name="python3", timeout=300, resources=folder).execute()
+    outputs = [o for cell in chapter.cells for o in cell.get("outputs", [])]
+    told = "".join(output.get("text", "") for output in outputs)
+    assert 'pip install "cnnlab[keras]"' in told
+    assert "Keras is not installed" in told
+
+
+@pytest.mark.slow
+def test_the_names_of_the_dictionary_exist(tmp_path):
+    names = sorted(set(re.findall(r"`(keras\.[\w.]+)`", text("A_keras.py"))) - {"keras.json"})
+    assert len(names) > 20
+    look = "import keras, operator, sys; [operator.attrgetter(n[6:])(keras) for n in sys.argv[1:]]"
+    env = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", look, *names], env=env, check=True)
+
+
+def test_the_names_of_cnnlab_in_the_dictionary_exist():
+    table = text("A_keras.py").partition("## A.8")[2].partition("## A.9")[0]
+    ours = [row.split("|")[2] for row in table.splitlines() if row.count("|") == 5]
+    names = [n for cell in ours for n in re.findall(r"`((?!torch\b)\w+\.?[\w.]*)[`(]", cell)]
+    assert len(names) > 20
+    for name in set(names) - {"AdaptiveAvgPool2d", "TrivialAugmentWide"}:
+        assert operator.attrgetter(name)(cnnlab), name
+
+
+@pytest.mark.slow
+def test_appendix_a_leaves_the_settings_of_keras_at_home_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+    course.run(CHAPTERS / "A_keras.ipynb")
+    assert not (tmp_path / ".keras").exists()
