@@ -7,7 +7,7 @@
 
 What a first look needs is here; the rest lies in the modules, each of which is a page to be read: `schedules`,
 `mixing`, `augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`, `diagnose`,
-`symptoms`, `experiment`, `plots`, `check`, `clinic`.
+`symptoms`, `experiment`, `distributed`, `plots`, `check`, `clinic`.
 """
 
 import importlib
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         clinic,
         data,
         diagnose,
+        distributed,
         errors,
         experiment,
         mixing,
@@ -61,6 +62,7 @@ __all__ = [
     "compare",
     "data",
     "diagnose",
+    "distributed",
     "errors",
     "experiment",
     "from_folder",

@@ -45,6 +45,8 @@ SIGNATURES = {
     "models.initialise": "(model, scheme='he')",
     "models.replace_head": "(model, num_classes, dropout=0.0)",
     "models.stages": "(model)",
+    "models.pretrained": "(name, num_classes, *, weights='default')",
+    "distributed.launched": "()",
     "experiment.compare": "(variants, seeds, *, metric='test_acc', jobs=1)",
     "experiment.Results.claim": "(self, a, relation, b, by=0.0)",
     "experiment.Results.difference": "(self, a, b)",

@@ -71,8 +71,8 @@ __all__ = [
     "sure_mistakes",
     "train_frozen",
     "train_one_epoch",
-    "unscale_and_clip",
     "trained_stages",
+    "unscale_and_clip",
     "update_ratio",
     "warmup_cosine",
 ]

@@ -49,6 +49,7 @@ def pretrained(
         DownloadError: the weights are not in the cache and could not be fetched.
         CheckpointError: the file of weights is damaged.
 
+    >>> import torch
     >>> model = pretrained("glyphnet", 10)
     >>> model(torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 10])

@@ -28,6 +28,8 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     Raises:
         ValueError: the model has no linear layer.
 
+    >>> import torch
+    >>> from cnnlab.models import small_resnet
     >>> model = replace_head(small_resnet(97), 10)
     >>> model(torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 10])
@@ -74,6 +76,7 @@ def stages(model: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: the model has parameters of its own outside its children.
 
+    >>> from cnnlab.models import small_resnet
     >>> [type(s).__name__ for s in stages(small_resnet(10))]
     ['Sequential', 'Block', 'Block', 'Sequential']
     """
