@@ -25,11 +25,13 @@
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
 import cnnlab
 from cnnlab import check, diagnose, plots, symptoms, transfer
@@ -270,8 +272,8 @@ for finding in found:
 print(f"{len(found)} findings")
 
 # %% [markdown]
-# `diagnose` looks for the patterns of chapter 7: flat, stuck, decayed too early, unfinished, overfitting. A finding is a
-# question, not a verdict; and no finding means that the curve looks as a curve should, not that the network is good.
+# `diagnose` looks for the patterns of chapter 7: flat, stuck, decayed too early, unfinished, overfitting. A finding is
+# a question, not a verdict; and no finding means that the curve looks as a curve should, not that the network is good.
 #
 # ## 13.5 Was it luck?
 #
@@ -392,19 +394,12 @@ plots.heatmap(
 
 # %% [markdown]
 # Look at what it gets wrong, the surest answers first. Here you find wrong labels, pictures that nobody could read,
-# and now and then a habit of the network that no number shows. (Exercise 3 is the function behind it.)
-
+# and now and then a habit of the network that no number shows. Here pandas sorts them; in exercise 3 you do.
 
 # %%
-def sure_mistakes_of(logits, labels, n):
-    """The numbers of the wrong answers, the surest first."""
-    confidence, answers = logits.softmax(dim=1).max(dim=1)
-    order = confidence.argsort(descending=True, stable=True)
-    return order[answers[order] != labels[order]][:n]
-
-
-wrong = sure_mistakes_of(logits, labels, 8)
 surest = logits.softmax(dim=1).amax(dim=1)
+table = pd.DataFrame({"sure": surest, "right": answers == labels})
+wrong = torch.tensor(table[~table.right].nlargest(8, "sure").index.to_numpy())
 plots.image_grid(
     data.test.pixels(wrong),
     [
@@ -504,19 +499,10 @@ check.score(
 #
 # A **model card** ([Mitchell et al. 2019](https://arxiv.org/abs/1810.03993)) says what a network is for, what it has
 # learnt from, how well it does and on what that was measured, and where it fails. Whoever gets the file gets the card.
-# The numbers below are put in by the code that measured them, never by hand.
-
+# The numbers below are put in by the code that measured them, never by hand; the interval is that of exercise 1.
 
 # %%
-def wilson(right, n, z=1.96):
-    """The interval at 95 % for a share; exercise 1."""
-    p = right / n
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return middle - half, middle + half
-
-
-low, high = wilson(right, len(labels))
+low, high = binomtest(right, len(labels)).proportion_ci(method="wilson")
 worst_class = min(zip(recalls, data.classes, strict=True))
 worst_change = min((accuracy, name) for name, accuracy in limits.items())
 card = f"""
