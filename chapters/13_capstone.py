@@ -479,7 +479,7 @@ if FOLDER is None:
 #
 # ### Your predictions
 
-# %%
+# %% tags=["check"]
 check.score(
     {
         "What test accuracy will the two phases reach?": (
