@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.rest = rest
     try:
         return arguments.command(arguments)
-    except (CnnlabError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (CnnlabError, FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
         print(f"cnnlab: {error}", file=sys.stderr)
         return 1
 
@@ -61,6 +61,15 @@ def book(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def copy(arguments: argparse.Namespace) -> int:
+    """Write the copy for students or for instructors."""
+    from cnnlab import products
+
+    make = {"student": products.student, "instructor": products.instructor}[arguments.name]
+    print(f"The chapters are in {make(arguments.out, force=arguments.force)}")
+    return 0
+
+
 def pretrain(arguments: argparse.Namespace) -> int:
     """Train glyphnet again and say what it reached."""
     from cnnlab.pretrain import Recipe
@@ -97,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="the book goes into DIR/_build/html"
     )
     command.set_defaults(command=book)
+
+    for name, told in (("student", "without answers"), ("instructor", "with answers and notes")):
+        command = commands.add_parser(name, help=f"write a copy of the chapters {told}")
+        command.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+        command.add_argument(
+            "--force", action="store_true", help="move what is there to OUT.1, OUT.2, ..."
+        )
+        command.set_defaults(command=copy, name=name)
 
     command = commands.add_parser(
         "pretrain", help="make glyphnet, the network that ships with the course, again"

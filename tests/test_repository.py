@@ -28,7 +28,7 @@ FLOORS = [
     "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
     "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",
-    "clinic", "session", "course", "cli", "__main__", "__init__",
+    "clinic", "session", "course", "products", "cli", "__main__", "__init__",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "cnnlab").rglob("*.py"))
 

@@ -1,0 +1,197 @@
+"""Two copies of the chapters, made from one source by the tags of its cells: for students and for instructors.
+
+| tag | in the student copy | in the instructor copy |
+|---|---|---|
+| `solution` | left out | stays |
+| `instructor` | left out | stays |
+| all others | stay | stay |
+
+A copy is made beside its place and moved there whole; a folder that is there already is never written into.
+"""
+
+import copy
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cnnlab import check, course
+from cnnlab.errors import CnnlabError
+
+
+HIDDEN = {"solution", "instructor"}
+PAGES = ("B_checklist.md", "C_glossary.md")  # what is no notebook and needs no book
+
+_WELCOME = """# cnnlab: the chapters
+
+Install the library once, with Python 3.11 or newer:
+
+    python -m pip install "cnnlab[lab]"
+
+or, from a copy of the course's repository, `python -m pip install ".[lab]"` in its folder. Then, in this folder:
+
+    jupyter lab
+
+and begin with `01_training_loop.ipynb`. Your answers go into the cells that end in `raise NotImplementedError`; the
+cell below each of them checks what you wrote. No cell needs a network or a GPU.
+"""
+
+
+class ExistsError(CnnlabError, FileExistsError):
+    """There is something where a copy should go."""
+
+
+def student(out: Path, *, force: bool = False) -> Path:
+    """Write the copy for students: no answers, no notes for instructors, nothing that ties it to the source.
+
+    Args:
+        out: a folder that is not there yet.
+        force: move what is there out of the way, to `OUT.1`, `OUT.2`, ...; it is never deleted.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExistsError: something is there, and `force` is not set. Nothing is touched.
+    """
+    return _copy(out, force, _for_students, {"README.md": _WELCOME})
+
+
+def instructor(out: Path, *, force: bool = False) -> Path:
+    """Write the copy for instructors: answers and notes in, and a page for each chapter.
+
+    Args:
+        out: a folder that is not there yet.
+        force: as in `student`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExistsError: as in `student`.
+    """
+    kit = {f"instructor/{path.stem}.md": chapter_page(path) for path in course.chapters()}
+    return _copy(out, force, _unpaired, {"README.md": _WELCOME, **kit})
+
+
+def chapter_page(notebook: Path) -> str:
+    """Return what an instructor wants to know of a chapter, in Markdown, taken from the chapter and its checks."""
+    cells = _read(notebook).cells
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    title = text.partition("\n")[0].removeprefix("# ")
+    aims = re.search(r"\*\*Afterwards you can\*\* (.*?)\n\n", text, re.DOTALL)
+    reading, running = (_minutes(text, what) for what in ("read", "run"))
+    exercises = _exercises(text)
+    parts = [
+        f"# {title}",
+        f"To read {reading}, to run {running}; exercises {sum(m for *_, m in exercises)} minutes.",
+        "## Aims",
+        " ".join(aims[1].split()) if aims else "",
+        "## Exercises, and the misconceptions that their checks know",
+        *(_exercise(name, level, minutes) for name, level, minutes in exercises),
+        "## To discuss",
+        "The reader commits to an answer before each experiment. Let the room vote first, then run the cell.",
+        "\n".join(f"- {question}" for question in _questions(cells)),
+        *(cell.source for cell in cells if "instructor" in _tags(cell)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _exercise(name: str, level: str, minutes: int) -> str:
+    told = check.EXERCISES[name]
+    known = "\n".join(f"- *{key}*: {mistake.says}" for key, mistake in told.mistakes.items())
+    return f"### `{name}` ({level}, {minutes} minutes)\n\n{known}"
+
+
+def _exercises(text: str) -> list[tuple[str, str, int]]:
+    """Name, difficulty and minutes of each exercise that has a check."""
+    found = re.findall(r"### Exercise \d+: `(\w+)` \((\w+), (\d+) minutes\)", text)
+    return [(name, level, int(m)) for name, level, m in found if name in check.EXERCISES]
+
+
+def _minutes(text: str, what: str) -> str:
+    found = re.search(rf"\| to {what} \| (\d+ \w+)", text)
+    return found[1] if found else "?"
+
+
+def _questions(cells: list[Any]) -> Iterator[str]:
+    """What is asked before each cell for a prediction."""
+    for before, cell in pairwise(cells):
+        if "predict" in _tags(cell) and before.cell_type == "markdown":
+            asked = before.source.rpartition("### Predict")[2].strip()
+            yield " ".join(asked.split())
+
+
+def _for_students(notebook: Any) -> Any:
+    """Without the hidden cells, and without what ties it to a script."""
+    told = _unpaired(notebook)
+    told.cells = [cell for cell in told.cells if not HIDDEN & _tags(cell)]
+    return told
+
+
+def _unpaired(notebook: Any) -> Any:
+    told = copy.deepcopy(notebook)
+    told.metadata.pop("jupytext", None)
+    return told
+
+
+def _tags(cell: Any) -> set[str]:
+    return set(cell.metadata.get("tags", ()))
+
+
+def _read(path: Path) -> Any:
+    course.require("nbformat", extra="lab")
+    import nbformat
+
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def _copy(out: Path, force: bool, change: Callable[[Any], Any], texts: dict[str, str]) -> Path:
+    import nbformat
+
+    with _placed(out, force) as folder:
+        for path in course.chapters():
+            nbformat.write(change(_read(path)), folder / path.name)
+        source = course.root() / "chapters"
+        shutil.copytree(
+            source / "studies", folder / "studies", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for name in PAGES:
+            shutil.copy(source / name, folder)
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    return out
+
+
+@contextmanager
+def _placed(out: Path, force: bool) -> Iterator[Path]:
+    """A folder to fill; it comes to its place when all went well, and is gone when not."""
+    taken = out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists())
+    if taken and not force:
+        raise ExistsError(
+            f"{out} is there already, perhaps with somebody's work in it; choose another folder, or call it with "
+            f"--force, which moves {out.name} aside and deletes nothing"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        made = Path(scratch, out.name)
+        made.mkdir()
+        yield made
+        if taken:
+            out.rename(_aside(out))
+        elif out.is_dir():
+            out.rmdir()  # it is empty
+        made.replace(out)
+
+
+def _aside(out: Path) -> Path:
+    """The first of OUT.1, OUT.2, ... that is free."""
+    number = 1
+    while (free := out.with_name(f"{out.name}.{number}")).exists():
+        number += 1
+    return free
