@@ -541,3 +541,16 @@ else:
 # - L. Bottou, F. Curtis and J. Nocedal, *Optimization methods for large-scale machine learning*, 2018, [arXiv:1606.04838](https://arxiv.org/abs/1606.04838)
 # - K. He, X. Zhang, S. Ren and J. Sun, *Deep residual learning for image recognition*, 2016, [arXiv:1512.03385](https://arxiv.org/abs/1512.03385)
 # - S. Ioffe and C. Szegedy, *Batch normalization*, 2015, [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# Show 1.2 and 1.4 at the board and run 1.5; leave 1.1 for reading at home. Exercise 2 is the one to keep: `eval()` and
+# the mean over samples come back in every chapter.
+#
+# ## Questions for the room
+#
+# - Why is a mean of batch means wrong only when the last batch is short? Construct a case in which it is badly wrong.
+# - The hand-written loop and the `Trainer` end with equal weights. What would be the first thing to break this
+#   equality: dropout, another order, another thread count?
+# - Who is allowed to look at the test part, and when?

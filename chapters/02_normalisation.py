@@ -681,3 +681,17 @@ else:
 # - X. Li, S. Chen, X. Hu and J. Yang, *Understanding the disharmony between dropout and batch normalization by variance shift*, 2019, [arXiv:1801.05134](https://arxiv.org/abs/1801.05134)
 # - T. van Laarhoven, *L2 regularization versus batch and weight normalization*, 2017, [arXiv:1706.05350](https://arxiv.org/abs/1706.05350)
 # - I. Loshchilov and F. Hutter, *Decoupled weight decay regularization*, 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# 2.1 and 2.2 carry the chapter. Do 1, 3, 5, 7 by hand with the room, run one experiment of 2.1, and skip 2.3 and 2.5;
+# their results are in the key points.
+#
+# ## Questions for the room
+#
+# - Batch norm makes the output for one image depend on the others in its batch. Where could that do harm after
+#   training? Where is it a leak?
+# - Weight decay did nothing visible to the accuracy here. Is that an argument against it?
+# - Which would you give up first: good initialisation or batch norm? What do the runs say about each without the
+#   other?

@@ -1107,3 +1107,14 @@ else:
 #   [arXiv:2103.10158](https://arxiv.org/abs/2103.10158)
 # - Y. Bengio et al., *Curriculum learning*, 2009,
 #   [doi:10.1145/1553374.1553380](https://doi.org/10.1145/1553374.1553380)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# The matrix of 3.3 and the flip of 3.4 are the lesson: twenty minutes. 3.2, 3.6 and 3.7 can be read at home.
+#
+# ## Questions for the room
+#
+# - Name a task in which a flip is right, one in which it is wrong, and one in which it depends on the country.
+# - Erasing did not help against occlusion here. What would you try before you conclude that it never does?
+# - An augmentation is a statement about the world. Whose job is it to make it: the engineer's or the expert's?

@@ -904,3 +904,15 @@ else:
 # - C. Zhang, S. Bengio, M. Hardt, B. Recht and O. Vinyals, *Understanding deep learning requires rethinking generalization*, 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530)
 # - C. Guo, G. Pleiss, Y. Sun and K. Weinberger, *On calibration of modern neural networks*, 2017, [arXiv:1706.04599](https://arxiv.org/abs/1706.04599)
 # - S. Thulasidasan, G. Chennupati, J. Bilmes, T. Bhattacharya and S. Michalak, *On mixup training*, 2019, [arXiv:1905.11001](https://arxiv.org/abs/1905.11001)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# 4.2, 4.3 and 4.6. Let everybody compute the λ of one clipped box by hand. Skip class weights and label smoothing.
+#
+# ## Questions for the room
+#
+# - Training accuracy means nothing under mixing. What do you watch instead?
+# - CutMix helped with wrong labels and did harm with right ones in short runs. What does that say about a paper that
+#   shows only the first?
+# - Is a network that is right as often, but less sure, the better one? For whom?

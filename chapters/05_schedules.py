@@ -1009,3 +1009,15 @@ else:
 # - L. N. Smith, *A disciplined approach to neural network hyper-parameters*, 2018, [arXiv:1803.09820](https://arxiv.org/abs/1803.09820)
 # - L. N. Smith and N. Topin, *Super-convergence*, 2018, [arXiv:1708.07120](https://arxiv.org/abs/1708.07120)
 # - S. L. Smith, P.-J. Kindermans, C. Ying and Q. V. Le, *Don't decay the learning rate, increase the batch size*, 2018, [arXiv:1711.00489](https://arxiv.org/abs/1711.00489)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# 5.1, 5.4 and the first half of 5.6. The tables of exercise 1 can be done on paper.
+#
+# ## Questions for the room
+#
+# - The differences between schedules are smaller than the literature made you expect. List what was different there.
+# - Per step or per epoch: which of the two survives a change of the batch size?
+# - When the study chose wrong labels after the search with right ones had shown nothing, was that honest? What has to
+#   be said for it to be?

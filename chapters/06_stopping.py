@@ -1040,3 +1040,14 @@ else:
 # - P. Izmailov and others, *Averaging weights leads to wider optima and better generalization*, 2018, [arXiv:1803.05407](https://arxiv.org/abs/1803.05407)
 # - G. Huang and others, *Snapshot ensembles: train 1, get M for free*, 2017, [arXiv:1704.00109](https://arxiv.org/abs/1704.00109)
 # - B. Lakshminarayanan, A. Pritzel and C. Blundell, *Simple and scalable predictive uncertainty estimation using deep ensembles*, 2017, [arXiv:1612.01474](https://arxiv.org/abs/1612.01474)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# 6.1 and 6.3. Play the curve of 6.1 with the room: everybody stands up, and sits down when they would stop.
+#
+# ## Questions for the room
+#
+# - Early stopping chose the epoch on the validation part. Which number may you publish?
+# - What belongs into a checkpoint? Collect, then compare with the list of 6.3.
+# - Four short runs or one long run: what did the study say, and does it surprise you?

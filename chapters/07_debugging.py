@@ -900,3 +900,15 @@ else:
 # - J. Zhang, T. He, S. Sra and A. Jadbabaie, *Why gradient clipping accelerates training*, 2020, [arXiv:1905.11881](https://arxiv.org/abs/1905.11881)
 # - K. He, X. Zhang, S. Ren and J. Sun, *Delving deep into rectifiers*, 2015, [arXiv:1502.01852](https://arxiv.org/abs/1502.01852)
 # - A. Karpathy, *CS231n: neural networks 3*, [cs231n.github.io](https://cs231n.github.io/neural-networks-3/)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# Go straight to the clinic (7.6), two patients for each group, ten minutes; then 7.1 as the summary of what they
+# wished they had done first.
+#
+# ## Questions for the room
+#
+# - Which faults show in the loss curve, which only in the accuracy, and which in neither?
+# - Clipping rescues the run. Does it mend the cause?
+# - A colleague says: it trains, so it is correct. Give three counterexamples from the clinic.

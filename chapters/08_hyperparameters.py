@@ -1080,3 +1080,14 @@ else:
 #   [arXiv:1803.09820](https://arxiv.org/abs/1803.09820)
 # - T. Akiba, S. Sano, T. Yanase, T. Ohta and M. Koyama, *Optuna: a next-generation hyperparameter optimization
 #   framework*, 2019, [arXiv:1907.10902](https://arxiv.org/abs/1907.10902)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# 8.2, 8.4 and 8.5. The winner's curse takes five minutes and changes how people read tables.
+#
+# ## Questions for the room
+#
+# - Random beat the grid by one point only. Why is it still the better habit?
+# - You have 27 trials. How many seeds, how many settings?
+# - Would you publish the best run, the mean of the best setting, or something else?

@@ -974,3 +974,15 @@ else:
 # - A. K. Menon, S. Jayasumana, A. S. Rawat, H. Jain, A. Veit and S. Kumar, *Long-tail learning via logit adjustment*, 2021, [arXiv:2007.07314](https://arxiv.org/abs/2007.07314)
 # - J. Byrd and Z. C. Lipton, *What is the effect of importance weighting in deep learning?*, 2019, [arXiv:1812.03372](https://arxiv.org/abs/1812.03372)
 # - Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, *Class-balanced loss based on effective number of samples*, 2019, [arXiv:1901.05555](https://arxiv.org/abs/1901.05555)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# 11.1 and 11.3. The metric that lies is a demonstration of five minutes, logit adjustment one of ten; 11.2 can be
+# read.
+#
+# ## Questions for the room
+#
+# - Who pays for the gain of the rare classes? Find a use in which that is right, and one in which it is not.
+# - Which shares do you expect in service, and who tells you?
+# - Class weights are what everybody recommends; here nothing can be said of their balanced accuracy. What now?

@@ -775,3 +775,14 @@ else:
 #   networks*, 2017, [arXiv:1610.02136](https://arxiv.org/abs/1610.02136)
 # - O. M. Parkhi, A. Vedaldi, A. Zisserman and C. V. Jawahar, *Cats and dogs*, 2012,
 #   [doi:10.1109/CVPR.2012.6248092](https://doi.org/10.1109/CVPR.2012.6248092)
+
+# %% [markdown] tags=["instructor", "remove-cell"]
+# ## When you are short of time
+#
+# Run 13.1 to 13.4 together, then let each group bring a folder of its own; 13.6 and the card are the homework.
+#
+# ## Questions for the room
+#
+# - What is missing from the card? Write the line that you would least like to write.
+# - The probe took a second, the recipe a page of settings, for two points. When is that worth it?
+# - The network is sure about strangers. Design a test that would have found it, and a product that could live with it.
