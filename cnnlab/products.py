@@ -75,6 +75,8 @@ def instructor(out: Path, *, force: bool = False) -> Path:
         ExistsError: as in `student`.
     """
     kit = {f"instructor/{path.stem}.md": chapter_page(path) for path in course.chapters()}
+    for page in sorted((course.root() / "chapters" / "instructor").glob("*.md")):
+        kit[f"instructor/{page.name}"] = page.read_text(encoding="utf-8")
     return _copy(out, force, _unpaired, {"README.md": _WELCOME, **kit})
 
 
