@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,15 +135,16 @@ def prune(folder: str | Path, keep: int, newest: int | None = None) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write beside `path`, make it durable, then rename: the rename is what cannot be half done."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not tempfile: its files are readable by their owner alone, and so would be what they become.
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with unfinished.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        unfinished.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):  # Windows and some network drives cannot sync a folder
         folder = os.open(path.parent, os.O_RDONLY)

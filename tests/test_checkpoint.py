@@ -231,3 +231,9 @@ def test_a_folder_without_a_readable_checkpoint_says_what_is_wrong_with_each(tmp
         checkpoint.numbered(tmp_path, step).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"(?s)step-00000002.*step-00000001"):
         checkpoint.load_newest(tmp_path)
+
+
+def test_a_file_may_be_read_by_whom_a_plain_file_may(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    checkpoint.save({"step": 1}, tmp_path / "ours")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
