@@ -146,8 +146,8 @@ class Advice:
 def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Advice:
     """Return the strategy of the 2 x 2 rule: how much data there is, and how similar it is to the old.
 
-    A rule of thumb to begin with, not a law: measure it against the neighbouring strategy. "A few" means fewer
-    than 100 images a class.
+    A rule of thumb to begin with, not a law: measure it against the neighbouring strategy. Chapter 10 does, and for a
+    few different images the rule loses there to full training. "A few" means fewer than 100 images a class.
 
     | | similar | different |
     |---|---|---|
