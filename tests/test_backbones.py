@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import socket
 import time
 from pathlib import Path
 
@@ -34,20 +33,6 @@ FAMILIES = {
 
 
 @pytest.fixture
-def offline(monkeypatch):
-    """The network says no, and counts how often it was asked."""
-    asked = []
-
-    def refuse(*arguments, **_):
-        asked.append(arguments)
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return asked
-
-
-@pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Torch's cache in a folder of the test: the place of resnet18's weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -59,14 +44,14 @@ def hub(tmp_path, monkeypatch):
 # --- glyphnet ---------------------------------------------------------------------------------------------------
 
 
-def test_glyphnet_needs_no_network_and_gets_a_head_of_its_own(offline):
+def test_glyphnet_needs_no_network_and_gets_a_head_of_its_own(no_network):
     model = pretrained("glyphnet", 10)
     assert isinstance(model, SmallResNet)
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
     stored = load(backbones.GLYPHNET.read_bytes())
     assert torch.equal(model.stem[0].weight, stored["stem.0.weight"].float())
-    assert offline == []
+    assert no_network == []
 
 
 def test_what_is_written_beside_the_weights_is_true_of_them():
@@ -120,12 +105,12 @@ def test_the_recipe_still_leads_to_glyphnet_as_a_short_version_shows(tmp_path, m
 # --- torchvision ------------------------------------------------------------------------------------------------
 
 
-def test_weights_in_the_cache_are_taken_without_asking_the_network(hub, offline):
+def test_weights_in_the_cache_are_taken_without_asking_the_network(hub, no_network):
     theirs = torchvision.models.resnet18(weights=None)
     torch.save(theirs.state_dict(), hub)
     model = pretrained("resnet18", 3)
     assert isinstance(model, Backbone)
-    assert offline == []
+    assert no_network == []
     ours = model.net.state_dict()
     for name, value in theirs.state_dict().items():
         assert name.startswith("fc.") or torch.equal(ours[name], value), name
@@ -137,14 +122,14 @@ def test_weights_in_the_cache_are_taken_without_asking_the_network(hub, offline)
     torch.testing.assert_close(model.eval()(images), model.net(normal))
 
 
-def test_offline_and_not_in_the_cache_it_says_so_and_offers_glyphnet(hub, offline):
+def test_offline_and_not_in_the_cache_it_says_so_and_offers_glyphnet(hub, no_network):
     begun = time.perf_counter()
     with pytest.raises(
         DownloadError, match=r'resnet18-f37072fd.pth.*pretrained\("glyphnet", ...\)'
     ):
         pretrained("resnet18", 3)
     assert time.perf_counter() - begun < 5
-    assert offline
+    assert no_network
     assert list(hub.parent.iterdir()) == []
 
 
@@ -155,7 +140,7 @@ class _Hostile:
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "text", "other", "hostile"])
 def test_a_bad_file_in_the_cache_is_named_and_runs_nothing(
-    hub, offline, kind, tmp_path, monkeypatch
+    hub, no_network, kind, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     if kind == "other":
@@ -169,7 +154,7 @@ def test_a_bad_file_in_the_cache_is_named_and_runs_nothing(
     with pytest.raises(CheckpointError, match="delete it"):
         pretrained("resnet18", 3)
     assert not Path("ran").exists()
-    assert offline == []
+    assert no_network == []
 
 
 @pytest.mark.parametrize(
@@ -183,10 +168,12 @@ def test_a_bad_file_in_the_cache_is_named_and_runs_nothing(
         ("glyphnet", "imagenet", "default"),
     ],
 )
-def test_what_does_not_exist_is_refused_before_the_network_is_asked(offline, name, weights, told):
+def test_what_does_not_exist_is_refused_before_the_network_is_asked(
+    no_network, name, weights, told
+):
     with pytest.raises(ValueError, match=told):
         pretrained(name, 3, weights=weights)
-    assert offline == []
+    assert no_network == []
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
