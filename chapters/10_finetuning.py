@@ -365,9 +365,9 @@ for field in FIELDS:
 # old advice: **10 to 100 times smaller** than the usual rate.
 #
 # What "undo" means can be measured. Take pictures that have nothing to do with the new task, here glyphs, and their
-# features before and after, $\phi_0(x)$ and $\phi(x)$. The **drift** is the change relative to the size,
+# features before and after, $f_0(x)$ and $f(x)$. The **drift** is the change relative to the size,
 #
-# $$ \text{drift} = \sqrt{\frac{\sum_x \lVert \phi(x) - \phi_0(x) \rVert^2}{\sum_x \lVert \phi_0(x) \rVert^2}} . $$
+# $$ \text{drift} = \sqrt{\frac{\sum_x \lVert f(x) - f_0(x) \rVert^2}{\sum_x \lVert f_0(x) \rVert^2}} . $$
 #
 # A drift alone is no damage: turned features are as good as before. So the study of this section,
 # `chapters/studies/10_rates.py`, also asks what the drifted features still know of the old task: it fits a linear probe

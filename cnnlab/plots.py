@@ -233,6 +233,57 @@ def intervals(
     return Plot(figure, f"{label} of {len(runs)} variants, mean and 95 % interval: {told}.")
 
 
+def trend(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    message: str,
+    log: str = "",
+) -> Plot:
+    """Draw one line a series through means, each point with its interval: accuracy against labels, for one.
+
+    Args:
+        x: the common horizontal values; each is marked on the axis.
+        series: name -> (mean, low, high) for each of them.
+        xlabel: with its unit.
+        ylabel: with its unit.
+        message: what the reader should see; begins the alt text.
+        log: which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
+
+    >>> trend([5, 10], {"probe": [(0.7, 0.6, 0.8), (0.8, 0.75, 0.85)]}, xlabel="labels", ylabel="acc", message="Up.")
+    Plot: Up. acc against labels, mean and 95 % interval: probe 0.7 (0.6 to 0.8) at 5 to 0.8 (0.75 to 0.85) at 10.
+    """
+    figure, axes = _axes(width=6.5, height=3.4)
+    axis = axes.item()
+    told = []
+    for (name, points), colour, dash, marker in zip(
+        series.items(), cycle(COLOURS), cycle(LINES), cycle(MARKERS)
+    ):
+        mean, low, high = np.asarray(points, dtype=float).T
+        axis.errorbar(
+            x,
+            mean,
+            yerr=[mean - low, high - mean],
+            color=colour,
+            linestyle=dash,
+            marker=marker,
+            markersize=5,
+            capsize=3,
+            label=name,
+        )
+        ends = (f"{mean[i]:.3g} ({low[i]:.3g} to {high[i]:.3g}) at {x[i]:g}" for i in (0, -1))
+        told.append(f"{name} {' to '.join(ends)}")
+    _finish(axis, xlabel, ylabel, log)
+    axis.set_xticks(x, [f"{value:g}" for value in x])
+    axis.minorticks_off()
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Plot(
+        figure, f"{message} {ylabel} against {xlabel}, mean and 95 % interval: {'; '.join(told)}."
+    )
+
+
 def schedules(named: dict[str, Callable[[int], float]], steps: int) -> Plot:
     """Draw learning-rate schedules, each over the first `steps` updates.
 
@@ -505,6 +556,45 @@ def arrows(
     axis.legend()
     told = "; ".join(f"{name} ({x:.3g}, {y:.3g})" for name, (x, y) in vectors.items())
     return Plot(figure, f"{message} Limit {limit:.3g}. {told}.")
+
+
+def parts(bars: Mapping[str, Mapping[str, float]], *, label: str, unit: str, message: str) -> Plot:
+    """Draw one bar a row, cut into its parts: where the time of a step goes, for one.
+
+    Args:
+        bars: row -> part -> size; every row has the same parts.
+        label: what the sizes are, without their unit.
+        unit: of the sizes, such as `"ms"`.
+        message: what the reader should see; begins the alt text.
+
+    >>> parts({"plain": {"data": 1.0, "step": 30.0}}, label="time", unit="ms", message="Hardly any data.")
+    Plot: Hardly any data. Parts of the time: plain: data 1.0 ms, step 30.0 ms.
+    """
+    figure, axes = _axes(width=6.5, height=1.2 + 0.4 * len(bars))
+    axis = axes.item()
+    names = list(next(iter(bars.values())))
+    start = np.zeros(len(bars))
+    hatches = ("", "//", "..", "xx", "\\\\", "++", "oo")  # told apart in grey, too
+    for name, colour, hatch in zip(names, cycle(COLOURS), cycle(hatches)):
+        sizes = np.array([row[name] for row in bars.values()])
+        axis.barh(
+            range(len(bars)),
+            sizes,
+            left=start,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            label=name,
+        )
+        start += sizes
+    axis.set(xlabel=f"{label} ({unit})", ylim=(len(bars) - 0.5, -0.5))
+    axis.set_yticks(range(len(bars)), list(bars))
+    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
+    told = "; ".join(
+        f"{row}: {', '.join(f'{name} {size:.1f} {unit}' for name, size in sizes.items())}"
+        for row, sizes in bars.items()
+    )
+    return Plot(figure, f"{message} Parts of the {label}: {told}.")
 
 
 def _pixels(images: Tensor) -> list[np.ndarray]:

@@ -29,6 +29,10 @@ def all_plots():
         "intervals": plots.intervals(
             runs, {k: (v.mean(), v.min(), v.max()) for k, v in runs.items()}, label="accuracy"
         ),
+        "trend": plots.trend(
+            [5, 50], {"probe <b>": [(0.7, 0.6, 0.8), (0.9, 0.85, 0.95)], "scratch": [(0.2, 0.1, 0.3), (0.9, 0.8, 1)]},
+            xlabel="labels a class", ylabel="accuracy", message="They meet.", log="x",
+        ),
         "schedules": plots.schedules({"cosine": cosine(50), "step": step(10)}, 51),
         "heatmap": plots.heatmap(
             [[0.9, 0.1], [0.3, 0.7]], ["cat", "dog"], ["as cat", "as dog"],
@@ -45,6 +49,10 @@ def all_plots():
         "trials": plots.trials(
             pd.DataFrame({"rate": [0.1, 0.01], "decay": [1e-4, 1e-3], "score": [0.5, np.nan]}), "rate", "decay",
             message="One diverged.",
+        ),
+        "parts": plots.parts(
+            {"quick <b>": {"data": 1.0, "step": 9.0}, "slow": {"data": 20.0, "step": 9.0}},
+            label="time", unit="ms", message="Only the data take longer.",
         ),
         "stopping": plots.stopping([0.5, 0.75, 0.6, 0.625], 2, 1, label="accuracy", judged=[0.5, 0.7, 0.6, 0.6]),
     }  # fmt: skip

@@ -183,7 +183,7 @@ class _Watched(nn.Module):
 def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation:
     draw = generator(seed, 12, 3)
     seen: dict[str, Any] = {}
-    for name, n, size in (("4 + 4 + 2", 10, 4), ("4 + 4", 8, 4), ("3 in parts of 4", 3, 4)):
+    for name, n, size in (("4 + 4 + 2", 10, 4), ("3 in parts of 4", 3, 4)):
         images = torch.randn(n, 6, generator=draw)
         labels = torch.randint(0, 3, (n,), generator=draw)
         model = _Watched(seed)
@@ -390,12 +390,13 @@ def _observe_paying(attempt: Callable[..., Any], seed: int) -> Observation:
     saving = int(torch.randint(7, 20, (), generator=draw)) / 1024
     steps = int(torch.randint(300, 900, (), generator=draw))
     after = before - saving
-    return {
+    told = {
         "when it comes out even": attempt(steps * saving, before, after),
         "when it does not come out even": attempt((steps + 0.25) * saving, before, after),
         "when a step is no faster": attempt(steps * saving, before, before),
         "when a step is slower": attempt(steps * saving, after, before),
     }
+    return {when: "never" if number == math.inf else number for when, number in told.items()}
 
 
 def steps_to_pay(cost: float, before: float, after: float) -> float:
