@@ -61,7 +61,14 @@ def join(device: torch.device) -> None:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    store, number, count = next(iter(dist.rendezvous("env://")))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=dist.PrefixStore(_life(), store),
+        rank=number,
+        world_size=count,
+        device_id=device if on_gpu else None,
+    )
     atexit.register(_leave)
 
 
@@ -137,6 +144,17 @@ def _meeting_place() -> torch.device:
     """Where tensors must lie to be exchanged."""
     on_gpu = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+def _life() -> str:
+    """A name for this life of the job.
+
+    torchrun keeps its store when it restarts the processes, and with it the addresses of the dead ones: without a
+    name of their own the new processes now and then call those, and fail or wait for ever (torch 2.15). Several
+    machines count their restarts apart, so there the name is left alone.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"life {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'any'}"
 
 
 def _joined() -> bool:
