@@ -51,13 +51,11 @@ lab = cnnlab.setup(seed=0)
 # These lines are all that you change to do the same with pictures of your own, or with a larger network:
 
 # %%
-FOLDER = (
-    None  # a path: one folder a class, or train, valid and test with these
-)
+# A path: one folder a class, or train, valid and test with these inside.
+FOLDER = None
 SIZE = 32  # pixels; 224 for a network that has learnt from photographs
-NETWORK = (
-    "glyphnet"  # "resnet50" has ImageNet's weights; it needs a network once
-)
+# "resnet50" brings ImageNet's weights; for those it needs a network once.
+NETWORK = "glyphnet"
 
 # %% [markdown]
 # With `None` the next cell writes a folder as you might get it: `train`, `valid` and `test`, in each a folder a class,
