@@ -4,12 +4,10 @@ A checkpoint is what `torch.save` writes, followed by a SHA-256 digest of it. `t
 is; `load` here also notices a flipped bit or a missing tail, which `torch.load` does not.
 """
 
-import contextlib
 import hashlib
 import io
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cnnlab.errors import CheckpointError
+from cnnlab.files import write_whole
 
 
 _MARK = b"cnnlab-sha256:"
@@ -131,27 +130,6 @@ def prune(folder: str | Path, keep: int, newest: int | None = None) -> None:
     paths = [path for path in listed(folder) if newest is None or number(path) <= newest]
     for path in paths[:-keep]:
         path.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside `path`, make it durable, then rename: the rename is what cannot be half done."""
-    # Not tempfile: its files are readable by their owner alone, and so would be what they become.
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # Windows and some network drives cannot sync a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cnnlab.checkpoint import write_whole
 from cnnlab.errors import ClaimNotSupported
+from cnnlab.files import write_whole
 from cnnlab.profile import profile
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnlab.checkpoint import write_whole
+from cnnlab.files import write_whole
 from cnnlab.hooks import Callback
 
 

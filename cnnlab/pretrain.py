@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlab import schedules
-from cnnlab.checkpoint import write_whole
 from cnnlab.data import glyphs, loader
+from cnnlab.files import write_whole
 from cnnlab.models import small_resnet
 from cnnlab.models.backbones import GLYPHNET, WIDTH, packed
 from cnnlab.rng import preserved, seed_at

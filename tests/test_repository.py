@@ -24,7 +24,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 
 # Bottom up: a module imports only what stands before it. A package counts as one floor.
 FLOORS = [
-    "errors", "profile", "rng", "distributed", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
+    "errors", "files", "profile", "rng", "distributed", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
     "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
     "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",

@@ -4,10 +4,10 @@ The cache may be deleted at any time, may be damaged, or may be impossible to wr
 time is lost. `CNNLAB_CACHE` names another folder for it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from cnnlab.files import write_whole
 
 
 Tensors = dict[str, Tensor]
@@ -60,18 +62,10 @@ def _read(path: Path) -> Tensors | None:
 
 
 def _write(path: Path, tensors: Tensors) -> None:
-    """Write beside the file, then rename: a reader sees all of it or nothing of it."""
-    contents = save({**tensors, "digest": _digest(tensors)})
-    temporary = None
-    try:
+    """Keep the tensors, unless there is no room, no permission, or on Windows another process that reads the file."""
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(contents)
-        temporary.replace(path)
-    except OSError:  # no room, no permission, or on Windows another process that reads it
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, save({**tensors, "digest": _digest(tensors)}))
 
 
 def _digest(tensors: Tensors) -> Tensor:
