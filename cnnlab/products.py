@@ -28,11 +28,11 @@ PAGES = ("B_checklist.md", "C_glossary.md")  # what is no notebook and needs no 
 
 _WELCOME = """# cnnlab: the chapters
 
-Install the library once, with Python 3.11 or newer:
+Install the library once, with Python 3.11 or newer, in the folder of the course's repository:
 
-    python -m pip install "cnnlab[lab]"
+    python -m pip install ".[lab]"
 
-or, from a copy of the course's repository, `python -m pip install ".[lab]"` in its folder. Then, in this folder:
+Then, in this folder:
 
     jupyter lab
 
