@@ -128,11 +128,11 @@ def any_of(flag: bool) -> bool:
 
 def made_equal(*modules: nn.Module | None) -> None:
     """Give every process the weights and statistics that the first one has."""
-    if processes() > 1:
-        for module in modules:
-            tensors = module.state_dict().values() if module is not None else []
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+    if processes() == 1:
+        return
+    for module in modules:
+        for tensor in module.state_dict().values() if module is not None else ():
+            dist.broadcast(tensor, src=0)
 
 
 def together() -> None:

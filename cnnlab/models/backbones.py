@@ -19,10 +19,8 @@ GLYPHNET = Path(__file__).parents[1] / "weights" / "glyphnet.safetensors"
 WIDTH = 24  # channels of its stem
 INSTEAD = 'pretrained("glyphnet", ...) ships with cnnlab and needs no network'
 
-_TWO_OUTPUTS = (
-    "googlenet",
-    "inception_v3",
-)  # they train with a second loss, which no usual loop has
+# They train with a second loss, which no usual loop has.
+_TWO_OUTPUTS = ("googlenet", "inception_v3")
 
 
 def pretrained(
