@@ -335,7 +335,8 @@ history.plot()
 # The training accuracy is the mean over an epoch *while the weights moved*, the validation accuracy is measured at its end.
 # In a fast first epoch the validation accuracy can therefore be the higher one.
 #
-# `cnnlab/trainer.py` is meant to be read. Open it beside this page: `fit`, `_train_epoch` and `_update` are the whole loop.
+# The file `cnnlab/trainer.py` is meant to be read. Write `cnnlab.Trainer??` into a cell of your own and Jupyter shows it
+# beside this page: `fit`, `_train_epoch` and `_update` are the whole loop.
 
 # %% tags=["check"]
 check.score(

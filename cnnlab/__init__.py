@@ -13,12 +13,6 @@ What a first look needs is here; the rest lies in the modules, each of which is 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cnnlab.data import DataBundle, from_folder, load, loader
-from cnnlab.experiment import compare
-from cnnlab.models import initialise, pretrained, replace_head, small_resnet, stages
-from cnnlab.schedules import attach
-from cnnlab.trainer import Callback, History, StopTraining, Trainer
-
 
 if TYPE_CHECKING:
     from cnnlab import (
@@ -42,7 +36,12 @@ if TYPE_CHECKING:
         transfer,
         tune,
     )
+    from cnnlab.data import DataBundle, from_folder, load, loader
+    from cnnlab.experiment import compare
+    from cnnlab.models import initialise, pretrained, replace_head, small_resnet, stages
+    from cnnlab.schedules import attach
     from cnnlab.session import setup
+    from cnnlab.trainer import Callback, History, StopTraining, Trainer
 
 __version__ = "0.1.0"
 
@@ -85,10 +84,26 @@ __all__ = [
 ]
 
 
+# Loaded when asked for, so that the command answers at once, and `cnnlab doctor` also where torch is missing or broken.
+_HOMES = {
+    "cnnlab.data": ("DataBundle", "from_folder", "load", "loader"),
+    "cnnlab.experiment": ("compare",),
+    "cnnlab.models": ("initialise", "pretrained", "replace_head", "small_resnet", "stages"),
+    "cnnlab.schedules": ("attach",),
+    "cnnlab.session": ("setup",),
+    "cnnlab.trainer": ("Callback", "History", "StopTraining", "Trainer"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Load a module when it is asked for, `cnnlab.tune`; and `cnnlab.setup` likewise."""
-    if name == "setup":
-        return importlib.import_module("cnnlab.session").setup
+    """Load a name, `cnnlab.Trainer`, or a module, `cnnlab.tune`, when it is asked for."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
     if name in __all__:
         return importlib.import_module(f"cnnlab.{name}")
     raise AttributeError(f"module 'cnnlab' has no attribute {name!r}")
+
+
+def __dir__() -> "list[str]":  # quoted for a Python too old, which `__main__` turns away
+    return sorted({*globals(), *__all__})

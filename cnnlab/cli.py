@@ -1,25 +1,47 @@
-"""The command `cnnlab`: open the chapters, execute them, build the book, make glyphnet again."""
+"""The command `cnnlab`: open the chapters, execute them, make a book and copies of them, examine this machine."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnlab import __version__
 from cnnlab.errors import CnnlabError
 
 
+_WELCOME = """\
+JupyterLab starts, and a browser opens on it. If none does, copy the address with `token=` that appears below into one;
+the token keeps others out. To come from another computer, call there first: ssh -L 8888:localhost:8888 THIS-MACHINE
+Begin with 01_training_loop.ipynb. Leave this terminal open: Ctrl-C in it, twice, ends JupyterLab."""
+# JupyterLab tells only what matters, asks no server for news of itself, and encrypts what it says to a kernel.
+_QUIET = (
+    "--log-level=WARN",
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--KernelManager.transport_encryption=auto",
+)
+_PORT = "If a port is taken, name another, as in `cnnlab lab --port 8899`."
+_HINT = "; `cnnlab doctor` tells what is missing or broken"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 called wrongly."""
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 called wrongly, 130 stopped by hand."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
+    if arguments.command is None and not rest:
+        parser.print_help()
+        return 0
     if rest and arguments.command is not lab:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
         return arguments.command(arguments)
-    except (CnnlabError, FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
-        print(f"cnnlab: {error}", file=sys.stderr)
+    except (CnnlabError, ImportError, OSError) as error:
+        print(f"cnnlab: {error}{_HINT if isinstance(error, ImportError) else ''}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("cnnlab: stopped", file=sys.stderr)
+        return 130
 
 
 def lab(arguments: argparse.Namespace) -> int:
@@ -29,10 +51,22 @@ def lab(arguments: argparse.Namespace) -> int:
     course.require("jupyterlab", extra="lab")
     from jupyterlab.labapp import main as jupyterlab
 
-    options = list(arguments.rest)
-    if not any(option.startswith("--ServerApp.root_dir") for option in options):
+    options = [*_QUIET, *arguments.rest]
+    if arguments.student is not None:
+        from cnnlab import products
+
+        options.insert(
+            0, f"--ServerApp.root_dir={products.kept(arguments.student.expanduser()).resolve()}"
+        )
+    elif not any(option.startswith("--ServerApp.root_dir") for option in options):
         options.insert(0, f"--ServerApp.root_dir={course.root() / 'chapters'}")
-    return jupyterlab(options) or 0
+    print(_WELCOME, flush=True)
+    try:
+        return jupyterlab(options) or 0
+    except SystemExit as stop:
+        if stop.code:
+            print("cnnlab: JupyterLab did not start, for the reason above.", _PORT, file=sys.stderr)
+        return int(bool(stop.code))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,6 +91,9 @@ def book(arguments: argparse.Namespace) -> int:
     """Build the book and say where it lies."""
     from cnnlab import course
 
+    _say(
+        "Every chapter is executed, which takes some ten minutes the first time, and then a page a chapter written."
+    )
     print(f"The book begins at {course.build_book(arguments.out)}")
     return 0
 
@@ -70,8 +107,20 @@ def copy(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def assignment(arguments: argparse.Namespace) -> int:
+    """Write a graded assignment for nbgrader."""
+    from cnnlab import products
+
+    made = products.assignment(
+        arguments.name, arguments.out, student_seed=arguments.student_seed, force=arguments.force
+    )
+    print(f"The assignment is in {made}; its README.md says how to hand it out and grade it")
+    return 0
+
+
 def pretrain(arguments: argparse.Namespace) -> int:
     """Train glyphnet again and say what it reached."""
+    _say("16,000 glyphs are drawn, then the network trains on them: some minutes.")
     from cnnlab.pretrain import Recipe
     from cnnlab.pretrain import pretrain as make
 
@@ -81,16 +130,45 @@ def pretrain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine this installation and this machine, and print a report to paste."""
+    from cnnlab import doctor
+
+    lines = doctor.examine()
+    print(doctor.report(lines))
+    return int(any(line.verdict is doctor.Verdict.BROKEN for line in lines))
+
+
+def _say(text: str) -> None:
+    """Tell a person at a terminal what is about to take long."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cnnlab", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = argparse.ArgumentParser(
+        prog="cnnlab",
+        description=__doc__,
+        epilog="Begin with `cnnlab lab`. When something does not work: `cnnlab doctor`.",
+    )
+    parser.add_argument("--version", action="version", version=f"cnnlab {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     command = commands.add_parser(
         "lab",
         help="open the chapters in JupyterLab",
         description="Open the chapters in JupyterLab. Other options, such as --no-browser, are JupyterLab's.",
     )
+    command.add_argument(
+        "--student", type=Path, metavar="DIR", help="on your own copy in DIR, made the first time"
+    )
     command.set_defaults(command=lab)
+
+    command = commands.add_parser(
+        "doctor", help="report what is installed, what this machine can do, and what is broken"
+    )
+    command.set_defaults(command=doctor)
 
     command = commands.add_parser("run", help="execute chapters and print the seconds of each")
     command.add_argument(
@@ -114,6 +192,17 @@ def _parser() -> argparse.ArgumentParser:
             "--force", action="store_true", help="move what is there to OUT.1, OUT.2, ..."
         )
         command.set_defaults(command=copy, name=name)
+
+    command = commands.add_parser("assignment", help="write a graded assignment for nbgrader")
+    command.add_argument("name", metavar="NAME", help="a folder of assignments/")
+    command.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+    command.add_argument(
+        "--student-seed", type=int, default=0, metavar="N", help="of the student's data (0)"
+    )
+    command.add_argument(
+        "--force", action="store_true", help="move what is there to OUT.1, OUT.2, ..."
+    )
+    command.set_defaults(command=assignment)
 
     command = commands.add_parser(
         "pretrain", help="make glyphnet, the network that ships with the course, again"

@@ -9,10 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 from cnnlab.errors import CnnlabError
 from cnnlab.profile import profile
@@ -50,7 +49,8 @@ def chapters(names: Sequence[str] = ()) -> list[Path]:
     Raises:
         FileNotFoundError: there is no such chapter.
     """
-    every = sorted((root() / "chapters").glob("*.ipynb"))
+    named = re.compile(r"(\d\d|[A-Z])_")  # and not a reader's own Untitled.ipynb
+    every = sorted(p for p in (root() / "chapters").glob("*.ipynb") if named.match(p.name))
     return [_find(name, every) for name in names] or every
 
 
@@ -154,7 +154,7 @@ def _find(name: str, every: list[Path]) -> Path:
 def _drop_outdated_outputs(build: Path) -> None:
     """Forget cached outputs made with another library: the cache itself compares chapters alone."""
     package = Path(__file__).parent
-    state = hashlib.sha256(f"{profile()} {torch.__version__}".encode())
+    state = hashlib.sha256(f"{profile()} {version('torch')}".encode())
     for path in sorted(package.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
             state.update(path.read_bytes())

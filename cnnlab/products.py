@@ -1,4 +1,4 @@
-"""Two copies of the chapters, made from one source by the tags of its cells: for students and for instructors.
+"""What is handed out: the chapters for students and for instructors, made by tags, and graded assignments.
 
 | tag | in the student copy | in the instructor copy |
 |---|---|---|
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from cnnlab import check, course
 from cnnlab.errors import CnnlabError
@@ -41,6 +43,43 @@ cell below each of them checks what you wrote. No cell needs a network or a GPU.
 """
 
 
+_SETTINGS = """# nbgrader reads this file when it is called in its folder.
+from pathlib import Path
+
+from cnnlab.autograde import configure
+
+
+c = get_config()  # noqa: F821 - nbgrader brings it
+configure(c, Path(__file__).parent, name="NAME", seed=SEED)
+
+# c.Judge.seconds = 120  # that one function may take
+# c.Judge.command = ["docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
+#                    "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python"]
+"""
+
+_GRADING = """# NAME, student seed SEED
+
+`source/` and `key.py` hold the answers: keep this folder to yourself. What you hand out comes into `release/`.
+
+    python -m pip install ".[course,instructor]"     once, in the folder of the course's repository
+
+Then, in this folder:
+
+    nbgrader generate_assignment NAME                hand out release/NAME/NAME.ipynb
+    (collect each answer as submitted/STUDENT/NAME/NAME.ipynb)
+    nbgrader autograde NAME                          points for the functions
+    nbgrader formgrader, in JupyterLab               read and grade what is written
+    nbgrader generate_feedback NAME                  feedback/STUDENT/NAME/NAME.html
+    nbgrader export                                  grades.csv
+
+The grader runs each function alone in a process of its own, behind a fence that is no wall. Before you grade people
+you do not know, read the page on grading in the instructors' copy: it says how to put that process into a container
+without network, which takes one line of `nbgrader_config.py`.
+
+Other data for other students: `cnnlab assignment NAME OTHER-FOLDER --student-seed N`, one folder a seed.
+"""
+
+
 class ExistsError(CnnlabError, FileExistsError):
     """There is something where a copy should go."""
 
@@ -61,6 +100,32 @@ def student(out: Path, *, force: bool = False) -> Path:
     return _copy(out, force, _for_students, {"README.md": _WELCOME})
 
 
+def kept(out: Path) -> Path:
+    """Return the student's copy in a folder: made there at first, and from then on never written to again.
+
+    Args:
+        out: a folder that is not there yet, or that holds a copy already.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExistsError: something else is there. Nothing is touched.
+    """
+    if not _taken(out):
+        return student(out)
+    names = [out / path.name for path in course.chapters()]
+    if any(name.with_suffix(".py").is_file() for name in names):
+        held = "is the source of the course, with its answers"
+    elif not any(name.is_file() for name in names):
+        held = "holds something else than a copy of the chapters"
+    else:
+        return out
+    raise ExistsError(
+        f"{out} {held}; name a folder that is not there yet, and your copy is made in it"
+    )
+
+
 def instructor(out: Path, *, force: bool = False) -> Path:
     """Write the copy for instructors: answers and notes in, and a page for each chapter.
 
@@ -78,6 +143,46 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     for page in sorted((course.root() / "chapters" / "instructor").glob("*.md")):
         kit[f"instructor/{page.name}"] = page.read_text(encoding="utf-8")
     return _copy(out, force, _unpaired, {"README.md": _WELCOME, **kit})
+
+
+def assignment(name: str, out: Path, *, student_seed: int = 0, force: bool = False) -> Path:
+    """Write a graded assignment as a folder for nbgrader: notebook with solutions, key, settings, what to do.
+
+    Args:
+        name: of a folder in `assignments`.
+        out: a folder that is not there yet.
+        student_seed: decides which data the notebook has, and which problems the grader draws.
+        force: as in `student`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: there is no such assignment.
+        ExistsError: as in `student`.
+    """
+    source = course.root() / "assignments" / name
+    if not (source / f"{name}.py").is_file():
+        known = ", ".join(sorted(path.parent.name for path in source.parent.glob("*/key.py")))
+        raise FileNotFoundError(f"no assignment {name!r}; there are {known}")
+    course.require("jupytext", extra="course")
+    import jupytext
+    import nbformat
+
+    notebook = _unpaired(jupytext.read(source / f"{name}.py"))
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"  # the same at every call
+        cell.source = re.sub(
+            "^SEED = 0$", f"SEED = {student_seed}", cell.source, flags=re.MULTILINE
+        )
+    with _placed(out, force) as folder:
+        (folder / "source" / name).mkdir(parents=True)
+        nbformat.write(notebook, folder / "source" / name / f"{name}.ipynb")
+        shutil.copy(source / "key.py", folder)
+        for path, text in (("nbgrader_config.py", _SETTINGS), ("README.md", _GRADING)):
+            told = text.replace("NAME", name).replace("SEED", str(student_seed))
+            (folder / path).write_text(told, encoding="utf-8")
+    return out
 
 
 def chapter_page(notebook: Path) -> str:
@@ -138,6 +243,8 @@ def _for_students(notebook: Any) -> Any:
 def _unpaired(notebook: Any) -> Any:
     told = copy.deepcopy(notebook)
     told.metadata.pop("jupytext", None)
+    for cell in told.cells:
+        cell.metadata.pop("lines_to_next_cell", None)
     return told
 
 
@@ -156,7 +263,7 @@ def _copy(out: Path, force: bool, change: Callable[[Any], Any], texts: dict[str,
     import nbformat
 
     with _placed(out, force) as folder:
-        for path in course.chapters():
+        for path in tqdm(course.chapters(), "copying", leave=False, disable=None):
             nbformat.write(change(_read(path)), folder / path.name)
         source = course.root() / "chapters"
         shutil.copytree(
@@ -173,7 +280,7 @@ def _copy(out: Path, force: bool, change: Callable[[Any], Any], texts: dict[str,
 @contextmanager
 def _placed(out: Path, force: bool) -> Iterator[Path]:
     """A folder to fill; it comes to its place when all went well, and is gone when not."""
-    taken = out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists())
+    taken = _taken(out)
     if taken and not force:
         raise ExistsError(
             f"{out} is there already, perhaps with somebody's work in it; choose another folder, or call it with "
@@ -189,6 +296,11 @@ def _placed(out: Path, force: bool) -> Iterator[Path]:
         elif out.is_dir():
             out.rmdir()  # it is empty
         made.replace(out)
+
+
+def _taken(out: Path) -> bool:
+    """Whether something is there; an empty folder is nothing."""
+    return out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists())
 
 
 def _aside(out: Path) -> Path:

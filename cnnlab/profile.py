@@ -9,19 +9,25 @@
 
 import os
 
+from cnnlab.errors import CnnlabError
+
 
 PROFILES = ("smoke", "laptop", "gpu")
+
+
+class ProfileError(CnnlabError, ValueError):
+    """`CNNLAB_PROFILE` names no profile."""
 
 
 def profile() -> str:
     """Return the profile in force: `"smoke"`, `"laptop"` (the default) or `"gpu"`.
 
     Raises:
-        ValueError: `CNNLAB_PROFILE` is set to something else.
+        ProfileError: `CNNLAB_PROFILE` is set to something else.
     """
     name = os.environ.get("CNNLAB_PROFILE", "laptop")
     if name not in PROFILES:
-        raise ValueError(
+        raise ProfileError(
             f"CNNLAB_PROFILE is {name!r}; it may be one of {', '.join(PROFILES)}, or unset for laptop"
         )
     return name

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import cnnlab
 from cnnlab import cli, course
 
 
@@ -117,9 +118,113 @@ def test_lab_passes_options_on_and_keeps_token_and_address(monkeypatch):
     assert cli.main(["lab", "--no-browser", "--port=8899"]) == 0
     assert given == [
         f"--ServerApp.root_dir={course.root() / 'chapters'}",
+        *cli._QUIET,
         "--no-browser",
         "--port=8899",
     ]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What JupyterLab is called with; it does not start."""
+    from jupyterlab import labapp
+
+    given = []
+    monkeypatch.setattr(labapp, "main", given.extend)
+    return given
+
+
+def test_lab_says_what_to_do_where_no_browser_opens(opened, capsys):
+    assert cli.main(["lab"]) == 0
+    out = capsys.readouterr().out
+    assert "copy the address with `token=`" in out
+    assert "Ctrl-C" in out
+
+
+def test_lab_makes_a_copy_once_and_opens_it_ever_after(opened, tmp_path):
+    copy = tmp_path / "mine"
+    for _ in range(2):
+        assert cli.main(["lab", "--student", str(copy), "--no-browser"]) == 0
+        assert opened[0] == f"--ServerApp.root_dir={copy}"
+        (copy / "01_training_loop.ipynb").write_text("hours of work")
+        opened.clear()
+    assert (copy / "01_training_loop.ipynb").read_text() == "hours of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("what", ["other", "file", "source"])
+def test_lab_does_not_take_something_else_for_a_copy(what, opened, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("hours of work")
+    (tmp_path / "file").write_text("hours of work")
+    folder = course.root() / "chapters" if what == "source" else tmp_path / what
+    assert cli.main(["lab", "--student", str(folder)]) == 1
+    err = capsys.readouterr().err
+    assert str(folder) in err
+    assert "name a folder that is not there yet" in err
+    assert ("with its answers" in err) == (what == "source")
+    assert opened == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_when_jupyterlab_does_not_start_a_sentence_follows_its_own(monkeypatch, capsys):
+    from jupyterlab import labapp
+
+    monkeypatch.setattr(labapp, "main", lambda options: sys.exit(1))
+    assert cli.main(["lab", "--port", "8888"]) == 1
+    assert "cnnlab lab --port 8899" in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert "Begin with `cnnlab lab`" in out
+    assert "doctor" in out
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"cnnlab {cnnlab.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "stopped"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (ImportError("libcudart.so is missing"), 1, "`cnnlab doctor` tells"),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence(error, code, told, monkeypatch, capsys):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(course, "chapters", fail)
+    assert cli.main(["run"]) == code
+    assert told in capsys.readouterr().err
+
+
+def test_an_unknown_profile_is_a_sentence(notebook, monkeypatch, capsys):
+    monkeypatch.setenv("CNNLAB_PROFILE", "huge")
+    monkeypatch.setattr(course, "root", lambda: notebook("1").parent)
+    assert cli.main(["book"]) == 1
+    assert "CNNLAB_PROFILE is 'huge'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a stand-in for an old Python")
+def test_an_old_python_is_turned_away_with_a_sentence():
+    """Everything before the check has to be readable for it, so nothing of cnnlab.cli may be imported."""
+    code = (
+        "import runpy, sys; sys.version_info = (3, 10, 13)\n"
+        "try: runpy.run_module('cnnlab', run_name='__main__')\n"
+        "finally: print('cnnlab.cli' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "cnnlab needs Python 3.11 or newer, and this is 3.10\n"
+    assert done.stdout == "False\n"
 
 
 def test_an_unknown_option_is_refused(capsys):

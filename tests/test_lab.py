@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 process.wait()
 
 
+@pytest.fixture
+def plain_lab(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """`cnnlab lab` as it is called by a student: its process, and what it wrote until it told its address."""
+    env = os.environ | {
+        f"JUPYTER_{name}_DIR": str(tmp_path) for name in ("CONFIG", "DATA", "RUNTIME")
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnlab", "lab", "--no-browser", "--allow-root"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    told = ""
+    assert process.stdout is not None
+    while "127.0.0.1" not in told and (line := process.stdout.readline()):
+        told += line
+    yield process, told
+    process.kill()
+    process.communicate()
+
+
 def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -94,6 +115,28 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
             return
         time.sleep(0.25)
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+def test_lab_listens_on_this_machine_alone_and_asks_for_its_token(
+    plain_lab: tuple[subprocess.Popen, str],
+) -> None:
+    import psutil
+
+    process, told = plain_lab
+    address = re.search(r"http://127\.0\.0\.1:(\d+)/lab\?token=([0-9a-f]{48})$", told, re.MULTILINE)
+    assert address, told
+    assert told.index("copy the address with `token=`") < address.start()
+    base = address[0].partition("/lab")[0]
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{base}/api/contents", timeout=10)
+    with urllib.request.urlopen(f"{base}/api/contents?token={address[2]}", timeout=10) as answer:
+        assert b"01_training_loop.ipynb" in answer.read()
+    with urllib.request.urlopen(f"{base}/lab?token={address[2]}", timeout=10) as answer:
+        assert re.search(rb'"news": *{"disabled": *true}', answer.read()), "no question about news"
+    sockets = psutil.Process(process.pid).net_connections()
+    hosts = {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+    assert hosts, "nothing was seen, so the next line says nothing"
+    assert hosts <= {"127.0.0.1", "::1"}
 
 
 def test_a_student_runs_chapter_1(lab: str, tmp_path: Path) -> None:

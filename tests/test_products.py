@@ -174,6 +174,14 @@ def test_a_copy_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_readers_own_notebook_is_no_chapter(tmp_path, monkeypatch):
+    (tmp_path / "chapters").mkdir()
+    for name in ("01_mine.ipynb", "A_mine.ipynb", "Untitled.ipynb", "01_mine-Copy1.txt"):
+        (tmp_path / "chapters" / name).touch()
+    monkeypatch.setattr(course, "root", lambda: tmp_path)
+    assert [p.name for p in course.chapters()] == ["01_mine.ipynb", "A_mine.ipynb"]
+
+
 def test_public_functions_of_the_copies_take_a_folder_and_force():
     for function in (products.student, products.instructor):
         assert str(inspect.signature(function)).startswith("(out: pathlib.Path, *, force: bool")

@@ -101,6 +101,7 @@ SIGNATURES = {
     "clinic.healthy": "(seed=0)",
     "clinic.diagnose": "(case, answer)",
     "clinic.examine": "(case)",
+    "check.grade": "(name, attempt, *, points=1.0, seed=0, key=None)",
     "check.train_one_epoch": "(fn)",
     "check.evaluate": "(fn)",
     "check.split": "(fn)",

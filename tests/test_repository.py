@@ -28,7 +28,7 @@ FLOORS = [
     "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
     "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",
-    "clinic", "session", "course", "products", "cli", "__main__", "__init__",
+    "clinic", "session", "course", "products", "autograde", "doctor", "cli", "__main__", "__init__",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "cnnlab").rglob("*.py"))
 
@@ -184,11 +184,20 @@ FORBIDDEN = {
     ),
     "a path of one machine": r"(?<![\w.])/(work|root|home|Users)/\w",
     "a server open to the network": r"0[.]0[.]0[.]0",
-    "a server without a token": r"""[.]token=(?:''|""|["']?(?:\s|$))""",
+    "a server without a token": r"""[.]token=["']?(?:[\s,)\]]|$)|[.]token\s*=\s*(?:''|""|["']?\s*$)""",
+    "a server that answers other hosts or pages": (
+        r"disable[_]check_xsrf|allow[_]remote_access|allow[_]origin|[.]ip\s*=\s*.?[*:]|--ip[ =].?[*:]"
+    ),
     "a server run by root": r"--allow[-]root",
     "unsafe loading": r"weights[_]only\s*=\s*False",
 }
-MAY = {"a server run by root": {"tests/test_lab.py"}}  # in a container, CI is root
+MAY = {
+    "a server run by root": {"tests/test_lab.py"},  # in a container, CI is root
+    "unsafe loading": {
+        "tests/test_assignments.py",
+        "tests/test_grading.py",
+    },  # what a hostile answer does
+}
 
 
 def texts() -> dict[str, str]:
@@ -219,6 +228,12 @@ def test_no_file_contains(what):
         ("a path of one machine", "see /ho" + "me/ann/cnnlab"),
         ("a server open to the network", "--ip=0.0." + "0.0"),
         ("a server without a token", "--IdentityProvider.tok" + "en=''"),
+        ("a server without a token", "['--IdentityProvider.tok" + "en=']"),
+        ("a server without a token", "c.ServerApp.tok" + "en = ''"),
+        ("a server that answers other hosts or pages", "--ServerApp.allow" + "_origin='*'"),
+        ("a server that answers other hosts or pages", "--ServerApp.disable" + "_check_xsrf=True"),
+        ("a server that answers other hosts or pages", "--i" + "p=*"),
+        ("a server that answers other hosts or pages", "c.ServerApp.i" + "p = '*'"),
         ("a server run by root", "--allow" + "-root"),
         ("unsafe loading", "torch.load(path, weights_" + "only=False)"),
     ],

@@ -27,6 +27,7 @@ from cnnlab.check import (
     chapter13,
 )
 from cnnlab.check.core import Exercise, Mistake, Outcome
+from cnnlab.check.grading import grade
 
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "freeze",
+    "grade",
     "he_std",
     "jitter",
     "layerwise_lr",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnlab.check.remote import AnswerError
 from cnnlab.rng import preserved
 
 
@@ -46,6 +47,7 @@ class Outcome:
         says: what is right, or which misconception it is.
         hint: where to look, when it is wrong.
         mistake: name of the known mistake it equals, if it does.
+        share: of the points, where there is something between all and none.
     """
 
     exercise: str
@@ -53,6 +55,12 @@ class Outcome:
     says: str
     hint: str = ""
     mistake: str | None = None
+    share: float | None = None
+
+    @property
+    def earned(self) -> float:
+        """Share of the points that the attempt earns, between 0 and 1."""
+        return float(self.passed) if self.share is None else self.share
 
     def __str__(self) -> str:
         hint = f"\n  Hint: {self.hint}" if self.hint else ""
@@ -129,6 +137,8 @@ def agree(a: Any, b: Any) -> bool:
 
 def _tell(error: Exception, attempt: Callable[..., Any]) -> str:
     """Say what was raised, and in which line of the student."""
+    if isinstance(error, AnswerError):
+        return f"your function {error}."
     code = getattr(attempt, "__code__", None)
     own = [
         frame
@@ -140,6 +150,16 @@ def _tell(error: Exception, attempt: Callable[..., Any]) -> str:
 
 
 def _short(value: Any) -> str:
+    """A value in at most a line: nobody reads the numbers of a tensor."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+        told = f"{value.item():.4g}" if value.numel() == 1 else _start(value)
+        return f"a tensor of shape {tuple(value.shape)}, {told}"
+    if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
+        return f"a {type(value).__name__} of {len(value)}, the first of them {_short(value[0])}"
+    told = f"{value:.4g}" if isinstance(value, float) else repr(value)
+    return told if len(told) <= 120 else f"{told[:117]}..."
+
+
+def _start(value: Tensor) -> str:
+    numbers = ", ".join(f"{number:.4g}" for number in value.flatten()[:4].tolist())
+    return f"beginning with {numbers}" if numbers else "empty"
