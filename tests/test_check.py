@@ -69,7 +69,9 @@ def test_what_is_shown_of_a_wrong_value_fits_on_a_line():
     from cnnlab.check.core import _short
 
     many = [torch.rand(3, 4, 5) for _ in range(10)]
-    assert _short(many).startswith("a list of 10, the first of them a tensor of shape (3, 4, 5), begi")
+    assert _short(many).startswith(
+        "a list of 10, the first of them a tensor of shape (3, 4, 5), begi"
+    )
     assert _short(torch.tensor(2.0)) == "a tensor of shape (), 2"
     assert _short(torch.zeros(0, 3)).endswith("empty")
     assert _short(0.123456789) == "0.1235"
