@@ -843,6 +843,11 @@ else:
 # `storage="postgresql://user@host/signs"` in `create_study`, the rest stays. Do not put SQLite on a network drive,
 # its locks do not hold there. And a warning: with several workers the order of trials depends on who is faster, so
 # such a search cannot be repeated exactly. Keep its table.
+#
+# The library has such a worker, `cnnlab.search.shared_search`: give it an objective, a space as in 8.6, a number of
+# trials and a storage, and call it on as many machines as you have. It hands your objective a callback, `prune`, for
+# the trainer. That reports `valid_acc` after each epoch, and ends a run which is worse than half of the others were at
+# the same epoch: most of the time then goes to the promising ones.
 
 # %% tags=["check"]
 check.score(

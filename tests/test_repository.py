@@ -26,7 +26,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 FLOORS = [
     "errors", "files", "profile", "rng", "distributed", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
     "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
-    "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
+    "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "search", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",
     "clinic", "session", "course", "products", "autograde", "doctor", "cli", "__main__", "__init__",
 ]  # fmt: skip
