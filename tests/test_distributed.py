@@ -1,6 +1,8 @@
 """Two processes under torchrun, over gloo: they give what one process gives."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,74 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
     done = torchrun(SCRIPT, "asked", tmp_path)
     assert done.returncode != 0
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000016.pt"]
+
+
+# --- several machines ---------------------------------------------------------------------------------------------
+
+
+def two_launchers(folder, *arguments):
+    """Two torchruns that know each other by address, as on two machines; what each wrote."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "1",
+    ]
+    command += [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"127.0.0.1:{port}",
+        "--rdzv-id",
+        "two",
+    ]
+    both = [
+        subprocess.Popen(
+            [*command, "--max-restarts", "3", *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=300)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], told
+    return "".join(told)
+
+
+@pytest.mark.slow
+def test_two_launchers_restart_together_and_go_on_to_the_same_bit(undisturbed, tmp_path):
+    assert "exitcode: -9" in two_launchers(tmp_path, SCRIPT, "killed", tmp_path)
+    for here, there in zip(results(tmp_path), results(undisturbed), strict=True):
+        torch.testing.assert_close(here["weights"], there["weights"], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_the_script_of_the_page_on_several_machines_gives_what_one_process_gives(tmp_path):
+    page = SCRIPT.parents[1] / "chapters" / "F_machines.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in page.read_text()
+    measured = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (folder / "train.py").write_text(code)
+        if folder.name == "one":
+            subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
+        else:
+            two_launchers(folder, "train.py")
+        measured.append(float((folder / "measured.txt").read_text()))
+    assert measured[0] == pytest.approx(measured[1], rel=1e-3)
 
 
 def test_one_process_is_the_default():
