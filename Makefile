@@ -20,6 +20,11 @@ run: $(VENV)/.lab  ## execute every chapter and print a table of seconds
 book: $(VENV)/.dev  ## build the Jupyter Book into _build/html
 	$(BIN)/cnnlab book $(ARGS)
 
+bench: VENV := .venv-bench
+bench: BIN := .venv-bench/bin
+bench: .venv-bench/.bench  ## install the peers beside, compare with them, write benchmarks/results
+	$(BIN)/python -m benchmarks $(ARGS)
+
 check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +40,7 @@ fix: $(VENV)/.dev  ## format, and bring each chapter's script and notebook toget
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 
 clean:  ## delete the virtual environment and everything built
-	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says that an extra is installed; a change in pyproject.toml installs it anew. dev contains lab.
@@ -47,6 +52,11 @@ $(VENV)/.dev: pyproject.toml
 	@$(call install,dev)
 	@touch $(VENV)/.lab $@
 
+# The peers bring some seventy packages, so they stay out of the environment that people work in.
+.venv-bench/.bench: pyproject.toml
+	@$(call install,bench)
+	@touch $@
+
 # uv is several times faster than pip. Where it fails (an old mirror, an unknown certificate), pip does the same.
 # Byte code is compiled now, since every later start of Python would be slow without it.
 define install
@@ -57,7 +67,9 @@ echo "Installing cnnlab[$(1)] into $(VENV); the first time this takes some minut
 { $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 	&& $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(1)]'; } \
 || { echo "uv could not install it; pip tries now."; \
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; }
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; } \
+|| { echo "Nothing was installed, for the reason above. If it is the network: this first call needs one;" \
+	"the course itself does not. Behind a proxy, set HTTPS_PROXY; then call make again." >&2; exit 1; }
 endef
 
-.PHONY: help lab test run book check fix clean
+.PHONY: help lab test run book bench check fix clean

@@ -23,13 +23,16 @@ from cnnlab.errors import DataError
 from cnnlab.rng import seed_at
 
 
+AVAILABLE = dist.is_available()  # a torch can be built without it
+
+
 def launched() -> bool:
     """Tell whether this process was started by torchrun, or by something else that sets the same variables.
 
     >>> launched()
     False
     """
-    return dist.is_available() and {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+    return AVAILABLE and {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
 def processes() -> int:
@@ -99,6 +102,8 @@ def own_share(batch: Tensor) -> Tensor:
     Raises:
         DataError: there are fewer samples than processes.
     """
+    if processes() == 1:
+        return batch  # not even a view of it
     if len(batch) < processes():
         raise DataError(
             f"a batch of {len(batch)} cannot be shared by {processes()} processes: use larger batches, or "
@@ -158,7 +163,7 @@ def _life() -> str:
 
 
 def _joined() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return AVAILABLE and dist.is_initialized()
 
 
 def _leave() -> None:

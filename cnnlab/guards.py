@@ -1,12 +1,15 @@
 """Checks at the door: say in a sentence what torch would say in a traceback, or not at all."""
 
+import re
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from cnnlab.batches import n_batches
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
@@ -14,6 +17,11 @@ from cnnlab.mixing import soft_cross_entropy, total_weight
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# They compare number by number, so torch would broadcast (N,) against (N, 1) to (N, N).
+ELEMENTWISE = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"}
+ELEMENTWISE |= {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
+ELEMENTWISE |= {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
+JOINED = 2**20  # up to so many numbers, to copy is cheaper than a call for each tensor
 
 
 def check_loader(loader: Any, model: nn.Module) -> None:
@@ -58,12 +66,25 @@ def check_plateau(plateau: Any, value: float) -> None:
         )
 
 
+def class_weights(loss_fn: Any) -> Tensor | None:
+    """Return the class weights of a cross-entropy, torch's or the library's; None where it has none."""
+    if isinstance(loss_fn, partial):
+        return loss_fn.keywords.get("weight") if loss_fn.func is soft_cross_entropy else None
+    return loss_fn.weight if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) else None
+
+
 def check_balance(loader: Any, loss_fn: Any) -> None:
-    """Refuse to correct an imbalance twice: by drawing rare classes more often and by weighing them more.
+    """Refuse class weights that are not positive, and those that correct an imbalance for the second time.
 
     Raises:
-        ValueError: the loader has a weighted sampler and the loss class weights.
+        ValueError: a weight is 0 or less, or the loader has a weighted sampler and the loss class weights.
     """
+    weights = class_weights(loss_fn)
+    if weights is not None and not (weights > 0).all():
+        raise ValueError(
+            f"class weights must be positive, got {weights.tolist()}: a batch of classes that weigh nothing "
+            "has no mean loss; leave such classes out of the data"
+        )
     sampler = getattr(loader, "sampler", None)
     if hasattr(sampler, "weights") and getattr(loss_fn, "weight", None) is not None:
         raise ValueError(
@@ -88,12 +109,32 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         raise ValueError("every parameter is frozen, there is nothing to train: unfreeze a part")
 
 
+def as_device(device: Any) -> torch.device:
+    """Return the device, if this machine has it.
+
+    Raises:
+        ValueError: it has not, or there is no such kind of device.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"no device {device!r} here ({reason}); leave device= out for the best there is, or use 'cpu'"
+        ) from None
+    return found
+
+
 def check_options(
     *,
     model: Any,
     optimizer: Any,
+    loss_fn: Any,
     scheduler: Any,
     plateau: Any,
+    ema: Any,
+    callbacks: Any,
     clip_norm: float | None,
     clip_value: float | None,
     precision: str,
@@ -112,6 +153,15 @@ def check_options(
     ):
         if not isinstance(value, kind):
             raise TypeError(f"{name} must be a torch {kind.__name__}, got {value!r:.60}")
+    if not (loss_fn is None or callable(loss_fn)):
+        raise TypeError(f"loss_fn takes a function (logits, targets) -> loss, got {loss_fn!r:.60}")
+    if not (ema is None or hasattr(ema, "update")):
+        raise TypeError(f"ema= takes cnnlab.averaging.EMA(model), got {ema!r:.60}")
+    are_callbacks = isinstance(callbacks, list | tuple) and all(
+        hasattr(type(c), "on_step_end") for c in callbacks
+    )
+    if not are_callbacks:
+        raise TypeError(f"callbacks= takes a list of callbacks, got {callbacks!r:.60}")
     if plateau is not None and not hasattr(plateau, "mode"):
         raise TypeError(f"plateau= takes cnnlab.schedules.Plateau(optimizer), got {plateau!r:.60}")
     if scheduler is not None and not hasattr(scheduler, "step"):
@@ -127,10 +177,12 @@ def check_options(
     if clip_norm is not None and clip_value is not None:
         raise ValueError("clip_norm and clip_value together; choose one, clip_norm=1.0 is usual")
     for name, value in {"clip_norm": clip_norm, "clip_value": clip_value}.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}; leave it out to clip nothing")
-    if microbatch is not None and microbatch < 1:
-        raise ValueError(f"microbatch counts samples, at least 1; got {microbatch}")
+        if value is not None and not (isinstance(value, Real) and value > 0):
+            raise ValueError(
+                f"{name} must be a positive number, got {value!r}; leave it out to clip nothing"
+            )
+    if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
+        raise ValueError(f"microbatch counts samples, at least 1; got {microbatch!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision may be {', '.join(map(repr, PRECISIONS))}; got {precision!r}")
     if precision == "fp16" and device.type != "cuda":
@@ -147,7 +199,7 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
         raise DataError(
             f"a batch must be a pair (images, targets), got {type(batch).__name__}"
             + (f" of {len(batch)}" if isinstance(batch, list | tuple) else "")
-            + "; let the dataset return (image, label)"
+            + "; let the dataset return (image, label), and a batch_transform (images, targets)"
         )
     images, targets = batch
     if not (isinstance(images, Tensor) and isinstance(targets, Tensor)):
@@ -160,8 +212,10 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
             f"images are {_dtype(images)}; they must be float in [0, 1]: use images.float() / 255, "
             "or cnnlab.loader on an ImageSet, which does it"
         )
-    if images.dtype == torch.float64:
-        raise DataError("images are float64, weights are float32: use images.float()")
+    if images.dtype != torch.float32:
+        raise DataError(f"images are {_dtype(images)}, weights are float32: use images.float()")
+    if not images.numel():
+        raise DataError(f"images have shape {tuple(images.shape)}: there is nothing in this batch")
     if len(images) != len(targets):
         raise DataError(f"{len(images)} images, but {len(targets)} targets in one batch")
     return images, targets
@@ -196,15 +250,26 @@ def check_images(images: Tensor, model: nn.Module) -> None:
         )
 
 
-def check_targets(logits: Tensor, targets: Tensor) -> None:
-    """Compare class targets with the logits, before a loss sees them: on CUDA the loss would kill the process.
+def check_targets(logits: Tensor, targets: Tensor, loss_fn: Any = None) -> None:
+    """Compare targets with the logits, before a loss sees them: on CUDA the loss would kill the process.
 
     Raises:
-        DataError: the targets are neither (N,) class numbers below K nor (N, K) class weights.
+        DataError: the targets are neither (N,) class numbers below K nor (N, K) class weights; or the loss
+            compares number by number, and there are not as many of them.
     """
+    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    if name in ELEMENTWISE and not (targets.shape == logits.shape and targets.is_floating_point()):
+        raise DataError(
+            f"{name} compares number by number: targets {_dtype(targets)} of shape {tuple(targets.shape)} must "
+            f"be float of shape {tuple(logits.shape)}, as the logits are; use targets.float() and view_as, or "
+            "cross-entropy for class numbers"
+        )
     if logits.ndim != 2:
         return  # not a classifier: its loss decides what fits
     n, k = logits.shape
+    weights = class_weights(loss_fn)
+    if weights is not None and len(weights) != k:
+        raise DataError(f"{len(weights)} class weights, but the model has {k} classes")
     if targets.shape == (n, k) and targets.is_floating_point():
         return
     if targets.shape == (n, k):
@@ -219,16 +284,41 @@ def check_targets(logits: Tensor, targets: Tensor) -> None:
             f"targets have shape {tuple(targets.shape)}; they must be ({n},) class numbers or "
             f"({n}, {k}) class weights"
         )
+    check_numbers(targets, k)
+
+
+def check_numbers(targets: Tensor, k: int) -> None:
+    """Refuse what are not class numbers 0 to k - 1.
+
+    Raises:
+        DataError: they are not int64, or out of bounds.
+    """
     if targets.dtype != torch.int64:
         raise DataError(
             f"class numbers are {_dtype(targets)}; they must be int64: use targets.long()"
         )
-    low, high = int(targets.min()), int(targets.max())
+    numbers = targets.tolist()  # one call to torch, where its min and max would be four
+    low, high = min(numbers, default=0), max(numbers, default=0)
     if low < 0 or high >= k:
         raise DataError(
             f"labels run from {low} to {high}, but the model has {k} classes, 0 to {k - 1}: "
             "build it with num_classes=len(data.classes), or number the labels from 0"
         )
+
+
+def check_loss(loss: Any) -> Tensor:
+    """Return what a loss function has given, if a gradient can be taken of it.
+
+    Raises:
+        TypeError: the loss is no single number, or does not depend on the model.
+    """
+    if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60]
+        raise TypeError(
+            f"loss_fn must return one number, a tensor made from the logits, got {given}; "
+            "use reduction='mean', and torch's operations alone"
+        )
+    return loss
 
 
 def check_finite(
@@ -261,6 +351,23 @@ def check_finite(
     )
 
 
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """Return the norm of the gradients together, a tensor of one number; 0 where there is none.
+
+    Args:
+        parameters: whose `.grad` counts, if it is there.
+
+    >>> weight = torch.zeros(2)
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> gradient_norm([weight])
+    tensor(5.)
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients or sum(g.numel() for g in gradients) > JOINED:
+        return get_total_norm(gradients)
+    return torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))
+
+
 @contextmanager
 def memory_explained(images: Tensor, microbatch: int | None) -> Iterator[None]:
     """Turn torch's report of exhausted memory into one that says what to change; the cache is emptied.
@@ -283,6 +390,36 @@ def memory_explained(images: Tensor, microbatch: int | None) -> Iterator[None]:
         f"no memory for {size} images of shape {tuple(images.shape[1:])} at a time ({reason}). Use {halve}"
         "smaller images, or precision='bf16'"
     )
+
+
+@contextmanager
+def shapes_explained() -> Iterator[None]:
+    """Turn torch's words for two mistakes of size into sentences that say what to change.
+
+    Raises:
+        DataError: in what follows, a batch norm met one value a channel, or a linear layer another number of
+            values than it takes.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        told = str(error)
+        if "more than 1 value per channel" in told:
+            what = (
+                f"batch norm met a single value a channel, {told.partition('torch.Size(')[2][:-1]}, and cannot "
+                "normalise it: give it more images at a time (batch_size, microbatch), larger images, or "
+                "take norm='layer'"
+            )
+        elif sizes := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x", told):
+            what = (
+                f"a linear layer takes {sizes[2]} values a sample and got {sizes[1]}: give it in_features="
+                f"{sizes[1]}, or images of the size it was made for"
+            )
+        else:
+            raise
+    else:
+        return
+    raise DataError(what)
 
 
 def check_keys(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -325,7 +462,10 @@ def mass(loss_fn: Any, targets: Tensor) -> float:
     """
     if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) and targets.ndim == 1:
         counted = targets[targets != loss_fn.ignore_index]
-        return float(len(counted) if loss_fn.weight is None else loss_fn.weight[counted].sum())
+        if loss_fn.weight is None:
+            return float(len(counted))
+        check_numbers(counted, len(loss_fn.weight))
+        return float(loss_fn.weight[counted].sum())
     if isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is not None:
         raise ValueError(
             "CrossEntropyLoss with class weights divides by the samples for mixed targets and by their weights "
@@ -333,7 +473,17 @@ def mass(loss_fn: Any, targets: Tensor) -> float:
             "functools.partial(cnnlab.mixing.soft_cross_entropy, weight=weights)"
         )
     if isinstance(loss_fn, partial) and loss_fn.func is soft_cross_entropy:
-        return float(total_weight(targets, loss_fn.keywords.get("weight")))
+        weight = class_weights(loss_fn)
+        if weight is not None and targets.ndim == 1:
+            check_numbers(targets, len(weight))
+        elif weight is not None and not (
+            targets.shape == (len(targets), len(weight)) and targets.is_floating_point()
+        ):
+            raise DataError(
+                f"targets are {_dtype(targets)} of shape {tuple(targets.shape)}; with {len(weight)} class weights "
+                f"they must be (N,) class numbers, or float (N, {len(weight)})"
+            )
+        return float(total_weight(targets, weight))
     return float(len(targets))
 
 

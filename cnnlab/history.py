@@ -52,7 +52,7 @@ def n_correct(logits: Tensor, targets: Tensor) -> float:
     """Count right answers; NaN when the targets are mixed or the model is no classifier."""
     if logits.ndim != 2 or targets.ndim != 1 or targets.is_floating_point():
         return float("nan")
-    return (logits.argmax(1) == targets).sum().item()
+    return torch.count_nonzero(logits.argmax(1) == targets).item()
 
 
 class History:

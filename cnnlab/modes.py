@@ -60,20 +60,21 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-@contextmanager
-def norms_kept_on_error(model: nn.Module) -> Iterator[None]:
-    """Put the running statistics of the norms back if what follows raises: a refused batch leaves no trace."""
-    buffers = [
-        b
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training
-        for b in module.buffers(recurse=False)
-    ]
-    before = [b.clone() for b in buffers]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for buffer, kept in zip(buffers, before, strict=True):
-                buffer.copy_(kept)
-        raise
+class norms_kept_on_error:
+    """A context that puts the running statistics of the norms back on an error: a refused batch leaves no trace.
+
+    It can be entered again and again, and does not look through the model each time.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self.buffers = [b for norm in norms for b in norm.buffers(recurse=False)]
+
+    def __enter__(self) -> None:
+        self.before = [b.clone() for b in self.buffers]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with torch.no_grad():
+                for buffer, kept in zip(self.buffers, self.before, strict=True):
+                    buffer.copy_(kept)

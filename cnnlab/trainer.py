@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -25,17 +25,21 @@ from cnnlab.batches import in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
 from cnnlab.guards import (
     PRECISIONS,
+    as_device,
     check_balance,
     check_batch,
     check_finite,
     check_images,
     check_loader,
+    check_loss,
     check_optimizer,
     check_options,
     check_plateau,
     check_targets,
+    gradient_norm,
     mass,
     memory_explained,
+    shapes_explained,
 )
 from cnnlab.history import History, Sums, n_correct
 from cnnlab.hooks import Callback, StopTraining
@@ -111,12 +115,15 @@ class Trainer:
         compile: bool = False,
         progress: bool | None = None,
     ) -> None:
-        self.device = torch.device(device) if device is not None else best_device()
+        self.device = as_device(device) if device is not None else best_device()
         check_options(
             model=model,
             optimizer=optimizer,
+            loss_fn=loss_fn,
             scheduler=scheduler,
             plateau=plateau,
+            ema=ema,
+            callbacks=callbacks,
             clip_norm=clip_norm,
             clip_value=clip_value,
             precision=precision,
@@ -149,6 +156,7 @@ class Trainer:
         self.step = 0  # finished optimizer steps
         self.steps_planned: int | None = None
         self.grad_norm = float("nan")
+        self.shape: torch.Size | None = None  # of the last image
         self.history = History()
         self.sums = Sums()
 
@@ -184,12 +192,13 @@ class Trainer:
         self._emit("on_epoch_start")
         train_mode(self.model)  # after the callbacks, which may have frozen or unfrozen a part
         self.parallel = distributed.parallel(self.model)  # in one process, the model itself
+        self.norms_kept = norms_kept_on_error(self.model)
         # Closed, so that an error or a wish to stop ends the worker processes too.
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
             for batch in batches:
                 images, targets = self._move(batch)
                 seed_at(self.seed, self.epoch, self.step)
-                images, targets = self.batch_transform(images, targets, self.step)
+                images, targets = check_batch(self.batch_transform(images, targets, self.step))
                 distributed.seed_apart(self.seed, self.epoch, self.step)
                 self._update(images, targets)
                 self._emit("on_step_end")
@@ -200,17 +209,17 @@ class Trainer:
         total, loss, correct = mass(self.loss_fn, targets), 0.0, 0.0
         self.optimizer.zero_grad(set_to_none=True)
         # A batch that is refused leaves no trace.
-        with memory_explained(images, self.microbatch), norms_kept_on_error(self.model):
+        with memory_explained(images, self.microbatch), shapes_explained(), self.norms_kept:
             for part, wanted, last in self._parts(images, targets):
                 with distributed.quiet_until_last(self.parallel, last):
                     with self.autocast:
                         logits = self.parallel(part)
-                        check_targets(logits, wanted)
-                        share = mass(self.loss_fn, wanted) / total  # the last part may be smaller
-                        part_loss = self.loss_fn(logits, wanted) * share
+                        check_targets(logits, wanted, self.loss_fn)
+                        part_loss = check_loss(self.loss_fn(logits, wanted))
+                    share = mass(self.loss_fn, wanted) / total  # the last part may be smaller
                     # The gradients of several processes are averaged, and should be summed.
-                    self.scaler.scale(part_loss * distributed.processes()).backward()
-                loss, correct = loss + part_loss.item(), correct + n_correct(logits, wanted)
+                    self.scaler.scale(part_loss * (share * distributed.processes())).backward()
+                loss, correct = loss + part_loss.item() * share, correct + n_correct(logits, wanted)
             loss, correct = distributed.summed(loss, correct)
             self.scaler.unscale_(self.optimizer)  # clip true gradients, not scaled ones
             self._check_and_clip(loss, images)
@@ -244,7 +253,7 @@ class Trainer:
                 images, targets = self._move(batch)
                 with self.autocast:
                     logits = model(images)
-                check_targets(logits, targets)
+                check_targets(logits, targets, self.loss_fn)
                 loss = self.loss_fn(logits.float(), targets).item()
                 sums.add(
                     loss, n_correct(logits, targets), len(targets), mass(self.loss_fn, targets)
@@ -357,8 +366,9 @@ class Trainer:
 
     def _move(self, batch: Any) -> tuple[Tensor, Tensor]:
         images, targets = check_batch(batch)
-        if self.batch == 0:
+        if self.batch == 0 or images.shape[1:] != self.shape:
             check_images(images, self.model)
+            self.shape = images.shape[1:]
         if images.ndim == 4:
             images = images.to(self.device, memory_format=self.layout, non_blocking=True)
         else:
@@ -369,13 +379,16 @@ class Trainer:
         """The share of this process in parts that fit into memory, and whether it is the last one."""
         images, targets = distributed.own_share(images), distributed.own_share(targets)
         size = self.microbatch or len(images)
+        if size >= len(images):
+            yield images, targets, True
+            return
         for start in range(0, len(images), size):
             end = start + size
             yield images[start:end], targets[start:end], end >= len(images)
 
     def _check_and_clip(self, loss: float, images: Tensor) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = gradient_norm(parameters)
         self.grad_norm = norm.item()
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
         # An overflow of scaled gradients is fp16's daily life: that step is left out.

@@ -306,11 +306,13 @@ def test_the_strength_multiplies_sizes_and_chances(strength):
     assert area == pytest.approx((1 - 0.8 * strength, 1 - 0.2 * strength))
 
 
-def test_the_erased_share_is_that_of_the_boxes():
-    images = torch.ones(500, 1, 20, 20)
-    params = Augment(erase=0.7).sample(500, 20, 20, rng())
+@pytest.mark.parametrize("size", [20, 64])  # at 64, a box at a time
+def test_the_erased_share_is_that_of_the_boxes(size):
+    images = torch.ones(500, 1, size, size)
+    params = Augment(erase=0.7).sample(500, size, size, rng())
     top, left, bottom, right = params.erase.T
     erased = (Augment().apply(images, params) == 0).sum(dim=(1, 2, 3))
+    assert images.all(), "the argument is not changed"
     assert torch.equal(erased, (bottom - top) * (right - left))
     assert stats.binomtest(int((erased > 0).sum()), 500, 0.7).pvalue > 0.01
 

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
+from cnnlab import guards
 from cnnlab.augment import Augment, ramp
 from cnnlab.averaging import EMA
 from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
-from cnnlab.guards import memory_explained
+from cnnlab.guards import gradient_norm, memory_explained
 from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
@@ -300,6 +301,23 @@ def test_one_clipped_step_moves_a_weight_by_exactly_the_rate(clip, scaled):
     trainer.fit([(torch.ones(4, 1), torch.zeros(4, 1))], epochs=1)
     assert model.weight.item() == pytest.approx(4.0, abs=1e-5)
     assert trainer.history.steps["grad_norm"][0] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("joined", [0, 2**20])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_norm_of_a_gradient_is_torchs_whether_its_parts_are_joined_or_not(
+    joined, layout, monkeypatch
+):
+    monkeypatch.setattr(guards, "JOINED", joined)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(20, 2), nn.Linear(2, 2))
+    model.to(memory_format=layout)
+    model[3].requires_grad_(False)
+    model(torch.rand(4, 3, 4, 4)).square().sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(gradients) == 4
+    wanted = nn.utils.get_total_norm(gradients)
+    torch.testing.assert_close(gradient_norm(model.parameters()), wanted)
+    assert gradient_norm(model[3].parameters()) == 0
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

@@ -13,7 +13,7 @@ from cnnlab.augment import colour, geometry
 from cnnlab.augment.draws import Draw
 from cnnlab.augment.geometry import Affine, Window
 from cnnlab.errors import DataError
-from cnnlab.mixing import Batch, inside
+from cnnlab.mixing import Batch
 from cnnlab.rng import fold_in
 
 
@@ -157,6 +157,8 @@ class Augment:
         s = self.strength(self.step) if callable(self.strength) else self.strength
         if not 0 <= s <= 1:
             raise ValueError(f"strength must lie between 0 and 1, got {s} at step {self.step}")
+        if s == 1 and isinstance(self.crop_pad, int):
+            return self
         smaller: dict[str, Any] = {name: getattr(self, name) * s for name in _LIMITS}
         for name in ("scale", "resized_crop"):
             if (pair := getattr(self, name)) is not None:
@@ -213,6 +215,7 @@ class Augment:
 
     def _apply(self, x: Tensor, params: Params) -> Tensor:
         """Change all images at once, in the order that the class describes."""
+        given = x
         light = (params.brightness, params.contrast, params.saturation, params.hue)
         if any(numbers is not None for numbers in light):
             x = x.clone()
@@ -227,7 +230,7 @@ class Augment:
         if params.noise is not None:
             x = colour.noise(x, params.noise, params.noise_seed)
         if params.erase is not None:
-            x = x * (1 - inside(params.erase.to(x.device), *x.shape[2:])).to(x.dtype)
+            x = geometry.erase_(x.clone() if x is given else x, params.erase)
         return x
 
     def _framed(

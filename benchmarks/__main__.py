@@ -1,0 +1,17 @@
+"""Run every benchmark, each in a process of its own: `python -m benchmarks [--short] [--out FOLDER]`."""
+
+import subprocess
+import sys
+
+
+NAMES = ("trainer", "augment", "mixing", "imports", "channels_last")
+
+if __name__ == "__main__":
+    failed = [
+        name
+        for name in NAMES
+        if subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False
+        ).returncode
+    ]
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

@@ -1,0 +1,281 @@
+"""Who trains: the same epochs under a bare loop, under cnnlab and under each peer.
+
+Each function takes a network, its data, a number of epochs, and a hook to call at the start of each. It trains the
+network in place, and shows the progress, the loss and the accuracy in the way that its library does.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import cnnlab
+from benchmarks.regimes import Memory
+from benchmarks.report import installed
+
+
+LEARNING_RATE, MOMENTUM = 0.05, 0.9
+Hook = Callable[..., None]
+
+
+def sgd(net: nn.Module) -> torch.optim.SGD:
+    """Return the optimizer that all of them use."""
+    return torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
+
+
+def bare_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, data: Memory) -> None:
+    """An epoch by hand, with nothing that could be left out."""
+    for images, labels in data:
+        loss = F.cross_entropy(net(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def by_bare_loop(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """The reference."""
+    optimizer = sgd(net.train())
+    for _ in range(epochs):
+        hook()
+        bare_epoch(net, optimizer, data)
+
+
+def by_tutorial_loop(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """A loop by hand that shows a bar, the loss and the accuracy, as tutorials write it."""
+    from tqdm.auto import tqdm
+
+    optimizer = sgd(net)
+    for _ in range(epochs):
+        hook()
+        net.train()
+        total = correct = 0.0
+        for images, labels in (bar := tqdm(data)):
+            optimizer.zero_grad()
+            logits = net(images)
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+            correct += (logits.argmax(1) == labels).sum().item()
+        bar.set_postfix(loss=total / len(data), acc=correct / len(data.images))
+
+
+def by_cnnlab(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """cnnlab, with the bar."""
+
+    class AtEpochStart(cnnlab.Callback):
+        def on_epoch_start(self, trainer: cnnlab.Trainer) -> None:
+            hook()
+
+    dataset = torch.utils.data.TensorDataset(data.images, data.labels)
+    batches = cnnlab.loader(dataset, data.batch_size, shuffle=True)
+    trainer = cnnlab.Trainer(net, sgd(net), callbacks=[AtEpochStart()], device="cpu", progress=True)
+    trainer.fit(batches, epochs=epochs)
+
+
+def by_lightning(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """Lightning without its logger and its checkpoints, which write files."""
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def training_step(self, batch: Any, _: int) -> Tensor:
+            images, labels = batch
+            logits = self.net(images)
+            loss = F.cross_entropy(logits, labels)
+            self.log("loss", loss, prog_bar=True)
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            self.log("acc", accuracy, prog_bar=True, on_step=False, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return sgd(self.net)
+
+    class AtEpochStart(lightning.Callback):
+        def on_train_epoch_start(self, *_: Any) -> None:
+            hook()
+
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[AtEpochStart()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Module(), data)
+
+
+def by_fastai(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """The Learner of fastai around torch's optimizer; it insists on a validation set, which here is one image."""
+    from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper, accuracy
+    from fastai.callback.progress import ProgressCallback  # noqa: F401 - registers the bar
+
+    class AtEpochStart(Callback):
+        order = -100
+
+        def before_epoch(self) -> None:
+            hook()
+
+    class Loader:
+        device, n_inp = torch.device("cpu"), 1
+
+        def __init__(self, batches: Any, n: int) -> None:
+            self.batches, self.dataset = batches, range(n)
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(self.batches)
+
+        def to(self, device: Any) -> "Loader":
+            return self
+
+    one = [(data.images[:1], data.labels[:1])]
+    loaders = DataLoaders(
+        Loader(data, len(data.images)), Loader(one, 1), device=torch.device("cpu")
+    )
+    optimizer = partial(OptimWrapper, opt=torch.optim.SGD, momentum=MOMENTUM)
+    learner = Learner(
+        loaders,
+        net,
+        loss_func=F.cross_entropy,
+        opt_func=optimizer,
+        lr=LEARNING_RATE,
+        metrics=accuracy,
+        cbs=[AtEpochStart()],
+        train_bn=True,
+    )
+    learner.fit(epochs)
+
+
+def by_accelerate(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """Accelerate in the tutorial's loop: it brings no metrics and no bar of its own."""
+    from accelerate import Accelerator
+    from tqdm.auto import tqdm
+
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = accelerator.prepare(net, sgd(net))
+    for _ in range(epochs):
+        hook()
+        model.train()
+        total = correct = 0.0
+        for images, labels in (bar := tqdm(data)):
+            optimizer.zero_grad()
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+            accelerator.backward(loss)
+            optimizer.step()
+            total += loss.item()
+            correct += (logits.argmax(1) == labels).sum().item()
+        bar.set_postfix(loss=total / len(data), acc=correct / len(data.images))
+
+
+def by_skorch(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """The classifier of skorch with its bar and its table of epochs."""
+    from skorch import NeuralNetClassifier
+    from skorch.callbacks import Callback, EpochScoring, ProgressBar
+
+    class AtEpochStart(Callback):
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            hook()
+
+    classifier = NeuralNetClassifier(
+        net,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=MOMENTUM,
+        lr=LEARNING_RATE,
+        batch_size=data.batch_size,
+        max_epochs=epochs,
+        iterator_train=lambda *_, **__: data,
+        train_split=None,
+        callbacks=[
+            ("start", AtEpochStart()),
+            (
+                "accuracy",
+                EpochScoring("accuracy", name="acc", lower_is_better=False, on_train=True),
+            ),
+            ("bar", ProgressBar()),
+        ],
+    )
+    classifier.fit(data.images, data.labels)
+
+
+def by_ignite(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """Ignite with the metrics and the bar of its own."""
+    from ignite.engine import Events, create_supervised_trainer
+    from ignite.handlers import ProgressBar
+    from ignite.metrics import Accuracy, RunningAverage
+
+    engine = create_supervised_trainer(
+        net,
+        sgd(net),
+        F.cross_entropy,
+        device="cpu",
+        output_transform=lambda x, y, logits, loss: (loss.item(), logits, y),
+    )
+    engine.add_event_handler(Events.EPOCH_STARTED, hook)
+    RunningAverage(output_transform=lambda out: out[0]).attach(engine, "loss")
+    Accuracy(output_transform=lambda out: out[1:]).attach(engine, "acc")
+    ProgressBar(persist=True).attach(engine, ["loss"])
+    engine.run(data, max_epochs=epochs)
+
+
+def by_keras(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
+    """Keras on torch, around the same network; layers of its own would be slower."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        chosen = data.indices(0)
+
+        def __len__(self) -> int:
+            return len(data)
+
+        def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+            return data.images[self.chosen[number]], data.labels[self.chosen[number]]
+
+    class AtEpochStart(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            batches.chosen = data.indices(epoch)
+            hook()
+
+    batches = Batches()
+
+    model = keras.Sequential([keras.layers.TorchModuleWrapper(net)])
+    model.compile(
+        optimizer=keras.optimizers.SGD(LEARNING_RATE, MOMENTUM),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(batches, epochs=epochs, callbacks=[AtEpochStart()], shuffle=False)
+
+
+PEERS = {  # how a peer is called, the module it needs, who trains with it
+    "Lightning": ("lightning", by_lightning),
+    "fastai": ("fastai", by_fastai),
+    "Accelerate": ("accelerate", by_accelerate),
+    "skorch": ("skorch", by_skorch),
+    "Ignite": ("ignite", by_ignite),
+    "Keras on torch": ("keras", by_keras),
+}
+
+
+def contestants() -> dict[str, Callable[..., None]]:
+    """Return who takes part: those that are installed, cnnlab first."""
+    there = installed([module for module, _ in PEERS.values()], of="trainer")
+    own = {
+        "bare loop, again": by_bare_loop,
+        "**cnnlab**": by_cnnlab,
+        "loop of a tutorial": by_tutorial_loop,
+    }
+    return own | {name: train for name, (module, train) in PEERS.items() if module in there}
