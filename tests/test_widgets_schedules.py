@@ -35,7 +35,7 @@ def test_every_corner_is_drawn_and_soon(schedule, rate):
     explorer = schedules(runs())
     start = time.process_time()
     picture = explorer.picture(schedule=schedule, peak_rate=rate)
-    assert time.process_time() - start < 1.0  # measured 0.1 s on a quiet core; this one may be busy
+    assert time.process_time() - start < 5  # measured 0.1 s on a quiet core; a busy one took 1.3
     assert f"{schedule} with a peak rate of {rate:g}" in picture
 
 
