@@ -1,14 +1,17 @@
-"""The book builds without a network and without a warning, and holds what the chapters computed."""
+"""The book builds without a network and without a warning, holds what the chapters computed, and can be read by all."""
 
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from book_reader import CHROMIUM, Visit, read_book
 from test_public_api import SIGNATURES
 
 from cnnlab import course
@@ -82,6 +85,44 @@ def test_the_library_reference_has_every_public_name(book):
     assert "::" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)  # no raw directive
 
 
+def test_chapters_and_the_library_reference_lead_to_each_other(book):
+    chapter = (book / "chapters" / "05_schedules.html").read_text()
+    (line,) = re.findall(r"In the library: (.*?)</p>", chapter)
+    assert re.findall(r'href="D_library.html#module-cnnlab\.(\w+)"', line) == [
+        "schedules", "tune", "widgets",
+    ]  # fmt: skip
+    assert (
+        'href="D_library.html#cnnlab.schedules.attach"' in chapter
+    )  # the text writes cnnlab.attach
+    reference = (book / "chapters" / "D_library.html").read_text()
+    entry = reference[reference.index('id="cnnlab.schedules.inverse_sqrt"') :]
+    (users,) = re.findall(r"<p>In chapter (.*?)</p>", entry[: entry.index("sig-object")])
+    assert '<a class="reference internal" href="05_schedules.html">5</a>' in users
+    for page in course.chapters():
+        if page.stem not in ("13_capstone", "A_keras"):  # these two bring nothing new
+            assert "In the library: " in (book / "chapters" / f"{page.stem}.html").read_text()
+
+
+def test_each_page_says_when_it_was_last_verified(book):
+    for name in ("index", "05_schedules", "D_library"):
+        text = (book / "chapters" / f"{name}.html").read_text()
+        (foot,) = re.findall(r"Last verified with [^<]*", text)
+        assert f"torch {version('torch')} " in foot
+        assert str(date.today())[:7] in foot
+        assert "profile smoke" in foot
+
+
+def test_a_chapter_can_be_downloaded_as_a_notebook(book):
+    text = (book / "chapters" / "05_schedules.html").read_text()
+    assert 'href="../_sources/chapters/05_schedules.ipynb"' in text
+    assert (book / "_sources" / "chapters" / "05_schedules.ipynb").is_file()
+
+
+def test_examples_of_the_extensions():
+    call = [sys.executable, "-m", "doctest", str(course.root() / "_ext" / "library_links.py")]
+    subprocess.run(call, check=True)
+
+
 def test_the_timings_name_each_chapter(book):
     text = (book / "chapters" / "E_timings.html").read_text()
     assert all(f"chapters/{chapter.stem}" in text for chapter in course.chapters())
@@ -117,3 +158,68 @@ def test_formulas_come_from_the_book(book):
     scripts = [script.get("src") or "" for script in Page(text).all("script")]
     (mathjax,) = [source for source in scripts if "mathjax" in source.lower()]
     assert (book / "chapters" / mathjax.partition("?")[0]).resolve().is_file()
+
+
+# --- in a browser -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def visits(book) -> dict[str, Visit]:
+    """What a browser met on each page; it could reach nothing but the book."""
+    return read_book(book)
+
+
+browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+
+
+def in_browser(test):
+    for mark in browser:
+        test = mark(test)
+    return test
+
+
+@in_browser
+def test_pages_open_without_an_error_and_without_the_web(visits):
+    assert len(visits) > len(course.chapters()) + 6
+    assert not {name: visit.errors for name, visit in visits.items() if visit.errors}
+    assert not {name: visit.refused for name, visit in visits.items() if visit.refused}
+
+
+@in_browser
+def test_formulas_are_drawn(visits):
+    assert visits["chapters/05_schedules.html"].formulas > 20
+
+
+@in_browser
+def test_no_link_leads_nowhere(visits, book):
+    broken = []
+    for name, visit in visits.items():
+        for link in visit.links:
+            path, _, anchor = link.partition("#")
+            if path in visits:
+                there = not anchor or anchor in visits[path].ids
+            else:
+                there = (book / path).is_file()
+            if not there:
+                broken.append(f"{name} -> {link}")
+    assert sum(len(visit.links) for visit in visits.values()) > 1000
+    assert not broken
+
+
+@in_browser
+def test_every_picture_has_its_words(visits):
+    assert not {name: visit.silent for name, visit in visits.items() if visit.silent}
+
+
+@in_browser
+def test_readers_who_see_less_or_use_no_mouse_can_read(visits):
+    """By the rules of axe-core: contrast in both modes, headings in order, names for what can be pressed."""
+    assert not {name: visit.barriers for name, visit in visits.items() if visit.barriers}
+
+
+@in_browser
+def test_no_page_moves_sideways_on_a_phone(visits):
+    assert not {name: visit.wider for name, visit in visits.items() if visit.wider}

@@ -1,4 +1,4 @@
-"""Chapter 1 in JupyterLab, as a student meets it: opened in a browser, run from top to bottom."""
+"""Chapters in JupyterLab, as a student meets them: run, slider moved, exercise checked, fit interrupted."""
 
 import contextlib
 import json
@@ -11,11 +11,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from cnnlab import course
 
@@ -28,17 +29,21 @@ pytestmark = [
 ]
 TOKEN = "opened-by-a-test"
 
-# Clicks on the menu are lost while the kernel still starts, although Lab calls it idle; so Lab is asked itself.
-RUN_ALL = """async () => {
-  const panel = window.jupyterapp.shell.currentWidget;
-  await panel.context.ready;
-  await panel.sessionContext.ready;
-  await panel.sessionContext.session.kernel.info;
-  await window.jupyterapp.commands.execute("notebook:run-all-cells");
-  return panel.content.model.sharedModel.cells
-    .filter(cell => cell.cell_type === "code")
-    .map(cell => ({count: cell.execution_count, outputs: cell.getOutputs()}));
-}"""
+# chapter -> a slip to make in the solution of its first exercise, and what the check says to it
+SLIPS = {
+    "01_training_loop": ("optimizer.zero_grad()", "pass", "the gradients of earlier batches"),
+    "03_augmentation": ("images.flip(3)", "images.flip(2)", "the images are turned upside down"),
+    "05_schedules": ("min(step / steps, 1.0)", "step / steps", "past its end the rate climbs"),
+    "07_debugging": ("math.sqrt(sum(", "float(sum(", "the sum of squares is taken for the norm"),
+    "10_finetuning": ("(top - stage)", "stage", "the rates grow smaller towards the head"),
+}
+LONG_FIT = """batches = cnnlab.loader(data.train, batch_size=8, shuffle=True)
+trainer = cnnlab.Trainer(model, optimizer, seed=0, device="cpu")
+trainer.fit(batches, epochs=10_000)"""
+GO_ON = """print(trainer.history.stop_reason)
+before = trainer.epoch
+history = trainer.fit(batches, epochs=before + 1)
+print(f"{before} epochs before, {trainer.epoch} now, {len(history.frame())} rows")"""
 
 
 @pytest.fixture(scope="module")
@@ -139,41 +144,172 @@ def test_lab_listens_on_this_machine_alone_and_asks_for_its_token(
     assert hosts <= {"127.0.0.1", "::1"}
 
 
-def test_a_student_runs_chapter_1(lab: str, tmp_path: Path) -> None:
-    chapter = course.chapters()[0]
-    sources = [
-        cell for cell in json.loads(chapter.read_text())["cells"] if cell["cell_type"] == "code"
-    ]
-    with sync_playwright() as play, contextlib.ExitStack() as stack:
+class Notebook:
+    """A chapter in a tab of its own. It is run through Lab itself: clicks are lost while a kernel still starts."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
+        self.call("panel.sessionContext.session.kernel.info")
+
+    def call(self, expression: str, *values: object) -> Any:
+        """Evaluate JavaScript about the panel, its cells and the given values."""
+        return self.page.evaluate(
+            f"""async (values) => {{
+                const panel = window.jupyterapp.shell.currentWidget;
+                await panel.context.ready;
+                await panel.sessionContext.ready;
+                const cells = panel.content.model.sharedModel.cells;
+                return await ({expression});
+            }}""",
+            list(values),
+        )
+
+    def cells(self) -> list[dict]:
+        return self.call(
+            """cells.map(cell => ({type: cell.cell_type, tags: cell.getMetadata("tags") ?? [], source: cell.source,
+               count: cell.execution_count, outputs: cell.getOutputs?.() ?? []}))"""
+        )
+
+    def first(self, tag: str) -> int:
+        return next(i for i, cell in enumerate(self.cells()) if tag in cell["tags"])
+
+    def run_all(self) -> list[dict]:
+        self.call("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        return [cell for cell in self.cells() if cell["type"] == "code"]
+
+    def start(self, number: int) -> None:
+        """Run a cell, as Ctrl + Enter does, and do not wait for it."""
+        self.call(
+            "void (panel.content.activeCellIndex = values[0],"
+            " window.jupyterapp.commands.execute('notebook:run-cell'))",
+            number,
+        )
+
+    def run(self, number: int, source: str | None = None) -> str:
+        """Run a cell, perhaps with another source, and return what it shows, as text."""
+        if source is not None:
+            self.call("cells[values[0]].setSource(values[1])", number, source)
+        self.call(
+            "(panel.content.activeCellIndex = values[0],"
+            " window.jupyterapp.commands.execute('notebook:run-cell'))",
+            number,
+        )
+        return json.dumps(self.cells()[number]["outputs"], ensure_ascii=False)
+
+    def append(self, source: str) -> int:
+        number = len(self.cells())
+        cell = {"cell_type": "code", "source": source}
+        self.call("void panel.content.model.sharedModel.insertCell(...values)", number, cell)
+        return number
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    with sync_playwright() as play:
         context = play.chromium.launch_persistent_context(
-            str(tmp_path / "profile"),
+            str(tmp_path_factory.mktemp("profile")),
             executable_path=CHROMIUM,
             headless=True,
             viewport={"width": 1300, "height": 1200},
             args=["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync"],
         )  # fmt: skip
-        stack.callback(context.close)
-        requests: list[str] = []
-        context.on("request", lambda request: requests.append(request.url))
-        page = context.new_page()
-        page.set_default_timeout(300_000)
-        page.goto(f"{lab}/doc/tree/{chapter.name}?token={TOKEN}&reset")
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
-        cells = page.evaluate(RUN_ALL)
-        errors = [o for cell in cells for o in cell["outputs"] if o["output_type"] == "error"]
-        assert not errors, errors[0]["evalue"]
-        page.wait_for_function("document.querySelectorAll('.jp-OutputArea img').length > 0")
-        described = page.locator(".jp-OutputArea img").evaluate_all(
-            "all => all.map(img => img.alt)"
-        )
-        if folder := os.environ.get("CNNLAB_SCREENSHOTS"):
-            page.screenshot(path=Path(folder, "lab.png"))
-    assert len(cells) == len(sources)
-    assert [cell["count"] for cell in cells] == list(range(1, len(sources) + 1))
-    assert described
-    assert all(len(alt) > 20 for alt in described)
-    assert "No description has been provided for this image" not in described, "Lab's stand-in"
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def opened(lab: str, browser: BrowserContext) -> Iterator[Callable[[str], Notebook]]:
+    """A function that opens a chapter; nothing it asked for may have left this machine."""
+    requests: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda request: requests.append(request.url))
+    yield lambda name: Notebook(page, f"{lab}/doc/tree/{name}.ipynb?token={TOKEN}&reset")
+    page.close()
     web = [url for url in requests if url.startswith(("http", "ws"))]
     assert len(web) > 10, "no request was seen at all, so the next line says nothing"
     assert not [url for url in web if not url.startswith((f"{lab}/", lab.replace("http", "ws")))]
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_student_works_through_a_chapter(name: str, opened: Callable[[str], Notebook]) -> None:
+    notebook = opened(name)
+    cells = notebook.run_all()
+    errors = [o for cell in cells for o in cell["outputs"] if o["output_type"] == "error"]
+    assert not errors, errors[0]["evalue"]
+    assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
+    check_pictures(notebook.page)
+    if any("widget" in cell["tags"] for cell in cells):
+        seconds = move_slider(notebook)
+        sys.stdout.write(f"{name}: the picture follows after {seconds} s\n")
+        assert min(seconds) < 1, f"the picture followed the slider after {seconds} s"
+    check_exercise(notebook, *SLIPS[name])
+    if name == "01_training_loop":
+        check_interrupt(notebook)
+
+
+def check_pictures(page: Page) -> None:
+    page.wait_for_function("document.querySelectorAll('.jp-OutputArea img').length > 0")
+    described = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(img => img.alt)")
+    assert all(len(alt) > 20 for alt in described)
+    assert "No description has been provided for this image" not in described, "Lab's stand-in"
+
+
+def move_slider(notebook: Notebook) -> list[float]:
+    """Move each slider by the arrow keys; return how long the picture took each time, in seconds."""
+    page = notebook.page
+    notebook.call("void panel.content.scrollToItem(values[0])", notebook.first("widget"))
+    handles = page.locator(".widget-slider .noUi-handle")
+    handles.first.wait_for()
+    seconds = []
+    for i in range(handles.count()):
+        handles.nth(i).focus()
+        page.evaluate("""() => { window.followed = new Promise(resolve => {
+            const box = document.querySelector(".jupyter-widgets.widget-html").parentElement;
+            const before = box.querySelector("img").src;
+            let pressed = 0;
+            document.addEventListener("keydown", () => { pressed = performance.now(); }, {capture: true, once: true});
+            new MutationObserver((_, self) => {
+                if (box.querySelector("img")?.src !== before) {
+                    self.disconnect();
+                    resolve((performance.now() - pressed) / 1000);
+                }
+            }).observe(box, {subtree: true, childList: true, attributes: true});
+        }); }""")
+        page.keyboard.press("ArrowRight")
+        seconds.append(page.evaluate("window.followed"))
+    if folder := os.environ.get("CNNLAB_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, "lab.png"))
+    return seconds
+
+
+def check_exercise(notebook: Notebook, right: str, wrong: str, sentence: str) -> None:
+    exercise, cells = notebook.first("exercise"), notebook.cells()
+    check = next(i for i in range(exercise, len(cells)) if "check" in cells[i]["tags"])
+    solution = cells[notebook.first("solution")]["source"]
+    assert right in solution
+    notebook.run(exercise, solution.replace(right, wrong))
+    assert sentence in notebook.run(check)
+    notebook.run(exercise, solution)
+    assert "✔" in notebook.run(check)
+
+
+def check_interrupt(notebook: Notebook) -> None:
+    """Interrupt a long fit by its button; what was trained is there, and the next cell goes on."""
+    long_fit, go_on = notebook.append(LONG_FIT), notebook.append(GO_ON)
+    notebook.call("void panel.content.scrollToItem(values[0])", long_fit)
+    notebook.start(long_fit)
+    notebook.page.wait_for_function(
+        """number => window.jupyterapp.shell.currentWidget.content.widgets[number]
+            .node.querySelector(".jp-OutputArea-output")?.innerText.match(/epoch\\s+\\d\\d/)""",
+        arg=long_fit,
+    )
+    notebook.page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
+    shown = notebook.run(go_on)
+    epochs, now, rows = map(int, re.findall(r"(\d+) (?:epochs|now|rows)", shown))
+    assert epochs >= 10
+    assert (now, rows) == (epochs + 1, epochs + 1)
+    assert "stopped by SIGINT" in shown

@@ -5,6 +5,7 @@ kernel it shows its controls below them. The picture is replaced whole, so it is
 """
 
 import html
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -114,10 +115,20 @@ class Explorer:
         return {name: settings.get(name, values[0]) for name, values in self.controls.items()}
 
     def _html(self, draw: Callable[..., Plot], values: tuple[Any, ...]) -> str:
-        return draw(**dict(zip(self.controls, values, strict=True)))._repr_html_()
+        plot = draw(**dict(zip(self.controls, values, strict=True)))
+        return _Uncropped(plot.figure, plot.alt)._repr_html_()
 
     def _caption(self, settings: Mapping[str, Any]) -> str:
         return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in settings.items())
+
+
+class _Uncropped(Plot):
+    """A plot that keeps its size: it does not jump, and is drawn once. To be cropped it is drawn twice."""
+
+    def png(self, dpi: int = 96) -> bytes:
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=dpi)
+        return buffer.getvalue()
 
 
 def _short(value: Any) -> str:

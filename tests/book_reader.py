@@ -1,0 +1,130 @@
+"""A reader of the built book: opens every page in a browser and notes what is wrong with it."""
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import ConsoleMessage, Page, Route, sync_playwright
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PHONE = 390  # pixels
+BAD = ("serious", "critical")
+# Bad here, whatever axe calls them.
+HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
+# Contrast takes seconds a page: these are looked at in the dark mode too.
+DARK = ("index.html", "05_schedules.html", "E_timings.html")  # text, cells with explorers, tables
+# The reference repeats a few styles a thousand times; the first entries of each section stand for all.
+REPEATED = {"exclude": [["section > dl:nth-of-type(n+4)"]]}
+
+
+@dataclass
+class Visit:
+    """What was met on one page.
+
+    Attributes:
+        errors: of the console, and scripts that failed.
+        refused: addresses outside the book that the page asked for.
+        links: into the book, as `path#anchor` from its root.
+        ids: the anchors of the page.
+        silent: pictures without alternative text.
+        formulas: how many MathJax drew.
+        barriers: serious or critical findings of axe-core, and those about headings.
+        wider: by how many pixels the page is wider than a phone.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    silent: list[str] = field(default_factory=list)
+    formulas: int = 0
+    barriers: list[str] = field(default_factory=list)
+    wider: int = 0
+
+
+def read_book(folder: Path) -> dict[str, Visit]:
+    """Visit every page; the first one of all only leads on to another."""
+    pages = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.html"))
+    read = [name for name in pages if not name.startswith("_static/") and name != "index.html"]
+    visits = {name: Visit() for name in read}
+    with served(folder) as base, sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for name, visit in visits.items():
+            page = browser.new_page(viewport={"width": 1300, "height": 1000})
+            page.set_default_timeout(120_000)
+            _watch(page, visit, base)
+            page.goto(f"{base}/{name}")
+            page.evaluate("window.MathJax?.startup?.promise")
+            _look(page, visit, base)
+            page.close()
+        browser.close()
+    return visits
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on this machine; gives the address."""
+    handler = functools.partial(_Silent, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def _watch(page: Page, visit: Visit, base: str) -> None:
+    def guard(route: Route) -> None:
+        if route.request.url.startswith((f"{base}/", "data:", "blob:")):
+            route.continue_()
+        else:
+            visit.refused.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", guard)
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    page.on("console", lambda said: _note(said, visit))
+
+
+def _note(said: ConsoleMessage, visit: Visit) -> None:
+    if said.type == "error":
+        visit.errors.append(f"{said.text} ({said.location['url']})")
+
+
+def _look(page: Page, visit: Visit, base: str) -> None:
+    links = page.evaluate("[...document.querySelectorAll('main a[href]')].map(a => a.href)")
+    visit.links = [link.removeprefix(f"{base}/") for link in links if link.startswith(base)]
+    visit.ids = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+    visit.silent = page.evaluate(
+        "[...document.images].filter(i => !i.alt).map(i => i.src.slice(0, 80))"
+    )
+    visit.formulas = page.locator("mjx-container").count()
+    visit.barriers = _barriers(page, {})
+    if page.url.endswith(DARK):
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        visit.barriers += _barriers(page, {"runOnly": ["color-contrast"]})
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    visit.wider = page.evaluate("document.documentElement.scrollWidth") - PHONE
+
+
+def _barriers(page: Page, options: dict[str, Any]) -> list[str]:
+    """Run axe-core, which is kept from loading style sheets once more."""
+    found = Axe().run(page, REPEATED, {"preload": False, **options}).response
+    return [
+        f"{rule['id']}: {rule['nodes'][0]['html'][:150]} ({len(rule['nodes'])} times)"
+        for rule in found["violations"]
+        if rule["impact"] in BAD or rule["id"] in HEADINGS
+    ]

@@ -1,0 +1,89 @@
+"""An instructor's own book: some chapters and a page of one's own, by editing `_toc.yml` alone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnnlab import course
+
+
+pytestmark = pytest.mark.slow
+TOC = """format: jb-book
+root: chapters/welcome
+parts:
+- caption: Week 1
+  chapters:
+  - file: chapters/01_training_loop
+- caption: Week 2
+  chapters:
+  - file: chapters/09_transfer
+"""
+WELCOME = """# Our course
+
+Begin with [the loop](01_training_loop.ipynb). We leave out [schedules](05_schedules.ipynb).
+"""
+LAUNCH = ("repository", "  url", "  branch", "launch_buttons", "  notebook_interface", "  binderhub_url", "  colab_url")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The repository as an instructor would have it, with another `_toc.yml` and one page more."""
+    folder = tmp_path_factory.mktemp("own") / "course"
+    folder.mkdir()
+    caches = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("cnnlab", "chapters", "_ext", "_static"):
+        shutil.copytree(course.root() / name, folder / name, ignore=caches)
+    shutil.copy(course.root() / "_config.yml", folder)
+    (folder / "_toc.yml").write_text(TOC)
+    (folder / "chapters" / "welcome.md").write_text(WELCOME)
+    return folder
+
+
+def build(folder: Path) -> subprocess.CompletedProcess:
+    paths = f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    env = os.environ | {"CNNLAB_PROFILE": "smoke", "PYTHONPATH": paths, "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "cnnlab", "book"],
+        cwd=folder, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_book_of_two_chapters_and_a_page_of_ones_own(copy):
+    done = build(copy)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    executed = re.findall(r"(\w+)\.ipynb: Executed notebook", done.stdout + done.stderr)
+    assert executed == ["01_training_loop", "09_transfer"]
+    pages = copy / "_build" / "html" / "chapters"
+    names = ["01_training_loop.html", "09_transfer.html", "welcome.html"]
+    assert sorted(path.name for path in pages.glob("*.html")) == names
+    text = (pages / "welcome.html").read_text()
+    assert re.search(r'href="01_training_loop.html"[^>]*><span[^>]*>the loop', text)
+    assert "We leave out <span" in text, "a chapter that is not in the book is no link"
+    assert "05_schedules.html" not in text
+
+    config = copy / "_config.yml"
+    lines = config.read_text().splitlines()
+    wanted = tuple(f"# {line}" for line in LAUNCH)
+    config.write_text("\n".join(x[2:] if x.startswith(wanted) else x for x in lines))
+    done = build(copy)  # with the outputs of the first time
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    assert "Executed notebook" not in done.stdout + done.stderr
+    text = (pages / "09_transfer.html").read_text()
+    notebook = "chapters/09_transfer.ipynb"
+    assert (
+        f"https://mybinder.org/v2/gh/YOUR-GROUP/YOUR-COPY/main?urlpath=lab/tree/{notebook}" in text
+    )
+    assert f"/github/YOUR-GROUP/YOUR-COPY/blob/main/{notebook}" in text
+
+
+def test_a_link_to_no_file_stops_the_book(copy):
+    page = copy / "chapters" / "welcome.md"
+    page.write_text(WELCOME.replace("05_schedules.ipynb", "05_schedule.ipynb"))
+    done = build(copy)
+    assert done.returncode == 1
+    assert "05_schedule.ipynb" in done.stderr
