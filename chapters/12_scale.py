@@ -735,7 +735,7 @@ def one_and_two_processes():
             timeout=280,
         )
         assert done.returncode == 0, done.stderr
-        return one, torch.load(out)
+        return one, torch.load(out, weights_only=True)
 
 
 # %% [markdown]

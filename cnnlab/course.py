@@ -161,6 +161,8 @@ def _drop_outdated_outputs(build: Path) -> None:
     stamp = build / ".library"
     if stamp.is_file() and stamp.read_text() == state.hexdigest():
         return
+    if stamp.is_file():
+        print("cnnlab, torch or the profile has changed: every chapter is executed again")  # noqa: T201
     for folder in (".jupyter_cache", ".doctrees"):
         shutil.rmtree(build / folder, ignore_errors=True)
     build.mkdir(parents=True, exist_ok=True)

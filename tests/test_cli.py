@@ -241,7 +241,7 @@ def test_python_dash_m_is_the_same_command():
     assert all(command in done.stdout for command in ("lab", "run", "book"))
 
 
-def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypatch):
+def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypatch, capsys):
     cached = tmp_path / ".jupyter_cache" / "outputs.json"
 
     def kept(library: str) -> bool:
@@ -254,6 +254,11 @@ def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypat
         course._drop_outdated_outputs(tmp_path)
         return cached.exists()
 
-    assert [kept("a = 1"), kept("a = 1"), kept("a = 2")] == [False, True, False]
+    assert [kept("a = 1"), kept("a = 1")] == [False, True]
+    assert capsys.readouterr().out == ""
+    assert not kept("a = 2")
+    assert capsys.readouterr().out == (
+        "cnnlab, torch or the profile has changed: every chapter is executed again\n"
+    )
     monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
     assert not kept("a = 2")

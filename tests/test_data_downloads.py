@@ -1,7 +1,10 @@
 """The real sets: read from small copies in torchvision's format, and refused when offline."""
 
+import hashlib
+import io
 import pickle
 import socket
+import tarfile
 import time
 
 import numpy as np
@@ -9,8 +12,9 @@ import pytest
 import torch
 import torchvision.datasets
 from PIL import Image
+from test_data_fetch import serving
 
-from cnnlab.data import downloads, load
+from cnnlab.data import downloads, fetch, load
 from cnnlab.errors import DownloadError
 
 
@@ -148,18 +152,15 @@ def test_without_a_network_a_set_that_needs_none_is_named(name, tmp_path, refuse
 def test_a_silent_server_is_given_up_within_the_limit(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        monkeypatch.setitem(downloads._SOURCES, "CIFAR10", (f"http://127.0.0.1:{port}", "pocket"))
-        monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
+        there = downloads._SOURCES["CIFAR10"]._replace(server=f"http://127.0.0.1:{port}/")
+        monkeypatch.setitem(downloads._SOURCES, "CIFAR10", there)
+        monkeypatch.setattr(fetch, "TIMEOUT", 0.1)
         with pytest.raises(DownloadError, match="timed out"):
             load("cifar10", root=tmp_path, download=True)
 
 
 def test_a_broken_download_is_an_error_and_the_sockets_keep_their_limit(tmp_path, monkeypatch):
-    def cut(*_, **__):
-        raise RuntimeError("File not found or corrupted.")
-
-    monkeypatch.setattr(downloads, "knock", lambda _: None)
-    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", cut)
+    monkeypatch.setattr(downloads, "fetch", lambda url, md5, folder: folder / "nothing.mat")
     with pytest.raises(DownloadError, match="corrupted"):
         load("cifar10", root=tmp_path, download=True)
     assert socket.getdefaulttimeout() is None
@@ -169,3 +170,43 @@ def test_the_default_folder_lies_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path))
     with pytest.raises(DownloadError, match=str(tmp_path / "datasets")):
         load("cifar100")
+
+
+def test_the_addresses_and_digests_are_those_of_torchvision(tmp_path):
+    sources = {name: (s.server, s.files) for name, s in downloads._SOURCES.items()}
+    sets = torchvision.datasets
+    for kind in (sets.CIFAR10, sets.CIFAR100):
+        server, files = sources[kind.__name__]
+        assert [(server + name, md5) for name, md5 in files.items()] == [(kind.url, kind.tgz_md5)]
+    server, files = sources["FashionMNIST"]
+    assert server in sets.FashionMNIST.mirrors
+    assert list(files.items()) == sets.FashionMNIST.resources
+    server, files = sources["OxfordIIITPet"]
+    assert (
+        tuple((server + name, md5) for name, md5 in files.items()) == sets.OxfordIIITPet._RESOURCES
+    )
+    assert sources["Flowers102"] == (
+        sets.Flowers102._download_url_prefix, dict(sets.Flowers102._file_dict.values())
+    )  # fmt: skip
+
+
+def test_what_a_server_gives_is_verified_unpacked_and_read(tmp_path, monkeypatch, cifar):
+    """The small CIFAR, packed as the real one is and served from this machine."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as packed:
+        packed.add(cifar / "cifar-10-batches-py", "cifar-10-batches-py")
+    content, root = archive.getvalue(), tmp_path / "elsewhere"
+    kind = torchvision.datasets.CIFAR10
+    there = lambda self: (root / kind.base_folder / "data_batch_1").exists()
+    monkeypatch.setattr(kind, "_check_integrity", there)
+    with serving({"/cifar-10-python.tar.gz": content}) as server:
+        source = downloads._SOURCES["CIFAR10"]
+        md5 = hashlib.md5(content).hexdigest()
+        monkeypatch.setitem(
+            downloads._SOURCES, "CIFAR10",
+            source._replace(server=server.url, files={"cifar-10-python.tar.gz": md5}),
+        )  # fmt: skip
+        assert len(load("cifar10", root=root, download=True).train) == 90
+        assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]
+        assert len(load("cifar10", root=root, download=True).test) == 100
+    assert len(server.asked) == 1

@@ -1,7 +1,13 @@
 """The order of the batches is a function of (seed, epoch), and so is all that is random in them."""
 
+import functools
+import multiprocessing
 import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from itertools import chain
 
 import numpy as np
@@ -23,6 +29,7 @@ from torch.utils.data import (
 
 from cnnlab import rng
 from cnnlab.data import ImageSet, balanced_sampler, loader
+from cnnlab.data.seeding import generators_in
 from cnnlab.errors import DataError
 
 
@@ -339,3 +346,153 @@ def test_torchs_own_loader_reads_our_sets():
     ours = next(iter(loader(images(), 4)))
     assert torch.equal(x, ours[0])
     assert torch.equal(y, ours[1])
+
+
+class Held(Dataset):
+    """Noise from generators that the dataset and its transform hold, as many are written."""
+
+    def __init__(self, n=8):
+        self.n, self.draw = n, np.random.default_rng(0)
+        self.transforms = [functools.partial(self.add, torch.Generator().manual_seed(0))]
+        self.old, self.plain = np.random.RandomState(0), random.Random(0)
+
+    def __len__(self):
+        return self.n
+
+    def add(self, generator, x):
+        return x + torch.rand((), generator=generator, dtype=torch.float64)
+
+    def __getitem__(self, index):
+        x = torch.tensor(self.draw.random() + self.old.rand() + self.plain.random())
+        return self.transforms[0](x), index
+
+
+def test_a_generator_that_the_dataset_holds_draws_anew_in_each_worker_and_epoch():
+    def drawn(workers):
+        batches = loader(Held(), 2, workers=workers)
+        return [value for _ in range(3) for batch in read(batches) for value in batch]
+
+    alone = drawn(0)
+    assert len(set(alone)) == 24
+    assert drawn(2) == alone
+
+
+def test_each_kind_of_generator_is_found_and_left_as_it_was():
+    dataset = Held()
+    before = dataset.draw.bit_generator.state, dataset.plain.getstate()
+    list(loader(Subset(dataset, range(6)), 2))
+    assert (dataset.draw.bit_generator.state, dataset.plain.getstate()) == before
+    found = generators_in(Subset(dataset, range(6)))
+    assert {type(g).__name__ for g in found} == {"Generator", "RandomState", "Random"}
+    assert len(found) == 4
+
+
+class Faulty(Restless):
+    """Items that fail in the way that was asked for, in a worker process alone."""
+
+    def __init__(self, how):
+        super().__init__(40)
+        self.how = how
+
+    def __getitem__(self, index):
+        if index == 20:
+            self.how()
+        return super().__getitem__(index)
+
+
+def die():
+    os._exit(1)
+
+
+def be_killed():
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def raise_error():
+    raise ValueError("a broken file")
+
+
+def fill_shared_memory():
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the next tensor finds no room
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "told"),
+    [
+        (die, DataError, "a worker process died; workers=0"),
+        (be_killed, DataError, "workers=0"),
+        (fill_shared_memory, DataError, "memory that worker processes share.*workers=0"),
+        (raise_error, ValueError, "a broken file"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_whatever_ends_a_worker_is_explained_and_no_process_is_left(how, kind, told):
+    others = set(multiprocessing.active_children())
+    with pytest.raises(kind, match=told) as kept:  # as a notebook keeps the traceback
+        list(loader(Faulty(how), 2, workers=2))
+    deadline = time.monotonic() + 5
+    while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not set(multiprocessing.active_children()) - others
+    assert kept
+
+
+NOTEBOOK = """
+import multiprocessing
+import torch
+from cnnlab.data import loader
+from cnnlab.errors import DataError
+
+class Mine(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return torch.tensor(index), index
+
+multiprocessing.set_start_method("spawn")
+print(len(list(loader(Mine(), 2))))
+try:
+    list(loader(Mine(), 2, workers=1))
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_dataset_typed_into_a_notebook_is_refused_to_workers_that_cannot_find_it():
+    run = [sys.executable, "-c", NOTEBOOK]  # a main module without a file, as a notebook has
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith("2\nMine is defined in this notebook")
+    assert "use workers=0, or move the class into a file" in done.stdout
+
+
+SCRIPT = """
+import multiprocessing, sys
+import numpy as np
+from cnnlab.data import loader
+
+class Noisy:
+    def __init__(self):
+        self.draw = np.random.default_rng(0)
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return self.draw.random(), index
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    print([x.tolist() for x, _ in loader(Noisy(), 2, workers=int(sys.argv[2]))])
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_begin_as_new_processes_give_the_same(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    told = set()
+    for kind, workers in (("fork", "0"), ("spawn", "1")):
+        run = [sys.executable, script, kind, workers]
+        told.add(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert len(told) == 1

@@ -34,7 +34,7 @@ def torchrun(*arguments, processes=2, **options):
 
 
 def results(out, processes=2):
-    return [torch.load(out / f"result-{rank}.pt") for rank in range(processes)]
+    return [torch.load(out / f"result-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
 @pytest.fixture(scope="module")

@@ -246,3 +246,136 @@ def test_no_script_in_a_notebook():
     assert not [
         name for name, text in texts().items() if name.endswith("ipynb") and "<script" in text
     ]
+
+
+# --- what may not be called -----------------------------------------------------------------------
+
+
+# What runs code that lies in a file.
+UNSAFE = {
+    f"{module}.{name}"
+    for module in ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "jsonpickle")
+    for name in ("load", "loads", "Unpickler", "decode")
+} | {
+    "shelve.open", "pandas.read_pickle", "pandas.io.pickle.read_pickle", "yaml.unsafe_load", "yaml.full_load",
+    "yaml.load", "torch.jit.load", "torch.package.PackageImporter", "builtins.eval",
+}  # fmt: skip
+SAFE_WHEN = {  # call -> the argument that must be there, and its value
+    "torch.load": ("weights_only", True),
+    "torch.hub.load_state_dict_from_url": ("weights_only", True),
+    "numpy.load": ("allow_pickle", False),
+}
+
+
+def unsafe_calls(source: str) -> list[str]:
+    """Calls that could run code out of a file, as `line: name`, whatever the module was imported as."""
+    tree, known = ast.parse(source), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {
+                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0]
+                for a in node.names
+            }
+        elif isinstance(node, ast.ImportFrom):
+            known |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+            continue
+        first, *rest = ast.unparse(node.func).split(".")
+        name = ".".join([known.get(first, first), *rest])
+        wanted = SAFE_WHEN.get(name)
+        given = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+        if name in UNSAFE or (wanted and given.get(wanted[0]) is not wanted[1]):
+            found.append(f"{node.lineno}: {name}")
+    return found
+
+
+def test_nothing_is_loaded_in_a_way_that_runs_code():
+    scripts = {name: text for name, text in texts().items() if name.endswith(".py")}
+    assert len(scripts) > 100
+    found = {name: calls for name, text in scripts.items() if (calls := unsafe_calls(text))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle; pickle.loads(data)",
+        "import pickle as harmless; harmless.load(file)",
+        "from dill import load as read; read(file)",
+        "import joblib\ndef f(): return joblib.load('model')",
+        "import torch; torch.load('a.pt')",
+        "import torch; torch.load('a.pt', weights_only=not safe)",
+        "from torch import load; load('a.pt')",
+        "import torch; torch.jit.load('a.pt')",
+        "import numpy as np; np.load('a.npy')",
+        "import pandas as pd; pd.read_pickle('a')",
+    ],
+)
+def test_an_unsafe_call_is_found_under_any_name(source):
+    assert len(unsafe_calls(source)) == 1
+
+
+def test_safe_calls_are_not_found():
+    safe = "import pickle, torch, numpy as np; pickle.dumps(1); torch.load('a', weights_only=True)"
+    assert unsafe_calls(safe + "; np.load('a', allow_pickle=False); json.load(f)") == []
+
+
+# --- workflows ------------------------------------------------------------------------------------
+
+
+WORKFLOWS = {
+    path.name: yaml.safe_load(path.read_text())
+    for path in (ROOT / ".github/workflows").glob("*.yml")
+}
+
+
+def steps(workflow: dict) -> list[dict]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_may_little_and_takes_its_actions_from_a_commit(name):
+    workflow = WORKFLOWS[name]
+    assert set(workflow) <= {"name", True, "permissions", "env", "jobs"}  # YAML reads `on` as True
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert {"runs-on", "steps", "timeout-minutes"} <= set(job)
+        assert set(job.get("needs", "").split()) <= set(workflow["jobs"])
+    for step in steps(workflow):
+        assert ("uses" in step) != ("run" in step)
+        # What strangers can write, such as the name of a branch, may not become part of a script.
+        assert "${{" not in step.get("run", ""), step
+    text = (ROOT / ".github/workflows" / name).read_text()
+    used = re.findall(r"uses: (.*)", text)
+    assert len(used) == sum("uses" in step for step in steps(workflow))
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+    assert "secrets." not in text
+
+
+def test_every_week_each_system_and_both_ends_of_the_bounds_are_tried():
+    weekly = WORKFLOWS["weekly.yml"]
+    assert set(weekly[True]) == {"schedule", "workflow_dispatch"}
+    matrix = weekly["jobs"]["tests"]["strategy"]["matrix"]
+    assert [name.partition("-")[0] for name in matrix["os"]] == ["ubuntu", "macos", "windows"]
+    pythons = {*matrix["python"], *(more["python"] for more in matrix["include"])}
+    assert pythons == {"3.11", "3.12", "3.13", "3.14"}
+    assert all(SpecifierSet(PROJECT["requires-python"]).contains(python) for python in pythons)
+    commands = "\n".join(step.get("run", "") for step in steps(weekly))
+    assert "--resolution lowest-direct" in commands
+    assert "pip_audit" in commands
+    assert weekly["jobs"]["audit"]["if"] == "vars.CNNLAB_OFFLINE != 'true'"
+
+
+def test_a_release_is_published_without_a_token_and_by_one_job_alone():
+    release = WORKFLOWS["release.yml"]
+    assert release[True] == {"release": {"types": ["published"]}}
+    publish = release["jobs"].pop("publish")
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["environment"] == "release"
+    assert not any(
+        "run" in step for step in publish["steps"]
+    )  # nothing of ours runs beside the identity
+    assert all("permissions" not in job for job in release["jobs"].values())

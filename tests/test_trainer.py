@@ -528,6 +528,9 @@ def test_a_run_resumed_with_another_seed_or_without_its_schedule_is_refused():
         ((IMAGES, LABELS.float()), r"targets.long\(\)"),
         (((IMAGES * 255).byte(), LABELS), r"images.float\(\) / 255"),
         ((IMAGES.double(), LABELS), "float64"),
+        ((IMAGES.half(), LABELS), r"float16, weights are float32: use images.float\(\)"),
+        ((IMAGES[:0], LABELS[:0]), "nothing in this batch"),
+        ((IMAGES[..., :0], LABELS), "nothing in this batch"),
         ((IMAGES.permute(0, 2, 3, 1), LABELS), r"permute\(0, 3, 1, 2\)"),
         (
             (torch.rand(N, 3, 32, 3), LABELS),
@@ -575,11 +578,96 @@ def test_a_loader_that_cannot_train_is_refused_before_the_first_step(train, mess
         ({"clip_norm": 1.0, "clip_value": 1.0}, "choose one"),
         ({"clip_norm": -1.0}, "positive"),
         ({"microbatch": 0}, "at least 1"),
+        ({"microbatch": 2.5}, "at least 1; got 2.5"),
+        ({"clip_norm": "1"}, "positive number, got '1'"),
+        ({"loss_fn": nn.CrossEntropyLoss(weight=torch.arange(5.0))}, "must be positive"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        make(**options)
+        make(**options).fit(batches(), epochs=1)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 7.5])
+def test_a_device_that_is_not_there_is_told(device):
+    model = net()
+    with pytest.raises(ValueError, match=r"no device .*leave device= out"):
+        Trainer(model, torch.optim.SGD(model.parameters()), device=device)
+
+
+def weighted(n):
+    return nn.CrossEntropyLoss(weight=torch.ones(n))
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "targets", "message"),
+    [
+        (nn.MSELoss(), LABELS.float(), r"MSELoss compares .*shape \(46,\) must be float of shape"),
+        (F.mse_loss, LABELS[:, None].float(), "mse_loss compares number by number"),
+        (nn.BCEWithLogitsLoss(), F.one_hot(LABELS, K), "BCEWithLogitsLoss compares .*int64"),
+        (weighted(4), LABELS.clamp(max=3), "4 class weights, but the model has 5 classes"),
+        (weighted(K), LABELS + 1, "labels run from 1 to 5"),
+        (weighted(K), LABELS.float(), r"targets.long\(\)"),
+        (
+            functools.partial(soft_cross_entropy, weight=torch.ones(K)),
+            LABELS[:, None],
+            r"float \(N, 5\)",
+        ),
+        (functools.partial(soft_cross_entropy, weight=torch.ones(K)), LABELS - 100, "labels run"),
+    ],
+)
+def test_a_loss_that_does_not_fit_the_targets_is_explained_before_it_is_called(
+    loss_fn, targets, message
+):
+    trainer = make(loss_fn=loss_fn)
+    before = trainer.state_dict()
+    with pytest.raises(DataError, match=message):
+        trainer.fit([(IMAGES, targets)], epochs=1)
+    assert same(trainer.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "given"),
+    [
+        (lambda logits, targets: logits, r"shape \(8, 5\)"),
+        (lambda logits, targets: 1.0, "1.0"),
+        (lambda logits, targets: torch.tensor(1.0), r"shape \(\)"),
+    ],
+)
+def test_a_loss_without_a_gradient_is_refused(loss_fn, given):
+    with pytest.raises(TypeError, match=f"loss_fn must return one number.*got {given}"):
+        make(loss_fn=loss_fn).fit(batches(), epochs=1)
+
+
+def test_a_later_batch_with_other_channels_is_explained_too():
+    with pytest.raises(DataError, match="in_channels=1"):
+        make().fit([(IMAGES, LABELS), (IMAGES[:, :1], LABELS)], epochs=1)
+
+
+def test_a_batch_transform_that_gives_something_else_is_told():
+    for transform, told in (
+        (lambda x, y: None, "a pair"),
+        (lambda x, y: (x[:1], y), "1 images, but 8"),
+    ):
+        with pytest.raises(DataError, match=told):
+            make(batch_transform=transform).fit(batches(), epochs=1)
+
+
+@pytest.mark.parametrize("options", [{"microbatch": 1}, {}])
+def test_a_single_value_for_batch_norm_is_explained_and_leaves_no_trace(options):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), net())
+    trainer = make(model, **options)
+    before = trainer.state_dict()
+    size = len(LABELS) if options else 1
+    with pytest.raises(DataError, match=r"single value a channel, \[1, 8, 1, 1\].*microbatch"):
+        trainer.fit([(IMAGES[:size], LABELS[:size])], epochs=1)
+    assert same(trainer.state_dict(), before)
+
+
+def test_a_linear_layer_of_another_size_is_explained():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, K))
+    with pytest.raises(DataError, match=r"takes 100 values a sample and got 192.*in_features=192"):
+        make(model).fit(batches(), epochs=1)
 
 
 def test_plateau_needs_validation_data_and_no_other_scheduler():
@@ -605,6 +693,10 @@ def test_a_bare_schedule_function_is_told_how_to_be_attached():
         (lambda m, o: Trainer(m, None), "optimizer must be a torch Optimizer, got None"),
         (lambda m, o: Trainer(m, o, plateau=3), "plateau= takes"),
         (lambda m, o: Trainer(m, o, batch_transform=3), "batch_transform takes"),
+        (lambda m, o: Trainer(m, o, loss_fn=3), "loss_fn takes a function"),
+        (lambda m, o: Trainer(m, o, ema=0.99), "ema= takes"),
+        (lambda m, o: Trainer(m, o, callbacks=Callback()), "takes a list of callbacks"),
+        (lambda m, o: Trainer(m, o, callbacks=None), "takes a list of callbacks"),
         (
             lambda m, o: Trainer(m, o, device="cpu").fit(None, epochs=1),
             "fit takes batches, got NoneType",

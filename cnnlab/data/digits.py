@@ -55,10 +55,12 @@ def load(*, seed: int = 0, half: str = "right", plain: bool = False) -> DataBund
     make = partial(_plain, strokes) if plain else partial(_wild, strokes, seed, half)
     images = cached(lambda: {"images": make()}, "digits", **key)["images"]
     digits = ImageSet(images, labels, CLASSES)
-    rest, test = balance.split(labels, N_TEST, seed)
-    train, valid = balance.split(labels[rest], N_VALID, seed)
-    parts = [_smaller(digits.select(part)) for part in (rest[train], rest[valid], test)]
-    return DataBundle("digits", *parts)
+    rest, tested = balance.split(labels, N_TEST, seed)
+    chosen, held_out = balance.split(labels[rest], N_VALID, seed)
+    train, valid, test = (
+        _smaller(digits.select(part)) for part in (rest[chosen], rest[held_out], tested)
+    )
+    return DataBundle("digits", train, valid, test)
 
 
 def _smaller(part: ImageSet) -> ImageSet:

@@ -9,29 +9,77 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnlab.data import cache
+from cnnlab.data.archives import unpack
 from cnnlab.data.balance import split
+from cnnlab.data.fetch import fetch
 from cnnlab.data.folder import rgb
 from cnnlab.data.images import DataBundle, ImageSet
-from cnnlab.errors import DownloadError
+from cnnlab.errors import DataError, DownloadError
 
 
 VALID_SHARE = 0.1  # of the official training part, where there is no official validation part
 TIMEOUT = 5.0  # seconds, for the first sign of life of a server
 
-# torchvision's class -> its server, and what to use without a network
+
+class _Source(NamedTuple):
+    """Where a set comes from, as torchvision's class of that name has it too."""
+
+    server: str
+    files: dict[str, str]  # what is asked of the server -> its MD5 digest
+    folder: str  # below the root, where it is unpacked
+    instead: str  # what to use without a network
+
+
 _SOURCES = {
-    "CIFAR10": ("https://www.cs.toronto.edu", "pocket"),
-    "CIFAR100": ("https://www.cs.toronto.edu", "pocket"),
-    "FashionMNIST": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com", "digits"),
-    "OxfordIIITPet": ("https://www.robots.ox.ac.uk", "pocket"),
-    "Flowers102": ("https://www.robots.ox.ac.uk", "pocket"),
+    "CIFAR10": _Source(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
+        "",
+        "pocket",
+    ),
+    "CIFAR100": _Source(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
+        "",
+        "pocket",
+    ),
+    "FashionMNIST": _Source(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        "FashionMNIST/raw",
+        "digits",
+    ),
+    "OxfordIIITPet": _Source(
+        "https://www.robots.ox.ac.uk/~vgg/data/pets/data/",
+        {
+            "images.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            "annotations.tar.gz": "95a8c909bbe2e81eed6a22bccdf3f68f",
+        },
+        "oxford-iiit-pet",
+        "pocket",
+    ),
+    "Flowers102": _Source(
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+        {
+            "102flowers.tgz": "52808999861908f626f3c1f4e79d11fa",
+            "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
+            "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
+        },
+        "flowers-102",
+        "pocket",
+    ),
 }
 
 Root = str | Path | None
@@ -100,8 +148,8 @@ def _open(kind: str, root: Root, download: bool, **options: Any) -> Any:
 
     folder = Path(root) if root is not None else cache.folder() / "datasets"
     make = partial(getattr(torchvision.datasets, kind), folder, **options)
-    server, instead = _SOURCES[kind]
-    offline = f"offline, load({instead!r}) needs no network"
+    source = _SOURCES[kind]
+    offline = f"offline, load({source.instead!r}) needs no network"
     with patience():
         try:
             return make(download=False)
@@ -111,10 +159,21 @@ def _open(kind: str, root: Root, download: bool, **options: Any) -> Any:
                     f"{kind} is not in {folder}: pass download=True to fetch it; {offline}"
                 ) from None
         try:
-            knock(server)
-            return make(download=True)
-        except (OSError, RuntimeError) as error:
-            raise DownloadError(f"{kind} did not come from {server} ({error}); {offline}") from None
+            _bring(source, folder / source.folder)
+            return make(download=False)
+        except (OSError, RuntimeError, DataError) as error:
+            raise DownloadError(
+                f"{kind} did not come from {source.server} ({error}); {offline}"
+            ) from None
+
+
+def _bring(source: _Source, folder: Path) -> None:
+    """Fetch and unpack: torchvision would take part of a file for the whole, and ask again without https."""
+    for name, md5 in source.files.items():
+        path = fetch(source.server + name, md5, folder)
+        if path.suffix in (".gz", ".tgz"):
+            unpack(path, folder)
+            path.unlink()
 
 
 def knock(server: str) -> None:

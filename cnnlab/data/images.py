@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cnnlab import rng
+from cnnlab.data.files import Fault
 
 
 if TYPE_CHECKING:
@@ -160,8 +161,8 @@ class DataBundle:
     """A data set: its training, validation and test part, and what is known about them.
 
     `test` is None where an image folder has no test part. `mean` and `std` come from the training
-    part
-    alone: the other two stand for images nobody has seen.
+    part alone: the other two stand for images nobody has seen. `left_out` names the files that
+    `from_folder` could not use, each with its reason.
 
     >>> tiny = ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], ["cat", "dog"])
     >>> bundle = DataBundle("pets", tiny, tiny, None)
@@ -175,6 +176,7 @@ class DataBundle:
     train: Part
     valid: Part
     test: Part | None = None
+    left_out: tuple[Fault, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -272,8 +274,8 @@ class DataBundle:
         size = getattr(model, "size", None)
         if size is None:
             return self
-        parts = [part and part.resized(size) for part in (self.train, self.valid, self.test)]
-        return DataBundle(self.name, *parts)  # type: ignore[arg-type]
+        resized: dict[str, Any] = {n: part.resized(size) for n, part in self._parts().items()}
+        return replace(self, **resized)
 
     def _parts(self) -> dict[str, Part]:
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
@@ -282,7 +284,8 @@ class DataBundle:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(part):,}" for name, part in self._parts().items())
         shape = " x ".join(map(str, self.train.shape))
-        return f"{self.name}: {len(self.classes)} classes, {shape}; {sizes}"
+        less = f"; {len(self.left_out)} files left out" if self.left_out else ""
+        return f"{self.name}: {len(self.classes)} classes, {shape}; {sizes}{less}"
 
 
 def unit(pixels: Tensor) -> Tensor:

@@ -7,18 +7,19 @@ by them.
 """
 
 import copy
-import random
+import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from multiprocessing import get_start_method
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
 
 from cnnlab import rng
 from cnnlab.data.images import ImageSet, Part, unit
+from cnnlab.data.seeding import generators_in, seeded
 from cnnlab.errors import DataError
 
 
@@ -209,13 +210,16 @@ class _Torch:
         try:
             for batch in served:
                 yield _moved(tuple(batch) if isinstance(batch, list) else batch, self.device)
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
-                raise DataError("a worker process died; workers=0 shows its error") from error
+        except BaseException as error:
+            _end_workers(served)
+            if isinstance(error, RuntimeError) and (fault := _explained(error)):
+                raise fault from error
             raise
         self.idle.append(served)
 
     def _start(self) -> DataLoader[Any]:
+        if self.workers:
+            _check_can_travel(self.dataset.dataset)
         # With a generator of its own, iter() draws nothing from the global one.
         return DataLoader(
             self.dataset,
@@ -243,29 +247,48 @@ class _Seeded(Dataset[Any]):
 
     def __init__(self, dataset: Source, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
+        self.own = generators_in(dataset)
 
     def __getitem__(self, pair: tuple[int, int]) -> Any:
         epoch, index = pair
-        with _seeded(self.seed, epoch, index):
+        with seeded(self.seed, epoch, index, own=self.own):
             return self.dataset[index]
 
 
-@contextmanager
-def _seeded(*counters: int) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python, and put their states back on exit."""
-    # Transforms written by others draw from numpy's legacy global generator, so that one it must
-    # be.
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    value = rng.fold_in(*counters)
-    with rng.preserved():
-        rng.seed_at(*counters)
-        np.random.seed(value % 2**32)  # noqa: NPY002
-        random.seed(value)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            random.setstate(python_state)
+def _check_can_travel(dataset: Source) -> None:
+    """Refuse worker processes that could not find the class of the dataset.
+
+    Raises:
+        DataError: the class was written in a notebook, and workers begin as new processes, as on Windows and
+            macOS, and since Python 3.14 on Linux.
+    """
+    kind = type(_unwrap(dataset)[0])
+    typed_in = kind.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    if typed_in and get_start_method() != "fork":
+        raise DataError(
+            f"{kind.__name__} is defined in this notebook, where worker processes cannot find it: use "
+            "workers=0, or move the class into a file of its own and import it"
+        )
+
+
+def _explained(error: RuntimeError) -> DataError | None:
+    """What happened to the workers, if it was not an error raised in the dataset."""
+    told = str(error)
+    if re.search(r"shared memory|shm|/torch_\d+|ancdata|Too many open files", told):
+        return DataError(
+            "the memory that worker processes share with this one is full (a container often has 64 MB of it); "
+            "use workers=0, smaller batches, or docker run --shm-size=2g"
+        )
+    if "exited unexpectedly" in told or "killed by signal" in told:
+        return DataError("a worker process died; workers=0 shows its error")
+    return None
+
+
+def _end_workers(served: DataLoader[Any]) -> None:
+    """End the processes now: the traceback of an error, which a notebook keeps, would keep them alive."""
+    iterator: Any = getattr(served, "_iterator", None)
+    if hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
 
 
 def _in_memory(dataset: Source, device: Any) -> _Memory | None:
@@ -307,7 +330,7 @@ def _sampled(sampler: Any, seed: int, epoch: int) -> Tensor:
         sampler.set_epoch(epoch)
     own = getattr(sampler, "generator", None)
     if not isinstance(own, torch.Generator):
-        with _seeded(seed, epoch):
+        with seeded(seed, epoch):
             return torch.as_tensor(list(sampler))
     state = own.get_state()
     own.manual_seed(rng.fold_in(seed, own.initial_seed(), epoch))
