@@ -7,10 +7,13 @@ by them.
 """
 
 import copy
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing import get_start_method
+from multiprocessing.queues import Queue
 from typing import Any, Protocol, cast
 
 import torch
@@ -211,8 +214,9 @@ class _Torch:
             for batch in served:
                 yield _moved(tuple(batch) if isinstance(batch, list) else batch, self.device)
         except BaseException as error:
-            _end_workers(served)
-            if isinstance(error, RuntimeError) and (fault := _explained(error)):
+            with suppress(RuntimeError):  # the death of another worker may be told while they end
+                _end_workers(served)
+            if fault := _explained(error):
                 raise fault from error
             raise
         self.idle.append(served)
@@ -226,6 +230,7 @@ class _Torch:
             batch_sampler=cast(Any, _Batches()),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=_end_with_a_lost_batch,
             generator=torch.Generator(),
         )
 
@@ -271,17 +276,29 @@ def _check_can_travel(dataset: Source) -> None:
         )
 
 
-def _explained(error: RuntimeError) -> DataError | None:
+def _explained(error: BaseException) -> DataError | None:
     """What happened to the workers, if it was not an error raised in the dataset."""
     told = str(error)
+    if isinstance(error, ConnectionError | EOFError) and "in DataLoader worker" not in told:
+        told = "exited unexpectedly"  # it was noticed at the pipe first
+    elif not isinstance(error, RuntimeError):
+        return None
     if re.search(r"shared memory|shm|/torch_\d+|ancdata|Too many open files", told):
         return DataError(
             "the memory that worker processes share with this one is full (a container often has 64 MB of it); "
             "use workers=0, smaller batches, or docker run --shm-size=2g"
         )
     if "exited unexpectedly" in told or "killed by signal" in told:
-        return DataError("a worker process died; workers=0 shows its error")
+        return DataError(
+            "a worker process died; workers=0 shows its error. In a container the memory that worker processes "
+            "share may be full: docker run --shm-size=2g"
+        )
     return None
+
+
+def _end_with_a_lost_batch(worker: int) -> None:
+    """Called in each worker: a batch that cannot be sent would be dropped, and waited for without an end."""
+    Queue._on_queue_feeder_error = staticmethod(lambda error, batch: os._exit(1))  # type: ignore[attr-defined]
 
 
 def _end_workers(served: DataLoader[Any]) -> None:
