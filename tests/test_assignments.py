@@ -164,7 +164,12 @@ def nbgrader(folder, *arguments):
     done = subprocess.run(
         [sys.executable, "-m", "nbgrader", *arguments],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # nbgrader calls `alembic` by its name, as it lies in an environment that is active.
+        env=os.environ
+        | {
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         check=False,
