@@ -38,8 +38,11 @@ class LinksOutOfTheBook(SphinxPostTransform):
 
 
 def _without_thebe(app: Any, config: Any) -> None:
-    """Disconnect sphinx-thebe, which Jupyter Book always loads: it names a script on the web, twice a page."""
-    for event in ("builder-inited", "env-before-read-docs", "doctree-resolved"):
+    """Disconnect sphinx-thebe, which Jupyter Book always loads: it names a script on the web, twice a page.
+
+    Its style sheet, which every page names, is still copied, by what it does at `builder-inited`.
+    """
+    for event in ("env-before-read-docs", "doctree-resolved"):
         for listener in list(app.events.listeners[event]):
             if listener.handler.__module__ == "sphinx_thebe":
                 app.disconnect(listener.id)
