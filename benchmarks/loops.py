@@ -46,18 +46,28 @@ def by_bare_loop(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
 
 def by_tutorial_loop(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     """A loop by hand that shows a bar, the loss and the accuracy, as tutorials write it."""
+    _tutorial(net, sgd(net), data, epochs, hook, Tensor.backward)
+
+
+def _tutorial(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Memory,
+    epochs: int,
+    hook: Hook,
+    backward: Callable[[Tensor], None],
+) -> None:
     from tqdm.auto import tqdm
 
-    optimizer = sgd(net)
     for _ in range(epochs):
         hook()
-        net.train()
+        model.train()
         total = correct = 0.0
         for images, labels in (bar := tqdm(data)):
             optimizer.zero_grad()
-            logits = net(images)
+            logits = model(images)
             loss = F.cross_entropy(logits, labels)
-            loss.backward()
+            backward(loss)
             optimizer.step()
             total += loss.item()
             correct += (logits.argmax(1) == labels).sum().item()
@@ -160,23 +170,10 @@ def by_fastai(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
 def by_accelerate(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     """Accelerate in the tutorial's loop: it brings no metrics and no bar of its own."""
     from accelerate import Accelerator
-    from tqdm.auto import tqdm
 
     accelerator = Accelerator(cpu=True)
     model, optimizer = accelerator.prepare(net, sgd(net))
-    for _ in range(epochs):
-        hook()
-        model.train()
-        total = correct = 0.0
-        for images, labels in (bar := tqdm(data)):
-            optimizer.zero_grad()
-            logits = model(images)
-            loss = F.cross_entropy(logits, labels)
-            accelerator.backward(loss)
-            optimizer.step()
-            total += loss.item()
-            correct += (logits.argmax(1) == labels).sum().item()
-        bar.set_postfix(loss=total / len(data), acc=correct / len(data.images))
+    _tutorial(model, optimizer, data, epochs, hook, accelerator.backward)
 
 
 def by_skorch(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:

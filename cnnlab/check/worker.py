@@ -129,7 +129,7 @@ def _fence(own: Path) -> None:
         sys.prefix,
         sys.base_prefix,
         sys.exec_prefix,
-        str(Path(__file__).parents[2] / "cnnlab"),
+        str(Path(__file__).parents[1]),
     }
     readable = [own, Path(os.devnull), *(Path(root).resolve() for root in [*roots, *_libraries()])]
 
