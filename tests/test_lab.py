@@ -122,6 +122,15 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
 
 
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens on port {port}")
+
+
 def test_lab_listens_on_this_machine_alone_and_asks_for_its_token(
     plain_lab: tuple[subprocess.Popen, str],
 ) -> None:
@@ -132,6 +141,7 @@ def test_lab_listens_on_this_machine_alone_and_asks_for_its_token(
     assert address, told
     assert told.index("copy the address with `token=`") < address.start()
     base = address[0].partition("/lab")[0]
+    wait_for_port(int(address[1]))  # Jupyter tells its address a moment before it listens there
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/api/contents", timeout=10)
     with urllib.request.urlopen(f"{base}/api/contents?token={address[2]}", timeout=10) as answer:
