@@ -20,10 +20,8 @@ run: $(VENV)/.lab  ## execute every chapter and print a table of seconds
 book: $(VENV)/.dev  ## build the Jupyter Book into _build/html
 	$(BIN)/cnnlab book $(ARGS)
 
-bench: VENV := .venv-bench
-bench: BIN := .venv-bench/bin
 bench: .venv-bench/.bench  ## install the peers beside, compare with them, write benchmarks/results
-	$(BIN)/python -m benchmarks $(ARGS)
+	.venv-bench/bin/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/ruff check .
@@ -62,12 +60,12 @@ $(VENV)/.dev: pyproject.toml
 define install
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "cnnlab needs Python 3.11 or newer; $(PYTHON) is older, or missing. Try make PYTHON=python3.12" >&2; exit 1; }; \
-$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || exit 1; \
-echo "Installing cnnlab[$(1)] into $(VENV); the first time this takes some minutes."; \
-{ $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
-	&& $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(1)]'; } \
+$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D) || exit 1; \
+echo "Installing cnnlab[$(1)] into $(@D); the first time this takes some minutes."; \
+{ $(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv \
+	&& $(@D)/bin/python -m uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --editable '.[$(1)]'; } \
 || { echo "uv could not install it; pip tries now."; \
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; } \
+	$(@D)/bin/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; } \
 || { echo "Nothing was installed, for the reason above. If it is the network: this first call needs one;" \
 	"the course itself does not. Behind a proxy, set HTTPS_PROXY; then call make again." >&2; exit 1; }
 endef

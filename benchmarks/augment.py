@@ -23,11 +23,7 @@ from cnnlab.models.resnet import Normalize
 
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-LIGHT, DEGREES, ERASED = (
-    0.2,
-    15.0,
-    0.5,
-)  # spread of the colour factors; largest angle; share of images
+LIGHT, DEGREES, ERASED = 0.2, 15.0, 0.5  # spread of a colour factor, largest angle, share of images
 Change = Callable[[Tensor], Tensor]  # indices of a batch -> the batch
 
 
@@ -59,7 +55,7 @@ class Setting:
 def by_nobody(setting: Setting, images: Tensor) -> Change:
     """Index and normalise; no augmentation."""
     normalize = Normalize(MEAN, STD)
-    return lambda chosen: normalize(unit(images[chosen]))
+    return lambda chosen: normalize(unit(images.index_select(0, chosen)))
 
 
 def by_cnnlab(setting: Setting, images: Tensor, interpolation: str = "nearest") -> Change:
@@ -76,7 +72,7 @@ def by_cnnlab(setting: Setting, images: Tensor, interpolation: str = "nearest") 
         **colours,
     )
     normalize = Normalize(MEAN, STD)
-    return lambda chosen: normalize(augment(unit(images[chosen])))
+    return lambda chosen: normalize(augment(unit(images.index_select(0, chosen))))
 
 
 def by_torchvision(setting: Setting, images: Tensor, pil: bool) -> Change:
@@ -108,7 +104,7 @@ def by_kornia(setting: Setting, images: Tensor) -> Change:
     steps += [K.Normalize(torch.tensor(MEAN), torch.tensor(STD))]
     steps += [K.RandomErasing(p=ERASED)] if setting.full else []
     change = K.AugmentationSequential(*steps, data_keys=["input"])
-    return lambda chosen: change(unit(images[chosen]))
+    return lambda chosen: change(unit(images.index_select(0, chosen)))
 
 
 def by_albumentations(setting: Setting, images: Tensor) -> Change:
@@ -156,7 +152,7 @@ def by_fastai(setting: Setting, images: Tensor) -> Change:
     steps = sorted(steps, key=lambda step: getattr(step, "order", 0))
 
     def change(chosen: Tensor) -> Tensor:
-        batch = TensorImage(unit(images[chosen]))
+        batch = TensorImage(unit(images.index_select(0, chosen)))
         for step in steps:
             batch = step(batch, split_idx=0)
         return batch.as_subclass(Tensor)

@@ -15,6 +15,11 @@ from statistics import median
 from time import process_time
 from typing import Any
 
+import torch
+
+
+LARGE = 6_000_000  # numbers, 24 MB: just below the 32 MB from which a block is always returned
+
 
 @dataclass
 class Pairs:
@@ -93,7 +98,7 @@ def in_turn(
     ['same']
     """
     results = {name: Pairs() for name in contestants}
-    with past_forgotten():
+    with at_work():
         for number in range(rounds + 1):
             for name, contestant in contestants.items():
                 order = (contestant, reference) if number % 2 else (reference, contestant)
@@ -131,10 +136,17 @@ class Turns:
 
 
 @contextmanager
-def past_forgotten() -> Iterator[None]:
-    """Hide what exists from the garbage collector for a while, so that nobody pays for what others have imported."""
+def at_work() -> Iterator[None]:
+    """Let this process be as one that has trained for a while.
+
+    What exists is hidden from the garbage collector, so that nobody pays for what others have imported. And one large
+    block is given back, as a training step gives back its activations. The C library of Linux keeps smaller blocks for
+    the next caller from then on; until then it returns them, and the system clears each anew, which takes longer than
+    what is measured here.
+    """
     gc.collect()
     gc.freeze()
+    torch.ones(LARGE)
     try:
         yield
     finally:

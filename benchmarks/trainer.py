@@ -12,7 +12,7 @@ from functools import partial
 from io import StringIO
 
 from benchmarks.loops import bare_epoch, by_cnnlab, contestants, sgd
-from benchmarks.pairs import Pairs, Turns, past_forgotten
+from benchmarks.pairs import Pairs, Turns, at_work
 from benchmarks.regimes import REGIMES, SHORT, Regime
 from benchmarks.report import Row, Table, options, write
 
@@ -21,7 +21,7 @@ def measured(regime: Regime, train: Callable[..., None], epochs: int) -> Pairs:
     """Time epochs of a trainer beside epochs of the bare loop."""
     reference = regime.net().train()
     turns = Turns(partial(bare_epoch, reference, sgd(reference), regime.data()))
-    with past_forgotten(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+    with at_work(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         train(regime.net(), regime.data(), epochs + 2, turns)
     return turns.pairs
 

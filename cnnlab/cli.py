@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,20 +71,16 @@ def lab(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute chapters one after another and print the seconds of each."""
+    """Execute chapters, several at a time, and print the seconds of each as it ends."""
     from cnnlab import course
 
-    total = 0.0
-    for chapter in course.chapters(arguments.chapters):
-        print(f"{chapter.stem:<32}", end="", flush=True)
-        try:
-            seconds = course.run(chapter, cell_timeout=arguments.cell_timeout)
-        except course.ChapterError:
-            print("  failed", flush=True)
-            raise
-        print(f"{seconds:6.1f} s", flush=True)
+    begin, total = time.perf_counter(), 0.0
+    chapters = course.chapters(arguments.chapters)
+    _say(f"{arguments.jobs} at a time; most take about a minute.")
+    for chapter, seconds in course.run_all(chapters, arguments.jobs, arguments.cell_timeout):
+        print(f"{chapter.stem:<32}{seconds:6.1f} s", flush=True)
         total += seconds
-    print(f"{'all':<32}{total:6.1f} s")
+    print(f"{'all':<32}{total:6.1f} s, in {time.perf_counter() - begin:.0f} s by the clock")
     return 0
 
 
@@ -145,6 +142,18 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_positive.__name__ = (
+    "whole number from 1 on"  # argparse writes: invalid whole number from 1 on value
+)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cnnlab",
@@ -176,6 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--cell-timeout", type=int, default=300, metavar="SECONDS", help="for one cell (300)"
+    )
+    command.add_argument(
+        "--jobs", type=_positive, default=2, metavar="N", help="chapters at a time (2)"
     )
     command.set_defaults(command=run)
 

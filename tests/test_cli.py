@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,9 +15,9 @@ from cnnlab import cli, course
 
 @pytest.fixture
 def notebook(tmp_path):
-    def write(*sources: str) -> Path:
+    def write(*sources: str, name: str = "07_toy.ipynb") -> Path:
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        path = tmp_path / "07_toy.ipynb"
+        path = tmp_path / name
         nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
         return path
 
@@ -45,11 +46,31 @@ def test_a_failure_names_chapter_cell_and_error(notebook, capsys):
     path = notebook("a = 1", "b = a / 0\nc = 2", "print('never')")
     assert cli.main(["run", str(path)]) == 1
     out, err = capsys.readouterr()
-    assert "07_toy" in out
-    assert "failed" in out
+    assert not out
     assert "07_toy, cell 2 of 3, `b = a / 0`" in err
     assert "ZeroDivisionError" in err
     assert "\x1b[" not in err
+
+
+@pytest.mark.slow
+def test_two_chapters_share_the_cores_and_a_failure_leaves_out_those_that_wait(notebook, capsys):
+    """Each waits for the other's file, so one after the other they would never end."""
+    here = "import pathlib, time, os; pathlib.Path('{0}').touch()"
+    wait = "while not pathlib.Path('{1}').exists(): time.sleep(0.1)"
+    threads = f"assert os.environ['OMP_NUM_THREADS'] == '{os.environ.get('OMP_NUM_THREADS', '1')}'"
+    paths = [
+        notebook(*(cell.format(*names) for cell in (here, wait)), threads, name=f"0{i}_toy.ipynb")
+        for i, names in enumerate([("a", "b"), ("b", "a")])
+    ]
+    assert cli.main(["run", *map(str, paths)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["00_toy", "01_toy", "all"]
+    broken = notebook("1 / 0", name="02_toy.ipynb")
+    waits = [notebook("1", name=f"{i}_toy.ipynb") for i in range(10, 20)]
+    assert cli.main(["run", "--jobs", "1", str(broken), *map(str, waits)]) == 1
+    out, err = capsys.readouterr()
+    assert "02_toy, cell 1 of 1" in err
+    assert len(out.splitlines()) <= 2
 
 
 @pytest.mark.slow
@@ -232,6 +253,9 @@ def test_an_unknown_option_is_refused(capsys):
         cli.main(["run", "--no-browser"])
     assert stop.value.code == 2
     assert "--no-browser" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--jobs", "0"])
+    assert "whole number from 1 on" in capsys.readouterr().err
 
 
 def test_python_dash_m_is_the_same_command():

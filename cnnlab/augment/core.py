@@ -246,8 +246,6 @@ class Augment:
             smooth = self.interpolation == "bilinear"
             x = geometry.stretch(x, window) if smooth else geometry.frame(x, window)
             window = None
-        if affine is None:
-            return geometry.frame(x, window, flip, vflip)
         return geometry.transform(x, affine, window, flip, vflip, self.interpolation)
 
 

@@ -144,7 +144,7 @@ def stretch(images: Tensor, window: Window) -> Tensor:
 
 def transform(
     images: Tensor,
-    affine: Affine,
+    affine: Affine | None = None,
     window: Window | None = None,
     flip: Tensor | None = None,
     vflip: Tensor | None = None,
@@ -156,7 +156,7 @@ def transform(
 
     Args:
         images: float (N, C, H, W).
-        affine: applied last; black comes in from outside.
+        affine: applied last, none by default; black comes in from outside.
         window: what to crop, of the size of the image; all by default.
         flip: mirror left and right, bool (N,).
         vflip: mirror top and bottom, bool (N,).
@@ -166,14 +166,15 @@ def transform(
     >>> transform(torch.arange(1.0, 5.0).view(1, 1, 1, 4), right)
     tensor([[[[0., 1., 2., 3.]]]])
     """
-    height, width = images.shape[2:]
-    matrix = inverse(affine)
+    n, _, height, width = images.shape
+    matrix = torch.eye(2, 3).repeat(n, 1, 1) if affine is None else inverse(affine)
     for row, mirrored in ((0, flip), (1, vflip)):
         if mirrored is not None:
             matrix[:, row] *= torch.where(mirrored, -1.0, 1.0)[:, None]
     if window is not None:
-        box = [window.top, window.left, window.top + height, window.left + width]
-        images = images * inside(torch.stack(box, dim=1), height, width).to(images)
+        if affine is not None:
+            box = [window.top, window.left, window.top + height, window.left + width]
+            images = images * inside(torch.stack(box, dim=1), height, width).to(images)
         matrix[:, :, 2] += torch.stack([window.left, window.top], dim=1)
     matrix *= torch.tensor([2 / width, 2 / height])[:, None]  # from pixels to -1 .. 1
     along, down, shift = matrix.to(images)[:, :, None, None].unbind(4)  # (N, 2, 1, 1) each

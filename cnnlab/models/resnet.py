@@ -42,7 +42,7 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the images, centred and scaled, in their shape."""
-        return (images - self.mean) / self.std
+        return (images - self.mean).div_(self.std)
 
     def extra_repr(self) -> str:
         """Show the numbers when the module is printed."""
