@@ -1,56 +1,24 @@
-"""Checks at the door: say in a sentence what torch would say in a traceback, or not at all."""
+"""Checks of batches and steps: say in a sentence what torch would say in a traceback, or not at all."""
 
 import re
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from cnnlab.batches import n_batches
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.mixing import soft_cross_entropy, total_weight
 
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # They compare number by number, so torch would broadcast (N,) against (N, 1) to (N, N).
 ELEMENTWISE = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"}
 ELEMENTWISE |= {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
 ELEMENTWISE |= {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
 JOINED = 2**20  # up to so many numbers, to copy is cheaper than a call for each tensor
-
-
-def check_loader(loader: Any, model: nn.Module) -> None:
-    """Refuse a training loader that would give nothing, or a last batch that batch norm cannot use.
-
-    Raises:
-        TypeError: it cannot be iterated over.
-        DataError: there is no batch, or the last one would hold a single image.
-    """
-    if not isinstance(loader, Iterable):
-        raise TypeError(
-            f"fit takes batches, got {type(loader).__name__}; make batches of a data set with "
-            "cnnlab.loader(dataset, batch_size=64, shuffle=True)"
-        )
-    if n_batches(loader) == 0:
-        size = len(getattr(loader, "dataset", ()))
-        raise DataError(
-            f"the training loader is empty: {size} samples, batch size {getattr(loader, 'batch_size', '?')}"
-            f", drop_last={getattr(loader, 'drop_last', '?')}; add data, or make the batches smaller"
-        )
-    batch_size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
-    if not batch_size or batch_size == 1 or not isinstance(dataset, Sized):
-        return
-    alone = len(dataset) % batch_size == 1 and not getattr(loader, "drop_last", False)
-    if alone and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        raise DataError(
-            f"{len(dataset)} samples in batches of {batch_size} leave a last batch of one, and batch norm "
-            "cannot normalise a single sample: use drop_last=True or another batch size"
-        )
 
 
 def check_plateau(plateau: Any, value: float) -> None:
@@ -71,122 +39,6 @@ def class_weights(loss_fn: Any) -> Tensor | None:
     if isinstance(loss_fn, partial):
         return loss_fn.keywords.get("weight") if loss_fn.func is soft_cross_entropy else None
     return loss_fn.weight if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) else None
-
-
-def check_balance(loader: Any, loss_fn: Any) -> None:
-    """Refuse class weights that are not positive, and those that correct an imbalance for the second time.
-
-    Raises:
-        ValueError: a weight is 0 or less, or the loader has a weighted sampler and the loss class weights.
-    """
-    weights = class_weights(loss_fn)
-    if weights is not None and not (weights > 0).all():
-        raise ValueError(
-            f"class weights must be positive, got {weights.tolist()}: a batch of classes that weigh nothing "
-            "has no mean loss; leave such classes out of the data"
-        )
-    sampler = getattr(loader, "sampler", None)
-    if hasattr(sampler, "weights") and getattr(loss_fn, "weight", None) is not None:
-        raise ValueError(
-            f"{type(sampler).__name__} and class weights together correct the imbalance twice, and the rare "
-            "classes win too often: leave out the sampler, or the weight of the loss"
-        )
-
-
-def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer that would move nothing of the model.
-
-    Raises:
-        ValueError: everything is frozen, or the optimizer was made for another model.
-    """
-    own = {id(p) for p in model.parameters()}
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    if not any(id(p) in own for p in held):
-        raise ValueError(
-            "the optimizer holds no parameter of this model; make it anew from model.parameters()"
-        )
-    if not any(p.requires_grad for p in held):
-        raise ValueError("every parameter is frozen, there is nothing to train: unfreeze a part")
-
-
-def as_device(device: Any) -> torch.device:
-    """Return the device, if this machine has it.
-
-    Raises:
-        ValueError: it has not, or there is no such kind of device.
-    """
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(
-            f"no device {device!r} here ({reason}); leave device= out for the best there is, or use 'cpu'"
-        ) from None
-    return found
-
-
-def check_options(
-    *,
-    model: Any,
-    optimizer: Any,
-    loss_fn: Any,
-    scheduler: Any,
-    plateau: Any,
-    ema: Any,
-    callbacks: Any,
-    clip_norm: float | None,
-    clip_value: float | None,
-    precision: str,
-    microbatch: int | None,
-    device: torch.device,
-) -> None:
-    """Refuse options of the trainer that contradict each other or do not exist here.
-
-    Raises:
-        TypeError: the scheduler is a bare function, or another argument is of another kind.
-        ValueError: everything else.
-    """
-    for name, value, kind in (
-        ("model", model, nn.Module),
-        ("optimizer", optimizer, torch.optim.Optimizer),
-    ):
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} must be a torch {kind.__name__}, got {value!r:.60}")
-    if not (loss_fn is None or callable(loss_fn)):
-        raise TypeError(f"loss_fn takes a function (logits, targets) -> loss, got {loss_fn!r:.60}")
-    if not (ema is None or hasattr(ema, "update")):
-        raise TypeError(f"ema= takes cnnlab.averaging.EMA(model), got {ema!r:.60}")
-    are_callbacks = isinstance(callbacks, list | tuple) and all(
-        hasattr(type(c), "on_step_end") for c in callbacks
-    )
-    if not are_callbacks:
-        raise TypeError(f"callbacks= takes a list of callbacks, got {callbacks!r:.60}")
-    if plateau is not None and not hasattr(plateau, "mode"):
-        raise TypeError(f"plateau= takes cnnlab.schedules.Plateau(optimizer), got {plateau!r:.60}")
-    if scheduler is not None and not hasattr(scheduler, "step"):
-        raise TypeError(
-            "scheduler= takes a scheduler that is attached to the optimizer; a schedule alone is a "
-            "function: pass cnnlab.schedules.attach(optimizer, schedule)"
-        )
-    if scheduler is not None and plateau is not None:
-        raise ValueError(
-            "scheduler and plateau together: at its next step the scheduler would erase what plateau "
-            "did to the rate; choose one"
-        )
-    if clip_norm is not None and clip_value is not None:
-        raise ValueError("clip_norm and clip_value together; choose one, clip_norm=1.0 is usual")
-    for name, value in {"clip_norm": clip_norm, "clip_value": clip_value}.items():
-        if value is not None and not (isinstance(value, Real) and value > 0):
-            raise ValueError(
-                f"{name} must be a positive number, got {value!r}; leave it out to clip nothing"
-            )
-    if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
-        raise ValueError(f"microbatch counts samples, at least 1; got {microbatch!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision may be {', '.join(map(repr, PRECISIONS))}; got {precision!r}")
-    if precision == "fp16" and device.type != "cuda":
-        raise ValueError(f"fp16 needs a CUDA device, this is {device.type}: use bf16 or fp32")
 
 
 def check_batch(batch: Any) -> tuple[Tensor, Tensor]:

@@ -24,16 +24,10 @@ from cnnlab.augment import as_batch_transform
 from cnnlab.batches import in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
 from cnnlab.guards import (
-    PRECISIONS,
-    as_device,
-    check_balance,
     check_batch,
     check_finite,
     check_images,
-    check_loader,
     check_loss,
-    check_optimizer,
-    check_options,
     check_plateau,
     check_targets,
     gradient_norm,
@@ -45,6 +39,15 @@ from cnnlab.history import History, Sums, n_correct
 from cnnlab.hooks import Callback, StopTraining
 from cnnlab.interrupts import Interrupts
 from cnnlab.modes import eval_mode, norms_kept_on_error, train_mode
+from cnnlab.options import (
+    PRECISIONS,
+    as_device,
+    check_balance,
+    check_loader,
+    check_optimizer,
+    check_options,
+    memory_layout,
+)
 from cnnlab.progress import Progress
 from cnnlab.rng import preserved, seed_at
 
@@ -74,7 +77,7 @@ class Trainer:
         callbacks: objects with the hooks of `Callback`.
         seed: with the epoch and the step it decides every random draw of the training.
         device: where to train; by default CUDA, else MPS, else the CPU.
-        channels_last: lay images and weights out with the channels innermost.
+        channels_last: lay images and weights out with the channels innermost; not for bf16 on a CPU.
         compile: compile the model in place with `torch.compile`; pays on long runs only.
         progress: True for a bar, False for silence; by default a bar, or plain lines in a log.
 
@@ -143,7 +146,7 @@ class Trainer:
         shown = [] if progress is False else [Progress(bar=progress)]
         self.callbacks = sorted([*callbacks, *shown], key=lambda callback: callback.order)
 
-        self.layout = torch.channels_last if channels_last else torch.preserve_format
+        self.layout = memory_layout(channels_last, precision, self.device)
         self.model.to(memory_format=self.layout)
         if compile:
             self.model.compile()  # in place: torch.compile(model) would rename every key of a checkpoint

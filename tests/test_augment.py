@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.utils.data import TensorDataset
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, v2
 from torchvision.transforms.v2 import functional as TF
 
 from cnnlab.augment import Augment, Params, as_batch_transform, core, ramp
@@ -470,6 +470,9 @@ def test_what_the_trainer_may_be_given():
     assert torch.equal(got[1], labels + 1)
     with pytest.raises(TypeError, match="batch_transform takes"):
         as_batch_transform("flip")
+    for of_images_alone in (RandomHorizontalFlip(), nn.Flatten(), lambda images: images):
+        with pytest.raises(TypeError, match="the images alone"):
+            as_batch_transform([of_images_alone])
 
 
 @pytest.mark.gpu

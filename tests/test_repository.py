@@ -25,7 +25,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 # Bottom up: a module imports only what stands before it. A package counts as one floor.
 FLOORS = [
     "errors", "files", "profile", "rng", "distributed", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
-    "batches", "features", "transfer", "checkpoint", "guards", "history", "hooks", "interrupts", "progress", "resume",
+    "batches", "features", "transfer", "checkpoint", "guards", "options", "history", "hooks", "interrupts", "progress", "resume",
     "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "search", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
     "widgets", "check",
     "clinic", "session", "course", "products", "autograde", "doctor", "cli", "__main__", "__init__",

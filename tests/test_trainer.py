@@ -15,6 +15,7 @@ from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.guards import gradient_norm, memory_explained
 from cnnlab.mixing import soft_cross_entropy
+from cnnlab.models import small_resnet
 from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
 
@@ -815,6 +816,25 @@ def test_a_bar_is_drawn_when_asked_for_and_closed_at_the_end(capsys):
     shown = capsys.readouterr().err
     assert "10/10" in shown
     assert "train_loss" in shown
+
+
+def test_bf16_on_a_cpu_never_trains_on_what_happens_to_lie_in_memory():
+    """With the channels inside, torch leaves gradients of 3 x 3 kernels over one pixel partly unwritten."""
+    kept = []
+
+    class Litter(Callback):
+        def on_step_end(self, trainer):
+            kept[:] = [torch.full((2**n,), math.nan) for n in range(3, 13) for _ in range(4)]
+            kept.clear()  # gives the memory back as it is
+
+    images, labels = torch.rand(16, 3, 2, 2), torch.arange(16) % 3
+    batches = list(zip(images.split(2), labels.split(2), strict=True))
+    for _ in range(5):
+        model = small_resnet(3, width=4, depth=1).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        options = {"precision": "bf16", "channels_last": True, "callbacks": [Litter()]}
+        trainer = Trainer(model, optimizer, device="cpu", progress=False, **options)
+        trainer.fit(batches, epochs=2)
 
 
 def test_channels_last_changes_the_layout_and_not_the_result():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -279,7 +280,7 @@ def as_batch_transform(transform: Any) -> Callable[[Tensor, Tensor, int], Batch]
             (images, targets) -> (images, targets), such as `MixUp`; or a list of these, in order.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: it is none of these, such as a function of the images alone.
 
     >>> import torch
     >>> both = as_batch_transform([Augment(strength=ramp(0, 1, 10)), lambda x, y: (x + 1, y)])
@@ -293,11 +294,26 @@ def as_batch_transform(transform: Any) -> Callable[[Tensor, Tensor, int], Batch]
     if isinstance(transform, Augment):
         return partial(_augmented, transform)
     if callable(transform):
+        _check_takes_two(transform)
         return lambda images, targets, step: transform(images, targets)
     raise TypeError(
         f"batch_transform takes an Augment, a function (images, targets) -> (images, targets), or "
         f"a list of these; got {type(transform).__name__}"
     )
+
+
+def _check_takes_two(transform: Callable) -> None:
+    call = transform.forward if isinstance(transform, torch.nn.Module) else transform
+    try:
+        signature(call).bind("images", "targets")
+    except ValueError:
+        return  # a function in C tells nothing of itself
+    except TypeError as error:
+        name = getattr(transform, "__name__", type(transform).__name__)
+        raise TypeError(
+            f"batch_transform calls {name} with images and targets, and it does not take these two "
+            f"({error}); for the images alone: lambda images, targets: (f(images), targets)"
+        ) from None
 
 
 def _in_turn(parts: list[Callable], images: Tensor, targets: Tensor, step: int) -> Batch:
