@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | to read | 25 minutes |
-# | to run | 45 seconds on one core of a laptop; no network, no GPU |
+# | to run | 100 seconds on one core of a laptop; no network, no GPU |
 # | you need | Python, and what a derivative is |
 
 # %% tags=["setup"]

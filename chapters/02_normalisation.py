@@ -19,7 +19,7 @@
 # | | |
 # |---|---|
 # | to read | 30 minutes |
-# | to run | 50 seconds on one core of a laptop; no network, no GPU |
+# | to run | 55 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapter 1, and what a mean and a variance are |
 
 # %% tags=["setup"]

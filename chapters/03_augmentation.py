@@ -19,7 +19,7 @@
 # | | |
 # |---|---|
 # | to read | 35 minutes |
-# | to run | 60 seconds on one core of a laptop; no network, no GPU |
+# | to run | 65 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapter 1 |
 
 # %% tags=["setup"]

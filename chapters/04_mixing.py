@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | to read | 30 minutes |
-# | to run | 60 seconds on one core of a laptop; no network, no GPU |
+# | to run | 55 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapter 1; chapter 3 helps |
 
 # %% tags=["setup"]

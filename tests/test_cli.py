@@ -92,6 +92,25 @@ def test_a_dead_kernel_is_noticed_at_once_and_its_last_words_are_shown(notebook)
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
+def test_a_chapter_runs_where_the_home_cannot_be_written(notebook, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for name in ("CNNLAB_CACHE", "XDG_CACHE_HOME", "IPYTHONDIR", "MPLCONFIGDIR", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))  # not even root makes a folder there
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "file" / "home"))
+    path = notebook(
+        "import torch, cnnlab\n"
+        "data = cnnlab.load('pocket', n_train=48, n_valid=24, n_test=24)\n"
+        "model = cnnlab.pretrained('glyphnet', len(data.classes))\n"
+        "trainer = cnnlab.Trainer(model, torch.optim.SGD(model.parameters(), lr=0.01))\n"
+        "trainer.fit(cnnlab.loader(data.train, 16, shuffle=True), epochs=1).plot()",
+        "data.show()",
+    )
+    assert cli.main(["run", str(path)]) == 0, capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["07_toy.ipynb", "file"]
+
+
 def test_chapters_are_found_by_number_name_and_path(notebook):
     first, path = course.chapters()[0], notebook("1")
     assert (
