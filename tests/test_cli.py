@@ -97,7 +97,9 @@ def test_a_chapter_runs_where_the_home_cannot_be_written(notebook, tmp_path, mon
     (tmp_path / "file").touch()
     for name in ("CNNLAB_CACHE", "XDG_CACHE_HOME", "IPYTHONDIR", "MPLCONFIGDIR", "TORCH_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))  # not even root makes a folder there
+    monkeypatch.setenv(
+        "HOME", str(tmp_path / "file" / "home")
+    )  # not even root makes a folder there
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "file" / "home"))
     path = notebook(
         "import torch, cnnlab\n"
@@ -108,7 +110,7 @@ def test_a_chapter_runs_where_the_home_cannot_be_written(notebook, tmp_path, mon
         "data.show()",
     )
     assert cli.main(["run", str(path)]) == 0, capsys.readouterr().err
-    assert sorted(os.listdir(tmp_path)) == ["07_toy.ipynb", "file"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"07_toy.ipynb", "file"}
 
 
 def test_chapters_are_found_by_number_name_and_path(notebook):

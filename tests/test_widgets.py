@@ -1,3 +1,4 @@
+import asyncio
 import sys
 from types import SimpleNamespace
 
@@ -88,6 +89,31 @@ def test_a_drawing_that_fails_leaves_the_last_picture():
     with pytest.raises(RuntimeError):
         slider.value = 2
     assert picture.value == before
+
+
+def test_the_picture_that_the_next_press_asks_for_is_drawn_before():
+    drawn = []
+
+    def noted(n, m):
+        drawn.append((n, m))
+        return draw(n, m)
+
+    async def pressed():
+        box = Explorer(noted, {"n": [1, 2, 3, 4], "m": [0, 1, 2]}, frames=[{"n": 2}]).live()
+        assert drawn == [(2, 0)]
+        await asyncio.sleep(0.01)  # the cell ends, and the kernel is free
+        while len(drawn) < 4:
+            await asyncio.sleep(0.01)
+        assert set(drawn) == {(2, 0), (3, 0), (1, 0), (2, 1)}
+        box.children[0].value = 3
+        assert len(drawn) == 4
+        box.children[0].value = 4  # before anything could be drawn ahead of 3
+        assert drawn[4:] == [(4, 0)]
+        while len(drawn) < 6:
+            await asyncio.sleep(0.01)
+        assert drawn[5:] == [(4, 1)]
+
+    asyncio.run(pressed())
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,14 @@ A book page and a preview on GitHub have no kernel, so an explorer always shows 
 kernel it shows its controls below them. The picture is replaced whole, so it is never half drawn.
 """
 
+import asyncio
 import html
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from cnnlab.plots import Plot
@@ -50,6 +53,7 @@ class Explorer:
         if not frames:
             raise ValueError("an explorer needs a frame to show where there is no kernel")
         self.frames = [self._complete(frame) for frame in frames]
+        self._ahead: asyncio.Task[None] | None = None
         self._picture = lru_cache(maxsize=64)(lambda *values: self._html(draw, values))
 
     def picture(self, **settings: Any) -> str:
@@ -87,10 +91,13 @@ class Explorer:
         picture = ipywidgets.HTML(self.picture(**start))
 
         def redraw(change: Any) -> None:
-            picture.value = self.picture(**{name: s.value for name, s in sliders.items()})
+            now = {name: slider.value for name, slider in sliders.items()}
+            picture.value = self.picture(**now)
+            self._draw_ahead(now)
 
         for slider in sliders.values():
             slider.observe(redraw, names="value")
+        self._draw_ahead(start)
         return ipywidgets.VBox([*sliders.values(), picture])
 
     def __repr__(self) -> str:
@@ -104,6 +111,24 @@ class Explorer:
         if _kernel_answers():
             shown = self.live()._repr_mimebundle_()
             display({**shown, "text/plain": "(the same with sliders)"}, raw=True)
+
+    def _draw_ahead(self, now: Mapping[str, Any]) -> None:
+        """Begin to draw what the next key press may ask for, as long as the kernel has nothing else to do."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # outside a kernel nobody presses keys
+        self._ahead = loop.create_task(self._draw_neighbours(now))
+
+    async def _draw_neighbours(self, now: Mapping[str, Any]) -> None:
+        for (name, values), step in product(self.controls.items(), (1, -1)):
+            await asyncio.sleep(0.1)  # a press that has come meanwhile is answered first
+            place = values.index(now[name]) + step
+            if 0 <= place < len(values):
+                with suppress(Exception):  # what fails is told when it is asked for
+                    self.picture(**{**now, name: values[place]})
 
     def _complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in settings.items():
@@ -123,11 +148,14 @@ class Explorer:
 
 
 class _Uncropped(Plot):
-    """A plot that keeps its size: it does not jump, and is drawn once. To be cropped it is drawn twice."""
+    """A plot that keeps its size: it does not jump, and is drawn once; `savefig` draws twice."""
 
     def png(self, dpi: int = 96) -> bytes:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=dpi)
+        self.figure.set_dpi(dpi)
+        FigureCanvasAgg(self.figure).print_png(buffer, pil_kwargs={"compress_level": 1})
         return buffer.getvalue()
 
 
