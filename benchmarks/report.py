@@ -108,12 +108,21 @@ def duration(value: float) -> str:
     return f"{value * 1e6:.0f} µs"
 
 
-def options(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the arguments that every benchmark takes: `short`, and `out`, the folder for the tables."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    parser.add_argument("--short", action="store_true", help="in seconds; the numbers mean nothing")
-    parser.add_argument("--out", type=Path, help="folder for the tables; benchmarks/results")
-    chosen = parser.parse_args(arguments)
+def parser(name: str) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that every benchmark takes: `short`, and `out`, the folder for the tables."""
+    every = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    every.add_argument("--short", action="store_true", help="in seconds; the numbers mean nothing")
+    every.add_argument("--out", type=Path, help="folder for the tables; benchmarks/results")
+    return every
+
+
+def options(
+    name: str,
+    arguments: Sequence[str] | None = None,
+    extended: argparse.ArgumentParser | None = None,
+) -> argparse.Namespace:
+    """Read the arguments, by `parser(name)` or by one that was extended; from here on torch has one thread."""
+    chosen = (extended or parser(name)).parse_args(arguments)
     if chosen.out is None and not chosen.short:
         chosen.out = RESULTS
     torch.set_num_threads(1)
@@ -137,6 +146,7 @@ def write(
     tables: Sequence[Table],
     packages: Sequence[str],
     out: Path | None,
+    measured: str = "one thread used; processor time",
 ) -> str:
     """Print a page of tables; with a folder, write it there as `name.md`, and its rows as `name.csv`.
 
@@ -147,12 +157,13 @@ def write(
         tables: the results.
         packages: distributions whose versions matter.
         out: the folder, or None to print only.
+        measured: on what beside the processor, and by which clock.
 
     Returns:
         The page.
     """
     body = "\n\n".join(table.markdown() for table in tables)
-    page = f"# {title}\n\n{words}\n\n{body}\n\n{circumstances(name, packages)}\n"
+    page = f"# {title}\n\n{words}\n\n{body}\n\n{circumstances(name, packages, measured)}\n"
     print(page)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -173,13 +184,13 @@ def _write_rows(path: Path, tables: Sequence[Table]) -> None:
                     rows.writerow([table.title, row.what, *numbers])
 
 
-def circumstances(name: str, packages: Sequence[str]) -> str:
+def circumstances(name: str, packages: Sequence[str], measured: str) -> str:
     """Return the machine, the versions and the command behind a page."""
     versions = [f"{p} {v}" for p in ("torch", *packages) if (v := _version(p))]
     return (
-        f"{processor()}; {os.cpu_count()} cores, one thread used; Python {platform.python_version()}, "
-        f"{', '.join(versions)}.\n"
-        f"Processor time, medians over pairs of turns. Made by `python -m benchmarks.{name}` on {datetime.now(UTC):%Y-%m-%d}."
+        f"{processor()}; {os.cpu_count()} cores, {measured}, medians over pairs of turns. "
+        f"Python {platform.python_version()}, {', '.join(versions)}.\n"
+        f"Made by `python -m benchmarks.{name}` on {datetime.now(UTC):%Y-%m-%d}."
     )
 
 

@@ -1034,7 +1034,7 @@ check.steps_to_pay(steps_to_pay)
 #
 # **There is no figure for our recipe, because no GPU was at hand when this chapter was written.** Run the cell with
 # `CNNLAB_PROFILE=gpu`: it prints the accuracy on the test part and the seconds, once with the time to compile and
-# once without. Put five seeds of it into the table. The other rows are the paper's own: their clock starts when
+# once without. `python -m benchmarks.cifar10` runs it for ten seeds, in turns with the code of the first two rows. The other rows are the paper's own: their clock starts when
 # everything is compiled and warm, and network and tricks were made for the purpose. Do not expect a course's network
 # to come near. The cell downloads 170 MB once.
 
