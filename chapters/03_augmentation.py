@@ -490,7 +490,7 @@ under("blur").claim("blur", ">", "none", by=0.05)
 under("all").claim("all but flip", ">", "none", by=0.08)
 
 # %% [markdown]
-# Two rows break the pattern, and you should know it: erasing and noise. Here are their differences to training
+# Two rows need a second look: erasing and noise. Here are their differences to training
 # without augmentation, under the shift of the same name and on clean signs:
 
 
@@ -520,7 +520,7 @@ under("clean").claim("noise", ">", "none")
 # black, while what covers the signs is patterned and coloured; and occlusion costs little to begin with. We measured
 # one strength, no more.
 #
-# **Noise helps, but hardly against noise.** It gains on clean signs too, where there is none to withstand. That is
+# **Noise helps, but not only against noise.** It gains nearly as much on clean signs, where there is none to withstand. That is
 # the mark of a regulariser (chapter 2): something that makes the training images harder to learn by heart. The noisy
 # test signs were hardly a problem in the first place: compare their column with `clean` in the row `none`.
 #

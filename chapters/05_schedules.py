@@ -272,7 +272,7 @@ plots.lines(
 # %% [markdown]
 # ## 5.3 Per step or per epoch
 #
-# Papers give schedules in epochs, a loop counts steps. With $n$ images in batches of $B$ an epoch has $\lfloor n/B \rfloor$ steps
+# Papers give schedules in epochs, a loop counts steps. With $N$ images in batches of $B$ an epoch has $\lfloor N/B \rfloor$ steps
 # (the loader leaves out the rest), and a run has `EPOCHS * len(loader)`. Convert once, where you make the schedule:
 
 # %%
@@ -1013,7 +1013,7 @@ else:
 # %% [markdown] tags=["instructor", "remove-cell"]
 # ## When you are short of time
 #
-# 5.1, 5.4 and the first half of 5.6. The tables of exercise 1 can be done on paper.
+# 5.1, 5.4 and the first half of 5.6. The tables of 5.2 can be done on paper.
 #
 # ## Questions for the room
 #

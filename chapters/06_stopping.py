@@ -423,7 +423,8 @@ print("in the file:", ", ".join(newest))
 #
 # At a constant rate the weights never come to rest. Each batch throws them about, around a place that moves slowly.
 # An average over the last steps lies nearer to that place than any single step (Polyak & Juditsky
-# [1992](https://doi.org/10.1137/0330046)). The **exponential moving average** (EMA) costs one copy of the weights,
+# [1992](https://doi.org/10.1137/0330046)). The **exponential moving average** (EMA; in deep learning for
+# example [Tarvainen & Valpola 2017](https://arxiv.org/abs/1703.01780)) costs one copy of the weights,
 #
 # $$ \bar{w} \leftarrow d_t \, \bar{w} + (1 - d_t) \, w, \qquad d_t = \min\!\left(d, \frac{1 + t}{10 + t}\right), $$
 #
@@ -1044,7 +1045,7 @@ else:
 # %% [markdown] tags=["instructor", "remove-cell"]
 # ## When you are short of time
 #
-# 6.1 and 6.3. Play the curve of 6.1 with the room: everybody stands up, and sits down when they would stop.
+# 6.1, the curve of 6.2, and 6.3. Play that curve with the room: everybody stands up, and sits down when they would stop.
 #
 # ## Questions for the room
 #

@@ -109,7 +109,8 @@ plots.layers(
 
 # %% [markdown]
 # Two checks, because one is not enough. Set every weight to zero, and the first loss is exactly $\log K$, better than with He's
-# weights. Yet nothing below the last layer gets a gradient, and nothing will ever change that: all units of a layer are alike.
+# weights. Yet only the last bias gets a gradient, and nothing will ever change that: the features are zero, so the last weights get
+# none, and weights of zero pass none down.
 
 # %%
 zero = copy.deepcopy(well.fresh)
@@ -897,8 +898,6 @@ else:
 #
 # - R. Pascanu, T. Mikolov and Y. Bengio, *On the difficulty of training recurrent neural networks*, 2013, [arXiv:1211.5063](https://arxiv.org/abs/1211.5063)
 # - C. Zhang, S. Bengio, M. Hardt, B. Recht and O. Vinyals, *Understanding deep learning requires rethinking generalization*, 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530)
-# - J. Zhang, T. He, S. Sra and A. Jadbabaie, *Why gradient clipping accelerates training*, 2020, [arXiv:1905.11881](https://arxiv.org/abs/1905.11881)
-# - K. He, X. Zhang, S. Ren and J. Sun, *Delving deep into rectifiers*, 2015, [arXiv:1502.01852](https://arxiv.org/abs/1502.01852)
 # - A. Karpathy, *CS231n: neural networks 3*, [cs231n.github.io](https://cs231n.github.io/neural-networks-3/)
 
 # %% [markdown] tags=["instructor", "remove-cell"]

@@ -559,8 +559,8 @@ luck.claim("guessers", ">", "networks", by=0.05)
 # %% [markdown]
 # ## 8.6 The seven steps
 #
-# When there is a new data set on the table, where do you begin? This order is well known from the course
-# [CS231n](https://cs231n.github.io/neural-networks-3/); in our words:
+# When there is a new data set on the table, where do you begin? This order is well known from the lectures
+# of CS231n, whose [notes](https://cs231n.github.io/neural-networks-3/) explain most of the steps; in our words:
 #
 # 1. **Check the first loss.** Without training it should be near $\log K$ (chapter 7).
 # 2. **Overfit a tiny batch.** A network that cannot learn a dozen pictures by heart has a bug, not a bad rate.
@@ -837,8 +837,8 @@ else:
 # machine-b$ python worker.py /nfs/signs.log 1
 # ```
 #
-# Then look, from either: `optuna best-trial --study-name signs --storage /nfs/signs.log`, (Optuna calls its command
-# line experimental), or `load_study` as above. A worker that is killed takes nothing with it but its own trial; start
+# Then look, from either: `optuna best-trial --study-name signs --storage /nfs/signs.log` (Optuna calls this command
+# experimental), or `load_study` as above. A worker that is killed takes nothing with it but its own trial; start
 # it again (with another seed) and it joins. Where no folder is shared, a database takes the place of the journal:
 # `storage="postgresql://user@host/signs"` in `create_study`, the rest stays. Do not put SQLite on a network drive,
 # its locks do not hold there. And a warning: with several workers the order of trials depends on who is faster, so

@@ -129,7 +129,7 @@ assert grey_share(learnt) > 2 * grey_share(random)
 # ### Late layers
 #
 # From the second layer on, filters are no pictures any more: they look at maps. So show the **feature maps**, the
-# outputs of a stage for one image. Each row is a stage, with the eight maps that respond most.
+# outputs of a stage for one image. Each row is a stage: the image, then the seven maps that respond most.
 
 # %%
 image = data.test.images[:1].float() / 255
@@ -420,7 +420,7 @@ pixels.claim("signs network, BGR", "<", "signs network, RGB", by=0.5)
 # then a fixed function $f$, and the head is fitted to $f(x)$, with softmax and cross-entropy
 # ([Donahue et al. 2014](https://arxiv.org/abs/1310.1531)):
 #
-# $$ \min_{W, b} \; \frac{1}{N} \sum_{i=1}^N L\big(W f(x_i) + b, \; y_i\big). $$
+# $$ \min_{W, b} \; \frac{1}{N} \sum_{i=1}^N \ell\big(W f(x_i) + b, \; y_i\big). $$
 #
 # ### A trap
 #
@@ -488,8 +488,8 @@ for kind in ("logistic", "svm"):
 # %% [markdown]
 # ### Predict
 #
-# Now the same network from scratch on the same ten labels a class, hundred pictures in all, with augmentation. How
-# many of the test digits does it get right? (A share; chance is 0.1.)
+# Now the same network from scratch on the same ten labels a class, a hundred pictures in all. The stored study gives it
+# 2,400 steps, with augmentation. How many of the test digits does it get right there? (A share; chance is 0.1.)
 
 # %% tags=["predict"]
 my_scratch_with_ten_labels = ...

@@ -302,7 +302,7 @@ stored.claim(
 )
 
 # %% [markdown]
-# **Hundred signs.** The rule says full training, and so do the runs. **Hundred digits.** It says fine-tuning, and that
+# **A hundred signs.** The rule says full training, and so do the runs. **A hundred digits.** It says fine-tuning, and that
 # is better than the head alone; against full training **the five runs leave it open**.
 
 # %% tags=["claim"]
@@ -351,7 +351,7 @@ for field in FIELDS:
 # - **Time.** All arms of a field took the same hundred or hundred and fifty steps, on purpose; a network from scratch
 #   would catch up with more of them, and a small rate would get further. A claim about labels saved needs a longer
 #   scratch arm (chapter 9).
-# - **The size of the network.** glyphnet has 172 thousand weights. With millions of them there is more to overfit with,
+# - **The size of the network.** glyphnet has 163 thousand weights below its head. With millions of them there is more to overfit with,
 #   and more to protect.
 # - **The rates.** Two were compared. The next section looks at what lies between.
 #
@@ -565,7 +565,7 @@ print(f"test accuracy {accuracy(model, test):.3f}")
 # hardly anything moves.
 #
 # Which of them repairs a random head? All begin at the same weights with the same random head and the same largest
-# rate, 0.003, and take the same hundred steps; those that train the head first have spent less than a second more.
+# rate, 0.003, and take the same hundred steps; those that train the head first have spent a little more, on it alone.
 
 # %%
 ways = (
@@ -714,7 +714,7 @@ assert low < 0 < high
 # ## 10.5 The head: shallow or deep, with dropout
 #
 # A **shallow** head is one linear layer. A **deep** one has a hidden layer, and so an opinion of its own. Both can have
-# dropout (chapter 2): 0.2 to 0.3 before a shallow head is usual, 0.5 and then 0.3 in a deep one, which has more to
+# dropout (chapter 2): 0.2 to 0.5 before a shallow head is usual, 0.5 and then 0.3 in a deep one, which has more to
 # learn by heart with. On stored features a head costs a second, so this you can try out at once: ten digits a class,
 # five seeds, and features that are never dropped in the body.
 
@@ -861,7 +861,7 @@ levels.claim("easy", ">", "wild", by=0.3)
 shift.claim("statistics from wild images", ">", "as it is", by=0.05)
 
 # %% [markdown]
-# With five labels a class everything does better than the head alone. Part of that needed no label either: norms that
+# With five labels a class, to fine-tune everything is better than to train the head alone. Part of that needed no label either: norms that
 # learn are in training mode, so fine-tuning everything also measures their statistics anew, by the way.
 
 # %% tags=["claim"]
@@ -902,8 +902,8 @@ easy.table()[["mean", "low", "high"]].round(3)
 easy.claim("head on five labels", "<", "as it is")
 
 # %% [markdown]
-# Retraining the head on five labels a class forgets easy signs; for the other arms that kept the old weights, five
-# seeds show a loss of a few points or leave it open. If the old pictures will come again, keep some of them in the
+# Retraining the head on five labels a class forgets easy signs, most of all on fresh statistics. For the arms that kept
+# the old weights and did not retrain the head alone, five seeds show a loss of a few points or leave it open. If the old pictures will come again, keep some of them in the
 # training set.
 #
 # ### What would change it
@@ -1140,7 +1140,6 @@ else:
 #
 # ## References
 #
-# - J. Yosinski and others, *How transferable are features in deep neural networks?*, 2014, [arXiv:1411.1792](https://arxiv.org/abs/1411.1792)
 # - Y. Li and others, *Revisiting batch normalization for practical domain adaptation*, 2016, [arXiv:1603.04779](https://arxiv.org/abs/1603.04779)
 # - J. Howard and S. Ruder, *Universal language model fine-tuning for text classification*, 2018, [arXiv:1801.06146](https://arxiv.org/abs/1801.06146)
 # - A. Kumar and others, *Fine-tuning can distort pretrained features and underperform out-of-distribution*, 2022, [arXiv:2202.10054](https://arxiv.org/abs/2202.10054)

@@ -695,8 +695,8 @@ print(f"from {mean_weight.min():.2f} to {mean_weight.max():.2f}")
 assert mean_weight.max() > 1.5 * mean_weight.min()
 
 # %% [markdown]
-# The loss of PyTorch is larger than the weighted mean by the mean weight of the batch. So one batch takes a step
-# several times as large as another, for no better reason than the lot. With weights that are not 1 on average, all
+# The loss of PyTorch is the weighted mean times the mean weight of the batch: larger in some batches, smaller in others.
+# So one batch takes a much larger step than another, for no better reason than the lot. With weights that are not 1 on average, all
 # steps would be too large or too small besides.
 
 # %% tags=["claim"]

@@ -291,8 +291,7 @@ workers_used.claim("computes, 4 workers", ">", "computes, 0 workers")
 #
 # ### What would change it
 #
-# Larger pictures make the part of Python small. A GPU shortens $t_{\mathrm{train}}$ by a factor of a hundred, and the
-# data part, which stays on the CPU, becomes everything; that is why fast recipes keep the pictures on the GPU as
+# Larger pictures make the part of Python small. A GPU shortens $t_{\mathrm{train}}$ many times, and the data part, which stays on the CPU, becomes everything; that is why fast recipes keep the pictures on the GPU as
 # bytes and augment them there, by the batch. Does the number of workers change the *result*? With `cnnlab.loader` it
 # does not: random transforms are seeded by seed, epoch and picture, not by worker. With hand-made loaders it is a
 # classic mistake: all workers inherit the same state of numpy's generator, and augment alike.
@@ -459,14 +458,15 @@ same_gradient.claim("batch norm", "<", "another seed", by=0.5)
 # With layer norm it is the same model, to the last digits of 64 bits. **Batch norm breaks it**: it centres each
 # channel by the mean over what passes at a time, and that is now a part. Nothing is wrong in the code, the network is
 # another function. For parts of 32 and more this is usually harmless (some call it *ghost batch norm* and do it on
-# purpose, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)); parts of two or four ruin it, as chapter 2 showed
-# for small batches. Then take layer norm or freeze the statistics.
+# purpose, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). Parts of two or four can ruin it in large networks
+# ([Wu & He 2018](https://arxiv.org/abs/1803.08494)); in our small one, chapter 2 could not show it. Then take layer norm
+# or freeze the statistics.
 #
 # ## 12.3 Sixteen bits
 #
 # A number in 32 bits has 8 for its size (the exponent) and 24 for its digits. With 16 bits one must choose.
 # **float16** keeps 11 for the digits and 5 for the size; **bfloat16** keeps the 8 of float32 for the size, and 8 for
-# the digits.
+# the digits. (The sign takes a bit too, and the leading digit none: it is always 1, and is not stored. So the sum fits.)
 
 # %%
 print("             largest  smallest>0    1 + ?")
@@ -1101,11 +1101,11 @@ else:
 #   tell.
 # - float16 lacks range, bfloat16 lacks digits. Weights stay in 32 bits. With float16 scale the loss, and unscale
 #   before you clip.
-# - Two processes with half of each batch each give the same model, up to rounding, as long as nothing looks at
-#   several pictures at once.
+# - Two processes with half of each batch each give the same model, up to rounding, as long as no layer looks at
+#   several pictures at once or draws at random.
 # - Compiling pays after cost / saving steps. Channels last costs nothing; try it.
-# - Every switch of this chapter that changes the result does so through rounding or batch norm. If accuracy moves by
-#   more than a seed does, look for a mistake.
+# - Every switch of this chapter that changes the result does so through rounding, batch norm or the draws of dropout.
+#   If accuracy moves by more than a seed does, look for a mistake.
 #
 # ## Common mistakes
 #
@@ -1130,6 +1130,7 @@ else:
 #   [arXiv:1811.06965](https://arxiv.org/abs/1811.06965)
 # - E. Hoffer, I. Hubara and D. Soudry, *Train longer, generalize better*, 2017,
 #   [arXiv:1705.08741](https://arxiv.org/abs/1705.08741)
+# - Y. Wu and K. He, *Group normalization*, 2018, [arXiv:1803.08494](https://arxiv.org/abs/1803.08494)
 # - P. Micikevicius and others, *Mixed precision training*, 2018, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740)
 # - D. Kalamkar and others, *A study of BFLOAT16 for deep learning training*, 2019,
 #   [arXiv:1905.12322](https://arxiv.org/abs/1905.12322)

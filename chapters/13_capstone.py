@@ -353,11 +353,10 @@ stored.claim("linear probe", ">", "head alone")
 #
 # ### What would change it
 #
-# More pictures: then the lower stages are worth training too, and from scratch catches up (chapter 10 measures both).
-# A source task that is farther away: photographs instead of glyphs. And a target that is nothing like it: we tried the
-# same recipe on three traffic signs that differ in one printed digit, the limits 30, 50 and 80, while this chapter was
-# written. Neither it nor the probe nor the network from scratch got much beyond guessing with thirty pictures a class.
-# That was no study, and no claim; but no recipe is right everywhere, and the probe tells you so within a second.
+# More pictures: then the lower stages may be worth training too (chapter 10), and from scratch catches up with frozen
+# features (chapter 9). A source task that is farther away: photographs instead of glyphs. And a target that is nothing
+# like it, such as signs that differ in one small printed digit: there the features may hold nothing of use. No recipe
+# is right everywhere, and the probe tells you so within a second.
 #
 # ## 13.6 The verdict
 #
@@ -473,7 +472,8 @@ if FOLDER is None:
 
 # %% [markdown]
 # A softmax divides one among the classes it has; "none of these" is not among them. What the network cannot know must
-# stand in its papers.
+# stand in its papers. ([Hendrycks & Gimpel 2017](https://arxiv.org/abs/1610.02136) measure how far confidence helps all
+# the same.)
 #
 # ### Your predictions
 
@@ -567,10 +567,11 @@ print("the receiver gets the same answers")
 # ### Exercise 1: `accuracy_interval` (medium, 15 minutes)
 #
 # Of `n` test pictures `right` were right. Which true accuracies go with that? Those that lie less than $z = 1.96$ of
-# *their own* deviations from $p = $ `right / n`. Solved for the two ends (Wilson 1927):
+# *their own* deviations from $\hat p = $ `right / n`. Solved for the two ends
+# ([Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953)):
 #
-# $$ \frac{p + \frac{z^2}{2n}}{1 + \frac{z^2}{n}} \;\pm\; \frac{z}{1 + \frac{z^2}{n}}
-# \sqrt{\frac{p (1 - p)}{n} + \frac{z^2}{4 n^2}} . $$
+# $$ \frac{\hat p + \frac{z^2}{2n}}{1 + \frac{z^2}{n}} \;\pm\; \frac{z}{1 + \frac{z^2}{n}}
+# \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} . $$
 #
 # Return `(low, high)`.
 
@@ -588,7 +589,7 @@ check.accuracy_interval(accuracy_interval)
 # <details>
 # <summary><b>Hint: no width when all are right</b></summary>
 #
-# Under the root there are two terms. The second does not vanish when $p = 1$.
+# Under the root there are two terms. The second does not vanish when $\hat p = 1$.
 #
 # </details>
 #
@@ -702,7 +703,7 @@ check.sure_mistakes(sure_mistakes)
 # %% [markdown]
 # ## Make it bigger
 #
-# Cats and dogs: 37 breeds, 3,680 photographs to learn from, and a ResNet-50 that has seen ImageNet, where many of
+# Cats and dogs ([Parkhi et al. 2012](https://doi.org/10.1109/CVPR.2012.6248092)): 37 breeds, 3,680 photographs to learn from, and a ResNet-50 that has seen ImageNet, where many of
 # these breeds are classes of their own. It downloads some 900 MB once and wants a GPU, so it runs only when the
 # environment variable `CNNLAB_PROFILE` is `gpu`.
 
@@ -767,8 +768,6 @@ else:
 # - M. Mitchell and others, *Model cards for model reporting*, 2019, [arXiv:1810.03993](https://arxiv.org/abs/1810.03993)
 # - E. B. Wilson, *Probable inference, the law of succession, and statistical inference*, 1927,
 #   [doi:10.1080/01621459.1927.10502953](https://doi.org/10.1080/01621459.1927.10502953)
-# - A. Kumar and others, *Fine-tuning can distort pretrained features and underperform out-of-distribution*, 2022,
-#   [arXiv:2202.10054](https://arxiv.org/abs/2202.10054)
 # - D. Hendrycks and K. Gimpel, *A baseline for detecting misclassified and out-of-distribution examples in neural
 #   networks*, 2017, [arXiv:1610.02136](https://arxiv.org/abs/1610.02136)
 # - O. M. Parkhi, A. Vedaldi, A. Zisserman and C. V. Jawahar, *Cats and dogs*, 2012,

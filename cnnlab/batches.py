@@ -1,9 +1,12 @@
 """Batches in an order that belongs to the epoch, whatever kind of loader gives them."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sized
 from itertools import count
 from typing import Any
 
+from torch.utils.data import TensorDataset
+
+from cnnlab.errors import DataError
 from cnnlab.rng import seed_at
 
 
@@ -43,6 +46,42 @@ def n_batches(loader: Iterable) -> int | None:
         return None
 
 
+def check_batches(loader: Any) -> None:
+    """Refuse what gives no batches, such as a data set, whose samples would be taken for batches.
+
+    Raises:
+        TypeError: it cannot be iterated over, or it is a data set.
+        DataError: it has no batch.
+    """
+    if not isinstance(loader, Iterable) or isinstance(loader, TensorDataset):
+        raise TypeError(
+            f"batches are needed, got {type(loader).__name__}; make batches of a data set with "
+            "cnnlab.loader(dataset, batch_size=64)"
+        )
+    if n_batches(loader) == 0:
+        size = len(getattr(loader, "dataset", ()))
+        raise DataError(
+            f"the loader is empty: {size} samples, batch size {getattr(loader, 'batch_size', '?')}, "
+            f"drop_last={getattr(loader, 'drop_last', '?')}; add data, or make the batches smaller"
+        )
+
+
+def last_batch(loader: Any) -> int | None:
+    """Return the size of the last batch, or None when the loader cannot know.
+
+    >>> from torch.utils.data import DataLoader
+    >>> last_batch(DataLoader(range(9), batch_size=4)), last_batch(DataLoader(range(9), 4, drop_last=True))
+    (1, 4)
+    """
+    batch_size, batches = getattr(loader, "batch_size", None), n_batches(loader)
+    counted = getattr(loader, "sampler", None)
+    counted = getattr(loader, "dataset", None) if counted is None else counted
+    if not batch_size or not batches or not isinstance(counted, Sized):
+        return None
+    return min(batch_size, len(counted) - (batches - 1) * batch_size)
+
+
 def in_order(loader: Iterable) -> Iterable:
     """Return the loader to measure with: all samples, in the order of the data set, where it knows one."""
+    check_batches(loader)
     return loader.ordered() if hasattr(loader, "ordered") else loader

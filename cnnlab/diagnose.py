@@ -96,7 +96,9 @@ def overfit_one_batch(
         optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = loss_fn(learner(images), targets)
+            logits = learner(images)
+            check_targets(logits, targets, loss_fn)
+            loss = loss_fn(logits, targets)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -18,6 +19,7 @@ from cnnlab.mixing import soft_cross_entropy, total_weight
 ELEMENTWISE = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"}
 ELEMENTWISE |= {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
 ELEMENTWISE |= {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
+CROSS_ENTROPIES = (F.cross_entropy, F.nll_loss, soft_cross_entropy)
 JOINED = 2**20  # up to so many numbers, to copy is cheaper than a call for each tensor
 
 
@@ -37,7 +39,7 @@ def check_plateau(plateau: Any, value: float) -> None:
 def class_weights(loss_fn: Any) -> Tensor | None:
     """Return the class weights of a cross-entropy, torch's or the library's; None where it has none."""
     if isinstance(loss_fn, partial):
-        return loss_fn.keywords.get("weight") if loss_fn.func is soft_cross_entropy else None
+        return loss_fn.keywords.get("weight") if loss_fn.func in CROSS_ENTROPIES else None
     return loss_fn.weight if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) else None
 
 
@@ -312,20 +314,22 @@ def mass(loss_fn: Any, targets: Tensor) -> float:
     >>> mass(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), torch.tensor([0, 1, 1]))
     7.0
     """
-    if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) and targets.ndim == 1:
-        counted = targets[targets != loss_fn.ignore_index]
-        if loss_fn.weight is None:
+    weight, ignored = class_weights(loss_fn), getattr(loss_fn, "ignore_index", None)
+    if isinstance(loss_fn, partial) and loss_fn.func in (F.cross_entropy, F.nll_loss):
+        ignored = loss_fn.keywords.get("ignore_index", -100)
+    if ignored is not None and targets.ndim == 1:  # a cross-entropy of torch's
+        counted = targets[targets != ignored]
+        if weight is None:
             return float(len(counted))
-        check_numbers(counted, len(loss_fn.weight))
-        return float(loss_fn.weight[counted].sum())
-    if isinstance(loss_fn, nn.CrossEntropyLoss) and loss_fn.weight is not None:
+        check_numbers(counted, len(weight))
+        return float(weight.to(targets.device)[counted].sum())
+    if ignored is not None and weight is not None:
         raise ValueError(
             "CrossEntropyLoss with class weights divides by the samples for mixed targets and by their weights "
             "for class numbers, so mixing would change the learning rate; use loss_fn="
             "functools.partial(cnnlab.mixing.soft_cross_entropy, weight=weights)"
         )
     if isinstance(loss_fn, partial) and loss_fn.func is soft_cross_entropy:
-        weight = class_weights(loss_fn)
         if weight is not None and targets.ndim == 1:
             check_numbers(targets, len(weight))
         elif weight is not None and not (

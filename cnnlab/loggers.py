@@ -99,7 +99,9 @@ class UpdateRatioLog(Callback):
 
     def on_epoch_end(self, trainer: "Trainer") -> None:
         """Add the column, and keep the medians of the single tensors."""
-        table = torch.stack(self._rows).cpu()  # (steps, P)
+        table = torch.stack(
+            [row.cpu() for row in self._rows]
+        )  # (steps, P); those of a file lie there
         medians = table.nanmedian(dim=0).values.tolist()
         self.epochs.append(dict(zip(_weights(trainer), medians, strict=True)))
         trainer.history.epochs[-1]["log10_update_ratio"] = table.nanmedian().item()

@@ -1,13 +1,14 @@
 """Checks of a trainer, its loader and its optimizer before the first step."""
 
-from collections.abc import Iterable, Sized
+from functools import partial
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cnnlab.batches import n_batches
+from cnnlab.batches import check_batches, last_batch
 from cnnlab.errors import DataError
 from cnnlab.guards import class_weights
 
@@ -57,6 +58,21 @@ def check_options(
         raise TypeError(
             "scheduler= takes a scheduler that is attached to the optimizer; a schedule alone is a "
             "function: pass cnnlab.schedules.attach(optimizer, schedule)"
+        )
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise TypeError("scheduler= steps once an update; give ReduceLROnPlateau as plateau=")
+    for name, steered in {"scheduler": scheduler, "plateau": plateau}.items():
+        if steered is not None and getattr(steered, "optimizer", optimizer) is not optimizer:
+            raise ValueError(
+                f"the {name} is attached to another optimizer, so it would change nothing here; make it of this one"
+            )
+    if ema is not None and getattr(ema, "source", model) is not model:
+        raise ValueError("the ema averages another model; make it of this one: EMA(model)")
+    given = loss_fn.keywords if isinstance(loss_fn, partial) else getattr(loss_fn, "__dict__", {})
+    if given.get("reduction") == "sum":
+        raise ValueError(
+            "loss_fn adds up the losses of a batch, and the size of a step would depend on how many there are: "
+            'leave out reduction="sum"'
         )
     if scheduler is not None and plateau is not None:
         raise ValueError(
@@ -117,25 +133,12 @@ def check_loader(loader: Any, model: nn.Module) -> None:
         TypeError: it cannot be iterated over.
         DataError: there is no batch, or the last one would hold a single image.
     """
-    if not isinstance(loader, Iterable):
-        raise TypeError(
-            f"fit takes batches, got {type(loader).__name__}; make batches of a data set with "
-            "cnnlab.loader(dataset, batch_size=64, shuffle=True)"
-        )
-    if n_batches(loader) == 0:
-        size = len(getattr(loader, "dataset", ()))
+    check_batches(loader)
+    normalises = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if normalises and last_batch(loader) == 1 and loader.batch_size != 1:
         raise DataError(
-            f"the training loader is empty: {size} samples, batch size {getattr(loader, 'batch_size', '?')}"
-            f", drop_last={getattr(loader, 'drop_last', '?')}; add data, or make the batches smaller"
-        )
-    batch_size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
-    if not batch_size or batch_size == 1 or not isinstance(dataset, Sized):
-        return
-    alone = len(dataset) % batch_size == 1 and not getattr(loader, "drop_last", False)
-    if alone and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        raise DataError(
-            f"{len(dataset)} samples in batches of {batch_size} leave a last batch of one, and batch norm "
-            "cannot normalise a single sample: use drop_last=True or another batch size"
+            f"the loader cuts its samples into batches of {loader.batch_size} and leaves a last batch of one, "
+            "which batch norm cannot normalise: use drop_last=True or another batch size"
         )
 
 
@@ -152,24 +155,35 @@ def check_balance(loader: Any, loss_fn: Any) -> None:
             "has no mean loss; leave such classes out of the data"
         )
     sampler = getattr(loader, "sampler", None)
-    if hasattr(sampler, "weights") and getattr(loss_fn, "weight", None) is not None:
+    weighs = weights is not None or getattr(loss_fn, "weight", None) is not None
+    if weighs and hasattr(sampler, "weights"):
         raise ValueError(
             f"{type(sampler).__name__} and class weights together correct the imbalance twice, and the rare "
             "classes win too often: leave out the sampler, or the weight of the loss"
         )
 
 
-def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer that would move nothing of the model.
+def check_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Any = None
+) -> None:
+    """Refuse an optimizer that would move nothing of the model, or only what the model once was.
 
     Raises:
         ValueError: everything is frozen, or the optimizer was made for another model.
     """
-    own = {id(p) for p in model.parameters()}
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    if not any(id(p) in own for p in held):
+    losses = loss_fn.parameters() if isinstance(loss_fn, nn.Module) else ()
+    own = {id(p): p for p in model.parameters()}
+    held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    if not own.keys() & held.keys():
         raise ValueError(
             "the optimizer holds no parameter of this model; make it anew from model.parameters()"
         )
-    if not any(p.requires_grad for p in held):
+    strange = held.keys() - own.keys() - {id(p) for p in losses}
+    left_out = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if strange and left_out:
+        raise ValueError(
+            f"the optimizer holds {len(strange)} tensors that the model has not, and lacks {left_out[0]}: the model "
+            "has changed since. Make the optimizer after replace_head"
+        )
+    if not any(p.requires_grad for p in held.values()):
         raise ValueError("every parameter is frozen, there is nothing to train: unfreeze a part")

@@ -11,9 +11,18 @@ from cnnlab.guards import check_keys
 
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from cnnlab.trainer import Trainer
 
+KINDS = (
+    "optimizer",
+    "scheduler",
+    "plateau",
+    "ema",
+)  # another kind would take the state, and do something else
 # What has a state of its own, in the order in which it is restored.
+MOMENTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
 PARTS = ("model", "optimizer", "scheduler", "plateau", "scaler", "ema", "history", "sums")
 
 
@@ -27,6 +36,7 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
         "step": trainer.step,
         "frozen": [n for n, p in trainer.model.named_parameters() if not p.requires_grad],
         "callbacks": [[type(c).__name__, c.state_dict()] for c in trainer.callbacks],
+        "kinds": {name: type(getattr(trainer, name)).__name__ for name in KINDS},
         **{name: part and part.state_dict() for name, part in parts.items()},
     }
 
@@ -54,7 +64,32 @@ def check(trainer: "Trainer", state: dict[str, Any]) -> None:
                 f"the checkpoint was made {'with' if there else 'without'} {name}=, this trainer "
                 f"{'has one' if here else 'has none'}; build the trainer as it was"
             )
+        kind = type(getattr(trainer, name)).__name__
+        if name in KINDS and (saved := state["kinds"].get(name)) != kind:
+            raise CheckpointError(
+                f"the {name} of the checkpoint is {saved}, that of this trainer {kind}; "
+                "build the trainer as it was"
+            )
+    counts = {name: state[name] for name in ("epoch", "batch", "step")}
+    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        raise CheckpointError(f"the counts of the checkpoint are {counts}, not whole numbers")
     check_keys(trainer.model, state["model"])
+    _check_moments(trainer.optimizer, state["optimizer"])
+
+
+def _check_moments(optimizer: "Optimizer", state: dict[str, Any]) -> None:
+    """Hold what an optimizer remembers of each parameter against the parameter's shape."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    memories = state.get("state", {})
+    for number, parameter in enumerate(held):
+        memory = memories.get(number, {})
+        for name in MOMENTS & memory.keys():
+            moment = memory[name]
+            if moment is not None and moment.shape != parameter.shape:
+                raise CheckpointError(
+                    f"{name} of parameter {number} is {tuple(moment.shape)} in the checkpoint and belongs to "
+                    f"{tuple(parameter.shape)} here; build model and optimizer as they were"
+                )
 
 
 def restore(trainer: "Trainer", state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ a cell that was run twice and a second process therefore agree, and no generator
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import index
 
 import torch
 
@@ -20,7 +21,13 @@ def fold_in(seed: int, *counters: int) -> int:
     >>> fold_in(0, 1) != fold_in(1, 0)
     True
     """
-    digest = hashlib.blake2b(repr((seed, *counters)).encode(), digest_size=8).digest()
+    try:
+        numbers = tuple(
+            map(index, (seed, *counters))
+        )  # numpy's integers are written in another way
+    except TypeError:
+        raise TypeError(f"a seed is a whole number, got {(seed, *counters)}") from None
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -35,7 +42,7 @@ def seed_at(seed: int, *counters: int) -> None:
     # Not torch.manual_seed: before CUDA is up it formats a stack trace on every call.
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(value)
+        torch.cuda.manual_seed_all(value)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(value)
 

@@ -6,6 +6,7 @@ The rest of the file prepares the loop (`__init__`), measures (`evaluate`, `pred
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -21,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cnnlab import checkpoint, distributed, resume
 from cnnlab.augment import as_batch_transform
-from cnnlab.batches import in_order, n_batches, training_batches
+from cnnlab.batches import check_batches, in_order, n_batches, training_batches
 from cnnlab.errors import CheckpointError, DataError
 from cnnlab.guards import (
     check_batch,
@@ -254,7 +255,7 @@ class Trainer:
                 if not distributed.own_turn(number):
                     continue
                 images, targets = self._move(batch)
-                with self.autocast:
+                with memory_explained(images, None), self.autocast:
                     logits = model(images)
                 check_targets(logits, targets, self.loss_fn)
                 loss = self.loss_fn(logits.float(), targets).item()
@@ -332,8 +333,10 @@ class Trainer:
             raise ValueError(
                 "plateau watches the validation data, and there is none: fit(train, valid)"
             )
+        if valid is not None:
+            check_batches(valid)
         check_balance(train, self.loss_fn)
-        check_optimizer(self.model, self.optimizer)
+        check_optimizer(self.model, self.optimizer, self.loss_fn)
         length = n_batches(train)
         if length is None:
             return None
@@ -352,7 +355,25 @@ class Trainer:
             if self.batch:
                 self.history.partial = {"epoch": self.epoch + 1, "batches": self.batch}
             self.model.eval()
-            self._emit("on_fit_end")
+            self._close_callbacks()
+
+    def _close_callbacks(self) -> None:
+        """Tell every callback that the fit is over, also when another one, or the fit itself, has failed."""
+        failed = sys.exception()
+        reported = failed is None
+        for callback in self.callbacks:
+            try:
+                if distributed.is_first() or not callback.writes:
+                    callback.on_fit_end(self)
+            except StopTraining:
+                pass  # it has stopped
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are to be told
+                if failed is None:
+                    failed = error
+                else:
+                    failed.add_note(f"{type(callback).__name__} failed at the end: {error!r}")
+        if reported and failed is not None:
+            raise failed
 
     def _emit(self, hook: str) -> None:
         """Call a hook of every callback; a wish to stop waits until all have been called."""

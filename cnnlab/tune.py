@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cnnlab.augment import as_batch_transform
+from cnnlab.augment import Augment, as_batch_transform
 from cnnlab.batches import training_batches
+from cnnlab.errors import NonFiniteError
 from cnnlab.guards import check_batch, check_targets
 from cnnlab.modes import train_mode
 from cnnlab.rng import fold_in, preserved, seed_at
@@ -120,6 +121,7 @@ def lr_find(
 
     Raises:
         ValueError: not 0 < low < high, fewer than two steps, or the loader has no batch.
+        NonFiniteError: the very first loss is NaN or infinite.
 
     >>> batches = [(torch.randn(8, 2), torch.arange(8) % 2)]
     >>> net = nn.Linear(2, 2)
@@ -138,7 +140,7 @@ def lr_find(
     ratios = [group["lr"] / first for group in optimizer.param_groups]
     ladder = [low * (high / low) ** (i / (steps - 1)) for i in range(steps)]
     losses: list[float] = []
-    with preserved(), _untouched(loader) as source:
+    with preserved(), _untouched(loader) as source, _steps_kept(batch_transform):
         train_mode(model)
         for i, (rate, batch) in enumerate(zip(ladder, _endless(source), strict=False)):
             seed_at(0, i, 2)
@@ -157,6 +159,11 @@ def lr_find(
                 break
     if not math.isfinite(losses[-1]):
         losses.pop()
+    if not losses:
+        raise NonFiniteError(
+            f"the loss is not finite at the lowest rate, {low:g}, so no rate is to blame; "
+            "cnnlab.diagnose.nan_hunt finds where it begins"
+        )
     return LRCurve(ladder[: len(losses)], losses)
 
 
@@ -331,7 +338,11 @@ def _evaluate(objective: Callable[..., float], settings: list[dict], jobs: int) 
         {"trial": i, **setting, **outcome}
         for i, (setting, outcome) in enumerate(zip(settings, outcomes, strict=True))
     ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    for name in settings[0] if settings else ():
+        if any(setting[name] is None for setting in settings):  # pandas would make NaN of it
+            frame[name] = pd.Series([setting[name] for setting in settings], dtype=object)
+    return frame
 
 
 def _try(objective: Callable[..., float], setting: dict[str, Any]) -> dict[str, Any]:
@@ -361,6 +372,19 @@ def _untouched(loader: Iterable) -> Iterator[Iterable]:
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+@contextmanager
+def _steps_kept(transform: Any) -> Iterator[None]:
+    """Put back the steps at which augmentations stand, whose strength may depend on them."""
+    parts = transform if isinstance(transform, list | tuple) else [transform]
+    with ExitStack() as stack:
+        for part in parts:
+            if isinstance(part, list | tuple):
+                stack.enter_context(_steps_kept(part))
+            elif isinstance(part, Augment):
+                stack.callback(setattr, part, "step", part.step)
+        yield
 
 
 def _endless(loader: Iterable) -> Iterator[Any]:

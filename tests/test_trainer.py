@@ -2,6 +2,7 @@ import copy
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,8 @@ from cnnlab.averaging import EMA
 from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.guards import gradient_norm, memory_explained
-from cnnlab.mixing import soft_cross_entropy
-from cnnlab.models import small_resnet
+from cnnlab.mixing import MixUp, soft_cross_entropy
+from cnnlab.models import replace_head, small_resnet
 from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
 
@@ -700,7 +701,7 @@ def test_a_bare_schedule_function_is_told_how_to_be_attached():
         (lambda m, o: Trainer(m, o, callbacks=None), "takes a list of callbacks"),
         (
             lambda m, o: Trainer(m, o, device="cpu").fit(None, epochs=1),
-            "fit takes batches, got NoneType",
+            "batches are needed, got NoneType",
         ),
     ],
 )
@@ -857,3 +858,154 @@ def test_history_shows_one_row_an_epoch_and_one_a_step():
     assert history.steps["lr"][3] == pytest.approx(0.1 * one_cycle(10)(3))
     assert "2 epochs" in repr(history)
     assert "validation loss" in history.plot().alt
+
+
+# --- what a reader of the design tried ------------------------------------------------------------
+
+
+def few(n=33, size=8):
+    return TensorDataset(torch.rand(n, 3, size, size), torch.arange(n) % 3)
+
+
+def small(model=None, **options):
+    model = small_resnet(3, width=4, depth=1) if model is None else model
+    optimizer = options.pop("optimizer", None) or torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9
+    )
+    return Trainer(model, optimizer, device="cpu", progress=False, **options)
+
+
+def test_a_loader_that_leaves_out_its_last_image_is_taken_and_a_sampler_is_counted():
+    data = few()
+    small().fit(loader(data, 32, shuffle=True), epochs=1)
+    small().fit(loader(data, 32, sampler=balanced_sampler(data.tensors[1])), epochs=1)
+    small().fit(loader(data, 16, sampler=list(range(32))), epochs=1)
+    for refused in (
+        DataLoader(few(32), 16, sampler=torch.utils.data.SubsetRandomSampler(range(17))),
+        loader(data, 32, shuffle=True, drop_last=False),
+    ):
+        with pytest.raises(DataError, match="leaves a last batch of one"):
+            small().fit(refused, epochs=1)
+
+
+def test_what_is_no_loader_is_refused_for_validation_before_the_first_step():
+    data, trainer = few(), small()
+    for valid, error in ((data, TypeError), ([], DataError)):
+        with pytest.raises(error, match=r"batches are needed|the loader is empty"):
+            trainer.fit(loader(data, 11), valid, epochs=1)
+    with pytest.raises(TypeError, match=r"cnnlab\.loader"):
+        trainer.evaluate(data)
+    assert trainer.step == 0
+
+
+def test_numpy_integers_are_seeds_like_any_other():
+    runs = []
+    for seed in (3, np.int64(3)):
+        torch.manual_seed(0)
+        runs.append(small(seed=seed))
+        runs[-1].fit(loader(few(), 11), epochs=1)
+    assert same(runs[0].state_dict()["history"]["steps"], runs[1].state_dict()["history"]["steps"])
+
+
+def test_a_sampler_counts_no_epochs_of_measuring():
+    data = few()
+    sums = []
+    for measure in (False, True):
+        torch.manual_seed(0)
+        trainer = small()
+        batches = DataLoader(data, 11, sampler=balanced_sampler(data.tensors[1]))
+        if measure:
+            trainer.evaluate(batches)
+        trainer.fit(batches, epochs=2)
+        sums.append(sum(float(p.detach().sum()) for p in trainer.model.parameters()))
+    assert sums[0] == sums[1]
+
+
+def test_class_weights_in_a_partial_function_weigh_as_those_of_the_module_do():
+    weight, data = torch.tensor([1.0, 5.0, 20.0]), few()
+    forms = nn.CrossEntropyLoss(weight=weight), functools.partial(F.cross_entropy, weight=weight)
+    norms, losses = [], []
+    for loss_fn in forms:
+        for microbatch in (None, 4):
+            torch.manual_seed(0)
+            model = small_resnet(3, width=4, depth=1, norm="none")
+            trainer = small(model, loss_fn=loss_fn, microbatch=microbatch)
+            losses.append(trainer.evaluate(loader(data, 4 if microbatch else 33))["loss"])
+            trainer.fit(loader(data, 33), epochs=1)
+            norms.append(trainer.grad_norm)
+    assert norms == pytest.approx([norms[0]] * 4, rel=1e-4)
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-4)
+    with pytest.raises(ValueError, match="soft_cross_entropy"):
+        small(loss_fn=forms[1], batch_transform=MixUp(1.0, 3)).fit(loader(data, 33), epochs=1)
+
+
+def test_a_sampler_and_class_weights_are_refused_in_every_form():
+    weight, data = torch.tensor([1.0, 5.0, 20.0]), few()
+    batches = loader(data, 11, sampler=balanced_sampler(data.tensors[1]))
+    for func in (soft_cross_entropy, F.cross_entropy):
+        with pytest.raises(ValueError, match="twice"):
+            small(loss_fn=functools.partial(func, weight=weight)).fit(batches, epochs=1)
+
+
+def test_parts_that_belong_to_something_else_are_refused():
+    model = small_resnet(3, width=4, depth=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match="as plateau="):
+        small(model, scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer))
+    with pytest.raises(ValueError, match="attached to another optimizer"):
+        small(model, scheduler=attach(optimizer, one_cycle(6)))
+    with pytest.raises(ValueError, match="averages another model"):
+        small(model, ema=EMA(small_resnet(3, width=4, depth=1)))
+    for loss_fn in (
+        nn.CrossEntropyLoss(reduction="sum"),
+        functools.partial(F.cross_entropy, reduction="sum"),
+    ):
+        with pytest.raises(ValueError, match="adds up the losses"):
+            small(model, loss_fn=loss_fn)
+    replace_head(model, 3)
+    with pytest.raises(ValueError, match="after replace_head"):
+        small(model, optimizer=optimizer).fit(loader(few(), 11), epochs=1)
+
+
+def test_a_checkpoint_of_another_optimizer_or_with_other_moments_is_refused():
+    def trained(kind=torch.optim.SGD, **options):
+        model = small_resnet(3, width=4, depth=1)
+        trainer = small(model, optimizer=kind(model.parameters(), lr=0.1, **options))
+        trainer.fit(loader(few(), 11), epochs=1)
+        return trainer
+
+    with pytest.raises(CheckpointError, match="the optimizer of the checkpoint is AdamW"):
+        trained().load_state_dict(trained(torch.optim.AdamW).state_dict())
+    trainer = trained(momentum=0.9)
+    state = trainer.state_dict()
+    state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(2)
+    with pytest.raises(CheckpointError, match="momentum_buffer of parameter 0"):
+        trainer.load_state_dict(state)
+    with pytest.raises(CheckpointError, match="not whole numbers"):
+        trainer.load_state_dict(trainer.state_dict() | {"epoch": "x"})
+
+
+def test_every_callback_hears_of_the_end_and_the_first_error_is_the_one_that_is_told():
+    heard = []
+
+    class Step(Callback):
+        def on_step_end(self, trainer):
+            raise ValueError("original")
+
+    class End(Callback):
+        def on_fit_end(self, trainer):
+            heard.append("end")
+            raise OSError("disk")
+
+    class Last(Callback):
+        def on_fit_end(self, trainer):
+            heard.append("last")
+            raise StopTraining("too late")
+
+    with pytest.raises(ValueError, match="original") as told:
+        small(callbacks=[Step(), End(), Last()]).fit(loader(few(), 11), epochs=1)
+    assert heard == ["end", "last"]
+    assert any("disk" in note for note in told.value.__notes__)
+    with pytest.raises(OSError, match="disk"):
+        small(callbacks=[End(), Last()]).fit(loader(few(), 11), epochs=1)
+    assert heard == ["end", "last"] * 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_trainer import K, batches, dataset, make, net, same
 from torch import nn
 
-from cnnlab.models import small_resnet, stages
+from cnnlab.models import replace_head, small_resnet, stages
 from cnnlab.schedules import attach, cosine, warmup
 from cnnlab.trainer import Trainer
 from cnnlab.transfer import (
@@ -218,3 +218,13 @@ def test_the_advice_is_the_two_by_two_table(n, similarity, strategy):
 def test_advice_on_impossible_data_is_refused(n, similarity):
     with pytest.raises(ValueError, match=r"n_per_class|similarity"):
         advise(n, similarity)
+
+
+def test_a_new_head_keeps_the_mode_of_the_model_and_takes_the_place_of_the_last_one():
+    images = torch.rand(4, 12)
+    model = replace_head(nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 3)).eval(), 5, dropout=0.5)
+    assert torch.equal(model(images), model(images))
+    assert not any(module.training for module in model.modules())
+    assert isinstance(replace_head(model, 7)[1], nn.Linear)
+    resnet = replace_head(small_resnet(3, width=4, depth=1).eval(), 5, dropout=0.5)
+    assert not any(module.training for module in resnet.modules())

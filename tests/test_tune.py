@@ -4,13 +4,16 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from test_trainer import dataset, net, same
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cnnlab.augment import Augment, ramp
 from cnnlab.data.loaders import loader
+from cnnlab.errors import NonFiniteError
 from cnnlab.tune import (
     Choice,
     LogUniform,
@@ -219,3 +222,21 @@ def test_a_refined_space_lies_in_the_old_one_and_holds_the_best_trials(seed, top
 def test_an_empty_space_or_search_is_refused(wrong):
     with pytest.raises(ValueError, match="needs"):
         wrong()
+
+
+def test_the_range_test_puts_back_the_step_of_an_augmentation_and_names_a_loss_that_is_nan():
+    augment = Augment(flip=1.0, strength=ramp(0, 1, 100))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    images, labels = torch.rand(8, 3, 2, 2), torch.arange(8) % 2
+    lr_find(net, optimizer, F.cross_entropy, [(images, labels)], steps=9, batch_transform=[augment])
+    assert augment.step == 0
+    with pytest.raises(NonFiniteError, match="no rate is to blame"):
+        lr_find(net, optimizer, F.cross_entropy, [(images / 0, labels)], steps=9)
+
+
+def test_none_is_an_option_like_any_other():
+    found = random_search(lambda d: 1.0 if d is None else 0.0, {"d": Choice([None, 0.1, 0.5])}, 12)
+    assert any(value is None for value in found["d"])
+    best = refine({"d": Choice([None, 0.1, 0.5])}, found, top=1)
+    assert best["d"].options == [None]

@@ -99,6 +99,10 @@ class BalancedSampler(Sampler[int]):
         self.seed, self.epoch = seed, 0
         self.weights = (1 / _counts(labels))[torch.as_tensor(labels)]
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next pass is; the `Trainer` does."""
+        self.epoch = epoch
+
     def order(self, epoch: int) -> Tensor:
         """Return the indices drawn in that epoch, int64 (N,)."""
         generator = rng.generator(self.seed, epoch)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def cached(make: Callable[[], Tensors], name: str, **parameters: Any) -> Tensors
 
 
 def _key(parameters: dict[str, Any]) -> str:
-    text = json.dumps(parameters, sort_keys=True)
+    text = json.dumps(parameters, sort_keys=True, default=index)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 

@@ -42,11 +42,18 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     new.to(old.weight)  # the device and the number type of the layer it replaces
     if isinstance(model, SmallResNet):
         model.head = small_head(new, dropout)
+        model.head.train(model.training)
     else:
         parent, _, attribute = name.rpartition(".")
-        head = nn.Sequential(nn.Dropout(dropout), new) if dropout else new
-        setattr(model.get_submodule(parent), attribute, head)
+        if isinstance(model.get_submodule(parent), _WithDropout):  # of an earlier call
+            parent, _, attribute = parent.rpartition(".")
+        head = _WithDropout(nn.Dropout(dropout), new) if dropout else new
+        setattr(model.get_submodule(parent), attribute, head.train(model.training))
     return model
+
+
+class _WithDropout(nn.Sequential):
+    """Dropout and a linear layer."""
 
 
 def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
