@@ -219,8 +219,9 @@ def total_weight(targets: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     if weight is None:
         return targets.sum() if targets.ndim == 2 else torch.tensor(float(len(targets)))
-    weight = weight.to(targets.device)
-    return weight[targets].sum() if targets.ndim == 1 else (targets @ weight).sum()
+    if targets.ndim == 1:
+        return weight.to(targets.device)[targets].sum()
+    return (targets @ weight.to(targets)).sum()
 
 
 # What is drawn.

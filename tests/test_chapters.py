@@ -1,8 +1,8 @@
 """A student goes back and forth in a chapter: the numbers stay."""
 
-import ast
 import random
 import re
+import symtable
 
 import nbformat
 import pytest
@@ -36,15 +36,16 @@ def has(cell, tag):
 
 
 def names(source):
-    """The names that a cell binds, and those that it reads and nothing in it has bound."""
-    nodes = list(ast.walk(ast.parse(source)))
-    bound = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    imported = (a for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names)
-    bound |= {(alias.asname or alias.name).partition(".")[0] for alias in imported}
-    variables = [node for node in nodes if isinstance(node, ast.Name)]
-    bound |= {v.id for v in variables if isinstance(v.ctx, ast.Store)}
-    return bound, {v.id for v in variables} - bound
+    """The names that a cell binds for the others, and those that it reads and has not bound."""
+    top = symtable.symtable(source, "cell", "exec")
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    read, tables = set(), [top]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        referenced = (s for s in table.get_symbols() if s.is_referenced())
+        read |= {s.get_name() for s in referenced if table is top or s.is_global()}
+    return bound, read - bound
 
 
 def sections(cells):

@@ -351,3 +351,11 @@ def test_on_a_gpu_the_same_generator_mixes_the_same(mix):
     for one, two in zip(here, there, strict=True):
         assert two.is_cuda
         assert torch.allclose(one, two.cpu(), atol=1e-6)
+
+
+def test_soft_targets_and_class_weights_of_different_number_types_go_together():
+    logits, weight = torch.randn(4, 3), torch.tensor([1.0, 2.0, 5.0])
+    soft = torch.eye(3, dtype=torch.float64)[[0, 2, 1, 1]]
+    assert mass(partial(soft_cross_entropy, weight=weight), soft) == 10.0
+    expected = F.cross_entropy(logits, soft.argmax(1), weight)
+    assert torch.allclose(soft_cross_entropy(logits, soft, weight=weight).float(), expected)
