@@ -184,4 +184,6 @@ def test_a_readers_own_notebook_is_no_chapter(tmp_path, monkeypatch):
 
 def test_public_functions_of_the_copies_take_a_folder_and_force():
     for function in (products.student, products.instructor):
-        assert str(inspect.signature(function)).startswith("(out: pathlib.Path, *, force: bool")
+        out, force = inspect.signature(function).parameters.values()
+        assert (out.name, out.annotation) == ("out", Path)
+        assert (force.name, force.kind, force.default) == ("force", force.KEYWORD_ONLY, False)
