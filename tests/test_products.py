@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from pathlib import Path
 
 import nbformat
 import pytest
