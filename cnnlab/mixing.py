@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -123,11 +124,14 @@ def either(*transforms: Callable[..., Batch], p: Sequence[float] | None = None) 
 
     Raises:
         ValueError: there is no transform, p does not fit, or the transforms count other classes.
+        TypeError: p is a single number.
 
     >>> mix = either(MixUp(0.2, num_classes=3), CutMix(1.0, num_classes=3), p=(0.25, 0.25))
     >>> mix(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))[1].shape
     torch.Size([2, 3])
     """
+    if isinstance(p, Real):
+        raise TypeError(f"p holds a probability for each transform, as in p=({p},); got {p}")
     chances = [1 / len(transforms) for _ in transforms] if p is None else list(p)
     if not transforms or len(chances) != len(transforms):
         raise ValueError(

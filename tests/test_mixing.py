@@ -359,3 +359,8 @@ def test_soft_targets_and_class_weights_of_different_number_types_go_together():
     assert mass(partial(soft_cross_entropy, weight=weight), soft) == 10.0
     expected = F.cross_entropy(logits, soft.argmax(1), weight)
     assert torch.allclose(soft_cross_entropy(logits, soft, weight=weight).float(), expected)
+
+
+def test_a_single_probability_is_no_list_of_them():
+    with pytest.raises(TypeError, match=r"p=\(0.5,\)"):
+        either(MixUp(0.2, 3), p=0.5)
