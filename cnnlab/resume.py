@@ -6,6 +6,8 @@ No generator states and no data order: both are functions of the seed and the co
 import copy
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from cnnlab.errors import CheckpointError
 from cnnlab.guards import check_keys
 
@@ -36,6 +38,7 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
         "step": trainer.step,
         "frozen": [n for n, p in trainer.model.named_parameters() if not p.requires_grad],
         "callbacks": [[type(c).__name__, c.state_dict()] for c in trainer.callbacks],
+        "loss_fn": (loss := _learning(trainer.loss_fn)) and loss.state_dict(),
         "kinds": {name: type(getattr(trainer, name)).__name__ for name in KINDS},
         **{name: part and part.state_dict() for name, part in parts.items()},
     }
@@ -70,11 +73,20 @@ def check(trainer: "Trainer", state: dict[str, Any]) -> None:
                 f"the {name} of the checkpoint is {saved}, that of this trainer {kind}; "
                 "build the trainer as it was"
             )
+    if (_learning(trainer.loss_fn) is None) != (state["loss_fn"] is None):
+        raise CheckpointError(
+            "a loss_fn with weights of its own is either in the checkpoint or in this trainer; build it as it was"
+        )
     counts = {name: state[name] for name in ("epoch", "batch", "step")}
     if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
         raise CheckpointError(f"the counts of the checkpoint are {counts}, not whole numbers")
     check_keys(trainer.model, state["model"])
     _check_moments(trainer.optimizer, state["optimizer"])
+
+
+def _learning(loss_fn: Any) -> nn.Module | None:
+    """The loss, if it has weights of its own."""
+    return loss_fn if isinstance(loss_fn, nn.Module) and [*loss_fn.parameters()] else None
 
 
 def _check_moments(optimizer: "Optimizer", state: dict[str, Any]) -> None:
@@ -102,6 +114,8 @@ def restore(trainer: "Trainer", state: dict[str, Any]) -> None:
     for name in PARTS:
         if getattr(trainer, name) is not None:
             getattr(trainer, name).load_state_dict(state[name])
+    if loss_fn := _learning(trainer.loss_fn):
+        loss_fn.load_state_dict(state["loss_fn"])
     frozen = set(state["frozen"])
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(name not in frozen)

@@ -1009,3 +1009,30 @@ def test_every_callback_hears_of_the_end_and_the_first_error_is_the_one_that_is_
     with pytest.raises(OSError, match="disk"):
         small(callbacks=[End(), Last()]).fit(loader(few(), 11), epochs=1)
     assert heard == ["end", "last"] * 2
+
+
+def test_a_loss_that_learns_is_part_of_the_checkpoint():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, targets):
+            return F.cross_entropy(logits / self.temperature, targets)
+
+    def made():
+        torch.manual_seed(0)
+        model, loss_fn = small_resnet(3, width=4, depth=1), Scaled()
+        optimizer = torch.optim.SGD([*model.parameters(), *loss_fn.parameters()], lr=0.1)
+        return small(model, optimizer=optimizer, loss_fn=loss_fn)
+
+    data = few()
+    whole, cut, resumed = made(), made(), made()
+    whole.fit(loader(data, 11), epochs=2)
+    cut.fit(loader(data, 11), epochs=1)
+    resumed.load_state_dict(cut.state_dict())
+    resumed.fit(loader(data, 11), epochs=2)
+    assert same(whole.state_dict()["model"], resumed.state_dict()["model"])
+    assert whole.loss_fn.temperature == resumed.loss_fn.temperature != 1
+    with pytest.raises(CheckpointError, match="weights of its own"):
+        small().load_state_dict(cut.state_dict())
