@@ -81,7 +81,7 @@ def seconds(turn: Callable[[], Any], clock: Callable[[], float] = process_time) 
     """Return the seconds of a call, by default those of this process on the processor."""
     start = clock()
     turn()
-    return clock() - start
+    return round(clock() - start, 9)  # as a table of rows keeps it
 
 
 def in_turn(
