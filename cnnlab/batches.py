@@ -61,7 +61,7 @@ def check_batches(loader: Any) -> None:
     if n_batches(loader) == 0:
         size = len(getattr(loader, "dataset", ()))
         raise DataError(
-            f"the loader is empty and gave no batch: {size} samples, batch size {getattr(loader, 'batch_size', '?')}, "
+            f"the loader gave no batch, it is empty: {size} samples, batch size {getattr(loader, 'batch_size', '?')}, "
             f"drop_last={getattr(loader, 'drop_last', '?')}; add data, or make the batches smaller"
         )
 

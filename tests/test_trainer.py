@@ -891,7 +891,7 @@ def test_a_loader_that_leaves_out_its_last_image_is_taken_and_a_sampler_is_count
 def test_what_is_no_loader_is_refused_for_validation_before_the_first_step():
     data, trainer = few(), small()
     for valid, error in ((data, TypeError), ([], DataError)):
-        with pytest.raises(error, match=r"batches are needed|the loader is empty"):
+        with pytest.raises(error, match=r"batches are needed|gave no batch"):
             trainer.fit(loader(data, 11), valid, epochs=1)
     with pytest.raises(TypeError, match=r"cnnlab\.loader"):
         trainer.evaluate(data)
