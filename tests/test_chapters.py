@@ -3,6 +3,7 @@
 import random
 import re
 import symtable
+import time
 
 import nbformat
 import pytest
@@ -13,6 +14,7 @@ from cnnlab import course
 
 CHAPTERS = course.chapters()
 JUMPS = 200  # to any cell, in all chapters together
+SECONDS = 2.0  # a cell that takes longer is not run again in its place
 
 
 def told(outputs):
@@ -87,8 +89,10 @@ def test_cells_run_twice_in_any_order_and_each_section_alone_show_the_same(noteb
     cells.append(nbformat.v4.new_code_cell("%reset -f"))
     with client.setup_kernel():
         for i in code:
+            start = time.monotonic()
             first[i] = run(client, i)
-            assert first[i] == run(client, i), cells[i].source
+            if time.monotonic() - start < SECONDS:  # the others run again with their section
+                assert first[i] == run(client, i), cells[i].source
         for i in random.Random(0).choices(code, k=JUMPS // len(CHAPTERS)):
             said = run(client, i)
             if not has(cells[i], "check"):  # tells of the last attempt
