@@ -185,16 +185,11 @@ def main(arguments: list[str] | None = None) -> list[Table]:
         )
     if chosen.short:
         photos = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
-        course, seeds, epochs, tried, accuracy = Course(photos, "cpu", small=True), 2, 1, (1,), 0.0
+        course, tried, accuracy = Course(photos, "cpu", small=True), (1,), 0.0
+        chosen.seeds, chosen.epochs = 2, 1
     else:
         photos = cnnlab.load("cifar10", root=chosen.root, download=True)
-        course, seeds, epochs, tried, accuracy = (
-            Course(photos, "cuda"),
-            chosen.seeds,
-            chosen.epochs,
-            TRIED,
-            ACCURACY,
-        )
+        course, tried, accuracy = Course(photos, "cuda"), TRIED, ACCURACY
     beside = find_spec("airbench") is not None and torch.cuda.is_available()
     reference = "airbench" if beside else "cnnlab, again"
     other = Airbench(chosen.root) if beside else Course(photos, course.device, small=course.small)
@@ -202,10 +197,10 @@ def main(arguments: list[str] | None = None) -> list[Table]:
     if chosen.schedules or chosen.short:
         words += f" Epochs to an accuracy of {accuracy:g}: "
         words += " ".join(
-            epochs_to(course, name, accuracy, min(seeds, 3), tried)
+            epochs_to(course, name, accuracy, min(chosen.seeds, 3), tried)
             for name in ("one-cycle", "step decay")
         )
-    tables = [table(*race(course, other, seeds, epochs), reference)]
+    tables = [table(*race(course, other, chosen.seeds, chosen.epochs), reference)]
     write(
         "cifar10",
         "CIFAR-10 against the clock",

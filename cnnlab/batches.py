@@ -4,8 +4,6 @@ from collections.abc import Generator, Iterable, Sized
 from itertools import count
 from typing import Any
 
-from torch.utils.data import TensorDataset
-
 from cnnlab.errors import DataError
 from cnnlab.rng import seed_at
 
@@ -50,10 +48,10 @@ def check_batches(loader: Any) -> None:
     """Refuse what gives no batches, such as a data set, whose samples would be taken for batches.
 
     Raises:
-        TypeError: it cannot be iterated over, or it is a data set.
+        TypeError: it cannot be iterated over, as a data set cannot.
         DataError: it has no batch.
     """
-    if not isinstance(loader, Iterable) or isinstance(loader, TensorDataset):
+    if not isinstance(loader, Iterable):  # torch's data sets are not
         raise TypeError(
             f"batches are needed, got {type(loader).__name__}; make batches of a data set with "
             "cnnlab.loader(dataset, batch_size=64)"

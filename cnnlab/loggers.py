@@ -99,9 +99,8 @@ class UpdateRatioLog(Callback):
 
     def on_epoch_end(self, trainer: "Trainer") -> None:
         """Add the column, and keep the medians of the single tensors."""
-        table = torch.stack(
-            [row.cpu() for row in self._rows]
-        )  # (steps, P); those of a file lie there
+        rows = [row.cpu() for row in self._rows]  # those of a checkpoint lie there already
+        table = torch.stack(rows)  # (steps, P)
         medians = table.nanmedian(dim=0).values.tolist()
         self.epochs.append(dict(zip(_weights(trainer), medians, strict=True)))
         trainer.history.epochs[-1]["log10_update_ratio"] = table.nanmedian().item()

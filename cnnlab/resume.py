@@ -17,14 +17,11 @@ if TYPE_CHECKING:
 
     from cnnlab.trainer import Trainer
 
-KINDS = (
-    "optimizer",
-    "scheduler",
-    "plateau",
-    "ema",
-)  # another kind would take the state, and do something else
-# What has a state of its own, in the order in which it is restored.
+# Another kind of these would take the state, and do something else with it.
+KINDS = ("optimizer", "scheduler", "plateau", "ema")
+# What an optimizer remembers in the shape of the parameter.
 MOMENTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+# What has a state of its own, in the order in which it is restored.
 PARTS = ("model", "optimizer", "scheduler", "plateau", "scaler", "ema", "history", "sums")
 
 
@@ -67,8 +64,9 @@ def check(trainer: "Trainer", state: dict[str, Any]) -> None:
                 f"the checkpoint was made {'with' if there else 'without'} {name}=, this trainer "
                 f"{'has one' if here else 'has none'}; build the trainer as it was"
             )
-        kind = type(getattr(trainer, name)).__name__
-        if name in KINDS and (saved := state["kinds"].get(name)) != kind:
+    for name in KINDS:
+        kind, saved = type(getattr(trainer, name)).__name__, state["kinds"].get(name)
+        if saved != kind:
             raise CheckpointError(
                 f"the {name} of the checkpoint is {saved}, that of this trainer {kind}; "
                 "build the trainer as it was"

@@ -22,9 +22,7 @@ def fold_in(seed: int, *counters: int) -> int:
     True
     """
     try:
-        numbers = tuple(
-            map(index, (seed, *counters))
-        )  # numpy's integers are written in another way
+        numbers = tuple(map(index, (seed, *counters)))  # numpy writes its integers otherwise
     except TypeError:
         raise TypeError(f"a seed is a whole number, got {(seed, *counters)}") from None
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()

@@ -6,7 +6,6 @@ The rest of the file prepares the loop (`__init__`), measures (`evaluate`, `pred
 
 import copy
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -346,47 +345,51 @@ class Trainer:
     def _tidy_end(self) -> Iterator[None]:
         """However a fit ends: note why, leave the model ready for use, tell the callbacks."""
         self.history.stop_reason = self.history.partial = None
-        self._clock = time.perf_counter()
+        self._clock, fault = time.perf_counter(), None
         try:
             yield
         except StopTraining as wish:
             self.history.stop_reason = str(wish)
+        except BaseException as error:
+            fault = error
+            raise
         finally:
             if self.batch:
                 self.history.partial = {"epoch": self.epoch + 1, "batches": self.batch}
             self.model.eval()
-            self._close_callbacks()
+            self._close_callbacks(fault)
 
-    def _close_callbacks(self) -> None:
-        """Tell every callback that the fit is over, also when another one, or the fit itself, has failed."""
-        failed = sys.exception()
-        reported = failed is None
-        for callback in self.callbacks:
+    def _close_callbacks(self, fault: BaseException | None) -> None:
+        """Tell every callback that the fit is over, also when the fit has failed, or another callback does."""
+        failures: list[Exception] = []
+        for callback in self._own_callbacks():
             try:
-                if distributed.is_first() or not callback.writes:
-                    callback.on_fit_end(self)
+                callback.on_fit_end(self)
             except StopTraining:
                 pass  # it has stopped
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are to be told
-                if failed is None:
-                    failed = error
-                else:
-                    failed.add_note(f"{type(callback).__name__} failed at the end: {error!r}")
-        if reported and failed is not None:
-            raise failed
+                failures.append(error)
+        told = fault or next(iter(failures), None)
+        for failure in failures:
+            if told is not None and failure is not told:
+                told.add_note(f"at the end of the fit: {failure!r}")
+        if fault is None and told is not None:
+            raise told
 
     def _emit(self, hook: str) -> None:
         """Call a hook of every callback; a wish to stop waits until all have been called."""
         wish = None
-        for callback in self.callbacks:
-            if callback.writes and not distributed.is_first():
-                continue
+        for callback in self._own_callbacks():
             try:
                 getattr(callback, hook)(self)
             except StopTraining as stop:
                 wish = wish or stop
         if wish is not None:
             raise wish
+
+    def _own_callbacks(self) -> Iterator[Callback]:
+        """Those that this process calls: of several processes the first one writes."""
+        return (c for c in self.callbacks if distributed.is_first() or not c.writes)
 
     def _move(self, batch: Any) -> tuple[Tensor, Tensor]:
         images, targets = check_batch(batch)

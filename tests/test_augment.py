@@ -484,3 +484,14 @@ def test_on_a_gpu_the_same_generator_augments_the_same(options):
     assert there.is_cuda
     if "noise" not in options:
         assert ((here - there.cpu()).abs() < 1e-4).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("options", SINGLE, ids=lambda o: next(iter(o)))
+def test_every_operation_keeps_the_number_type(options, dtype):
+    images, augment = photos(4), Augment(**options)
+    changed = augment(images.to(dtype), rng(1))
+    assert changed.dtype == dtype
+    if "noise" not in options:  # its draws differ between number types
+        far = (changed.float() - augment(images, rng(1))).abs() > 0.02
+        assert far.float().mean() < 0.02

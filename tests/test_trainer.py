@@ -1036,3 +1036,15 @@ def test_a_loss_that_learns_is_part_of_the_checkpoint():
     assert whole.loss_fn.temperature == resumed.loss_fn.temperature != 1
     with pytest.raises(CheckpointError, match="weights of its own"):
         small().load_state_dict(cut.state_dict())
+
+
+def test_a_fit_that_begins_while_another_error_is_handled_still_tells_its_own():
+    class End(Callback):
+        def on_fit_end(self, trainer):
+            raise OSError("disk")
+
+    try:
+        raise ValueError("another one, before")
+    except ValueError:
+        with pytest.raises(OSError, match="disk"):
+            small(callbacks=[End()]).fit(loader(few(), 11), epochs=1)

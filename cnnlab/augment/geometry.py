@@ -1,7 +1,7 @@
-"""Move pixels: `frame` crops and mirrors by whole pixels, `transform` applies an affine map.
+"""Move pixels: `frame` and `stretch` enlarge a part, `transform` crops, mirrors and applies an affine map.
 
-Called in this order, with the same parameters, they give the pixels that torchvision's transforms
-give: what a crop has cut away stays black when the crop is rotated.
+With the same parameters they give the pixels that torchvision's transforms give: what a crop has
+cut away stays black when the crop is rotated.
 """
 
 import math
@@ -74,29 +74,20 @@ def inverse(affine: Affine) -> Tensor:
     return torch.cat([linear, -linear @ shift], dim=2)
 
 
-def frame(
-    images: Tensor,
-    window: Window | None = None,
-    flip: Tensor | None = None,
-    vflip: Tensor | None = None,
-) -> Tensor:
-    """Crop and mirror images (N, C, H, W) by whole pixels; black where the window reaches outside.
+def frame(images: Tensor, window: Window) -> Tensor:
+    """Stretch the windows to the size of the images (N, C, H, W), to the nearest pixel; black outside.
 
     Args:
         images: float (N, C, H, W).
-        window: what to crop, stretched to H x W pixels (nearest); all by default.
-        flip: mirror left and right, bool (N,).
-        vflip: mirror top and bottom, bool (N,).
+        window: may reach outside the images.
 
-    >>> frame(torch.arange(4.0).view(1, 1, 2, 2), flip=torch.tensor([True]))
-    tensor([[[[1., 0.],
-              [3., 2.]]]])
+    >>> frame(torch.arange(4.0).view(1, 1, 1, 4), Window.whole(1, 1, 2))
+    tensor([[[[0., 0., 1., 1.]]]])
     """
     n, c, height, width = images.shape
-    window = window or Window.whole(n, height, width)
     black = height * width  # the number of one more pixel; greater sums are clamped to it
-    rows = lookup(window.top, window.height, vflip, height)
-    columns = lookup(window.left, window.width, flip, width)
+    rows = lookup(window.top, window.height, height)
+    columns = lookup(window.left, window.width, width)
     rows = torch.where((rows >= 0) & (rows < height), rows * width, black).to(images.device)
     columns = torch.where((columns >= 0) & (columns < width), columns, black).to(images.device)
     source = (rows[:, :, None] + columns[:, None, :]).clamp_(max=black)  # (N, H, W)
@@ -104,23 +95,18 @@ def frame(
     return F.pad(images.flatten(2), (0, 1)).gather(2, source).view(images.shape)
 
 
-def lookup(start: Tensor, length: Tensor, flip: Tensor | None, size: int) -> Tensor:
+def lookup(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Return which source pixel each of `size` output pixels shows along one axis, int64 (N, size).
 
     Args:
         start: first source pixel of the window, int64 (N,).
         length: source pixels in the window, int64 (N,).
-        flip: whether to look from the other end, bool (N,).
         size: output pixels.
 
-    >>> lookup(torch.tensor([-1]), torch.tensor([4]), None, 4)
+    >>> lookup(torch.tensor([-1]), torch.tensor([4]), 4)
     tensor([[-1,  0,  1,  2]])
     """
-    place = torch.arange(size).expand(len(start), size)
-    if flip is not None:
-        place = torch.where(flip[:, None], size - 1 - place, place)
-    if (length != size).any():
-        place = (2 * place + 1) * length[:, None] // (2 * size)  # where the pixel's centre falls
+    place = (2 * torch.arange(size) + 1) * length[:, None] // (2 * size)  # where its centre falls
     return start[:, None] + place
 
 
@@ -150,7 +136,7 @@ def transform(
     vflip: Tensor | None = None,
     mode: str = "nearest",
 ) -> Tensor:
-    """Do what `frame` does and then the affine maps, as one map with one look-up for each pixel.
+    """Crop, mirror and apply the affine maps, as one map with one look-up for each pixel.
 
     What the window cuts away is blackened first, and so does not come back by a rotation.
 
@@ -166,7 +152,8 @@ def transform(
     >>> transform(torch.arange(1.0, 5.0).view(1, 1, 1, 4), right)
     tensor([[[[0., 1., 2., 3.]]]])
     """
-    n, _, height, width = images.shape
+    given, (n, _, height, width) = images.dtype, images.shape
+    images = images.to(torch.promote_types(given, torch.float32))  # 16 bits are too few for a place
     matrix = torch.eye(2, 3).repeat(n, 1, 1) if affine is None else inverse(affine)
     for row, mirrored in ((0, flip), (1, vflip)):
         if mirrored is not None:
@@ -181,7 +168,7 @@ def transform(
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
     grid = along * x + (down * y[:, None] + shift)  # (N, 2, H, W)
-    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode=mode, align_corners=False)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode=mode, align_corners=False).to(given)
 
 
 def erase_(images: Tensor, boxes: Tensor) -> Tensor:

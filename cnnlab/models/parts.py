@@ -40,15 +40,15 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     name, old = last_linear(model)
     new = initialise(nn.Linear(old.in_features, num_classes, bias=old.bias is not None))
     new.to(old.weight)  # the device and the number type of the layer it replaces
+    parent = name.rpartition(".")[0]
+    head: nn.Module = new
     if isinstance(model, SmallResNet):
-        model.head = small_head(new, dropout)
-        model.head.train(model.training)
-    else:
-        parent, _, attribute = name.rpartition(".")
-        if isinstance(model.get_submodule(parent), _WithDropout):  # of an earlier call
-            parent, _, attribute = parent.rpartition(".")
-        head = _WithDropout(nn.Dropout(dropout), new) if dropout else new
-        setattr(model.get_submodule(parent), attribute, head.train(model.training))
+        name, head = "head", small_head(new, dropout)
+    elif isinstance(model.get_submodule(parent), _WithDropout):  # of an earlier call
+        name = parent
+    if dropout and head is new:
+        head = _WithDropout(nn.Dropout(dropout), new)
+    model.set_submodule(name, head.train(model.training))
     return model
 
 
