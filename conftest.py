@@ -50,7 +50,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     spent = _processor_seconds(kernel.km.provisioner.pid) if kernel and last else 0.0
     yield
     if spent:
-        from cnnlab.profile import profile
+        from cnnlab.course.profile import profile
 
         allowed = BUDGET[profile()]
         if profile() == "laptop":

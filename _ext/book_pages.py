@@ -11,7 +11,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.addnodes import pending_xref
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-from cnnlab.profile import profile
+from cnnlab.course.profile import profile
 
 
 def setup(app: Any) -> dict[str, bool]:

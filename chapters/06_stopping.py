@@ -36,7 +36,7 @@ from cnnlab import averaging, check, checkpoint, plots, schedules, widgets
 from cnnlab.averaging import EMA, SWA
 from cnnlab.callbacks import Checkpoint, EarlyStopping, SnapshotEnsemble
 from cnnlab.experiment import Results
-from cnnlab.stopping import replay
+from cnnlab.callbacks import replay
 
 lab = cnnlab.setup(seed=0)
 data = cnnlab.load("pocket", n_train=480, n_valid=480, n_test=240)

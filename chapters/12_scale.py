@@ -706,7 +706,7 @@ def trained(seed, norm):
 if __name__ == "__main__":
     runs = [(seed, norm) for seed in range(5) for norm in ("layer", "batch")]
     found = {run: trained(*run) for run in runs}
-    if cnnlab.distributed.is_first():  # one of them writes
+    if cnnlab.distributed.is_rank0():  # one of them writes
         torch.save(found, sys.argv[1])
 """
 

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 import cnnlab
 from cnnlab import check, mixing, schedules
 from cnnlab.data import cache
-from cnnlab.stopping import replay
+from cnnlab.callbacks import replay
 
 os.environ["KERAS_BACKEND"] = "torch"  # before the import
 os.environ["KERAS_TORCH_DEVICE"] = "cpu"

@@ -5,46 +5,78 @@
 >>> len(data.classes)
 12
 
-What a first look needs is here; the rest lies in the modules, each of which is a page to be read: `schedules`,
-`mixing`, `augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`, `diagnose`,
-`symptoms`, `experiment`, `distributed`, `plots`, `check`, `clinic`.
+The names you need first are here. Everything else is in the modules: `schedules`, `mixing`, `augment`, `data`,
+`models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`, `diagnose`, `symptoms`,
+`experiment`, `distributed`, `plots`, `check`, `clinic`.
 """
 
-import importlib
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
+
+from cnnlab.version import __version__ as __version__
 
 
 if TYPE_CHECKING:
-    from cnnlab import (
-        augment,
-        averaging,
-        callbacks,
-        check,
-        checkpoint,
-        clinic,
-        data,
-        diagnose,
-        distributed,
-        errors,
-        experiment,
-        mixing,
-        models,
-        plots,
-        schedules,
-        search,
-        symptoms,
-        trainer,
-        transfer,
-        tune,
-    )
+    from cnnlab import augment, callbacks, data, diagnose, errors, models, plots, transfer
+    from cnnlab.augment import mixing
+    from cnnlab.course import check, clinic, widgets
+    from cnnlab.course.session import setup
     from cnnlab.data import DataBundle, from_folder, load, loader
-    from cnnlab.experiment import compare
+    from cnnlab.diagnose import symptoms
     from cnnlab.models import initialise, pretrained, replace_head, small_resnet, stages
-    from cnnlab.schedules import attach
-    from cnnlab.session import setup
-    from cnnlab.trainer import Callback, History, StopTraining, Trainer
+    from cnnlab.study import experiment, tune
+    from cnnlab.study import shared_search as search
+    from cnnlab.study.experiment import compare
+    from cnnlab.training import averaging, checkpoint, distributed, schedules, trainer
+    from cnnlab.training.history import History
+    from cnnlab.training.hooks import Callback, StopTraining
+    from cnnlab.training.schedules import attach
+    from cnnlab.training.trainer import Trainer
 
-__version__ = "0.1.0"
+# Everything is imported on first use, so that the command line answers at once, and `cnnlab doctor` runs even where
+# torch is missing or broken.
+_NAMES = {
+    "Callback": "cnnlab.training.hooks",
+    "DataBundle": "cnnlab.data",
+    "History": "cnnlab.training.history",
+    "StopTraining": "cnnlab.training.hooks",
+    "Trainer": "cnnlab.training.trainer",
+    "attach": "cnnlab.training.schedules",
+    "compare": "cnnlab.study.experiment",
+    "from_folder": "cnnlab.data",
+    "initialise": "cnnlab.models",
+    "load": "cnnlab.data",
+    "loader": "cnnlab.data",
+    "pretrained": "cnnlab.models",
+    "replace_head": "cnnlab.models",
+    "setup": "cnnlab.course.session",
+    "small_resnet": "cnnlab.models",
+    "stages": "cnnlab.models",
+}
+
+# The public modules whose file is deeper in the package: `cnnlab.schedules` is `cnnlab.training.schedules`.
+_MODULES = {
+    "autograde": "cnnlab.course.autograde",
+    "averaging": "cnnlab.training.averaging",
+    "check": "cnnlab.course.check",
+    "checkpoint": "cnnlab.training.checkpoint",
+    "cli": "cnnlab.course.cli",
+    "clinic": "cnnlab.course.clinic",
+    "distributed": "cnnlab.training.distributed",
+    "doctor": "cnnlab.course.doctor",
+    "experiment": "cnnlab.study.experiment",
+    "mixing": "cnnlab.augment.mixing",
+    "schedules": "cnnlab.training.schedules",
+    "search": "cnnlab.study.shared_search",
+    "session": "cnnlab.course.session",
+    "symptoms": "cnnlab.diagnose.symptoms",
+    "trainer": "cnnlab.training.trainer",
+    "tune": "cnnlab.study.tune",
+    "widgets": "cnnlab.course.widgets",
+}
 
 __all__ = [
     "Callback",
@@ -83,27 +115,48 @@ __all__ = [
     "trainer",
     "transfer",
     "tune",
+    "widgets",
 ]
 
 
-# Loaded when asked for, so that the command answers at once, and `cnnlab doctor` also where torch is missing or broken.
-_HOMES = {
-    "cnnlab.data": ("DataBundle", "from_folder", "load", "loader"),
-    "cnnlab.experiment": ("compare",),
-    "cnnlab.models": ("initialise", "pretrained", "replace_head", "small_resnet", "stages"),
-    "cnnlab.schedules": ("attach",),
-    "cnnlab.session": ("setup",),
-    "cnnlab.trainer": ("Callback", "History", "StopTraining", "Trainer"),
-}
+class _PublicModules(MetaPathFinder, Loader):
+    """Import `cnnlab.schedules`, or anything inside it, as the one module `cnnlab.training.schedules`."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> "ModuleSpec | None":
+        return ModuleSpec(fullname, self) if _real_name(fullname) else None
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        module = import_module(_real_name(spec.name))
+        spec.loader_state = (
+            module.__spec__
+        )  # importlib is about to replace it by the spec of the short name
+        return module
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__ = module.__spec__.loader_state
+
+
+def _real_name(fullname: str) -> str:
+    """Return where the code of a public module is, or "" for any other name.
+
+    >>> _real_name("cnnlab.check.core")
+    'cnnlab.course.check.core'
+    """
+    package, _, rest = fullname.partition(".")
+    public, dot, inside = rest.partition(".")
+    return f"{_MODULES[public]}{dot}{inside}" if package == __name__ and public in _MODULES else ""
+
+
+if not any(type(finder).__qualname__ == _PublicModules.__qualname__ for finder in sys.meta_path):
+    sys.meta_path.insert(0, _PublicModules())
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name, `cnnlab.Trainer`, or a module, `cnnlab.tune`, when it is asked for."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
-    if name in __all__:
-        return importlib.import_module(f"cnnlab.{name}")
+    """Import a name such as `cnnlab.Trainer`, or a module such as `cnnlab.tune`, on first use."""
+    if name in _NAMES:
+        return getattr(import_module(_NAMES[name]), name)
+    if name in __all__ or name in _MODULES:
+        return import_module(f"cnnlab.{name}")
     raise AttributeError(f"module 'cnnlab' has no attribute {name!r}")
 
 

@@ -6,7 +6,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - pip checks it, a checkout that is called in place does not
     sys.exit("cnnlab needs Python 3.11 or newer, and this is {}.{}".format(*sys.version_info[:2]))
 
-from cnnlab.cli import main
+from cnnlab.course.cli import main
 
 
 sys.exit(main())

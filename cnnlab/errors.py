@@ -1,5 +1,15 @@
 """The exceptions of cnnlab. Each message says what was given, what is allowed, and the way out."""
 
+__all__ = [
+    "CheckpointError",
+    "ClaimNotSupported",
+    "CnnlabError",
+    "DataError",
+    "DownloadError",
+    "NonFiniteError",
+    "OutOfMemory",
+]
+
 
 class CnnlabError(Exception):
     """What every error of this library that is not a plain `ValueError` or `TypeError` inherits from."""

@@ -46,7 +46,7 @@ def seed_at(seed: int, *counters: int) -> None:
 
 
 @contextmanager
-def preserved() -> Iterator[None]:
+def fork_rng() -> Iterator[None]:
     """Leave torch's global generators, on exit, as they were found on entry."""
     cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from test_repository import FLOORS
+from test_structure import LAYERS
 
 import cnnlab
 from cnnlab import course
@@ -59,12 +59,7 @@ MODULES = re.findall(r"automodule:: (cnnlab\.\w+)", text("D_library.md"))
 def public(module):
     """What the reference shows of a module: name -> function or class."""
     here = importlib.import_module(module)
-    names = getattr(here, "__all__", None) or [
-        name
-        for name, found in vars(here).items()
-        if not name.startswith("_") and getattr(found, "__module__", "") == module
-    ]
-    found = {name: getattr(here, name) for name in names}
+    found = {name: getattr(here, name) for name in here.__all__}
     return {n: f for n, f in found.items() if inspect.isfunction(f) or inspect.isclass(f)}
 
 
@@ -79,7 +74,8 @@ def test_the_reference_has_every_public_module_and_name():
 
 def test_the_modules_stand_from_the_bottom_up_in_table_and_sections():
     order = [module.partition(".")[2] for module in MODULES]
-    assert order == sorted(order, key=FLOORS.index)
+    homes = [cnnlab._MODULES.get(name, f"cnnlab.{name}").split(".")[1] for name in order]
+    assert homes == sorted(homes, key=LAYERS.index)
     assert re.findall(r"^\| \[(\w+)\]\(#\1\)", text("D_library.md"), re.MULTILINE) == order
 
 

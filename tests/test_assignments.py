@@ -12,10 +12,11 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from cnnlab import cli, course, products
-from cnnlab.autograde import AssignmentError, KeepPlain, graded
+from cnnlab import cli, course
 from cnnlab.check.core import Exercise
 from cnnlab.check.grading import exercises
+from cnnlab.course import products
+from cnnlab.course.autograde import AssignmentError, KeepPlain, graded
 
 
 ASSIGNMENTS = sorted(path.parent.name for path in course.root().glob("assignments/*/key.py"))

@@ -12,11 +12,12 @@ from torch.utils.data import TensorDataset
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, v2
 from torchvision.transforms.v2 import functional as TF
 
-from cnnlab.augment import Augment, Params, as_batch_transform, core, ramp
+from cnnlab.augment import Augment, Params, core, ramp
 from cnnlab.data.loaders import loader
 from cnnlab.errors import DataError
 from cnnlab.mixing import MixUp
 from cnnlab.trainer import Callback, StopTraining, Trainer
+from cnnlab.training.transforms import wrap_batch_transform
 
 
 S = 16
@@ -461,18 +462,18 @@ def test_no_image_is_drawn_alike_twice_over_epochs_and_workers(workers):
 def test_what_the_trainer_may_be_given():
     images, labels = photos(4), torch.arange(4)
     for nothing in (None, [], ()):
-        assert as_batch_transform(nothing)(images, labels, 0) == (images, labels)
+        assert wrap_batch_transform(nothing)(images, labels, 0) == (images, labels)
     augment = Augment(brightness=0.5)
-    dark = as_batch_transform([augment, lambda x, y: (x * 0, y + 1), [lambda x, y: (x + 1, y)]])
+    dark = wrap_batch_transform([augment, lambda x, y: (x * 0, y + 1), [lambda x, y: (x + 1, y)]])
     got = dark(images, labels, 5)
     assert augment.step == 5
     assert torch.equal(got[0], torch.ones_like(images))
     assert torch.equal(got[1], labels + 1)
     with pytest.raises(TypeError, match="batch_transform takes"):
-        as_batch_transform("flip")
+        wrap_batch_transform("flip")
     for of_images_alone in (RandomHorizontalFlip(), nn.Flatten(), lambda images: images):
         with pytest.raises(TypeError, match="the images alone"):
-            as_batch_transform([of_images_alone])
+            wrap_batch_transform([of_images_alone])
 
 
 @pytest.mark.gpu

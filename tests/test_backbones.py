@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from cnnlab import cli, data
-from cnnlab import pretrain as recipes
+from cnnlab.course import pretrain as recipes
 from cnnlab.data import ImageSet, loader
 from cnnlab.errors import CheckpointError, DownloadError
 from cnnlab.models import Backbone, SmallResNet, backbones, pretrained, small_resnet, stages

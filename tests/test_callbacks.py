@@ -206,7 +206,7 @@ def undisturbed(tmp_path_factory):
 def test_ctrl_c_at_any_hook_with_all_of_them_at_work_leaves_an_exact_run(
     hook, call, monkeypatch, undisturbed, tmp_path
 ):
-    monkeypatch.setattr("cnnlab.interrupts.in_ipython", lambda: True)
+    monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: True)
     trainer = at_work(tmp_path / "cut", Interrupt(hook, call))
     history = trainer.fit(batches(), VALID, epochs=2)
     assert trainer.predict(batches()).isfinite().all()

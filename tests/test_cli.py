@@ -11,6 +11,7 @@ import pytest
 
 import cnnlab
 from cnnlab import cli, course
+from cnnlab.course import book, notebooks
 
 
 @pytest.fixture
@@ -133,7 +134,9 @@ def test_an_unknown_chapter_is_answered_with_the_known_ones(capsys):
 
 def test_without_chapters_the_way_out_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        course, "__file__", str(tmp_path / "site-packages" / "cnnlab" / "course.py")
+        notebooks,
+        "__file__",
+        str(tmp_path / "site-packages" / "cnnlab" / "course" / "notebooks.py"),
     )
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run"]) == 1
@@ -146,7 +149,9 @@ def test_without_chapters_the_way_out_is_told(tmp_path, monkeypatch, capsys):
 )
 def test_a_missing_extra_is_named(command, module, extra, monkeypatch, capsys):
     found = importlib.util.find_spec
-    monkeypatch.setattr(course, "find_spec", lambda name: None if name == module else found(name))
+    monkeypatch.setattr(
+        notebooks, "find_spec", lambda name: None if name == module else found(name)
+    )
     assert cli.main([command]) == 1
     assert f"{module} is not installed" in (err := capsys.readouterr().err)
     assert f".[{extra}]" in err
@@ -243,25 +248,25 @@ def test_what_goes_wrong_is_a_sentence(error, code, told, monkeypatch, capsys):
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(course, "chapters", fail)
+    monkeypatch.setattr(notebooks, "chapters", fail)
     assert cli.main(["run"]) == code
     assert told in capsys.readouterr().err
 
 
 def test_an_unknown_profile_is_a_sentence(notebook, monkeypatch, capsys):
     monkeypatch.setenv("CNNLAB_PROFILE", "huge")
-    monkeypatch.setattr(course, "root", lambda: notebook("1").parent)
+    monkeypatch.setattr(notebooks, "root", lambda: notebook("1").parent)
     assert cli.main(["book"]) == 1
     assert "CNNLAB_PROFILE is 'huge'" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a stand-in for an old Python")
 def test_an_old_python_is_turned_away_with_a_sentence():
-    """Everything before the check has to be readable for it, so nothing of cnnlab.cli may be imported."""
+    """Everything before the check has to be readable for it, so nothing of cnnlab.course may be imported."""
     code = (
         "import runpy, sys; sys.version_info = (3, 10, 13)\n"
         "try: runpy.run_module('cnnlab', run_name='__main__')\n"
-        "finally: print('cnnlab.cli' in sys.modules)"
+        "finally: print('cnnlab.course' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -290,13 +295,13 @@ def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypat
     cached = tmp_path / ".jupyter_cache" / "outputs.json"
 
     def kept(library: str) -> bool:
-        package = tmp_path / "cnnlab"
-        package.mkdir(exist_ok=True)
-        (package / "course.py").write_text(library)
-        monkeypatch.setattr(course, "__file__", str(package / "course.py"))
+        package = tmp_path / "cnnlab" / "course"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "book.py").write_text(library)
+        monkeypatch.setattr(book, "__file__", str(package / "book.py"))
         cached.parent.mkdir(exist_ok=True)
         cached.write_text(json.dumps({}))
-        course._drop_outdated_outputs(tmp_path)
+        book._drop_outdated_outputs(tmp_path)
         return cached.exists()
 
     assert [kept("a = 1"), kept("a = 1")] == [False, True]

@@ -14,7 +14,9 @@ import torchvision.datasets
 from PIL import Image
 from test_data_fetch import serving
 
-from cnnlab.data import downloads, fetch, load
+from cnnlab.data import download as fetch
+from cnnlab.data import load
+from cnnlab.data import torchvision_sets as downloads
 from cnnlab.errors import DownloadError
 
 

@@ -11,7 +11,7 @@ from urllib.error import URLError
 
 import pytest
 
-from cnnlab.data import fetch
+from cnnlab.data import download as fetch
 from cnnlab.errors import DownloadError
 
 

@@ -245,8 +245,7 @@ def test_label_noise_touches_the_training_part_alone():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_smoke_profile_makes_an_eighth(name, monkeypatch):
-    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+def test_the_smoke_profile_makes_an_eighth(name, smoke):
     bundle = load(
         name, **({} if name == "digits" else {"n_train": 2400, "n_valid": 24, "n_test": 96})
     )

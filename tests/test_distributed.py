@@ -173,6 +173,6 @@ def test_the_script_of_the_page_on_several_machines_gives_what_one_process_gives
 
 def test_one_process_is_the_default():
     assert not launched()
-    assert (distributed.processes(), distributed.rank()) == (1, 0)
-    assert distributed.is_first()
-    assert distributed.summed(1.5, 2.0) == [1.5, 2.0]
+    assert (distributed.world_size(), distributed.rank()) == (1, 0)
+    assert distributed.is_rank0()
+    assert distributed.all_reduce_sum(1.5, 2.0) == [1.5, 2.0]

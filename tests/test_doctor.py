@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnnlab import cli, course, doctor
-from cnnlab.doctor import chapters, environment, machine
-from cnnlab.doctor.lines import Verdict, fenced
+from cnnlab import cli, course
+from cnnlab.course import doctor, notebooks
+from cnnlab.course.doctor import chapters, environment, machine
+from cnnlab.course.doctor.lines import Verdict, fenced
 
 
 FINE, LOOK, BROKEN = Verdict
@@ -142,7 +143,7 @@ def run(python, *arguments):
 
 
 CHECK = """
-from cnnlab import doctor; from cnnlab.doctor import environment; from cnnlab.doctor.lines import fenced
+from cnnlab.course import doctor; from cnnlab.doctor import environment; from cnnlab.doctor.lines import fenced
 print(doctor.report(fenced("?", environment.{})))
 """
 
@@ -409,7 +410,7 @@ def checkout(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "chapters", tmp_path / "chapters")
     for name in ("_toc.yml", "jupytext.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    monkeypatch.setattr(course, "__file__", str(tmp_path / "cnnlab" / "course.py"))
+    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "cnnlab" / "course" / "notebooks.py"))
     return tmp_path
 
 

@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import cnnlab
 from cnnlab.errors import ClaimNotSupported
 from cnnlab.experiment import Results, compare
+from cnnlab.limits import limits
 
 
 def results(a, b, metric="test_acc"):
@@ -71,7 +73,7 @@ def test_a_claim_holds_only_if_the_whole_interval_says_so(claim, supported, monk
     else:
         with pytest.raises(ClaimNotSupported, match="do not look for a seed"):
             made.claim(*claim)
-        monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+        monkeypatch.setattr(limits, "judge_claims", False)
         verdict = made.claim(*claim)
         assert "not judged" in str(verdict)
 
@@ -126,9 +128,20 @@ def test_a_comparison_that_cannot_be_made_is_refused(call, message):
         call()
 
 
-def test_the_smoke_profile_takes_two_seeds(monkeypatch):
-    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+def test_the_smoke_profile_takes_two_seeds(smoke):
     assert len(compare({"a": noisy}, 5).rows) == 2
+
+
+def session_limits(seed):
+    return float(limits.data_fraction)
+
+
+@pytest.mark.slow
+def test_other_processes_work_under_the_limits_of_this_one(smoke):
+    assert compare({"a": session_limits}, 5, jobs=2).values("a").tolist() == [1 / 8, 1 / 8]
+
+
+def test_a_profile_of_another_name_is_refused(monkeypatch):
     monkeypatch.setenv("CNNLAB_PROFILE", "laptopp")
     with pytest.raises(ValueError, match="smoke, laptop, gpu"):
-        compare({"a": noisy}, 5)
+        cnnlab.setup()

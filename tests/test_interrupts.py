@@ -128,7 +128,7 @@ class Interrupt(Callback):
 def test_ctrl_c_in_a_notebook_ends_the_fit_and_the_next_call_finishes_it_exactly(
     hook, call, monkeypatch
 ):
-    monkeypatch.setattr("cnnlab.interrupts.in_ipython", lambda: True)
+    monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: True)
     handler = signal.getsignal(signal.SIGINT)
     trainer = make(callbacks=[Interrupt(hook, call)])
     history = trainer.fit(batches(), epochs=3)

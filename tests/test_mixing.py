@@ -9,15 +9,15 @@ from scipy import stats
 from torch import nn
 from torchvision.transforms import v2
 
+from cnnlab.augment.geometry import box_masks
 from cnnlab.data.loaders import loader
 from cnnlab.errors import DataError
-from cnnlab.guards import mass
+from cnnlab.losses import normalizer
 from cnnlab.mixing import (
     CutMix,
     MixUp,
     blend,
     either,
-    inside,
     sample_beta,
     sample_boxes,
     soft_cross_entropy,
@@ -100,7 +100,7 @@ def test_with_its_box_and_pairing_cutmix_is_that_of_torchvision(seed, n):
     params |= {"labels": labels, "batch_size": n}
     left, top, right, bottom = params["box"]
     boxes = torch.tensor([[top, left, bottom, right]]).expand(n, 4)
-    mixed, soft = blend(images, F.one_hot(labels, K).float(), inside(boxes, 11, 8), 1)
+    mixed, soft = blend(images, F.one_hot(labels, K).float(), box_masks(boxes, 11, 8), 1)
     assert torch.equal(mixed, theirs.transform(images, params))
     assert torch.allclose(soft, theirs.transform(labels, params), atol=1e-6)
 
@@ -145,7 +145,7 @@ def test_no_image_is_its_own_partner_and_each_is_one_partner(mix):
     share = torch.full((5,), 0.5)
     for seed in range(50):
         mixer = mix(1.0, 5)
-        mixer._taken = lambda *_: share[:, None, None, None]
+        mixer._partner_weight = lambda *_: share[:, None, None, None]
         soft = mixer(torch.rand(5, 1, 8, 8), torch.arange(5), rng(seed))[1]
         assert torch.equal(soft.diagonal(), share)
         assert ((soft > 0).sum(dim=0) == 2).all()
@@ -336,9 +336,9 @@ def test_microbatches_give_the_step_of_the_whole_batch_with_weights_and_soft_tar
 
 def test_the_mass_of_a_weighted_soft_loss_is_what_it_divides_by():
     loss_fn = partial(soft_cross_entropy, weight=torch.tensor([1.0, 3.0]))
-    assert mass(loss_fn, torch.tensor([[0.5, 0.5], [0.0, 1.0]])) == 5.0
-    assert mass(loss_fn, torch.tensor([0, 1, 1])) == 7.0
-    assert mass(partial(soft_cross_entropy, smoothing=0.1), torch.tensor([0, 1, 1])) == 3.0
+    assert normalizer(loss_fn, torch.tensor([[0.5, 0.5], [0.0, 1.0]])) == 5.0
+    assert normalizer(loss_fn, torch.tensor([0, 1, 1])) == 7.0
+    assert normalizer(partial(soft_cross_entropy, smoothing=0.1), torch.tensor([0, 1, 1])) == 3.0
 
 
 @pytest.mark.gpu
@@ -356,7 +356,7 @@ def test_on_a_gpu_the_same_generator_mixes_the_same(mix):
 def test_soft_targets_and_class_weights_of_different_number_types_go_together():
     logits, weight = torch.randn(4, 3), torch.tensor([1.0, 2.0, 5.0])
     soft = torch.eye(3, dtype=torch.float64)[[0, 2, 1, 1]]
-    assert mass(partial(soft_cross_entropy, weight=weight), soft) == 10.0
+    assert normalizer(partial(soft_cross_entropy, weight=weight), soft) == 10.0
     expected = F.cross_entropy(logits, soft.argmax(1), weight)
     assert torch.allclose(soft_cross_entropy(logits, soft, weight=weight).float(), expected)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cnnlab import check, cli, course, products
+from cnnlab import check, cli, course
+from cnnlab.course import notebooks, products
 
 
 CHAPTERS = course.chapters()
@@ -179,7 +180,7 @@ def test_a_readers_own_notebook_is_no_chapter(tmp_path, monkeypatch):
     (tmp_path / "chapters").mkdir()
     for name in ("01_mine.ipynb", "A_mine.ipynb", "Untitled.ipynb", "01_mine-Copy1.txt"):
         (tmp_path / "chapters" / name).touch()
-    monkeypatch.setattr(course, "root", lambda: tmp_path)
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
     assert [p.name for p in course.chapters()] == ["01_mine.ipynb", "A_mine.ipynb"]
 
 

@@ -22,16 +22,6 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 
-# Bottom up: a module imports only what stands before it. A package counts as one floor.
-FLOORS = [
-    "errors", "files", "profile", "rng", "distributed", "schedules", "plots", "mixing", "augment", "data", "models", "modes",
-    "batches", "features", "transfer", "checkpoint", "guards", "options", "history", "hooks", "interrupts", "progress", "resume",
-    "trainer", "loggers", "stopping", "callbacks", "averaging", "tune", "search", "patterns", "diagnose", "symptoms", "experiment", "pretrain",
-    "widgets", "check",
-    "clinic", "session", "course", "products", "autograde", "doctor", "cli", "__main__", "__init__",
-]  # fmt: skip
-MODULES = sorted((ROOT / "cnnlab").rglob("*.py"))
-
 
 # --- chapters -------------------------------------------------------------------------------------
 
@@ -143,38 +133,7 @@ def test_citation_agrees_with_pyproject():
     assert PROJECT["authors"][0]["name"] in (ROOT / "LICENSE").read_text()
 
 
-# --- code -----------------------------------------------------------------------------------------
-
-
-def floor(path: Path) -> str:
-    return path.relative_to(ROOT / "cnnlab").with_suffix("").parts[0]
-
-
-def imported(path: Path) -> set[str]:
-    """Floors that a module imports from, anywhere in the file; imports for types do not count."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}:{node.lineno}: write imports in full"
-            names |= {f"{node.module}.{a.name}" for a in node.names if a.name != "__version__"}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    inside = [name.split(".")[1:] for name in names if name.split(".")[0] == "cnnlab"]
-    modules = {floor(path) for path in MODULES}
-    return {parts[0] if parts and parts[0] in modules else "__init__" for parts in inside}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "cnnlab")))
-def test_imports_go_down(path):
-    here = floor(path)
-    assert here in FLOORS, f"give {here} its place in FLOORS"
-    above = FLOORS[FLOORS.index(here) + 1 :]
-    upward = imported(path) & set(above)
-    assert not upward, f"{here} stands below {', '.join(sorted(upward))}"
+# --- what no file may contain ----------------------------------------------------------------------
 
 
 # Written so that this file does not match itself.

@@ -10,11 +10,10 @@ from test_trainer import StopAt, batches, make, net, noisy, same
 from torch import nn
 
 from cnnlab.averaging import EMA
-from cnnlab.callbacks import Checkpoint, EarlyStopping
+from cnnlab.callbacks import Checkpoint, EarlyStopping, replay
 from cnnlab.errors import NonFiniteError
-from cnnlab.history import History
-from cnnlab.stopping import replay
 from cnnlab.trainer import Callback, StopTraining
+from cnnlab.training.history import History
 
 
 NAN, INF = math.nan, math.inf

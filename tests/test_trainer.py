@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from cnnlab import guards
 from cnnlab.augment import Augment, ramp
 from cnnlab.averaging import EMA
 from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
-from cnnlab.guards import gradient_norm, memory_explained
 from cnnlab.mixing import MixUp, soft_cross_entropy
 from cnnlab.models import replace_head, small_resnet
 from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
+from cnnlab.training import gradients
+from cnnlab.training.explain import explain_oom
+from cnnlab.training.gradients import gradient_norm
 
 
 N, K = 46, 5
@@ -310,14 +311,14 @@ def test_one_clipped_step_moves_a_weight_by_exactly_the_rate(clip, scaled):
 def test_the_norm_of_a_gradient_is_torchs_whether_its_parts_are_joined_or_not(
     joined, layout, monkeypatch
 ):
-    monkeypatch.setattr(guards, "JOINED", joined)
+    monkeypatch.setattr(gradients, "SMALL", joined)
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(20, 2), nn.Linear(2, 2))
     model.to(memory_format=layout)
     model[3].requires_grad_(False)
     model(torch.rand(4, 3, 4, 4)).square().sum().backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert len(gradients) == 4
-    wanted = nn.utils.get_total_norm(gradients)
+    parts = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(parts) == 4
+    wanted = nn.utils.get_total_norm(parts)
     torch.testing.assert_close(gradient_norm(model.parameters()), wanted)
     assert gradient_norm(model[3].parameters()) == 0
 
@@ -750,7 +751,7 @@ def test_what_to_try_next_when_memory_runs_out_goes_down_by_halves_to_single_ima
     tried, microbatch = [], None
     while True:
         try:
-            with memory_explained(torch.zeros(100, 3, 8, 8), microbatch):
+            with explain_oom(torch.zeros(100, 3, 8, 8), microbatch):
                 raise torch.OutOfMemoryError("full")
         except OutOfMemory as error:
             if "microbatch=" not in str(error):

@@ -17,7 +17,7 @@ def explorer(n=8, dtype=torch.float32):
 def drawn(monkeypatch):
     """The images that the last picture showed."""
     shown = []
-    module = sys.modules["cnnlab.widgets.augmentation"]  # the function of that name hides it
+    module = sys.modules["cnnlab.course.widgets.augmentation"]  # the function of that name hides it
     real = module.image_grid
 
     def keep(images, **options):
@@ -29,7 +29,7 @@ def drawn(monkeypatch):
 
 
 def test_every_corner_of_the_settings_can_be_drawn():
-    draw = sys.modules["cnnlab.widgets.augmentation"].draw
+    draw = sys.modules["cnnlab.course.widgets.augmentation"].draw
     ends = {name: (values[0], values[-1]) for name, values in explorer().controls.items()}
     for corner in itertools.product(*ends.values()):
         settings = dict(zip(ends, corner, strict=True))

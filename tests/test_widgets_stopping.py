@@ -9,8 +9,8 @@ from torch import nn
 
 from cnnlab import widgets
 from cnnlab.averaging import EMA, ensemble
+from cnnlab.callbacks import replay
 from cnnlab.check import chapter06
-from cnnlab.stopping import replay
 
 
 CURVE = [0.3, 0.5, 0.62, 0.6, 0.65, 0.61, 0.58, 0.66, 0.5, 0.5]

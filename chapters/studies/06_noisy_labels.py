@@ -15,7 +15,7 @@ import torch
 import cnnlab
 from cnnlab.averaging import EMA
 from cnnlab.experiment import study
-from cnnlab.stopping import replay
+from cnnlab.callbacks import replay
 
 
 SEEDS = 6

@@ -8,7 +8,7 @@ torch.Size([8, 3, 32, 32])
 `core` says what is drawn and in which order it is applied; `geometry` moves pixels, `colour` changes them.
 """
 
-from cnnlab.augment.core import Augment, Params, as_batch_transform, ramp
+from cnnlab.augment.core import Augment, Params, ramp
 
 
-__all__ = ["Augment", "Params", "as_batch_transform", "ramp"]
+__all__ = ["Augment", "Params", "ramp"]

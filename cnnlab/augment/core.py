@@ -3,8 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +12,6 @@ from cnnlab.augment import colour, geometry
 from cnnlab.augment.draws import Draw
 from cnnlab.augment.geometry import Affine, Window
 from cnnlab.errors import DataError
-from cnnlab.mixing import Batch
 from cnnlab.rng import fold_in
 
 
@@ -270,61 +267,6 @@ def ramp(start: float, end: float, steps: int) -> Callable[[int], float]:
             f"{end}, {steps}"
         )
     return lambda step: start + (end - start) * min(step / steps, 1.0)
-
-
-def as_batch_transform(transform: Any) -> Callable[[Tensor, Tensor, int], Batch]:
-    """Make one function (images, targets, step) -> (images, targets) of what a trainer was given.
-
-    Args:
-        transform: None; an `Augment`, for the images alone, whose step is set; a function
-            (images, targets) -> (images, targets), such as `MixUp`; or a list of these, in order.
-
-    Raises:
-        TypeError: it is none of these, such as a function of the images alone.
-
-    >>> import torch
-    >>> both = as_batch_transform([Augment(strength=ramp(0, 1, 10)), lambda x, y: (x + 1, y)])
-    >>> both(torch.zeros(1, 1, 1, 1), torch.tensor([0]), 3)
-    (tensor([[[[1.]]]]), tensor([0]))
-    """
-    if transform is None:
-        return lambda images, targets, step: (images, targets)
-    if isinstance(transform, list | tuple):
-        return partial(_in_turn, [as_batch_transform(part) for part in transform])
-    if isinstance(transform, Augment):
-        return partial(_augmented, transform)
-    if callable(transform):
-        _check_takes_two(transform)
-        return lambda images, targets, step: transform(images, targets)
-    raise TypeError(
-        f"batch_transform takes an Augment, a function (images, targets) -> (images, targets), or "
-        f"a list of these; got {type(transform).__name__}"
-    )
-
-
-def _check_takes_two(transform: Callable) -> None:
-    call = transform.forward if isinstance(transform, torch.nn.Module) else transform
-    try:
-        signature(call).bind("images", "targets")
-    except ValueError:
-        return  # a function in C tells nothing of itself
-    except TypeError as error:
-        name = getattr(transform, "__name__", type(transform).__name__)
-        raise TypeError(
-            f"batch_transform calls {name} with images and targets, and it does not take these two "
-            f"({error}); for the images alone: lambda images, targets: (f(images), targets)"
-        ) from None
-
-
-def _in_turn(parts: list[Callable], images: Tensor, targets: Tensor, step: int) -> Batch:
-    for part in parts:
-        images, targets = part(images, targets, step)
-    return images, targets
-
-
-def _augmented(augment: Augment, images: Tensor, targets: Tensor, step: int) -> Batch:
-    augment.step = step
-    return augment(images), targets
 
 
 def _part(value: Any, chosen: slice) -> Any:

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnlab.mixing import inside
-
 
 LARGE = 64 * 64  # pixels; from there on a box at a time is cheaper than a mask, on a processor
 
@@ -161,7 +159,7 @@ def transform(
     if window is not None:
         if affine is not None:
             box = [window.top, window.left, window.top + height, window.left + width]
-            images = images * inside(torch.stack(box, dim=1), height, width).to(images)
+            images = images * box_masks(torch.stack(box, dim=1), height, width).to(images)
         matrix[:, :, 2] += torch.stack([window.left, window.top], dim=1)
     matrix *= torch.tensor([2 / width, 2 / height])[:, None]  # from pixels to -1 .. 1
     along, down, shift = matrix.to(images)[:, :, None, None].unbind(4)  # (N, 2, 1, 1) each
@@ -184,7 +182,7 @@ def erase_(images: Tensor, boxes: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     if images.device.type != "cpu" or height * width < LARGE:
-        return images.mul_(1 - inside(boxes.to(images.device), height, width))
+        return images.mul_(1 - box_masks(boxes.to(images.device), height, width))
     for image, (top, left, bottom, right) in zip(images, boxes.tolist(), strict=True):
         image[:, top:bottom, left:right] = 0
     return images
@@ -195,3 +193,22 @@ def _centres(start: Tensor, length: Tensor, size: int) -> Tensor:
     place = start + (torch.arange(size) + 0.5) * length / size - 0.5
     place = torch.minimum(torch.maximum(place, start), start + length - 1)
     return (2 * place + 1) / size - 1
+
+
+def box_masks(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return 1 for the pixels in each box and 0 elsewhere, float (n, 1, H, W).
+
+    Args:
+        boxes: int64 (n, 4): top, left, bottom, right in pixels; the last two are outside.
+        height: H in pixels.
+        width: W in pixels.
+
+    >>> box_masks(torch.tensor([[0, 1, 1, 3]]), height=2, width=3)
+    tensor([[[[0., 1., 1.],
+              [0., 0., 0.]]]])
+    """
+    top, left, bottom, right = boxes[:, :, None].unbind(1)  # (n, 1) each
+    y = torch.arange(height, device=boxes.device)
+    x = torch.arange(width, device=boxes.device)
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    return (rows.float()[:, :, None] * columns.float()[:, None, :])[:, None]  # -> (n, 1, H, W)

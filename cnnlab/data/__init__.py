@@ -93,9 +93,9 @@ def _maker(name: str, root: str | Path | None, download: bool) -> Callable[..., 
     if name in GENERATED:
         make: Callable[..., DataBundle] = import_module(f"cnnlab.data.{name}").load
         return make
-    from cnnlab.data import downloads
+    from cnnlab.data import torchvision_sets
 
-    return partial(getattr(downloads, name), root=root, download=download)
+    return partial(getattr(torchvision_sets, name), root=root, download=download)
 
 
 def _check(given: str, allowed: tuple[str, ...] | list[str], what: str) -> None:

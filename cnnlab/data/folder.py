@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cnnlab.data.balance import split
-from cnnlab.data.files import LISTED, Fault, copies, folders, images, refuse, shown
+from cnnlab.data.image_files import LISTED, Fault, copies, folders, images, refuse, shown
 from cnnlab.data.images import DataBundle, ImageSet, Part, check_labels, unit
 from cnnlab.errors import DataError
 

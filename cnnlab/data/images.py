@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cnnlab import rng
-from cnnlab.data.files import Fault
+from cnnlab.data.image_files import Fault
 
 
 if TYPE_CHECKING:

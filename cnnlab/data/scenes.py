@@ -23,7 +23,7 @@ from torch import Tensor
 from cnnlab import rng
 from cnnlab.data.cache import cached
 from cnnlab.data.images import ImageSet
-from cnnlab.profile import profile
+from cnnlab.limits import limits
 
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def part(
 
 
 def smaller(n: int, n_classes: int = 1) -> int:
-    """Return n, or in the smoke profile an eighth of it, but 4 images a class if n has them."""
-    return min(n, max(n // 8, 4 * n_classes)) if profile() == "smoke" else n
+    """Return n times `limits.data_fraction`, but at least 4 images per class if n has them."""
+    return min(n, max(int(n * limits.data_fraction), 4 * n_classes))
 
 
 def named(units: Tensor, layout: dict[str, int]) -> dict[str, Tensor]:

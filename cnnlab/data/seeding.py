@@ -28,7 +28,7 @@ def seeded(*counters: int, own: Sequence[Any] = ()) -> Iterator[None]:
     # be.
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     value = rng.fold_in(*counters)
-    with rng.preserved(), ExitStack() as stack:
+    with rng.fork_rng(), ExitStack() as stack:
         stack.callback(random.setstate, python_state)
         stack.callback(np.random.set_state, numpy_state)
         rng.seed_at(*counters)

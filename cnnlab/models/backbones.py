@@ -9,13 +9,13 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import nn
 
-from cnnlab.data.downloads import knock, patience
+from cnnlab.data.torchvision_sets import knock, patience
 from cnnlab.errors import CheckpointError, DownloadError
 from cnnlab.models.parts import last_linear, replace_head
 from cnnlab.models.resnet import Backbone, Normalize, SmallResNet, small_resnet
 
 
-GLYPHNET = Path(__file__).parents[1] / "weights" / "glyphnet.safetensors"
+GLYPHNET = Path(__file__).parent / "weights" / "glyphnet.safetensors"
 WIDTH = 24  # channels of its stem
 INSTEAD = 'pretrained("glyphnet", ...) ships with cnnlab and needs no network'
 

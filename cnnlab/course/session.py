@@ -1,0 +1,65 @@
+"""The first line of every chapter: one call that fixes what could differ between two runs."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cnnlab.course.profile import apply_profile
+from cnnlab.training.options import best_device
+
+
+__all__ = [
+    "Session",
+    "setup",
+]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `setup` chose.
+
+    Attributes:
+        device: where to train.
+        profile: "smoke", "laptop" or "gpu".
+        seed: the seed of the global generators.
+    """
+
+    device: torch.device
+    profile: str
+    seed: int
+
+    def __str__(self) -> str:
+        from cnnlab.version import __version__
+
+        return (
+            f"cnnlab {__version__}, torch {torch.__version__.partition('+')[0]}, device {self.device} "
+            f"({torch.get_num_threads()} threads), profile {self.profile}, seed {self.seed}"
+        )
+
+
+def setup(seed: int = 0) -> Session:
+    """Pick the device, fix the seeds and the plotting style, and print them.
+
+    Args:
+        seed: for the global generators of Python, numpy and torch.
+
+    Returns:
+        What was chosen.
+
+    >>> setup().seed  # doctest: +ELLIPSIS
+    cnnlab ..., profile laptop, seed 0
+    0
+    """
+    import matplotlib as mpl
+
+    from cnnlab.plots import STYLE
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for code of others that draws from it
+    torch.manual_seed(seed)
+    mpl.rcParams.update(STYLE)
+    session = Session(best_device(), apply_profile(), seed)
+    print(session)  # noqa: T201
+    return session

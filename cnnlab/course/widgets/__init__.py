@@ -1,0 +1,25 @@
+"""Explorers: turn a knob, see what it does. Without a kernel each shows a grid of still pictures.
+
+>>> from cnnlab import widgets
+>>> widgets.Explorer
+<class 'cnnlab.course.widgets.core.Explorer'>
+"""
+
+from cnnlab.course.widgets.augmentation import augmentation
+from cnnlab.course.widgets.clinic import sick_curves
+from cnnlab.course.widgets.core import Explorer
+from cnnlab.course.widgets.mixing import mixing
+from cnnlab.course.widgets.schedules import schedules
+from cnnlab.course.widgets.search import search_space
+from cnnlab.course.widgets.stopping import early_stopping
+
+
+__all__ = [
+    "Explorer",
+    "augmentation",
+    "early_stopping",
+    "mixing",
+    "schedules",
+    "search_space",
+    "sick_curves",
+]

@@ -1,0 +1,1 @@
+"""Studies: find a learning rate, search for hyperparameters, compare variants over seeds."""

@@ -1,0 +1,329 @@
+"""Averages over the course of a training, or over models: of weights, and of predictions.
+
+An average of weights needs batch-norm statistics that fit it. The moving average takes those of the live model;
+for the equal average they are measured anew with `update_bn`.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnlab.rng import fork_rng
+from cnnlab.training.batches import evaluation_batches
+from cnnlab.training.hooks import Callback, Run
+from cnnlab.training.modes import eval_mode, frozen_norms, rollback_norm_stats
+
+
+__all__ = [
+    "EMA",
+    "SWA",
+    "ensemble",
+    "update_bn",
+]
+
+
+Norm = nn.modules.batchnorm._BatchNorm
+
+
+class _Average:
+    """A copy of a model that follows it: parameters by averaging, buffers by copying.
+
+    Attributes:
+        model: the copy, in evaluation mode, not trainable; it shares no memory with the original.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.source = model
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model.zero_grad(set_to_none=True)  # the copy of a gradient is of no use
+        self._trains: list[bool] | None = None
+        self._note_frozen(model)
+
+    @torch.no_grad()
+    def _approach(self, source: nn.Module, share: float) -> None:
+        """Move each parameter by a share of its distance to the source; copy the buffers."""
+        own, other = ([p.detach() for p in m.parameters()] for m in (self.model, source))
+        if own and own[0].device != other[0].device:  # the model has moved since it was copied
+            self.model.to(other[0].device)
+            own = [p.detach() for p in self.model.parameters()]
+        torch._foreach_lerp_(own, other, share)
+        for mine, theirs in zip(self.model.buffers(), source.buffers(), strict=True):
+            mine.copy_(theirs)
+        self._note_frozen(source)
+
+    def _note_frozen(self, source: nn.Module) -> None:
+        """Remember which norms train in the source: in the copy nothing does, and `update_bn` asks."""
+        trains = [p.requires_grad for p in source.parameters()]
+        if trains == self._trains:
+            return
+        self._trains = trains
+        frozen = set(frozen_norms(source))
+        for mine, theirs in zip(self.model.modules(), source.modules(), strict=True):
+            if isinstance(mine, Norm):
+                mine.trains_in_source = theirs not in frozen  # type: ignore[assignment]
+
+
+class EMA(_Average):
+    """The moving average of a model's weights, after each step w_avg <- d w_avg + (1 - d) w.
+
+    The decay d rises from 0.1 as the average fills, d_t = min(decay, (1 + t) / (10 + t)) after t updates:
+    with a constant 0.999 the random first weights would still make up 60 % of the average after 500 steps.
+    Batch-norm statistics and other buffers are those of the live model.
+
+    Args:
+        model: the model that trains; before the first update the average equals it.
+        decay: at least 0 and below 1; 0.999 averages over about the last thousand steps. 0 follows the model.
+
+    Attributes:
+        model: the average, in evaluation mode.
+        updates: finished updates.
+
+    Raises:
+        ValueError: the decay lies outside of [0, 1).
+
+    Polyak & Juditsky 1992; Tarvainen & Valpola 2017, https://arxiv.org/abs/1703.01780. The rise of the decay is
+    that of TensorFlow's `ExponentialMovingAverage`.
+
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> _ = model.weight.data.fill_(0.0)
+    >>> ema = EMA(model)
+    >>> _ = model.weight.data.fill_(1.0)
+    >>> ema.update()
+    >>> round(ema.model.weight.item(), 4)
+    0.9
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be at least 0 and below 1, got {decay}; 0.999 is usual")
+        super().__init__(model)
+        self.decay, self.updates = decay, 0
+
+    def update(self, model: nn.Module | None = None) -> None:
+        """Take in the weights after an optimizer step; `Trainer(ema=...)` does it.
+
+        Args:
+            model: by default the one that was given at the beginning.
+        """
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self._approach(self.source if model is None else model, 1 - decay)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and the count of updates."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.updates = int(state["updates"])
+
+
+class SWA(_Average, Callback):
+    """The equal average of a model's weights at several moments; all of them count the same.
+
+    As a callback it takes in the weights at the end of each epoch after `start_epoch`; by hand, call `update`
+    when you see fit. Averaged weights never met any data: measure their batch-norm statistics with `update_bn`
+    before use. It pays at a large rate, constant or cyclic, at which the weights wander around a minimum.
+
+    Args:
+        model: the model that trains; before the first update the average equals it.
+        start_epoch: as a callback, this many epochs at the beginning are left out.
+
+    Attributes:
+        model: the average, in evaluation mode.
+        n_averaged: how many weights it averages.
+
+    Raises:
+        ValueError: start_epoch is negative.
+
+    Izmailov et al. 2018, https://arxiv.org/abs/1803.05407.
+
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> swa = SWA(model)
+    >>> for weight in (1.0, 2.0, 6.0):
+    ...     _ = model.weight.data.fill_(weight)
+    ...     swa.update()
+    >>> round(swa.model.weight.item(), 4), swa.n_averaged
+    (3.0, 3)
+    """
+
+    def __init__(self, model: nn.Module, *, start_epoch: int = 0) -> None:
+        if start_epoch < 0:
+            raise ValueError(f"start_epoch must be at least 0, got {start_epoch}")
+        super().__init__(model)
+        self.start_epoch, self.n_averaged = start_epoch, 0
+
+    def update(self, model: nn.Module | None = None) -> None:
+        """Add the present weights to the average.
+
+        Args:
+            model: by default the one that was given at the beginning.
+        """
+        self._approach(self.source if model is None else model, 1 / (self.n_averaged + 1))
+        self.n_averaged += 1
+
+    def on_fit_start(self, trainer: Run) -> None:
+        """Begin anew with a new run."""
+        if trainer.step == 0:
+            self.n_averaged = 0
+
+    def on_epoch_end(self, trainer: Run) -> None:
+        """Add the weights of the epoch."""
+        if trainer.epoch > self.start_epoch:
+            self.update(trainer.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and how many weights it holds."""
+        return {"model": self.model.state_dict(), "n_averaged": self.n_averaged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.n_averaged = int(state["n_averaged"])
+
+
+def update_bn(model: nn.Module, loader: Iterable) -> None:
+    """Measure the running statistics of a model's batch norms anew, on all samples of a loader.
+
+    One pass in dataset order, without gradients. Each norm gets the mean and the variance of everything it
+    received, every sample counting the same however the batches are cut. As in training, a deeper norm
+    receives what the norms before it made of the batch by its own statistics, so large batches are better.
+    Frozen norms stay as they are; everything else is in evaluation mode, so no dropout is active. Modes, momenta
+    and random generators are afterwards as they were.
+
+    Args:
+        model: changed in place. In the model of an `EMA` or `SWA` the norms count as frozen that are frozen
+            in the model it follows.
+        loader: yields (images, targets), or images alone; not augmented or mixed beyond recognition.
+
+    Raises:
+        ValueError: the loader gives no batch; nothing has been changed. A batch of a single value a channel
+            is refused by torch.
+
+    Izmailov et al. 2018, section 3.2, https://arxiv.org/abs/1803.05407.
+
+    >>> norm = nn.BatchNorm1d(1)
+    >>> update_bn(norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0], [9.0]])])
+    >>> norm.running_mean.item(), norm.running_var.item()
+    (5.0, 10.0)
+    """
+    norms = _norms_to_measure(model)
+    if not norms:
+        return
+    with fork_rng(), torch.no_grad(), eval_mode(model), ExitStack() as stack:
+        moments = [stack.enter_context(_watched(norm)) for norm in norms]
+        stack.enter_context(rollback_norm_stats(model))
+        n_batches = 0
+        for images in _images(loader, model):
+            model(images)
+            n_batches += 1
+        if not n_batches:
+            raise ValueError("the loader gave no batch to measure the statistics on")
+    for norm, seen in zip(norms, moments, strict=True):
+        if seen.count:
+            norm.running_mean.copy_(seen.mean)
+            norm.running_var.copy_(seen.variance())
+            norm.num_batches_tracked.fill_(n_batches)
+
+
+class _Moments:
+    """Mean and sum of squared deviations of a stream, channel by channel.
+
+    Parts are joined by the formula of Chan, Golub & LeVeque 1983, which does not lose digits as E[x^2] - E[x]^2
+    does.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """Take in a batch (N, C, ...)."""
+        values = x.detach().float().transpose(0, 1).flatten(1)  # (C, N * H * W)
+        variance, mean = (part.cpu().double() for part in torch.var_mean(values, 1, correction=0))
+        n, total = values.shape[1], self.count + values.shape[1]
+        distance = mean - self.mean
+        self.mean = self.mean + distance * n / total
+        self.squares = self.squares + variance * n + distance**2 * n * self.count / total
+        self.count = total
+
+    def variance(self) -> Tensor:
+        """Return the unbiased variance, (C,), as batch norm keeps it."""
+        return self.squares / (self.count - 1)
+
+
+@contextmanager
+def _watched(norm: Any) -> Iterator[_Moments]:
+    """Put a norm in training mode and collect what goes into it."""
+    moments = _Moments()
+    handle = norm.register_forward_pre_hook(lambda module, inputs: moments.add(inputs[0]))
+    norm.train()
+    try:
+        yield moments
+    finally:
+        handle.remove()
+
+
+def _norms_to_measure(model: nn.Module) -> list[Any]:
+    frozen = set(frozen_norms(model))
+    return [
+        norm
+        for norm in model.modules()
+        if isinstance(norm, Norm)
+        and norm.track_running_stats
+        and getattr(norm, "trains_in_source", norm not in frozen)
+    ]
+
+
+def ensemble(
+    models_or_logits: Sequence[nn.Module | Tensor] | Tensor, *, loader: Iterable | None = None
+) -> Tensor:
+    """Return the mean of the members' probabilities, (N, K), on the CPU.
+
+    Probabilities are averaged, not logits: a member that is sure counts no more than the others, and the rows
+    still sum to 1.
+
+    Args:
+        models_or_logits: models, or their logits (N, K) as `Trainer.predict` gives them, or a tensor (M, N, K).
+        loader: what the models are asked about: yields (images, targets), or images alone; read in dataset
+            order. Models are asked in evaluation mode and left as they were.
+
+    Raises:
+        ValueError: there is no member, models come without a loader, or the shapes differ.
+
+    Hansen & Salamon 1990; Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474.
+
+    >>> ensemble([torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 100.0]])])
+    tensor([[0.2500, 0.7500]])
+    """
+    members = [_logits(member, loader) for member in models_or_logits]
+    shapes = {tuple(logits.shape) for logits in members}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(
+            f"an ensemble needs one or more members with logits of one shape (N, K), got {sorted(shapes)}"
+        )
+    return torch.stack([logits.softmax(1) for logits in members]).mean(0)
+
+
+def _logits(member: nn.Module | Tensor, loader: Iterable | None) -> Tensor:
+    if isinstance(member, Tensor):
+        return member.detach().float().cpu()
+    if loader is None:
+        raise ValueError("models need data to predict on: ensemble(models, loader=test)")
+    with fork_rng(), torch.no_grad(), eval_mode(member):
+        rows = [member(images).float().cpu() for images in _images(loader, member)]
+    if not rows:
+        raise ValueError("the loader gave no batch to predict on")
+    return torch.cat(rows)
+
+
+def _images(loader: Iterable, model: nn.Module) -> Iterator[Tensor]:
+    """The images of a loader, in dataset order, where the model is."""
+    device = next((tensor.device for tensor in model.state_dict().values()), None)
+    for batch in evaluation_batches(loader):
+        yield (batch if isinstance(batch, Tensor) else batch[0]).to(device)

@@ -1,0 +1,68 @@
+"""Translate torch's long errors about memory and shapes into one sentence that says what to change."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from cnnlab.errors import DataError, OutOfMemory
+
+
+@contextmanager
+def explain_oom(images: Tensor, microbatch: int | None) -> Iterator[None]:
+    """Replace torch's report of exhausted memory by one that says what to change, and empty the cache.
+
+    Args:
+        images: the batch (N, C, H, W) that the block works on.
+        microbatch: samples per forward pass; None for the whole batch.
+
+    Raises:
+        OutOfMemory: torch ran out of memory in the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(".")[0]
+    else:
+        return
+    # Outside the `except`, because the traceback holds the tensors that fill the memory.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    size = min(len(images), microbatch or len(images))
+    halve = f"microbatch={size // 2}, which gives the same gradient, " if size > 1 else ""
+    raise OutOfMemory(
+        f"not enough memory for {size} images of shape {tuple(images.shape[1:])} at a time ({reason}). "
+        f"Use {halve}smaller images, or precision='bf16'"
+    )
+
+
+@contextmanager
+def explain_shape_errors() -> Iterator[None]:
+    """Replace torch's errors about two common mistakes of shape by sentences that say what to change.
+
+    Raises:
+        DataError: in the block, a batch-norm layer got one value per channel, or a linear layer got
+            the wrong number of features.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        message = str(error)
+        if "more than 1 value per channel" in message:
+            shape = message.partition("torch.Size(")[2][:-1]
+            explanation = (
+                f"BatchNorm got one value per channel (input shape {shape}), so it can't compute a variance. "
+                "Use a batch (and a microbatch) of at least two images, larger images, or norm='layer'"
+            )
+        elif sizes := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x", message):
+            explanation = (
+                f"a linear layer takes {sizes[2]} features per sample and got {sizes[1]}. Set its "
+                f"in_features={sizes[1]}, or use images of the size it was made for"
+            )
+        else:
+            raise
+    else:
+        return
+    raise DataError(explanation)

@@ -1,0 +1,70 @@
+"""Parts of a step around the gradient: microbatches, its norm, clipping."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+
+from cnnlab.training import distributed
+
+
+# Up to this many elements, the norm of one concatenated copy is faster than a norm per tensor.
+SMALL = 2**20
+
+
+def microbatches(
+    images: Tensor, targets: Tensor, size: int | None
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Yield this process's part of a batch in pieces, and for each piece whether it is the last one.
+
+    Args:
+        images: the whole batch, (N, C, H, W).
+        targets: its targets, (N, ...).
+        size: the largest number of samples per piece; None for a single piece.
+
+    >>> [(len(part), last) for part, _, last in microbatches(torch.zeros(5, 1), torch.zeros(5), 2)]
+    [(2, False), (2, False), (1, True)]
+    """
+    images, targets = distributed.shard(images), distributed.shard(targets)
+    size = size or len(images)
+    if size >= len(images):
+        yield images, targets, True
+        return
+    for start in range(0, len(images), size):
+        end = start + size
+        yield images[start:end], targets[start:end], end >= len(images)
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """Compute the norm of all gradients together, a scalar tensor; 0 if there is no gradient.
+
+    Args:
+        parameters: those whose `.grad` counts, if they have one.
+
+    >>> weight = torch.zeros(2)
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> gradient_norm([weight])
+    tensor(5.)
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients or sum(g.numel() for g in gradients) > SMALL:
+        return get_total_norm(gradients)
+    return torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))
+
+
+def clip_gradients(
+    parameters: list[Tensor], norm: Tensor, clip_norm: float | None, clip_value: float | None
+) -> None:
+    """Clip the gradients in place.
+
+    Args:
+        parameters: those whose gradients are clipped.
+        norm: the norm of all their gradients together.
+        clip_norm: the largest norm allowed; a longer gradient is scaled down to it.
+        clip_value: the largest absolute value of each entry.
+    """
+    if clip_norm is not None:
+        clip_grads_with_norm_(parameters, clip_norm, norm)
+    if clip_value is not None:
+        clip_grad_value_(parameters, clip_value)

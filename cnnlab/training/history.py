@@ -1,0 +1,82 @@
+"""The record of a run: one row per epoch, one row per step."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from cnnlab.plots import Plot
+
+
+class History:
+    """The measurements of a fit, as tables.
+
+    Attributes:
+        stop_reason: why a callback or a signal ended the run; None if nothing did.
+        partial: the epoch in progress when the run was stopped, as a dictionary; None if there was none.
+        skipped_steps: steps that fp16 skipped because a scaled gradient overflowed.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self.step_rows: dict[str, list[float]] = {"lr": [], "loss": [], "grad_norm": []}
+        self.skipped_steps = 0
+        self.stop_reason: str | None = None
+        self.partial: dict[str, Any] | None = None
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a table with one row per finished epoch.
+
+        The columns are epoch (finished so far), lr (of the first parameter group, at the epoch's last step),
+        train_loss and train_acc (means over the samples, in training mode, while the weights changed), valid_loss
+        and valid_acc if there was validation data, seconds, and what the callbacks added. `train_acc` is NaN
+        for mixed targets, because they have no single correct class.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.epochs)
+
+    def frame(self) -> "DataFrame":
+        """Return `to_pandas()`: the name of the first edition."""
+        return self.to_pandas()
+
+    @property
+    def steps(self) -> "DataFrame":
+        """A table with one row per optimizer step: step, lr, loss, grad_norm (before clipping)."""
+        import pandas as pd
+
+        rows = pd.DataFrame(self.step_rows)
+        rows.insert(0, "step", range(len(rows)))
+        return rows
+
+    def plot(self) -> "Plot":
+        """Draw the learning curves."""
+        from cnnlab.plots import curves
+
+        return curves(self.to_pandas())
+
+    def __repr__(self) -> str:
+        if not self.epochs:
+            return "History: no epoch finished yet"
+        last = ", ".join(
+            f"{k} {v:.4g}" for k, v in self.epochs[-1].items() if k not in ("epoch", "seconds")
+        )
+        return f"History: {len(self.epochs)} epochs, {last}"
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas().to_html(index=False, float_format="{:.4g}".format)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tables as plain values and tensors."""
+        rows = {k: torch.tensor(v, dtype=torch.float64) for k, v in self.step_rows.items()}
+        return {"epochs": self.epochs, "steps": rows, "skipped_steps": self.skipped_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.epochs = [dict(row) for row in state["epochs"]]
+        self.step_rows = {k: v.tolist() for k, v in state["steps"].items()}
+        self.skipped_steps = int(state["skipped_steps"])
+        self.stop_reason = self.partial = None

@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM, acted on between two steps, when model, optimizer and files are in a consistent state."""
+
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from cnnlab.training import distributed
+from cnnlab.training.hooks import StopTraining
+
+
+class Interrupts:
+    """A context that records SIGINT and SIGTERM instead of stopping at once; a second SIGINT does stop at once.
+
+    Signals can only be caught in the main thread. In any other thread this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers_before[number] = signal.signal(number, self._record)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def stop_if_requested(self) -> None:
+        """End the fit here if this process, or another one in the same training, got a signal.
+
+        Raises:
+            StopTraining: a signal was received.
+        """
+        if distributed.any_rank(self.received is not None):
+            name = signal.Signals(self.received).name if self.received else "a signal"
+            raise StopTraining(f"stopped by {name}")
+
+    def raise_if_interrupted(self) -> None:
+        """Raise the exception that belongs to a recorded signal, after the run has been cleaned up.
+
+        In a notebook or at an IPython prompt Ctrl-C only ends the fit, because the user wants to keep working.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT in a script.
+            SystemExit: with code 143 after SIGTERM.
+        """
+        if self.received == signal.SIGTERM:
+            raise SystemExit(143)
+        if self.received == signal.SIGINT and not in_ipython():
+            raise KeyboardInterrupt
+
+
+def in_ipython() -> bool:
+    """Return whether this is a notebook or an IPython prompt."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None

@@ -1,0 +1,68 @@
+"""What a fit shows while it runs: a bar in a notebook or a terminal, plain lines in a log."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from cnnlab.training.hooks import Callback, Run
+from cnnlab.training.interrupts import in_ipython
+
+
+class Progress(Callback):
+    """Show the run: a bar that counts steps and names the last epoch's numbers, or a line an epoch.
+
+    Args:
+        bar: True for a bar, False for lines; by default a bar where a person watches, lines in a log, a pipe
+            or a page that is built.
+    """
+
+    writes = True
+
+    def __init__(self, bar: bool | None = None) -> None:
+        self.bar = bar
+        self._bar: Any = None
+
+    def on_fit_start(self, trainer: Run) -> None:
+        """Open the bar."""
+        if self.bar or (self.bar is None and _watched()):
+            self._bar = _tqdm()(
+                total=trainer.steps_planned, initial=trainer.step, unit="step", leave=True
+            )
+
+    def on_step_end(self, trainer: Run) -> None:
+        """Move on by a step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_epoch_end(self, trainer: Run) -> None:
+        """Show the numbers of the epoch."""
+        row = trainer.history.epochs[-1]
+        numbers = {k: v for k, v in row.items() if k.endswith(("_loss", "_acc"))}
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {trainer.epoch}", refresh=False)
+            self._bar.set_postfix({k: f"{v:.3f}" for k, v in numbers.items()})
+        else:
+            text = "  ".join(f"{k} {v:.3f}" for k, v in numbers.items())
+            sys.stdout.write(f"epoch {trainer.epoch}  {text}  {row['seconds']:.1f} s\n")
+            sys.stdout.flush()
+
+    def on_fit_end(self, trainer: Run) -> None:
+        """Close the bar, however the fit ended."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _watched() -> bool:
+    """Tell whether a bar that moves would be seen as one."""
+    if os.environ.get("CNNLAB_STATIC"):  # set while the book is built: its pages cannot move
+        return False
+    return in_ipython() or sys.stderr.isatty()
+
+
+def _tqdm() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without ipywidgets it says so, and draws with characters
+        from tqdm.auto import tqdm
+    return tqdm

@@ -1,0 +1,137 @@
+"""Save and restore everything a run needs to continue bit for bit.
+
+Generator states and the order of the data are not saved: both follow from the seed and the counts (see `rng.py`).
+"""
+
+import copy
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from cnnlab.errors import CheckpointError
+from cnnlab.training.checks import check_keys
+from cnnlab.training.hooks import Callback, Run
+
+
+# Parts with a state of their own, in the order in which they are restored.
+PARTS = ("model", "optimizer", "scheduler", "plateau", "scaler", "ema", "history", "means")
+# Parts that come in several classes: another class might accept the state and misread it.
+CLASSES = ("optimizer", "scheduler", "plateau", "ema")
+# Values that an optimizer keeps for each parameter, in the parameter's shape.
+MOMENTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+
+
+class ResumableRun(Run, Protocol):
+    """A run with everything that a checkpoint contains; the `Trainer` is one."""
+
+    seed: int
+    loss_fn: Any
+    callbacks: list[Callback]
+
+
+def state_of(run: ResumableRun) -> dict[str, Any]:
+    """Return everything the run needs to continue; not copied yet."""
+    parts = {name: getattr(run, name) for name in PARTS}
+    return {
+        "seed": run.seed,
+        "epoch": run.epoch,
+        "batch": run.batch,
+        "step": run.step,
+        "frozen": [n for n, p in run.model.named_parameters() if not p.requires_grad],
+        "callbacks": [[type(c).__name__, c.state_dict()] for c in run.callbacks],
+        "loss_fn": (loss := _trainable_loss(run.loss_fn)) and loss.state_dict(),
+        "classes": {name: type(getattr(run, name)).__name__ for name in CLASSES},
+        **{name: part and part.state_dict() for name, part in parts.items()},
+    }
+
+
+def check(run: ResumableRun, state: dict[str, Any]) -> None:
+    """Compare a state with a run before anything is changed.
+
+    Raises:
+        CheckpointError: they don't belong together; the message says where they differ.
+    """
+    missing = state_of(run).keys() - state.keys()
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint lacks {', '.join(sorted(missing))}; it was not saved by Trainer.save"
+        )
+    if state["seed"] != run.seed:
+        raise CheckpointError(
+            f"the checkpoint was made with seed={state['seed']}, this trainer has seed={run.seed}; "
+            "use the same seed to continue exactly"
+        )
+    for name in PARTS:
+        here, there = getattr(run, name) is not None, state[name] is not None
+        if here != there:
+            raise CheckpointError(
+                f"the checkpoint was made {'with' if there else 'without'} {name}=, this trainer "
+                f"{'has one' if here else 'has none'}; build the trainer as it was"
+            )
+    for name in CLASSES:
+        own, saved = type(getattr(run, name)).__name__, state["classes"].get(name)
+        if saved != own:
+            raise CheckpointError(
+                f"the {name} of the checkpoint is {saved}, that of this trainer is {own}; "
+                "build the trainer as it was"
+            )
+    if (_trainable_loss(run.loss_fn) is None) != (state["loss_fn"] is None):
+        raise CheckpointError(
+            "only one of the checkpoint and this trainer has a loss_fn with parameters of its own; "
+            "build the trainer as it was"
+        )
+    counts = {name: state[name] for name in ("epoch", "batch", "step")}
+    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        raise CheckpointError(f"the counts of the checkpoint are {counts}, not whole numbers")
+    check_keys(run.model, state["model"])
+    _check_moments(run.optimizer, state["optimizer"])
+
+
+def _trainable_loss(loss_fn: Any) -> nn.Module | None:
+    """Return the loss if it has parameters of its own, else None."""
+    return loss_fn if isinstance(loss_fn, nn.Module) and [*loss_fn.parameters()] else None
+
+
+def _check_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Compare the shapes of an optimizer's moments with those of the parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = state.get("state", {})
+    for number, parameter in enumerate(parameters):
+        moments = saved.get(number, {})
+        for name in MOMENTS & moments.keys():
+            moment = moments[name]
+            if moment is not None and moment.shape != parameter.shape:
+                raise CheckpointError(
+                    f"{name} of parameter {number} is {tuple(moment.shape)} in the checkpoint, but the parameter is "
+                    f"{tuple(parameter.shape)} here; build model and optimizer as they were"
+                )
+
+
+def restore(run: ResumableRun, state: dict[str, Any]) -> None:
+    """Put a run into a saved state, in place.
+
+    Raises:
+        CheckpointError: a callback of the saved run is missing here; the run is then only half restored.
+    """
+    state = copy.deepcopy(state)  # optimizers keep the tensors they are given
+    for name in PARTS:
+        if getattr(run, name) is not None:
+            getattr(run, name).load_state_dict(state[name])
+    if loss_fn := _trainable_loss(run.loss_fn):
+        loss_fn.load_state_dict(state["loss_fn"])
+    frozen = set(state["frozen"])
+    for name, parameter in run.model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    run.epoch, run.batch, run.step = state["epoch"], state["batch"], state["step"]
+    saved = state["callbacks"]
+    for callback in run.callbacks:
+        own = next((s for s in saved if s[0] == type(callback).__name__), None)
+        if own is not None:
+            saved.remove(own)
+            callback.load_state_dict(own[1])
+    unclaimed = [name for name, memory in saved if memory]
+    if unclaimed:
+        raise CheckpointError(
+            f"it contains the state of {', '.join(unclaimed)}, which is not among the callbacks of this trainer"
+        )

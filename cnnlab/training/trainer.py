@@ -1,0 +1,434 @@
+"""The training loop. Read `fit`, then `_train_epoch`, then `_update`: nothing else happens in training.
+
+The rest of the file prepares the loop (`__post_init__`), evaluates (`evaluate`, `predict`) and saves
+(`state_dict`, `save`, `load`).
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnnlab.errors import CheckpointError, DataError
+from cnnlab.losses import LossFn, RunningMeans, count_correct, normalizer
+from cnnlab.rng import fork_rng, seed_at
+from cnnlab.training import checkpoint, distributed, resume
+from cnnlab.training.batches import evaluation_batches, training_batches
+from cnnlab.training.checks import (
+    check_finite,
+    check_fit,
+    check_loss,
+    check_plateau,
+    check_targets,
+    n_batches,
+)
+from cnnlab.training.describe import describe
+from cnnlab.training.explain import explain_oom, explain_shape_errors
+from cnnlab.training.gradients import clip_gradients, gradient_norm, microbatches
+from cnnlab.training.history import History
+from cnnlab.training.hooks import Callback, StopTraining
+from cnnlab.training.intake import Intake
+from cnnlab.training.interrupts import Interrupts
+from cnnlab.training.modes import eval_mode, rollback_norm_stats, train_mode
+from cnnlab.training.options import TrainerOptions, best_device, memory_layout
+from cnnlab.training.progress import Progress
+from cnnlab.training.transforms import wrap_batch_transform
+
+
+__all__ = ["Callback", "History", "StopTraining", "Trainer", "best_device"]
+
+
+class Trainer(TrainerOptions):
+    """Train a model, one optimizer step per batch; logging, saving and stopping are callbacks.
+
+    `print(trainer)` shows the loop with your options filled in.
+
+    Args:
+        model: maps images (N, C, H, W) to logits (N, K).
+        optimizer: over all parameters of the model, including the frozen ones.
+        loss_fn: (logits, targets) -> mean loss; by default cross-entropy, for class indices (N,) and for soft
+            targets (N, K).
+        scheduler: what `cnnlab.schedules.attach` returns, or any torch scheduler; steps once per update.
+        plateau: `cnnlab.schedules.Plateau` or torch's `ReduceLROnPlateau`; steps once per epoch with the
+            validation loss, or with the validation accuracy if its mode is "max". Not together with `scheduler`.
+        batch_transform: changes each training batch on the device: a `cnnlab.augment.Augment`, whose step is
+            kept up to date; a `MixUp` or `CutMix`; any (images, targets) -> (images, targets); or a list of these.
+        clip_norm: largest norm of the whole gradient; a longer gradient is scaled down to it.
+        clip_value: largest absolute value of each entry of the gradient. Not together with `clip_norm`.
+        precision: "fp32", "bf16" (autocast) or "fp16" (autocast and loss scaling; CUDA only).
+        microbatch: samples per forward pass (gradient accumulation). The gradient is that of the whole batch, and
+            the memory that of a microbatch. Batch norm sees the microbatches.
+        ema: a `cnnlab.averaging.EMA` of the model; updated once per step, and validated beside the model.
+        callbacks: objects with the hooks of `Callback`.
+        seed: with the epoch and the step, it determines every random number of the training.
+        device: where to train; by default CUDA, else MPS, else the CPU.
+        channels_last: use the channels-last memory format for images and weights; not with bf16 on a CPU.
+        compile: compile the model in place with `torch.compile`; worth it only for long runs.
+        progress: True for a progress bar, False for silence; by default a bar, or plain lines in a log.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: two arguments contradict each other, or the precision doesn't exist on the device.
+
+    During a fit, torch's global generators are seeded at each step; afterwards they are as they were before.
+    Under torchrun several processes train the model together: see `cnnlab.distributed`.
+
+    >>> import cnnlab
+    >>> data = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
+    >>> model = cnnlab.small_resnet(len(data.classes), width=4)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> trainer = Trainer(model, optimizer, device="cpu", progress=False)
+    >>> history = trainer.fit(cnnlab.loader(data.train, 32, shuffle=True), epochs=2)
+    >>> len(history.to_pandas())
+    2
+    """
+
+    # What the options become when the trainer is made.
+    loss_fn: LossFn
+    device: torch.device
+    callbacks: list[Callback]
+
+    def __post_init__(self) -> None:
+        """Check the options, move the model to the device and start at step 0."""
+        super().__post_init__()
+        distributed.init_process_group(self.device)  # if torchrun has started several processes
+        self.model.to(self.device)
+        if self.loss_fn is None:
+            self.loss_fn = F.cross_entropy
+        if isinstance(self.loss_fn, nn.Module):
+            self.loss_fn.to(self.device)  # class weights must be on the same device as the logits
+        self.transform = wrap_batch_transform(self.batch_transform)
+        distributed.broadcast_from_rank0(self.model, self.ema and self.ema.model)
+        progress = [] if self.progress is False else [Progress(bar=self.progress)]
+        self.callbacks = sorted([*self.callbacks, *progress], key=lambda callback: callback.order)
+
+        self.layout = memory_layout(self.channels_last, self.precision, self.device)
+        self.model.to(memory_format=self.layout)
+        if self.compile:
+            self.model.compile()  # in place: torch.compile(model) would rename every key of a checkpoint
+        low = self.low_precision
+        self.autocast = torch.autocast(self.device.type, low) if low else nullcontext()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+        self.epoch = 0  # finished epochs
+        self.batch = 0  # finished batches of the epoch in progress
+        self.step = 0  # finished optimizer steps
+        self.steps_planned: int | None = None
+        self.grad_norm = float("nan")
+        self.history = History()
+        self.means = RunningMeans()  # of the epoch in progress
+        self._clock = 0.0
+
+    def fit(self, train: Iterable, valid: Iterable | None = None, *, epochs: int) -> History:
+        """Train until `epochs` epochs are finished in total; to resume, load a checkpoint and call it again.
+
+        Args:
+            train: yields (images, targets): a `cnnlab.loader`, a torch `DataLoader`, a list of batches.
+            valid: evaluated after each epoch; it never changes the training.
+            epochs: the total number, including those of earlier calls.
+
+        Returns:
+            The history, which is also `trainer.history`.
+
+        Raises:
+            DataError: there is no batch, or the batches don't fit the model.
+            NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from before that batch.
+            KeyboardInterrupt: after Ctrl-C in a script. In a notebook the fit just ends, and can be continued.
+        """
+        check_fit(self, train, valid, epochs)
+        self.steps_planned = self._count_steps(train, epochs)
+        with fork_rng(), Interrupts() as interrupts, self._finalize():
+            self._emit("on_fit_start")
+            while self.epoch < epochs:
+                self._train_epoch(train, interrupts)
+                self._end_epoch(valid)
+                interrupts.stop_if_requested()
+        distributed.barrier()
+        interrupts.raise_if_interrupted()
+        return self.history
+
+    def _train_epoch(self, loader: Iterable, interrupts: Interrupts) -> None:
+        """Train on the remaining batches of the epoch in progress, one optimizer step per batch."""
+        self._emit("on_epoch_start")
+        train_mode(
+            self.model
+        )  # after the callbacks, which may have frozen or unfrozen a part of the model
+        self.parallel = distributed.wrap_parallel(self.model)  # in one process, the model itself
+        self.norm_stats = rollback_norm_stats(self.model)
+        intake = self._intake(self.model)
+        # Closed, so that an error or a stop request ends the worker processes too.
+        with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
+            for batch in batches:
+                seed_at(self.seed, self.epoch, self.step)
+                images, targets = intake.train(batch, self.step)
+                distributed.seed_rank(self.seed, self.epoch, self.step)
+                self._update(images, targets)
+                self._emit("on_step_end")
+                interrupts.stop_if_requested()
+
+    def _update(self, images: Tensor, targets: Tensor) -> None:
+        """Take one optimizer step in which every sample of the batch has the same weight."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._untouched_on_error(images):
+            loss, correct = self._forward_backward(images, targets)
+            self._clip_gradients(loss, images)
+        self._step_optimizer()
+        if self.ema is not None:
+            self.ema.update()
+        self._record(loss, correct, images, targets)
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    # The parts of a step.
+
+    def _forward_backward(self, images: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Compute the gradient of the batch; return its mean loss and the number of correct predictions."""
+        total, loss, correct = normalizer(self.loss_fn, targets), 0.0, 0.0
+        for images_part, targets_part, last in microbatches(images, targets, self.microbatch):
+            with distributed.no_sync_until_last(self.parallel, last):
+                with self.autocast:
+                    logits = self.parallel(images_part)
+                    check_targets(logits, targets_part, self.loss_fn)
+                    part_loss = check_loss(self.loss_fn(logits, targets_part))
+                fraction = normalizer(self.loss_fn, targets_part) / total
+                # DistributedDataParallel averages the gradients of the processes, and we need their sum.
+                scale = fraction * distributed.world_size()
+                self.scaler.scale(part_loss * scale).backward()
+            loss += part_loss.item() * fraction
+            correct += count_correct(logits, targets_part)
+        loss, correct = distributed.all_reduce_sum(loss, correct)
+        self.scaler.unscale_(
+            self.optimizer
+        )  # the true gradients are checked and clipped, not scaled ones
+        return loss, correct
+
+    def _clip_gradients(self, loss: float, images: Tensor) -> None:
+        """Refuse a loss or gradient that is not finite, and clip the gradients."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = gradient_norm(parameters)
+        self.grad_norm = norm.item()
+        # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
+        may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
+        if not may_overflow:
+            where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
+            check_finite(loss, self.grad_norm, self.model, images, where)
+        clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
+
+    def _step_optimizer(self) -> None:
+        scale = self.scaler.get_scale()
+        if self.step == 0 and self.scaler.is_enabled():
+            # If the first step is skipped, torch would warn that the scheduler was called before the optimizer.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.history.skipped_steps += self.scaler.get_scale() < scale
+        self.step, self.batch = self.step + 1, self.batch + 1
+
+    def _record(self, loss: float, correct: float, images: Tensor, targets: Tensor) -> None:
+        rows = self.history.step_rows
+        rows["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
+        rows["loss"].append(loss)
+        rows["grad_norm"].append(self.grad_norm)
+        self.means.add(loss, correct, len(images), normalizer(self.loss_fn, targets))
+
+    @contextmanager
+    def _untouched_on_error(self, images: Tensor) -> Iterator[None]:
+        """Leave no trace of a batch that is refused, and explain torch's errors."""
+        with explain_oom(images, self.microbatch), explain_shape_errors(), self.norm_stats:
+            yield
+
+    # Evaluate and predict.
+
+    def evaluate(self, loader: Iterable, *, model: nn.Module | None = None) -> dict[str, float]:
+        """Evaluate a model on every sample of a loader, in evaluation mode, without side effects.
+
+        Args:
+            loader: yields (images, targets). A `cnnlab.loader` is read completely and in data-set order, even if
+                it shuffles and drops for training.
+            model: the model to evaluate; by default the one in training.
+
+        Returns:
+            `{"loss": mean loss over the samples, "acc": fraction of correct predictions}`.
+
+        Several processes share the batches, so each of them has to call it.
+        """
+        model = self.model if model is None else model
+        distributed.broadcast_from_rank0(model)  # each process has its own batch-norm statistics
+        intake, means = self._intake(model), RunningMeans()
+        with fork_rng(), torch.no_grad(), eval_mode(model):
+            for number, batch in enumerate(evaluation_batches(loader)):
+                if not distributed.is_local_batch(number):
+                    continue
+                images, targets = intake.evaluate(batch)
+                with explain_oom(images, None), self.autocast:
+                    logits = model(images)
+                check_targets(logits, targets, self.loss_fn)
+                loss = self.loss_fn(logits.float(), targets).item()
+                correct = count_correct(logits, targets)
+                means.add(loss, correct, len(targets), normalizer(self.loss_fn, targets))
+        means.reduce(distributed.all_reduce_sum)
+        if not means.count:
+            raise DataError("the loader to evaluate on gave no batch; its data set is empty")
+        return means.means()
+
+    def predict(self, loader: Iterable, *, model: nn.Module | None = None) -> Tensor:
+        """Return the logits of every sample, (N, K) on the CPU, with row i for sample i of the data set.
+
+        Args:
+            loader: yields (images, targets), or images alone. A `cnnlab.loader` is read in data-set order.
+            model: the model that predicts; by default the one in training.
+        """
+        model = self.model if model is None else model
+        intake, rows = self._intake(model), []
+        with fork_rng(), torch.no_grad(), eval_mode(model):
+            for batch in evaluation_batches(loader):
+                images = intake.predict(batch)
+                with self.autocast:
+                    rows.append(model(images).float().cpu())
+        if not rows:
+            raise DataError("the loader to predict on gave no batch; its data set is empty")
+        return torch.cat(rows)
+
+    def _intake(self, model: nn.Module) -> Intake:
+        return Intake(model, self.loss_fn, self.transform, self.device, self.layout)
+
+    # Save and load.
+
+    def save(self, path: str | Path) -> Path:
+        """Write the whole run to a file, atomically; after `load` it continues bit for bit.
+
+        Of several processes only the first one writes.
+        """
+        if not distributed.is_rank0():
+            return Path(path)
+        return checkpoint.save(resume.state_of(self), path)
+
+    def load(self, path: str | Path) -> None:
+        """Return to the point where a run was saved.
+
+        Args:
+            path: a file written by `save`, or a folder of the `Checkpoint` callback, whose newest complete file
+                is loaded.
+
+        Raises:
+            FileNotFoundError: there is no such file, or no checkpoint in the folder.
+            CheckpointError: the file is damaged, or belongs to another model; nothing has been changed.
+        """
+        path = Path(path)
+        state = checkpoint.load_newest(path) if path.is_dir() else checkpoint.load(path)
+        self.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of everything that a run needs to continue. It contains no generator states: see `rng.py`."""
+        return copy.deepcopy(resume.state_of(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; after an error everything is as it was."""
+        resume.check(self, state)
+        before = self.state_dict()
+        try:
+            resume.restore(self, state)
+        except Exception as error:
+            resume.restore(self, before)
+            raise CheckpointError(f"the checkpoint doesn't fit this run: {error}") from error
+
+    # Around the epochs: what the loop needs before, after and between them.
+
+    def _count_steps(self, train: Iterable, epochs: int) -> int | None:
+        """Return the total number of steps of the run, or None if the loader has no length."""
+        length = n_batches(train)
+        if length is None:
+            return None
+        return self.step + max((epochs - self.epoch) * length - self.batch, 0)
+
+    def _end_epoch(self, valid: Iterable | None) -> None:
+        """Validate, write the row of the epoch, and call plateau and callbacks."""
+        if not self.batch:
+            raise DataError(
+                "the training loader gave no batch; a generator can be read only once, so use a list or a loader"
+            )
+        train = self.means.means()
+        row = {
+            "epoch": self.epoch + 1,
+            "lr": self.history.step_rows["lr"][-1],
+            "train_loss": train["loss"],
+            "train_acc": train["acc"],
+        }
+        if valid is not None:
+            row |= {f"valid_{k}": v for k, v in self.evaluate(valid).items()}
+            if self.ema is not None:
+                averaged = self.evaluate(valid, model=self.ema.model)
+                row |= {f"ema_valid_{k}": v for k, v in averaged.items()}
+        now = time.perf_counter()
+        row["seconds"], self._clock = now - self._clock, now
+        self.history.epochs.append(row)
+        self.epoch, self.batch, self.means = self.epoch + 1, 0, RunningMeans()
+        if self.plateau is not None:
+            monitored = row["valid_acc" if self.plateau.mode == "max" else "valid_loss"]
+            check_plateau(self.plateau, monitored)
+            self.plateau.step(monitored)
+        self._emit("on_epoch_end")
+
+    @contextmanager
+    def _finalize(self) -> Iterator[None]:
+        """Finish a fit, whether it completed, stopped or failed: record why, set eval mode, run `on_fit_end`."""
+        self.history.stop_reason = self.history.partial = None
+        self._clock, fault = time.perf_counter(), None
+        try:
+            yield
+        except StopTraining as stop:
+            self.history.stop_reason = str(stop)
+        except BaseException as error:
+            fault = error
+            raise
+        finally:
+            if self.batch:
+                self.history.partial = {"epoch": self.epoch + 1, "batches": self.batch}
+            self.model.eval()
+            self._close_callbacks(fault)
+
+    def _close_callbacks(self, fault: BaseException | None) -> None:
+        """Run `on_fit_end` of every callback, even if the fit or another callback has failed."""
+        failures: list[Exception] = []
+        for callback in self._active_callbacks():
+            try:
+                callback.on_fit_end(self)
+            except StopTraining:
+                pass  # it has stopped
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other callbacks must run
+                failures.append(error)
+        reported = fault or next(iter(failures), None)
+        for failure in failures:
+            if reported is not None and failure is not reported:
+                reported.add_note(f"at the end of the fit: {failure!r}")
+        if fault is None and reported is not None:
+            raise reported
+
+    def _emit(self, hook: str) -> None:
+        """Call a hook of every callback; a request to stop takes effect after every callback has run."""
+        stop_request = None
+        for callback in self._active_callbacks():
+            try:
+                getattr(callback, hook)(self)
+            except StopTraining as stop:
+                stop_request = stop_request or stop
+        if stop_request is not None:
+            raise stop_request
+
+    def _active_callbacks(self) -> Iterator[Callback]:
+        """Return the callbacks that this process calls: of several processes, only the first one writes."""
+        return (c for c in self.callbacks if distributed.is_rank0() or not c.writes)
+
+    def __str__(self) -> str:
+        return describe(self)
+
+    def __repr__(self) -> str:
+        model, optimizer = type(self.model).__name__, type(self.optimizer).__name__
+        return f"Trainer({model}, {optimizer}, device={self.device}, epoch={self.epoch}, step={self.step})"

@@ -1,0 +1,74 @@
+"""Make one function of whatever the user passed as `batch_transform`."""
+
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnlab.augment import Augment
+from cnnlab.augment.mixing import Batch
+from cnnlab.training.checks import check_batch
+
+
+BatchTransform = Callable[[Tensor, Tensor, int], Batch]
+
+
+def wrap_batch_transform(transform: Any) -> BatchTransform:
+    """Return one function (images, targets, step) -> (images, targets) for what a trainer was given.
+
+    Args:
+        transform: None; an `Augment`, which changes the images and whose step is kept up to date; a function
+            (images, targets) -> (images, targets), such as `MixUp`; or a list of these, applied in order.
+
+    Raises:
+        TypeError: it is none of these, for example a function of the images alone.
+
+    >>> from cnnlab.augment import ramp
+    >>> both = wrap_batch_transform([Augment(strength=ramp(0, 1, 10)), lambda x, y: (x + 1, y)])
+    >>> both(torch.zeros(1, 1, 1, 1), torch.tensor([0]), 3)
+    (tensor([[[[1.]]]]), tensor([0]))
+    """
+    if transform is None:
+        return lambda images, targets, step: (images, targets)
+    if isinstance(transform, list | tuple):
+        return partial(_apply_in_order, [wrap_batch_transform(part) for part in transform])
+    if isinstance(transform, Augment):
+        return partial(_augment, transform)
+    if callable(transform):
+        _check_takes_two(transform)
+        # The result of a student's function is checked like a batch from a loader.
+        return lambda images, targets, step: check_batch(transform(images, targets))
+    raise TypeError(
+        f"batch_transform must be an Augment, a function (images, targets) -> (images, targets), or "
+        f"a list of these; got {type(transform).__name__}"
+    )
+
+
+def _check_takes_two(transform: Callable) -> None:
+    call = transform.forward if isinstance(transform, torch.nn.Module) else transform
+    try:
+        signature(call).bind("images", "targets")
+    except ValueError:
+        return  # a function written in C has no signature
+    except TypeError as error:
+        name = getattr(transform, "__name__", type(transform).__name__)
+        raise TypeError(
+            f"batch_transform calls {name} with images and targets, but it doesn't take these two "
+            f"({error}); for the images alone: lambda images, targets: (f(images), targets)"
+        ) from None
+
+
+def _apply_in_order(
+    parts: list[BatchTransform], images: Tensor, targets: Tensor, step: int
+) -> Batch:
+    for part in parts:
+        images, targets = part(images, targets, step)
+    return images, targets
+
+
+def _augment(augment: Augment, images: Tensor, targets: Tensor, step: int) -> Batch:
+    augment.step = step
+    return augment(images), targets
