@@ -1,4 +1,4 @@
-"""Settings of every test and every chapter: no network, none of the user's own folders, a budget of seconds."""
+"""Settings of all tests and chapters: no network, no folders of the user, a time budget."""
 
 import os
 import re
@@ -13,17 +13,17 @@ import pytest
 
 OFFLINE = Path(__file__).parent / "tests" / "offline"
 sys.path.insert(0, str(OFFLINE))
-# --doctest-modules would import these to look for examples: a chapter would run as a script.
+# --doctest-modules would import these, and so run a chapter as a script.
 collect_ignore_glob = ["chapters/*.py", "chapters/studies/*.py", "tests/offline/*.py"]
 
-# Seconds of the processor that a chapter may use: 90 of two cores on a laptop, 15 of two in the smoke profile.
+# Processor seconds that a chapter may use: 90 on each of two cores, 15 in the smoke profile.
 BUDGET = {"laptop": 2 * 90, "smoke": 2 * 15, "gpu": 3600}
 GRACE = 3.0  # a slow or busy machine may take this many times the seconds a chapter states
 _scratch = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set what this process and, through the environment, every kernel and sub-process works with."""
+    """Configure this process and, through the environment, every kernel and subprocess."""
     import loopback
 
     loopback.install()
@@ -37,14 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove what `pytest_configure` made."""
+    """Remove what `pytest_configure` created."""
     if scratch := config.stash.get(_scratch, None):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """After the last cell of a chapter, hold what its kernel used against the budget."""
+    """After the last cell of a chapter, compare the time its kernel used with the budget."""
     kernel = getattr(item.parent, "kernel", None)
     last = nextitem is None or nextitem.parent is not item.parent
     spent = _processor_seconds(kernel.km.provisioner.pid) if kernel and last else 0.0

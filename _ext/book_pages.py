@@ -1,4 +1,4 @@
-"""Sphinx: what a page gets beside its text, and what is taken from it."""
+"""Sphinx: add a footer to each page, and repair what extensions get wrong."""
 
 import platform
 from datetime import date
@@ -24,7 +24,10 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 class LinksOutOfTheBook(SphinxPostTransform):
-    """A link to a chapter that `_toc.yml` leaves out becomes plain text; one to no file stays an error."""
+    """Turn links to chapters that `_toc.yml` leaves out into plain text.
+
+    A link to a file that doesn't exist is still an error.
+    """
 
     default_priority = 8  # before MyST looks the page up and warns
 
@@ -38,9 +41,10 @@ class LinksOutOfTheBook(SphinxPostTransform):
 
 
 def _without_thebe(app: Any, config: Any) -> None:
-    """Disconnect sphinx-thebe, which Jupyter Book always loads: it names a script on the web, twice a page.
+    """Disconnect sphinx-thebe, which Jupyter Book always loads.
 
-    Its style sheet, which every page names, is still copied, by what it does at `builder-inited`.
+    It adds two scripts from the web to each page. Its style sheet, to which every page refers, is
+    still copied, because that happens at `builder-inited`.
     """
     for event in ("env-before-read-docs", "doctree-resolved"):
         for listener in list(app.events.listeners[event]):
@@ -51,7 +55,10 @@ def _without_thebe(app: Any, config: Any) -> None:
 def _when_verified(
     app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document
 ) -> None:
-    """Put versions and date at the foot: when the cells of the page ran, or else the oldest of all chapters."""
+    """Add a footer with versions and the date of execution.
+
+    Pages without code get the oldest date of all chapters.
+    """
     ran = {
         name: data["mtime"]
         for name in app.env.found_docs
@@ -60,15 +67,15 @@ def _when_verified(
     if ran:
         day = date.fromtimestamp(ran.get(pagename, min(ran.values())))
         context["theme_extra_footer"] = (
-            f"<p>Last verified with cnnlab {version('cnnlab')}, torch {version('torch')} and Python "
-            f"{platform.python_version()} on {day}, profile {profile()}.</p>"
+            f"<p>Last verified with cnnlab {version('cnnlab')}, torch {version('torch')} "
+            f"and Python {platform.python_version()} on {day}, profile {profile()}.</p>"
         )
 
 
 def _citations_are_no_list(
     app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document
 ) -> None:
-    """Take back a role: docutils calls the citations a list, but its entries are none for a screen reader."""
+    """Remove a wrong ARIA role: docutils calls the citations a list, without list items."""
     if "body" in context:
         context["body"] = context["body"].replace(
             '<div role="list" class="citation', '<div class="citation'

@@ -1,7 +1,8 @@
-"""Sphinx: chapters and the library reference lead to each other, without a link that anybody has to write.
+"""Sphinx: link chapters and the library reference to each other automatically.
 
-A chapter gets a line with the modules that appendix D assigns to it, and the first mention of a public name in its text
-becomes a link. A function in appendix D gets the list of the chapters whose code uses it.
+A chapter gets a line with the modules that appendix D assigns to it, and the first mention of a
+public name in its text becomes a link. A function in appendix D gets the list of the chapters whose
+code uses it.
 """
 
 import ast
@@ -93,7 +94,7 @@ def _link(app: Any, doctree: nodes.document, docname: str) -> None:
 
 
 class _Library:
-    """The names in appendix D: `anchors` has the place of each, `find` a name as a chapter would write it."""
+    """The names in appendix D: `anchors` maps them to places, `find` resolves a short name."""
 
     def __init__(self, env: Any) -> None:
         objects = env.domains["py"].objects.items()
@@ -103,7 +104,7 @@ class _Library:
         self.classes = {thing.__name__: name for name, thing in things if isinstance(thing, type)}
 
     def find(self, written: str) -> str:
-        """`cnnlab.load`, `schedules.cosine(9)` or `Trainer` -> the name in appendix D, or nothing."""
+        """Return the name in appendix D for `cnnlab.load`, `schedules.cosine(9)` or `Trainer`."""
         match = NAME.fullmatch(written)
         name = match[1] if match else ""
         if "." not in name:

@@ -1,4 +1,4 @@
-"""Sphinx: docstrings are written in Markdown, which reads well in an editor; autodoc wants reStructuredText."""
+"""Sphinx: translate the Markdown in our docstrings to reStructuredText, which autodoc expects."""
 
 import re
 from itertools import groupby
@@ -21,16 +21,16 @@ def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
 
 
 def list_table(rows: list[str]) -> list[str]:
-    """Write a Markdown table as a `list-table`, at the same indentation. No cell of ours holds a bar."""
+    """Translate a Markdown table to a `list-table`; cells may not contain a bar."""
     indent = rows[0][: rows[0].index("|")]
     table = [f"{indent}.. list-table::", f"{indent}   :header-rows: 1", ""]
-    for row in rows[:1] + rows[2:]:  # the second one is the rule
+    for row in rows[:1] + rows[2:]:  # the second row is the ruler
         for i, cell in enumerate(row.strip()[1:-1].split("|")):
             table.append(f"{indent}   {' ' if i else '*'} - {cell.strip()}")
     return [*table, ""]
 
 
 def inline(line: str) -> str:
-    """Double the backticks of code, and escape bars elsewhere: |w| would be looked up as a substitution."""
+    """Double the backticks of code, and escape other bars: |w| would be a substitution."""
     parts = CODE.split(line)
     return "".join(f"`{p}`" if i % 2 else p.replace("|", r"\|") for i, p in enumerate(parts))

@@ -1,9 +1,10 @@
 """What it costs to augment a batch with parameters of its own for each image.
 
-The full pipeline is a crop after padding, a flip, brightness, contrast and saturation, a rotation by up to 15
-degrees (the nearest pixel), normalisation, and an erased rectangle in half of the images; the light one is crop, flip
-and normalisation. All start from uint8 images in memory, or from what they prefer to be given, and end with a float
-batch. cnnlab keeps torchvision's meaning to the pixel: what a crop has cut away stays black after a rotation.
+The full pipeline is a crop after padding, a flip, brightness, contrast and saturation, a rotation
+by up to 15 degrees (the nearest pixel), normalisation, and an erased rectangle in half of the
+images; the light one is crop, flip and normalisation. All start from uint8 images in memory, or
+from what they prefer to be given, and end with a float batch. cnnlab keeps torchvision's meaning to
+the pixel: what a crop has cut away stays black after a rotation.
 """
 
 import os
@@ -226,12 +227,18 @@ SETTINGS = (
 SHORT = Setting(size=32, pad=4, batch=8, full=True, rounds=2)
 
 WORDS = (
-    "Time to make an augmented batch, over cnnlab's for the same pipeline. Every contestant draws its own parameters "
-    "for each image: full is crop, flip, colours, rotation, normalisation and erasing, light is crop, flip and "
-    "normalisation. fastai warps by one grid where the others crop, and jitters less of the colour. cnnlab changes float "
-    "images that a loader has made already, with a clamp after each colour as torchvision has it. At 32 pixels the "
-    "look-up of the turned pixels takes a quarter of its time, the colours a quarter, two masks, the draws and the "
-    "normalisation the rest; at 224 the memory that is written once and given back adds as much again. albumentations "
+    "Time to make an augmented batch, over cnnlab's for the same pipeline. Every contestant draws "
+    "its own parameters "
+    "for each image: full is crop, flip, colours, rotation, normalisation and erasing, light is "
+    "crop, flip and "
+    "normalisation. fastai warps by one grid where the others crop, and jitters less of the "
+    "colour. cnnlab changes float "
+    "images that a loader has made already, with a clamp after each colour as torchvision has it. "
+    "At 32 pixels the "
+    "look-up of the turned pixels takes a quarter of its time, the colours a quarter, two masks, "
+    "the draws and the "
+    "normalisation the rest; at 224 the memory that is written once and given back adds as much "
+    "again. albumentations "
     "changes bytes, a quarter of the memory."
 )
 

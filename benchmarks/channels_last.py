@@ -58,7 +58,8 @@ def rows_of(name: str, make: Callable[[], nn.Module], rounds: int, count: int) -
 
 
 WORDS = (
-    f"Time of a training step with channels last, over one with the default layout; {BATCH} images of {SIZE} pixels, "
+    f"Time of a training step with channels last, over one with the default layout; {BATCH} images "
+    f"of {SIZE} pixels, "
     "SGD with momentum. Below 1, channels last is faster."
 )
 

@@ -1,9 +1,10 @@
 """CIFAR-10 against the clock, on a GPU: the recipe of chapter 12 beside airbench, the fastest public code to 94 %.
 
-Both take turns over the same seeds on the same card, and each is timed twice. The training clock runs from the first
-batch to the last, without what is prepared once (compiling, loading); the user's clock runs from an empty model to the
-accuracy on the test part. With `--schedules` the recipe runs with one-cycle and with step decay for more and more
-epochs, until each reaches the accuracy.
+Both take turns over the same seeds on the same card, and each is timed twice. The training clock
+runs from the first batch to the last, without what is prepared once (compiling, loading); the
+user's clock runs from an empty model to the accuracy on the test part. With `--schedules` the
+recipe runs with one-cycle and with step decay for more and more epochs, until each reaches the
+accuracy.
 
 `--short` runs the code on any machine, with a few small images in the place of CIFAR-10.
 """
@@ -166,7 +167,8 @@ def epochs_to(
 
 
 WORDS = (
-    "Seconds of a run on the same card, over those of a run of the reference beside it. The training clock leaves out what "
+    "Seconds of a run on the same card, over those of a run of the reference beside it. The "
+    "training clock leaves out what "
     "is prepared once, the user's clock runs from an empty model to the accuracy on the test part."
 )
 

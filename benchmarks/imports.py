@@ -1,6 +1,7 @@
 """What it costs to import cnnlab and its peers, beside torch, which all but one of them bring in.
 
-Each import runs in a Python of its own; its processor time is that of the finished process, start included.
+Each import runs in a Python of its own; its processor time is that of the finished process, start
+included.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Who trains: the same epochs under a bare loop, under cnnlab and under each peer.
 
-Each function takes a network, its data, a number of epochs, and a hook to call at the start of each. It trains the
-network in place, and shows the progress, the loss and the accuracy in the way that its library does.
+Each function takes a network, its data, a number of epochs, and a hook to call at the start of
+each. It trains the network in place, and shows the progress, the loss and the accuracy in the way
+that its library does.
 """
 
 import os

@@ -1,7 +1,8 @@
 """What mixup and CutMix cost for a batch, in copies of the batch.
 
-Whoever mixes has to write every pixel once, as a copy does. cnnlab draws parameters for each image; torchvision, and
-timm by default, draw them once for the batch. timm writes into the batch it is given, so it gets a copy.
+Whoever mixes has to write every pixel once, as a copy does. cnnlab draws parameters for each image;
+torchvision, and timm by default, draw them once for the batch. timm writes into the batch it is
+given, so it gets a copy.
 """
 
 from collections.abc import Callable
@@ -82,9 +83,11 @@ def _repeated(times: int, mix: Callable[[], object]) -> None:
 
 
 WORDS = (
-    "Time to mix a batch, over that of copying it. cnnlab draws λ, or a box, for each image; torchvision and "
+    "Time to mix a batch, over that of copying it. cnnlab draws λ, or a box, for each image; "
+    "torchvision and "
     'timm\'s "batch" draw one for all, timm\'s "elem" one for each. A batch of '
-    "small images is copied in the time of some thirty operations on 128 numbers, which drawing the parameters takes; "
+    "small images is copied in the time of some thirty operations on 128 numbers, which drawing "
+    "the parameters takes; "
     "at 224 pixels they vanish."
 )
 

@@ -1,9 +1,10 @@
 """Time two things in turn, A B A B ..., and say what their ratio is and how far it can be trusted.
 
-What counts is the time of the processor, with one thread. On a machine that is shared with other work, or changes
-its clock, seconds of different minutes cannot be compared; those of two turns that follow each other can. So each
-turn of a contestant is divided by the turn of the reference beside it, and the median of these ratios is kept. The
-reference against itself shows what is left of the noise.
+What counts is the time of the processor, with one thread. On a machine that is shared with other
+work, or changes its clock, seconds of different minutes cannot be compared; those of two turns that
+follow each other can. So each turn of a contestant is divided by the turn of the reference beside
+it, and the median of these ratios is kept. The reference against itself shows what is left of the
+noise.
 """
 
 import gc
@@ -52,10 +53,10 @@ class Pairs:
 def median_interval(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return an interval for the median that holds whatever the distribution is, made of two of the values.
 
-    Each value falls below the true median with probability 1/2, so the k-th smallest and the k-th largest enclose it
-    with probability 1 - 2 P(Binomial(n, 1/2) < k). The largest k is taken that keeps the confidence (Conover,
-    Practical Nonparametric Statistics, 3rd edition, section 3.2). Outliers move it little; doubts about the machine
-    are not in it.
+    Each value falls below the true median with probability 1/2, so the k-th smallest and the k-th
+    largest enclose it with probability 1 - 2 P(Binomial(n, 1/2) < k). The largest k is taken that
+    keeps the confidence (Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2).
+    Outliers move it little; doubts about the machine are not in it.
 
     Args:
         values: independent measurements.
@@ -92,7 +93,8 @@ def in_turn(
 ) -> dict[str, Pairs]:
     """Time every contestant beside the reference, in as many rounds; an extra first one is for warming up.
 
-    Who of a pair goes first changes from round to round, so that a machine which slows down favours neither.
+    Who of a pair goes first changes from round to round, so that a machine which slows down favours
+    neither.
 
     >>> list(in_turn(lambda: 1, {"same": lambda: 1}, rounds=2))
     ['same']
@@ -113,8 +115,9 @@ def in_turn(
 class Turns:
     """Time a contestant that owns its loop: to be called at the start of each of its turns, here epochs.
 
-    Each call ends the contestant's turn and takes a turn of the reference. The first pair is for warming up, and
-    the contestant's last turn is not counted, since nothing marks its end: n + 2 calls make n pairs.
+    Each call ends the contestant's turn and takes a turn of the reference. The first pair is for
+    warming up, and the contestant's last turn is not counted, since nothing marks its end: n + 2
+    calls make n pairs.
     """
 
     def __init__(self, reference: Callable[[], Any]) -> None:
@@ -139,10 +142,10 @@ class Turns:
 def at_work() -> Iterator[None]:
     """Let this process be as one that has trained for a while.
 
-    What exists is hidden from the garbage collector, so that nobody pays for what others have imported. And one large
-    block is given back, as a training step gives back its activations. The C library of Linux keeps smaller blocks for
-    the next caller from then on; until then it returns them, and the system clears each anew, which takes longer than
-    what is measured here.
+    What exists is hidden from the garbage collector, so that nobody pays for what others have
+    imported. And one large block is given back, as a training step gives back its activations. The
+    C library of Linux keeps smaller blocks for the next caller from then on; until then it returns
+    them, and the system clears each anew, which takes longer than what is measured here.
     """
     gc.collect()
     gc.freeze()

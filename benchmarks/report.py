@@ -27,7 +27,8 @@ class Row:
     Attributes:
         what: the contestant.
         pairs: its times beside the reference's.
-        goal: what the ratio should be at most, or at least when `at_least` is set; None where there is no goal.
+        goal: what the ratio should be at most, or at least when `at_least` is set; None where there
+            is no goal.
         at_least: see `goal`.
         note: a word on what differs.
         unit: how many steps or images a turn has; times are given for one of them.
@@ -134,7 +135,8 @@ def installed(names: Sequence[str], *, of: str) -> list[str]:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         print(
-            f"{of}: {', '.join(missing)} not installed, so left out; `make bench` installs the peers."
+            f"{of}: {', '.join(missing)} not installed, so left out; `make bench` installs the "
+            "peers."
         )
     return [name for name in names if name not in missing]
 

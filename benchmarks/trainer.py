@@ -1,9 +1,9 @@
 """What a trainer costs over a bare loop: the same network, batches and optimizer under each of them.
 
-Each shows its usual progress and the mean loss and accuracy of an epoch; the bare loop shows nothing at all. The
-overhead of a step hardly depends on the network, so a small network shows it and a large one hides it. All read
-batches from memory in the same order and end with the same weights, which a test verifies. `regimes` says what is
-trained, `loops` by whom.
+Each shows its usual progress and the mean loss and accuracy of an epoch; the bare loop shows
+nothing at all. The overhead of a step hardly depends on the network, so a small network shows it
+and a large one hides it. All read batches from memory in the same order and end with the same
+weights, which a test verifies. `regimes` says what is trained, `loops` by whom.
 """
 
 from collections.abc import Callable
@@ -37,9 +37,12 @@ def table(regime: Regime, epochs: int) -> Table:
 
 
 WORDS = (
-    "Time of an epoch, over that of a bare loop without metrics, progress or checks, in the epoch beside it. Batches "
-    "in memory, SGD with momentum; every contestant shows its bar, loss and accuracy. What cnnlab adds to a step is the "
-    "same for every network: the norm of the gradient, the checks of labels and numbers, loss and accuracy, the seeds. "
+    "Time of an epoch, over that of a bare loop without metrics, progress or checks, in the epoch "
+    "beside it. Batches "
+    "in memory, SGD with momentum; every contestant shows its bar, loss and accuracy. What cnnlab "
+    "adds to a step is the "
+    "same for every network: the norm of the gradient, the checks of labels and numbers, loss and "
+    "accuracy, the seeds. "
     "The network of 90 weights is there to show it; about half of it is the norm and the accuracy."
 )
 

@@ -5,9 +5,9 @@
 >>> len(data.classes)
 12
 
-The names you need first are here. Everything else is in the modules: `schedules`, `mixing`, `augment`, `data`,
-`models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`, `diagnose`, `symptoms`,
-`experiment`, `distributed`, `plots`, `check`, `clinic`.
+The names you need first are here. Everything else is in the modules: `schedules`, `mixing`,
+`augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`,
+`diagnose`, `symptoms`, `experiment`, `distributed`, `plots`, `check`, `clinic`.
 """
 
 import sys
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from cnnlab.training.schedules import attach
     from cnnlab.training.trainer import Trainer
 
-# Everything is imported on first use, so that the command line answers at once, and `cnnlab doctor` runs even where
+# Everything is imported on first use, so that the command line answers at once, and `cnnlab doctor`
+# runs even where
 # torch is missing or broken.
 _NAMES = {
     "Callback": "cnnlab.training.hooks",
@@ -57,7 +58,8 @@ _NAMES = {
     "stages": "cnnlab.models",
 }
 
-# The public modules whose file is deeper in the package: `cnnlab.schedules` is `cnnlab.training.schedules`.
+# The public modules whose file is deeper in the package: `cnnlab.schedules` is
+# `cnnlab.training.schedules`.
 _MODULES = {
     "autograde": "cnnlab.course.autograde",
     "averaging": "cnnlab.training.averaging",
@@ -120,7 +122,7 @@ __all__ = [
 
 
 class _PublicModules(MetaPathFinder, Loader):
-    """Import `cnnlab.schedules`, or anything inside it, as the one module `cnnlab.training.schedules`."""
+    """Import `cnnlab.schedules`, and anything inside it, as `cnnlab.training.schedules`."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> "ModuleSpec | None":
         return ModuleSpec(fullname, self) if _real_name(fullname) else None

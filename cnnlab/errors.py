@@ -1,4 +1,4 @@
-"""The exceptions of cnnlab. Each message says what was given, what is allowed, and the way out."""
+"""The exceptions of cnnlab. Each message says what was wrong, what is allowed, and what to do."""
 
 __all__ = [
     "CheckpointError",
@@ -12,28 +12,28 @@ __all__ = [
 
 
 class CnnlabError(Exception):
-    """What every error of this library that is not a plain `ValueError` or `TypeError` inherits from."""
+    """The base class of the errors that are not a plain `ValueError` or `TypeError`."""
 
 
 class DataError(CnnlabError, ValueError):
-    """The data cannot be trained on as they are: a broken image, a missing folder, an impossible label."""
+    """The data can't be used: a broken image, a missing folder, an impossible label."""
 
 
 class DownloadError(CnnlabError, OSError):
-    """A data set or a weights file is neither on this machine nor to be had from the network."""
+    """A data set or a file of weights is not on this machine, and the download failed."""
 
 
 class CheckpointError(CnnlabError):
-    """A checkpoint is damaged, is not one of ours, or belongs to another model."""
+    """A checkpoint is damaged, was not written by cnnlab, or belongs to another model."""
 
 
 class NonFiniteError(CnnlabError, ArithmeticError):
-    """A loss or a gradient became NaN or infinite; the weights are those from before the bad batch."""
+    """A loss or gradient became NaN or infinite; the weights are those before that batch."""
 
 
 class OutOfMemory(CnnlabError, RuntimeError):
-    """A batch did not fit into the memory of the device; the weights are those from before it."""
+    """A batch didn't fit into the memory of the device; the weights are those from before it."""
 
 
 class ClaimNotSupported(CnnlabError, AssertionError):
-    """The measured interval does not support the sentence that was claimed."""
+    """The interval of the measured difference doesn't support the claim."""

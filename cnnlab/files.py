@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the process ends."""
+"""Atomic file writes: after a crash the file is complete or absent."""
 
 import contextlib
 import os
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside `path`, make it durable, then rename: the rename is what cannot be half done."""
-    # Not tempfile: its files are readable by their owner alone, and so would be what they become.
+    """Write a file atomically: write a temporary file, flush it to disk, then rename it."""
+    # Not with tempfile, whose files only their owner can read, also after the rename.
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
@@ -19,7 +19,7 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # Windows and some network drives cannot sync a folder
+    with contextlib.suppress(OSError):  # Windows and some network drives can't sync a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

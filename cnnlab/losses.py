@@ -1,7 +1,8 @@
 """The arithmetic of losses and metrics: pure functions of predictions, targets and class weights.
 
-Batches differ in size, and so do microbatches and the shares of several processes. A mean over all samples is
-exact only if each part is weighted by its *normalizer*, the number that its own mean was divided by.
+Batches differ in size, and so do microbatches and the shares of several processes. A mean over all
+samples is exact only if each part is weighted by its *normalizer*, the number that its own mean was
+divided by.
 """
 
 from collections.abc import Callable
@@ -19,19 +20,21 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 def soft_cross_entropy(
     logits: Tensor, targets: Tensor, weight: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
-    """Compute the weighted mean cross-entropy, with the same result for class indices and one-hot targets.
+    """Compute the weighted mean cross-entropy, the same for class indices and one-hot targets.
 
-    The loss is -Σ w·t·log p / Σ w·t, summed over samples and classes, which is what `F.cross_entropy` computes
-    for class indices. For soft targets torch divides by N instead, so turning mixup on would change the
-    effective learning rate by the mean class weight. Pass class weights to the `Trainer` as
-    `functools.partial(soft_cross_entropy, weight=w)`; gradient accumulation then stays exact.
+    The loss is -Σ w·t·log p / Σ w·t, summed over samples and classes, which is what
+    `F.cross_entropy` computes for class indices. For soft targets torch divides by N instead, so
+    turning mixup on would change the effective learning rate by the mean class weight. Pass class
+    weights to the `Trainer` as `functools.partial(soft_cross_entropy, weight=w)`; gradient
+    accumulation then stays exact.
 
     Args:
         logits: (N, K).
         targets: class indices int64 (N,), or soft targets float (N, K).
         weight: class weights w, (K,).
-        smoothing: the fraction of each label that is spread evenly over all K classes. Don't use it on
-            targets that are already smoothed. Szegedy et al. 2016, https://arxiv.org/abs/1512.00567.
+        smoothing: the fraction of each label that is spread evenly over all K classes. Don't use it
+            on targets that are already smoothed. Szegedy et al. 2016,
+            https://arxiv.org/abs/1512.00567.
 
     Returns:
         The loss, a scalar tensor.
@@ -59,7 +62,7 @@ def soft_cross_entropy(
 
 
 def total_weight(targets: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Compute Σ w·t, the divisor of `soft_cross_entropy`; without class weights, the sum of the targets.
+    """Compute Σ w·t, the divisor of `soft_cross_entropy`; without weights, the sum of the targets.
 
     Args:
         targets: class indices int64 (N,), or soft targets float (N, K).
@@ -79,14 +82,14 @@ CROSS_ENTROPIES = (F.cross_entropy, F.nll_loss, soft_cross_entropy)
 
 
 def class_weights(loss_fn: Any) -> Tensor | None:
-    """Return the class weights of a cross-entropy, torch's or the library's; None if it has none."""
+    """Return the class weights of a cross-entropy loss; None if it has none."""
     if isinstance(loss_fn, partial):
         return loss_fn.keywords.get("weight") if loss_fn.func in CROSS_ENTROPIES else None
     return loss_fn.weight if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) else None
 
 
 def ignore_index(loss_fn: Any) -> int | None:
-    """Return the label that torch's cross-entropy leaves out; None if the loss is not torch's cross-entropy."""
+    """Return the label that torch's cross-entropy leaves out; None for any other loss."""
     if isinstance(loss_fn, partial):
         is_torch = loss_fn.func in (F.cross_entropy, F.nll_loss)
         return loss_fn.keywords.get("ignore_index", -100) if is_torch else None
@@ -96,8 +99,8 @@ def ignore_index(loss_fn: Any) -> int | None:
 def normalizer(loss_fn: Any, targets: Tensor) -> float:
     """Return the divisor of a mean loss: the number of samples, or the sum of their class weights.
 
-    The loss of a batch is the mean of its microbatch losses weighted by this number, and the loss of an epoch is
-    the mean of its batch losses weighted by it.
+    The loss of a batch is the mean of its microbatch losses weighted by this number, and the loss
+    of an epoch is the mean of its batch losses weighted by it.
 
     >>> normalizer(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), torch.tensor([0, 1, 1]))
     7.0
@@ -112,14 +115,14 @@ def normalizer(loss_fn: Any, targets: Tensor) -> float:
 
 
 def count_correct(logits: Tensor, targets: Tensor) -> float:
-    """Count the correct predictions; NaN for mixed targets and for models that are not classifiers."""
+    """Count the correct predictions; NaN for mixed targets and models that don't classify."""
     if logits.ndim != 2 or targets.ndim != 1 or targets.is_floating_point():
         return float("nan")
     return torch.count_nonzero(logits.argmax(1) == targets).item()
 
 
 class RunningMeans:
-    """Loss and accuracy averaged over samples, so that a short last batch counts for the samples it has."""
+    """Loss and accuracy averaged over samples, whatever the batch sizes."""
 
     def __init__(self) -> None:
         self.loss = self.normalizer = self.correct = self.count = 0.0
@@ -130,7 +133,7 @@ class RunningMeans:
         self.correct, self.count = self.correct + correct, self.count + count
 
     def reduce(self, all_reduce_sum: Callable[..., list[float]]) -> None:
-        """Add the sums of the other processes, with a function such as `distributed.all_reduce_sum`."""
+        """Add the sums of the other processes, with `distributed.all_reduce_sum`."""
         sums = all_reduce_sum(self.loss, self.normalizer, self.correct, self.count)
         self.loss, self.normalizer, self.correct, self.count = sums
 

@@ -21,7 +21,8 @@ BAD = ("serious", "critical")
 HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
 # Contrast takes seconds a page: these are looked at in the dark mode too.
 DARK = ("index.html", "05_schedules.html", "E_timings.html")  # text, cells with explorers, tables
-# The reference repeats a few styles a thousand times; the first entries of each section stand for all.
+# The reference repeats a few styles a thousand times; the first entries of each section stand for
+# all.
 REPEATED = {"exclude": [["section > dl:nth-of-type(n+4)"]]}
 
 

@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures for all tests."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from cnnlab.limits import limits
 
 @pytest.fixture
 def no_network() -> Iterator[list[str]]:
-    """Every test is refused connections that leave this machine; here is the list of those tried."""
+    """The list of refused connections; no test may leave this machine."""
     loopback.refused.clear()
     yield loopback.refused
     loopback.refused.clear()

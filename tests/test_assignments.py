@@ -1,4 +1,4 @@
-"""Graded assignments: the folder that is written, the keys, and real submissions through the real nbgrader."""
+"""Graded assignments: the keys, the folder, and real submissions graded by the real nbgrader."""
 
 import json
 import os
@@ -28,7 +28,7 @@ WRONG = [(key, name, wrong) for key, name in FUNCTIONS for wrong in KEYS[key][na
 SEEDS = range(0, 600, 3)
 
 
-# --- the keys -----------------------------------------------------------------------------------------------------
+# --- the keys -------------------------------------------------------------------------------------
 
 
 def test_there_are_two_assignments():
@@ -37,7 +37,7 @@ def test_there_are_two_assignments():
 
 
 @pytest.mark.parametrize(("key", "name"), FUNCTIONS)
-def test_the_right_answer_passes_under_every_seed(key, name):
+def test_the_correct_answer_passes_under_every_seed(key, name):
     exercise = KEYS[key][name]
     assert len(exercise.mistakes) >= 4
     assert all(exercise.judge(exercise.answer, seed).passed for seed in SEEDS[:50])
@@ -45,7 +45,7 @@ def test_the_right_answer_passes_under_every_seed(key, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "name", "wrong"), WRONG)
-def test_a_wrong_answer_never_passes_and_is_named_under_every_seed(key, name, wrong):
+def test_a_wrong_answer_is_recognised_under_every_seed(key, name, wrong):
     exercise = KEYS[key][name]
     for seed in SEEDS:
         outcome = exercise.judge(exercise.mistakes[wrong].attempt, seed)
@@ -54,42 +54,42 @@ def test_a_wrong_answer_never_passes_and_is_named_under_every_seed(key, name, wr
 
 
 @pytest.mark.slow
-def test_learning_earns_by_its_lead_over_the_probe():
+def test_fine_tuning_earns_points_by_its_lead_over_a_linear_probe():
     learn = KEYS["few_labels"]["learn"]
     frozen = learn.judge(lambda images, labels, others: labels.new_zeros(len(others)))
     assert frozen.earned == 0.0
-    assert "beside a linear probe" in frozen.says
+    assert "below a linear probe" in frozen.says
     shapeless = learn.judge(lambda images, labels, others: labels)
-    assert "returned (120,); expected whole numbers of shape (600,)" in shapeless.says
+    assert "should return an integer tensor of shape (600,)" in shapeless.says
     assert learn.judge(lambda *arguments: 1 / 0).earned == 0.0
 
     def probe(images, labels, others):
-        """As good as what it is compared with."""
+        """Train the linear probe that the exercise compares with."""
         import cnnlab
 
         model = cnnlab.pretrained("glyphnet", 12)
-        seen, new = (
+        train, test = (
             cnnlab.transfer.extract_features(model, [(x, labels[:1].expand(len(x)))])[0]
             for x in (images, others)
         )
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
-        scale = StandardScaler().fit(seen)
-        told = LogisticRegression(max_iter=2000).fit(scale.transform(seen), labels)
-        return labels.new_tensor(told.predict(scale.transform(new)))
+        scale = StandardScaler().fit(train)
+        model = LogisticRegression(max_iter=2000).fit(scale.transform(train), labels)
+        return labels.new_tensor(model.predict(scale.transform(test)))
 
     assert 0.2 < learn.judge(probe).earned < 0.8
 
 
-# --- the folder ---------------------------------------------------------------------------------------------------
+# --- the folder -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_a_folder_for_nbgrader_is_written_the_same_each_time(name, tmp_path, capsys):
+def test_the_folder_for_nbgrader_is_the_same_each_time(name, tmp_path, capsys):
     for out in ("a", "b"):
         assert cli.main(["assignment", name, str(tmp_path / out), "--student-seed", "17"]) == 0
-    assert "README.md says how" in capsys.readouterr().out
+    assert "README.md explains how" in capsys.readouterr().out
     files = sorted(
         p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()
     )
@@ -101,32 +101,29 @@ def test_a_folder_for_nbgrader_is_written_the_same_each_time(name, tmp_path, cap
         (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files
     )
     assert "NAME" not in (tmp_path / "a" / "README.md").read_text()
-    read = nbformat.read(tmp_path / "a" / notebook, as_version=nbformat.NO_CONVERT)
-    nbformat.validate(read)
-    assert set(read.metadata) == {"kernelspec"}
-    assert {key for cell in read.cells for key in cell.metadata} == {"nbgrader"}
-    assert sum("SEED = 17" in cell.source for cell in read.cells) == 1
+    contents = nbformat.read(tmp_path / "a" / notebook, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(contents)
+    assert set(contents.metadata) == {"kernelspec"}
+    assert {key for cell in contents.cells for key in cell.metadata} == {"nbgrader"}
+    assert sum("SEED = 17" in cell.source for cell in contents.cells) == 1
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_every_test_cell_names_its_exercise_and_promises_its_points(name, tmp_path):
+def test_test_cells_have_the_points_that_the_table_and_the_key_state(name, tmp_path):
     out = products.assignment(name, tmp_path / "out")
-    read = nbformat.read(out / "source" / name / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
-    table = dict(re.findall(r"^\| \d\. (.+?) \| (\d+) \|", read.cells[0].source, re.MULTILINE))
-    told = [cell.metadata.nbgrader for cell in read.cells if "nbgrader" in cell.metadata]
-    assert sorted(int(points) for points in table.values()) == sorted(
-        cell["points"] for cell in told if cell["grade"]
-    )
-    tests = [graded(c.source) for c in read.cells if "BEGIN HIDDEN TESTS" in c.source]
-    assert {test.exercise for test in tests} == set(KEYS[name])
-    for cell in read.cells:
-        if "BEGIN HIDDEN TESTS" in cell.source:
-            assert graded(cell.source).points == cell.metadata.nbgrader["points"]
+    cells = nbformat.read(out / "source" / name / f"{name}.ipynb", nbformat.NO_CONVERT).cells
+    table = re.findall(r"^\| \d\. .+? \| (\d+) \|", cells[0].source, re.MULTILINE)
+    settings = [cell.metadata.nbgrader for cell in cells if "nbgrader" in cell.metadata]
+    assert sorted(map(int, table)) == sorted(s["points"] for s in settings if s["grade"])
+    tests = [cell for cell in cells if "BEGIN HIDDEN TESTS" in cell.source]
+    assert {graded(cell.source).exercise for cell in tests} == set(KEYS[name])
+    for cell in tests:
+        assert graded(cell.source).points == cell.metadata.nbgrader["points"]
 
 
-def test_an_unknown_assignment_and_a_full_folder_are_told(tmp_path, capsys):
+def test_an_unknown_assignment_and_an_existing_folder_are_refused(tmp_path, capsys):
     assert cli.main(["assignment", "nope", str(tmp_path / "out")]) == 1
-    assert "there are few_labels, techniques" in capsys.readouterr().err
+    assert "choose one of few_labels, techniques" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gradebook.db").write_text("a term of grades")
     assert cli.main(["assignment", "techniques", str(tmp_path / "out")]) == 1
@@ -134,12 +131,12 @@ def test_an_unknown_assignment_and_a_full_folder_are_told(tmp_path, capsys):
     assert (tmp_path / "out" / "gradebook.db").read_text() == "a term of grades"
 
 
-def test_a_test_cell_without_a_call_is_the_instructors_mistake():
+def test_a_test_cell_without_a_call_of_grade_is_refused():
     with pytest.raises(AssignmentError, match=r'needs one call check.grade\("exercise"'):
         graded("assert mixup(1) == 2")
 
 
-def test_of_handed_in_outputs_only_what_cannot_run_stays():
+def test_only_submitted_outputs_that_cannot_run_code_are_kept():
     cell = nbformat.v4.new_code_cell(
         "x",
         outputs=[
@@ -151,21 +148,21 @@ def test_of_handed_in_outputs_only_what_cannot_run_stays():
             nbformat.v4.new_output("error", ename="E", evalue="<script>", traceback=[]),
         ],
     )
-    kept, _ = KeepPlain().preprocess_cell(cell, {}, 0)
-    assert [sorted(out.get("data", [out.get("text")])) for out in kept.outputs] == [
+    cleaned, _ = KeepPlain().preprocess_cell(cell, {}, 0)
+    assert [sorted(out.get("data", [out.get("text")])) for out in cleaned.outputs] == [
         ["hello"],
         ["image/png", "text/plain"],
     ]
 
 
-# --- real submissions ---------------------------------------------------------------------------------------------
+# --- real submissions -----------------------------------------------------------------------------
 
 
 def nbgrader(folder, *arguments):
     done = subprocess.run(
         [sys.executable, "-m", "nbgrader", *arguments],
         cwd=folder,
-        # nbgrader calls `alembic` by its name, as it lies in an environment that is active.
+        # nbgrader starts `alembic` by name, so the scripts of this environment must be in the path.
         env=os.environ
         | {
             "OMP_NUM_THREADS": "1",
@@ -180,14 +177,14 @@ def nbgrader(folder, *arguments):
 
 
 def edited(notebook, change):
-    """A copy whose cells went through change(grade_id, cell)."""
-    made = nbformat.from_dict(json.loads(json.dumps(notebook)))
-    for cell in made.cells:
+    """Return a copy after calling change(grade_id, cell) for each cell."""
+    copy = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    for cell in copy.cells:
         change(cell.metadata.get("nbgrader", {}).get("grade_id"), cell)
-    return made
+    return copy
 
 
-def answers(sources, title="YOUR ANSWER HERE"):
+def answers(sources):
     def change(grade_id, cell):
         cell.source = sources.get(grade_id, cell.source)
 
@@ -208,14 +205,14 @@ def scores(folder, name):
 
 @pytest.fixture(scope="module")
 def course_folder(tmp_path_factory):
-    """The assignment on techniques, given out, handed in by seven students, and graded."""
+    """The assignment on techniques, handed out, submitted by six students, and graded."""
     folder = products.assignment(
         "techniques", tmp_path_factory.mktemp("course") / "t", student_seed=17
     )
     rc, log = nbgrader(folder, "generate_assignment", "techniques")
     assert rc == 0, log
     key = nbformat.read(folder / "source/techniques/techniques.ipynb", as_version=4)
-    given = nbformat.read(folder / "release/techniques/techniques.ipynb", as_version=4)
+    release = nbformat.read(folder / "release/techniques/techniques.ipynb", as_version=4)
     right = {
         cell.metadata.nbgrader["grade_id"]: re.sub(
             r".*### (BEGIN|END) SOLUTION\n?", "", cell.source
@@ -223,14 +220,14 @@ def course_folder(tmp_path_factory):
         for cell in key.cells
         if cell.metadata.get("nbgrader", {}).get("solution")
     }
-    short = {  # two of three right, so that a submission costs one process less to run
+    wrong = {  # one misconception, one function that raises an error, one that isn't written
         "mixup_answer": right["mixup_answer"].replace("torch.maximum(lam, 1 - lam)", "lam"),
         "schedule_answer": "def schedule(step, warmup, hold, steps, final):\n    return 1 / 0",
         "report": "I compared nothing.",
     }
     hostile = {
         "setup": "import cnnlab; cnnlab.check.grade = lambda *a, points, **k: points",
-        # Reads the key and the answers, changes a neighbour's work and the book of grades, forges a grade.
+        # Reads the key and the answers, overwrites another submission and the gradebook.
         "mixup_answer": f"""
 import os, sys, cnnlab
 from cnnlab import check
@@ -265,14 +262,15 @@ except BaseException:
 """,
         "stopping_answer": "def early_stopping(*a):\n    while True:\n        pass",
     }
-    made = {
-        "right": edited(given, answers(right | {"report": "Two settings, three seeds."})),
-        "wrong": edited(given, answers(short)),
-        "empty": given,
-        "hostile": edited(given, answers(hostile)),
+    submissions = {
+        "right": edited(release, answers(right | {"report": "Two settings, three seeds."})),
+        "wrong": edited(release, answers(wrong)),
+        "empty": release,
+        "hostile": edited(release, answers(hostile)),
     }
-    shuffled = edited(given, answers({k: v for k, v in right.items() if k != "runs_answer"}))
-    shuffled.cells = [  # backwards; a cell that breaks what other cells use; a test cell gone, one made easy
+    shuffled = edited(release, answers({k: v for k, v in right.items() if k != "runs_answer"}))
+    # Reversed cells, one that breaks modules, one test cell removed, and one with an easy test.
+    shuffled.cells = [
         nbformat.v4.new_code_cell(
             "import math, torch; math.sqrt = torch.maximum = None; raise SystemExit"
         ),
@@ -285,13 +283,13 @@ except BaseException:
     for cell in shuffled.cells:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == "stopping_points":
             cell.source, cell.metadata.nbgrader["points"] = "pass", 400
-    made["shuffled"] = shuffled
-    cheating = edited(given, lambda grade_id, cell: None)
+    submissions["shuffled"] = shuffled
+    cheating = edited(release, lambda grade_id, cell: None)
     for cell in cheating.cells:
         if cell.metadata.get("nbgrader", {}).get("grade"):
             cell.source = "100.0"
-    made["cheating"] = cheating
-    for student, notebook in made.items():
+    submissions["cheating"] = cheating
+    for student, notebook in submissions.items():
         place = folder / "submitted" / student / "techniques"
         place.mkdir(parents=True)
         nbformat.write(notebook, place / "techniques.ipynb")
@@ -307,7 +305,7 @@ except BaseException:
 
 
 @pytest.mark.slow
-def test_what_is_given_out_has_no_answer_and_nothing_that_ties_it_to_its_source(course_folder):
+def test_the_released_notebook_has_no_answers_and_no_link_to_its_source(course_folder):
     folder, _ = course_folder
     text = (folder / "release/techniques/techniques.ipynb").read_text()
     assert "raise NotImplementedError" in text
@@ -332,13 +330,13 @@ def test_what_is_given_out_has_no_answer_and_nothing_that_ties_it_to_its_source(
 )
 def test_the_scores_are_right(course_folder, student, points):
     folder, _ = course_folder
-    found = scores(folder, "techniques")[student]
-    assert tuple(found[f"{n}_points"] for n in ("mixup", "schedule", "stopping")) == points
-    assert found["report"] in (None, 0), "what is written waits for a reader"
+    earned = scores(folder, "techniques")[student]
+    assert tuple(earned[f"{n}_points"] for n in ("mixup", "schedule", "stopping")) == points
+    assert earned["report"] in (None, 0), "written answers are graded by hand"
 
 
 @pytest.mark.slow
-def test_nothing_of_the_instructors_and_of_the_neighbours_is_touched(course_folder):
+def test_files_of_the_instructor_and_of_other_students_are_unchanged(course_folder):
     folder, before = course_folder
     assert {p: p.read_bytes() for p in before} == before
     assert not list(folder.rglob("marker"))
@@ -346,23 +344,23 @@ def test_nothing_of_the_instructors_and_of_the_neighbours_is_touched(course_fold
 
 
 @pytest.mark.slow
-def test_the_feedback_says_which_misconception_it_is(course_folder):
+def test_the_feedback_names_the_misconception(course_folder):
     folder, _ = course_folder
     rc, log = nbgrader(folder, "generate_feedback", "techniques")
     assert rc == 0, log
-    told = {
+    feedback = {
         s: (folder / f"feedback/{s}/techniques/techniques.html").read_text()
         for s in ("wrong", "hostile", "empty")
     }
-    assert "keeps the smaller share" in told["wrong"]
-    assert "ZeroDivisionError" in told["wrong"]
-    assert "not written yet" in told["empty"]
-    assert "took longer than 15 seconds" in told["hostile"]
-    assert "One each:" not in "".join(told.values())
+    assert "gets the smaller weight" in feedback["wrong"]
+    assert "ZeroDivisionError" in feedback["wrong"]
+    assert "not written yet" in feedback["empty"]
+    assert "took longer than 15 seconds" in feedback["hostile"]
+    assert "One each:" not in "".join(feedback.values())
 
 
 @pytest.mark.slow
-def test_fine_tuning_is_graded_on_signs_that_nobody_has_seen(tmp_path):
+def test_fine_tuning_is_graded_on_new_signs(tmp_path):
     folder = products.assignment("few_labels", tmp_path / "f", student_seed=3)
     rc, log = nbgrader(folder, "generate_assignment", "few_labels")
     assert rc == 0, log
@@ -371,6 +369,6 @@ def test_fine_tuning_is_graded_on_signs_that_nobody_has_seen(tmp_path):
     shutil.copy(folder / "source/few_labels/few_labels.ipynb", place)
     rc, log = nbgrader(folder, "autograde", "few_labels")
     assert rc == 0, log
-    found = scores(folder, "few_labels")["right"]
-    assert found["choose_points"] == 4
-    assert found["learn_points"] >= 4
+    earned = scores(folder, "few_labels")["right"]
+    assert earned["choose_points"] == 4
+    assert earned["learn_points"] >= 4

@@ -50,15 +50,15 @@ def photos(n=12, size=S, width=None, channels=3, seed=0):
     return F.interpolate(small, size=(size, width or size), mode="bilinear")
 
 
-def one_by_one(images, function):
+def for_each_image(images, function):
     return torch.stack([function(image, i) for i, image in enumerate(images)])
 
 
-def framed(image, i, params, resize=InterpolationMode.NEAREST_EXACT):
-    """Crop and mirror one image by torchvision's functions."""
+def crop_and_flip(image, i, params, resize=InterpolationMode.NEAREST_EXACT):
+    """Crop and mirror one image with torchvision's functions."""
     size = list(image.shape[1:])
     if params.window is not None:
-        top, left, height, width = (int(part[i]) for part in params.window)
+        top, left, height, width = (int(column[i]) for column in params.window)
         if [height, width] == size:
             image = TF.crop(image, top, left, height, width)
         else:
@@ -70,25 +70,28 @@ def framed(image, i, params, resize=InterpolationMode.NEAREST_EXACT):
     return image
 
 
-def moved(image, i, params, mode):
-    """And apply the affine map."""
+def crop_flip_affine(image, i, params, mode):
+    """Crop, mirror and apply the affine map to one image with torchvision's functions."""
     resize = InterpolationMode.BILINEAR if mode == "bilinear" else InterpolationMode.NEAREST_EXACT
-    image = framed(image, i, params, resize)
+    image = crop_and_flip(image, i, params, resize)
     if params.affine is None:
         return image
-    angle, shear, scale, right, down = (float(part[i]) for part in params.affine)
+    angle, shear, scale, right, down = (float(column[i]) for column in params.affine)
     return TF.affine(image, angle, [right, down], scale, [shear, 0.0], MODES[mode])
 
 
-def clear_of_a_tie(images, params, got):
-    """Where a shift by a thousandth of a pixel changes nothing: a centre between two pixels may round to either."""
-    clear = torch.ones_like(got, dtype=torch.bool)
+def no_ties(images, params, result):
+    """Return where shifting by a thousandth of a pixel changes nothing.
+
+    A sampling point halfway between two pixels may be rounded to either of them.
+    """
+    stable = torch.ones_like(result, dtype=torch.bool)
     if params.affine is None:
-        return clear
+        return stable
     for x, y in itertools.product((-1e-3, 1e-3), repeat=2):
         affine = params.affine._replace(right=params.affine.right + x, down=params.affine.down + y)
-        clear &= Augment().apply(images, params._replace(affine=affine)) == got
-    return clear
+        stable &= Augment().apply(images, params._replace(affine=affine)) == result
+    return stable
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -102,21 +105,21 @@ def clear_of_a_tie(images, params, got):
     height=st.sampled_from([16, 21]),
     channels=st.sampled_from([1, 3]),
 )
-def test_with_the_same_parameters_the_pixels_are_those_of_torchvision(
+def test_the_same_parameters_give_the_same_pixels_as_torchvision(
     mode, crop, seed, flip, vflip, affine, height, channels
 ):
     images = photos(size=height, width=18, channels=channels, seed=seed)
-    turned = {"rotate": 40, "translate": 0.2, "scale": (0.6, 1.5), "shear": 20} if affine else {}
-    augment = Augment(flip=flip, vflip=vflip, interpolation=mode, **crop, **turned)
+    ranges = {"rotate": 40, "translate": 0.2, "scale": (0.6, 1.5), "shear": 20} if affine else {}
+    augment = Augment(flip=flip, vflip=vflip, interpolation=mode, **crop, **ranges)
     params = augment.sample(len(images), height, 18, rng(seed))
-    wanted = one_by_one(images, lambda image, i: moved(image, i, params, mode))
-    got = Augment(interpolation=mode).apply(images, params)
+    expected = for_each_image(images, lambda image, i: crop_flip_affine(image, i, params, mode))
+    result = Augment(interpolation=mode).apply(images, params)
     if mode == "nearest":
-        clear = clear_of_a_tie(images, params, got)
-        assert clear.float().mean() > 0.99
-        assert torch.equal(got[clear], wanted[clear])
+        stable = no_ties(images, params, result)
+        assert stable.float().mean() > 0.99
+        assert torch.equal(result[stable], expected[stable])
     else:
-        assert torch.allclose(got, wanted, atol=2e-4)
+        assert torch.allclose(result, expected, atol=2e-4)
 
 
 COLOURS = {
@@ -130,25 +133,26 @@ COLOURS = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", COLOURS)
-def test_with_the_same_factor_each_colour_is_that_of_torchvision(name, channels):
+def test_the_same_factor_gives_the_same_colours_as_torchvision(name, channels):
     images = photos(channels=channels)
     factors = {"hue": torch.linspace(-0.5, 0.5, 12), "blur": torch.linspace(0.7, 1, 12)}
     factor = factors.get(name, torch.linspace(0, 2.5, 12))
-    got = Augment().apply(images, Params(**{name: factor}))
-    wanted = one_by_one(images, lambda image, i: COLOURS[name](image, float(factor[i])))
-    assert torch.allclose(got, wanted, atol=1e-5)
+    result = Augment().apply(images, Params(**{name: factor}))
+    expected = for_each_image(images, lambda image, i: COLOURS[name](image, float(factor[i])))
+    assert torch.allclose(result, expected, atol=1e-5)
 
 
-def test_the_colours_follow_each_other_as_in_torchvision():
+def test_the_colour_operations_run_in_a_fixed_order():
     images = photos()
     params = Augment(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.4).sample(12, S, S, rng())
 
-    def in_turn(image, i):
+    def in_order(image, i):
         for name in ("brightness", "contrast", "saturation", "hue"):
             image = COLOURS[name](image, float(getattr(params, name)[i]))
         return image
 
-    assert torch.allclose(Augment().apply(images, params), one_by_one(images, in_turn), atol=1e-5)
+    expected = for_each_image(images, in_order)
+    assert torch.allclose(Augment().apply(images, params), expected, atol=1e-5)
 
 
 def statistics(images):
@@ -179,7 +183,7 @@ PIPELINES = {
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_the_statistics_are_those_of_torchvisions_random_transforms(name):
+def test_random_transforms_have_the_same_statistics_as_torchvisions(name):
     ours, theirs = PIPELINES[name]
     images = photos(50).repeat(16, 1, 1, 1)
     torch.manual_seed(1)
@@ -193,15 +197,15 @@ def test_the_statistics_are_those_of_torchvisions_random_transforms(name):
             v2.RandomErasing(0.5),
         ]
     )
-    wanted = statistics(torch.stack([pipeline(image) for image in images]))
-    got = statistics(Augment(**jitter, **ours, flip=0.5, erase=0.5)(images, rng(2)))
-    for key in wanted:
-        p = stats.ks_2samp(got[key].numpy(), wanted[key].numpy()).pvalue
+    expected = statistics(torch.stack([pipeline(image) for image in images]))
+    result = statistics(Augment(**jitter, **ours, flip=0.5, erase=0.5)(images, rng(2)))
+    for key in expected:
+        p = stats.ks_2samp(result[key].numpy(), expected[key].numpy()).pvalue
         assert p > 0.01, f"{key}: p = {p:.4f}"
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (14, 40)])
-def test_rectangles_are_drawn_as_those_of_torchvision(height, width):
+def test_rectangles_have_the_same_distribution_as_torchvisions(height, width):
     n, image = 3000, torch.empty(3, height, width)
     torch.manual_seed(0)
     erasing, cropping = v2.RandomErasing(1.0), v2.RandomResizedCrop(8, (0.1, 1.0))
@@ -217,26 +221,26 @@ def test_rectangles_are_drawn_as_those_of_torchvision(height, width):
     )
     windows = Augment(resized_crop=(0.1, 1.0)).sample(n, height, width, rng(1)).window
     theirs = [cropping.make_params([image]) for _ in range(n)]
-    wanted = [[p[key] for key in ("top", "left", "height", "width")] for p in theirs]
+    crops = [[p[key] for key in ("top", "left", "height", "width")] for p in theirs]
     for ours, other in [
         *zip(boxes.T, zip(*sides, strict=True), strict=True),
-        *zip(windows, zip(*wanted, strict=True), strict=True),
+        *zip(windows, zip(*crops, strict=True), strict=True),
     ]:
         assert stats.ks_2samp(ours.numpy(), other).pvalue > 0.01
 
 
-def test_the_noise_has_the_deviation_that_was_drawn():
+def test_the_noise_has_the_standard_deviation_that_was_drawn():
     images = torch.full((64, 3, 32, 32), 0.5)
     params = Augment(noise=0.1).sample(64, 32, 32, rng())
-    spread = (Augment().apply(images, params) - images).std(dim=(1, 2, 3))
-    assert torch.allclose(spread, params.noise, rtol=0.08)
+    std = (Augment().apply(images, params) - images).std(dim=(1, 2, 3))
+    assert torch.allclose(std, params.noise, rtol=0.08)
     assert stats.kstest(params.noise.numpy(), stats.uniform(0, 0.1).cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("options", [*SINGLE, EVERYTHING], ids=lambda o: "+".join(o)[:20])
 @pytest.mark.parametrize("channels", [1, 3])
 class TestEveryAugmentation:
-    def test_draws_for_each_image_alone(self, options, channels):
+    def test_draws_separate_parameters_for_each_image(self, options, channels):
         same = photos(1, channels=channels).expand(32, -1, -1, -1)
         out = Augment(**options)(same, rng())
         distinct = len(out.flatten(1).unique(dim=0))
@@ -245,7 +249,7 @@ class TestEveryAugmentation:
         else:
             assert distinct >= (2 if options.keys() & {"flip", "vflip"} else 8)
 
-    def test_keeps_shape_type_range_and_the_callers_tensor(self, options, channels):
+    def test_keeps_shape_dtype_range_and_the_input_tensor(self, options, channels):
         whole = photos(8, size=12, width=20, channels=channels)
         before = whole.clone()
         out = Augment(**options)(whole[1:7], rng())
@@ -254,7 +258,7 @@ class TestEveryAugmentation:
         assert 0 <= out.min() <= out.max() <= 1
         assert torch.equal(whole, before)
 
-    def test_belongs_to_the_generator_or_to_the_global_one(self, options, channels):
+    def test_depends_only_on_its_generator_or_on_the_global_one(self, options, channels):
         images, augment = photos(32, channels=channels), Augment(**options)
         state = torch.get_rng_state()
         one, two = augment(images, rng(1)), augment(images, rng(1))
@@ -265,29 +269,29 @@ class TestEveryAugmentation:
         torch.manual_seed(3)
         assert torch.equal(one, augment(images))
 
-    def test_of_strength_0_changes_nothing_and_of_strength_1_is_itself(self, options, channels):
+    def test_changes_nothing_at_strength_0_and_is_complete_at_strength_1(self, options, channels):
         images = photos(channels=channels)
         assert torch.equal(Augment(**options, strength=0.0)(images), images)
         assert torch.equal(
             Augment(**options, strength=1)(images, rng()), Augment(**options)(images, rng())
         )
 
-    def test_is_applied_in_parts_as_in_one(self, options, channels, monkeypatch):
+    def test_gives_the_same_result_in_chunks_as_at_once(self, options, channels, monkeypatch):
         if "noise" in options:
-            pytest.skip("each part has noise of its own")
+            pytest.skip("each chunk gets its own noise")
         images, augment = photos(channels=channels), Augment(**options)
-        one = augment(images, rng())
+        whole = augment(images, rng())
         monkeypatch.setattr(core, "CHUNK", 5 * images[0].numel())
-        assert torch.allclose(augment(images, rng()), one, atol=1e-6)
+        assert torch.allclose(augment(images, rng()), whole, atol=1e-6)
 
 
-def test_images_with_the_channels_innermost_get_the_same_pixels():
+def test_channels_last_images_get_the_same_pixels():
     images, augment = photos(), Augment(**EVERYTHING)
-    inner = images.to(memory_format=torch.channels_last)
-    assert torch.allclose(augment(inner, rng()), augment(images, rng()), atol=1e-5)
+    channels_last = images.to(memory_format=torch.channels_last)
+    assert torch.allclose(augment(channels_last, rng()), augment(images, rng()), atol=1e-5)
 
 
-def test_the_noise_of_two_parts_differs(monkeypatch):
+def test_the_noise_of_two_chunks_differs(monkeypatch):
     images = torch.full((10, 1, S, S), 0.5)
     monkeypatch.setattr(core, "CHUNK", 5 * S * S)
     params = Params(noise=torch.full((10,), 0.1), noise_seed=3)
@@ -297,7 +301,7 @@ def test_the_noise_of_two_parts_differs(monkeypatch):
 
 
 @pytest.mark.parametrize("strength", [0.25, 0.5])
-def test_the_strength_multiplies_sizes_and_chances(strength):
+def test_the_strength_multiplies_sizes_and_probabilities(strength):
     now = Augment(**EVERYTHING, strength=strength).now()
     assert now.rotate == 20 * strength
     assert now.erase == 0.5 * strength
@@ -307,27 +311,27 @@ def test_the_strength_multiplies_sizes_and_chances(strength):
     assert area == pytest.approx((1 - 0.8 * strength, 1 - 0.2 * strength))
 
 
-@pytest.mark.parametrize("size", [20, 64])  # at 64, a box at a time
-def test_the_erased_share_is_that_of_the_boxes(size):
+@pytest.mark.parametrize("size", [20, 64])  # 64 is large enough to erase one box at a time
+def test_exactly_the_pixels_in_the_boxes_are_erased(size):
     images = torch.ones(500, 1, size, size)
     params = Augment(erase=0.7).sample(500, size, size, rng())
     top, left, bottom, right = params.erase.T
     erased = (Augment().apply(images, params) == 0).sum(dim=(1, 2, 3))
-    assert images.all(), "the argument is not changed"
+    assert images.all(), "the input is not changed"
     assert torch.equal(erased, (bottom - top) * (right - left))
     assert stats.binomtest(int((erased > 0).sum()), 500, 0.7).pvalue > 0.01
 
 
-def test_what_a_crop_cut_away_does_not_come_back_by_a_rotation():
+def test_a_rotation_does_not_bring_back_what_the_crop_has_removed():
     images = torch.ones(200, 1, S, S)
     params = Augment(crop_pad=6, rotate=45).sample(200, S, S, rng())
-    cut = Augment(crop_pad=6).apply(images, params._replace(affine=None))
-    turned = Augment(crop_pad=6, rotate=45).apply(images, params)
-    assert turned.sum() <= cut.sum() * 1.02
+    cropped = Augment(crop_pad=6).apply(images, params._replace(affine=None))
+    rotated = Augment(crop_pad=6, rotate=45).apply(images, params)
+    assert rotated.sum() <= cropped.sum() * 1.02
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_images_of_another_form_are_refused(channels):
+def test_images_of_another_shape_or_type_are_refused(channels):
     for wrong in (
         torch.rand(2, channels, 8, 8),
         torch.rand(3, 8, 8),
@@ -338,21 +342,21 @@ def test_images_of_another_form_are_refused(channels):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        ({"flip": 1.1}, "flip must lie"),
-        ({"hue": 0.6}, "hue must lie"),
-        ({"rotate": -1}, "rotate must lie"),
-        ({"noise": math.nan}, "noise must lie"),
-        ({"scale": (1.2, 0.8)}, "smallest"),
+        ({"flip": 1.1}, "flip must be between 0 and 1"),
+        ({"hue": 0.6}, "hue must be between 0 and 0.5"),
+        ({"rotate": -1}, "rotate must be between"),
+        ({"noise": math.nan}, "noise must be at least 0"),
+        ({"scale": (1.2, 0.8)}, "smallest <= largest, got"),
         ({"scale": (0, 1)}, "smallest"),
-        ({"resized_crop": (0.5, 1.5)}, "smallest"),
-        ({"resized_crop": (0.5, 1), "crop_pad": 2}, "choose one"),
+        ({"resized_crop": (0.5, 1.5)}, "largest <= 1, got"),
+        ({"resized_crop": (0.5, 1), "crop_pad": 2}, "use only one"),
         ({"interpolation": "cubic"}, "bilinear"),
     ],
 )
-def test_numbers_out_of_range_are_refused(options, says):
-    with pytest.raises(ValueError, match=says):
+def test_values_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         Augment(**options)
 
 
@@ -374,14 +378,17 @@ def test_a_ramp_out_of_range_is_refused(wrong):
 K = 4
 
 
-class Watch(Callback):
-    """Keep the batches that reach the model, and stop after a step."""
+class Recorder(Callback):
+    """Keep the batches that reach the model, and stop after a given step."""
 
     def __init__(self, stop=None):
-        self.seen, self.stop = [], stop
+        self.batches, self.stop = [], stop
 
     def on_fit_start(self, trainer):
-        trainer.model.register_forward_pre_hook(lambda _, args: self.seen.append(args[0].clone()))
+        def record(model, inputs):
+            self.batches.append(inputs[0].clone())
+
+        trainer.model.register_forward_pre_hook(record)
 
     def on_step_end(self, trainer):
         if trainer.step == self.stop:
@@ -419,31 +426,32 @@ def test_the_trainer_advances_the_strength_with_its_steps():
     assert augment.step == 7
 
 
-def test_a_ramp_that_begins_at_0_gives_the_raw_images_first_and_others_later():
-    plain, ramped = Watch(), Watch()
+def test_a_ramp_from_0_starts_with_the_raw_images():
+    plain, ramped = Recorder(), Recorder()
     run(None, plain)
     run(Augment(brightness=0.9, strength=ramp(0, 1, 4)), ramped)
-    changed = [(a - b).abs().mean() for a, b in zip(plain.seen, ramped.seen, strict=True)]
-    assert changed[0] == 0
-    assert 0 < changed[1] < changed[4]
+    pairs = zip(plain.batches, ramped.batches, strict=True)
+    difference = [(a - b).abs().mean() for a, b in pairs]
+    assert difference[0] == 0
+    assert 0 < difference[1] < difference[4]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_at_strength_0_the_model_sees_the_raw_data(workers):
-    plain, zero = Watch(), Watch()
+def test_at_strength_0_the_model_gets_the_raw_images(workers):
+    plain, zero = Recorder(), Recorder()
     run(None, plain)
     run(Augment(**EVERYTHING, strength=0), zero, workers=workers)
-    assert len(plain.seen) == 8
-    assert all(map(torch.equal, plain.seen, zero.seen))
+    assert len(plain.batches) == 8
+    assert all(map(torch.equal, plain.batches, zero.batches))
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 6])
-def test_a_resumed_run_with_augmentation_and_mixup_is_bitwise_that_without_a_break(stop):
+def test_a_resumed_run_with_augmentation_and_mixup_is_bitwise_equal_to_an_uninterrupted_one(stop):
     def transform():
         return [Augment(**EVERYTHING, strength=ramp(0.1, 1, 6)), MixUp(0.5, K)]
 
     whole = run(transform())
-    first = run(transform(), Watch(stop))
+    first = run(transform(), Recorder(stop))
     assert first.step == stop
     second = run(transform(), load=first.state_dict())
     for one, two in zip(whole.model.parameters(), second.model.parameters(), strict=True):
@@ -451,48 +459,48 @@ def test_a_resumed_run_with_augmentation_and_mixup_is_bitwise_that_without_a_bre
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_no_image_is_drawn_alike_twice_over_epochs_and_workers(workers):
-    watch = Watch()
-    run(Augment(brightness=0.5, rotate=30), watch, epochs=3, workers=workers)
-    seen = torch.cat(watch.seen).flatten(1)
-    assert len(seen) == 72
-    assert len(seen.unique(dim=0)) == 72
+def test_no_two_epochs_or_workers_repeat_a_draw(workers):
+    recorder = Recorder()
+    run(Augment(brightness=0.5, rotate=30), recorder, epochs=3, workers=workers)
+    images = torch.cat(recorder.batches).flatten(1)
+    assert len(images) == 72
+    assert len(images.unique(dim=0)) == 72
 
 
-def test_what_the_trainer_may_be_given():
+def test_the_trainer_takes_an_augment_a_function_or_a_list_of_them():
     images, labels = photos(4), torch.arange(4)
     for nothing in (None, [], ()):
         assert wrap_batch_transform(nothing)(images, labels, 0) == (images, labels)
     augment = Augment(brightness=0.5)
     dark = wrap_batch_transform([augment, lambda x, y: (x * 0, y + 1), [lambda x, y: (x + 1, y)]])
-    got = dark(images, labels, 5)
+    new_images, new_labels = dark(images, labels, 5)
     assert augment.step == 5
-    assert torch.equal(got[0], torch.ones_like(images))
-    assert torch.equal(got[1], labels + 1)
-    with pytest.raises(TypeError, match="batch_transform takes"):
+    assert torch.equal(new_images, torch.ones_like(images))
+    assert torch.equal(new_labels, labels + 1)
+    with pytest.raises(TypeError, match="batch_transform must be"):
         wrap_batch_transform("flip")
-    for of_images_alone in (RandomHorizontalFlip(), nn.Flatten(), lambda images: images):
+    for function_of_images in (RandomHorizontalFlip(), nn.Flatten(), lambda images: images):
         with pytest.raises(TypeError, match="the images alone"):
-            wrap_batch_transform([of_images_alone])
+            wrap_batch_transform([function_of_images])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("options", SINGLE, ids=lambda o: next(iter(o)))
-def test_on_a_gpu_the_same_generator_augments_the_same(options):
+def test_a_generator_gives_the_same_augmentation_on_a_gpu(options):
     images, augment = photos(16), Augment(**options)
-    here, there = augment(images, rng(1)), augment(images.cuda(), rng(1))
-    assert there.is_cuda
+    on_cpu, on_gpu = augment(images, rng(1)), augment(images.cuda(), rng(1))
+    assert on_gpu.is_cuda
     if "noise" not in options:
-        assert ((here - there.cpu()).abs() < 1e-4).float().mean() > 0.999
+        assert ((on_cpu - on_gpu.cpu()).abs() < 1e-4).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("options", SINGLE, ids=lambda o: next(iter(o)))
-def test_every_operation_keeps_the_number_type(options, dtype):
+def test_every_operation_keeps_the_dtype(options, dtype):
     images, augment = photos(4), Augment(**options)
-    changed = augment(images.to(dtype), rng(1))
-    assert changed.dtype == dtype
-    if "noise" not in options:  # its draws differ between number types
-        far = (changed.float() - augment(images, rng(1))).abs() > 0.02
-        assert far.float().mean() < 0.02
+    augmented = augment(images.to(dtype), rng(1))
+    assert augmented.dtype == dtype
+    if "noise" not in options:  # torch draws different noise for each dtype
+        differs = (augmented.float() - augment(images, rng(1))).abs() > 0.02
+        assert differs.float().mean() < 0.02

@@ -39,7 +39,7 @@ def pointers(model):
     return {tensor.data_ptr() for tensor in model.state_dict().values()}
 
 
-# --- EMA --------------------------------------------------------------------------------------------------------
+# --- EMA ------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -131,7 +131,7 @@ def test_a_decay_outside_of_its_range_is_refused(decay):
         EMA(net(), decay)
 
 
-# --- SWA --------------------------------------------------------------------------------------------------------
+# --- SWA ------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -174,7 +174,7 @@ def test_as_a_callback_it_averages_the_ends_of_exactly_the_stated_epochs():
         SWA(model, start_epoch=-1)
 
 
-# --- batch-norm statistics --------------------------------------------------------------------------------------
+# --- batch-norm statistics ------------------------------------------------------------------------
 
 
 def watched(model, index, images):
@@ -268,7 +268,7 @@ def test_data_that_cannot_be_measured_leave_the_statistics_as_they_were(data):
     assert not model[1]._forward_pre_hooks
 
 
-# --- ensembles --------------------------------------------------------------------------------------------------
+# --- ensembles ------------------------------------------------------------------------------------
 
 
 def test_an_ensemble_is_the_mean_of_the_probabilities_from_models_as_from_logits():
@@ -309,7 +309,7 @@ def test_ensembles_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match=r"ensemble\(models, loader=test\)"):
         ensemble([net()])
     for members in ([], [rows, rows[:3]], [rows[0]]):
-        with pytest.raises(ValueError, match=r"one shape \(N, K\)"):
+        with pytest.raises(ValueError, match=r"the same shape \(N, K\)"):
             ensemble(members)
     with pytest.raises(ValueError, match="no batch"):
         ensemble([net()], loader=[])

@@ -1,4 +1,4 @@
-"""Pretrained networks: the one that ships, and torchvision's from its cache or not at all."""
+"""Pretrained networks: glyphnet, which ships with cnnlab, and torchvision's, from the cache."""
 
 import json
 import pickle
@@ -34,17 +34,17 @@ FAMILIES = {
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """Torch's cache in a folder of the test: the place of resnet18's weights."""
+    """Move torch's cache to a temporary folder, and return the path of resnet18's weights in it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder / "resnet18-f37072fd.pth"
 
 
-# --- glyphnet ---------------------------------------------------------------------------------------------------
+# --- glyphnet -------------------------------------------------------------------------------------
 
 
-def test_glyphnet_needs_no_network_and_gets_a_head_of_its_own(no_network):
+def test_glyphnet_needs_no_network_and_gets_a_new_head(no_network):
     model = pretrained("glyphnet", 10)
     assert isinstance(model, SmallResNet)
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
@@ -54,24 +54,26 @@ def test_glyphnet_needs_no_network_and_gets_a_head_of_its_own(no_network):
     assert no_network == []
 
 
-def test_what_is_written_beside_the_weights_is_true_of_them():
+def test_the_model_card_agrees_with_the_weights():
     card = json.loads(backbones.GLYPHNET.with_suffix(".json").read_text())
     assert backbones.GLYPHNET.stat().st_size <= 500_000
     assert card["recipe"] == vars(recipes.Recipe())
     assert card["processor_seconds"] <= 240
-    assert card["versions"]["glyphs"] == data.glyphs.VERSION, "other glyphs: call `cnnlab pretrain`"
+    assert card["versions"]["glyphs"] == data.glyphs.VERSION, (
+        "the glyphs have changed: run `cnnlab pretrain`"
+    )
     model = small_resnet(97, width=backbones.WIDTH)
     model.load_state_dict(load(backbones.GLYPHNET.read_bytes()))
     test = data.load("glyphs", n_train=97, n_valid=97).test
     with torch.no_grad():
-        right = [
+        correct = [
             (model.eval()(images).argmax(1) == labels).float()
             for images, labels in loader(test, 500)
         ]
-    assert torch.cat(right).mean().item() == pytest.approx(card["accuracy"]["test"], abs=0.003)
+    assert torch.cat(correct).mean().item() == pytest.approx(card["accuracy"]["test"], abs=0.003)
 
 
-def test_damaged_weights_are_noticed(tmp_path, monkeypatch):
+def test_damaged_weights_are_refused(tmp_path, monkeypatch):
     copy = tmp_path / "glyphnet.safetensors"
     contents = bytearray(backbones.GLYPHNET.read_bytes())
     contents[200_000] ^= 1
@@ -82,30 +84,30 @@ def test_damaged_weights_are_noticed(tmp_path, monkeypatch):
         pretrained("glyphnet", 10)
 
 
-def test_without_weights_it_is_the_same_network_from_scratch():
+def test_without_weights_it_is_the_same_network_with_random_weights():
     torch.manual_seed(0)
-    fresh, shipped = pretrained("glyphnet", 5, weights=None), pretrained("glyphnet", 5)
-    shapes = [[p.shape for p in model.parameters()] for model in (fresh, shipped)]
+    scratch, shipped = pretrained("glyphnet", 5, weights=None), pretrained("glyphnet", 5)
+    shapes = [[p.shape for p in model.parameters()] for model in (scratch, shipped)]
     assert shapes[0] == shapes[1]
-    assert not torch.equal(fresh.stem[0].weight, shipped.stem[0].weight)
+    assert not torch.equal(scratch.stem[0].weight, shipped.stem[0].weight)
 
 
 @pytest.mark.slow
-def test_the_recipe_still_leads_to_glyphnet_as_a_short_version_shows(tmp_path, monkeypatch, capsys):
+def test_a_short_version_of_the_recipe_learns(tmp_path, monkeypatch, capsys):
     short = recipes.Recipe(n_train=4000, epochs=5, batch_size=32, lr=0.1)  # an eighth of the work
     monkeypatch.setattr(recipes, "Recipe", lambda seed: short)
     assert cli.main(["pretrain", "--out", str(tmp_path)]) == 0
-    assert "of the test glyphs" in capsys.readouterr().out
+    assert "test accuracy" in capsys.readouterr().out
     card = json.loads((tmp_path / "glyphnet.json").read_text())
-    assert card["accuracy"]["test"] > 0.08  # 0.14 when it was made, 0.01 by chance
+    assert card["accuracy"]["test"] > 0.08  # 0.14 when this was written, 0.01 by chance
     monkeypatch.setattr(backbones, "GLYPHNET", tmp_path / "glyphnet.safetensors")
     assert pretrained("glyphnet", 3)(torch.rand(1, 3, 32, 32)).shape == (1, 3)
 
 
-# --- torchvision ------------------------------------------------------------------------------------------------
+# --- torchvision ----------------------------------------------------------------------------------
 
 
-def test_weights_in_the_cache_are_taken_without_asking_the_network(hub, no_network):
+def test_cached_weights_are_loaded_without_a_connection(hub, no_network):
     theirs = torchvision.models.resnet18(weights=None)
     torch.save(theirs.state_dict(), hub)
     model = pretrained("resnet18", 3)
@@ -118,28 +120,30 @@ def test_weights_in_the_cache_are_taken_without_asking_the_network(hub, no_netwo
     assert model.size == 224
     images = torch.rand(2, 3, 64, 64)
     preset = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
-    normal = torchvision.transforms.functional.normalize(images, preset.mean, preset.std)
-    torch.testing.assert_close(model.eval()(images), model.net(normal))
+    normalised = torchvision.transforms.functional.normalize(images, preset.mean, preset.std)
+    torch.testing.assert_close(model.eval()(images), model.net(normalised))
 
 
-def test_offline_and_not_in_the_cache_it_says_so_and_offers_glyphnet(hub, no_network):
-    begun = time.perf_counter()
+def test_offline_and_without_cached_weights_the_error_suggests_glyphnet(hub, no_network):
+    start = time.perf_counter()
     with pytest.raises(
         DownloadError, match=r'resnet18-f37072fd.pth.*pretrained\("glyphnet", ...\)'
     ):
         pretrained("resnet18", 3)
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - start < 5
     assert no_network
     assert list(hub.parent.iterdir()) == []
 
 
 class _Hostile:
+    """An object that runs code when it is unpickled."""
+
     def __reduce__(self):
         return Path.touch, (Path("ran"),)
 
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "text", "other", "hostile"])
-def test_a_bad_file_in_the_cache_is_named_and_runs_nothing(
+def test_a_damaged_or_hostile_file_in_the_cache_is_refused_and_runs_no_code(
     hub, no_network, kind, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -158,7 +162,7 @@ def test_a_bad_file_in_the_cache_is_named_and_runs_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "told"),
+    ("name", "weights", "message"),
     [
         ("resnet19", "default", "Did you mean 'resnet18'"),
         ("glyphnett", "default", "'glyphnet'"),
@@ -168,10 +172,10 @@ def test_a_bad_file_in_the_cache_is_named_and_runs_nothing(
         ("glyphnet", "imagenet", "default"),
     ],
 )
-def test_what_does_not_exist_is_refused_before_the_network_is_asked(
-    no_network, name, weights, told
+def test_unknown_names_and_weights_are_refused_before_any_download(
+    no_network, name, weights, message
 ):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         pretrained(name, 3, weights=weights)
     assert no_network == []
 
@@ -181,46 +185,46 @@ def family(request):
     return request.param, pretrained(request.param, 3, weights=None)
 
 
-def test_stages_hold_every_weight_once_in_the_order_in_which_it_is_used(family):
+def test_every_parameter_is_in_one_stage_and_stages_run_in_order(family):
     name, model = family
-    found = stages(model)
-    assert len(found) == FAMILIES[name]
-    assert sorted(id(p) for stage in found for p in stage.parameters()) == sorted(
+    parts = stages(model)
+    assert len(parts) == FAMILIES[name]
+    assert sorted(id(p) for stage in parts for p in stage.parameters()) == sorted(
         map(id, model.parameters())
     )
-    where = {module: i for i, stage in enumerate(found) for module in stage.modules()}
-    used = []
+    stage_of = {module: i for i, stage in enumerate(parts) for module in stage.modules()}
+    order = []
     hooks = [
-        module.register_forward_pre_hook(lambda module, _: used.append(where[module]))
-        for module in where
+        module.register_forward_pre_hook(lambda module, _: order.append(stage_of[module]))
+        for module in stage_of
         if not list(module.children())
     ]
     with torch.no_grad():
         model.eval()(torch.rand(1, 3, 64, 64))
     for hook in hooks:
         hook.remove()
-    assert used == sorted(used)
-    assert set(used) == set(range(len(found)))
-    assert isinstance(found[-1], nn.Linear)
+    assert order == sorted(order)
+    assert set(order) == set(range(len(parts)))
+    assert isinstance(parts[-1], nn.Linear)
 
 
-def test_the_rates_of_a_family_fall_from_stage_to_stage_and_leave_nothing_out(family):
+def test_learning_rates_fall_from_stage_to_stage_and_cover_every_parameter(family):
     _, model = family
     groups = param_groups(model, lr=0.1, layer_decay=0.5)
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
     assert {g["lr"] for g in groups} == {0.1 * 0.5**d for d in range(len(stages(model)))}
 
 
-# --- the size of the pictures -----------------------------------------------------------------------------------
+# --- image size ---------------------------------------------------------------------
 
 
 def bundle(side=16):
     images = torch.randint(0, 256, (6, 3, side, side), dtype=torch.uint8)
-    part = ImageSet(images, [0, 1] * 3, ["cat", "dog"])
-    return data.DataBundle("two", part, part.select([0, 1]), None)
+    train = ImageSet(images, [0, 1] * 3, ["cat", "dog"])
+    return data.DataBundle("two", train, train.select([0, 1]), None)
 
 
-def test_a_bundle_comes_in_the_size_of_the_model():
+def test_a_bundle_is_resized_to_the_size_of_the_model():
     larger = bundle().transform(pretrained("resnet18", 2, weights=None))
     assert larger.train.shape == (3, 224, 224)
     assert larger.counts() == {"cat": 3, "dog": 3}
@@ -233,21 +237,21 @@ def test_a_bundle_comes_in_the_size_of_the_model():
     assert larger.subset(per_class=1).train.shape == (3, 224, 224)
 
 
-def test_resizing_there_and_back_keeps_the_picture():
+def test_resizing_up_and_down_again_keeps_the_image():
     smooth = torch.linspace(0, 255, 16).to(torch.uint8).expand(1, 3, 16, 16).contiguous()
-    part = ImageSet(smooth, [0], ["ramp"])
-    larger = part.resized(64)
-    assert larger.resized(16) is part
+    original = ImageSet(smooth, [0], ["ramp"])
+    larger = original.resized(64)
+    assert larger.resized(16) is original
     back = ImageSet(larger.pixels(torch.tensor([0])), [0], ["ramp"]).resized(16)
     assert (back.pixels(torch.tensor([0])).int() - smooth.int()).abs().max() <= 4
 
 
-def test_a_model_that_takes_any_size_gets_the_pictures_as_they_are():
-    whole = bundle()
-    assert whole.transform(pretrained("glyphnet", 2)) is whole
+def test_a_model_for_any_size_gets_the_images_unchanged():
+    original = bundle()
+    assert original.transform(pretrained("glyphnet", 2)) is original
 
 
-def test_oblong_pictures_are_cut_in_the_middle():
+def test_images_that_are_not_square_are_cropped_to_the_centre():
     images = torch.zeros(1, 3, 10, 30, dtype=torch.uint8)
     images[..., 10:20] = 255
     square = ImageSet(images, [0], ["bar"]).resized(10).pixels(torch.tensor([0]))

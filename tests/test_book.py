@@ -1,4 +1,4 @@
-"""The book builds without a network and without a warning, holds what the chapters computed, and can be read by all."""
+"""The book builds offline and without warnings, shows the results, and is accessible."""
 
 import os
 import re
@@ -160,7 +160,7 @@ def test_formulas_come_from_the_book(book):
     assert (book / "chapters" / mathjax.partition("?")[0]).resolve().is_file()
 
 
-# --- in a browser -----------------------------------------------------------------------------------
+# --- in a browser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_every_picture_has_its_words(visits):
 
 @in_browser
 def test_readers_who_see_less_or_use_no_mouse_can_read(visits):
-    """By the rules of axe-core: contrast in both modes, headings in order, names for what can be pressed."""
+    """Check with axe-core: contrast in both modes, order of headings, names of controls."""
     assert not {name: visit.barriers for name, visit in visits.items() if visit.barriers}
 
 

@@ -54,13 +54,13 @@ def test_a_failure_names_chapter_cell_and_error(notebook, capsys):
 
 
 @pytest.mark.slow
-def test_two_chapters_share_the_cores_and_a_failure_leaves_out_those_that_wait(notebook, capsys):
-    """Each waits for the other's file, so one after the other they would never end."""
-    here = "import pathlib, time, os; pathlib.Path('{0}').touch()"
+def test_two_chapters_share_the_cores_and_a_failure_cancels_those_that_wait(notebook, capsys):
+    """Each notebook waits for a file of the other, so run in turn they would never end."""
+    touch = "import pathlib, time, os; pathlib.Path('{0}').touch()"
     wait = "while not pathlib.Path('{1}').exists(): time.sleep(0.1)"
     threads = f"assert os.environ['OMP_NUM_THREADS'] == '{os.environ.get('OMP_NUM_THREADS', '1')}'"
     paths = [
-        notebook(*(cell.format(*names) for cell in (here, wait)), threads, name=f"0{i}_toy.ipynb")
+        notebook(*(cell.format(*names) for cell in (touch, wait)), threads, name=f"0{i}_toy.ipynb")
         for i, names in enumerate([("a", "b"), ("b", "a")])
     ]
     assert cli.main(["run", *map(str, paths)]) == 0
@@ -75,7 +75,7 @@ def test_two_chapters_share_the_cores_and_a_failure_leaves_out_those_that_wait(n
 
 
 @pytest.mark.slow
-def test_a_hanging_cell_is_cut(notebook, capsys):
+def test_a_hanging_cell_is_stopped(notebook, capsys):
     path = notebook("import time", "time.sleep(600)")
     start = time.monotonic()
     assert cli.main(["run", "--cell-timeout", "1", str(path)]) == 1
@@ -85,7 +85,7 @@ def test_a_hanging_cell_is_cut(notebook, capsys):
 
 
 @pytest.mark.slow
-def test_a_dead_kernel_is_noticed_at_once_and_its_last_words_are_shown(notebook):
+def test_a_dead_kernel_is_noticed_at_once_and_its_output_is_shown(notebook):
     path = notebook("import os", "os.write(2, b'out of ' + b'luck'); os._exit(3)")
     start = time.monotonic()
     with pytest.raises(course.ChapterError, match=r"(?s)cell 2 of 2.*out of luck"):
@@ -94,14 +94,13 @@ def test_a_dead_kernel_is_noticed_at_once_and_its_last_words_are_shown(notebook)
 
 
 @pytest.mark.slow
-def test_a_chapter_runs_where_the_home_cannot_be_written(notebook, tmp_path, monkeypatch, capsys):
+def test_a_chapter_runs_without_a_writable_home_folder(notebook, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     for name in ("CNNLAB_CACHE", "XDG_CACHE_HOME", "IPYTHONDIR", "MPLCONFIGDIR", "TORCH_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(
-        "HOME", str(tmp_path / "file" / "home")
-    )  # not even root makes a folder there
-    monkeypatch.setenv("USERPROFILE", str(tmp_path / "file" / "home"))
+    home = str(tmp_path / "file" / "home")  # not even root can create a folder inside a file
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("USERPROFILE", home)
     path = notebook(
         "import torch, cnnlab\n"
         "data = cnnlab.load('pocket', n_train=48, n_valid=24, n_test=24)\n"
@@ -116,28 +115,20 @@ def test_a_chapter_runs_where_the_home_cannot_be_written(notebook, tmp_path, mon
 
 def test_chapters_are_found_by_number_name_and_path(notebook):
     first, path = course.chapters()[0], notebook("1")
-    assert (
-        course.chapters(["1"])
-        == course.chapters(["01"])
-        == course.chapters([first.stem])
-        == [first]
-    )
+    assert all(course.chapters([name]) == [first] for name in ("1", "01", first.stem))
     assert course.chapters([str(path), "1"]) == [path, first]
 
 
-def test_an_unknown_chapter_is_answered_with_the_known_ones(capsys):
+def test_an_unknown_chapter_raises_an_error_that_lists_the_known_ones(capsys):
     assert cli.main(["run", "99"]) == 1
     err = capsys.readouterr().err
     assert "no chapter '99'" in err
     assert "01_" in err
 
 
-def test_without_chapters_the_way_out_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        notebooks,
-        "__file__",
-        str(tmp_path / "site-packages" / "cnnlab" / "course" / "notebooks.py"),
-    )
+def test_without_chapters_the_error_says_what_to_do(tmp_path, monkeypatch, capsys):
+    installed = tmp_path / "site-packages" / "cnnlab" / "course" / "notebooks.py"
+    monkeypatch.setattr(notebooks, "__file__", str(installed))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run"]) == 1
     assert "clone the repository" in capsys.readouterr().err
@@ -148,9 +139,9 @@ def test_without_chapters_the_way_out_is_told(tmp_path, monkeypatch, capsys):
     [("lab", "jupyterlab", "lab"), ("run", "nbclient", "lab"), ("book", "jupyter_book", "course")],
 )
 def test_a_missing_extra_is_named(command, module, extra, monkeypatch, capsys):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        notebooks, "find_spec", lambda name: None if name == module else found(name)
+        notebooks, "find_spec", lambda name: None if name == module else find_spec(name)
     )
     assert cli.main([command]) == 1
     assert f"{module} is not installed" in (err := capsys.readouterr().err)
@@ -165,7 +156,7 @@ def test_lab_passes_options_on_and_keeps_token_and_address(monkeypatch):
     assert cli.main(["lab", "--no-browser", "--port=8899"]) == 0
     assert given == [
         f"--ServerApp.root_dir={course.root() / 'chapters'}",
-        *cli._QUIET,
+        *cli._JUPYTERLAB_OPTIONS,
         "--no-browser",
         "--port=8899",
     ]
@@ -173,7 +164,7 @@ def test_lab_passes_options_on_and_keeps_token_and_address(monkeypatch):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """What JupyterLab is called with; it does not start."""
+    """The options that JupyterLab is started with; it doesn't really start."""
     from jupyterlab import labapp
 
     given = []
@@ -181,14 +172,14 @@ def opened(monkeypatch):
     return given
 
 
-def test_lab_says_what_to_do_where_no_browser_opens(opened, capsys):
+def test_lab_says_what_to_do_if_no_browser_opens(opened, capsys):
     assert cli.main(["lab"]) == 0
     out = capsys.readouterr().out
     assert "copy the address with `token=`" in out
     assert "Ctrl-C" in out
 
 
-def test_lab_makes_a_copy_once_and_opens_it_ever_after(opened, tmp_path):
+def test_lab_creates_a_copy_once_and_opens_it_from_then_on(opened, tmp_path):
     copy = tmp_path / "mine"
     for _ in range(2):
         assert cli.main(["lab", "--student", str(copy), "--no-browser"]) == 0
@@ -199,22 +190,22 @@ def test_lab_makes_a_copy_once_and_opens_it_ever_after(opened, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("what", ["other", "file", "source"])
-def test_lab_does_not_take_something_else_for_a_copy(what, opened, tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["other", "file", "source"])
+def test_lab_refuses_a_folder_that_is_not_a_copy(kind, opened, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("hours of work")
     (tmp_path / "file").write_text("hours of work")
-    folder = course.root() / "chapters" if what == "source" else tmp_path / what
+    folder = course.root() / "chapters" if kind == "source" else tmp_path / kind
     assert cli.main(["lab", "--student", str(folder)]) == 1
     err = capsys.readouterr().err
     assert str(folder) in err
-    assert "name a folder that is not there yet" in err
-    assert ("with its answers" in err) == (what == "source")
+    assert "choose a folder that doesn't exist yet" in err
+    assert ("with its answers" in err) == (kind == "source")
     assert opened == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
 
 
-def test_when_jupyterlab_does_not_start_a_sentence_follows_its_own(monkeypatch, capsys):
+def test_if_jupyterlab_does_not_start_a_hint_is_printed(monkeypatch, capsys):
     from jupyterlab import labapp
 
     monkeypatch.setattr(labapp, "main", lambda options: sys.exit(1))
@@ -225,11 +216,11 @@ def test_when_jupyterlab_does_not_start_a_sentence_follows_its_own(monkeypatch, 
 def test_without_a_command_the_help_is_shown(capsys):
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    assert "Begin with `cnnlab lab`" in out
+    assert "Start with `cnnlab lab`" in out
     assert "doctor" in out
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])
     assert stop.value.code == 0
@@ -237,23 +228,23 @@ def test_the_version_is_told(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "stopped"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
-        (ImportError("libcudart.so is missing"), 1, "`cnnlab doctor` tells"),
+        (ImportError("libcudart.so is missing"), 1, "run `cnnlab doctor`"),
     ],
 )
-def test_what_goes_wrong_is_a_sentence(error, code, told, monkeypatch, capsys):
+def test_errors_are_printed_without_a_traceback(error, code, message, monkeypatch, capsys):
     def fail(*arguments):
         raise error
 
     monkeypatch.setattr(notebooks, "chapters", fail)
     assert cli.main(["run"]) == code
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_an_unknown_profile_is_a_sentence(notebook, monkeypatch, capsys):
+def test_an_unknown_profile_is_reported(notebook, monkeypatch, capsys):
     monkeypatch.setenv("CNNLAB_PROFILE", "huge")
     monkeypatch.setattr(notebooks, "root", lambda: notebook("1").parent)
     assert cli.main(["book"]) == 1
@@ -261,8 +252,8 @@ def test_an_unknown_profile_is_a_sentence(notebook, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a stand-in for an old Python")
-def test_an_old_python_is_turned_away_with_a_sentence():
-    """Everything before the check has to be readable for it, so nothing of cnnlab.course may be imported."""
+def test_an_old_python_is_refused_with_one_sentence():
+    """An old Python must be able to read all that comes before the check, so not cnnlab.course."""
     code = (
         "import runpy, sys; sys.version_info = (3, 10, 13)\n"
         "try: runpy.run_module('cnnlab', run_name='__main__')\n"
@@ -281,10 +272,10 @@ def test_an_unknown_option_is_refused(capsys):
     assert "--no-browser" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["run", "--jobs", "0"])
-    assert "whole number from 1 on" in capsys.readouterr().err
+    assert "must be a positive integer, got '0'" in capsys.readouterr().err
 
 
-def test_python_dash_m_is_the_same_command():
+def test_python_dash_m_runs_the_same_command():
     done = subprocess.run(
         [sys.executable, "-m", "cnnlab", "--help"], capture_output=True, text=True, check=True
     )
@@ -294,7 +285,7 @@ def test_python_dash_m_is_the_same_command():
 def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypatch, capsys):
     cached = tmp_path / ".jupyter_cache" / "outputs.json"
 
-    def kept(library: str) -> bool:
+    def survives(library: str) -> bool:
         package = tmp_path / "cnnlab" / "course"
         package.mkdir(parents=True, exist_ok=True)
         (package / "book.py").write_text(library)
@@ -304,11 +295,11 @@ def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypat
         book._drop_outdated_outputs(tmp_path)
         return cached.exists()
 
-    assert [kept("a = 1"), kept("a = 1")] == [False, True]
+    assert [survives("a = 1"), survives("a = 1")] == [False, True]
     assert capsys.readouterr().out == ""
-    assert not kept("a = 2")
+    assert not survives("a = 2")
     assert capsys.readouterr().out == (
-        "cnnlab, torch or the profile has changed: every chapter is executed again\n"
+        "cnnlab, torch or the profile has changed, so every chapter is executed again\n"
     )
     monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
-    assert not kept("a = 2")
+    assert not survives("a = 2")

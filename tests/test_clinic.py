@@ -15,7 +15,7 @@ def leak():
     return clinic.example("leak")
 
 
-def found(case):
+def finding_names(case):
     return {finding.name for finding in clinic.examine(case)}
 
 
@@ -23,29 +23,31 @@ def found(case):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_library_finds_at_least_ten_of_the_twelve_faults_by_itself(seed):
     cases = {n: clinic.case(n, seed) for n in range(1, len(clinic.NAMES) + 1)}
-    planted = {n: clinic._planted(n, seed) for n in cases}
+    planted = {n: clinic._planted_fault(n, seed) for n in cases}
     assert sorted(planted.values()) == sorted(clinic.NAMES)
     missed = [
-        planted[n] for n, case in cases.items() if not found(case) & set(FAULTS[planted[n]].signs)
+        planted[n]
+        for n, case in cases.items()
+        if not finding_names(case) & set(FAULTS[planted[n]].signs)
     ]
     assert len(missed) <= 2, missed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_the_library_finds_nothing_in_a_healthy_run_which_also_learns(seed):
+def test_a_healthy_run_learns_and_the_library_finds_nothing_in_it(seed):
     case = clinic.healthy(seed)
     assert clinic.examine(case) == []
     assert case.vitals()["valid_acc"] > 0.8
 
 
 def test_the_order_of_the_faults_depends_on_the_seed():
-    orders = {tuple(clinic._planted(n, seed) for n in range(1, 13)) for seed in range(20)}
+    orders = {tuple(clinic._planted_fault(n, seed) for n in range(1, 13)) for seed in range(20)}
     assert len(orders) == 20
     assert all(set(order) == set(clinic.NAMES) for order in orders)
 
 
-def test_the_same_case_is_the_same_run_and_another_seed_another_one():
+def test_a_case_is_reproducible_and_depends_on_the_seed():
     first, again, other = clinic.case(4, 1), clinic.case(4, 1), clinic.case(4, 2)
     columns = ["train_loss", "valid_loss", "grad_norm_max"]
     assert first.history.frame()[columns].equals(again.history.frame()[columns])
@@ -54,9 +56,9 @@ def test_the_same_case_is_the_same_run_and_another_seed_another_one():
 
 
 @pytest.mark.parametrize("name", clinic.NAMES)
-def test_nothing_a_student_reads_names_the_fault_before_the_answer(name):
+def test_nothing_a_student_reads_before_the_answer_names_the_fault(name):
     seed = 3
-    n = next(n for n in range(1, 13) if clinic._planted(n, seed) == name)
+    n = next(n for n in range(1, 13) if clinic._planted_fault(n, seed) == name)
     case = clinic.case(n, seed)
     texts = [
         repr(case),
@@ -70,29 +72,29 @@ def test_nothing_a_student_reads_names_the_fault_before_the_answer(name):
     assert 0 <= case.measure(16) <= 1
 
 
-def test_a_right_answer_is_told_the_evidence_and_a_wrong_one_where_to_look(leak):
-    right = clinic.diagnose(leak, "leak")
-    assert right.right
-    assert all(part in right.says for part in ("Evidence", "To confirm", "Cure"))
-    assert str(right).startswith("✔")
+def test_a_correct_answer_gets_the_evidence_and_a_wrong_answer_a_place_to_look(leak):
+    correct = clinic.diagnose(leak, "leak")
+    assert correct.right
+    assert all(heading in correct.says for heading in ("Evidence", "To confirm", "Cure"))
+    assert str(correct).startswith("✔")
     wrong = clinic.diagnose(leak, "rate too low")
     assert wrong.right is False
     assert str(wrong).startswith("✘")
     assert FAULTS["leak"].look in wrong.says
     assert FAULTS["rate too low"].shows in wrong.says
     assert not re.search(r"\bleak\b", wrong.says.removeprefix(leak.title + ":"))
-    none = clinic.diagnose(leak, ...)
-    assert none.right is None
-    assert str(none).startswith("·")
+    unanswered = clinic.diagnose(leak, ...)
+    assert unanswered.right is None
+    assert str(unanswered).startswith("·")
 
 
-def test_impossible_questions_are_refused(leak):
+def test_unknown_cases_and_faults_are_refused(leak):
     for n in (0, 13):
-        with pytest.raises(ValueError, match="cases 1 to 12"):
+        with pytest.raises(ValueError, match=f"no case {n}: the cases are numbered 1 to 12"):
             clinic.case(n)
-    with pytest.raises(ValueError, match="no fault is called 'gremlins'"):
+    with pytest.raises(ValueError, match="no fault called 'gremlins'"):
         clinic.example("gremlins")
-    with pytest.raises(ValueError, match="no fault is called 'gremlins'"):
+    with pytest.raises(ValueError, match="no fault called 'gremlins'"):
         clinic.diagnose(leak, "gremlins")
 
 
@@ -108,15 +110,16 @@ def test_a_healthy_run_has_nothing_to_diagnose_and_leaves_random_numbers_alone()
 
 
 @pytest.mark.parametrize("name", clinic.NAMES)
-def test_every_fault_explains_itself(name):
+def test_every_fault_has_all_its_texts_without_a_final_full_stop(name):
     fault = FAULTS[name]
     assert all((fault.look, fault.shows, fault.confirm, fault.cure, fault.signs))
-    assert not any(text.endswith(".") for text in (fault.look, fault.shows, fault.confirm))
+    texts = (fault.look, fault.shows, fault.confirm, fault.cure)
+    assert not any(text.endswith(".") for text in texts)
 
 
 @pytest.mark.slow
-def test_what_confirms_an_explosion_is_true_the_same_run_learns_with_clipping():
-    from cnnlab.clinic.plans import carry_out, healthy_plan
+def test_exploding_gradients_are_confirmed_by_clipping_with_which_the_same_run_learns():
+    from cnnlab.clinic.plans import healthy_plan, run_plan
 
     for seed in SEEDS:
         accuracies = []
@@ -124,21 +127,21 @@ def test_what_confirms_an_explosion_is_true_the_same_run_learns_with_clipping():
             plan = healthy_plan(seed, 1)
             FAULTS["exploding gradients"].plant(plan)
             plan.clip_norm = limit
-            last = carry_out(plan, seed).history.epochs[-1:]
+            last = run_plan(plan, seed).history.epochs[-1:]
             accuracies.append(last[0]["valid_acc"] if last else 0.0)
         assert accuracies[0] < 0.4
         assert accuracies[1] > 0.7
 
 
 @pytest.mark.slow
-def test_what_confirms_a_rate_too_high_is_true_a_smaller_one_learns():
-    from cnnlab.clinic.plans import carry_out, healthy_plan
+def test_a_rate_too_high_is_confirmed_by_a_smaller_rate_with_which_the_same_run_learns():
+    from cnnlab.clinic.plans import healthy_plan, run_plan
 
     for seed in SEEDS:
         losses = []
         for factor in (1, 0.01):
             plan = healthy_plan(seed, 1)
             FAULTS["rate too high"].plant(plan)
-            plan.rate *= factor
-            losses.append(carry_out(plan, seed).history.epochs[0]["train_loss"])
+            plan.lr *= factor
+            losses.append(run_plan(plan, seed).history.epochs[0]["train_loss"])
         assert losses[1] < 1.8 < losses[0]

@@ -27,7 +27,7 @@ from cnnlab.diagnose import (
         nn.CrossEntropyLoss(weight=torch.tensor([1.0, 9.0, 0.1, 1.0, 2.0])),
     ],
 )
-def test_equal_logits_cost_log_of_the_number_of_classes_whatever_smoothing_and_weights(loss):
+def test_equal_logits_have_loss_log_k_with_any_smoothing_and_class_weights(loss):
     model = net()
     nn.init.zeros_(model[6].weight)
     nn.init.zeros_(model[6].bias)
@@ -52,7 +52,7 @@ def test_measuring_changes_nothing(measure):
 
 
 def assert_nothing_changes(measure):
-    """Measuring leaves weights, buffers, modes, gradients and random numbers as they were."""
+    """Check that measuring leaves weights, buffers, modes, gradients and generators alone."""
     model = net()
     model[1].eval()
     before = copy.deepcopy([model.state_dict(), torch.get_rng_state()])
@@ -63,15 +63,13 @@ def assert_nothing_changes(measure):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_sound_network_learns_ten_images_by_heart_and_one_with_a_bug_does_not():
+def test_a_sound_network_memorises_ten_images_and_one_with_a_bug_does_not():
     batch = IMAGES[:10], LABELS[:10]
     losses = overfit_one_batch(net(), batch, nn.CrossEntropyLoss(), steps=300, lr=0.02)
     assert len(losses) == 301
     assert losses[-1] < 0.01
     broken = net()
-    broken[2] = nn.Threshold(
-        1e9, 0.0
-    )  # every signal is lost; what is left is how frequent the classes are
+    broken[2] = nn.Threshold(1e9, 0.0)  # always 0, so only the class frequencies can be learnt
     assert overfit_one_batch(broken, batch, nn.CrossEntropyLoss())[-1] > math.log(K) - 0.1
 
 
@@ -87,14 +85,14 @@ def test_a_sound_network_learns_ten_images_by_heart_and_one_with_a_bug_does_not(
         ("gradient", "gradient", "gradient of 0.weight"),
     ],
 )
-def test_the_hunt_names_where_the_first_nan_comes_from(fault, name, seen):
+def test_nan_hunt_names_the_origin_of_the_first_nan(fault, name, seen):
     class Scale(nn.Module):
         def forward(self, x):
             return x * 1e30 * 1e30
 
     class Root(nn.Module):
         def forward(self, x):
-            return (x - x).sqrt() + x  # the value is fine, the slope at 0 is infinite
+            return (x - x).sqrt() + x  # finite, but the slope of sqrt at 0 is infinite
 
     model, images, loss = net(), IMAGES.clone(), nn.CrossEntropyLoss()
     if fault == "image":
@@ -109,15 +107,15 @@ def test_the_hunt_names_where_the_first_nan_comes_from(fault, name, seen):
         loss = lambda logits, targets: (logits.softmax(1) * 0).log().mean()
     elif fault == "gradient":
         model[2] = Root()
-    found = nan_hunt(model, (images, LABELS), loss)
+    finding = nan_hunt(model, (images, LABELS), loss)
     if name is None:
-        assert found is None
+        assert finding is None
     else:
-        assert found.name == name
-        assert seen in found.seen
+        assert finding.name == name
+        assert seen in finding.seen
 
 
-def test_gradient_norms_and_update_ratios_of_one_step_of_sgd():
+def test_gradient_norms_and_update_ratios_of_one_sgd_step():
     model = nn.Linear(3, 2)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
@@ -133,7 +131,7 @@ def test_gradient_norms_and_update_ratios_of_one_step_of_sgd():
 
 
 GOOD = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-NUMBERS = torch.arange(40) % 4
+CLASS_INDICES = torch.arange(40) % 4
 
 
 class Named(TensorDataset):
@@ -143,30 +141,30 @@ class Named(TensorDataset):
 @pytest.mark.parametrize(
     ("data", "names"),
     [
-        (TensorDataset(GOOD, NUMBERS), []),
-        (TensorDataset(GOOD * 255, NUMBERS), ["range"]),
-        (TensorDataset(GOOD * 2 - 1, NUMBERS), ["normalised already"]),
-        (TensorDataset((GOOD - 0.45) / 0.25, NUMBERS), ["normalised already"]),
+        (TensorDataset(GOOD, CLASS_INDICES), []),
+        (TensorDataset(GOOD * 255, CLASS_INDICES), ["range"]),
+        (TensorDataset(GOOD * 2 - 1, CLASS_INDICES), ["normalised already"]),
+        (TensorDataset((GOOD - 0.45) / 0.25, CLASS_INDICES), ["normalised already"]),
         (
-            TensorDataset(GOOD.clone().index_fill_(0, torch.tensor([3]), math.nan), NUMBERS),
+            TensorDataset(GOOD.clone().index_fill_(0, torch.tensor([3]), math.nan), CLASS_INDICES),
             ["not finite"],
         ),
         (
-            TensorDataset(GOOD.clone().index_fill_(0, torch.tensor([3]), 0.5), NUMBERS),
+            TensorDataset(GOOD.clone().index_fill_(0, torch.tensor([3]), 0.5), CLASS_INDICES),
             ["constant images"],
         ),
-        (TensorDataset(GOOD[[0] * 20 + list(range(20))], NUMBERS), ["duplicates"]),
-        (TensorDataset(GOOD, NUMBERS - 1), ["labels out of range"]),
-        (Named(GOOD, NUMBERS), ["missing classes"]),
-        (Named(GOOD, NUMBERS + 3), ["labels out of range"]),
+        (TensorDataset(GOOD[[0] * 20 + list(range(20))], CLASS_INDICES), ["duplicates"]),
+        (TensorDataset(GOOD, CLASS_INDICES - 1), ["labels out of range"]),
+        (Named(GOOD, CLASS_INDICES), ["missing classes"]),
+        (Named(GOOD, CLASS_INDICES + 3), ["labels out of range"]),
         (TensorDataset(GOOD, (torch.arange(40) > 38).long()), ["imbalance"]),
-        (TensorDataset(GOOD[:0], NUMBERS[:0]), ["empty"]),
+        (TensorDataset(GOOD[:0], CLASS_INDICES[:0]), ["empty"]),
     ],
 )
-def test_each_fault_of_a_data_set_is_found_and_no_other(data, names):
-    found = check_data(data)
-    assert [f.name for f in found] == names
-    assert all(f.seen and f.why and f.advice and f.name in str(f) for f in found)
+def test_each_problem_of_a_data_set_is_found_and_no_other(data, names):
+    findings = check_data(data)
+    assert [f.name for f in findings] == names
+    assert all(f.seen and f.why and f.advice and f.name in str(f) for f in findings)
 
 
 def falling(n, start=2.5, rate=0.75, floor=0.1):
@@ -195,7 +193,7 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_each_pattern_of_the_curves_is_named_alone(name):
+def test_each_pattern_of_the_curves_is_found_and_no_other(name):
     assert [f.name for f in diagnose(PATTERNS[name])] == [name]
 
 
@@ -208,12 +206,12 @@ def test_a_healthy_run_gives_no_finding(seed):
     assert diagnose(frame(train, valid)) == []
 
 
-def test_a_rise_of_a_validation_loss_that_is_almost_nothing_is_no_overfitting():
+def test_a_tiny_rise_of_the_validation_loss_is_not_overfitting():
     valid = [*falling(10, rate=0.5, floor=0.05), 0.06, 0.07, 0.07]
     assert diagnose(frame(falling(13, rate=0.6, floor=0.02), valid)) == []
 
 
-def test_a_short_run_is_not_judged_and_a_history_is_read_like_its_table():
+def test_a_short_run_is_not_judged_and_a_history_can_replace_its_table():
     assert diagnose(frame([2.5] * 5)) == []
     trainer = make(rate=1e-9)
     history = trainer.fit(DataLoader(dataset(), 16), epochs=8)

@@ -103,7 +103,7 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000016.pt"]
 
 
-# --- several machines ---------------------------------------------------------------------------------------------
+# --- several machines -----------------------------------------------------------------------------
 
 
 def two_launchers(folder, *arguments):

@@ -1,4 +1,4 @@
-"""The report on an installation: each fault is planted for real where it can be, and must be found."""
+"""The report on an installation: faults are planted, for real where possible, and must be found."""
 
 import json
 import math
@@ -18,7 +18,7 @@ import torch
 from cnnlab import cli, course
 from cnnlab.course import doctor, notebooks
 from cnnlab.course.doctor import chapters, environment, machine
-from cnnlab.course.doctor.lines import Verdict, fenced
+from cnnlab.course.doctor.lines import Verdict, run_check
 
 
 FINE, LOOK, BROKEN = Verdict
@@ -26,16 +26,16 @@ ROOT = course.root()
 
 
 def one(check):
-    """The only line of a check."""
-    (line,) = fenced("?", check)
+    """Return the only line of a check."""
+    (line,) = run_check("?", check)
     return line
 
 
-# --- the report as a whole ----------------------------------------------------------------------------------------
+# --- the report as a whole ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_here_nothing_is_broken_nobody_is_named_and_no_network_is_asked(
+def test_the_report_here_names_nobody_uses_no_network_and_shows_nothing_broken(
     capsys, tmp_path, monkeypatch, no_network
 ):
     home = tmp_path / "ann"
@@ -51,29 +51,22 @@ def test_here_nothing_is_broken_nobody_is_named_and_no_network_is_asked(
     assert "/USER/hub" in out
     assert not re.search(r"\bann\b", out)
     assert platform.node() not in out.split()
-    assert err == "", "a bar is for a terminal alone"
+    assert err == "", "the progress bar is for terminals only"
     assert no_network == []
-    for subject in (
-        "Python",
-        "torch",
-        "ipywidgets",
-        "kernel",
-        "memory",
-        "disk",
-        "01_training_loop",
-    ):
+    subjects = ("Python", "torch", "ipywidgets", "kernel", "memory", "disk", "01_training_loop")
+    for subject in subjects:
         assert any(line.split("  ")[1:] and subject in line for line in out.splitlines()), subject
 
 
-def test_whatever_a_check_raises_becomes_a_line(monkeypatch, capsys):
-    def stumbles():
+def test_an_error_in_a_check_becomes_a_line(monkeypatch, capsys):
+    def raises():
         yield doctor.Line("first", FINE, "found")
         raise RuntimeError("no such luck\nand more")
 
-    def leaves():
+    def exits():
         sys.exit("gone")
 
-    monkeypatch.setattr(doctor, "CHECKS", {"a": stumbles, "b": leaves})
+    monkeypatch.setattr(doctor, "CHECKS", {"a": raises, "b": exits})
     lines = doctor.examine()
     assert [(line.subject, line.verdict) for line in lines] == [
         ("first", FINE),
@@ -85,7 +78,7 @@ def test_whatever_a_check_raises_becomes_a_line(monkeypatch, capsys):
     assert "no such luck" in capsys.readouterr().out
 
 
-def test_the_exit_code_tells_whether_something_is_broken(monkeypatch, capsys):
+def test_the_exit_code_is_1_if_something_is_broken(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "CHECKS", {"profile": chapters.chosen_profile})
     assert cli.main(["doctor"]) == 0
     monkeypatch.setenv("CNNLAB_PROFILE", "huge")
@@ -95,19 +88,19 @@ def test_the_exit_code_tells_whether_something_is_broken(monkeypatch, capsys):
     assert "1 line broken." in out
 
 
-def test_every_line_that_is_not_fine_has_a_way_out():
+def test_the_report_shows_the_fix_and_wraps_long_lines():
     assert doctor.Line("x", FINE, "y").way_out == ""
     text = doctor.report([doctor.Line("x", LOOK, "y " * 100, "do this")])
     assert "-> do this" in text
     assert max(map(len, text.splitlines())) <= 110
 
 
-# --- packages: a copy of this environment with something taken out or changed -------------------------------------
+# --- packages: a copy of this environment with something removed or changed -----------------------
 
 
 @pytest.fixture
 def environment_with(tmp_path):
-    """Make an environment of links to the packages of this one, and return its Python."""
+    """Create an environment with links to the packages of this one, and return its Python."""
 
     def make(*, without=(), metadata=()):
         prefix = tmp_path / "env"
@@ -143,20 +136,18 @@ def run(python, *arguments):
 
 
 CHECK = """
-from cnnlab.course import doctor; from cnnlab.doctor import environment; from cnnlab.doctor.lines import fenced
-print(doctor.report(fenced("?", environment.{})))
+from cnnlab.course import doctor
+from cnnlab.course.doctor import environment
+from cnnlab.course.doctor.lines import run_check
+print(doctor.report(run_check("?", environment.{})))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="links")
-def test_without_torch_and_ipywidgets_the_whole_report_still_comes(environment_with):
-    done = run(
-        environment_with(without=("torch", "ipywidgets", "jupyterlab_widgets")),
-        "-m",
-        "cnnlab",
-        "doctor",
-    )
+def test_the_report_is_complete_without_torch_and_ipywidgets(environment_with):
+    python = environment_with(without=("torch", "ipywidgets", "jupyterlab_widgets"))
+    done = run(python, "-m", "cnnlab", "doctor")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "broken        torch                not installed" in done.stdout
@@ -169,25 +160,31 @@ def test_without_torch_and_ipywidgets_the_whole_report_still_comes(environment_w
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="links")
 @pytest.mark.parametrize(
-    ("check", "name", "old", "new", "told"),
+    ("check", "name", "old", "new", "message"),
     [
-        ("packages", "pillow", "\nVersion: ", "\nVersion: 0.", "cnnlab asks for pillow>="),
-        ("torchvision", "torchvision", "\nRequires-Dist: torch", "\nRequires-Dist: torch==2.5.1\nX: ", "asks for torch==2.5.1"),
+        ("packages", "pillow", "\nVersion: ", "\nVersion: 0.", "cnnlab needs pillow>="),
+        (
+            "torchvision",
+            "torchvision",
+            "\nRequires-Dist: torch",
+            "\nRequires-Dist: torch==2.5.1\nX: ",
+            "needs torch==2.5.1",
+        ),
     ],
-)  # fmt: skip
-def test_versions_that_do_not_fit_are_broken(environment_with, check, name, old, new, told):
+)
+def test_incompatible_versions_are_broken(environment_with, check, name, old, new, message):
     done = run(environment_with(metadata=[(name, old, new)]), "-c", CHECK.format(check))
     text = " ".join(done.stdout.split())
-    assert told in text, done.stderr
+    assert message in text, done.stderr
     assert text.count("broken") == 2, "the line, and the count at the end"
 
 
-def test_a_package_that_is_there_and_does_not_import_is_broken(monkeypatch, tmp_path):
+def test_an_installed_package_that_cannot_be_imported_is_broken(monkeypatch, tmp_path):
     (tmp_path / "tqdm.py").write_text("import ctypes; ctypes.CDLL('libnowhere.so')")
     monkeypatch.syspath_prepend(tmp_path)
     for module in [m for m in sys.modules if m.partition(".")[0] == "tqdm"]:
         monkeypatch.delitem(sys.modules, module)
-    line = one(lambda: environment._package("tqdm", "tqdm>=4"))
+    line = one(lambda: environment._check_package("tqdm", "tqdm>=4"))
     assert line.verdict is BROKEN
     assert "libnowhere.so" in line.found
     assert "--force-reinstall" in line.way_out
@@ -198,21 +195,21 @@ def test_without_ipywidgets_there_are_no_sliders(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)  # as if it were not installed
     line = one(environment.widgets)
     assert line.verdict is LOOK
-    assert "still pictures" in line.found
+    assert "still image" in line.found
     assert "ipywidgets" in line.way_out
 
 
-def test_sliders_need_the_extension_of_jupyterlab_too(monkeypatch, tmp_path):
+def test_sliders_need_the_extension_of_jupyterlab(monkeypatch, tmp_path):
     monkeypatch.setattr("jupyter_core.paths.ENV_JUPYTER_PATH", [str(tmp_path)])
     assert "lacks the extension" in one(environment.widgets).found
 
 
-# --- the kernel ---------------------------------------------------------------------------------------------------
+# --- the kernel -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def kernelspec(tmp_path, monkeypatch):
-    """Put a kernel python3 in front of this environment's own."""
+    """Install a kernel python3 that takes precedence over this environment's own."""
 
     def put(command):
         folder = tmp_path / "data" / "kernels" / "python3"
@@ -240,13 +237,13 @@ def test_a_kernel_of_this_environment_is_fine(kernelspec, command):
     assert one(environment.kernel).verdict is FINE
 
 
-def test_a_kernel_of_another_environment_without_cnnlab_is_broken_and_the_way_out_works(
+def test_a_kernel_of_another_environment_without_cnnlab_is_broken_and_the_fix_works(
     kernelspec, other_python
 ):
     folder = kernelspec(other_python)
     line = one(environment.kernel)
     assert line.verdict is BROKEN
-    assert "it has no cnnlab" in line.found
+    assert "cnnlab isn't installed there" in line.found
     assert str(folder) in line.found
     assert "-m jupyter kernelspec remove python3" in line.way_out
     remove = [sys.executable, "-m", "jupyter", "kernelspec", "remove", "-f", "python3"]
@@ -265,15 +262,15 @@ def test_a_kernel_whose_python_is_gone_is_broken(kernelspec, tmp_path):
     kernelspec(tmp_path / "deleted" / "bin" / "python")
     line = one(environment.kernel)
     assert line.verdict is BROKEN
-    assert "does not start" in line.found
+    assert "doesn't start" in line.found
 
 
-# --- the machine --------------------------------------------------------------------------------------------------
+# --- the machine ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """A driver that lists a GPU, in front of what this machine has."""
+    """Put a fake nvidia-smi that lists a GPU first in the path."""
     command = tmp_path / "bin" / "nvidia-smi"
     command.parent.mkdir()
     command.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA T4 (UUID: GPU-1234)'\n")
@@ -283,33 +280,31 @@ def nvidia_smi(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="a script for sh")
 @pytest.mark.parametrize(
-    ("built_for", "hidden", "way_out"),
+    ("built_for", "visible", "fix"),
     [
-        (None, None, "built for the CPU alone"),
+        (None, None, "built for CPUs only"),
         ("12.8", None, "driver is older"),
         ("12.8", "", "unset"),
     ],
 )
-def test_a_gpu_that_torch_does_not_use_is_found(
-    nvidia_smi, monkeypatch, built_for, hidden, way_out
-):
+def test_a_gpu_that_torch_does_not_use_is_found(nvidia_smi, monkeypatch, built_for, visible, fix):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built_for)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if hidden is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    processor, gpu = fenced("?", machine.device)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    processor, gpu = run_check("?", machine.device)
     assert processor.verdict is FINE
     assert gpu.verdict is LOOK
     if not list(Path("/proc").glob("driver/nvidia/gpus/*")):
         assert "NVIDIA T4" in gpu.found
     assert "UUID" not in gpu.found
-    assert way_out in gpu.way_out
+    assert fix in gpu.way_out
 
 
 @pytest.mark.parametrize(("computes", "verdict"), [(True, FINE), (False, BROKEN)])
-def test_a_gpu_that_torch_uses_is_named_and_tried(monkeypatch, computes, verdict):
+def test_a_gpu_that_torch_uses_is_named_and_tested(monkeypatch, computes, verdict):
     class Card:
         name, total_memory = "Tesla T4", 16 * 2**30
 
@@ -330,7 +325,7 @@ def test_a_gpu_that_torch_uses_is_named_and_tried(monkeypatch, computes, verdict
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_gpu_of_this_machine_is_fine():
-    assert {line.verdict for line in fenced("?", machine.device)} == {FINE}
+    assert {line.verdict for line in run_check("?", machine.device)} == {FINE}
 
 
 def test_too_little_memory_is_found(monkeypatch):
@@ -343,24 +338,24 @@ def test_too_little_memory_is_found(monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux")
 def test_memory_is_known_without_psutil(monkeypatch):
-    told = machine._system_memory()
+    expected = machine._system_memory()
     monkeypatch.setitem(sys.modules, "psutil", None)
     without = machine._system_memory()
-    assert without[0] == told[0]
-    assert without[1] == pytest.approx(told[1], rel=0.3)
+    assert without[0] == expected[0]
+    assert without[1] == pytest.approx(expected[1], rel=0.3)
 
 
-def test_where_nothing_tells_the_memory_that_is_said(monkeypatch):
+def test_unknown_memory_is_reported(monkeypatch):
     monkeypatch.setattr(machine, "_system_memory", lambda: (0, 0))
-    assert "not known" in one(machine.memory).found
+    assert "unknown" in one(machine.memory).found
 
 
 def test_a_full_disk_is_found(monkeypatch):
-    assert {line.subject for line in fenced("?", machine.disk)} == {"disk"}
-    monkeypatch.setattr(machine, "LITTLE_ROOM", math.inf)
-    assert {line.verdict for line in fenced("?", machine.disk)} == {LOOK}
-    monkeypatch.setattr(machine, "NO_ROOM", math.inf)
-    assert {line.verdict for line in fenced("?", machine.disk)} == {BROKEN}
+    assert {line.subject for line in run_check("?", machine.disk)} == {"disk"}
+    monkeypatch.setattr(machine, "LOW_SPACE", math.inf)
+    assert {line.verdict for line in run_check("?", machine.disk)} == {LOOK}
+    monkeypatch.setattr(machine, "NO_SPACE", math.inf)
+    assert {line.verdict for line in run_check("?", machine.disk)} == {BROKEN}
 
 
 @pytest.mark.parametrize(
@@ -371,21 +366,21 @@ def test_a_folder_that_cannot_be_written_is_found(check, variable, tmp_path, mon
     places = {tmp_path / "file": "Not a directory", tmp_path / "new" / "folder": None}
     if Path("/proc/self").exists():
         places[Path("/proc/cnnlab")] = ""  # permission bits do not stop root; this folder does
-    for folder, told in places.items():
+    for folder, message in places.items():
         monkeypatch.setenv(variable, str(folder))
-        line = fenced("?", check)[-1]
-        assert (line.verdict is FINE) == (told is None)
-        assert (told or "") in line.found
-        assert variable in line.way_out or told is None
-    assert not (tmp_path / "new").exists(), "examining makes nothing"
+        line = run_check("?", check)[-1]
+        assert (line.verdict is FINE) == (message is None)
+        assert (message or "") in line.found
+        assert variable in line.way_out or message is None
+    assert not (tmp_path / "new").exists(), "examining creates nothing"
 
 
-def test_what_the_cache_holds_is_said(tmp_path, monkeypatch):
+def test_the_contents_of_the_cache_are_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path))
     (tmp_path / "signs.safetensors").write_bytes(bytes(3 * 2**20))
     (tmp_path / "datasets" / "cifar-10-batches-py").mkdir(parents=True)
     found = one(machine.cached).found
-    assert "1 files of generated images, 3 MiB" in found
+    assert "1 file of generated images, 3 MiB" in found
     assert "cifar-10-batches-py" in found
 
 
@@ -397,12 +392,12 @@ def test_damaged_weights_are_found(tmp_path, monkeypatch):
     )
     copy.write_bytes(copy.read_bytes()[:-1] + b"?")
     monkeypatch.setattr(backbones, "GLYPHNET", copy)
-    line = fenced("?", machine.weights)[0]
+    line = run_check("?", machine.weights)[0]
     assert line.verdict is BROKEN
     assert "cnnlab pretrain" in line.way_out
 
 
-# --- the chapters -------------------------------------------------------------------------------------------------
+# --- the chapters ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -433,40 +428,40 @@ def test_without_jupytext_pairs_are_not_compared(checkout, monkeypatch):
     assert "not compared" in line.found
 
 
-def test_without_a_checkout_the_chapters_of_this_folder_count(checkout, monkeypatch):
+def test_without_a_checkout_the_chapters_of_the_current_folder_are_used(checkout, monkeypatch):
     (checkout / "_toc.yml").unlink()
     monkeypatch.setattr(chapters, "step_seconds", lambda threads: chapters.REFERENCE)
     monkeypatch.chdir(checkout)
-    assert "none in the current folder" in fenced("?", chapters.costs)[-1].found
+    assert "none in the current folder" in run_check("?", chapters.costs)[-1].found
     monkeypatch.chdir(checkout / "chapters")
-    assert len(fenced("?", chapters.costs)) == 1 + len(list(Path.cwd().glob("*.ipynb")))
+    assert len(run_check("?", chapters.costs)) == 1 + len(list(Path.cwd().glob("*.ipynb")))
 
 
-def test_what_a_chapter_costs_is_scaled_by_the_speed_of_this_machine(monkeypatch):
+def test_running_times_are_scaled_by_the_speed_of_this_machine(monkeypatch):
     stated = int(chapters.STATED.search(course.chapters()[0].read_text(encoding="utf-8"))[1])
     for slower, verdict in ((2, FINE), (100, LOOK)):
         seconds = slower * chapters.REFERENCE
         monkeypatch.setattr(chapters, "step_seconds", lambda threads, seconds=seconds: seconds)
-        speed, first, *_ = fenced("?", chapters.costs)
+        speed, first, *_ = run_check("?", chapters.costs)
         assert f"{1000 * seconds:.0f} ms here" in speed.found
         assert speed.verdict is verdict
         assert first.found.startswith(f"about {slower * stated} s to run here")
 
 
-def test_threads_that_get_into_each_others_way_are_found(monkeypatch):
+def test_threads_that_slow_each_other_down_are_found(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(chapters, "step_seconds", {1: 0.03, 2: 0.8}.get)
-    speed, *_ = fenced("?", chapters.costs)
+    speed, *_ = run_check("?", chapters.costs)
     assert speed.verdict is LOOK
     assert "with one thread instead of 2 it takes 30 ms" in speed.found
     assert "OMP_NUM_THREADS=1" in speed.way_out
 
 
-def test_the_speed_is_measured_in_a_second_and_leaves_generators_and_threads_alone():
+def test_timing_a_step_changes_neither_generators_nor_threads():
     threads = torch.get_num_threads()
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    assert 1e-4 < chapters.step_seconds(2, patience=0.1) < 10
+    assert 1e-4 < chapters.step_seconds(2, duration=0.1) < 10
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_num_threads() == threads

@@ -16,35 +16,42 @@ def results(a, b, metric="test_acc"):
     return Results(rows, metric)
 
 
-numbers = st.lists(st.floats(0, 1), min_size=3, max_size=12)
+metrics = st.lists(st.floats(0, 1), min_size=3, max_size=12)
 
 
-@given(numbers, st.integers(0, 10**6))
-def test_the_difference_is_the_paired_t_interval_of_scipy(a, seed):
+@given(metrics, st.integers(0, 10**6))
+def test_the_difference_has_the_paired_t_interval_of_scipy(a, seed):
     b = np.random.default_rng(seed).uniform(size=len(a))
     mean, low, high = results(a, b).difference("a", "b")
-    found = stats.ttest_rel(a, b).confidence_interval(0.95)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert mean == pytest.approx(np.mean(np.array(a) - b), abs=1e-9)
-    assert (low, high) == pytest.approx((found.low, found.high), abs=1e-9)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def test_the_interval_holds_the_true_difference_in_95_of_100_experiments():
+def test_the_interval_contains_the_true_difference_in_95_of_100_experiments():
     draw = np.random.default_rng(0)
-    held = 0
+    n_covered = 0
     for _ in range(2000):
         shared = draw.normal(size=5)
         low, high = results(shared + 0.3 + draw.normal(size=5), shared).difference("a", "b")[1:]
-        held += low <= 0.3 <= high
-    assert abs(held / 2000 - 0.95) < 0.02  # four standard deviations of 2,000 draws
+        n_covered += low <= 0.3 <= high
+    assert abs(n_covered / 2000 - 0.95) < 0.02  # four standard deviations of 2,000 draws
 
 
-def test_what_a_seed_does_to_both_variants_cancels_out():
+def test_the_effect_of_a_seed_on_both_variants_cancels_out():
     shared = np.random.default_rng(1).normal(size=5)
     clear = results(shared + 0.1, shared)
     assert clear.claim("a", ">", "b").supported
     blurred = results(np.roll(shared, 1) + 0.1, shared)  # no longer paired
     with pytest.raises(ClaimNotSupported):
         blurred.claim("a", ">", "b")
+
+
+def test_a_verdict_prints_the_claim_the_interval_and_the_outcome():
+    verdict = results([0.5, 0.6, 0.7], [0.4, 0.51, 0.6]).claim("a", ">", "b")
+    assert str(verdict) == (
+        "a > b in test_acc\n  difference +0.097, 95 % confidence interval 0.082 to 0.111: supported"
+    )
 
 
 A, B = [0.80, 0.82, 0.81, 0.79, 0.83], [0.70, 0.73, 0.70, 0.71, 0.72]
@@ -64,17 +71,17 @@ A, B = [0.80, 0.82, 0.81, 0.79, 0.83], [0.70, 0.73, 0.70, 0.71, 0.72]
         (("a", "~", "a", 0.01), True),
     ],
 )
-def test_a_claim_holds_only_if_the_whole_interval_says_so(claim, supported, monkeypatch):
-    made = results(A, B)
+def test_a_claim_is_supported_only_if_the_whole_interval_agrees(claim, supported, monkeypatch):
+    comparison = results(A, B)
     if supported:
-        verdict = made.claim(*claim)
+        verdict = comparison.claim(*claim)
         assert verdict.supported
-        assert str(verdict).endswith("supported")
+        assert str(verdict).endswith(": supported")
     else:
-        with pytest.raises(ClaimNotSupported, match="do not look for a seed"):
-            made.claim(*claim)
+        with pytest.raises(ClaimNotSupported, match=r"not supported\. Claim what the results show"):
+            comparison.claim(*claim)
         monkeypatch.setattr(limits, "judge_claims", False)
-        verdict = made.claim(*claim)
+        verdict = comparison.claim(*claim)
         assert "not judged" in str(verdict)
 
 
@@ -82,7 +89,7 @@ def test_a_claim_holds_only_if_the_whole_interval_says_so(claim, supported, monk
     ("claim", "message"),
     [(("a", "~", "b"), "margin"), (("a", "=", "b"), "got '='"), (("a", ">", "c"), "'a', 'b'")],
 )
-def test_a_claim_that_cannot_be_read_says_what_can(claim, message):
+def test_a_claim_that_is_not_understood_is_explained(claim, message):
     with pytest.raises(ValueError, match=message):
         results(A, B).claim(*claim)
 
@@ -96,7 +103,7 @@ def worse(seed):
 
 
 @pytest.mark.slow
-def test_processes_beside_each_other_measure_the_same_as_one_and_in_the_same_order():
+def test_parallel_processes_give_the_same_rows_in_the_same_order():
     one = compare({"noisy": noisy, "worse": worse}, [3, 1, 2])
     two = compare({"noisy": noisy, "worse": worse}, [3, 1, 2], jobs=2)
     assert one.rows == two.rows
@@ -104,14 +111,14 @@ def test_processes_beside_each_other_measure_the_same_as_one_and_in_the_same_ord
     assert one.values("noisy") == pytest.approx([0.53, 0.51, 0.52])
 
 
-def test_tables_and_figures_carry_the_numbers():
-    made = compare({"noisy": noisy, "worse": worse}, 4)
-    table = made.table()
+def test_tables_and_figures_contain_the_results():
+    comparison = compare({"noisy": noisy, "worse": worse}, 4)
+    table = comparison.table()
     assert table.loc["noisy", "mean"] == pytest.approx(0.515)
     assert table.loc["noisy", "n"] == 4
-    assert len(made.frame()) == 8
-    assert "noisy 0.515" in made.plot().alt
-    assert "loss" in made.frame()
+    assert len(comparison.frame()) == 8
+    assert "noisy 0.515" in comparison.plot().alt
+    assert "loss" in comparison.frame()
 
 
 @pytest.mark.parametrize(
@@ -123,12 +130,12 @@ def test_tables_and_figures_carry_the_numbers():
         (lambda: compare({"a": noisy}, 2, metric="acc"), "'test_acc', 'loss'.*metric 'acc'"),
     ],
 )
-def test_a_comparison_that_cannot_be_made_is_refused(call, message):
+def test_an_impossible_comparison_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_the_smoke_profile_takes_two_seeds(smoke):
+def test_the_smoke_profile_runs_two_seeds(smoke):
     assert len(compare({"a": noisy}, 5).rows) == 2
 
 
@@ -137,11 +144,11 @@ def session_limits(seed):
 
 
 @pytest.mark.slow
-def test_other_processes_work_under_the_limits_of_this_one(smoke):
+def test_worker_processes_have_the_limits_of_their_parent(smoke):
     assert compare({"a": session_limits}, 5, jobs=2).values("a").tolist() == [1 / 8, 1 / 8]
 
 
-def test_a_profile_of_another_name_is_refused(monkeypatch):
+def test_an_unknown_profile_is_refused(monkeypatch):
     monkeypatch.setenv("CNNLAB_PROFILE", "laptopp")
     with pytest.raises(ValueError, match="smoke, laptop, gpu"):
         cnnlab.setup()

@@ -1,4 +1,4 @@
-"""Features, probes and retrieval, each against its definition."""
+"""Compare features, probes and retrieval with their definitions."""
 
 import copy
 
@@ -21,10 +21,10 @@ def resnet(**options):
     return small_resnet(K, width=4, **options)
 
 
-# --- features ---------------------------------------------------------------------------------------------------
+# --- features -------------------------------------------------------------------------------------
 
 
-def test_features_are_what_the_head_sees_of_every_image_in_dataset_order():
+def test_features_are_the_input_of_the_head_for_every_image_in_order():
     model = resnet(dropout=0.5)
     make(model).fit(batches(), epochs=1)
     model.train()
@@ -47,14 +47,14 @@ def test_features_are_what_the_head_sees_of_every_image_in_dataset_order():
     assert (features.dtype, features.shape) == (torch.float32, (46, 16))
 
 
-def test_features_of_any_model_are_what_its_last_linear_layer_receives():
+def test_features_of_any_model_are_the_input_of_its_last_linear_layer():
     model = replace_head(net(dropout=0.0), 9, dropout=0.5)
     features, _ = extract_features(model, loader(dataset(), 7))
     with torch.no_grad():
         torch.testing.assert_close(features, model.eval()[:6](dataset().tensors[0]))
 
 
-def test_models_and_loaders_without_features_are_refused():
+def test_models_without_a_head_and_empty_loaders_are_refused():
     with pytest.raises(ValueError, match="no linear layer"):
         extract_features(nn.Sequential(nn.Conv2d(3, 4, 1)), batches())
     with pytest.raises(ValueError, match="gave no batch"):
@@ -73,46 +73,50 @@ def test_models_and_loaders_without_features_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["logistic", "svm"])
-def test_a_linear_probe_separates_classes_whatever_the_units_and_offsets_of_the_features(kind):
+def test_a_linear_probe_does_not_depend_on_the_units_and_offsets_of_the_features(kind):
     g = torch.Generator().manual_seed(0)
     labels = torch.arange(120) % 3
     features = torch.randn(120, 4, generator=g) + 4 * F.one_hot(labels, 4)
-    odd = features * torch.tensor([1e-4, 1.0, 1e3, 1.0]) + torch.tensor([0.0, 100.0, 0.0, -5.0])
+    rescaled = features * torch.tensor([1e-4, 1.0, 1e3, 1.0]) + torch.tensor(
+        [0.0, 100.0, 0.0, -5.0]
+    )
     scores = []
-    for x in (features, odd):
+    for x in (features, rescaled):
         train, test = (x[:80], labels[:80]), (x[80:], labels[80:])
         scores += [linear_probe(train, test, kind), linear_probe(train, test, kind)]
     assert min(scores) > 0.9
     assert len(set(scores)) == 1
-    arrays = [tuple(part.numpy() for part in pair) for pair in (train, test)]
+    arrays = [tuple(tensor.numpy() for tensor in pair) for pair in (train, test)]
     assert linear_probe(*arrays, kind) == scores[0]
     nonsense = torch.randn(120, 4, generator=g)
     assert linear_probe((nonsense[:80], labels[:80]), (nonsense[80:], labels[80:]), kind) < 0.6
 
 
-def test_a_linear_probe_is_standardised_by_the_training_features_alone():
+def test_a_linear_probe_is_standardised_with_the_training_features_only():
     train = (torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1, 1]))
-    shifted = torch.tensor([[10.0], [11.0]])  # by its own mean it would straddle the border
+    shifted = torch.tensor(
+        [[10.0], [11.0]]
+    )  # standardised with its own mean, it would lie on both sides
     assert linear_probe(train, (shifted, torch.tensor([1, 1]))) == 1.0
 
 
-def test_impossible_probes_are_refused():
+def test_linear_probe_refuses_arguments_that_do_not_fit():
     x, y = torch.rand(6, 2), torch.arange(6) % 2
     with pytest.raises(ValueError, match="'logistic' or 'svm'"):
         linear_probe((x, y), (x, y), "forest")
-    with pytest.raises(ValueError, match="train has 2 features, test 1"):
+    with pytest.raises(ValueError, match="train has 2 features per image, but test has 1"):
         linear_probe((x, y), (x[:, :1], y))
-    with pytest.raises(ValueError, match="one class"):
+    with pytest.raises(ValueError, match="all labels in train are 0"):
         linear_probe((x, y * 0), (x, y))
     with pytest.raises(ValueError, match=r"features must be \(N, D\)"):
         linear_probe((x, y[:5]), (x, y))
 
 
-# --- retrieval --------------------------------------------------------------------------------------------------
+# --- retrieval ------------------------------------------------------------------------------------
 
 
-def slowly(query, query_labels, gallery, gallery_labels, k, exclude_self):
-    """The definitions, one query and one neighbour at a time."""
+def reference(query, query_labels, gallery, gallery_labels, k, exclude_self):
+    """Compute the metrics by definition, one query and one neighbour at a time."""
     rows = []
     for i, q in enumerate(query):
         similar = [
@@ -120,18 +124,20 @@ def slowly(query, query_labels, gallery, gallery_labels, k, exclude_self):
             for j, g in enumerate(gallery)
             if not (exclude_self and i == j)
         ]
-        right = [query_labels[i] == gallery_labels[j] for _, j in sorted(similar)]
-        total = sum(right)
+        relevant = [query_labels[i] == gallery_labels[j] for _, j in sorted(similar)]
+        total = sum(relevant)
         if total:
-            hits = [n for n in range(1, k + 1) if right[n - 1]]
-            average = sum(sum(right[:n]) / n for n in hits) / min(k, total)
+            hits = [n for n in range(1, k + 1) if relevant[n - 1]]
+            average = sum(sum(relevant[:n]) / n for n in hits) / min(k, total)
             rows.append([len(hits) / k, len(hits) / total, bool(hits), average])
     return np.mean(rows, axis=0), len(rows)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 4), st.booleans(), st.data())
-def test_retrieval_agrees_with_its_definitions(seed, n_gallery, n_classes, exclude_self, data):
+def test_retrieval_agrees_with_the_definitions_of_its_metrics(
+    seed, n_gallery, n_classes, exclude_self, data
+):
     rng = np.random.default_rng(seed)
     n_query = n_gallery if exclude_self else int(rng.integers(1, 6))
     gallery = rng.normal(size=(n_gallery, 3))
@@ -139,52 +145,54 @@ def test_retrieval_agrees_with_its_definitions(seed, n_gallery, n_classes, exclu
     gallery_labels = rng.integers(n_classes, size=n_gallery)
     query_labels = gallery_labels if exclude_self else rng.integers(n_classes, size=n_query)
     k = data.draw(st.integers(1, n_gallery - exclude_self))
-    expected, counted = slowly(query, query_labels, gallery, gallery_labels, k, exclude_self) if any(
-        sum(gallery_labels == label) > exclude_self for label in query_labels
-    ) else (None, 0)  # fmt: skip
-    arguments = map(torch.from_numpy, (query, query_labels, gallery, gallery_labels))
-    if not counted:
+    arguments = list(map(torch.from_numpy, (query, query_labels, gallery, gallery_labels)))
+    if not any(sum(gallery_labels == label) > exclude_self for label in query_labels):
         with pytest.raises(ValueError, match="no query has"):
             retrieval(*arguments, k=k, exclude_self=exclude_self)
         return
-    found = retrieval(*arguments, k=k, exclude_self=exclude_self)
-    got = [found.precision, found.recall, found.hit_rate, found.mean_ap]
-    assert got == pytest.approx(list(expected), rel=1e-6)
-    assert found.n_queries == counted
-    assert found.neighbours.shape == (n_query, k)
+    expected, n_queries = reference(query, query_labels, gallery, gallery_labels, k, exclude_self)
+    result = retrieval(*arguments, k=k, exclude_self=exclude_self)
+    metrics = [result.precision, result.recall, result.hit_rate, result.mean_ap]
+    assert metrics == pytest.approx(list(expected), rel=1e-6)
+    assert result.n_queries == n_queries
+    assert result.neighbours.shape == (n_query, k)
 
 
-def test_a_query_is_excluded_by_its_index_and_its_twin_is_not():
+def test_a_query_is_excluded_by_its_index_but_its_duplicate_is_not():
     features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     labels = torch.tensor([0, 0, 1, 1])
-    found = retrieval(features, labels, features, labels, k=1, exclude_self=True)
-    assert found.neighbours[:2].tolist() == [[1], [0]]
-    assert found.neighbours[2:].tolist() == [[0], [2]]  # of equal ones the first
-    assert found.recall == 0.75  # one partner each
-    assert retrieval(features, labels, features, labels, k=1).precision == 1.0  # itself
+    result = retrieval(features, labels, features, labels, k=1, exclude_self=True)
+    assert result.neighbours[:2].tolist() == [[1], [0]]
+    assert result.neighbours[2:].tolist() == [
+        [0],
+        [2],
+    ]  # the first of several equally similar items
+    assert result.recall == 0.75  # each query has one relevant item
+    # Without exclude_self every query retrieves itself.
+    assert retrieval(features, labels, features, labels, k=1).precision == 1.0
 
 
-def test_many_queries_are_answered_in_parts():
+def test_many_queries_are_computed_in_chunks():
     g = torch.Generator().manual_seed(0)
     gallery, query = torch.randn(20, 3, generator=g), torch.randn(2500, 3, generator=g)
-    found = retrieval(query, torch.zeros(2500), gallery, torch.zeros(20), k=3)
+    result = retrieval(query, torch.zeros(2500), gallery, torch.zeros(20), k=3)
     nearest = F.cosine_similarity(query[:, None], gallery[None], dim=2).topk(3).indices
-    assert torch.equal(found.neighbours, nearest)
+    assert torch.equal(result.neighbours, nearest)
     labels = torch.zeros(2500)
-    among = retrieval(query, labels, query, labels, k=3, exclude_self=True).neighbours
-    assert not (among == torch.arange(2500)[:, None]).any()
+    others = retrieval(query, labels, query, labels, k=3, exclude_self=True).neighbours
+    assert not (others == torch.arange(2500)[:, None]).any()
 
 
-def test_impossible_retrievals_are_refused():
+def test_retrieval_refuses_arguments_that_do_not_fit():
     x, y = torch.rand(5, 2), torch.arange(5) % 2
     for k, exclude_self, message in (
-        (0, False, "between 1 and the 5"),
-        (6, False, "between 1 and the 5"),
-        (5, True, "between 1 and the 4"),
+        (0, False, "between 1 and 5"),
+        (6, False, "between 1 and 5"),
+        (5, True, "between 1 and 4"),
     ):
         with pytest.raises(ValueError, match=message):
             retrieval(x, y, x, y, k=k, exclude_self=exclude_self)
     with pytest.raises(ValueError, match="4 queries and 5 items"):
         retrieval(x[:4], y[:4], x, y, k=1, exclude_self=True)
-    with pytest.raises(ValueError, match="queries have 2 features, the gallery 1"):
+    with pytest.raises(ValueError, match="queries have 2 features, but the gallery has 1"):
         retrieval(x, y, x[:, :1], y, k=1)

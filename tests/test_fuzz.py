@@ -1,4 +1,4 @@
-"""Made-up runs: whatever is put together, a fit ends, or one of our own sentences says why it does not.
+"""Random runs: whatever is combined, a fit ends, or one of our own errors says why not.
 
 `CNNLAB_FUZZ=5000 pytest tests/test_fuzz.py` tries so many runs, other ones each time.
 """
@@ -261,7 +261,7 @@ def trainer_of(run, folder, *more):
 
 
 def is_ours(error):
-    """Whether it is one of the library's errors, or a plain one that a `raise` of the library has raised."""
+    """Whether an error is one of the library's, or was raised by a `raise` in the library."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     raised = last.filename.startswith(LIBRARY) and last.line.startswith("raise ")
     return isinstance(error, CnnlabError) or (raised and isinstance(error, ValueError | TypeError))

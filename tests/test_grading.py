@@ -17,7 +17,7 @@ from cnnlab.check.grading import KeyMissing, exercises
 from cnnlab.check.remote import AnswerError, GraderError, Remote
 
 
-# --- the line -----------------------------------------------------------------------------------------------------
+# --- the line -------------------------------------------------------------------------------------
 
 
 def through(value):
@@ -83,7 +83,7 @@ def test_half_a_line_is_the_end_and_an_endless_one_is_refused(monkeypatch):
         wire.receive(io.BytesIO(b"1" * 1000))
 
 
-# --- the process --------------------------------------------------------------------------------------------------
+# --- the process ----------------------------------------------------------------------------------
 
 
 # Even with the fence taken down these do no harm that lasts: the secret is a file of the test's own.
@@ -280,7 +280,7 @@ def test_the_answer_knows_nothing_of_the_graders_environment(monkeypatch):
         assert "SECRET_TOKEN" not in f()
 
 
-# --- points -------------------------------------------------------------------------------------------------------
+# --- points ---------------------------------------------------------------------------------------
 
 
 def test_points_are_all_or_none_and_the_sentence_is_printed(capsys):

@@ -1,4 +1,4 @@
-"""Chapters in JupyterLab, as a student meets them: run, slider moved, exercise checked, fit interrupted."""
+"""Chapters in JupyterLab, as students use them: run, move a slider, check, interrupt."""
 
 import contextlib
 import json
@@ -96,7 +96,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def plain_lab(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """`cnnlab lab` as it is called by a student: its process, and what it wrote until it told its address."""
+    """`cnnlab lab` as a student calls it: its process, and its output up to the address."""
     env = os.environ | {
         f"JUPYTER_{name}_DIR": str(tmp_path) for name in ("CONFIG", "DATA", "RUNTIME")
     }
@@ -148,7 +148,7 @@ def test_lab_listens_on_this_machine_alone_and_asks_for_its_token(
 
 
 class Notebook:
-    """A chapter in a tab of its own. It is run through Lab itself: clicks are lost while a kernel still starts."""
+    """A chapter in a tab of its own, run through Lab's commands: early clicks would get lost."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -172,8 +172,10 @@ class Notebook:
 
     def cells(self) -> list[dict]:
         return self.call(
-            """cells.map(cell => ({type: cell.cell_type, tags: cell.getMetadata("tags") ?? [], source: cell.source,
-               count: cell.execution_count, outputs: cell.getOutputs?.() ?? []}))"""
+            """cells.map(cell => ({
+                type: cell.cell_type, tags: cell.getMetadata("tags") ?? [], source: cell.source,
+                count: cell.execution_count, outputs: cell.getOutputs?.() ?? []
+            }))"""
         )
 
     def first(self, tag: str) -> int:
@@ -217,9 +219,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
             executable_path=CHROMIUM,
             headless=True,
             viewport={"width": 1300, "height": 1200},
-            args=["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync"],
-        )  # fmt: skip
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
         yield context
         context.close()
 
@@ -262,7 +270,7 @@ def check_pictures(page: Page) -> None:
 
 
 def move_slider(notebook: Notebook) -> list[float]:
-    """Move each slider by the arrow keys; return how long the picture took each time, in seconds."""
+    """Move each slider by arrow keys; return how long the image took each time, in seconds."""
     page = notebook.page
     notebook.call("void panel.content.scrollToItem(values[0])", notebook.first("widget"))
     handles = page.locator(".widget-slider .noUi-handle")
@@ -274,7 +282,8 @@ def move_slider(notebook: Notebook) -> list[float]:
             const box = document.querySelector(".jupyter-widgets.widget-html").parentElement;
             const before = box.querySelector("img").src;
             let pressed = 0;
-            document.addEventListener("keydown", () => { pressed = performance.now(); }, {capture: true, once: true});
+            const start = () => { pressed = performance.now(); };
+            document.addEventListener("keydown", start, {capture: true, once: true});
             new MutationObserver((_, self) => {
                 if (box.querySelector("img")?.src !== before) {
                     self.disconnect();

@@ -1,4 +1,4 @@
-"""Loggers: what they write is what happened, once an epoch, and the training does not notice."""
+"""Loggers: they write one correct row per epoch, and don't change the training."""
 
 import csv
 import math
@@ -22,17 +22,17 @@ from cnnlab.trainer import Callback, Trainer
 
 
 VALID = loader(dataset(1), 16)
-STEPS = 5  # in an epoch of `batches()`
+STEPS = 5  # per epoch of `batches()`
 
 
-def test_gradient_norms_of_the_epoch_are_those_of_its_steps():
+def test_gradient_norms_of_an_epoch_summarise_its_steps():
     history = make(callbacks=[GradNormLog()]).fit(batches(), epochs=3)
     norms = history.steps["grad_norm"].to_numpy().reshape(3, STEPS)
     assert list(history.frame()["grad_norm_mean"]) == pytest.approx(list(norms.mean(1)))
     assert list(history.frame()["grad_norm_max"]) == list(norms.max(1))
 
 
-def test_update_ratios_are_the_rate_where_the_gradient_is_the_weight():
+def test_the_update_ratio_is_the_learning_rate_if_the_gradient_equals_the_weight():
     model = nn.Linear(3, 2, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     log = UpdateRatioLog()
@@ -45,7 +45,7 @@ def test_update_ratios_are_the_rate_where_the_gradient_is_the_weight():
     assert [row["weight"] for row in log.epochs] == pytest.approx([-2, -2], abs=1e-4)
 
 
-def test_update_ratios_leave_frozen_weights_out_and_biases_and_norms_too():
+def test_update_ratios_leave_out_frozen_weights_biases_and_batch_norm():
     model = net()
     log = UpdateRatioLog()
     make(model, callbacks=[GradualUnfreeze([model[0], model[1], model[6]], [1, 1]), log]).fit(
@@ -56,7 +56,7 @@ def test_update_ratios_leave_frozen_weights_out_and_biases_and_norms_too():
     assert -4 < log.epochs[1]["6.weight"] < 0
 
 
-def test_the_table_on_disk_is_the_history_also_when_a_column_comes_later(tmp_path):
+def test_the_csv_file_equals_the_history_even_if_a_column_appears_later(tmp_path):
     path = tmp_path / "logs" / "run.csv"
 
     class Late(Callback):
@@ -74,7 +74,7 @@ def test_the_table_on_disk_is_the_history_also_when_a_column_comes_later(tmp_pat
     assert [file.name for file in path.parent.iterdir()] == ["run.csv"]
 
 
-def test_tensorboard_gets_each_epoch_once_also_from_a_resumed_run(tmp_path):
+def test_tensorboard_shows_each_epoch_once_even_after_a_resume(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def run(*extra):
@@ -83,24 +83,24 @@ def test_tensorboard_gets_each_epoch_once_also_from_a_resumed_run(tmp_path):
     first = run()
     first.fit(batches(), VALID, epochs=1)
     state = first.state_dict()
-    first.fit(batches(), VALID, epochs=3)  # and then it crashed, and nothing of it was saved
+    first.fit(batches(), VALID, epochs=3)  # then it crashed, and nothing was saved
     second = run()
     second.load_state_dict(state)
     history = second.fit(batches(), VALID, epochs=3)
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert "train_acc" not in events.Tags()["scalars"]  # it is NaN under mixing
-    shown = [(e.step, e.value) for e in events.Scalars("valid_loss")]
+    assert "train_acc" not in events.Tags()["scalars"]  # NaN, because the targets are mixed
+    logged = [(e.step, e.value) for e in events.Scalars("valid_loss")]
     expected = [(row["epoch"], pytest.approx(row["valid_loss"])) for row in history.epochs]
-    assert shown == expected
+    assert logged == expected
 
 
-def test_without_tensorboard_the_message_names_the_extra(monkeypatch):
+def test_without_tensorboard_the_error_names_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"cnnlab\[log\]"):
         TensorBoardLog("x")
 
 
-def test_what_is_measured_can_be_monitored_and_is_written_whatever_the_order_of_the_list(tmp_path):
+def test_measured_columns_can_be_monitored_and_logged_in_any_order_of_callbacks(tmp_path):
     path = tmp_path / "run.csv"
     stopping = EarlyStopping("grad_norm_max", "min", 9)
     make(callbacks=[CSVLog(path), stopping, UpdateRatioLog(), GradNormLog()]).fit(

@@ -1,4 +1,4 @@
-"""An instructor's own book: some chapters and a page of one's own, by editing `_toc.yml` alone."""
+"""An instructor's own book: some chapters and an extra page, by editing only `_toc.yml`."""
 
 import os
 import re
@@ -27,12 +27,20 @@ WELCOME = """# Our course
 
 Begin with [the loop](01_training_loop.ipynb). We leave out [schedules](05_schedules.ipynb).
 """
-LAUNCH = ("repository", "  url", "  branch", "launch_buttons", "  notebook_interface", "  binderhub_url", "  colab_url")  # fmt: skip
+LAUNCH = (
+    "repository",
+    "  url",
+    "  branch",
+    "launch_buttons",
+    "  notebook_interface",
+    "  binderhub_url",
+    "  colab_url",
+)
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The repository as an instructor would have it, with another `_toc.yml` and one page more."""
+    """The repository as an instructor would have it, with another `_toc.yml` and an extra page."""
     folder = tmp_path_factory.mktemp("own") / "course"
     folder.mkdir()
     caches = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
@@ -53,7 +61,7 @@ def build(folder: Path) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def test_a_book_of_two_chapters_and_a_page_of_ones_own(copy):
+def test_a_book_of_two_chapters_and_an_extra_page(copy):
     done = build(copy)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     executed = re.findall(r"(\w+)\.ipynb: Executed notebook", done.stdout + done.stderr)
@@ -63,14 +71,14 @@ def test_a_book_of_two_chapters_and_a_page_of_ones_own(copy):
     assert sorted(path.name for path in pages.glob("*.html")) == names
     text = (pages / "welcome.html").read_text()
     assert re.search(r'href="01_training_loop.html"[^>]*><span[^>]*>the loop', text)
-    assert "We leave out <span" in text, "a chapter that is not in the book is no link"
+    assert "We leave out <span" in text, "a chapter that is not in the book becomes plain text"
     assert "05_schedules.html" not in text
 
     config = copy / "_config.yml"
     lines = config.read_text().splitlines()
-    wanted = tuple(f"# {line}" for line in LAUNCH)
-    config.write_text("\n".join(x[2:] if x.startswith(wanted) else x for x in lines))
-    done = build(copy)  # with the outputs of the first time
+    commented = tuple(f"# {line}" for line in LAUNCH)
+    config.write_text("\n".join(x[2:] if x.startswith(commented) else x for x in lines))
+    done = build(copy)  # the outputs of the first build are reused
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     assert "Executed notebook" not in done.stdout + done.stderr
     text = (pages / "09_transfer.html").read_text()
@@ -81,7 +89,7 @@ def test_a_book_of_two_chapters_and_a_page_of_ones_own(copy):
     assert f"/github/YOUR-GROUP/YOUR-COPY/blob/main/{notebook}" in text
 
 
-def test_a_link_to_no_file_stops_the_book(copy):
+def test_a_broken_link_stops_the_book(copy):
     page = copy / "chapters" / "welcome.md"
     page.write_text(WELCOME.replace("05_schedules.ipynb", "05_schedule.ipynb"))
     done = build(copy)

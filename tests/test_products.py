@@ -1,4 +1,4 @@
-"""The copies for students and instructors, made from one source."""
+"""The copies for students and instructors, which are written from one source."""
 
 import ast
 import inspect
@@ -25,8 +25,8 @@ def instructor(tmp_path_factory):
 
 
 def cells(path, tag=None):
-    read = nbformat.read(path, as_version=nbformat.NO_CONVERT).cells
-    return [cell for cell in read if tag is None or tag in cell.metadata.get("tags", [])]
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    return [c for c in notebook.cells if tag is None or tag in c.metadata.get("tags", [])]
 
 
 def functions(source):
@@ -34,21 +34,21 @@ def functions(source):
 
 
 def body(function):
-    """What a function does, without its name, its docstring and the names of its arguments' types."""
+    """Return the statements of a function, without its signature and its docstring."""
     statements = function.body[1:] if ast.get_docstring(function) else function.body
     return "\n".join(ast.dump(statement) for statement in statements)
 
 
-# --- students -----------------------------------------------------------------------------------------------------
+# --- students -------------------------------------------------------------------------------------
 
 
-def test_every_chapter_is_there_with_what_it_reads(student):
+def test_the_copy_has_every_chapter_and_the_files_they_read(student):
     assert {p.name for p in student.glob("*.ipynb")} == {p.name for p in CHAPTERS}
     assert list((student / "studies").glob("*.csv"))
     assert "jupyter lab" in (student / "README.md").read_text()
 
 
-def test_no_word_of_an_answer_is_left(student):
+def test_the_student_copy_contains_no_answer(student):
     answers = [cell.source for path in CHAPTERS for cell in cells(path, "solution")]
     assert len(answers) > 35
     bodies = {body(f) for answer in answers for f in functions(answer)}
@@ -57,11 +57,11 @@ def test_no_word_of_an_answer_is_left(student):
             continue
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
-            found = cells(path)
-            assert not [c for c in found if products.HIDDEN & set(c.metadata.get("tags", []))]
-            text = "\n\n".join(c.source for c in found)
-            shown = [f for c in found if c.cell_type == "code" for f in functions(c.source)]
-            same = [f.name for f in shown if body(f) in bodies]
+            remaining = cells(path)
+            assert not [c for c in remaining if products.HIDDEN & set(c.metadata.get("tags", []))]
+            text = "\n\n".join(c.source for c in remaining)
+            visible = [f for c in remaining if c.cell_type == "code" for f in functions(c.source)]
+            same = [f.name for f in visible if body(f) in bodies]
             assert not same, f"{path.name} shows the answer in {same}"
         assert not [a for a in answers if a in text]
 
@@ -73,39 +73,38 @@ def test_a_stub_has_the_signature_of_its_answer_and_raises(path):
     for stub, answer in zip(stubs, answers, strict=True):
         if not functions(stub.source):
             continue  # an answer in words
-        left, right = functions(stub.source)[-1], functions(answer.source)[-1]
-        right = next(f for f in functions(answer.source) if f.name == left.name)
-        assert ast.dump(left.args) == ast.dump(right.args)
-        assert ast.get_docstring(left) == ast.get_docstring(right)
-        raised = left.body[-1]
-        assert isinstance(raised, ast.Raise)
-        assert ast.unparse(raised) == "raise NotImplementedError"
+        function = functions(stub.source)[-1]
+        solution = next(f for f in functions(answer.source) if f.name == function.name)
+        assert ast.dump(function.args) == ast.dump(solution.args)
+        assert ast.get_docstring(function) == ast.get_docstring(solution)
+        assert isinstance(function.body[-1], ast.Raise)
+        assert ast.unparse(function.body[-1]) == "raise NotImplementedError"
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_no_other_cell_needs_an_answer(path):
-    """So that all of them run in the student copy: they name nothing that an answer makes."""
+    """All other cells run in the student copy, because they use no name that an answer defines."""
     tagged = {"exercise", "check", "solution"}
-    made = {
+    assigned = {
         node.id
         for cell in cells(path, "solution")
         for node in ast.walk(ast.parse(cell.source))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
-    top = {
+    defined = {
         node.name
         for cell in cells(path, "solution")
         for node in ast.parse(cell.source).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
-    inside = {
+    local = {
         node.id
         for cell in cells(path, "solution")
         for f in functions(cell.source)
         for node in ast.walk(f)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     }
-    names = top | (made - inside)
+    names = defined | (assigned - local)
     for cell in cells(path):
         if cell.cell_type == "code" and not tagged & set(cell.metadata.get("tags", [])):
             tree = ast.parse(cell.source)
@@ -121,14 +120,14 @@ def test_the_student_copy_of_a_chapter_runs(student, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["student", "instructor"])
-def test_nothing_ties_a_copy_to_its_source(kind, request):
+def test_a_copy_has_no_link_to_its_source(kind, request):
     for path in request.getfixturevalue(kind).glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
         nbformat.validate(notebook)
         assert set(notebook.metadata) == {"kernelspec"}
 
 
-# --- instructors --------------------------------------------------------------------------------------------------
+# --- instructors ----------------------------------------------------------------------------------
 
 
 def test_the_instructor_copy_has_the_answers_and_a_page_for_each_chapter(instructor):
@@ -143,11 +142,11 @@ def test_the_instructor_copy_has_the_answers_and_a_page_for_each_chapter(instruc
         assert all(mistake.says in everything for mistake in exercise.mistakes.values()), name
 
 
-# --- what is there already ----------------------------------------------------------------------------------------
+# --- existing folders -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["student", "instructor"])
-def test_work_that_is_there_is_not_touched_without_force_and_kept_with_it(kind, tmp_path, capsys):
+def test_existing_work_is_refused_without_force_and_renamed_with_force(kind, tmp_path, capsys):
     out = tmp_path / "mine"
     out.mkdir()
     (out / "05_schedules.ipynb").write_text("hours of work")
@@ -166,17 +165,17 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     assert (tmp_path / "README.md").exists()
 
 
-def test_a_copy_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+def test_a_copy_that_fails_halfway_leaves_nothing(tmp_path, monkeypatch):
     def fail(notebook):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(products, "_for_students", fail)
+    monkeypatch.setattr(products, "_remove_answers", fail)
     with pytest.raises(KeyboardInterrupt):
         products.student(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_readers_own_notebook_is_no_chapter(tmp_path, monkeypatch):
+def test_a_readers_own_notebook_is_not_a_chapter(tmp_path, monkeypatch):
     (tmp_path / "chapters").mkdir()
     for name in ("01_mine.ipynb", "A_mine.ipynb", "Untitled.ipynb", "01_mine-Copy1.txt"):
         (tmp_path / "chapters" / name).touch()
@@ -184,7 +183,7 @@ def test_a_readers_own_notebook_is_no_chapter(tmp_path, monkeypatch):
     assert [p.name for p in course.chapters()] == ["01_mine.ipynb", "A_mine.ipynb"]
 
 
-def test_public_functions_of_the_copies_take_a_folder_and_force():
+def test_student_and_instructor_take_a_folder_and_force():
     for function in (products.student, products.instructor):
         out, force = inspect.signature(function).parameters.values()
         assert (out.name, out.annotation) == ("out", Path)

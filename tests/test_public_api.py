@@ -9,7 +9,8 @@ import pytest
 import cnnlab
 
 
-# What assignments and other people's code rely on. A change here is a change for them: say it in CHANGELOG.md.
+# What assignments and other people's code rely on. A change here is a change for them: say it in
+# CHANGELOG.md.
 SIGNATURES = {
     "schedules.constant": "()",
     "schedules.linear": "(steps, final=0.0)",
@@ -21,12 +22,17 @@ SIGNATURES = {
     "schedules.warmup": "(steps, then, start=0.0)",
     "schedules.one_cycle": "(steps, peak_fraction=0.3, div_factor=25.0, final_div_factor=10000.0)",
     "schedules.one_cycle_momentum": "(steps, low=0.85, high=0.95, peak_fraction=0.3)",
-    "schedules.Plateau": "(optimizer, mode='min', factor=0.1, patience=10, min_delta=0.0, min_lr=0.0)",
+    "schedules.Plateau": (
+        "(optimizer, mode='min', factor=0.1, patience=10, min_delta=0.0, min_lr=0.0)"
+    ),
     "schedules.trace": "(schedule, steps)",
     "schedules.attach": "(optimizer, schedule, momentum=None)",
-    "trainer.Trainer": "(model, optimizer, loss_fn=None, *, scheduler=None, plateau=None, batch_transform=None, "
-    "clip_norm=None, clip_value=None, precision='fp32', microbatch=None, ema=None, callbacks=(), seed=0, "
-    "device=None, channels_last=False, compile=False, progress=None)",
+    "trainer.Trainer": (
+        "(model, optimizer, loss_fn=None, *, scheduler=None, plateau=None, "
+        "batch_transform=None, clip_norm=None, clip_value=None, precision='fp32', "
+        "microbatch=None, ema=None, callbacks=(), seed=0, device=None, channels_last=False, "
+        "compile=False, progress=None)"
+    ),
     "trainer.Trainer.fit": "(self, train, valid=None, *, epochs)",
     "trainer.Trainer.evaluate": "(self, loader, *, model=None)",
     "trainer.Trainer.predict": "(self, loader, *, model=None)",
@@ -36,12 +42,16 @@ SIGNATURES = {
     "trainer.Trainer.load_state_dict": "(self, state)",
     "data.load": "(name, *, root=None, download=False, seed=0, **knobs)",
     "data.from_folder": "(path, *, valid=0.2, size=None, seed=0, on_error='raise')",
-    "data.loader": "(dataset, batch_size, *, seed=0, shuffle=False, sampler=None, drop_last=None, workers=0, "
-    "device=None)",
+    "data.loader": (
+        "(dataset, batch_size, *, seed=0, shuffle=False, sampler=None, drop_last=None, "
+        "workers=0, device=None)"
+    ),
     "data.balanced_sampler": "(labels, seed=0)",
     "data.imbalance": "(dataset, counts, seed=0)",
     "data.label_noise": "(dataset, rate, seed=0)",
-    "models.small_resnet": "(num_classes, in_channels=3, width=16, depth=2, norm='batch', dropout=0.0)",
+    "models.small_resnet": (
+        "(num_classes, in_channels=3, width=16, depth=2, norm='batch', dropout=0.0)"
+    ),
     "models.initialise": "(model, scheme='he')",
     "models.replace_head": "(model, num_classes, dropout=0.0)",
     "models.stages": "(model)",
@@ -55,7 +65,9 @@ SIGNATURES = {
     "diagnose.grad_norms": "(model)",
     "diagnose.update_ratios": "(before, model)",
     "diagnose.diagnose": "(history)",
-    "callbacks.EarlyStopping": "(monitor, mode, patience, min_delta=0.0, start_epoch=0, restore_best=True)",
+    "callbacks.EarlyStopping": (
+        "(monitor, mode, patience, min_delta=0.0, start_epoch=0, restore_best=True)"
+    ),
     "callbacks.Checkpoint": "(path, every=1, keep=1, best=None)",
     "callbacks.SnapshotEnsemble": "(cycle_steps)",
     "callbacks.GradualUnfreeze": "(stages, at_epochs)",
@@ -79,9 +91,14 @@ SIGNATURES = {
     "transfer.param_groups": "(model, lr, weight_decay=0.0, *, layer_decay=None, head_lr=None)",
     "transfer.extract_features": "(model, loader)",
     "transfer.linear_probe": "(train, test, kind='logistic')",
-    "transfer.retrieval": "(query, query_labels, gallery, gallery_labels, *, k, exclude_self=False)",
+    "transfer.retrieval": (
+        "(query, query_labels, gallery, gallery_labels, *, k, exclude_self=False)"
+    ),
     "transfer.advise": "(n_per_class, similarity)",
-    "tune.lr_find": "(model, optimizer, loss_fn, loader, *, low=1e-06, high=10.0, steps=100, batch_transform=None)",
+    "tune.lr_find": (
+        "(model, optimizer, loss_fn, loader, *, low=1e-06, high=10.0, steps=100, "
+        "batch_transform=None)"
+    ),
     "tune.random_search": "(objective, space, n, seed=0, *, jobs=1)",
     "tune.grid_search": "(objective, space, *, jobs=1)",
     "tune.refine": "(space, results, top=3)",

@@ -33,7 +33,8 @@ def picture():
         },
         xlabel="labelled digits a class",
         ylabel="test accuracy",
-        message="With few labels frozen features of another task win, with many a network from scratch.",
+        message="With few labels frozen features of another task win, "
+        "with many a network from scratch.",
         log="x",
     )
 

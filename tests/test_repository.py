@@ -133,7 +133,7 @@ def test_citation_agrees_with_pyproject():
     assert PROJECT["authors"][0]["name"] in (ROOT / "LICENSE").read_text()
 
 
-# --- what no file may contain ----------------------------------------------------------------------
+# --- what no file may contain ---------------------------------------------------------------------
 
 
 # Written so that this file does not match itself.
@@ -143,9 +143,12 @@ FORBIDDEN = {
     ),
     "a path of one machine": r"(?<![\w.])/(work|root|home|Users)/\w",
     "a server open to the network": r"0[.]0[.]0[.]0",
-    "a server without a token": r"""[.]token=["']?(?:[\s,)\]]|$)|[.]token\s*=\s*(?:''|""|["']?\s*$)""",
+    "a server without a token": (
+        r"""[.]token=["']?(?:[\s,)\]]|$)|[.]token\s*=\s*(?:''|""|["']?\s*$)"""
+    ),
     "a server that answers other hosts or pages": (
-        r"disable[_]check_xsrf|allow[_]remote_access|allow[_]origin|[.]ip\s*=\s*.?[*:]|--ip[ =].?[*:]"
+        r"disable[_]check_xsrf|allow[_]remote_access|allow[_]origin|[.]ip\s*=\s*.?[*:]|--ip[ "
+        r"=].?[*:]"
     ),
     "a server run by root": r"--allow[-]root",
     "unsafe loading": r"weights[_]only\s*=\s*False",
@@ -213,11 +216,14 @@ def test_no_script_in_a_notebook():
 # What runs code that lies in a file.
 UNSAFE = {
     f"{module}.{name}"
-    for module in ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "jsonpickle")
+    for module in (
+        "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "jsonpickle",
+    )
     for name in ("load", "loads", "Unpickler", "decode")
 } | {
-    "shelve.open", "pandas.read_pickle", "pandas.io.pickle.read_pickle", "yaml.unsafe_load", "yaml.full_load",
-    "yaml.load", "torch.jit.load", "torch.package.PackageImporter", "builtins.eval",
+    "shelve.open", "pandas.read_pickle", "pandas.io.pickle.read_pickle", "yaml.unsafe_load",
+    "yaml.full_load", "yaml.load", "torch.jit.load", "torch.package.PackageImporter",
+    "builtins.eval",
 }  # fmt: skip
 SAFE_WHEN = {  # call -> the argument that must be there, and its value
     "torch.load": ("weights_only", True),
@@ -227,7 +233,7 @@ SAFE_WHEN = {  # call -> the argument that must be there, and its value
 
 
 def unsafe_calls(source: str) -> list[str]:
-    """Calls that could run code out of a file, as `line: name`, whatever the module was imported as."""
+    """Calls that could run code from a file, as `line: name`, under whatever name."""
     tree, known = ast.parse(source), {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Early stopping: its arithmetic by hand with a stand-in for the trainer, then real runs."""
+"""Early stopping: first its arithmetic, with a stand-in for the trainer, then real runs."""
 
 import copy
 import math
@@ -17,14 +17,14 @@ from cnnlab.training.history import History
 
 
 NAN, INF = math.nan, math.inf
-STEPS = 5  # in an epoch of `batches()`
+STEPS = 5  # per epoch of `batches()`
 
 
-# --- called by hand ------------------------------------------------------------------------------
+# --- arithmetic ----------------------------------------------------------------------------------
 
 
 class StandIn:
-    """As much of a trainer as a callback looks at; its only weight is the number of the epoch."""
+    """The attributes of a trainer that the callback needs; its only weight is the epoch number."""
 
     def __init__(self):
         self.model, self.ema = nn.Linear(1, 1, bias=False), None
@@ -43,17 +43,17 @@ class StandIn:
 
 
 def play(stopping, values):
-    """Return after which epoch it stopped (None: never) and the stand-in, its fit ended."""
-    trainer, at = StandIn(), None
+    """Return the epoch after which it stopped (None if it didn't), and the finished stand-in."""
+    trainer, stopped_at = StandIn(), None
     stopping.on_fit_start(trainer)
     for value in values:
         try:
             trainer.end_epoch(stopping, value=value)
         except StopTraining:
-            at = trainer.epoch
+            stopped_at = trainer.epoch
             break
     stopping.on_fit_end(trainer)
-    return at, trainer
+    return stopped_at, trainer
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,20 @@ def play(stopping, values):
         ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 2, {}, 7, 5),
         ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 5, {}, 10, 5),
         ([5, 4, 3, 4, 2, 9, 9, 9, 9, 9], 6, {}, None, 5),
-        # an equal value is no improvement, and the earlier epoch is kept
+        # an equal value is no improvement, and the earlier epoch stays best
         ([1, 1, 1], 2, {}, 3, 1),
-        # NaN is bad, wherever it comes, and never best
+        # NaN is never an improvement and never best
         ([NAN, 5, 4, NAN, NAN, 1], 2, {}, 5, 3),
         ([NAN, NAN, 1], 2, {}, 2, 0),
         ([INF, 3, 4], 2, {}, None, 2),
         ([-INF, 3, 4], 2, {}, 3, 1),
-        # slow creep: below min_delta it does not count, until it has added up; the best weights follow it
+        # small improvements count once their sum exceeds min_delta; the best weights always follow
         ([1.0, 0.9, 0.8, 0.7], 3, {"min_delta": 0.5}, 4, 4),
         ([1.0, 0.9, 0.8, 0.45, 0.4, 0.4], 3, {"min_delta": 0.5}, None, 5),
         ([2.0, 1.0, 1.0], 1, {"min_delta": 1.0}, 2, 2),
         # negative numbers: -0.95 is worse than -1
         ([-1.0, -0.95, -0.92], 2, {}, 3, 1),
-        # the first epochs are not judged and not remembered
+        # the first epochs are ignored
         ([1, 5, 6, 7], 2, {"start_epoch": 1}, 4, 2),
         ([1, 5], 1, {"start_epoch": 2}, None, 0),
     ],
@@ -89,17 +89,17 @@ def test_early_stopping_ends_after_exactly_this_epoch_with_exactly_these_weights
 ):
     values = [v if mode == "min" else -v for v in values]
     stopping = EarlyStopping("value", mode, patience, **options)
-    at, trainer = play(stopping, values)
-    assert (at, stopping.best_epoch) == (stop, best)
+    stopped_at, trainer = play(stopping, values)
+    assert (stopped_at, stopping.best_epoch) == (stop, best)
     assert trainer.weight == (best or trainer.epoch)
 
 
-def by_the_book(values, patience, min_delta):
-    """The definition, without any memory: the first epoch such that the last `patience` did not improve."""
-    to_beat, improved = INF, []
+def expected_stop(values, patience, min_delta):
+    """Apply the definition: stop after the first `patience` epochs in a row without improvement."""
+    reference, improved = INF, []
     for value in values:
-        improved.append(to_beat - value > min_delta)
-        to_beat = value if improved[-1] else to_beat
+        improved.append(reference - value > min_delta)
+        reference = value if improved[-1] else reference
     n = max(patience, 1)
     return next((e for e in range(n, len(values) + 1) if not any(improved[e - n : e])), None)
 
@@ -111,35 +111,36 @@ def by_the_book(values, patience, min_delta):
     st.sampled_from([0.0, 0.25, 0.6]),
     st.integers(1, 11),
 )
-def test_early_stopping_obeys_its_definition_also_across_a_restart(
+def test_early_stopping_follows_its_definition_even_across_a_restart(
     values, patience, min_delta, cut
 ):
     stopping = EarlyStopping("value", "min", patience, min_delta)
-    at, trainer = play(stopping, values)
-    assert at == by_the_book(values, patience, min_delta)
-    foreseen = replay(values, "min", patience, min_delta)
-    assert foreseen == ((at or len(values)) - 1, stopping.best_epoch - 1)
-    seen = [v for v in values[:at] if not math.isnan(v) and v < INF]
-    if seen:
-        assert stopping.best_epoch == values.index(min(seen)) + 1 == trainer.weight
+    stopped_at, trainer = play(stopping, values)
+    assert stopped_at == expected_stop(values, patience, min_delta)
+    replayed = replay(values, "min", patience, min_delta)
+    assert replayed == ((stopped_at or len(values)) - 1, stopping.best_epoch - 1)
+    finite = [v for v in values[:stopped_at] if not math.isnan(v) and v < INF]
+    if finite:
+        assert stopping.best_epoch == values.index(min(finite)) + 1 == trainer.weight
 
     first = EarlyStopping("value", "min", patience, min_delta)
     if play(first, values[:cut])[0] is None and cut < len(values):
         second = EarlyStopping("value", "min", patience, min_delta)
         second.load_state_dict(copy.deepcopy(first.state_dict()))
-        late = StandIn()
-        late.epoch = late.step = cut
-        late.model.weight.data.fill_(first._best["model"]["weight"].item() if first._best else cut)
-        second.on_fit_start(late)
-        assert late.weight == cut  # where training was, not where it was best
-        late_at = None
+        resumed = StandIn()
+        resumed.epoch = resumed.step = cut
+        best = first._best_weights
+        resumed.model.weight.data.fill_(best["model"]["weight"].item() if best else cut)
+        second.on_fit_start(resumed)
+        assert resumed.weight == cut  # the weights that training had reached, not the best ones
+        resumed_stopped_at = None
         for value in values[cut:]:
             try:
-                late.end_epoch(second, value=value)
+                resumed.end_epoch(second, value=value)
             except StopTraining:
-                late_at = late.epoch
+                resumed_stopped_at = resumed.epoch
                 break
-        assert late_at == at
+        assert resumed_stopped_at == stopped_at
 
 
 def test_early_stopping_without_restoring_leaves_the_weights_alone():
@@ -150,11 +151,11 @@ def test_early_stopping_without_restoring_leaves_the_weights_alone():
 def test_early_stopping_forgets_an_earlier_run():
     stopping = EarlyStopping("value", "min", 2)
     assert play(stopping, [1, 2, 3])[0] == 3
-    at, trainer = play(stopping, [9, 8, 7])
-    assert (at, stopping.best_epoch, trainer.weight) == (None, 3, 3)
+    stopped_at, trainer = play(stopping, [9, 8, 7])
+    assert (stopped_at, stopping.best_epoch, trainer.weight) == (None, 3, 3)
 
 
-def test_weights_that_were_changed_after_a_fit_are_not_overwritten():
+def test_weights_that_you_changed_after_a_fit_are_not_overwritten():
     stopping = EarlyStopping("value", "min", 5)
     _, trainer = play(stopping, [1, 2, 3])
     trainer.model.weight.data.fill_(77)
@@ -177,7 +178,7 @@ def test_the_mode_has_no_default():
         (("valid_loss", "min", 1, 0.0, -2), "start_epoch must be at least 0"),
     ],
 )
-def test_impossible_arguments_of_early_stopping_are_refused(arguments, message):
+def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         EarlyStopping(*arguments)
 
@@ -189,11 +190,12 @@ def test_impossible_arguments_of_early_stopping_are_refused(arguments, message):
         lambda path: Checkpoint(path, best="valid_acc"),
     ],
 )
-def test_a_missing_column_is_named_after_the_first_epoch_beside_those_there_are(callback, tmp_path):
+def test_a_missing_column_is_reported_after_the_first_epoch_with_those_that_exist(
+    callback, tmp_path
+):
     trainer = make(callbacks=[callback(tmp_path)])
-    with pytest.raises(
-        ValueError, match=r"no column 'valid_acc'.*has epoch, lr, train_loss, .*fit\(train, valid\)"
-    ):
+    message = r"no column 'valid_acc'; it has epoch, lr, train_loss, .*fit\(train, valid\)"
+    with pytest.raises(ValueError, match=message):
         trainer.fit(batches(), epochs=2)
     assert trainer.epoch == 1
 
@@ -202,7 +204,7 @@ def test_a_missing_column_is_named_after_the_first_epoch_beside_those_there_are(
 
 
 class Script(Callback):
-    """Write given numbers into the history, and keep the weights of every epoch."""
+    """Write the given values into the history, and keep the weights of every epoch."""
 
     order = -50
 
@@ -222,11 +224,11 @@ def test_the_best_weights_and_buffers_are_restored_however_the_run_ends(how):
     callbacks = [script, EarlyStopping("value", "min", 1 if how == "stopped early" else 10)]
     if how == "stopped by another":
         callbacks.append(StopAt(3 * STEPS + 2))
-    poisoned = []
+    calls = []
 
     def poison(images, targets):
-        poisoned.append(1)
-        bad = how == "an error" and len(poisoned) == 3 * STEPS + 3
+        calls.append(1)
+        bad = how == "an error" and len(calls) == 3 * STEPS + 3
         return images * math.nan if bad else images, targets
 
     model = net()
@@ -253,7 +255,7 @@ def scripted(*, ema=True, patience=3, extra=()):
     )
 
 
-def test_early_stopping_interrupted_and_continued_equals_never_interrupted(tmp_path):
+def test_early_stopping_resumed_anywhere_equals_an_uninterrupted_run(tmp_path):
     whole = scripted()
     history = whole.fit(batches(), epochs=10)
     assert "has not improved for 3 epochs; the best was 3 in epoch 5" in history.stop_reason
@@ -274,14 +276,14 @@ def test_early_stopping_interrupted_and_continued_equals_never_interrupted(tmp_p
             assert same(expected, state | {"callbacks": state["callbacks"][:2]})
 
 
-def test_more_epochs_go_on_from_where_training_was_and_not_from_the_best():
+def test_more_epochs_continue_from_the_last_weights_and_not_from_the_best():
     whole = scripted(patience=9)
     whole.fit(batches(), epochs=7)
-    parts = scripted(patience=9)
+    piecewise = scripted(patience=9)
     for epochs in (1, 3, 4, 7):
-        parts.fit(batches(), epochs=epochs)
-    assert same(whole.state_dict(), parts.state_dict())
-    assert parts.callbacks[1].best_epoch == 5
+        piecewise.fit(batches(), epochs=epochs)
+    assert same(whole.state_dict(), piecewise.state_dict())
+    assert piecewise.callbacks[1].best_epoch == 5
 
 
 def test_a_run_that_was_stopped_early_stays_stopped():

@@ -1,4 +1,4 @@
-"""The package is a stack of folders: imports go down, nothing goes in circles, and the library stands without the course."""
+"""The package is a stack of folders, without circles, and the library needs no course."""
 
 import ast
 import importlib
@@ -72,7 +72,8 @@ def test_every_layer_exists():
 
 
 def test_no_file_imports_itself_through_others():
-    # A package's own __init__ offers what its files define: the face of the folder, not a part of a circle.
+    # A package's own __init__ offers what its files define: the face of the folder, not a part of a
+    # circle.
     graph = {
         path: {file for file in files if file != path.parent / "__init__.py"}
         for path, files in GRAPH.items()
@@ -90,7 +91,7 @@ def test_no_folder_is_imported_by_one_below_it_in_a_roundabout_way():
     TopologicalSorter(folders).prepare()  # raises CycleError
 
 
-# --- the library without the course ------------------------------------------------------------------------------
+# --- the library without the course ---------------------------------------------------------------
 
 ALONE = """
 import torch
@@ -146,7 +147,7 @@ def test_training_resuming_searching_and_comparing_need_no_course(tmp_path):
     assert done.stdout == "no course\n"
 
 
-# --- public modules whose file is deeper in the package ----------------------------------------------------------
+# --- public modules whose file is deeper in the package -------------------------------------------
 
 
 @pytest.mark.parametrize("name", cnnlab._MODULES)

@@ -1,4 +1,4 @@
-"""The stored tables are what their scripts make: a run of each is made again."""
+"""The stored tables match their scripts: one run of each script is repeated."""
 
 import importlib.util
 import itertools
@@ -13,7 +13,7 @@ from cnnlab.experiment import Results, compare, study
 SCRIPTS = sorted((Path(__file__).parents[1] / "chapters" / "studies").glob("*.py"))
 
 
-def imported(script):
+def import_script(script):
     spec = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -21,10 +21,10 @@ def imported(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_stored_table_holds_the_variants_and_seeds_of_its_script_and_says_where_it_is_from(
+def test_a_stored_table_has_the_variants_and_seeds_of_its_script_and_its_origin(
     script,
 ):
-    module, stored = imported(script), Results.load(script.with_suffix(".csv"))
+    module, stored = import_script(script), Results.load(script.with_suffix(".csv"))
     runs = {(row["variant"], row["seed"]) for row in stored.rows}
     assert runs == set(itertools.product(module.VARIANTS, range(module.SEEDS)))
     assert len(stored.rows) == len(runs)
@@ -35,39 +35,40 @@ def test_a_stored_table_holds_the_variants_and_seeds_of_its_script_and_says_wher
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_run_made_again_is_as_the_stored_one(script):
-    module, stored = imported(script), Results.load(script.with_suffix(".csv"))
+def test_a_repeated_run_gives_the_stored_result(script):
+    module, stored = import_script(script), Results.load(script.with_suffix(".csv"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the scripts do: the order of a sum decides its last bits
+    torch.set_num_threads(1)  # as in the scripts, because the order of a sum affects its last bits
     try:
         name = next(iter(module.VARIANTS))
-        again = module.VARIANTS[name](0)
+        result = module.VARIANTS[name](0)
     finally:
         torch.set_num_threads(threads)
-    number = again[module.METRIC] if isinstance(again, dict) else again
-    spread = stored.values(name).std(ddof=1)
-    # The same bits on the same kind of machine. Elsewhere rounding grows over the steps to what a seed does.
-    assert number == pytest.approx(stored.values(name)[0], abs=max(0.02, 4 * spread))
+    metric = result[module.METRIC] if isinstance(result, dict) else result
+    std = stored.values(name).std(ddof=1)
+    # On the same kind of machine the result is identical. On others, rounding errors grow over the
+    # steps until they matter as much as another seed.
+    assert metric == pytest.approx(stored.values(name)[0], abs=max(0.02, 4 * std))
 
 
-def test_what_a_study_writes_is_read_again_with_its_notes(tmp_path):
+def test_a_study_is_saved_and_loaded_with_its_notes(tmp_path):
     script = tmp_path / "mine.py"
     variants = {
         "a": lambda seed: {"valid_acc": 0.5 + seed / 7, "loss": 1.0},
         "b": lambda seed: {"valid_acc": 0.25, "loss": 2},
     }
-    made = study(script, variants, 3)
-    read = Results.load(tmp_path / "mine.csv")
-    assert read.difference("a", "b") == pytest.approx(made.difference("a", "b"), abs=1e-5)
-    assert [row["loss"] for row in read.rows] == [1.0, 2.0] * 3
-    assert read.notes["made by"] == "mine.py"
-    assert "torch" in read.notes["versions"]
+    results = study(script, variants, 3)
+    loaded = Results.load(tmp_path / "mine.csv")
+    assert loaded.difference("a", "b") == pytest.approx(results.difference("a", "b"), abs=1e-5)
+    assert [row["loss"] for row in loaded.rows] == [1.0, 2.0] * 3
+    assert loaded.notes["made by"] == "mine.py"
+    assert "torch" in loaded.notes["versions"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.csv"]
 
 
 def test_a_table_without_its_metric_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("variant,seed\n")
-    with pytest.raises(ValueError, match=r"other\.csv does not say its metric"):
+    with pytest.raises(ValueError, match=r"other\.csv has no line '# metric"):
         Results.load(tmp_path / "other.csv")
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from cnnlab.models import small_resnet
 from cnnlab.symptoms import (
     VITALS,
-    asked,
+    eval_outputs,
     judge,
     label_signal,
     moved_statistics,
@@ -30,7 +30,7 @@ BATCH = IMAGES[:32], LABELS[:32]
     "measure",
     [
         lambda m: silent_share(m, BATCH, F.cross_entropy),
-        lambda m: asked(m, IMAGES),
+        lambda m: eval_outputs(m, IMAGES),
         lambda m: moved_statistics(m, m),
         lambda m: shared_share(dataset(), dataset()),
     ],
@@ -39,20 +39,20 @@ def test_measuring_changes_nothing(measure):
     assert_nothing_changes(measure)
 
 
-def test_units_whose_relu_is_never_on_are_silent_frozen_or_not():
+def test_units_whose_relu_is_always_off_are_silent_even_if_frozen():
     model = small_resnet(K, width=4, norm="none")
     images, labels = torch.rand(16, 3, 32, 32), torch.arange(16) % K
     assert silent_share(model, (images, labels), F.cross_entropy) < 0.2
     with torch.no_grad():
         model.stem[0].bias -= 100
     frozen = model.requires_grad_(False)
-    share = silent_share(frozen, (images, labels), F.cross_entropy)
-    # All of the stem's 4 filters, and what only its output feeds: 4 inputs of 8 + 8 filters, whose weights stand still.
-    assert share >= 4 / sum(len(p) for p in model.parameters() if p.ndim > 1)
+    fraction = silent_share(frozen, (images, labels), F.cross_entropy)
+    # At least the 4 filters of the stem get no gradient.
+    assert fraction >= 4 / sum(len(p) for p in model.parameters() if p.ndim > 1)
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
-def test_labels_that_were_shuffled_carry_no_signal():
+def test_shuffled_labels_have_no_signal():
     draw = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (300,), generator=draw)
     signs = torch.rand(4, 3, 16, 16, generator=draw)
@@ -64,21 +64,21 @@ def test_labels_that_were_shuffled_carry_no_signal():
     assert shuffled < chance + 0.1
 
 
-def test_an_image_counts_as_shared_when_each_of_its_bytes_is_the_same():
+def test_an_image_counts_as_shared_only_if_every_byte_is_equal():
     images = torch.rand(10, 3, 4, 4)
     other = images[:5].clone()
     other[0, 0, 0, 0] += 1e-3
     assert shared_share(TensorDataset(images, images), TensorDataset(other, other)) == 0.8
 
 
-def test_recalls_are_those_of_each_class_and_nan_without_samples():
+def test_recalls_are_computed_per_class_and_nan_without_samples():
     logits = F.one_hot(torch.tensor([0, 0, 1, 1]), 3).float()
-    found = recalls(logits, torch.tensor([0, 1, 1, 1]))
-    assert found[:2] == pytest.approx([1, 2 / 3])
-    assert math.isnan(found[2])
+    per_class = recalls(logits, torch.tensor([0, 1, 1, 1]))
+    assert per_class[:2] == pytest.approx([1, 2 / 3])
+    assert math.isnan(per_class[2])
 
 
-def test_only_statistics_beside_frozen_weights_are_reported_and_only_when_they_moved():
+def test_only_statistics_of_frozen_layers_are_reported_and_only_if_they_moved():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     model[0].requires_grad_(False)
     before = copy.deepcopy(model)
@@ -90,7 +90,7 @@ def test_only_statistics_beside_frozen_weights_are_reported_and_only_when_they_m
     assert moved_statistics(before, model) == ["0.running_mean", "0.running_var"]
 
 
-def test_probabilities_are_told_from_logits():
+def test_probabilities_are_distinguished_from_logits():
     logits = torch.randn(20, K)
     assert sums_to_one(logits.softmax(dim=1))
     assert not sums_to_one(logits)
@@ -124,13 +124,13 @@ HEALTHY = {
         ("steps too small", {"log10_update_ratio": -6.0}),
         ("exploding gradients", {"grad_norm_peak": 1e5}),
         ("softmax inside", {"sums_to_one": 1.0}),
-        ("measured otherwise", {"valid_acc": 0.3}),
+        ("train-mode validation", {"valid_acc": 0.3}),
         ("missed class", {"worst_recall": 0.0}),
         ("leak", {"shared_share": 0.3}),
         ("frozen statistics move", {"moved_statistics": 4.0}),
     ],
 )
-def test_each_sign_alone_gives_its_finding_and_health_gives_none(name, change):
+def test_each_symptom_gives_its_finding_and_a_healthy_run_gives_none(name, change):
     assert judge(HEALTHY) == []
     (finding,) = judge(HEALTHY | change)
     assert finding.name == name
@@ -139,16 +139,16 @@ def test_each_sign_alone_gives_its_finding_and_health_gives_none(name, change):
     assert finding.advice
 
 
-def test_what_was_not_measured_is_not_judged():
+def test_missing_vital_signs_are_not_judged():
     assert judge({}) == []
     assert judge(dict.fromkeys(VITALS, math.nan)) == []
     assert set(HEALTHY) == set(VITALS)
 
 
-def test_a_run_at_chance_misses_classes_for_another_reason():
+def test_a_run_at_chance_is_not_reported_as_missing_a_class():
     assert judge(HEALTHY | {"valid_acc": 0.2, "valid_acc_again": 0.2, "worst_recall": 0.0}) == []
 
 
-def test_a_weight_without_gradient_is_not_called_a_small_step():
+def test_a_weight_without_gradient_is_not_reported_as_a_small_step():
     names = [f.name for f in judge(HEALTHY | {"log10_update_ratio": -12.0, "silent_share": 1.0})]
     assert names == ["dead units"]

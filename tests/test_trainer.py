@@ -1,6 +1,10 @@
 import copy
+import dataclasses
 import functools
+import inspect
 import math
+import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,15 +15,17 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from cnnlab.augment import Augment, ramp
 from cnnlab.averaging import EMA
+from cnnlab.callbacks import EarlyStopping
 from cnnlab.data import ImageSet, balanced_sampler, class_weights, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError, OutOfMemory
 from cnnlab.mixing import MixUp, soft_cross_entropy
 from cnnlab.models import replace_head, small_resnet
-from cnnlab.schedules import Plateau, attach, one_cycle, one_cycle_momentum
+from cnnlab.schedules import Plateau, attach, cosine, one_cycle, one_cycle_momentum
 from cnnlab.trainer import Callback, StopTraining, Trainer
 from cnnlab.training import gradients
 from cnnlab.training.explain import explain_oom
 from cnnlab.training.gradients import gradient_norm
+from cnnlab.training.options import TrainerOptions
 
 
 N, K = 46, 5
@@ -328,9 +334,7 @@ def test_a_poisoned_batch_raises_before_the_step_and_leaves_no_trace(poison):
     data = dataset()
     data.tensors[0][20, 1, 2, 3] = poison
     trainer = make()
-    with pytest.raises(
-        NonFiniteError, match=r"epoch 1, batch 3 \(step 2\): the images hold 1 value"
-    ):
+    with pytest.raises(NonFiniteError, match=r"epoch 1, batch 3 \(step 2\): 1 of \d+ pixel values"):
         trainer.fit(loader(data, 8), epochs=1)
     clean = make(callbacks=[StopAt(2)])
     clean.fit(loader(dataset(), 8), epochs=1)
@@ -407,8 +411,13 @@ def test_hooks_come_in_order_and_the_last_one_however_the_fit_ends():
 
     make(callbacks=[Log()]).fit(batches(23, drop_last=False), epochs=1)
     assert calls == [
-        "on_fit_start", "on_epoch_start", "on_step_end", "on_step_end", "on_epoch_end", "on_fit_end",
-    ]  # fmt: skip
+        "on_fit_start",
+        "on_epoch_start",
+        "on_step_end",
+        "on_step_end",
+        "on_epoch_end",
+        "on_fit_end",
+    ]
     calls.clear()
     with pytest.raises(NonFiniteError):
         make(callbacks=[Log()]).fit(
@@ -439,7 +448,7 @@ def test_a_plateau_whose_threshold_takes_worse_for_better_is_refused():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     options = {"loss_fn": lambda logits, targets: -logits.square().mean() - 1, "device": "cpu"}
     relative = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    with pytest.raises(ValueError, match="takes worse for better"):
+    with pytest.raises(ValueError, match="would count a worse value"):
         Trainer(model, optimizer, plateau=relative, progress=False, **options).fit(
             batches(), loader(dataset(), 8), epochs=1
         )
@@ -497,7 +506,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name_and_changes_nothing(ot
     assert same(trainer.state_dict(), before)
 
 
-@pytest.mark.parametrize("part", ["optimizer", "model", "history", "scaler", "sums", "callbacks"])
+@pytest.mark.parametrize("part", ["optimizer", "model", "history", "scaler", "means", "callbacks"])
 def test_a_missing_or_garbled_part_of_a_checkpoint_raises_and_changes_nothing(part):
     saved = make()
     saved.fit(batches(), epochs=1)
@@ -531,9 +540,9 @@ def test_a_run_resumed_with_another_seed_or_without_its_schedule_is_refused():
         ((IMAGES, LABELS.float()), r"targets.long\(\)"),
         (((IMAGES * 255).byte(), LABELS), r"images.float\(\) / 255"),
         ((IMAGES.double(), LABELS), "float64"),
-        ((IMAGES.half(), LABELS), r"float16, weights are float32: use images.float\(\)"),
-        ((IMAGES[:0], LABELS[:0]), "nothing in this batch"),
-        ((IMAGES[..., :0], LABELS), "nothing in this batch"),
+        ((IMAGES.half(), LABELS), r"float16, but the weights are float32: use images.float\(\)"),
+        ((IMAGES[:0], LABELS[:0]), "this batch is empty"),
+        ((IMAGES[..., :0], LABELS), "this batch is empty"),
         ((IMAGES.permute(0, 2, 3, 1), LABELS), r"permute\(0, 3, 1, 2\)"),
         (
             (torch.rand(N, 3, 32, 3), LABELS),
@@ -541,7 +550,7 @@ def test_a_run_resumed_with_another_seed_or_without_its_schedule_is_refused():
         ),  # the second size fits by chance
         ((IMAGES[:, :1], LABELS), "in_channels=1"),
         ((IMAGES[0], LABELS[:3]), "batch dimension is missing"),
-        ((IMAGES, LABELS[:-1]), "46 images, but 45 targets"),
+        ((IMAGES, LABELS[:-1]), "46 images but 45 targets"),
         ((IMAGES.numpy(), LABELS), "must be tensors"),
         ((IMAGES,), r"a pair \(images, targets\)"),
     ],
@@ -559,9 +568,9 @@ def test_a_wrong_batch_is_explained_at_the_door_and_leaves_no_trace(batch, messa
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (lambda: DataLoader(dataset(n=4), 8, drop_last=True), "empty: 4 samples, batch size 8"),
-        (lambda: DataLoader(dataset(n=17), 8), "last batch of one"),
-        (lambda: loader(dataset(n=17), 8), "last batch of one"),
+        (lambda: DataLoader(dataset(n=4), 8, drop_last=True), "no batch: 4 samples, batch size 8"),
+        (lambda: DataLoader(dataset(n=17), 8), "last batch has a single image"),
+        (lambda: loader(dataset(n=17), 8), "last batch has a single image"),
         (list, "empty"),
         (lambda: iter([]), "read only once"),
     ],
@@ -577,8 +586,8 @@ def test_a_loader_that_cannot_train_is_refused_before_the_first_step(train, mess
     ("options", "message"),
     [
         ({"precision": "fp16"}, "fp16 needs a CUDA device"),
-        ({"precision": "half"}, "precision may be"),
-        ({"clip_norm": 1.0, "clip_value": 1.0}, "choose one"),
+        ({"precision": "half"}, "precision must be one of"),
+        ({"clip_norm": 1.0, "clip_value": 1.0}, "not both"),
         ({"clip_norm": -1.0}, "positive"),
         ({"microbatch": 0}, "at least 1"),
         ({"microbatch": 2.5}, "at least 1; got 2.5"),
@@ -594,7 +603,7 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 7.5])
 def test_a_device_that_is_not_there_is_told(device):
     model = net()
-    with pytest.raises(ValueError, match=r"no device .*leave device= out"):
+    with pytest.raises(ValueError, match=r"no device .*leave out device="):
         Trainer(model, torch.optim.SGD(model.parameters()), device=device)
 
 
@@ -605,8 +614,12 @@ def weighted(n):
 @pytest.mark.parametrize(
     ("loss_fn", "targets", "message"),
     [
-        (nn.MSELoss(), LABELS.float(), r"MSELoss compares .*shape \(46,\) must be float of shape"),
-        (F.mse_loss, LABELS[:, None].float(), "mse_loss compares number by number"),
+        (
+            nn.MSELoss(),
+            LABELS.float(),
+            r"MSELoss compares .*must be float of shape .*got float32 of shape \(46,\)",
+        ),
+        (F.mse_loss, LABELS[:, None].float(), "mse_loss compares entry by entry"),
         (nn.BCEWithLogitsLoss(), F.one_hot(LABELS, K), "BCEWithLogitsLoss compares .*int64"),
         (weighted(4), LABELS.clamp(max=3), "4 class weights, but the model has 5 classes"),
         (weighted(K), LABELS + 1, "labels run from 1 to 5"),
@@ -638,7 +651,7 @@ def test_a_loss_that_does_not_fit_the_targets_is_explained_before_it_is_called(
     ],
 )
 def test_a_loss_without_a_gradient_is_refused(loss_fn, given):
-    with pytest.raises(TypeError, match=f"loss_fn must return one number.*got {given}"):
+    with pytest.raises(TypeError, match=f"loss_fn must return a scalar.*got {given}"):
         make(loss_fn=loss_fn).fit(batches(), epochs=1)
 
 
@@ -650,7 +663,7 @@ def test_a_later_batch_with_other_channels_is_explained_too():
 def test_a_batch_transform_that_gives_something_else_is_told():
     for transform, told in (
         (lambda x, y: None, "a pair"),
-        (lambda x, y: (x[:1], y), "1 images, but 8"),
+        (lambda x, y: (x[:1], y), "1 images but 8"),
     ):
         with pytest.raises(DataError, match=told):
             make(batch_transform=transform).fit(batches(), epochs=1)
@@ -662,14 +675,18 @@ def test_a_single_value_for_batch_norm_is_explained_and_leaves_no_trace(options)
     trainer = make(model, **options)
     before = trainer.state_dict()
     size = len(LABELS) if options else 1
-    with pytest.raises(DataError, match=r"single value a channel, \[1, 8, 1, 1\].*microbatch"):
+    with pytest.raises(
+        DataError, match=r"one value per channel .input shape \[1, 8, 1, 1\].*microbatch"
+    ):
         trainer.fit([(IMAGES[:size], LABELS[:size])], epochs=1)
     assert same(trainer.state_dict(), before)
 
 
 def test_a_linear_layer_of_another_size_is_explained():
     model = nn.Sequential(nn.Flatten(), nn.Linear(100, K))
-    with pytest.raises(DataError, match=r"takes 100 values a sample and got 192.*in_features=192"):
+    with pytest.raises(
+        DataError, match=r"takes 100 features per sample and got 192.*in_features=192"
+    ):
         make(model).fit(batches(), epochs=1)
 
 
@@ -677,9 +694,9 @@ def test_plateau_needs_validation_data_and_no_other_scheduler():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    with pytest.raises(ValueError, match="would erase"):
+    with pytest.raises(ValueError, match="would overwrite"):
         Trainer(model, optimizer, scheduler=attach(optimizer, one_cycle(5)), plateau=plateau)
-    with pytest.raises(ValueError, match="watches the validation data"):
+    with pytest.raises(ValueError, match="needs validation data"):
         Trainer(model, optimizer, plateau=plateau, device="cpu").fit(batches(), epochs=1)
 
 
@@ -694,15 +711,15 @@ def test_a_bare_schedule_function_is_told_how_to_be_attached():
     [
         (lambda m, o: Trainer("resnet", o), "model must be a torch Module, got 'resnet'"),
         (lambda m, o: Trainer(m, None), "optimizer must be a torch Optimizer, got None"),
-        (lambda m, o: Trainer(m, o, plateau=3), "plateau= takes"),
-        (lambda m, o: Trainer(m, o, batch_transform=3), "batch_transform takes"),
-        (lambda m, o: Trainer(m, o, loss_fn=3), "loss_fn takes a function"),
-        (lambda m, o: Trainer(m, o, ema=0.99), "ema= takes"),
-        (lambda m, o: Trainer(m, o, callbacks=Callback()), "takes a list of callbacks"),
-        (lambda m, o: Trainer(m, o, callbacks=None), "takes a list of callbacks"),
+        (lambda m, o: Trainer(m, o, plateau=3), "plateau must be"),
+        (lambda m, o: Trainer(m, o, batch_transform=3), "batch_transform must be"),
+        (lambda m, o: Trainer(m, o, loss_fn=3), "loss_fn must be a function"),
+        (lambda m, o: Trainer(m, o, ema=0.99), "ema must be"),
+        (lambda m, o: Trainer(m, o, callbacks=Callback()), "must be a list of callbacks"),
+        (lambda m, o: Trainer(m, o, callbacks=None), "must be a list of callbacks"),
         (
             lambda m, o: Trainer(m, o, device="cpu").fit(None, epochs=1),
-            "batches are needed, got NoneType",
+            "yields batches, got NoneType",
         ),
     ],
 )
@@ -716,7 +733,7 @@ def test_an_argument_of_another_kind_is_named(wrong, message):
     "data", [dataset(), ImageSet((255 * IMAGES).byte(), LABELS, list("abcde"))]
 )
 def test_a_data_set_in_place_of_a_loader_is_told_how_to_become_batches(data):
-    with pytest.raises(TypeError, match=r"make batches of a data set with cnnlab\.loader"):
+    with pytest.raises(TypeError, match=r"make one from a data set with cnnlab\.loader"):
         make().fit(data, epochs=1)
 
 
@@ -739,7 +756,7 @@ def test_a_batch_that_does_not_fit_into_memory_says_what_does_and_leaves_no_trac
     trainer = make(nn.Sequential(net(), Full()))
     before = trainer.state_dict()
     with pytest.raises(
-        OutOfMemory, match=r"no memory for 8 images of shape \(3, 8, 8\).*microbatch=4"
+        OutOfMemory, match=r"not enough memory for 8 images of shape \(3, 8, 8\).*microbatch=4"
     ):
         trainer.fit(batches(8), epochs=1)
     assert same(trainer.state_dict(), before)
@@ -821,7 +838,7 @@ def test_a_bar_is_drawn_when_asked_for_and_closed_at_the_end(capsys):
 
 
 def test_bf16_on_a_cpu_never_trains_on_what_happens_to_lie_in_memory():
-    """With the channels inside, torch leaves gradients of 3 x 3 kernels over one pixel partly unwritten."""
+    """With channels last, torch leaves gradients of 3 x 3 kernels over one pixel unwritten."""
     kept = []
 
     class Litter(Callback):
@@ -885,14 +902,14 @@ def test_a_loader_that_leaves_out_its_last_image_is_taken_and_a_sampler_is_count
         DataLoader(few(32), 16, sampler=torch.utils.data.SubsetRandomSampler(range(17))),
         loader(data, 32, shuffle=True, drop_last=False),
     ):
-        with pytest.raises(DataError, match="leaves a last batch of one"):
+        with pytest.raises(DataError, match="last batch has a single image"):
             small().fit(refused, epochs=1)
 
 
 def test_what_is_no_loader_is_refused_for_validation_before_the_first_step():
     data, trainer = few(), small()
     for valid, error in ((data, TypeError), ([], DataError)):
-        with pytest.raises(error, match=r"batches are needed|gave no batch"):
+        with pytest.raises(error, match=r"yields batches|gave no batch"):
             trainer.fit(loader(data, 11), valid, epochs=1)
     with pytest.raises(TypeError, match=r"cnnlab\.loader"):
         trainer.evaluate(data)
@@ -953,15 +970,15 @@ def test_parts_that_belong_to_something_else_are_refused():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(TypeError, match="as plateau="):
         small(model, scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer))
-    with pytest.raises(ValueError, match="attached to another optimizer"):
+    with pytest.raises(ValueError, match="controls a different optimizer"):
         small(model, scheduler=attach(optimizer, one_cycle(6)))
-    with pytest.raises(ValueError, match="averages another model"):
+    with pytest.raises(ValueError, match="averages a different model"):
         small(model, ema=EMA(small_resnet(3, width=4, depth=1)))
     for loss_fn in (
         nn.CrossEntropyLoss(reduction="sum"),
         functools.partial(F.cross_entropy, reduction="sum"),
     ):
-        with pytest.raises(ValueError, match="adds up the losses"):
+        with pytest.raises(ValueError, match="sums the losses"):
             small(model, loss_fn=loss_fn)
     replace_head(model, 3)
     with pytest.raises(ValueError, match="after replace_head"):
@@ -1035,7 +1052,7 @@ def test_a_loss_that_learns_is_part_of_the_checkpoint():
     resumed.fit(loader(data, 11), epochs=2)
     assert same(whole.state_dict()["model"], resumed.state_dict()["model"])
     assert whole.loss_fn.temperature == resumed.loss_fn.temperature != 1
-    with pytest.raises(CheckpointError, match="weights of its own"):
+    with pytest.raises(CheckpointError, match="parameters of its own"):
         small().load_state_dict(cut.state_dict())
 
 
@@ -1049,3 +1066,61 @@ def test_a_fit_that_begins_while_another_error_is_handled_still_tells_its_own():
     except ValueError:
         with pytest.raises(OSError, match="disk"):
             small(callbacks=[End()]).fit(loader(few(), 11), epochs=1)
+
+
+def test_a_printed_trainer_is_its_loop_with_the_options_filled_in():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plain = str(Trainer(model, optimizer, device="cpu", progress=False))
+    assert "loss = cross_entropy(model(images), targets)\n" in plain
+    assert "optimizer.step()  # SGD, lr=0.1\n" in plain
+    for option in ("ema", "clip", "autocast", "scheduler", "plateau", "split", "callback"):
+        assert option not in plain
+    full = str(
+        Trainer(
+            model,
+            optimizer,
+            partial(F.cross_entropy, label_smoothing=0.1),
+            scheduler=attach(optimizer, cosine(10)),
+            batch_transform=[Augment(flip=0.5), MixUp(0.2, 5)],
+            clip_norm=1.0,
+            precision="bf16",
+            microbatch=16,
+            ema=EMA(model),
+            callbacks=[EarlyStopping("valid_loss", "min", patience=3)],
+            device="cpu",
+            progress=False,
+        )
+    )
+    lines = [line.partition("  #")[0].strip() for line in full.splitlines()]
+    assert lines == [
+        "for epoch in range(epochs):",
+        "model.train()",
+        "for images, targets in train:",
+        "images, targets = augment(images), targets",
+        "images, targets = MixUp(images, targets)",
+        "optimizer.zero_grad()",
+        "for images, targets in split(images, targets, 16):",
+        "with torch.autocast('cpu', torch.bfloat16):",
+        "loss = cross_entropy(model(images), targets, label_smoothing=0.1)",
+        "loss.backward()",
+        "clip_grad_norm_(model.parameters(), 1.0)",
+        "optimizer.step()",
+        "ema.update()",
+        "scheduler.step()",
+        "evaluate(model, valid)",
+        "evaluate(ema.model, valid)",
+        "callback.on_epoch_end(trainer)",
+    ]
+    assert "scheduler.step()  # cosine\n" in full
+    assert repr(Trainer(model, optimizer, device="cpu")).startswith(
+        "Trainer(Sequential, SGD, on cpu"
+    )
+
+
+def test_each_option_of_the_trainer_is_declared_once():
+    assert Trainer.__init__ is TrainerOptions.__init__
+    names = [field.name for field in dataclasses.fields(TrainerOptions)]
+    assert names[:3] == ["model", "optimizer", "loss_fn"]
+    documented = re.findall(r"^    (\w+): ", inspect.getdoc(Trainer), re.MULTILINE)
+    assert [name for name in documented if name in names] == names

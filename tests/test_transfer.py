@@ -26,10 +26,10 @@ def resnet(**options):
     return small_resnet(K, width=4, **options)
 
 
-# --- freezing ---------------------------------------------------------------------------------------------------
+# --- freezing -------------------------------------------------------------------------------------
 
 
-def test_a_frozen_backbone_stays_the_same_to_the_bit_and_computes_in_training_what_it_computes_in_use():
+def test_a_frozen_backbone_never_changes_and_gives_the_same_features_in_training_and_inference():
     model = resnet()
     for module in (model.stem, model.blocks):
         freeze(module)
@@ -43,7 +43,7 @@ def test_a_frozen_backbone_stays_the_same_to_the_bit_and_computes_in_training_wh
 
 
 @pytest.mark.parametrize("stale", ["gradient", "zeros"])
-def test_freezing_takes_the_gradient_along_which_momentum_would_still_apply(stale):
+def test_freezing_removes_the_gradient_so_that_momentum_does_not_move_the_weights(stale):
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     F.cross_entropy(model(dataset().tensors[0]), dataset().tensors[1]).backward()
@@ -61,7 +61,7 @@ def test_freezing_takes_the_gradient_along_which_momentum_would_still_apply(stal
 
 
 class Odd(nn.Module):
-    """Norms without parameters: one in a part of its own, one directly in the model."""
+    """Batch-norm layers without parameters: one in a submodule of its own, one in the model."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ class Odd(nn.Module):
         return self.head(self.loose(self.body(images)))
 
 
-def test_a_norm_without_parameters_is_frozen_with_the_module_around_it():
+def test_a_batch_norm_without_parameters_is_frozen_with_the_module_around_it():
     model = Odd()
     freeze(model.body)
     before = copy.deepcopy(model.body.state_dict())
@@ -86,7 +86,7 @@ def test_a_norm_without_parameters_is_frozen_with_the_module_around_it():
     assert all(module.training for module in model.modules())
 
 
-def test_the_modes_are_read_off_the_parameters_each_time():
+def test_train_mode_looks_at_the_parameters_at_every_call():
     model = resnet()
     freeze(model.blocks[0])
     train_mode(model)
@@ -98,18 +98,18 @@ def test_the_modes_are_read_off_the_parameters_each_time():
     assert [m.training for m in train_mode(model).modules() if m in inside] == [False] * len(inside)
     freeze(model)
     assert not any(m.training for m in train_mode(model).modules() if m in set(norms))
-    bare = nn.BatchNorm1d(3, affine=False)  # a model that is one norm has nothing to freeze
+    bare = nn.BatchNorm1d(3, affine=False)  # nothing in this model can be frozen
     assert train_mode(bare).training
 
 
-# --- parameter groups -------------------------------------------------------------------------------------------
+# --- parameter groups -----------------------------------------------------------------------------
 
 
-def foreign(depth, loose_norm):
-    """A model of another make: so many convolutions, with a norm beside each or none."""
+def plain_network(depth, norm):
+    """Return a plain sequence of `depth` convolutions, each followed by batch norm or not."""
     layers = []
     for _ in range(depth):
-        layers += [nn.Conv2d(3, 3, 1), *([nn.BatchNorm2d(3)] if loose_norm else [])]
+        layers += [nn.Conv2d(3, 3, 1), *([nn.BatchNorm2d(3)] if norm else [])]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 2))
 
 
@@ -122,13 +122,13 @@ def foreign(depth, loose_norm):
     layer_decay=st.none() | st.floats(0.1, 1.0),
     head_lr=st.none() | st.floats(1e-4, 1.0),
 )
-def test_every_parameter_is_in_exactly_one_group_with_the_rate_of_its_depth(
+def test_every_parameter_is_in_exactly_one_group_with_the_learning_rate_of_its_depth(
     depth, ours, norm, frozen, layer_decay, head_lr
 ):
     model = (
         small_resnet(3, width=2, depth=depth, norm="batch" if norm else "none")
         if ours
-        else foreign(depth, norm)
+        else plain_network(depth, norm)
     )
     parts = stages(model)
     for index in frozen & set(range(len(parts))):
@@ -139,7 +139,7 @@ def test_every_parameter_is_in_exactly_one_group_with_the_rate_of_its_depth(
     names = [group["name"] for group in groups]
     assert len(set(names)) == len(names)
     assert names[0] == "head"
-    depths = {id(p): d for d, part in enumerate(reversed(parts)) for p in part.parameters()}
+    depths = {id(p): d for d, stage in enumerate(reversed(parts)) for p in stage.parameters()}
     for group in groups:
         (d,) = {depths[id(p)] for p in group["params"]}
         expected = 0.1 * (layer_decay or 1.0) ** d
@@ -151,7 +151,7 @@ def test_every_parameter_is_in_exactly_one_group_with_the_rate_of_its_depth(
 
 
 @pytest.mark.parametrize("make_optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_the_ratios_of_the_rates_survive_every_step_of_a_schedule(make_optimizer):
+def test_a_schedule_keeps_the_ratios_of_the_learning_rates(make_optimizer):
     model = resnet()
     groups = param_groups(model, 0.01, layer_decay=0.5, head_lr=0.02)
     optimizer = make_optimizer(groups)
@@ -172,27 +172,27 @@ def test_the_ratios_of_the_rates_survive_every_step_of_a_schedule(make_optimizer
     assert len(other.optimizer.param_groups) == len(groups)
 
 
-def test_a_parameter_that_two_stages_share_is_listed_once_nearest_to_the_head():
+def test_a_parameter_that_two_stages_share_is_in_the_group_closer_to_the_head():
     shared = nn.Linear(3, 3, bias=False)
     model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared, nn.Linear(3, 2)))
     groups = param_groups(model, 1.0, layer_decay=0.5)
     assert [(g["name"], len(g["params"])) for g in groups] == [("head", 2), ("head, no decay", 1)]
 
 
-def test_impossible_rates_are_refused():
+def test_options_out_of_range_are_refused():
     for options in (
         {"layer_decay": 0.0},
         {"layer_decay": 1.5},
         {"head_lr": 0.0},
         {"weight_decay": -1.0},
     ):
-        with pytest.raises(ValueError, match=r"layer_decay must|rates must"):
+        with pytest.raises(ValueError, match=r"layer_decay must|learning rates must"):
             param_groups(resnet(), 0.1, **options)
-    with pytest.raises(ValueError, match="rates must be positive"):
+    with pytest.raises(ValueError, match="learning rates must be positive"):
         param_groups(resnet(), 0.0)
 
 
-# --- advice -----------------------------------------------------------------------------------------------------
+# --- advice ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_impossible_rates_are_refused():
         (100, 0.49, "full training"),
     ],
 )
-def test_the_advice_is_the_two_by_two_table(n, similarity, strategy):
+def test_the_advice_follows_the_two_by_two_table(n, similarity, strategy):
     advice = advise(n, similarity)
     assert advice.strategy == strategy
     assert len(advice.reason) > 40
@@ -215,12 +215,12 @@ def test_the_advice_is_the_two_by_two_table(n, similarity, strategy):
 @pytest.mark.parametrize(
     ("n", "similarity"), [(0, "high"), (math.nan, 0.5), (10, "medium"), (10, 1.5), (10, math.nan)]
 )
-def test_advice_on_impossible_data_is_refused(n, similarity):
+def test_advise_refuses_arguments_out_of_range(n, similarity):
     with pytest.raises(ValueError, match=r"n_per_class|similarity"):
         advise(n, similarity)
 
 
-def test_a_new_head_keeps_the_mode_of_the_model_and_takes_the_place_of_the_last_one():
+def test_a_new_head_keeps_the_mode_of_the_model_and_replaces_an_earlier_new_head():
     images = torch.rand(4, 12)
     model = replace_head(nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 3)).eval(), 5, dropout=0.5)
     assert torch.equal(model(images), model(images))

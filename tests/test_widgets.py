@@ -9,9 +9,8 @@ from cnnlab.widgets import Explorer
 
 
 def draw(slope, start):
-    return plots.lines(
-        [0, 1], {"line": [start, start + slope]}, xlabel="x", ylabel="y", message=f"Slope {slope}."
-    )
+    line = [start, start + slope]
+    return plots.lines([0, 1], {"line": line}, xlabel="x", ylabel="y", message=f"Slope {slope}.")
 
 
 def explorer():
@@ -23,46 +22,46 @@ def explorer():
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """What a cell shows: the bundles that reach the front end."""
+def displayed(monkeypatch):
+    """The MIME bundles that a cell sends to the front end."""
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: bundles.append(data))
     return bundles
 
 
-def behind(kernel, monkeypatch):
+def set_kernel(kernel, monkeypatch):
     shell = SimpleNamespace(kernel=object()) if kernel else None
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
 
 
-def test_without_a_kernel_there_are_still_frames_with_captions_and_alt_texts(shown, monkeypatch):
-    behind(False, monkeypatch)
+def test_without_a_kernel_the_frames_have_captions_and_alt_texts(displayed, monkeypatch):
+    set_kernel(False, monkeypatch)
     explorer()._ipython_display_()
-    (bundle,) = shown
+    (bundle,) = displayed
     page = bundle["text/html"]
     assert page.count("<img") == page.count("alt=") == 2
     assert "slope 2, start 0" in page
     assert "Slope 3. y against x: line from 0.5 to 3.5" in page
 
 
-def test_a_kernel_adds_sliders_below_the_frames_but_not_in_a_book(shown, monkeypatch):
-    behind(True, monkeypatch)
+def test_a_kernel_adds_sliders_below_the_frames_but_not_in_a_book(displayed, monkeypatch):
+    set_kernel(True, monkeypatch)
     monkeypatch.delenv("CNNLAB_STATIC", raising=False)
     explorer()._ipython_display_()
-    assert ["text/html" in bundle for bundle in shown] == [True, False]
-    assert "application/vnd.jupyter.widget-view+json" in shown[1]
-    shown.clear()
+    assert ["text/html" in bundle for bundle in displayed] == [True, False]
+    assert "application/vnd.jupyter.widget-view+json" in displayed[1]
+    displayed.clear()
     monkeypatch.setenv("CNNLAB_STATIC", "1")
     explorer()._ipython_display_()
-    assert len(shown) == 1
+    assert len(displayed) == 1
 
 
-def test_without_ipywidgets_the_frames_remain(shown, monkeypatch):
-    behind(True, monkeypatch)
+def test_without_ipywidgets_the_frames_remain(displayed, monkeypatch):
+    set_kernel(True, monkeypatch)
     monkeypatch.delenv("CNNLAB_STATIC", raising=False)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     explorer()._ipython_display_()
-    assert len(shown) == 1
+    assert len(displayed) == 1
 
 
 def test_a_moved_slider_replaces_the_whole_picture():
@@ -78,7 +77,19 @@ def test_a_moved_slider_replaces_the_whole_picture():
     assert picture.value == before
 
 
-def test_a_drawing_that_fails_leaves_the_last_picture():
+def test_a_label_names_a_control_in_the_caption_and_at_the_slider():
+    labelled = Explorer(
+        lambda slope, first_value: draw(slope, first_value),
+        {"slope": [1, 2], "first_value": [0.0, 0.5]},
+        frames=[{}],
+        labels={"slope": "steepness"},
+    )
+    descriptions = [slider.description for slider in labelled.live().children[:2]]
+    assert descriptions == ["steepness", "first value"]
+    assert "steepness 1, first value 0" in labelled.grid()
+
+
+def test_when_drawing_fails_the_last_picture_stays():
     def fragile(n):
         if n == 2:
             raise RuntimeError("no picture")
@@ -91,40 +102,40 @@ def test_a_drawing_that_fails_leaves_the_last_picture():
     assert picture.value == before
 
 
-def test_the_picture_that_the_next_press_asks_for_is_drawn_before():
+def test_the_pictures_next_to_the_current_one_are_drawn_in_advance():
     drawn = []
 
-    def noted(n, m):
+    def recorded_draw(n, m):
         drawn.append((n, m))
         return draw(n, m)
 
-    async def pressed():
-        box = Explorer(noted, {"n": [1, 2, 3, 4], "m": [0, 1, 2]}, frames=[{"n": 2}]).live()
+    async def press_keys():
+        box = Explorer(recorded_draw, {"n": [1, 2, 3, 4], "m": [0, 1, 2]}, frames=[{"n": 2}]).live()
         assert drawn == [(2, 0)]
-        await asyncio.sleep(0.01)  # the cell ends, and the kernel is free
+        await asyncio.sleep(0.01)  # the cell has ended, and the kernel is idle
         while len(drawn) < 4:
             await asyncio.sleep(0.01)
         assert set(drawn) == {(2, 0), (3, 0), (1, 0), (2, 1)}
         box.children[0].value = 3
         assert len(drawn) == 4
-        box.children[0].value = 4  # before anything could be drawn ahead of 3
+        box.children[0].value = 4  # before any neighbour of 3 could be drawn
         assert drawn[4:] == [(4, 0)]
         while len(drawn) < 6:
             await asyncio.sleep(0.01)
         assert drawn[5:] == [(4, 1)]
 
-    asyncio.run(pressed())
+    asyncio.run(press_keys())
 
 
 @pytest.mark.parametrize(
     ("controls", "frames", "message"),
     [
-        ({"slope": [1]}, [{}], r"'slope' needs two or more values, got \[1\]"),
-        ({"slope": [1, 2]}, [], "needs a frame"),
-        ({"slope": [1, 2]}, [{"slop": 1}], "no control 'slop'; there is slope"),
-        ({"slope": [1, 2.5]}, [{"slope": 3}], "slope is 3; it can be 1, 2.5"),
+        ({"slope": [1]}, [{}], r"'slope' needs at least two values to choose from, got \[1\]"),
+        ({"slope": [1, 2]}, [], "at least one frame"),
+        ({"slope": [1, 2]}, [{"slop": 1}], "no control 'slop'; the controls are slope"),
+        ({"slope": [1, 2.5]}, [{"slope": 3}], "slope can't be 3; choose one of 1, 2.5"),
     ],
 )
-def test_a_wrong_explorer_says_what_is_wrong(controls, frames, message):
+def test_a_wrong_argument_is_refused_with_its_name_and_value(controls, frames, message):
     with pytest.raises(ValueError, match=message):
         Explorer(draw, controls, frames)

@@ -8,6 +8,10 @@ import torch
 from cnnlab import widgets
 
 
+# Not by an import statement, because widgets.augmentation is the function of that name.
+MODULE = sys.modules["cnnlab.course.widgets.augmentation"]
+
+
 def explorer(n=8, dtype=torch.float32):
     pixels = torch.arange(n * 3 * 16 * 16).remainder(251).view(n, 3, 16, 16)
     return widgets.augmentation(pixels.byte() if dtype == torch.uint8 else pixels / 255)
@@ -15,35 +19,32 @@ def explorer(n=8, dtype=torch.float32):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The images that the last picture showed."""
-    shown = []
-    module = sys.modules["cnnlab.course.widgets.augmentation"]  # the function of that name hides it
-    real = module.image_grid
+    """The images of each plot, in the order of drawing."""
+    image_lists = []
+    image_grid = MODULE.image_grid
 
-    def keep(images, **options):
-        shown.append(images)
-        return real(images, **options)
+    def recorded_image_grid(images, **options):
+        image_lists.append(images)
+        return image_grid(images, **options)
 
-    monkeypatch.setattr(module, "image_grid", keep)
-    return shown
+    monkeypatch.setattr(MODULE, "image_grid", recorded_image_grid)
+    return image_lists
 
 
 def test_every_corner_of_the_settings_can_be_drawn():
-    draw = sys.modules["cnnlab.course.widgets.augmentation"].draw
     ends = {name: (values[0], values[-1]) for name, values in explorer().controls.items()}
     for corner in itertools.product(*ends.values()):
         settings = dict(zip(ends, corner, strict=True))
-        assert (
-            f"rotation up to {settings['rotate']}" in draw(torch.rand(1, 3, 16, 16), **settings).alt
-        )
+        alt = MODULE.draw(torch.rand(1, 3, 16, 16), **settings).alt
+        assert f"rotation up to {settings['rotate']}" in alt
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 @pytest.mark.parametrize("n", [1, 9])
-def test_it_takes_any_number_of_images_and_bytes_too(n, dtype):
+def test_it_accepts_any_number_of_images_float_or_uint8(n, dtype):
     page = explorer(n, dtype).grid()
     assert page.count("<img") == page.count("alt=") == 4
-    assert f"{min(n, 8)} images at rotation" in page
+    assert f"{min(n, 8)} images with rotation" in page
 
 
 def test_with_all_strengths_at_zero_the_images_are_shown_as_they_are(drawn):
@@ -52,13 +53,13 @@ def test_with_all_strengths_at_zero_the_images_are_shown_as_they_are(drawn):
     assert torch.equal(drawn[-1], pixels)
 
 
-def test_a_slider_leaves_the_draws_of_the_others_alone(drawn):
-    every = explorer()
-    every.picture()
-    every.picture(erase=1.0)
+def test_a_slider_does_not_change_the_random_draws_of_the_others(drawn):
+    augmenter = explorer()
+    augmenter.picture()
+    augmenter.picture(erase=1.0)
     erased = (drawn[-1] == 0) & (drawn[-2] > 0)
     assert erased.flatten(1).any(dim=1).all()
-    every.picture(erase=1.0, brightness=0.3, rotate=20)
+    augmenter.picture(erase=1.0, brightness=0.3, rotate=20)
     assert (drawn[-1][erased] == 0).all()
 
 
@@ -69,13 +70,13 @@ def test_the_same_settings_give_the_same_picture(drawn):
 
 
 def test_a_redraw_is_quick():
-    every = explorer()
-    every.picture()
+    augmenter = explorer()
+    augmenter.picture()
     start = time.process_time()
-    every.picture(rotate=35, translate=0.2, zoom=0.3, brightness=0.3, blur=1.0, erase=0.5)
+    augmenter.picture(rotate=35, translate=0.2, zoom=0.3, brightness=0.3, blur=1.0, erase=0.5)
     assert time.process_time() - start < 1  # about a tenth of that on a quiet core
 
 
 def test_there_must_be_an_image():
-    with pytest.raises(ValueError, match="needs an image to show, got none"):
+    with pytest.raises(ValueError, match=r"at least one image to show, got shape \(0, 3, 8, 8\)"):
         widgets.augmentation(torch.zeros(0, 3, 8, 8))

@@ -22,28 +22,28 @@ def table(epochs, start=2.0):
     )
 
 
-RECORDED = {"slow": table(6, 2.5), "short": table(2, 1e8), "broken at once": pd.DataFrame()}
+RECORDED = {"slow": table(6, 2.5), "short": table(2, 1e8), "failed at once": pd.DataFrame()}
 
 
 def test_every_setting_can_be_drawn():
-    every = widgets.sick_curves(RECORDED, table(6))
-    for fault, measure in itertools.product(*every.controls.values()):
-        assert "<img" in every.picture(fault=fault, measure=measure)
+    curves = widgets.sick_curves(RECORDED, table(6))
+    for fault, measure in itertools.product(*curves.controls.values()):
+        assert "<img" in curves.picture(fault=fault, measure=measure)
 
 
-def test_a_run_that_broke_off_is_told_of():
-    every = widgets.sick_curves(RECORDED, table(6))
-    assert "broke off after 2 of them" in every.picture(fault="short", measure="loss")
-    assert "broke off after 0 of them" in every.picture(fault="broken at once", measure="loss")
-    assert "broke off" not in every.picture(fault="slow", measure="loss")
+def test_the_alt_text_says_after_how_many_epochs_a_run_failed():
+    curves = widgets.sick_curves(RECORDED, table(6))
+    assert "run failed after 2 of them" in curves.picture(fault="short", measure="loss")
+    assert "run failed after 0 of them" in curves.picture(fault="failed at once", measure="loss")
+    assert "run failed" not in curves.picture(fault="slow", measure="loss")
 
 
-def test_the_healthy_run_stands_beside_each():
+def test_each_plot_shows_the_healthy_run_as_well():
     page = widgets.sick_curves(RECORDED, table(6)).picture(fault="slow", measure="update ratio")
     assert "slow, median" in page
     assert "healthy, median" in page
 
 
-def test_one_recorded_run_is_no_choice():
-    with pytest.raises(ValueError, match="two or more values"):
+def test_a_single_recorded_run_is_refused():
+    with pytest.raises(ValueError, match="at least two values"):
         widgets.sick_curves({"slow": table(6)}, table(6))

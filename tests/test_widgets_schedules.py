@@ -13,7 +13,7 @@ RATES = (0.01, 0.1, 1)
 
 
 def runs(shapes=SHAPES, rates=RATES, seeds=3):
-    """Made-up runs: the loss falls from 2 by the rate; another schedule, another accuracy."""
+    """Artificial runs: the rate decides the loss, and the schedule the accuracy."""
     rows = [
         {
             "variant": f"{shape}, {rate:g}",
@@ -31,17 +31,17 @@ def runs(shapes=SHAPES, rates=RATES, seeds=3):
 
 @pytest.mark.parametrize("schedule", SHAPES)
 @pytest.mark.parametrize("rate", [RATES[0], RATES[-1]])
-def test_every_corner_is_drawn_and_soon(schedule, rate):
+def test_every_corner_of_the_settings_is_drawn_quickly(schedule, rate):
     explorer = schedules(runs())
     start = time.process_time()
     picture = explorer.picture(schedule=schedule, peak_rate=rate)
     assert time.process_time() - start < 5  # measured 0.1 s on a quiet core; a busy one took 1.3
-    assert f"{schedule} with a peak rate of {rate:g}" in picture
+    assert f"{schedule} with a peak learning rate of {rate:g}" in picture
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("steps", [10, 60, 61])
-def test_a_shape_reaches_its_peak_and_stays_between_nothing_and_it(shape, steps):
+def test_a_shape_reaches_its_peak_and_stays_between_zero_and_the_peak(shape, steps):
     multipliers = trace(SHAPES[shape](steps), steps + 1)
     assert multipliers.max() == pytest.approx(1, abs=0.03)  # 61 steps: the peak lies between two
     assert multipliers.min() >= 0
@@ -49,15 +49,15 @@ def test_a_shape_reaches_its_peak_and_stays_between_nothing_and_it(shape, steps)
         assert multipliers[-1] == pytest.approx(0, abs=1e-3)
 
 
-def test_the_picture_tells_the_rates_the_losses_and_the_accuracy_of_the_runs():
+def test_the_alt_text_has_learning_rates_losses_and_accuracy():
     results = runs()
     alt = draw(results.frame(), "valid_acc", schedule="linear", peak_rate=0.1).alt
-    assert "linear with a peak rate of 0.1 ends at valid_acc 0.520" in alt
+    assert "linear with a peak learning rate of 0.1 ends at valid_acc 0.520" in alt
     assert "Learning rate from 0.1 to 0.00167 over 60 steps" in alt
     assert "from 2 to 1.89" in alt  # the mean over the seeds of 2 - 0.01 k
 
 
-def test_the_others_are_drawn_in_grey_and_the_axis_is_the_same_in_every_picture():
+def test_the_other_schedules_are_grey_and_the_loss_axis_is_the_same_in_every_plot():
     results = runs()
     tops = set()
     for rate in RATES:
@@ -75,5 +75,5 @@ def test_only_rates_with_a_run_of_every_schedule_are_offered():
     extra = [{**results.rows[0], "variant": name} for name in ("constant, 5", "constant, tuned")]
     explorer = schedules(Results(results.rows + extra, "valid_acc"))
     assert explorer.controls["peak_rate"] == RATES
-    with pytest.raises(ValueError, match="two peak rates need a run of each of constant"):
+    with pytest.raises(ValueError, match="at least two peak learning rates"):
         schedules(runs(shapes=["constant", "step"]))

@@ -7,11 +7,11 @@ import pytest
 
 from cnnlab import plots, widgets
 from cnnlab.experiment import Results
-from cnnlab.widgets.search import SIDES, play
+from cnnlab.widgets.search import DECAY, LR, SIDES, replay
 
 
 def recorded(seeds=3):
-    """Runs whose accuracy has a peak at a rate of 0.1 and does not depend on the decay."""
+    """Runs whose accuracy peaks at a rate of 0.1 and doesn't depend on the decay."""
     rows = [
         {
             "variant": f"{rate} {decay}",
@@ -37,36 +37,36 @@ def test_every_setting_can_be_drawn_at_its_corners():
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("seed", range(5))
-def test_a_grid_sees_few_rates_and_a_random_search_as_many_as_it_has_trials(side, seed):
+def test_a_grid_tries_few_learning_rates_and_a_random_search_one_per_trial(side, seed):
     runs = recorded(1).frame()
-    grid = play(runs, "valid_acc", "grid", side**2, seed)
-    chance = play(runs, "valid_acc", "random", side**2, seed)
-    assert len(grid) == len(chance) == side**2
-    assert grid["rate"].nunique() == grid["decay"].nunique() == side
-    assert chance["rate"].nunique() == chance["decay"].nunique() == side**2
-    for table in (grid, chance):
-        assert table["rate"].between(1e-4, 10).all()
-        assert table["decay"].between(1e-5, 1e-3).all()
+    grid = replay(runs, "valid_acc", "grid", side**2, seed)
+    randomly = replay(runs, "valid_acc", "random", side**2, seed)
+    assert len(grid) == len(randomly) == side**2
+    assert grid[LR].nunique() == grid[DECAY].nunique() == side
+    assert randomly[LR].nunique() == randomly[DECAY].nunique() == side**2
+    for table in (grid, randomly):
+        assert table[LR].between(1e-4, 10).all()
+        assert table[DECAY].between(1e-5, 1e-3).all()
 
 
-def test_a_trial_gets_the_nearest_run():
+def test_a_trial_gets_the_score_of_the_nearest_run():
     runs = recorded(1).frame()
-    table = play(runs, "valid_acc", "random", 25, 0)
-    for rate, score in zip(table["rate"], table["score"], strict=True):
+    table = replay(runs, "valid_acc", "random", 25, 0)
+    for rate, score in zip(table[LR], table["score"], strict=True):
         nearest = round(2 * math.log10(rate)) / 2
         assert score == pytest.approx(0.9 - abs(nearest + 1) / 10)
 
 
-def test_a_draw_sees_the_runs_of_its_own_seed_and_is_the_same_each_time():
+def test_each_draw_uses_the_runs_of_its_own_seed_and_is_reproducible():
     every = widgets.search_space(recorded())
-    told = [every.picture(strategy="grid", trials=25, draw=draw) for draw in (0, 1, 2)]
-    assert told[0] == widgets.search_space(recorded()).picture(strategy="grid", trials=25, draw=0)
-    best = [float(re.search(r"best valid_acc ([\d.]+)", page)[1]) for page in told]
+    pages = [every.picture(strategy="grid", trials=25, draw=draw) for draw in (0, 1, 2)]
+    assert pages[0] == widgets.search_space(recorded()).picture(strategy="grid", trials=25, draw=0)
+    best = [float(re.search(r"best valid_acc ([\d.]+)", page)[1]) for page in pages]
     assert all(score <= 0.9 - draw / 100 for draw, score in enumerate(best))
-    assert "grid, 25 trials see 5 rates" in told[0]
+    assert "grid: 25 trials try 5 learning rates" in pages[0]
 
 
-def test_runs_without_the_settings_are_refused():
+def test_runs_without_a_needed_column_are_refused():
     rows = [{"variant": "a", "seed": s, "valid_acc": 0.5, "log_rate": -1} for s in (0, 1)]
     with pytest.raises(ValueError, match="no column log_decay"):
         widgets.search_space(Results(rows, "valid_acc"))

@@ -1,4 +1,4 @@
-"""The explorer of early stopping, and that the chapter's exercises ask for what the library does."""
+"""The explorer of early stopping; and the exercises of chapter 6 agree with the library."""
 
 import itertools
 import math
@@ -24,13 +24,13 @@ def test_every_corner_of_the_settings_can_be_drawn():
         assert "<img" in every.picture(**dict(zip(ends, corner, strict=True)))
 
 
-def test_the_static_page_tells_four_settings_apart():
+def test_the_static_page_shows_four_settings():
     pages = widgets.early_stopping(CURVE).grid()
     assert pages.count("<img") == pages.count("alt=") == 4
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "sentence"),
     [
         ({"patience": 1}, "stops after epoch 4 of 10, restores epoch 3 with 0.62"),
         ({"patience": 3}, "stops after epoch 10 of 10, restores epoch 8 with 0.66"),
@@ -40,24 +40,24 @@ def test_the_static_page_tells_four_settings_apart():
         ),
     ],
 )
-def test_what_it_tells_is_what_early_stopping_does(settings, says):
-    assert says in widgets.early_stopping(CURVE).picture(**settings)
+def test_the_explorer_stops_where_early_stopping_does(settings, sentence):
+    assert sentence in widgets.early_stopping(CURVE).picture(**settings)
 
 
-def test_the_judged_value_is_that_of_the_restored_epoch():
+def test_the_judged_value_belongs_to_the_restored_epoch():
     page = widgets.early_stopping(CURVE, judged=JUDGED).picture(patience=1)
     assert "judged on other images 0.6" in page
 
 
-def test_a_loss_is_good_when_small_and_a_curve_without_numbers_restores_nothing():
+def test_a_loss_should_be_small_and_a_curve_of_nan_restores_nothing():
     page = widgets.early_stopping([2.0, 1.0, 1.5], "min", label="loss").picture(patience=1)
     assert "restores epoch 2 with 1" in page
     assert "restores" not in widgets.early_stopping([math.nan] * 3).picture(patience=2)
 
 
 @pytest.mark.parametrize(("values", "judged"), [([], None), ([0.5, 0.6], [0.5])])
-def test_a_curve_without_values_or_with_too_few_judged_ones_is_refused(values, judged):
-    with pytest.raises(ValueError, match="expected a value for each epoch"):
+def test_an_empty_curve_or_one_with_too_few_judged_values_is_refused(values, judged):
+    with pytest.raises(ValueError, match="one value per epoch"):
         widgets.early_stopping(values, judged=judged)
 
 

@@ -1,4 +1,4 @@
-"""Runs for one process and for several: `torchrun tests/torchrun_cases.py OUT` writes what came out of each of them."""
+"""Runs for one process and for several: `torchrun tests/torchrun_cases.py OUT`."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ CASES = {
 
 
 def trainer_of(options, norm="layer"):
-    """A trainer whose network sees one sample at a time; the processes begin with different weights."""
+    """A trainer whose network treats samples separately; processes start with other weights."""
     options = dict(options)
     torch.manual_seed(int(os.environ.get("RANK", "0")))
     model = small_resnet(K, width=4, depth=1, norm=norm)
@@ -85,7 +85,7 @@ def run(name):
 
 
 class Accident(Callback):
-    """What happens to the second process at a step: it is killed at its first life, or is asked to end."""
+    """Kill the second process at a step of its first attempt, or ask it to end."""
 
     def __init__(self, step, number):
         self.at, self.number = step, number
@@ -97,7 +97,7 @@ class Accident(Callback):
 
 
 def with_accident(folder, number):
-    """Train with batch norm and dropout into a folder of checkpoints; go on from there when there are some."""
+    """Train with batch norm and dropout, saving checkpoints; resume if there are some."""
     watchers = [callbacks.Checkpoint(folder / "checkpoints"), callbacks.CSVLog(folder / "log.csv")]
     watchers.append(callbacks.EarlyStopping("valid_loss", "min", patience=2))
     if number:

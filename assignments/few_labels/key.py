@@ -1,12 +1,12 @@
-"""The key of the assignment on few labels: what an attempt is worth, and the known mistakes of a choice.
+"""The key to the assignment on few labels: what an attempt earns, and known mistakes in choosing.
 
-It stays with the instructor; `EXERCISES` is what the grader reads.
+It stays with the instructor; the grader reads `EXERCISES`.
 """
 
 import math
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,141 +15,183 @@ from torch import Tensor
 
 import cnnlab
 from cnnlab.check import Exercise, Mistake, Outcome
+from cnnlab.check.remote import AnswerError
 from cnnlab.data import imbalance
 from cnnlab.rng import fold_in
 from cnnlab.transfer import extract_features, linear_probe
 
 
-# --- learn from few labels ------------------------------------------------------------------------------
+# --- learn from few labels ------------------------------------------------------------------------
+
+# The gain in accuracy over a linear probe that earns all points, and the one that earns none. On
+# twelve sets (seeds 100 to 111), fine-tuning all layers with 100 steps of AdamW gained 0.096 on
+# average and 0.075 on the worst set at a learning rate of 0.01, and 0.048 on average at 0.001.
+# A network trained from scratch gained -0.024 on average.
+FULL_GAIN = 0.07
+ZERO_GAIN = -0.05
+PER_CLASS = 10
 
 
 class Learning:
-    """Measures how well a function names signs it has no labels for, on sets that nobody has seen before.
+    """Grade how well a function classifies unlabelled signs, on data sets drawn for the grading.
 
     Attributes:
-        name: of the exercise.
-        draws: how many sets; the mean over them counts.
+        name: the name of the exercise.
+        draws: the number of data sets over which the accuracy is averaged.
     """
 
     name = "learn"
     draws = 3
 
     def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
-        """Return an outcome whose share grows from the probe's accuracy to `LEAD` above it."""
-        leads = []
+        """Grade an attempt by its mean gain in accuracy over a linear probe.
+
+        The fraction of the points rises linearly from 0 at `ZERO_GAIN` to 1 at `FULL_GAIN`. An
+        exception in the attempt earns nothing and is reported in the outcome.
+        """
+        gains = []
         for draw in range(self.draws):
-            labelled, labels, unlabelled, truth = signs(fold_in(seed, 22, draw) % 2**31)
+            images, labels, unlabelled, hidden = signs(fold_in(seed, 22, draw) % 2**31)
             try:
-                answers = attempt(labelled.clone(), labels.clone(), unlabelled.clone())
-                accuracy = _accuracy(answers, truth)
+                predictions = attempt(images.clone(), labels.clone(), unlabelled.clone())
+                accuracy = _accuracy(predictions, hidden)
             except NotImplementedError:
-                return Outcome(self.name, False, "not written yet.", "replace the line that raises")
+                hint = "replace the line that raises NotImplementedError"
+                return Outcome(self.name, False, "not written yet.", hint)
             except Exception as error:
-                told = (
-                    f"your function {error}." if str(error) else f"your function raised {error!r}."
-                )
-                return Outcome(self.name, False, told, "run it by hand on one set")
-            leads.append(accuracy - probe(labelled, labels, unlabelled, truth))
-        lead = sum(leads) / len(leads)
-        share = min(max((lead + SLACK) / (LEAD + SLACK), 0.0), 1.0)
-        told = f"{lead:+.3f} beside a linear probe on frozen features, mean of {self.draws} sets"
-        return Outcome(
-            self.name,
-            share == 1.0,
-            f"{told}; the full points begin at {LEAD:+.3f}.",
-            "" if share == 1.0 else "what moves, at which rate, for how many steps?",
-            share=round(share, 2),
+                described = isinstance(error, AnswerError)
+                problem = error if described else f"raised {type(error).__name__}: {error}"
+                hint = "call it yourself on one set of signs"
+                return Outcome(self.name, False, f"your function {problem}.", hint)
+            gains.append(accuracy - probe(images, labels, unlabelled, hidden))
+        gain = sum(gains) / len(gains)
+        fraction = min(max((gain - ZERO_GAIN) / (FULL_GAIN - ZERO_GAIN), 0.0), 1.0)
+        passed = fraction == 1.0
+        side = "above" if gain >= 0 else "below"
+        says = (
+            f"your accuracy is {abs(gain):.3f} {side} a linear probe on frozen features, averaged "
+            f"over {self.draws} sets of signs; you get full points from {FULL_GAIN:.3f} above."
         )
-
-
-# Measured on twelve sets (seeds 100 to 111), lead over the probe: the whole network, 100 steps of AdamW at 0.01, 0.096
-# on average and 0.075 on the worst set; the same at 0.001, 0.048; a network from scratch, -0.024.
-LEAD = 0.07
-SLACK = 0.05  # so far behind the probe, nothing is left of the points
-PER_CLASS = 10
+        hint = "which layers do you train, at which learning rate, for how many steps?"
+        return Outcome(self.name, passed, says, "" if passed else hint, share=round(fraction, 2))
 
 
 def signs(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return ten labelled signs a class, their labels, unlabelled signs, and what those are."""
+    """Draw a set of traffic signs.
+
+    Returns:
+        Ten labelled images per class, their labels, unlabelled images, and the labels of those.
+    """
     data = cnnlab.load("pocket", seed=seed, n_train=480, n_test=600)
     few = imbalance(data.train, [PER_CLASS] * len(data.classes), seed)
-    (images, labels), (others, truth) = (_all(part) for part in (few, data.test))
-    return images, labels, others, truth
+    return *_images_and_labels(few), *_images_and_labels(data.test)
 
 
-def probe(images: Tensor, labels: Tensor, others: Tensor, truth: Tensor) -> float:
-    """Accuracy of a logistic regression on glyphnet's features, as they are."""
+def probe(images: Tensor, labels: Tensor, unlabelled: Tensor, hidden: Tensor) -> float:
+    """Return the accuracy of a logistic regression on glyphnet's frozen features."""
     model = cnnlab.pretrained("glyphnet", int(labels.max()) + 1)
-    sets = ([(images, labels)], [(others, truth)])
-    return linear_probe(*(extract_features(model, batches) for batches in sets))
+    train, test = (
+        extract_features(model, [batch]) for batch in ((images, labels), (unlabelled, hidden))
+    )
+    return linear_probe(train, test)
 
 
-def _all(part: Any) -> tuple[Tensor, Tensor]:
-    batches = list(cnnlab.loader(part, 600))
+def _images_and_labels(dataset: Any) -> tuple[Tensor, Tensor]:
+    """Return all images (N, 3, 32, 32) and labels (N,) of a data set."""
+    batches = list(cnnlab.loader(dataset, 600))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
-def _accuracy(answers: Any, truth: Tensor) -> float:
-    if (
-        not isinstance(answers, Tensor)
-        or answers.shape != truth.shape
-        or answers.is_floating_point()
-    ):
-        shape = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
-        raise ValueError(
-            f"returned {shape}; expected whole numbers of shape {tuple(truth.shape)}, one class for each "
-            "unlabelled sign"
-        )
-    return (answers == truth).float().mean().item()
+def _accuracy(predictions: Any, labels: Tensor) -> float:
+    if not isinstance(predictions, Tensor):
+        returned = f"a {type(predictions).__name__}"
+    elif predictions.shape != labels.shape or predictions.is_floating_point():
+        returned = f"a {predictions.dtype} tensor of shape {tuple(predictions.shape)}"
+    else:
+        return (predictions == labels).float().mean().item()
+    raise AnswerError(
+        f"returned {returned}, but it should return an integer tensor of shape "
+        f"{tuple(labels.shape)}, one class per unlabelled sign"
+    )
 
 
-# --- choose what to defend ------------------------------------------------------------------------------
+# --- choose what to defend ------------------------------------------------------------------------
+
+T = 2.776  # 97.5 % quantile of Student's t with four degrees of freedom
+TABLES = 48  # enough for each mistake to show, and to differ from all other mistakes
 
 
 def _observe_choice(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
-    return {
-        f"choice from {scores} at {seconds}": attempt(dict(scores), dict(seconds))
-        for scores, seconds in _tables(seed)
-    }
-
-
-T = 2.776  # 97.5 % quantile of Student's t with four degrees of freedom
-TABLES = 48  # enough that each mistake shows on one of them, and differs there from the others
+    observation = {}
+    for scores, seconds in _tables(seed):
+        problem = f"your choice from accuracies {scores} and seconds {seconds}"
+        observation[problem] = attempt(dict(scores), dict(seconds))
+    return observation
 
 
 @lru_cache(maxsize=8)
 def _tables(seed: int) -> list[tuple[dict[str, list[float]], dict[str, float]]]:
-    draw = random.Random(fold_in(seed, 22, 99))
-    return [_table(draw) for _ in range(TABLES)]
+    rng = random.Random(fold_in(seed, 22, 99))
+    return [_table(rng) for _ in range(TABLES)]
 
 
-def _table(draw: random.Random) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Accuracies of four strategies on five seeds that are easy or hard for all of them, and what each costs."""
-    names = draw.sample(["probe", "top layers", "everything", "scratch", "ensemble"], 4)
-    shared = [draw.gauss(0, draw.choice([0.0, 0.01, 0.02])) for _ in range(5)]
-    means = [draw.choice([0.55, 0.66, 0.68, 0.69, 0.7]) for _ in names]
+def _table(rng: random.Random) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Draw the accuracies of four strategies on five shared seeds, and their costs in seconds.
+
+    A seed that is hard for one strategy is hard for all of them, so the paired differences vary
+    less than the accuracies.
+    """
+    names = rng.sample(["probe", "top layers", "everything", "scratch", "ensemble"], 4)
+    shared = [rng.gauss(0, rng.choice([0.0, 0.01, 0.02])) for _ in range(5)]
+    means = [rng.choice([0.55, 0.66, 0.68, 0.69, 0.7]) for _ in names]
     scores = {
-        name: [round(mean + s + draw.gauss(0, 0.012), 3) for s in shared]
+        name: [round(mean + s + rng.gauss(0, 0.012), 3) for s in shared]
         for name, mean in zip(names, means, strict=True)
     }
-    seconds = dict(zip(names, draw.sample([1.0, 3.0, 10.0, 30.0, 60.0], len(names)), strict=True))
+    seconds = dict(zip(names, rng.sample([1.0, 3.0, 10.0, 30.0, 60.0], len(names)), strict=True))
     return scores, seconds
 
 
 def choose(scores: dict[str, list[float]], seconds: dict[str, float]) -> str:
-    """The answer: the cheapest that is not clearly worse than the best mean, seed by seed."""
-    best = max(scores, key=lambda name: sum(scores[name]))
-    return min((name for name in scores if not _worse(scores, name, best)), key=seconds.__getitem__)
+    """Return the cheapest strategy that isn't clearly worse than the one with the best mean.
+
+    A strategy is clearly worse if the 95 % interval of its paired difference lies above 0.
+
+    Args:
+        scores: the accuracies of each strategy, one per seed.
+        seconds: what each strategy costs.
+    """
+    return _cheapest_within(_paired_half_width, scores, seconds)
 
 
-def _gaps(scores: dict[str, list[float]], name: str, best: str) -> np.ndarray:
-    return np.subtract(scores[best], scores[name])
+def _cheapest_within(
+    half_width: Callable[[np.ndarray, np.ndarray], float],
+    scores: dict[str, list[float]],
+    seconds: dict[str, float],
+) -> str:
+    """Return the cheapest strategy whose mean is at most a half-width below the best mean.
+
+    `half_width` gets the accuracies of the best strategy and those of another one.
+    """
+    best = np.array(scores[_best_mean(scores, seconds)])
+
+    def clearly_worse(name: str) -> bool:
+        other = np.array(scores[name])
+        return bool((best - other).mean() > half_width(best, other))
+
+    return min((name for name in scores if not clearly_worse(name)), key=seconds.__getitem__)
 
 
-def _worse(scores: dict[str, list[float]], name: str, best: str) -> bool:
-    """Whether the 95 % interval of the paired difference lies above 0."""
-    gaps = _gaps(scores, name, best)
-    return bool(gaps.mean() > T * gaps.std(ddof=1) / math.sqrt(len(gaps)))
+def _paired_half_width(best: np.ndarray, other: np.ndarray) -> float:
+    return T * (best - other).std(ddof=1) / math.sqrt(len(best))
+
+
+def _unpaired_half_width(best, other):
+    return T * math.sqrt((best.var(ddof=1) + other.var(ddof=1)) / len(best))
+
+
+def _half_width_of_one_run(best, other):
+    return T * (best - other).std(ddof=1)
 
 
 def _best_mean(scores, seconds):
@@ -164,56 +206,38 @@ def _lucky_seed(scores, seconds):
     return max(scores, key=lambda name: max(scores[name]))
 
 
-def _unpaired(scores, seconds):
-    best = _best_mean(scores, seconds)
-
-    def worse(name):
-        a, b = np.array(scores[best]), np.array(scores[name])
-        return a.mean() - b.mean() > T * math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a))
-
-    return min((name for name in scores if not worse(name)), key=seconds.__getitem__)
-
-
-def _spread_as_interval(scores, seconds):
-    best = _best_mean(scores, seconds)
-
-    def worse(name):
-        gaps = _gaps(scores, name, best)
-        return gaps.mean() > T * gaps.std(ddof=1)
-
-    return min((name for name in scores if not worse(name)), key=seconds.__getitem__)
-
-
 CHOICE = Exercise(
     "choose",
     _observe_choice,
     choose,
-    "It takes the cheapest of those that the runs do not show to be worse.",
+    "You choose the cheapest of the strategies that aren't clearly worse than the best one.",
     {
         "best mean": Mistake(
             _best_mean,
-            "the best mean wins, even where five runs cannot tell it from something cheaper.",
+            "you choose the best mean, even if five runs can't tell it from something cheaper.",
             "is the interval of the difference on one side of zero?",
         ),
         "cheapest": Mistake(
             _cheapest,
-            "the cheapest wins, however much worse it is.",
-            "leave out first what is clearly worse.",
+            "you choose the cheapest strategy, however much worse it is.",
+            "first rule out the strategies that are clearly worse",
         ),
         "lucky seed": Mistake(
             _lucky_seed,
-            "the strategy with the luckiest seed wins.",
-            "a maximum over seeds grows with the number of seeds.",
+            "you choose the strategy with the luckiest seed.",
+            "the maximum over the seeds grows with the number of seeds",
         ),
         "unpaired": Mistake(
-            _unpaired,
-            "the interval is that of two independent samples, but the runs come in pairs of one seed each.",
-            "take the difference of each seed first.",
+            partial(_cheapest_within, _unpaired_half_width),
+            "you use the interval for two independent samples, but the runs come in pairs that "
+            "share a seed.",
+            "first take the difference for each seed",
         ),
         "spread as interval": Mistake(
-            _spread_as_interval,
-            "the spread of single differences is taken for the uncertainty of their mean.",
-            "by which factor is a mean of n runs steadier than one?",
+            partial(_cheapest_within, _half_width_of_one_run),
+            "you use the standard deviation of the single differences where you need the "
+            "uncertainty of their mean.",
+            "how much less does the mean of n runs vary than a single run?",
         ),
     },
 )

@@ -1,71 +1,68 @@
-"""Mixup, CutMix and label smoothing with 40 % wrong labels, and with right ones, at the same budget.
+"""Compare mixup, CutMix and label smoothing when 40 % of labels are wrong.
 
-Rate, schedule, batch, alpha and smoothing were chosen on other images and other seeds (both from 100); the validation
-labels are always right. The noise is drawn anew for each seed.
+What varies is the method (none, mixup, CutMix, label smoothing) and whether
+40 % of the training labels are wrong or none. Everything else is fixed: 1,200
+signs, the architecture, SGD with a cosine schedule, batches of 64 and sixteen
+epochs. The seed draws which labels are wrong. The validation labels are
+always correct. Besides accuracy, loss and overconfidence on the validation
+set, the table has the accuracy on the training images, with respect to the
+given labels and to the true ones.
+
+Learning rate, schedule, batch size, alpha and smoothing were chosen on other
+images with other seeds (100 and above).
 """
 
 from functools import partial
 
-import torch
-import torch.nn.functional as F
+from common import calibration, run_study, seeded_resnet, sgd, train
 
 import cnnlab
-from cnnlab.experiment import study
 from cnnlab.mixing import CutMix, MixUp, soft_cross_entropy
+from cnnlab.schedules import cosine
 
 
 SEEDS = 5
 METRIC = "valid_acc"
-N_TRAIN, EPOCHS, BATCH = 1200, 16, 64
+N_TRAIN, EPOCHS, BATCH_SIZE = 1200, 16, 64
 
 
-def train(
+def run(
     seed: int, *, wrong: float = 0.4, mix=None, smoothing: float = 0.0
 ) -> dict[str, float]:
-    """Train with a share of wrong labels; return what the network makes of clean pictures, and of its own."""
+    """Train with a fraction of wrong labels; evaluate on both splits."""
     data = cnnlab.load("pocket", n_train=N_TRAIN)
     noisy = cnnlab.data.label_noise(data.train, wrong, seed)
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(len(data.classes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    batches = cnnlab.loader(noisy, BATCH, shuffle=True, seed=seed)
-    schedule = cnnlab.schedules.cosine(EPOCHS * len(batches))
-    trainer = cnnlab.Trainer(
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
         model,
-        optimizer,
-        partial(soft_cross_entropy, smoothing=smoothing),
-        scheduler=cnnlab.attach(optimizer, schedule),
-        batch_transform=mix,
+        sgd(model, 0.1),
+        noisy,
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
         seed=seed,
-        device="cpu",
-        progress=False,
+        schedule=cosine,
+        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
+        batch_transform=mix,
     )
-    trainer.fit(batches, epochs=EPOCHS)
     logits = trainer.predict(cnnlab.loader(data.valid, 256))
-    told = trainer.predict(cnnlab.loader(noisy, 256)).argmax(1)
-    accuracy = (logits.argmax(1) == data.valid.labels).float().mean().item()
-    confidence = logits.softmax(1).amax(1).mean().item()
-    return {
-        "valid_acc": accuracy,
-        "valid_loss": F.cross_entropy(logits, data.valid.labels).item(),
-        "overconfidence": confidence - accuracy,
-        "train_given": (told == noisy.labels).float().mean().item(),
-        "train_true": (told == noisy.clean_labels).float().mean().item(),
-    }
+    predictions = trainer.predict(cnnlab.loader(noisy, 256)).argmax(1)
+    given = (predictions == noisy.labels).float().mean().item()
+    true = (predictions == noisy.clean_labels).float().mean().item()
+    metrics = calibration(logits, data.valid.labels)
+    return metrics | {"train_given": given, "train_true": true}
 
 
 MIXUP, CUTMIX = MixUp(1.0, num_classes=12), CutMix(1.0, num_classes=12)
 VARIANTS = {
-    "plain": train,
-    "mixup": partial(train, mix=MIXUP),
-    "CutMix": partial(train, mix=CUTMIX),
-    "label smoothing": partial(train, smoothing=0.2),
-    "plain, right labels": partial(train, wrong=0.0),
-    "mixup, right labels": partial(train, wrong=0.0, mix=MIXUP),
-    "CutMix, right labels": partial(train, wrong=0.0, mix=CUTMIX),
+    "plain": run,
+    "mixup": partial(run, mix=MIXUP),
+    "CutMix": partial(run, mix=CUTMIX),
+    "label smoothing": partial(run, smoothing=0.2),
+    "plain, right labels": partial(run, wrong=0.0),
+    "mixup, right labels": partial(run, wrong=0.0, mix=MIXUP),
+    "CutMix, right labels": partial(run, wrong=0.0, mix=CUTMIX),
 }
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    study(__file__, VARIANTS, SEEDS, metric=METRIC)
+    run_study(__file__, VARIANTS, SEEDS, METRIC)

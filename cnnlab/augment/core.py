@@ -1,4 +1,4 @@
-"""What is drawn for each image, and in which order it is applied."""
+"""The options of `Augment`, the random parameters of a batch, and the order they are applied in."""
 
 import math
 from collections.abc import Callable
@@ -9,28 +9,31 @@ import torch
 from torch import Generator, Tensor
 
 from cnnlab.augment import colour, geometry
-from cnnlab.augment.draws import Draw
+from cnnlab.augment.draws import ParamSampler
 from cnnlab.augment.geometry import Affine, Window
 from cnnlab.errors import DataError
 from cnnlab.rng import fold_in
 
 
-CHUNK = 2**19  # values changed at a time: what fits a processor's cache is changed faster
+# Values that are changed at a time on a CPU: a chunk that fits into the cache is faster.
+CHUNK = 2**19
 
 
 class Params(NamedTuple):
-    """What was drawn for a batch, on the CPU; None for what is off.
+    """The random parameters of a batch, on the CPU; None for an operation that is off.
 
     Attributes:
-        brightness: factor, (N,); `contrast` and `saturation` alike.
-        hue: turn of the colour circle, (N,).
-        window: crop, in source pixels.
-        flip: mirror left and right, bool (N,).
-        vflip: mirror top and bottom, bool (N,).
+        brightness: factor per image, (N,).
+        contrast: factor per image, (N,).
+        saturation: factor per image, (N,).
+        hue: rotation of the hue, as a fraction of the colour circle, (N,).
+        window: the crop, in source pixels.
+        flip: whether to mirror left and right, bool (N,).
+        vflip: whether to mirror top and bottom, bool (N,).
         affine: rotation, shear, scale and shift.
         blur: standard deviation in pixels, (N,).
         noise: standard deviation, (N,).
-        noise_seed: decides the noise.
+        noise_seed: determines the noise.
         erase: boxes, int64 (N, 4): top, left, bottom, right.
     """
 
@@ -47,46 +50,48 @@ class Params(NamedTuple):
     noise_seed: int = 0
     erase: Tensor | None = None
 
-    def part(self, chosen: slice) -> "Params":
-        """Return the parameters of some of the images; their noise gets a seed of its own."""
-        seed = fold_in(self.noise_seed, chosen.start)
-        return Params(*(_part(value, chosen) for value in self))._replace(noise_seed=seed)
+    def part(self, rows: slice) -> "Params":
+        """Return the parameters of a slice of the batch, with a different seed for its noise."""
+        seed = fold_in(self.noise_seed, rows.start)
+        return Params(*(_slice(value, rows) for value in self))._replace(noise_seed=seed)
 
 
 @dataclass(kw_only=True)
 class Augment:
-    """Change each image of a batch in its own random way, without changing what it shows.
+    """Augment each image of a batch with its own random parameters; the labels stay valid.
 
-    The order is that of a camera: the light (brightness, contrast, saturation, hue), the framing
-    (crop, flips, then the affine map about the centre of the crop), the lens (blur), the sensor
-    (noise), and at last what stands in the way (erase). What a crop cut away does not come back
-    by a rotation: it stays black. Each operation by itself gives what torchvision's v2 gives for
-    float images and the same parameters, and draws them from the same distributions; torchvision
-    shuffles the order of its colour operations, and here it is fixed. Nothing is normalised.
+    The operations run in the order of a camera: light (brightness, contrast, saturation, hue),
+    framing (crop, flips, then the affine map about the centre of the crop), lens (blur), sensor
+    (noise), and finally an obstacle in front of the scene (erase). A rotation doesn't bring back
+    what the crop has removed; those pixels stay black. With the same parameters each operation
+    gives the same result as torchvision's v2 on float images, and the parameters have the same
+    distributions. The one difference is that torchvision shuffles its colour operations, while the
+    order here is fixed. Nothing is normalised.
 
     Args:
-        flip: chance to mirror left and right.
-        vflip: chance to mirror top and bottom.
-        rotate: largest angle, degrees.
-        translate: largest shift, as a share of the side; rounded to whole pixels.
+        flip: probability of mirroring left and right.
+        vflip: probability of mirroring top and bottom.
+        rotate: largest angle in degrees.
+        translate: largest shift, as a fraction of the side; rounded to whole pixels.
         scale: smallest and largest factor.
-        shear: largest shear along x, degrees.
-        crop_pad: largest shift of a crop of the image's size, pixels; black comes in.
-        resized_crop: smallest and largest share of the area, stretched to the image's size; the
-            sides are to each other as 3 : 4 to 4 : 3. Not together with `crop_pad`.
-        brightness: b draws a factor from 1 - b to 1 + b; so do `contrast` and `saturation`.
-        contrast: see `brightness`.
-        saturation: see `brightness`.
-        hue: largest turn of the colour circle, at most 0.5.
-        blur: largest standard deviation, pixels.
+        shear: largest shear along x in degrees.
+        crop_pad: pad the image with this many black pixels and crop it at a random position.
+        resized_crop: smallest and largest fraction of the area; a random crop with sides in a ratio
+            of 3 : 4 to 4 : 3 is resized to the image's size. Not together with `crop_pad`.
+        brightness: b draws a factor from 1 - b to 1 + b.
+        contrast: likewise.
+        saturation: likewise.
+        hue: largest rotation of the hue, at most 0.5, as a fraction of the colour circle.
+        blur: largest standard deviation in pixels.
         noise: largest standard deviation, for pixels in [0, 1].
-        erase: chance to blacken a rectangle, 2 to 33 % of the area (Zhong et al. 2017,
+        erase: probability of a black rectangle over 2 to 33 % of the area (Zhong et al. 2017,
             https://arxiv.org/abs/1708.04896).
-        strength: 0 to 1, multiplies every size and chance; or a function of the step, see `ramp`.
+        strength: 0 to 1, multiplies every size and probability; or a function of the step that
+            returns such a number, see `ramp`.
         interpolation: "nearest" or "bilinear" (smoother, slower).
 
     Raises:
-        ValueError: a number is out of its range, or `crop_pad` meets `resized_crop`.
+        ValueError: a value is out of range, or both `crop_pad` and `resized_crop` are given.
 
     >>> augment = Augment(flip=0.5, rotate=15, erase=0.5, strength=ramp(0, 1, steps=100))
     >>> import torch
@@ -112,89 +117,98 @@ class Augment:
     erase: float = 0.0
     strength: float | Callable[[int], float] = 1.0
     interpolation: str = "nearest"
-    step: int = field(default=0, init=False)  # finished updates; the Trainer sets it
+    step: int = field(default=0, init=False)  # finished optimizer steps, set by the Trainer
 
     def __post_init__(self) -> None:
-        for name, top in _LIMITS.items():
+        for name, limit in _LIMITS.items():
             value = getattr(self, name)
-            if not 0 <= value <= top:
-                raise ValueError(f"{name} must lie between 0 and {top:g}, got {value}")
+            if not 0 <= value <= limit:
+                allowed = "at least 0" if limit == math.inf else f"between 0 and {limit:g}"
+                raise ValueError(f"{name} must be {allowed}, got {value}")
         _check_range("scale", self.scale, math.inf)
         _check_range("resized_crop", self.resized_crop, 1)
         if self.resized_crop and self.crop_pad:
-            raise ValueError("crop_pad and resized_crop together; choose one way to crop")
+            raise ValueError(
+                f"got both crop_pad={self.crop_pad} and resized_crop={self.resized_crop}; "
+                "use only one of them"
+            )
         if self.interpolation not in ("nearest", "bilinear"):
             raise ValueError(
-                f'interpolation is "nearest" or "bilinear", got {self.interpolation!r}'
+                f'interpolation must be "nearest" or "bilinear", got {self.interpolation!r}'
             )
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return augmented images (N, C, H, W); the argument is not changed.
+        """Return augmented images (N, C, H, W); the input is not changed.
 
         Args:
-            x: float (N, C, H, W) in [0, 1], with 1 or 3 channels; on any device.
-            generator: of the CPU; torch's global one by default.
+            x: float (N, C, H, W) in [0, 1], with 1 or 3 channels, on any device.
+            generator: a CPU generator; by default torch's global one.
 
         Raises:
-            DataError: the images have another form.
+            DataError: the images have another shape or type.
         """
         if x.ndim != 4 or not x.is_floating_point() or x.shape[1] not in (1, 3):
             raise DataError(
-                f"Augment takes float images (N, C, H, W) in [0, 1] with 1 or 3 channels, got "
-                f"{x.dtype} of shape {tuple(x.shape)}; from uint8 pixels: x.float() / 255"
+                f"Augment needs float images (N, C, H, W) in [0, 1] with 1 or 3 channels, got "
+                f"{x.dtype} of shape {tuple(x.shape)}; convert uint8 pixels with x.float() / 255"
             )
         n, _, height, width = x.shape
         return self.apply(x, self.sample(n, height, width, generator))
 
     def now(self) -> "Augment":
-        """Return the augmentation of this step: every size and chance times the strength.
+        """Return the augmentation at this step, with every size and probability times the strength.
 
         >>> Augment(rotate=30, scale=(0.5, 1.5), strength=0.5).now().scale
         (0.75, 1.25)
         """
-        s = self.strength(self.step) if callable(self.strength) else self.strength
-        if not 0 <= s <= 1:
-            raise ValueError(f"strength must lie between 0 and 1, got {s} at step {self.step}")
-        if s == 1 and isinstance(self.crop_pad, int):
+        strength = self.strength(self.step) if callable(self.strength) else self.strength
+        if not 0 <= strength <= 1:
+            raise ValueError(
+                f"strength must be between 0 and 1, got {strength} at step {self.step}"
+            )
+        if strength == 1 and isinstance(self.crop_pad, int):
             return self
-        smaller: dict[str, Any] = {name: getattr(self, name) * s for name in _LIMITS}
+        scaled: dict[str, Any] = {name: getattr(self, name) * strength for name in _LIMITS}
+        scaled["crop_pad"] = round(scaled["crop_pad"])
         for name in ("scale", "resized_crop"):
             if (pair := getattr(self, name)) is not None:
-                smaller[name] = tuple(1 + s * (value - 1) for value in pair) if s else None
-        return replace(self, strength=1.0, **smaller | {"crop_pad": round(smaller["crop_pad"])})
+                # Strength moves both ends from 1, which changes nothing, to their full values.
+                ends = tuple(1 + strength * (value - 1) for value in pair)
+                scaled[name] = ends if strength else None
+        return replace(self, strength=1.0, **scaled)
 
     def sample(self, n: int, height: int, width: int, generator: Generator | None = None) -> Params:
-        """Draw the parameters for n images of height x width pixels at this step's strength.
+        """Draw the parameters for n images of height x width pixels, at this step's strength.
 
         >>> Augment(flip=1.0).sample(2, 8, 8).flip
         tensor([True, True])
         """
-        now, draw = self.now(), Draw(n, generator)
-        moved = (now.rotate, now.shear, now.scale or (1.0, 1.0), now.translate)
+        now, draw = self.now(), ParamSampler(n, generator)
+        affine = (now.rotate, now.shear, now.scale or (1.0, 1.0), now.translate)
         return Params(
             brightness=draw.factor(now.brightness) if now.brightness else None,
             contrast=draw.factor(now.contrast) if now.contrast else None,
             saturation=draw.factor(now.saturation) if now.saturation else None,
             hue=draw.uniform(-now.hue, now.hue) if now.hue else None,
-            window=now._window(draw, height, width),
-            flip=draw.chance(now.flip) if now.flip else None,
-            vflip=draw.chance(now.vflip) if now.vflip else None,
-            affine=draw.affine(*moved, height, width) if moved != (0, 0, (1, 1), 0) else None,
+            window=now._sample_window(draw, height, width),
+            flip=draw.bernoulli(now.flip) if now.flip else None,
+            vflip=draw.bernoulli(now.vflip) if now.vflip else None,
+            affine=draw.affine(*affine, height, width) if affine != (0, 0, (1, 1), 0) else None,
             blur=draw.uniform(0, now.blur) if now.blur else None,
             noise=draw.uniform(0, now.noise) if now.noise else None,
             noise_seed=draw.seed() if now.noise else 0,
-            erase=draw.boxes(now.erase, height, width) if now.erase else None,
+            erase=draw.erase_boxes(now.erase, height, width) if now.erase else None,
         )
 
-    def _window(self, draw: Draw, height: int, width: int) -> Window | None:
+    def _sample_window(self, draw: ParamSampler, height: int, width: int) -> Window | None:
         if self.crop_pad:
-            return draw.shifted(self.crop_pad, height, width)
+            return draw.padded_crop(self.crop_pad, height, width)
         if self.resized_crop:
-            return draw.resized(self.resized_crop, height, width)
+            return draw.resized_crop(self.resized_crop, height, width)
         return None
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
-        """Return the images (N, C, H, W) changed by parameters that have been drawn.
+        """Return the images (N, C, H, W), augmented with the given parameters.
 
         >>> import torch
         >>> images = torch.rand(2, 3, 8, 8)
@@ -207,31 +221,31 @@ class Augment:
             return self._apply(x, params)
         out = torch.empty_like(x)
         for start in range(0, len(x), n):
-            part = slice(start, start + n)
-            out[part] = self._apply(x[part], params.part(part))
+            rows = slice(start, start + n)
+            out[rows] = self._apply(x[rows], params.part(rows))
         return out
 
     def _apply(self, x: Tensor, params: Params) -> Tensor:
-        """Change all images at once, in the order that the class describes."""
-        given = x
+        """Augment all images at once, in the order that the class describes."""
+        original = x
         light = (params.brightness, params.contrast, params.saturation, params.hue)
-        if any(numbers is not None for numbers in light):
+        if any(values is not None for values in light):
             x = x.clone()
-        for change_, numbers in zip(_COLOURS, light, strict=True):
-            if numbers is not None:
-                change_(x, numbers)
+        for change_, values in zip(_COLOURS, light, strict=True):
+            if values is not None:
+                change_(x, values)
         framing = (params.window, params.flip, params.vflip, params.affine)
-        if any(part is not None for part in framing):
-            x = self._framed(x, *framing)
+        if any(values is not None for values in framing):
+            x = self._move_pixels(x, *framing)
         if params.blur is not None:
             x = colour.blur(x, params.blur)
         if params.noise is not None:
             x = colour.noise(x, params.noise, params.noise_seed)
         if params.erase is not None:
-            x = geometry.erase_(x.clone() if x is given else x, params.erase)
+            x = geometry.erase_(x.clone() if x is original else x, params.erase)
         return x
 
-    def _framed(
+    def _move_pixels(
         self,
         x: Tensor,
         window: Window | None,
@@ -239,51 +253,53 @@ class Augment:
         vflip: Tensor | None,
         affine: Affine | None,
     ) -> Tensor:
-        """Return the images cropped, mirrored and mapped."""
-        if window is not None and window.stretches(*x.shape[2:]):
-            smooth = self.interpolation == "bilinear"
-            x = geometry.stretch(x, window) if smooth else geometry.frame(x, window)
-            window = None
-        return geometry.transform(x, affine, window, flip, vflip, self.interpolation)
+        """Crop, mirror and apply the affine maps; a crop of another size is resized first."""
+        if window is not None and window.differs_in_size(*x.shape[2:]):
+            bilinear = self.interpolation == "bilinear"
+            resize = geometry.resize_bilinear if bilinear else geometry.resize_nearest
+            x, window = resize(x, window), None
+        return geometry.crop_flip_affine(x, affine, window, flip, vflip, self.interpolation)
 
 
 def ramp(start: float, end: float, steps: int) -> Callable[[int], float]:
-    """Return a strength that goes along a straight line from `start` to `end`, reached at `steps`.
+    """Return a function of the step that rises or falls linearly from `start` to `end`.
 
     Args:
-        start: strength at step 0, 0 to 1.
-        end: strength from step `steps` on, 0 to 1.
-        steps: optimizer updates.
+        start: strength at step 0, from 0 to 1.
+        end: strength from step `steps` on, from 0 to 1.
+        steps: number of optimizer steps.
 
     Raises:
-        ValueError: a strength is not in 0 to 1, or steps is not positive.
+        ValueError: a strength is outside [0, 1], or steps is not positive.
 
     >>> [ramp(0.0, 1.0, steps=10)(step) for step in (0, 5, 10, 99)]
     [0.0, 0.5, 1.0, 1.0]
     """
     if not (0 <= start <= 1 and 0 <= end <= 1 and steps > 0):
         raise ValueError(
-            f"ramp needs strengths between 0 and 1 and a positive number of steps, got {start}, "
-            f"{end}, {steps}"
+            f"ramp needs strengths between 0 and 1 and a positive number of steps, got "
+            f"start={start}, end={end}, steps={steps}"
         )
     return lambda step: start + (end - start) * min(step / steps, 1.0)
 
 
-def _part(value: Any, chosen: slice) -> Any:
+def _slice(value: Any, rows: slice) -> Any:
     if isinstance(value, Window | Affine):
-        return type(value)(*(numbers[chosen] for numbers in value))
-    return value[chosen] if isinstance(value, Tensor) else value
+        return type(value)(*(column[rows] for column in value))
+    return value[rows] if isinstance(value, Tensor) else value
 
 
-def _check_range(name: str, pair: tuple[float, float] | None, top: float) -> None:
-    if pair is not None and not 0 < pair[0] <= pair[1] <= top:
+def _check_range(name: str, pair: tuple[float, float] | None, limit: float) -> None:
+    if pair is not None and not 0 < pair[0] <= pair[1] <= limit:
+        upper = "" if limit == math.inf else f" <= {limit:g}"
         raise ValueError(
-            f"{name} takes (smallest, largest) with 0 < smallest <= largest <= {top:g}, got {pair}"
+            f"{name} must be (smallest, largest) with 0 < smallest <= largest{upper}, got {pair}"
         )
 
 
 _COLOURS = (colour.brightness_, colour.contrast_, colour.saturation_, colour.hue_)
-_LIMITS = {  # what the strength multiplies, and the largest value of each
+# The options that the strength multiplies, and the largest value of each.
+_LIMITS = {
     "flip": 1, "vflip": 1, "rotate": 360, "translate": 1, "shear": 89, "crop_pad": math.inf,
     "brightness": math.inf, "contrast": math.inf, "saturation": math.inf, "hue": 0.5,
     "blur": math.inf, "noise": math.inf, "erase": 1,

@@ -1,11 +1,11 @@
 """Mixup and CutMix: train on blends of two images, with the blend of their labels as the target.
 
-Every image gets another one of its batch as a partner: the batch, rolled by a random number of
-places. So each image is a partner exactly once and none is its own, and nothing has to be gathered
-in a new order. The batch must be shuffled, as training batches are: rolling a batch that is sorted
-by class would mostly pair images of one class.
+The partner of each image is another image of its batch: the batch is rolled by a random number of
+positions. So every image is the partner of exactly one other image and never of itself, and no
+permuted copy of the batch is needed. The batch must be shuffled, as training batches are; rolling a
+batch that is sorted by class would mostly pair images of the same class.
 
-What is random is drawn first, on the CPU, and applied second, by the pure function `blend`.
+Random values are drawn first, on the CPU, and then applied by `blend`, which is a pure function.
 """
 
 import math
@@ -40,54 +40,63 @@ Batch = tuple[Tensor, Tensor]
 
 
 class _Mixing:
-    """What `MixUp` and `CutMix` share: the options, and the order of what happens."""
+    """The common part of `MixUp` and `CutMix`: the options and the order of the steps."""
 
     def __init__(self, alpha: float, num_classes: int, *, per_sample: bool = True) -> None:
         if not 0 < alpha < math.inf:
             raise ValueError(
-                f"alpha must be positive, got {alpha}; to mix nothing, leave this transform out"
+                f"alpha must be positive and finite, got {alpha}; to train without mixing, leave "
+                "this transform out"
             )
         if num_classes < 2:
-            raise ValueError(f"num_classes counts the classes, at least 2; got {num_classes}")
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.alpha, self.num_classes, self.per_sample = alpha, num_classes, per_sample
 
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator | None = None
     ) -> Batch:
-        """Return mixed images (N, C, H, W) and soft targets (N, K); the arguments are not changed.
+        """Return mixed images (N, C, H, W) and soft targets (N, K); the inputs are not changed.
 
         Args:
             images: float (N, C, H, W).
-            targets: class numbers int64 (N,), or soft targets float (N, K).
-            generator: of the CPU; torch's global one by default.
+            targets: class indices int64 (N,), or soft targets float (N, K).
+            generator: a CPU generator; by default torch's global one.
 
         Raises:
-            DataError: the images are not float, or the targets do not fit.
+            DataError: the images are not float, or the targets don't match the images.
         """
         soft = soft_targets(images, targets, self.num_classes)
         n, _, height, width = images.shape
-        other = sample_beta(self.alpha, n if self.per_sample else 1, generator)  # 1 - λ, as λ is
-        partner_weight = self._partner_weight(other, height, width, generator)
+        # Beta(α, α) is symmetric: 1 - λ has the same distribution as λ and can be drawn directly.
+        fraction = sample_beta(self.alpha, n if self.per_sample else 1, generator)
+        partner_weight = self._partner_weight(fraction, height, width, generator)
         shift = int(torch.randint(1, n, (), generator=generator)) if n > 1 else 0
         return blend(images, soft, partner_weight.to(images.device).expand(n, -1, -1, -1), shift)
 
     def _partner_weight(
-        self, share: Tensor, height: int, width: int, generator: Generator | None
+        self, fraction: Tensor, height: int, width: int, generator: Generator | None
     ) -> Tensor:
-        """Return the partner's share of each pixel, (n, 1, 1, 1) or (n, 1, H, W), from 1 - λ (n,)."""
+        """Return the partner's weight in each pixel, (n, 1, 1, 1) or (n, 1, H, W).
+
+        Args:
+            fraction: 1 - λ, the fraction that the partner contributes, (n,).
+            height: H in pixels.
+            width: W in pixels.
+            generator: a CPU generator; None for torch's global one.
+        """
         raise NotImplementedError
 
 
 class MixUp(_Mixing):
-    """Blend each image with its partner: λ of itself, 1 - λ of the other, with λ ~ Beta(α, α).
+    """Blend each image with a partner, λ · image + (1 - λ) · partner, with λ ~ Beta(α, α).
 
-    Zhang et al. 2018, https://arxiv.org/abs/1710.09412. Their code draws one λ for a batch; one for
-    each image averages over more of them at the same price.
+    Zhang et al. 2018, https://arxiv.org/abs/1710.09412. Their code draws one λ per batch; one per
+    image averages over more values of λ at the same cost.
 
     Args:
-        alpha: α > 0; the larger, the closer λ to 1/2. 0.2 is usual on ImageNet, 1 on CIFAR.
+        alpha: α > 0; a larger α draws λ closer to 1/2. 0.2 is common on ImageNet, 1 on CIFAR.
         num_classes: K, the length of a soft target.
-        per_sample: draw a λ for each image; False draws one for the batch.
+        per_sample: draw one λ per image; False draws one λ per batch.
 
     Raises:
         ValueError: alpha is not positive, or there are fewer than two classes.
@@ -99,22 +108,23 @@ class MixUp(_Mixing):
     """
 
     def _partner_weight(
-        self, share: Tensor, height: int, width: int, generator: Generator | None
+        self, fraction: Tensor, height: int, width: int, generator: Generator | None
     ) -> Tensor:
-        return share[:, None, None, None]
+        return fraction[:, None, None, None]
 
 
 class CutMix(_Mixing):
-    """Paste a rectangle of its partner into each image; the labels mix as the areas do.
+    """Paste a rectangle of a partner into each image, and mix the labels in proportion to area.
 
-    The rectangle has the shape of the image, the area 1 - λ with λ ~ Beta(α, α), and its centre
-    anywhere. What sticks out is cut off, and λ is computed again from the pixels that were really
-    replaced. Yun et al. 2019, https://arxiv.org/abs/1905.04899, there with one box for a batch.
+    The rectangle has the aspect ratio of the image and covers a fraction 1 - λ of its area, with
+    λ ~ Beta(α, α) and a uniformly random centre. It is clipped to the image, and λ is computed
+    again from the pixels that were actually replaced. Yun et al. 2019,
+    https://arxiv.org/abs/1905.04899, draw one box per batch.
 
     Args:
-        alpha: α > 0; the paper takes 1, which makes every area equally likely.
+        alpha: α > 0; the paper uses 1, which makes every area equally likely.
         num_classes: K, the length of a soft target.
-        per_sample: draw a rectangle for each image; False draws one for the batch.
+        per_sample: draw one rectangle per image; False draws one per batch.
 
     Raises:
         ValueError: alpha is not positive, or there are fewer than two classes.
@@ -126,24 +136,25 @@ class CutMix(_Mixing):
     """
 
     def _partner_weight(
-        self, share: Tensor, height: int, width: int, generator: Generator | None
+        self, fraction: Tensor, height: int, width: int, generator: Generator | None
     ) -> Tensor:
-        return box_masks(sample_boxes(share, height, width, generator), height, width)
+        return box_masks(sample_boxes(fraction, height, width, generator), height, width)
 
 
 def either(*transforms: Callable[..., Batch], p: Sequence[float] | None = None) -> "Either":
-    """Return a transform that applies one of several to each batch, drawn anew every time.
+    """Return a transform that applies one of several transforms to each batch, chosen at random.
 
-    Where the probabilities sum to less than 1, the rest of the batches stays as it is. Their class
-    numbers still become one-hot rows if one of the transforms mixes labels, so that the loss and
-    the log meet one form of targets in the whole run.
+    If the probabilities sum to less than 1, the remaining batches are left unchanged. Their class
+    indices still become one-hot targets if one of the transforms mixes labels, so that the loss and
+    the log get the same kind of targets during the whole run.
 
     Args:
-        transforms: (images, targets, generator=None) -> (images, targets), as `MixUp` and `CutMix`.
-        p: the probability of each; equal by default.
+        transforms: (images, targets, generator=None) -> (images, targets), such as `MixUp`.
+        p: the probability of each transform; by default all are equally likely.
 
     Raises:
-        ValueError: there is no transform, p does not fit, or the transforms count other classes.
+        ValueError: there is no transform, p doesn't match the transforms, or they disagree about
+            num_classes.
         TypeError: p is a single number.
 
     >>> mix = either(MixUp(0.2, num_classes=3), CutMix(1.0, num_classes=3), p=(0.25, 0.25))
@@ -151,24 +162,31 @@ def either(*transforms: Callable[..., Batch], p: Sequence[float] | None = None) 
     torch.Size([2, 3])
     """
     if isinstance(p, Real):
-        raise TypeError(f"p holds a probability for each transform, as in p=({p},); got {p}")
+        raise TypeError(f"p must list one probability per transform, as in p=({p},); got {p}")
     chances = [1 / len(transforms) for _ in transforms] if p is None else list(p)
     if not transforms or len(chances) != len(transforms):
         raise ValueError(
-            f"either(a, b, p=(0.5, 0.5)) takes a probability for each transform; got "
-            f"{len(transforms)} transforms and p={p}"
+            f"either needs at least one transform and one probability for each, as in "
+            f"either(a, b, p=(0.5, 0.5)); got {len(transforms)} transforms and p={p}"
         )
     if min(chances) < 0 or sum(chances) > 1 + 1e-9:
-        raise ValueError(f"p holds probabilities that sum to at most 1, got {p}")
+        raise ValueError(f"p must hold probabilities that sum to at most 1, got {p}")
     counts = {t.num_classes for t in transforms if hasattr(t, "num_classes")}
     if len(counts) > 1:
-        raise ValueError(f"the transforms disagree about num_classes: {sorted(counts)}; use one")
+        raise ValueError(
+            f"the transforms have different num_classes, {sorted(counts)}; use the same for all"
+        )
     return Either(transforms, chances, *counts)
 
 
 @dataclass(frozen=True)
 class Either:
-    """What `either` returns: `transforms`, the chance of each, and K if one of them mixes labels.
+    """Apply one of several transforms to each batch; `either` builds it.
+
+    Attributes:
+        transforms: (images, targets, generator=None) -> (images, targets).
+        chances: the probability of each transform.
+        num_classes: K, if one of the transforms mixes labels.
 
     >>> either(MixUp(0.2, num_classes=3)).num_classes
     3
@@ -181,26 +199,27 @@ class Either:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator | None = None
     ) -> Batch:
-        """Apply the transform that is drawn, if any, to images (N, C, H, W) and their targets."""
+        """Choose a transform, or none, and apply it to images (N, C, H, W) and their targets."""
         point = torch.rand((), generator=generator, dtype=torch.float64).item()
         index = bisect_right(list(accumulate(self.chances)), point)
         if index < len(self.transforms):
-            own = () if generator is None else (generator,)
-            return self.transforms[index](images, targets, *own)
+            rest = () if generator is None else (generator,)  # a plain function takes no generator
+            return self.transforms[index](images, targets, *rest)
         if self.num_classes is None:
             return images, targets
         return images, soft_targets(images, targets, self.num_classes)
 
 
-# What is drawn.
+# Drawing random values.
 
 
 def sample_beta(alpha: float, n: int, generator: Generator | None = None) -> Tensor:
-    """Draw n numbers from Beta(α, α), float32 (n,), by a formula that holds for every α > 0.
+    """Draw n values from Beta(α, α), float32 (n,), with a formula that works for every α > 0.
 
-    With U, V uniform and w = U^(1/α), T = cos(2πV) √((1 - w) / w) is a Student t variable with 2α
-    degrees of freedom, over √2α (Bailey 1994, https://doi.org/10.2307/2153537), and then
-    (1 + T / √(1 + T²)) / 2 is Beta(α, α). Here z = T √w, because w may be 0.
+    For uniform U and V and w = U^(1/α), the variable T = cos(2πV) √((1 - w) / w) has a Student t
+    distribution with 2α degrees of freedom, divided by √(2α) (Bailey 1994,
+    https://doi.org/10.2307/2153537). Then (1 + T / √(1 + T²)) / 2 has the distribution Beta(α, α).
+    The code uses z = T √w, because w may be 0.
 
     >>> bool((sample_beta(0.2, 1000).mean() - 0.5).abs() < 0.1)
     True
@@ -214,16 +233,16 @@ def sample_beta(alpha: float, n: int, generator: Generator | None = None) -> Ten
 def sample_boxes(
     share: Tensor, height: int, width: int, generator: Generator | None = None
 ) -> Tensor:
-    """Draw rectangles that cover a share of an image each, and clip them to the image.
+    """Draw rectangles at random positions and clip them to the image.
 
     Args:
-        share: of the area, before clipping, (n,).
+        share: the fraction of the image's area that each covers before clipping, (n,).
         height: H in pixels.
         width: W in pixels.
-        generator: of the CPU; torch's global one by default.
+        generator: a CPU generator; by default torch's global one.
 
     Returns:
-        int64 (n, 4): top, left, bottom, right in pixels; the last two are outside.
+        int64 (n, 4): top, left, bottom, right in pixels; bottom and right are exclusive.
 
     >>> sample_boxes(torch.ones(1), 8, 8).shape
     torch.Size([1, 4])
@@ -235,19 +254,20 @@ def sample_boxes(
     return torch.cat([low, high], dim=1)
 
 
-# How it is applied.
+# Applying them.
 
 
 def blend(images: Tensor, soft: Tensor, partner_weight: Tensor, shift: int) -> Batch:
-    """Mix image i with image i - shift, counted round the batch, and their targets alike.
+    """Mix image i with image (i - shift) mod N, and their targets with the same weights.
 
-    A target takes the mean of what the pixels of its image take, so the two cannot disagree.
+    The weight of the partner's target is the mean of its pixel weights, so images and targets
+    always agree.
 
     Args:
         images: float (N, C, H, W).
-        soft: targets (N, K).
-        partner_weight: the partner's share of each pixel, 0 .. 1; (N, 1, 1, 1) or (N, 1, H, W).
-        shift: by how many places the batch is rolled, 0 .. N - 1.
+        soft: soft targets (N, K).
+        partner_weight: the partner's weight in each pixel, in [0, 1]; (N, 1, 1, 1) or (N, 1, H, W).
+        shift: by how many positions the batch is rolled, 0 to N - 1.
 
     >>> images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
     >>> blend(images, torch.eye(2), torch.tensor([0.25, 0.5]).view(2, 1, 1, 1), 1)[1]
@@ -257,17 +277,23 @@ def blend(images: Tensor, soft: Tensor, partner_weight: Tensor, shift: int) -> B
     mixed, n = torch.empty_like(images), len(images)
     weight = partner_weight.to(images.dtype)
     halves = [(slice(shift, n), slice(n - shift)), (slice(shift), slice(n - shift, n))]
-    for here, there in halves:  # views of the rolled batch: no copy of the partners is made
-        torch.lerp(images[here], images[there], weight[here], out=mixed[here])
-    share = partner_weight.mean(dim=(1, 2, 3)).to(soft)[:, None]
-    return mixed, torch.lerp(soft, soft.roll(shift, dims=0), share)
+    # The two halves of the rolled batch are views, so the partners are not copied.
+    for rows, partners in halves:
+        torch.lerp(images[rows], images[partners], weight[rows], out=mixed[rows])
+    target_weight = partner_weight.mean(dim=(1, 2, 3)).to(soft)[:, None]
+    return mixed, torch.lerp(soft, soft.roll(shift, dims=0), target_weight)
 
 
 def soft_targets(images: Tensor, targets: Tensor, num_classes: int) -> Tensor:
-    """Return float targets (N, K): one-hot rows for class numbers (N,), soft targets as they are.
+    """Return float targets (N, K): one-hot targets for class indices, soft targets unchanged.
+
+    Args:
+        images: float (N, C, H, W).
+        targets: class indices int64 (N,), or soft targets float (N, K).
+        num_classes: K.
 
     Raises:
-        DataError: the images are not float (N, C, H, W), or the targets do not fit them or K.
+        DataError: the images are not float (N, C, H, W), or the targets don't match them or K.
 
     >>> soft_targets(torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), num_classes=2)
     tensor([[1., 0.],
@@ -276,18 +302,19 @@ def soft_targets(images: Tensor, targets: Tensor, num_classes: int) -> Tensor:
     if images.ndim != 4 or not images.is_floating_point():
         raise DataError(
             f"mixing needs float images (N, C, H, W), got {images.dtype} of shape "
-            f"{tuple(images.shape)}; from uint8 pixels: images.float() / 255"
+            f"{tuple(images.shape)}; convert uint8 pixels with images.float() / 255"
         )
     if targets.shape == (len(images), num_classes) and targets.is_floating_point():
         return targets
     if targets.shape != (len(images),) or targets.dtype != torch.int64:
         raise DataError(
-            f"targets are {targets.dtype} of shape {tuple(targets.shape)}; they must be int64 "
-            f"({len(images)},) class numbers or float ({len(images)}, {num_classes}) class weights"
+            f"got targets of type {targets.dtype} and shape {tuple(targets.shape)}; they must be "
+            f"class indices, int64 ({len(images)},), or soft targets, float ({len(images)}, "
+            f"{num_classes})"
         )
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
         raise DataError(
-            f"labels run from {int(targets.min())} to {int(targets.max())}, but with "
-            f"num_classes={num_classes} they are 0 to {num_classes - 1}: use len(data.classes)"
+            f"got labels from {int(targets.min())} to {int(targets.max())}, but num_classes="
+            f"{num_classes} allows only 0 to {num_classes - 1}; set num_classes=len(data.classes)"
         )
     return F.one_hot(targets, num_classes).float()

@@ -1,8 +1,8 @@
 """Callbacks for `fit`: early stopping, checkpoints, snapshots, gradual unfreezing, logs.
 
-Each of these is a `Callback`, passed to `Trainer(callbacks=[...])`. Its state is saved in checkpoints, so a run that
-was interrupted and resumed does what it would have done without the interruption. Use one object per run; a run
-that starts from step 0 resets it.
+Each of these is a `Callback`, passed to `Trainer(callbacks=[...])`. Its state is saved in
+checkpoints, so a run that was interrupted and resumed does what it would have done without the
+interruption. Use one object per run; a run that starts from step 0 resets it.
 """
 
 from cnnlab.callbacks.checkpointing import Checkpoint

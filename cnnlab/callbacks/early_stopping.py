@@ -1,4 +1,4 @@
-"""Stop when a number no longer improves, and keep the weights of the best epoch."""
+"""Early stopping: end a run when a metric stops improving, and restore the best weights."""
 
 import math
 from collections.abc import Iterable
@@ -17,37 +17,41 @@ Mode = Literal["min", "max"]
 
 
 class EarlyStopping(Callback):
-    """End the run when a measured number no longer improves, and leave the best weights in the model.
+    """Stop the run when a metric stops improving, and put the best weights back into the model.
 
-    An epoch improves when it is better than the last one that improved by more than `min_delta`; an equal value
-    does not, and NaN never does. After `patience` epochs in a row without improvement the run ends (0 acts
-    like 1: at the first of them). A second `fit` then ends at once; for more epochs, give more patience.
+    An epoch improves if it beats the last epoch that improved by more than `min_delta`. An equal
+    value is no improvement, and NaN never is. After `patience` epochs in a row without improvement
+    the run stops; `patience=0` acts like 1. Calling `fit` again then stops at once. To train for
+    more epochs, use more patience.
 
-    The best weights are those of the best value, however small its lead, at the earliest epoch that has it.
-    They are put into the model, and into the EMA if there is one, whenever the run ends: stopped early, all
-    epochs done, or interrupted. The weights that training had reached are kept aside, in checkpoints too, and
-    a fit that goes on puts them back first, unless the model has been changed in between. A file written while
-    the run went on holds the weights of that moment; after `load`, the same call of `fit` ends as it ended.
+    The best weights are those of the epoch with the best value, however small its lead; of equal
+    epochs the first one counts. They are restored into the model, and into the EMA if there is one,
+    whenever the fit ends: stopped early, completed, interrupted or failed. The weights that
+    training had reached are kept too, also in checkpoints, and the next `fit` continues from them,
+    unless you have changed the model in between. A checkpoint written during the run contains the
+    weights of that moment; after `load`, the same call of `fit` ends as the original run did.
 
     Args:
-        monitor: a column of the history, such as `"valid_loss"`.
-        mode: whether `"min"` or `"max"` is good. There is no default: guessing from the name has minimised
-            accuracies elsewhere.
-        patience: epochs in a row without improvement that end the run.
-        min_delta: what an improvement must exceed, in the units of the column.
-        start_epoch: this many epochs at the beginning are neither judged nor remembered.
-        restore_best: put the best weights into the model at the end.
+        monitor: the column of the history to watch, such as `"valid_loss"`.
+        mode: `"min"` if small values are good, `"max"` if large ones are. There is no default,
+            because libraries that guessed the mode from the name have minimised accuracies.
+        patience: the number of epochs in a row without improvement that stops the run.
+        min_delta: an improvement must be larger than this, in the units of the column.
+        start_epoch: the number of epochs at the start of the run that are ignored.
+        restore_best: whether to restore the best weights when the fit ends.
 
     Attributes:
-        best_value: the best value so far; infinite while there is none.
-        best_epoch: the epoch it belongs to, counted from 1; 0 while there is none.
-        bad_epochs: epochs without improvement since the last one that improved.
+        best_value: the best value so far; before the first one, infinity for mode "min" and minus
+            infinity for "max".
+        best_epoch: the epoch of the best value, counted from 1; 0 before the first one.
+        bad_epochs: the number of epochs since the last improvement.
 
     Raises:
-        ValueError: an argument is impossible, or, after the first epoch, there is no such column.
+        ValueError: an argument is out of range, or, after the first epoch, the history has no such
+            column.
 
-    Prechelt 1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3: the criterion UP with
-    strips of one epoch.
+    Prechelt 1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3: the
+    criterion UP, with strips of one epoch.
 
     >>> EarlyStopping("valid_loss", "min", patience=3).best_epoch
     0
@@ -63,53 +67,56 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
     ) -> None:
         check_mode(mode)
-        for name, value in {
-            "patience": patience,
-            "min_delta": min_delta,
-            "start_epoch": start_epoch,
-        }.items():
+        settings = {"patience": patience, "min_delta": min_delta, "start_epoch": start_epoch}
+        for name, value in settings.items():
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         self.monitor, self.mode, self.patience = monitor, mode, patience
         self.min_delta, self.start_epoch, self.restore_best = min_delta, start_epoch, restore_best
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self.best_value = self._to_beat = math.inf if self.mode == "min" else -math.inf
+    def _reset(self) -> None:
+        self.best_value = math.inf if self.mode == "min" else -math.inf
+        self._last_improved_value = self.best_value
         self.best_epoch = self.bad_epochs = 0
-        self._best: dict[str, Any] | None = None
-        self._aside: dict[str, Any] | None = None  # where training was when the best weights came
+        self._best_weights: dict[str, Any] | None = None
+        # What training had reached when a fit ended and the best weights were restored.
+        self._current_weights: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Run) -> None:
-        """Go on from where training was, not from the best weights."""
+        """Continue from the weights that training had reached, not from the best ones."""
         if trainer.step == 0:
-            self._forget()
-        if self._aside is not None and self._best is not None and _holds(trainer, self._best):
-            _put(trainer, self._aside)
-        self._aside = None
-        self._stop_if_over()
+            self._reset()
+        if (
+            self._current_weights is not None
+            and self._best_weights is not None
+            and _has_weights(trainer, self._best_weights)
+        ):
+            _restore(trainer, self._current_weights)
+        self._current_weights = None
+        self._check_patience()
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Judge the epoch."""
-        value = column(trainer, self.monitor)
+        """Compare the epoch with the best one, and stop the run when the patience has run out."""
+        value = metric(trainer, self.monitor)
         if trainer.epoch <= self.start_epoch:
             return
-        if gain(value, self.best_value, self.mode) > 0:
+        if improvement(value, self.best_value, self.mode) > 0:
             self.best_value, self.best_epoch = value, trainer.epoch
-            self._best = _kept(trainer) if self.restore_best else None
-        if gain(value, self._to_beat, self.mode) > self.min_delta:
-            self._to_beat, self.bad_epochs = value, 0
+            self._best_weights = _snapshot(trainer) if self.restore_best else None
+        if improvement(value, self._last_improved_value, self.mode) > self.min_delta:
+            self._last_improved_value, self.bad_epochs = value, 0
         else:
             self.bad_epochs += 1
-        self._stop_if_over()
+        self._check_patience()
 
     def on_fit_end(self, trainer: Run) -> None:
-        """Put the best weights into the model, and keep the others aside."""
-        if self._best is not None and self._aside is None:
-            self._aside = _kept(trainer)
-            _put(trainer, self._best)
+        """Restore the best weights, and keep the current ones for the next fit."""
+        if self._best_weights is not None and self._current_weights is None:
+            self._current_weights = _snapshot(trainer)
+            _restore(trainer, self._best_weights)
 
-    def _stop_if_over(self) -> None:
+    def _check_patience(self) -> None:
         if self.bad_epochs >= max(self.patience, 1):
             raise StopTraining(
                 f"{self.monitor} has not improved for {self.bad_epochs} epochs; the best was "
@@ -117,28 +124,40 @@ class EarlyStopping(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was judged, the best weights, and those kept aside."""
-        return dict(zip(_STOPPING, map(vars(self).get, _STOPPING), strict=True))
+        """Return the best value, the epoch counts, and both sets of weights."""
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
-        vars(self).update({name: state[name] for name in _STOPPING})
+        """Restore what `state_dict` returned."""
+        vars(self).update({name: state[name] for name in _STATE})
+
+
+# The attributes of `EarlyStopping` that change during a run, and are saved in checkpoints.
+_STATE = (
+    "best_value",
+    "best_epoch",
+    "bad_epochs",
+    "_last_improved_value",
+    "_best_weights",
+    "_current_weights",
+)
 
 
 def replay(
     values: Iterable[float], mode: Mode, patience: int, min_delta: float = 0.0
 ) -> tuple[int, int]:
-    """Say what `EarlyStopping` would have done in a run whose measurements are known.
+    """Compute what `EarlyStopping` would have done on a recorded run.
 
     Args:
-        values: what was measured, one number an epoch.
-        mode: whether `"min"` or `"max"` is good.
-        patience: epochs in a row without improvement that end the run.
-        min_delta: what an improvement must exceed.
+        values: the monitored metric, one value per epoch.
+        mode: `"min"` if small values are good, `"max"` if large ones are.
+        patience: the number of epochs in a row without improvement that stops the run.
+        min_delta: an improvement must be larger than this.
 
     Returns:
-        Two indices into `values`: of the epoch after which training ends, the last one when nothing stops it,
-        and of the epoch whose weights are restored; -1 where no value was a number.
+        Two indices into `values`. The first is the epoch after which training stops, which is the
+        last one if nothing stops it. The second is the epoch whose weights are restored, or -1 if
+        there is none because every value is NaN.
 
     >>> replay([0.5, 0.7, 0.6, 0.6, 0.9], "max", patience=2)
     (3, 1)
@@ -157,49 +176,47 @@ def replay(
     return run.epoch - 1, stopping.best_epoch - 1
 
 
-_STOPPING = ("best_value", "best_epoch", "bad_epochs", "_to_beat", "_best", "_aside")
-
-
-def gain(value: float, best: float, mode: Mode) -> float:
-    """Return by how much a value is better than the best; NaN, which exceeds nothing, when it is NaN."""
+def improvement(value: float, best: float, mode: Mode) -> float:
+    """Return by how much a value is better than the best one; NaN if either of them is NaN."""
     return best - value if mode == "min" else value - best
 
 
-def column(trainer: Run, name: str) -> float:
-    """Return a number of the epoch that has just ended.
+def metric(trainer: Run, name: str) -> float:
+    """Return a column of the history for the epoch that has just finished.
 
     Raises:
-        ValueError: there is none of that name; those there are, are named.
+        ValueError: there is no such column; the message lists those that exist.
     """
     row = trainer.history.epochs[-1]
     if name not in row:
-        hint = "; pass validation data: fit(train, valid)" if "valid" in name else ""
-        raise ValueError(f"no column {name!r} in this run, which has {', '.join(row)}{hint}")
+        hint = "; pass validation data to get more: fit(train, valid)" if "valid" in name else ""
+        raise ValueError(f"the history has no column {name!r}; it has {', '.join(row)}{hint}")
     return row[name]
 
 
-def _kept(trainer: Run) -> dict[str, Any]:
-    """Copies, on the CPU, of the model and of its moving average if there is one."""
-    parts = {"model": trainer.model, "ema": trainer.ema}
-    return {name: copied(part.state_dict()) for name, part in parts.items() if part is not None}
+def _snapshot(trainer: Run) -> dict[str, Any]:
+    """Copy the weights of the model, and of its EMA if there is one, to the CPU."""
+    modules = {"model": trainer.model, "ema": trainer.ema}
+    return {name: cpu_copy(m.state_dict()) for name, m in modules.items() if m is not None}
 
 
-def _put(trainer: Run, kept: dict[str, Any]) -> None:
-    trainer.model.load_state_dict(kept["model"])
-    if "ema" in kept and trainer.ema is not None:
-        trainer.ema.load_state_dict(kept["ema"])
+def _restore(trainer: Run, snapshot: dict[str, Any]) -> None:
+    """Load a snapshot into the model, and into its EMA if there is one."""
+    trainer.model.load_state_dict(snapshot["model"])
+    if "ema" in snapshot and trainer.ema is not None:
+        trainer.ema.load_state_dict(snapshot["ema"])
 
 
-def _holds(trainer: Run, kept: dict[str, Any]) -> bool:
-    """Tell whether the model still has exactly these weights."""
-    here, there = trainer.model.state_dict(), kept["model"]
-    return here.keys() == there.keys() and all(
-        torch.equal(here[name].cpu(), there[name]) for name in here
+def _has_weights(trainer: Run, snapshot: dict[str, Any]) -> bool:
+    """Check whether the weights of the model equal those of a snapshot."""
+    current, saved = trainer.model.state_dict(), snapshot["model"]
+    return current.keys() == saved.keys() and all(
+        torch.equal(current[name].cpu(), saved[name]) for name in current
     )
 
 
-def copied(state: Any) -> Any:
-    """Copy a state dictionary to the CPU; nothing in it is shared with the original."""
+def cpu_copy(state: Any) -> Any:
+    """Copy a state dictionary to the CPU; the copy shares no memory with the original."""
     if isinstance(state, dict):
-        return {name: copied(value) for name, value in state.items()}
+        return {name: cpu_copy(value) for name, value in state.items()}
     return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state

@@ -1,4 +1,4 @@
-"""Callbacks that measure and write down: they read a run and change nothing in it."""
+"""Callbacks that measure and log without changing the run: gradient norms, update ratios, files."""
 
 import csv
 import io
@@ -17,33 +17,35 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-_MEASURES, _WRITES = -10, 50  # what adds to the row of an epoch comes before what reads it
-_STILL = 1e-12  # a smaller ratio is no step at all, and its logarithm would run to -inf
+# Callbacks that add columns to the history run before those that read it.
+_MEASURE_ORDER, _WRITE_ORDER = -10, 50
+# A smaller update ratio counts as this one, because the logarithm of 0 is -inf.
+_MIN_RATIO = 1e-12
 
 
 class GradNormLog(Callback):
-    """Add `grad_norm_mean` and `grad_norm_max` to each row of the history: the norms before clipping.
+    """Add `grad_norm_mean` and `grad_norm_max` to each row of the history: norms before clipping.
 
-    A norm that grows from epoch to epoch, or a maximum far above the mean, asks for a smaller rate, warm-up or
-    `clip_norm`. Steps that fp16 left out, for their gradients overflowed, do not count. The norm of every step
-    is in `history.steps`.
+    If the norm grows from epoch to epoch, or the maximum is far above the mean, try a smaller
+    learning rate, warm-up or `clip_norm`. Steps that fp16 skipped because a gradient overflowed
+    don't count. `history.steps` has the norm of every step.
 
-    >>> GradNormLog().state_dict()  # it keeps nothing: the history does
+    >>> GradNormLog().state_dict()  # nothing to save: the norms are in the history
     {}
     """
 
-    order = _MEASURES
+    order = _MEASURE_ORDER
 
     def __init__(self) -> None:
-        self._first = 0  # the step at which the epoch under way began
+        self._first_step = 0  # of the epoch in progress
 
     def on_epoch_start(self, trainer: Run) -> None:
-        """Note where the epoch begins, also when the run resumes in its middle."""
-        self._first = trainer.step - trainer.batch
+        """Note the step at which the epoch began, even if the run resumes in the middle of it."""
+        self._first_step = trainer.step - trainer.batch
 
     def on_epoch_end(self, trainer: Run) -> None:
         """Add the two columns."""
-        norms = trainer.history.step_rows["grad_norm"][self._first :]
+        norms = trainer.history.step_rows["grad_norm"][self._first_step :]
         norms = [norm for norm in norms if math.isfinite(norm)]
         row = trainer.history.epochs[-1]
         row["grad_norm_mean"] = sum(norms) / len(norms) if norms else math.nan
@@ -51,88 +53,92 @@ class GradNormLog(Callback):
 
 
 class UpdateRatioLog(Callback):
-    """Add `log10_update_ratio` to each row: how far a step moves a weight, as a share of its size.
+    """Add `log10_update_ratio` to each row: the size of a step relative to the size of the weights.
 
-    For each weight tensor (two or more dimensions; biases and norms start at 0 or 1, and their ratios say
-    little) and each step it measures log10(|w_after - w_before| / |w_before|). About -3 is healthy; -1 tears
-    the weights about, -5 hardly moves them. The row has the median over steps and tensors. A frozen tensor is
-    left out; a trained one that does not move counts as -12.
+    For each weight tensor and each step this is log10(|w_after - w_before| / |w_before|), and the
+    row gets the median over steps and tensors. About -3 is healthy. At -1 the steps are far too
+    large, at -5 the weights hardly move. Only tensors with two or more dimensions count, because
+    biases and batch-norm parameters start at 0 or 1, so their ratios mean little. Frozen tensors
+    are left out; a trainable tensor that doesn't move counts as -12.
 
     Attributes:
-        epochs: a dictionary an epoch: the median of each weight tensor by its name, NaN while it is frozen.
+        epochs: one dictionary per epoch, with the median of each weight tensor by its name; NaN
+            while the tensor is frozen.
 
-    A. Karpathy, CS231n notes, "Ratio of weights:updates", https://cs231n.github.io/neural-networks-3/.
+    A. Karpathy, CS231n notes, "Ratio of weights:updates",
+    https://cs231n.github.io/neural-networks-3/.
     """
 
-    order = _MEASURES
+    order = _MEASURE_ORDER
 
     def __init__(self) -> None:
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.epochs: list[dict[str, float]] = []
-        self._rows: list[
-            Tensor
-        ] = []  # one a step of the epoch under way: (P,) for P weight tensors
+        # Of the epoch in progress, one tensor (P,) per step, for P weight tensors.
+        self._ratios: list[Tensor] = []
         self._before: list[Tensor] = []
 
     def on_fit_start(self, trainer: Run) -> None:
-        """Forget another run."""
+        """Discard the measurements of an earlier run."""
         if trainer.step == 0:
-            self._forget()
+            self._reset()
 
     def on_epoch_start(self, trainer: Run) -> None:
-        """Keep the weights as they are before the first step."""
+        """Copy the weights before the first step."""
         self._before = [w.detach().clone() for w in _weights(trainer).values()]
         if trainer.batch == 0:
-            self._rows = []
+            self._ratios = []
 
     def on_step_end(self, trainer: Run) -> None:
-        """Compare with the weights of the step before."""
+        """Compare the weights with those before the step."""
         after = list(_weights(trainer).values())
         moved = torch._foreach_norm(torch._foreach_sub([w.detach() for w in after], self._before))
         ratios = torch.stack(moved) / torch.stack(torch._foreach_norm(self._before))
         frozen = torch.tensor([not w.requires_grad for w in after], device=ratios.device)
-        self._rows.append(ratios.clamp(min=_STILL).log10().masked_fill(frozen, math.nan))
+        self._ratios.append(ratios.clamp(min=_MIN_RATIO).log10().masked_fill(frozen, math.nan))
         torch._foreach_copy_(self._before, [w.detach() for w in after])
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Add the column, and keep the medians of the single tensors."""
-        rows = [row.cpu() for row in self._rows]  # those of a checkpoint lie there already
-        table = torch.stack(rows)  # (steps, P)
+        """Add the column, and record the median of each tensor."""
+        # To the CPU, where the ratios that come from a checkpoint already are. (steps, P)
+        table = torch.stack([ratios.cpu() for ratios in self._ratios])
         medians = table.nanmedian(dim=0).values.tolist()
         self.epochs.append(dict(zip(_weights(trainer), medians, strict=True)))
         trainer.history.epochs[-1]["log10_update_ratio"] = table.nanmedian().item()
-        self._rows = []
+        self._ratios = []
 
     def on_fit_end(self, trainer: Run) -> None:
-        """Let go of the copies."""
+        """Free the copies of the weights."""
         self._before = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured."""
-        return {"epochs": self.epochs, "rows": self._rows}
+        """Return the medians of the finished epochs, and the ratios of the epoch in progress."""
+        return {"epochs": self.epochs, "ratios": self._ratios}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
-        self.epochs, self._rows = list(state["epochs"]), list(state["rows"])
+        """Restore what `state_dict` returned."""
+        self.epochs, self._ratios = list(state["epochs"]), list(state["ratios"])
 
 
 def _weights(trainer: Run) -> dict[str, Tensor]:
+    """Return the parameters with two or more dimensions, by name."""
     return {n: p for n, p in trainer.model.named_parameters() if p.ndim > 1}
 
 
 class CSVLog(Callback):
-    """Keep the history in a CSV file: a row an epoch, readable while the run goes on.
+    """Write the history to a CSV file with one row per epoch, which you can read during the run.
 
-    After each epoch the whole table is written anew and put in place in one piece. So a resumed run repeats no
-    row, a column that appears later is there from the first row (empty), and a crash leaves the old file.
+    The whole table is rewritten after each epoch, in one atomic operation. So a resumed run repeats
+    no row, a column that appears later is empty in the earlier rows, and a crash leaves the
+    previous file intact.
 
     Args:
-        path: the file; its folder is made when it is missing. A file of an earlier run is replaced.
+        path: the file; its folder is created if it's missing. A file of an earlier run is replaced.
     """
 
-    order = _WRITES
+    order = _WRITE_ORDER
     writes = True
 
     def __init__(self, path: str | Path) -> None:
@@ -141,9 +147,7 @@ class CSVLog(Callback):
     def on_epoch_end(self, trainer: Run) -> None:
         """Write the table."""
         rows = trainer.history.epochs
-        columns = list(
-            dict.fromkeys(name for row in rows for name in row)
-        )  # in order of appearance
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
@@ -153,19 +157,19 @@ class CSVLog(Callback):
 
 
 class TensorBoardLog(Callback):
-    """Write the numbers of each epoch for TensorBoard: `tensorboard --logdir DIR` shows them.
+    """Log the metrics of each epoch for TensorBoard; `tensorboard --logdir DIR` shows them.
 
-    The tags are the columns of the history, the horizontal axis counts epochs. When a run resumes, what an
-    interrupted one wrote beyond that point is hidden.
+    The tags are the columns of the history, and the horizontal axis is the epoch. When a run
+    resumes, anything that was logged beyond that epoch is hidden.
 
     Args:
-        dir: the folder of this run; give each run its own, under a common one.
+        dir: the folder for this run. Give each run its own folder inside a common one.
 
     Raises:
-        ImportError: TensorBoard is not installed.
+        ImportError: TensorBoard isn't installed.
     """
 
-    order = _WRITES
+    order = _WRITE_ORDER
     writes = True
 
     def __init__(self, dir: str | Path) -> None:
@@ -174,11 +178,11 @@ class TensorBoardLog(Callback):
         self._writer: SummaryWriter | None = None
 
     def on_fit_start(self, trainer: Run) -> None:
-        """Open the folder."""
+        """Open the log, and hide what an interrupted run wrote after the current epoch."""
         self._writer = self._open(str(self.dir), purge_step=trainer.epoch + 1)
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Write the row."""
+        """Log every finite value of the row."""
         assert self._writer is not None
         for name, value in trainer.history.epochs[-1].items():
             if name != "epoch" and math.isfinite(value):
@@ -186,17 +190,18 @@ class TensorBoardLog(Callback):
         self._writer.flush()
 
     def on_fit_end(self, trainer: Run) -> None:
-        """Close the folder, however the fit ended."""
+        """Close the log, however the fit ended."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 def _summary_writer() -> "type[SummaryWriter]":
+    """Import TensorBoard's writer, or explain how to install it."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "TensorBoardLog needs TensorBoard: pip install 'cnnlab[log]'. CSVLog needs nothing"
+            "TensorBoardLog needs TensorBoard: pip install 'cnnlab[log]'. CSVLog works without it"
         ) from error
     return SummaryWriter

@@ -1,9 +1,9 @@
-"""End the trials of a search early that are doing worse than the others."""
+"""Pruning: stop unpromising trials of a hyperparameter search early."""
 
 import math
 from typing import TYPE_CHECKING
 
-from cnnlab.callbacks.early_stopping import Mode
+from cnnlab.callbacks.early_stopping import Mode, metric
 from cnnlab.training.hooks import Callback, Run
 
 
@@ -12,35 +12,31 @@ if TYPE_CHECKING:
 
 
 class Prune(Callback):
-    """Tell the search how a run is doing after each epoch, and end the run when others did better at this point.
+    """Report a metric to Optuna after each epoch, and stop the trial if it is falling behind.
 
-    A search makes one for each trial and hands it to the objective. What "better" means is up to Optuna: by default
-    a run is ended when its best value so far is worse than the median of the others at the same epoch, once five
-    trials are through.
+    The search makes one of these for each trial and passes it to the objective. Optuna's pruner
+    decides which trials to stop. By default these are the trials whose best value so far is worse
+    than the median of the other trials at the same epoch, as soon as five trials have finished.
 
     Args:
-        trial: of Optuna.
-        monitor: a column of the history.
-        mode: whether `"max"` or `"min"` is good.
+        trial: the Optuna trial.
+        monitor: the column of the history to report.
+        mode: `"max"` if large values are good, `"min"` if small ones are.
 
     Raises:
-        ValueError: after the first epoch, if there is no such column.
+        ValueError: after the first epoch, if the history has no such column.
     """
 
     def __init__(self, trial: "Trial", monitor: str = "valid_acc", mode: Mode = "max") -> None:
         self.trial, self.monitor, self.mode = trial, monitor, mode
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Report the number of this epoch; end the run, as pruned, if it does not look promising."""
+        """Report the metric of this epoch, and stop the trial as pruned if Optuna says so."""
         from optuna import TrialPruned
 
-        row = trainer.history.epochs[-1]
-        if self.monitor not in row:
-            raise ValueError(f"the history has no column {self.monitor!r}; it has {', '.join(row)}")
-        value = row[self.monitor] if self.mode == "max" else -row[self.monitor]
-        if math.isfinite(value):
-            self.trial.report(value, trainer.epoch)
-        if not math.isfinite(value) or self.trial.should_prune():
-            raise TrialPruned(
-                f"{self.monitor} was {row[self.monitor]:.4g} after {trainer.epoch} epochs"
-            )
+        value = metric(trainer, self.monitor)
+        score = value if self.mode == "max" else -value
+        if math.isfinite(score):
+            self.trial.report(score, trainer.epoch)
+        if not math.isfinite(score) or self.trial.should_prune():
+            raise TrialPruned(f"{self.monitor} was {value:.4g} after {trainer.epoch} epochs")

@@ -1,55 +1,62 @@
-"""Keep a copy of the model at the end of each learning-rate cycle."""
+"""Snapshot ensembles: keep a copy of the model from the end of each learning-rate cycle."""
 
 import copy
 from typing import Any
 
 from torch import Tensor, nn
 
-from cnnlab.callbacks.early_stopping import copied
+from cnnlab.callbacks.early_stopping import cpu_copy
 from cnnlab.training.hooks import Callback, Run
 
 
 class SnapshotEnsemble(Callback):
-    """Keep a copy of the model at the end of each cycle of the learning rate, to average their predictions.
+    """Copy the model at the end of each learning-rate cycle, so that you can average the copies.
 
-    Give the schedule the same length, `warm_restarts(cycle_steps)`: at the end of a cycle the rate is small and
-    the weights sit in a minimum; the restart leads to another. Training does not change.
+    Use a schedule with cycles of the same length, `warm_restarts(cycle_steps)`. At the end of a
+    cycle the learning rate is small and the weights have settled in a minimum; the restart moves
+    them to another one. The callback doesn't change the training.
 
     Args:
-        cycle_steps: optimizer steps in a cycle.
+        cycle_steps: the number of optimizer steps in a cycle.
 
     Attributes:
-        snapshots: state dictionaries on the CPU, buffers included, oldest first.
+        snapshots: the state dictionaries, buffers included, on the CPU; oldest first.
 
     Huang et al. 2017, https://arxiv.org/abs/1704.00109.
 
+    After a fit, `averaging.ensemble(snapshots.models(model), loader=test)` averages the
+    predictions.
+
     >>> snapshots = SnapshotEnsemble(cycle_steps=100)
-    >>> snapshots.models(nn.Linear(2, 2))  # after a fit: averaging.ensemble(snapshots.models(model), loader=test)
+    >>> snapshots.models(nn.Linear(2, 2))
     []
     """
 
     def __init__(self, cycle_steps: int) -> None:
         if cycle_steps < 1:
-            raise ValueError(f"cycle_steps counts optimizer steps, at least 1; got {cycle_steps}")
+            raise ValueError(
+                f"cycle_steps is a number of optimizer steps, at least 1; got {cycle_steps}"
+            )
         self.cycle_steps = cycle_steps
         self.snapshots: list[dict[str, Tensor]] = []
 
     def on_fit_start(self, trainer: Run) -> None:
-        """Forget another run."""
+        """Discard the snapshots of an earlier run."""
         if trainer.step == 0:
             self.snapshots = []
 
     def on_step_end(self, trainer: Run) -> None:
-        """Copy the model where a cycle ends."""
+        """Copy the model at the end of a cycle."""
         if trainer.step % self.cycle_steps == 0:
-            self.snapshots.append(copied(trainer.model.state_dict()))
+            self.snapshots.append(cpu_copy(trainer.model.state_dict()))
 
     def models(self, template: nn.Module, last: int | None = None) -> list[nn.Module]:
-        """Return a model for each snapshot, in evaluation mode.
+        """Return one model per snapshot, in evaluation mode.
 
         Args:
-            template: a model of the same shape, such as the trained one; copied, not changed.
-            last: only the newest so many; the early ones are the weaker ones.
+            template: a model with the same architecture, such as the trained one; it isn't changed.
+            last: the number of newest snapshots to use; by default all. The early ones are usually
+                weaker.
         """
         models = []
         for state in self.snapshots if last is None else self.snapshots[-last:]:
@@ -63,5 +70,5 @@ class SnapshotEnsemble(Callback):
         return {"snapshots": self.snapshots}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.snapshots = list(state["snapshots"])

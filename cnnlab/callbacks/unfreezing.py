@@ -1,4 +1,4 @@
-"""Train the head first, then one stage after another."""
+"""Gradual unfreezing: train the head first, then one stage after another."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,53 +11,60 @@ from cnnlab.transfer import freeze, unfreeze
 
 
 class GradualUnfreeze(Callback):
-    """Train the head first, then one stage after the other from the top down.
+    """Train the head first, then unfreeze one stage after another from the top down.
 
-    What is frozen follows from the number of finished epochs alone, so a resumed run goes on as it would have.
-    Frozen batch norms keep their statistics (`modes.train_mode`).
+    The number of finished epochs alone determines what is frozen, so a resumed run does the same as
+    an uninterrupted one. Frozen batch-norm layers keep their running statistics
+    (`transfer.train_mode`).
 
     Args:
-        stages: modules, bottom to top, as `models.stages(model)` gives them; the last one is the head and
-            always trains. A part that shall stay frozen is left out here and frozen with `transfer.freeze`.
-        at_epochs: for each stage below the head, from the top down, the finished epochs after which it
-            trains: with `[1, 3]` the stage below the head joins in the second epoch, the next in the fourth.
+        stages: the modules from bottom to top, as `models.stages(model)` returns them. The last one
+            is the head, which always trains. If part of the model should stay frozen, leave it out
+            here and freeze it with `transfer.freeze`.
+        at_epochs: for each stage below the head, from the top down, the number of finished epochs
+            after which it is unfrozen. With `[1, 3]` the stage just below the head joins in the
+            second epoch, and the next one in the fourth.
 
     Raises:
-        ValueError: the numbers do not fit the stages or do not rise; or, when a fit starts, the optimizer
-            lacks a parameter of a stage. It needs all of them from the beginning; one that is frozen it
-            leaves alone.
+        ValueError: there is not one epoch per stage below the head, or the epochs fall; or, when a
+            fit starts, the optimizer lacks parameters of a stage. It needs all of them from the
+            start, and doesn't change the frozen ones.
 
     Howard & Ruder 2018, section 3.3, https://arxiv.org/abs/1801.06146.
 
-    >>> body, head = nn.Linear(4, 4), nn.Linear(4, 2)
-    >>> GradualUnfreeze([body, head], at_epochs=[2]).at_epochs
+    >>> backbone, head = nn.Linear(4, 4), nn.Linear(4, 2)
+    >>> GradualUnfreeze([backbone, head], at_epochs=[2]).at_epochs
     [2]
     """
 
-    order = -20  # before what measures
+    order = -20  # before the callbacks that measure
 
     def __init__(self, stages: Sequence[nn.Module], at_epochs: Sequence[int]) -> None:
         self.stages, self.at_epochs = list(stages), list(at_epochs)
         if len(self.at_epochs) != len(self.stages) - 1:
             raise ValueError(
-                f"{len(self.stages)} stages need {len(self.stages) - 1} epochs, one for each stage below the "
-                f"head; got {len(self.at_epochs)}"
+                f"{len(self.stages)} stages need {len(self.stages) - 1} epochs, one for each stage "
+                f"below the head; got {len(self.at_epochs)}"
             )
         if any(a > b for a, b in pairwise([0, *self.at_epochs])):
-            raise ValueError(f"at_epochs must not fall and not be negative, got {self.at_epochs}")
+            raise ValueError(
+                "at_epochs goes from the top stage down, so its epochs must not fall or be "
+                f"negative; got {self.at_epochs}"
+            )
 
     def on_fit_start(self, trainer: Run) -> None:
-        """Check that the optimizer holds every stage."""
-        held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-        lacking = sum(id(p) not in held for stage in self.stages for p in stage.parameters())
-        if lacking:
+        """Check that the optimizer has the parameters of every stage."""
+        optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+        missing = sum(id(p) not in optimized for stage in self.stages for p in stage.parameters())
+        if missing:
             raise ValueError(
-                f"the optimizer lacks {lacking} parameters of the stages: build it from all of "
-                "model.parameters(), or from transfer.param_groups(model, lr), with stages of the same model"
+                f"the optimizer lacks {missing} parameters of the stages; create it from all "
+                "model.parameters(), or from transfer.param_groups(model, lr), and take the stages "
+                "from the same model"
             )
 
     def on_epoch_start(self, trainer: Run) -> None:
-        """Freeze and unfreeze what this epoch asks for."""
-        trained = 1 + bisect_right(self.at_epochs, trainer.epoch)
+        """Freeze and unfreeze the stages according to the number of finished epochs."""
+        n_trained = 1 + bisect_right(self.at_epochs, trainer.epoch)
         for depth, stage in enumerate(reversed(self.stages)):
-            (unfreeze if depth < trained else freeze)(stage)
+            (unfreeze if depth < n_trained else freeze)(stage)

@@ -1,7 +1,7 @@
-"""The course on top of the library: command line, chapters, exercises, explorers, the clinic, products for teachers.
+"""The course: command line, chapters, exercises, explorers, clinic, and the copies for teaching.
 
-The training library never imports anything from here. Nothing heavy is imported either, so that `cnnlab --help` and
-`cnnlab doctor` start at once, and without torch.
+The training library never imports anything from this folder. Nothing heavy is imported here either,
+so that `cnnlab --help` and `cnnlab doctor` start at once, even without torch.
 """
 
 from cnnlab.course.book import BookError, build_book

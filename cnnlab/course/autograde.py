@@ -1,9 +1,10 @@
-"""nbgrader, with every answer judged outside of the process that runs it.
+"""Grade nbgrader assignments with each answer in its own process, apart from the grader.
 
-nbgrader executes a submission in one kernel and looks at the outputs of its test cells: what a student's cell does to
-the kernel, it does to the tests. `Judge` takes the place of that step. For each test cell it starts one process with
-the set-up and the cell that defines the function (`check.remote`), calls the function from here, and writes what the
-exercise says and the points into the cell's outputs, where nbgrader reads them.
+nbgrader itself executes a submission in one kernel and reads the outputs of its test cells, so a
+student's cell can tamper with the tests. `Judge` replaces that step. For each test cell it starts
+one process that runs the set-up cell and the cell that defines the function (`check.remote`), and
+calls the function from outside. It then writes the feedback and the points to the outputs of the
+test cell, where nbgrader finds them.
 """
 
 import ast
@@ -45,16 +46,16 @@ __all__ = [
 
 
 class AssignmentError(CnnlabError, ValueError):
-    """A test cell of an assignment does not say which function it grades."""
+    """A test cell of an assignment doesn't say which function it grades."""
 
 
 class Graded(NamedTuple):
-    """What a test cell grades.
+    """The function that a test cell grades.
 
     Attributes:
-        exercise: its name in the key.
-        function: the name of the student's function.
-        points: for a right answer.
+        exercise: name of the exercise in the key.
+        function: name of the student's function.
+        points: points for a correct function.
     """
 
     exercise: str
@@ -63,65 +64,67 @@ class Graded(NamedTuple):
 
 
 class Judge(NbGraderPreprocessor):
-    """Grades each test cell by what its function does in a process of its own; no other cell is run."""
+    """Grade the function of each test cell in its own process; no other cell is run."""
 
-    key = Unicode(help="the file with the exercises").tag(config=True)
-    seed = Int(0, help="of the problems that are drawn").tag(config=True)
-    seconds = Float(120.0, help="that all calls of one function may take").tag(config=True)
-    memory = Int(MEMORY, help="bytes that an answer may use").tag(config=True)
+    key = Unicode(help="path of the file with the exercises").tag(config=True)
+    seed = Int(0, help="seed of the problems that the grader draws").tag(config=True)
+    seconds = Float(120.0, help="time limit for all calls of one function").tag(config=True)
+    memory = Int(MEMORY, help="bytes of memory that one function may use").tag(config=True)
     command = List(
         Unicode(),
-        help="the Python that runs an answer, such as a container's; this one when empty",
+        help="command that starts the Python for an answer, for example in a container; "
+        "by default the Python that runs nbgrader",
     ).tag(config=True)
 
     def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
-        """Fill the outputs of the test cells; those of the other cells stay as they were handed in."""
+        """Replace the outputs of the test cells; all other outputs stay as submitted."""
         setup = _setup(resources["nbgrader"])
         code = [cell for cell in nb.cells if cell.cell_type == "code"]
         for cell in code:
             if not is_grade(cell) or is_solution(cell):
                 continue
-            told = graded(cell.source)
-            said = io.StringIO()
-            with redirect_stdout(said):
-                points = self.points(told, setup, answer(told.function, code))
+            test = graded(cell.source)
+            feedback = io.StringIO()
+            with redirect_stdout(feedback):
+                points = self.points(test, setup, answer(test.function, code))
             cell.outputs = [
-                new_output("stream", name="stdout", text=said.getvalue()),
+                new_output("stream", name="stdout", text=feedback.getvalue()),
                 new_output("execute_result", {"text/plain": str(points)}),
             ]
         return nb, resources
 
-    def points(self, told: Graded, setup: str, source: str) -> float:
-        """Start a process for the answer and grade what it does."""
+    def points(self, test: Graded, setup: str, source: str) -> float:
+        """Grade an answer in a new process, print the feedback, and return the points."""
         with Remote(
             setup,
             source,
-            told.function,
+            test.function,
             command=self.command,
             seconds=self.seconds,
             memory=self.memory,
         ) as attempt:
-            return grade(told.exercise, attempt, points=told.points, seed=self.seed, key=self.key)
+            return grade(test.exercise, attempt, points=test.points, seed=self.seed, key=self.key)
 
 
 class KeepPlain(NbGraderPreprocessor):
-    """Keeps of the outputs that were handed in what cannot run: text and PNG pictures."""
+    """Keep only text and PNG images of the submitted outputs, because these can't run any code."""
 
     def preprocess_cell(self, cell: Any, resources: Any, index: int) -> tuple[Any, Any]:
-        """Leave out every output, and every form of one, that a browser would take for more than it is."""
+        """Remove every output, or format of an output, that could run code in a browser."""
         if cell.cell_type == "code":
-            cell.outputs = [told for told in map(_plain, cell.outputs) if told is not None]
+            outputs = map(_harmless_output, cell.outputs)
+            cell.outputs = [output for output in outputs if output is not None]
         return cell, resources
 
 
 def configure(config: Any, folder: Path, *, name: str, seed: int) -> None:
-    """Set nbgrader up for one assignment; its `nbgrader_config.py` calls this.
+    """Configure nbgrader for one assignment; `nbgrader_config.py` of the assignment calls this.
 
     Args:
-        config: what nbgrader hands to its configuration, `get_config()`.
-        folder: of the course; it holds `key.py` and `source/NAME`.
-        name: of the assignment.
-        seed: the student seed, from which the grader's problems are drawn as well.
+        config: nbgrader's configuration, as returned by `get_config()`.
+        folder: the folder of the assignment, with `key.py` and `source/NAME`.
+        name: the name of the assignment.
+        seed: the student seed, which is also the seed of the problems that the grader draws.
     """
     config.CourseDirectory.root = str(folder.resolve())
     config.CourseDirectory.course_id = name
@@ -146,10 +149,10 @@ def configure(config: Any, folder: Path, *, name: str, seed: int) -> None:
 
 
 def graded(test: str) -> Graded:
-    """Return what a test cell grades: its one call `check.grade("exercise", function, points=4)`.
+    """Return what a test cell grades, from its call `check.grade("exercise", function, points=4)`.
 
     Raises:
-        AssignmentError: there is no such call in it.
+        AssignmentError: the test cell contains no such call.
 
     >>> graded('cnnlab.check.grade("mixup", mixup, points=4)')
     Graded(exercise='mixup', function='mixup', points=4.0)
@@ -165,34 +168,38 @@ def graded(test: str) -> Graded:
             ):
                 return Graded(exercise, function, float(points))
     raise AssignmentError(
-        'a test cell needs one call check.grade("exercise", function, points=4) among its hidden tests; '
-        f"there is none in:\n{test}"
+        'a test cell needs one call check.grade("exercise", function, points=4) in its hidden '
+        f"tests, but there is none in:\n{test}"
     )
 
 
 def answer(function: str, cells: list[Any]) -> str:
-    r"""Return the source of the last cell that defines a function, without the lines that only IPython knows.
+    r"""Return the source of the last cell that defines a function, without IPython commands.
 
     >>> from nbformat.v4 import new_code_cell
     >>> answer("f", [new_code_cell("%time\nf = abs"), new_code_cell("g = abs")])
     'pass\nf = abs'
     """
     defines = re.compile(rf"^(def\s+{function}\s*\(|{function}\s*=)", re.MULTILINE)
-    found = [cell.source for cell in cells if defines.search(cell.source) and not is_locked(cell)]
-    source = found[-1] if found else f"def {function}(*arguments):\n    raise NotImplementedError"
+    sources = [cell.source for cell in cells if defines.search(cell.source) and not is_locked(cell)]
+    missing = f"def {function}(*arguments):\n    raise NotImplementedError"
+    source = sources[-1] if sources else missing
     return re.sub(r"^(\s*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
-def _setup(where: Any) -> str:
-    """The set-up cell as it was given out, whatever became of it in the submission."""
-    with Gradebook(where["db_url"]) as gradebook:
-        return gradebook.find_source_cell("setup", where["notebook"], where["assignment"]).source
+def _setup(resources: Any) -> str:
+    """Return the set-up cell as it was handed out, even if the submission changed it."""
+    notebook, name = resources["notebook"], resources["assignment"]
+    with Gradebook(resources["db_url"]) as gradebook:
+        return gradebook.find_source_cell("setup", notebook, name).source
 
 
-def _plain(output: Any) -> Any | None:
+def _harmless_output(output: Any) -> Any | None:
+    """Return the text and PNG image of an output; None if it has neither."""
     if output.output_type == "stream":
         return output
     if output.output_type not in ("execute_result", "display_data"):
         return None
-    kept = {kind: data for kind, data in output.data.items() if kind in ("text/plain", "image/png")}
-    return new_output("display_data", kept) if kept else None
+    harmless = ("text/plain", "image/png")
+    data = {kind: value for kind, value in output.data.items() if kind in harmless}
+    return new_output("display_data", data) if data else None

@@ -18,18 +18,18 @@ class BookError(CnnlabError, RuntimeError):
 
 
 def build_book(out: Path | None = None) -> Path:
-    """Execute every chapter and build the Jupyter Book; a warning is an error.
+    """Execute every chapter and build the Jupyter Book; a warning counts as an error.
 
-    Outputs are kept for the next build until a chapter, the library or the profile changes.
+    The next build uses the same outputs, unless a chapter, the library or the profile has changed.
 
     Args:
-        out: folder to put `_build` into; that of the course when not given.
+        out: the folder to create `_build` in; by default the folder of the course.
 
     Returns:
-        The first page of the book.
+        The path of the first page.
 
     Raises:
-        BookError: the build failed, for the reason it wrote to the terminal.
+        BookError: the build failed; Jupyter Book has printed why.
     """
     notebooks.require("jupyter_book", extra="course")
     source = notebooks.root()
@@ -37,28 +37,29 @@ def build_book(out: Path | None = None) -> Path:
     _drop_outdated_outputs(build)
     main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     options = ["build", str(source), "--path-output", str(build.parent), "-W", "-n", "--keep-going"]
-    env = os.environ | {"CNNLAB_STATIC": "1"}  # no kernel stands behind a page: widgets show frames
-    done = subprocess.run([sys.executable, "-c", main, *options], env=env, check=False)
-    if done.returncode:
+    env = os.environ | {"CNNLAB_STATIC": "1"}  # a page has no kernel, so widgets show an image
+    process = subprocess.run([sys.executable, "-c", main, *options], env=env, check=False)
+    if process.returncode:
         raise BookError(
-            f"no book: Jupyter Book stopped with exit code {done.returncode}, see above"
+            f"the book was not built: Jupyter Book stopped with exit code {process.returncode}. "
+            "Fix the errors and warnings printed above, then run `cnnlab book` again"
         )
     return build / "html" / "index.html"
 
 
 def _drop_outdated_outputs(build: Path) -> None:
-    """Forget cached outputs made with another library: the cache itself compares chapters alone."""
+    """Delete outputs cached with another library; the cache itself only compares chapters."""
     package = Path(__file__).parents[1]
-    state = hashlib.sha256(f"{profile()} {version('torch')}".encode())
+    digest = hashlib.sha256(f"{profile()} {version('torch')}".encode())
     for path in sorted(package.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
-            state.update(path.read_bytes())
+            digest.update(path.read_bytes())
     stamp = build / ".library"
-    if stamp.is_file() and stamp.read_text() == state.hexdigest():
+    if stamp.is_file() and stamp.read_text() == digest.hexdigest():
         return
     if stamp.is_file():
-        print("cnnlab, torch or the profile has changed: every chapter is executed again")  # noqa: T201
+        print("cnnlab, torch or the profile has changed, so every chapter is executed again")  # noqa: T201
     for folder in (".jupyter_cache", ".doctrees"):
         shutil.rmtree(build / folder, ignore_errors=True)
     build.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(state.hexdigest())
+    stamp.write_text(digest.hexdigest())

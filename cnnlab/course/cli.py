@@ -1,9 +1,9 @@
-"""The command `cnnlab`: open the chapters, execute them, make a book and copies of them, examine this machine."""
+"""The command `cnnlab`: open, execute, copy and publish the chapters, and examine this machine."""
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cnnlab.errors import CnnlabError
@@ -23,22 +23,26 @@ __all__ = [
 
 
 _WELCOME = """\
-JupyterLab starts, and a browser opens on it. If none does, copy the address with `token=` that appears below into one;
-the token keeps others out. To come from another computer, call there first: ssh -L 8888:localhost:8888 THIS-MACHINE
-Begin with 01_training_loop.ipynb. Leave this terminal open: Ctrl-C in it, twice, ends JupyterLab."""
-# JupyterLab tells only what matters, asks no server for news of itself, and encrypts what it says to a kernel.
-_QUIET = (
+JupyterLab is starting and will open in your browser. If it doesn't, copy the address with `token=`
+that appears below into your browser. The token keeps other people out. If this is a remote machine,
+run this on your own computer first: ssh -L 8888:localhost:8888 THIS-MACHINE
+Start with 01_training_loop.ipynb and leave this terminal open. Press Ctrl-C twice to quit."""
+# Print warnings only, ask no server for news or updates, and encrypt messages to kernels.
+_JUPYTERLAB_OPTIONS = (
     "--log-level=WARN",
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--KernelManager.transport_encryption=auto",
 )
-_PORT = "If a port is taken, name another, as in `cnnlab lab --port 8899`."
-_HINT = "; `cnnlab doctor` tells what is missing or broken"
+_PORT_HINT = "If the port is in use, choose another one, for example `cnnlab lab --port 8899`."
+_IMPORT_HINT = "; run `cnnlab doctor` to see what is missing or broken"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 called wrongly, 130 stopped by hand."""
+    """Run the command line and return its exit code.
+
+    The codes are 0 for success, 1 for a failure, 2 for wrong arguments, and 130 for Ctrl-C.
+    """
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command is None and not rest:
@@ -50,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.command(arguments)
     except (CnnlabError, ImportError, OSError) as error:
-        print(f"cnnlab: {error}{_HINT if isinstance(error, ImportError) else ''}", file=sys.stderr)
+        hint = _IMPORT_HINT if isinstance(error, ImportError) else ""
+        print(f"cnnlab: {error}{hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("cnnlab: stopped", file=sys.stderr)
@@ -58,19 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def lab(arguments: argparse.Namespace) -> int:
-    """Open JupyterLab on the chapters, on this machine alone and behind its token."""
+    """Open the chapters in JupyterLab, for this machine only and protected by a token."""
     from cnnlab.course import notebooks
 
     notebooks.require("jupyterlab", extra="lab")
     from jupyterlab.labapp import main as jupyterlab
 
-    options = [*_QUIET, *arguments.rest]
+    options = [*_JUPYTERLAB_OPTIONS, *arguments.rest]
     if arguments.student is not None:
         from cnnlab.course import products
 
-        options.insert(
-            0, f"--ServerApp.root_dir={products.kept(arguments.student.expanduser()).resolve()}"
-        )
+        folder = products.ensure_student_copy(arguments.student.expanduser()).resolve()
+        options.insert(0, f"--ServerApp.root_dir={folder}")
     elif not any(option.startswith("--ServerApp.root_dir") for option in options):
         options.insert(0, f"--ServerApp.root_dir={notebooks.root() / 'chapters'}")
     print(_WELCOME, flush=True)
@@ -78,41 +82,40 @@ def lab(arguments: argparse.Namespace) -> int:
         return jupyterlab(options) or 0
     except SystemExit as stop:
         if stop.code:
-            print("cnnlab: JupyterLab did not start, for the reason above.", _PORT, file=sys.stderr)
+            message = "cnnlab: JupyterLab didn't start, for the reason printed above."
+            print(message, _PORT_HINT, file=sys.stderr)
         return int(bool(stop.code))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Execute chapters, several at a time, and print the seconds of each as it ends."""
+    """Execute chapters, several at a time, and print how long each one took."""
     from cnnlab.course import notebooks
 
-    begin, total = time.perf_counter(), 0.0
+    start, total = time.perf_counter(), 0.0
     chapters = notebooks.chapters(arguments.chapters)
-    _say(f"{arguments.jobs} at a time; most take about a minute.")
+    _announce(f"Running {arguments.jobs} at a time; most chapters take about a minute.")
     for chapter, seconds in notebooks.run_all(chapters, arguments.jobs, arguments.cell_timeout):
         print(f"{chapter.stem:<32}{seconds:6.1f} s", flush=True)
         total += seconds
-    print(f"{'all':<32}{total:6.1f} s, in {time.perf_counter() - begin:.0f} s by the clock")
+    print(f"{'all':<32}{total:6.1f} s, in {time.perf_counter() - start:.0f} s by the clock")
     return 0
 
 
 def book(arguments: argparse.Namespace) -> int:
-    """Build the book and say where it lies."""
+    """Build the book and print where it is."""
     from cnnlab.course.book import build_book
 
-    _say(
-        "Every chapter is executed, which takes some ten minutes the first time, and then a page a chapter written."
-    )
-    print(f"The book begins at {build_book(arguments.out)}")
+    _announce("Executing every chapter takes about ten minutes the first time; the pages follow.")
+    print(f"The first page of the book is {build_book(arguments.out)}")
     return 0
 
 
 def copy(arguments: argparse.Namespace) -> int:
-    """Write the copy for students or for instructors."""
+    """Write a copy of the chapters for students or for instructors."""
     from cnnlab.course import products
 
-    make = {"student": products.student, "instructor": products.instructor}[arguments.name]
-    print(f"The chapters are in {make(arguments.out, force=arguments.force)}")
+    write = {"student": products.student, "instructor": products.instructor}[arguments.kind]
+    print(f"The chapters are in {write(arguments.out, force=arguments.force)}")
     return 0
 
 
@@ -120,27 +123,27 @@ def assignment(arguments: argparse.Namespace) -> int:
     """Write a graded assignment for nbgrader."""
     from cnnlab.course import products
 
-    made = products.assignment(
+    folder = products.assignment(
         arguments.name, arguments.out, student_seed=arguments.student_seed, force=arguments.force
     )
-    print(f"The assignment is in {made}; its README.md says how to hand it out and grade it")
+    print(f"The assignment is in {folder}; its README.md explains how to hand it out and grade it")
     return 0
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
-    """Train glyphnet again and say what it reached."""
-    _say("16,000 glyphs are drawn, then the network trains on them: some minutes.")
+    """Train glyphnet again and print its accuracy."""
+    _announce("Drawing 16,000 glyphs and training the network on them takes a few minutes.")
     from cnnlab.course.pretrain import Recipe
-    from cnnlab.course.pretrain import pretrain as make
+    from cnnlab.course.pretrain import pretrain as train_and_save
 
-    card = make(arguments.out, Recipe(seed=arguments.seed))
+    card = train_and_save(arguments.out, Recipe(seed=arguments.seed))
     accuracy, seconds = card["accuracy"]["test"], card["processor_seconds"]
-    print(f"glyphnet: {accuracy:.1%} of the test glyphs, {seconds} s of the processor")
+    print(f"glyphnet: test accuracy {accuracy:.1%}, {seconds} s of processor time")
     return 0
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Examine this installation and this machine, and print a report to paste."""
+    """Examine this installation and this machine, and print a report to paste into a question."""
     from cnnlab.course import doctor
 
     lines = doctor.examine()
@@ -148,86 +151,132 @@ def doctor(arguments: argparse.Namespace) -> int:
     return int(any(line.verdict is doctor.Verdict.BROKEN for line in lines))
 
 
-def _say(text: str) -> None:
-    """Tell a person at a terminal what is about to take long."""
+def _announce(text: str) -> None:
+    """Print what is about to take a while, if a person is watching the terminal."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
+# The arguments of each command.
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cnnlab",
         description=__doc__,
-        epilog="Begin with `cnnlab lab`. When something does not work: `cnnlab doctor`.",
+        epilog="Start with `cnnlab lab`. If something doesn't work, run `cnnlab doctor`.",
     )
     parser.add_argument("--version", action="version", version=f"cnnlab {__version__}")
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(metavar="COMMAND")
+    add_command = parser.add_subparsers(metavar="COMMAND").add_parser
+    _add_lab(add_command)
+    add_command(
+        "doctor", help="report what is installed, what this machine can do, and what is broken"
+    ).set_defaults(command=doctor)
+    _add_run(add_command)
+    _add_book(add_command)
+    _add_copy(add_command, "student", "without answers")
+    _add_copy(add_command, "instructor", "with answers and notes")
+    _add_assignment(add_command)
+    _add_pretrain(add_command)
+    return parser
 
-    command = commands.add_parser(
+
+AddCommand = Callable[..., argparse.ArgumentParser]
+
+
+def _add_lab(add_command: AddCommand) -> None:
+    parser = add_command(
         "lab",
         help="open the chapters in JupyterLab",
-        description="Open the chapters in JupyterLab. Other options, such as --no-browser, are JupyterLab's.",
+        description="Open the chapters in JupyterLab. Any other option, such as --no-browser, "
+        "is passed to JupyterLab.",
     )
-    command.add_argument(
-        "--student", type=Path, metavar="DIR", help="on your own copy in DIR, made the first time"
+    parser.add_argument(
+        "--student",
+        type=Path,
+        metavar="DIR",
+        help="open your own copy in DIR, which is created the first time",
     )
-    command.set_defaults(command=lab)
+    parser.set_defaults(command=lab)
 
-    command = commands.add_parser(
-        "doctor", help="report what is installed, what this machine can do, and what is broken"
-    )
-    command.set_defaults(command=doctor)
 
-    command = commands.add_parser("run", help="execute chapters and print the seconds of each")
-    command.add_argument(
-        "chapters", nargs="*", metavar="CHAPTER", help="1, 01_training_loop or a path"
+def _add_run(add_command: AddCommand) -> None:
+    parser = add_command("run", help="execute chapters and print how long each one takes")
+    parser.add_argument(
+        "chapters",
+        nargs="*",
+        metavar="CHAPTER",
+        help="1, 01_training_loop or a path; all chapters by default",
     )
-    command.add_argument(
-        "--cell-timeout", type=int, default=300, metavar="SECONDS", help="for one cell (300)"
+    parser.add_argument(
+        "--cell-timeout",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="time limit for one cell (default: 300)",
     )
-    command.add_argument(
-        "--jobs", type=_positive, default=2, metavar="N", help="chapters at a time (2)"
+    parser.add_argument(
+        "--jobs",
+        type=_positive_integer,
+        default=2,
+        metavar="N",
+        help="chapters to execute at the same time (default: 2)",
     )
-    command.set_defaults(command=run)
+    parser.set_defaults(command=run)
 
-    command = commands.add_parser("book", help="build the Jupyter Book")
-    command.add_argument(
-        "--out", type=Path, metavar="DIR", help="the book goes into DIR/_build/html"
-    )
-    command.set_defaults(command=book)
 
-    for name, told in (("student", "without answers"), ("instructor", "with answers and notes")):
-        command = commands.add_parser(name, help=f"write a copy of the chapters {told}")
-        command.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
-        command.add_argument(
-            "--force", action="store_true", help="move what is there to OUT.1, OUT.2, ..."
-        )
-        command.set_defaults(command=copy, name=name)
+def _add_book(add_command: AddCommand) -> None:
+    parser = add_command("book", help="build the Jupyter Book")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the book to DIR/_build/html")
+    parser.set_defaults(command=book)
 
-    command = commands.add_parser("assignment", help="write a graded assignment for nbgrader")
-    command.add_argument("name", metavar="NAME", help="a folder of assignments/")
-    command.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
-    command.add_argument(
-        "--student-seed", type=int, default=0, metavar="N", help="of the student's data (0)"
-    )
-    command.add_argument(
-        "--force", action="store_true", help="move what is there to OUT.1, OUT.2, ..."
-    )
-    command.set_defaults(command=assignment)
 
-    command = commands.add_parser(
-        "pretrain", help="make glyphnet, the network that ships with the course, again"
+def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
+    parser = add_command(kind, help=f"write a copy of the chapters {contents}")
+    _add_destination(parser)
+    parser.set_defaults(command=copy, kind=kind)
+
+
+def _add_assignment(add_command: AddCommand) -> None:
+    parser = add_command("assignment", help="write a graded assignment for nbgrader")
+    parser.add_argument("name", metavar="NAME", help="the name of a folder in assignments/")
+    _add_destination(parser)
+    parser.add_argument(
+        "--student-seed", type=int, default=0, metavar="N", help="seed of the data (default: 0)"
     )
-    command.add_argument(
-        "--out", type=Path, metavar="DIR", help="the folder for the weights (the package's own)"
+    parser.set_defaults(command=assignment)
+
+
+def _add_pretrain(add_command: AddCommand) -> None:
+    parser = add_command(
+        "pretrain", help="train glyphnet, the network that comes with the course, again"
     )
-    command.add_argument("--seed", type=int, default=0, help="of glyphs, weights and order (0)")
-    command.set_defaults(command=pretrain)
-    return parser
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the folder for the weights (default: the one in the package)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the glyphs, the initial weights and the batches (default: 0)",
+    )
+    parser.set_defaults(command=pretrain)
+
+
+def _add_destination(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that doesn't exist yet")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="if OUT exists, rename it to OUT.1, OUT.2, ... instead of stopping",
+    )
+
+
+def _positive_integer(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)

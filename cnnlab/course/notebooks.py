@@ -15,26 +15,26 @@ from cnnlab.errors import CnnlabError
 
 
 class ChapterError(CnnlabError, RuntimeError):
-    """A cell of a chapter raised an error, took too long, or took its kernel down."""
+    """A cell of a chapter raised an error, took too long, or ended its kernel."""
 
 
 def root() -> Path:
-    """Return the folder of the course: the checkout cnnlab is imported from, or else the current folder.
+    """Return the folder of the course: cnnlab's own checkout, or else the current folder.
 
     Raises:
-        FileNotFoundError: neither holds a folder `chapters` and a `_toc.yml`.
+        FileNotFoundError: neither contains a folder `chapters` and a `_toc.yml`.
     """
     for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
         if (folder / "chapters").is_dir() and (folder / "_toc.yml").is_file():
             return folder
     raise FileNotFoundError(
-        f"no chapters beside the installed cnnlab, and none in {Path.cwd()}; "
-        "clone the repository of the course and call cnnlab in its folder"
+        f"there are no chapters beside the installed cnnlab, and none in {Path.cwd()}; "
+        "clone the repository of the course and run cnnlab in its folder"
     )
 
 
 def chapters(names: Sequence[str] = ()) -> list[Path]:
-    """Return the notebooks of the named chapters, or of all, in reading order.
+    """Return the notebooks of the named chapters, or of all chapters, in reading order.
 
     Args:
         names: each a number (`"1"`), a full name (`"01_training_loop"`) or the path of a notebook.
@@ -42,23 +42,24 @@ def chapters(names: Sequence[str] = ()) -> list[Path]:
     Raises:
         FileNotFoundError: there is no such chapter.
     """
-    named = re.compile(r"(\d\d|[A-Z])_")  # and not a reader's own Untitled.ipynb
-    every = sorted(p for p in (root() / "chapters").glob("*.ipynb") if named.match(p.name))
-    return [_find(name, every) for name in names] or every
+    # A reader's own notebooks, such as Untitled.ipynb, are not chapters.
+    pattern = re.compile(r"(\d\d|[A-Z])_")
+    known = sorted(p for p in (root() / "chapters").glob("*.ipynb") if pattern.match(p.name))
+    return [_find(name, known) for name in names] or known
 
 
 def run(notebook: Path, *, cell_timeout: int = 300) -> float:
-    """Execute a notebook in a fresh kernel and in its own folder; its file stays as it is.
+    """Execute a notebook in a fresh kernel and in its own folder; the file isn't changed.
 
     Args:
         notebook: path of an `.ipynb` file.
-        cell_timeout: seconds that one cell may take.
+        cell_timeout: time limit for one cell, in seconds.
 
     Returns:
-        The seconds it took, start of the kernel included.
+        The seconds it took, including the start of the kernel.
 
     Raises:
-        ChapterError: a cell raised, took too long or ended the kernel; the message names the cell.
+        ChapterError: a cell raised an error, took too long or ended the kernel.
     """
     require("nbclient", extra="lab")
     import nbformat
@@ -66,84 +67,92 @@ def run(notebook: Path, *, cell_timeout: int = 300) -> float:
     from nbclient.exceptions import CellExecutionError
 
     chapter = nbformat.read(notebook, as_version=4)
-    reached = [0]
+    started_cells = [0]
     client = NotebookClient(
         chapter,
         timeout=cell_timeout,
         kernel_name="python3",
         resources={"metadata": {"path": str(notebook.parent)}},
-        on_cell_execute=lambda cell, cell_index: reached.append(cell_index),
+        on_cell_execute=lambda cell, cell_index: started_cells.append(cell_index),
     )
     start = time.perf_counter()
     with tempfile.TemporaryFile() as kernel_log:
         try:
             client.execute(stdout=kernel_log, stderr=kernel_log)
         except CellExecutionError as error:
-            story = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).rpartition("------\n")[2].strip()
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)  # without colours
+            reason = plain.rpartition("------\n")[2].strip()
         except TimeoutError:
-            story = f"It took longer than {cell_timeout} s and was stopped."
-        except RuntimeError as error:  # the kernel ended, or never came up
+            reason = (
+                f"It took longer than {cell_timeout} s and was stopped; "
+                "set a longer limit with --cell-timeout SECONDS."
+            )
+        except RuntimeError as error:  # the kernel ended, or never started
             kernel_log.seek(0)
-            story = f"{error}. It wrote:\n{kernel_log.read().decode(errors='replace')[-2000:]}"
+            output = kernel_log.read().decode(errors="replace")[-2000:]
+            reason = f"{error}. It printed:\n{output}"
         else:
             return time.perf_counter() - start
-    where = reached[-1]
-    begins = chapter.cells[where].source.strip().partition("\n")[0]
+    index = started_cells[-1]
+    first_line = chapter.cells[index].source.strip().partition("\n")[0]
     raise ChapterError(
-        f"{notebook.stem}, cell {where + 1} of {len(chapter.cells)}, `{begins}`:\n{story}"
+        f"{notebook.stem}, cell {index + 1} of {len(chapter.cells)}, `{first_line}`:\n{reason}"
     )
 
 
 def run_all(
     notebooks: Sequence[Path], jobs: int, cell_timeout: int = 300
 ) -> Iterator[tuple[Path, float]]:
-    """Execute notebooks, several at a time, and yield each with its seconds when it ends.
+    """Execute notebooks, several at a time, and yield each with its seconds as soon as it ends.
 
-    The networks are small: two notebooks with one thread each are done before one after the other with
-    two. So the cores are shared out among the notebooks, unless OMP_NUM_THREADS says otherwise.
+    The networks are small, so two notebooks at once with one thread each finish sooner than two in
+    turn with two threads. The notebooks therefore divide the cores between them, unless
+    OMP_NUM_THREADS is set.
 
     Args:
         notebooks: paths of `.ipynb` files.
-        jobs: notebooks at a time, each in a process of its own.
-        cell_timeout: seconds that one cell may take.
+        jobs: notebooks to execute at the same time, each in its own process.
+        cell_timeout: time limit for one cell, in seconds.
 
     Raises:
-        ChapterError: of the first notebook that fails; those that have not begun are left out.
+        ChapterError: a notebook failed; those that have not started are not executed.
     """
     require("nbclient", extra="lab")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, _share_cores, (threads,)) as pool:
-        work = partial(run, cell_timeout=cell_timeout)
-        running = {pool.submit(work, notebook): notebook for notebook in notebooks}
+    with ProcessPoolExecutor(jobs, spawn, _set_kernel_threads, (threads,)) as pool:
+        execute = partial(run, cell_timeout=cell_timeout)
+        running = {pool.submit(execute, notebook): notebook for notebook in notebooks}
         try:
-            for done in as_completed(running):
-                yield running[done], done.result()
+            for future in as_completed(running):
+                yield running[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def require(module: str, *, extra: str) -> None:
-    """Raise a `ModuleNotFoundError` that names the extra to install, unless `module` is there."""
+    """Raise a `ModuleNotFoundError` that names the extra to install, if `module` is missing."""
     if find_spec(module) is None:
         raise ModuleNotFoundError(
-            f"{module} is not installed; it belongs to the extra {extra!r}: "
-            f"call `python -m pip install -e '.[{extra}]'` in the folder of the course",
+            f"{module} is not installed; it comes with the extra {extra!r}: "
+            f"run `python -m pip install -e '.[{extra}]'` in the folder of the course",
             name=module,
         )
 
 
-def _share_cores(threads: int) -> None:
-    """Let the kernels that this process starts compute with so many threads."""
+def _set_kernel_threads(threads: int) -> None:
+    """Set how many threads the kernels that this process starts compute with."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
-def _find(name: str, every: list[Path]) -> Path:
+def _find(name: str, known: list[Path]) -> Path:
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name)
-    for path in every:
+    for path in known:
         number = path.stem.partition("_")[0]
         if name == path.stem or name.lstrip("0") == number.lstrip("0"):
             return path
-    known = ", ".join(path.stem for path in every)
-    raise FileNotFoundError(f"no chapter {name!r}; there are {known}; a path to an .ipynb does too")
+    names = ", ".join(path.stem for path in known)
+    raise FileNotFoundError(
+        f"there is no chapter {name!r}; choose from {names}, or give the path of an .ipynb file"
+    )

@@ -1,7 +1,7 @@
-"""Make glyphnet again: the small backbone that ships with the course, trained on printed glyphs.
+"""Train glyphnet, the small backbone that comes with the course, on printed glyphs.
 
-What ships was made by `cnnlab pretrain` with this recipe. The recipe, the versions, the accuracy and the digest of
-the weights stand in a JSON file beside them.
+The weights in the package were made by `cnnlab pretrain` with this recipe. A JSON file beside them
+records the recipe, the versions, the accuracy and the digest of the weights.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from torch import nn
 from cnnlab.data import glyphs, loader
 from cnnlab.files import write_whole
 from cnnlab.models import small_resnet
-from cnnlab.models.backbones import GLYPHNET, WIDTH, packed
+from cnnlab.models.backbones import GLYPHNET, WIDTH, half_precision_bytes
 from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training import schedules
 from cnnlab.training.trainer import Trainer
@@ -30,13 +30,13 @@ class Recipe:
     """How glyphnet is trained: SGD with momentum 0.9, one cycle, smoothed labels.
 
     Attributes:
-        seed: of the glyphs, the first weights and the order of the batches.
-        n_train: glyphs to learn from.
-        epochs: passes over them.
-        batch_size: glyphs a step.
-        lr: the peak of the cycle.
-        weight_decay: on every weight.
-        smoothing: share of each label spread over all classes.
+        seed: seed of the glyphs, the initial weights and the order of the batches.
+        n_train: number of training glyphs.
+        epochs: passes over the training glyphs.
+        batch_size: glyphs per step.
+        lr: the learning rate at the peak of the cycle.
+        weight_decay: applied to every weight.
+        smoothing: fraction of each label that is spread over all classes.
     """
 
     seed: int = 0
@@ -52,8 +52,8 @@ def train(recipe: Recipe) -> tuple[nn.Module, dict[str, float]]:
     """Train the network of a recipe.
 
     Returns:
-        The network with its 97-way head, and its accuracy on validation and test glyphs, as the numbers it has when
-        its weights are kept in half precision.
+        The network with its 97-way head, and its accuracy on validation and test glyphs, both after
+        the weights were rounded to half precision, as in the file.
     """
     bundle = glyphs.load(seed=recipe.seed, n_train=recipe.n_train)
     with fork_rng():
@@ -72,37 +72,38 @@ def train(recipe: Recipe) -> tuple[nn.Module, dict[str, float]]:
         seed=recipe.seed,
     )
     trainer.fit(batches, epochs=recipe.epochs)
-    model.half().float()  # what is left of the weights in the file
+    model.half().float()  # round the weights as the file does
     assert bundle.test is not None
-    parts = {"valid": bundle.valid, "test": bundle.test}
-    return model, {k: trainer.evaluate(loader(part, 500))["acc"] for k, part in parts.items()}
+    splits = {"valid": bundle.valid, "test": bundle.test}
+    accuracy = {n: trainer.evaluate(loader(split, 500))["acc"] for n, split in splits.items()}
+    return model, accuracy
 
 
 def pretrain(folder: Path | None = None, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Train glyphnet and write its weights, and what is known of them, into a folder.
+    """Train glyphnet and write its weights and their description into a folder.
 
     Args:
-        folder: by default the one in the package, where `pretrained("glyphnet", ...)` looks.
-        recipe: by default the one that ships.
+        folder: by default the one in the package, from which `pretrained("glyphnet", ...)` loads.
+        recipe: by default the one that the weights in the package were made with.
 
     Returns:
-        What was written into the JSON file.
+        The description, as written to the JSON file.
 
     Raises:
-        OSError: the folder cannot be written; what was there is untouched.
+        OSError: the folder isn't writable; files that exist there are unchanged.
     """
     recipe = recipe or Recipe()
     weights = GLYPHNET if folder is None else folder / GLYPHNET.name
     weights.parent.mkdir(parents=True, exist_ok=True)
-    begun = time.process_time()
+    start = time.process_time()
     model, accuracy = train(recipe)
-    contents = packed(model)
+    contents = half_precision_bytes(model)
     card = {
         "task": "97 printed letters and symbols, 32 x 32, RGB in [0, 1]",
         "network": f"small_resnet(97, width={WIDTH})",
         "recipe": asdict(recipe),
-        "accuracy": {part: round(share, 4) for part, share in accuracy.items()},
-        "processor_seconds": round(time.process_time() - begun),
+        "accuracy": {split: round(value, 4) for split, value in accuracy.items()},
+        "processor_seconds": round(time.process_time() - start),
         "versions": {"torch": torch.__version__, "glyphs": glyphs.VERSION},
         "sha256": hashlib.sha256(contents).hexdigest(),
     }

@@ -1,12 +1,13 @@
-"""What is handed out: the chapters for students and for instructors, made by tags, and graded assignments.
+"""Write what is handed out: copies of the chapters for students and instructors, and assignments.
 
-| tag | in the student copy | in the instructor copy |
+| tag of a cell | student copy | instructor copy |
 |---|---|---|
-| `solution` | left out | stays |
-| `instructor` | left out | stays |
-| all others | stay | stay |
+| `solution` | removed | kept |
+| `instructor` | removed | kept |
+| any other | kept | kept |
 
-A copy is made beside its place and moved there whole; a folder that is there already is never written into.
+A copy is written to a temporary folder and moved into place when it is complete. A folder that
+exists already is never written to.
 """
 
 import copy
@@ -26,111 +27,122 @@ from cnnlab.errors import CnnlabError
 
 
 HIDDEN = {"solution", "instructor"}
-PAGES = ("B_checklist.md", "C_glossary.md")  # what is no notebook and needs no book
+# The pages that are useful outside the book.
+PAGES = ("B_checklist.md", "C_glossary.md")
 
 _WELCOME = """# cnnlab: the chapters
 
-Install the library once, with Python 3.11 or newer, in the folder of the course's repository:
+Install the library once. You need Python 3.11 or newer. In the folder of the course repository, run
 
     python -m pip install ".[lab]"
 
-Then, in this folder:
+Then, in this folder, run
 
     jupyter lab
 
-and begin with `01_training_loop.ipynb`. Your answers go into the cells that end in `raise NotImplementedError`; the
-cell below each of them checks what you wrote. No cell needs a network or a GPU.
+and start with `01_training_loop.ipynb`. Write your answers in the cells that end with
+`raise NotImplementedError`. The cell below each of them checks your answer. No cell needs a network
+connection or a GPU.
 """
 
 
-_SETTINGS = """# nbgrader reads this file when it is called in its folder.
+_SETTINGS = """# nbgrader reads this file when you run it in this folder.
 from pathlib import Path
 
 from cnnlab.course.autograde import configure
 
 
-c = get_config()  # noqa: F821 - nbgrader brings it
+c = get_config()  # noqa: F821 - nbgrader defines it
 configure(c, Path(__file__).parent, name="NAME", seed=SEED)
 
-# c.Judge.seconds = 120  # that one function may take
-# c.Judge.command = ["docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
-#                    "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python"]
+# Time limit for one function, in seconds:
+# c.Judge.seconds = 120
+# Run the students' code in a container:
+# c.Judge.command = [
+#     "docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
+#     "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python",
+# ]
 """
 
 _GRADING = """# NAME, student seed SEED
 
-`source/` and `key.py` hold the answers: keep this folder to yourself. What you hand out comes into `release/`.
+`source/` and `key.py` contain the answers, so don't share this folder. `nbgrader` puts what you
+hand out into `release/`.
 
-    python -m pip install ".[course,instructor]"     once, in the folder of the course's repository
+Install the tools once. In the folder of the course repository, run
+
+    python -m pip install ".[course,instructor]"
 
 Then, in this folder:
 
-    nbgrader generate_assignment NAME                hand out release/NAME/NAME.ipynb
-    (collect each answer as submitted/STUDENT/NAME/NAME.ipynb)
-    nbgrader autograde NAME                          points for the functions
-    nbgrader formgrader, in JupyterLab               read and grade what is written
-    nbgrader generate_feedback NAME                  feedback/STUDENT/NAME/NAME.html
-    nbgrader export                                  grades.csv
+    nbgrader generate_assignment NAME                writes release/NAME/NAME.ipynb to hand out
+    (save each submission as submitted/STUDENT/NAME/NAME.ipynb)
+    nbgrader autograde NAME                          grades the functions
+    nbgrader formgrader, in JupyterLab               lets you read and grade the written answers
+    nbgrader generate_feedback NAME                  writes feedback/STUDENT/NAME/NAME.html
+    nbgrader export                                  writes grades.csv
 
-The grader runs each function alone in a process of its own, behind a fence that is no wall. Before you grade people
-you do not know, read the page on grading in the instructors' copy: it says how to put that process into a container
-without network, which takes one line of `nbgrader_config.py`.
+The grader runs each function alone, in its own restricted process. The restrictions stop accidents,
+but not a determined attack. Before you grade submissions from people you don't know, read the page
+on grading in the instructor copy. It explains how to run that process in a container without a
+network, which takes one setting in `nbgrader_config.py`.
 
-Other data for other students: `cnnlab assignment NAME OTHER-FOLDER --student-seed N`, one folder a seed.
+To give different groups different data, write one folder per seed:
+`cnnlab assignment NAME OTHER-FOLDER --student-seed N`.
 """
 
 
 class ExistsError(CnnlabError, FileExistsError):
-    """There is something where a copy should go."""
+    """The place for a copy is already occupied."""
 
 
 def student(out: Path, *, force: bool = False) -> Path:
-    """Write the copy for students: no answers, no notes for instructors, nothing that ties it to the source.
+    """Write the copy for students, without answers, instructor notes and links to the source.
 
     Args:
-        out: a folder that is not there yet.
-        force: move what is there out of the way, to `OUT.1`, `OUT.2`, ...; it is never deleted.
+        out: a folder that doesn't exist yet.
+        force: if `out` exists, rename it to `OUT.1`, `OUT.2`, ...; nothing is ever deleted.
 
     Returns:
         The folder.
 
     Raises:
-        ExistsError: something is there, and `force` is not set. Nothing is touched.
+        ExistsError: `out` exists, and `force` is not set. Nothing is changed.
     """
-    return _copy(out, force, _for_students, {"README.md": _WELCOME})
+    return _write_copy(out, force, _remove_answers, {"README.md": _WELCOME})
 
 
-def kept(out: Path) -> Path:
-    """Return the student's copy in a folder: made there at first, and from then on never written to again.
+def ensure_student_copy(out: Path) -> Path:
+    """Write a student copy the first time; after that, return the existing copy unchanged.
 
     Args:
-        out: a folder that is not there yet, or that holds a copy already.
+        out: a folder that doesn't exist yet, or that contains a copy already.
 
     Returns:
         The folder.
 
     Raises:
-        ExistsError: something else is there. Nothing is touched.
+        ExistsError: something else is there. Nothing is changed.
     """
-    if not _taken(out):
+    if not _is_occupied(out):
         return student(out)
-    names = [out / path.name for path in notebooks.chapters()]
-    if any(name.with_suffix(".py").is_file() for name in names):
-        held = "is the source of the course, with its answers"
-    elif not any(name.is_file() for name in names):
-        held = "holds something else than a copy of the chapters"
+    paths = [out / path.name for path in notebooks.chapters()]
+    if any(path.with_suffix(".py").is_file() for path in paths):
+        contents = "is the source of the course, with its answers"
+    elif not any(path.is_file() for path in paths):
+        contents = "contains something other than a copy of the chapters"
     else:
         return out
     raise ExistsError(
-        f"{out} {held}; name a folder that is not there yet, and your copy is made in it"
+        f"{out} {contents}; choose a folder that doesn't exist yet, and your copy is created in it"
     )
 
 
 def instructor(out: Path, *, force: bool = False) -> Path:
-    """Write the copy for instructors: answers and notes in, and a page for each chapter.
+    """Write the copy for instructors, with answers, notes, and a page about each chapter.
 
     Args:
-        out: a folder that is not there yet.
+        out: a folder that doesn't exist yet.
         force: as in `student`.
 
     Returns:
@@ -139,19 +151,19 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     Raises:
         ExistsError: as in `student`.
     """
-    kit = {f"instructor/{path.stem}.md": chapter_page(path) for path in notebooks.chapters()}
-    for page in sorted((notebooks.root() / "chapters" / "instructor").glob("*.md")):
-        kit[f"instructor/{page.name}"] = page.read_text(encoding="utf-8")
-    return _copy(out, force, _unpaired, {"README.md": _WELCOME, **kit})
+    pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in notebooks.chapters()}
+    for path in sorted((notebooks.root() / "chapters" / "instructor").glob("*.md")):
+        pages[f"instructor/{path.name}"] = path.read_text(encoding="utf-8")
+    return _write_copy(out, force, _unpair, {"README.md": _WELCOME, **pages})
 
 
 def assignment(name: str, out: Path, *, student_seed: int = 0, force: bool = False) -> Path:
-    """Write a graded assignment as a folder for nbgrader: notebook with solutions, key, settings, what to do.
+    """Write a graded assignment for nbgrader: notebook with solutions, key, settings and README.
 
     Args:
-        name: of a folder in `assignments`.
-        out: a folder that is not there yet.
-        student_seed: decides which data the notebook has, and which problems the grader draws.
+        name: the name of a folder in `assignments`.
+        out: a folder that doesn't exist yet.
+        student_seed: seed of the data in the notebook and of the problems that the grader draws.
         force: as in `student`.
 
     Returns:
@@ -163,89 +175,93 @@ def assignment(name: str, out: Path, *, student_seed: int = 0, force: bool = Fal
     """
     source = notebooks.root() / "assignments" / name
     if not (source / f"{name}.py").is_file():
-        known = ", ".join(sorted(path.parent.name for path in source.parent.glob("*/key.py")))
-        raise FileNotFoundError(f"no assignment {name!r}; there are {known}")
+        names = ", ".join(sorted(path.parent.name for path in source.parent.glob("*/key.py")))
+        raise FileNotFoundError(f"there is no assignment {name!r}; choose one of {names}")
     notebooks.require("jupytext", extra="course")
     import jupytext
     import nbformat
 
-    notebook = _unpaired(jupytext.read(source / f"{name}.py"))
+    notebook = _unpair(jupytext.read(source / f"{name}.py"))
     for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"  # the same at every call
+        cell.id = f"cell-{number}"  # jupytext would choose another one each time
         cell.source = re.sub(
             "^SEED = 0$", f"SEED = {student_seed}", cell.source, flags=re.MULTILINE
         )
-    with _placed(out, force) as folder:
+    with _new_folder(out, force) as folder:
         (folder / "source" / name).mkdir(parents=True)
         nbformat.write(notebook, folder / "source" / name / f"{name}.ipynb")
         shutil.copy(source / "key.py", folder)
-        for path, text in (("nbgrader_config.py", _SETTINGS), ("README.md", _GRADING)):
-            told = text.replace("NAME", name).replace("SEED", str(student_seed))
-            (folder / path).write_text(told, encoding="utf-8")
+        for path, template in (("nbgrader_config.py", _SETTINGS), ("README.md", _GRADING)):
+            text = template.replace("NAME", name).replace("SEED", str(student_seed))
+            (folder / path).write_text(text, encoding="utf-8")
     return out
 
 
 def chapter_page(notebook: Path) -> str:
-    """Return what an instructor wants to know of a chapter, in Markdown, taken from the chapter and its checks."""
+    """Return a page in Markdown that sums up a chapter and its exercises for instructors."""
     cells = _read(notebook).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     title = text.partition("\n")[0].removeprefix("# ")
     aims = re.search(r"\*\*Afterwards you can\*\* (.*?)\n\n", text, re.DOTALL)
-    reading, running = (_minutes(text, what) for what in ("read", "run"))
+    reading, running = _duration(text, "read"), _duration(text, "run")
     exercises = _exercises(text)
-    parts = [
+    total = sum(minutes for _, _, minutes in exercises)
+    sections = [
         f"# {title}",
-        f"To read {reading}, to run {running}; exercises {sum(m for *_, m in exercises)} minutes.",
+        f"Reading: {reading}. Running: {running}. Exercises: {total} minutes.",
         "## Aims",
         " ".join(aims[1].split()) if aims else "",
-        "## Exercises, and the misconceptions that their checks know",
-        *(_exercise(name, level, minutes) for name, level, minutes in exercises),
+        "## Exercises, and the misconceptions that their checks recognise",
+        *(_exercise_section(name, level, minutes) for name, level, minutes in exercises),
         "## To discuss",
-        "The reader commits to an answer before each experiment. Let the room vote first, then run the cell.",
-        "\n".join(f"- {question}" for question in _questions(cells)),
+        "Students write a prediction before each experiment. Let the class vote, then run it.",
+        "\n".join(f"- {question}" for question in _prediction_questions(cells)),
         *(cell.source for cell in cells if "instructor" in _tags(cell)),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _exercise(name: str, level: str, minutes: int) -> str:
-    told = check.EXERCISES[name]
-    known = "\n".join(f"- *{key}*: {mistake.says}" for key, mistake in told.mistakes.items())
-    return f"### `{name}` ({level}, {minutes} minutes)\n\n{known}"
+def _exercise_section(name: str, level: str, minutes: int) -> str:
+    mistakes = check.EXERCISES[name].mistakes
+    items = "\n".join(f"- *{key}*: {mistake.says}" for key, mistake in mistakes.items())
+    return f"### `{name}` ({level}, {minutes} minutes)\n\n{items}"
 
 
 def _exercises(text: str) -> list[tuple[str, str, int]]:
-    """Name, difficulty and minutes of each exercise that has a check."""
-    found = re.findall(r"### Exercise \d+: `(\w+)` \((\w+), (\d+) minutes\)", text)
-    return [(name, level, int(m)) for name, level, m in found if name in check.EXERCISES]
+    """Return name, difficulty and minutes of each exercise in a chapter that has a check."""
+    headings = re.findall(r"### Exercise \d+: `(\w+)` \((\w+), (\d+) minutes\)", text)
+    return [(name, level, int(m)) for name, level, m in headings if name in check.EXERCISES]
 
 
-def _minutes(text: str, what: str) -> str:
-    found = re.search(rf"\| to {what} \| (\d+ \w+)", text)
-    return found[1] if found else "?"
+def _duration(text: str, activity: str) -> str:
+    """Return how long it takes to read or to run a chapter, from the table at its top."""
+    row = re.search(rf"\| to {activity} \| (\d+ \w+)", text)
+    return row[1] if row else "?"
 
 
-def _questions(cells: list[Any]) -> Iterator[str]:
-    """What is asked before each cell for a prediction."""
-    for before, cell in pairwise(cells):
-        if "predict" in _tags(cell) and before.cell_type == "markdown":
-            asked = before.source.rpartition("### Predict")[2].strip()
-            yield " ".join(asked.split())
+def _prediction_questions(cells: list[Any]) -> Iterator[str]:
+    """Yield the question before each cell in which students write a prediction."""
+    for previous, cell in pairwise(cells):
+        if "predict" in _tags(cell) and previous.cell_type == "markdown":
+            question = previous.source.rpartition("### Predict")[2]
+            yield " ".join(question.split())
 
 
-def _for_students(notebook: Any) -> Any:
-    """Without the hidden cells, and without what ties it to a script."""
-    told = _unpaired(notebook)
-    told.cells = [cell for cell in told.cells if not HIDDEN & _tags(cell)]
-    return told
+def _remove_answers(notebook: Any) -> Any:
+    """Return a copy for students, without the hidden cells and the link to a script."""
+    from nbconvert.preprocessors import TagRemovePreprocessor
+
+    remover = TagRemovePreprocessor(remove_cell_tags=HIDDEN)
+    return remover.preprocess(_unpair(notebook), {})[0]
 
 
-def _unpaired(notebook: Any) -> Any:
-    told = copy.deepcopy(notebook)
-    told.metadata.pop("jupytext", None)
-    for cell in told.cells:
+def _unpair(notebook: Any) -> Any:
+    """Return a copy that jupytext doesn't link to a script."""
+    unpaired = copy.deepcopy(notebook)
+    unpaired.metadata.pop("jupytext", None)
+    for cell in unpaired.cells:
         cell.metadata.pop("lines_to_next_cell", None)
-    return told
+    return unpaired
 
 
 def _tags(cell: Any) -> set[str]:
@@ -259,10 +275,14 @@ def _read(path: Path) -> Any:
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
-def _copy(out: Path, force: bool, change: Callable[[Any], Any], texts: dict[str, str]) -> Path:
+def _write_copy(
+    out: Path, force: bool, change: Callable[[Any], Any], pages: dict[str, str]
+) -> Path:
+    """Write the changed chapters, the files they read, and further pages of text."""
+    notebooks.require("nbconvert", extra="lab")
     import nbformat
 
-    with _placed(out, force) as folder:
+    with _new_folder(out, force) as folder:
         for path in tqdm(notebooks.chapters(), "copying", leave=False, disable=None):
             nbformat.write(change(_read(path)), folder / path.name)
         source = notebooks.root() / "chapters"
@@ -271,41 +291,41 @@ def _copy(out: Path, force: bool, change: Callable[[Any], Any], texts: dict[str,
         )
         for name in PAGES:
             shutil.copy(source / name, folder)
-        for name, text in texts.items():
+        for name, text in pages.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     return out
 
 
 @contextmanager
-def _placed(out: Path, force: bool) -> Iterator[Path]:
-    """A folder to fill; it comes to its place when all went well, and is gone when not."""
-    taken = _taken(out)
-    if taken and not force:
+def _new_folder(out: Path, force: bool) -> Iterator[Path]:
+    """Yield a temporary folder; move it to `out` if the block succeeds, and delete it if not."""
+    occupied = _is_occupied(out)
+    if occupied and not force:
         raise ExistsError(
-            f"{out} is there already, perhaps with somebody's work in it; choose another folder, or call it with "
-            f"--force, which moves {out.name} aside and deletes nothing"
+            f"{out} exists already and may contain someone's work; choose another folder, or add "
+            f"--force, which renames it to {_backup_path(out).name} and deletes nothing"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        made = Path(scratch, out.name)
-        made.mkdir()
-        yield made
-        if taken:
-            out.rename(_aside(out))
+        folder = Path(scratch, out.name)
+        folder.mkdir()
+        yield folder
+        if occupied:
+            out.rename(_backup_path(out))
         elif out.is_dir():
             out.rmdir()  # it is empty
-        made.replace(out)
+        folder.replace(out)
 
 
-def _taken(out: Path) -> bool:
-    """Whether something is there; an empty folder is nothing."""
+def _is_occupied(out: Path) -> bool:
+    """Return whether something is there, other than an empty folder."""
     return out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists())
 
 
-def _aside(out: Path) -> Path:
-    """The first of OUT.1, OUT.2, ... that is free."""
+def _backup_path(out: Path) -> Path:
+    """Return the first of OUT.1, OUT.2, ... that doesn't exist."""
     number = 1
-    while (free := out.with_name(f"{out.name}.{number}")).exists():
+    while (path := out.with_name(f"{out.name}.{number}")).exists():
         number += 1
-    return free
+    return path

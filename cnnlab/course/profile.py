@@ -1,4 +1,4 @@
-"""Profiles: how much work a session does. `CNNLAB_PROFILE` is read here and nowhere else.
+"""Profiles set how much work a session does. `CNNLAB_PROFILE` is read here and nowhere else.
 
 | profile | meant for | what changes |
 |---|---|---|
@@ -29,7 +29,8 @@ def profile() -> str:
     name = os.environ.get("CNNLAB_PROFILE", "laptop")
     if name not in PROFILES:
         raise ProfileError(
-            f"CNNLAB_PROFILE is {name!r}; it must be one of {', '.join(PROFILES)}, or unset for laptop"
+            f"CNNLAB_PROFILE is {name!r}, but it must be one of {', '.join(PROFILES)}; "
+            "unset it to get laptop"
         )
     return name
 

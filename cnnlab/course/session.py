@@ -1,4 +1,4 @@
-"""The first line of every chapter: one call that fixes what could differ between two runs."""
+"""`setup`, the first line of every chapter, fixes whatever could differ between two runs."""
 
 import random
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Session:
-    """What `setup` chose.
+    """The settings that `setup` chose.
 
     Attributes:
         device: where to train.
@@ -33,20 +33,21 @@ class Session:
     def __str__(self) -> str:
         from cnnlab.version import __version__
 
+        torch_version = torch.__version__.partition("+")[0]
         return (
-            f"cnnlab {__version__}, torch {torch.__version__.partition('+')[0]}, device {self.device} "
+            f"cnnlab {__version__}, torch {torch_version}, device {self.device} "
             f"({torch.get_num_threads()} threads), profile {self.profile}, seed {self.seed}"
         )
 
 
 def setup(seed: int = 0) -> Session:
-    """Pick the device, fix the seeds and the plotting style, and print them.
+    """Choose the device, fix the seeds, set the plotting style, and print the settings.
 
     Args:
         seed: for the global generators of Python, numpy and torch.
 
     Returns:
-        What was chosen.
+        The settings.
 
     >>> setup().seed  # doctest: +ELLIPSIS
     cnnlab ..., profile laptop, seed 0
@@ -57,7 +58,7 @@ def setup(seed: int = 0) -> Session:
     from cnnlab.plots import STYLE
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - for code of others that draws from it
+    np.random.seed(seed)  # noqa: NPY002 - other libraries draw from this generator
     torch.manual_seed(seed)
     mpl.rcParams.update(STYLE)
     session = Session(best_device(), apply_profile(), seed)

@@ -1,8 +1,8 @@
 """Data sets, image folders, loaders and class balance.
 
-| `load(...)` | what it is | network |
+| `load(...)` | contents | network |
 |---|---|---|
-| `"pocket"` | 12 traffic signs, 32 x 32, with eleven nuisances to turn up and down | no |
+| `"pocket"` | 12 traffic signs, 32 x 32, with eleven nuisances that you can adjust | no |
 | `"digits"` | 1,797 real handwritten digits, painted over photographs | no |
 | `"glyphs"` | 97 printed letters and symbols, the source task of transfer | no |
 | `"cifar10"`, `"cifar100"` | 60,000 small photographs | once |
@@ -59,37 +59,41 @@ def load(
     seed: int = 0,
     **knobs: Any,
 ) -> DataBundle:
-    """Return a data set by its name.
+    """Load a data set by its name.
 
     Args:
         name: one of the names in the table above.
-        root: where downloaded sets lie; by default a folder in the cache of this user. The
-            generated sets, the first three, need none.
-        download: fetch the set when it is not there yet.
-        seed: makes the generated sets, and chooses the validation part of the others.
-        knobs: those of the set: see `cnnlab.data.pocket.load`, `digits.load`, `glyphs.load`.
+        root: the folder of downloaded data sets; by default a folder in this user's cache. The
+            generated sets (`"pocket"`, `"digits"` and `"glyphs"`) need none.
+        download: download the data set if it isn't on this machine yet.
+        seed: determines the images of a generated set, and the validation images of the others.
+        knobs: options of the data set: see `cnnlab.data.pocket.load`, `digits.load` and
+            `glyphs.load`.
 
     Raises:
-        ValueError: an unknown name or knob.
-        DownloadError: the set is not on this machine and was not to be had.
+        ValueError: the name or an option is unknown.
+        DownloadError: the data set isn't on this machine, and could or should not be downloaded.
 
     >>> load("pocket", n_train=120, n_valid=24, n_test=24, level="easy")
     pocket: 12 classes, 3 x 32 x 32; train 120, valid 24, test 24
     """
-    _check(name, (*GENERATED, *DOWNLOADED), "data set")
-    make = _maker(name, root, download)
-    allowed = [knob for knob in inspect.signature(make).parameters if knob not in _OWN]
-    for knob in knobs:
-        _check(knob, allowed, f"knob of {name}")
+    names = [*GENERATED, *DOWNLOADED]
+    if name not in names:
+        raise ValueError(f"there is no data set {name!r}. {_suggest(name, names)}")
+    make = _find_maker(name, root, download)
+    options = [option for option in inspect.signature(make).parameters if option not in _COMMON]
+    for option in knobs:
+        if option not in options:
+            raise ValueError(f"{name} has no option {option!r}. {_suggest(option, options)}")
     bundle: DataBundle = make(seed=seed, **knobs)
     return bundle
 
 
-_OWN = ("seed", "name", "root", "download")
+_COMMON = ("seed", "name", "root", "download")
 
 
-def _maker(name: str, root: str | Path | None, download: bool) -> Callable[..., DataBundle]:
-    """The function that makes a set; its module is imported only now."""
+def _find_maker(name: str, root: str | Path | None, download: bool) -> Callable[..., DataBundle]:
+    """Return the function that makes a data set; its module is imported only now."""
     if name in GENERATED:
         make: Callable[..., DataBundle] = import_module(f"cnnlab.data.{name}").load
         return make
@@ -98,9 +102,8 @@ def _maker(name: str, root: str | Path | None, download: bool) -> Callable[..., 
     return partial(getattr(torchvision_sets, name), root=root, download=download)
 
 
-def _check(given: str, allowed: tuple[str, ...] | list[str], what: str) -> None:
-    """Raise ValueError, with the nearest guess, unless `given` is allowed."""
-    if given not in allowed:
-        near = difflib.get_close_matches(given, allowed, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no {what} is called {given!r}; there is {', '.join(allowed)}.{guess}")
+def _suggest(unknown: str, allowed: list[str]) -> str:
+    """Return the most similar name as a suggestion, and all the names that are allowed."""
+    similar = difflib.get_close_matches(unknown, allowed, n=1)
+    guess = f"Did you mean {similar[0]!r}? " if similar else ""
+    return f"{guess}Use one of: {', '.join(allowed)}" if allowed else "It has no options"

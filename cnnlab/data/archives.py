@@ -1,4 +1,4 @@
-"""Archives unpacked so that nothing is written outside of the folder, and no more than was agreed."""
+"""Unpack downloaded archives safely: the whole archive or nothing, and never outside its folder."""
 
 import bz2
 import gzip
@@ -9,137 +9,144 @@ import tarfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from cnnlab.errors import DataError
 
 
-SIZE_LIMIT = 4 * 2**30  # bytes of everything in an archive
+SIZE_LIMIT = 4 * 2**30  # bytes that an archive may unpack to
 COUNT_LIMIT = 200_000  # files in an archive
-READ_LIMIT = 2**26  # bytes that a header may ask for at once
+READ_LIMIT = 2**26  # bytes that a tar header may ask for at once
 _BLOCK = 2**20
-_FAULTS = (
-    ValueError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile,
-    tarfile.TarError, FileExistsError, NotADirectoryError, IsADirectoryError,
+_TAR_OPENERS: dict[str, Any] = {
+    ".tgz": gzip.open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open
+}  # fmt: skip
+# What the standard library raises for damaged archives, and the file system for names that clash.
+_UNPACK_ERRORS = (
+    ValueError, EOFError, OverflowError, RuntimeError, zlib.error, lzma.LZMAError,
+    gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError,
+    FileExistsError, NotADirectoryError, IsADirectoryError,
 )  # fmt: skip
-
-Member = tuple[PurePosixPath, IO[bytes]]
 
 
 def unpack(archive: Path, folder: Path, limit: int = SIZE_LIMIT) -> None:
-    """Unpack a .tar (also compressed), .tgz, .zip or .gz file, all of it or nothing.
+    """Unpack a .zip, a .tar (plain, .gz, .tgz, .bz2, .xz) or a single .gz file, all of it or nothing.
 
-    What comes is put together in a hidden folder beside its place, which then takes the place of what had
-    the same name.
+    The contents are unpacked into a hidden subfolder first. Only a complete one is moved into
+    place, where it replaces files and folders of the same names.
 
     Args:
         archive: the file.
-        folder: where the contents go.
+        folder: where the contents go; created if it's missing.
         limit: bytes that the contents may have.
 
     Raises:
-        DataError: a member would land outside of the folder, is a link or a device, the contents are larger
-            than the limit, or the archive is damaged. Nothing has been written.
+        DataError: the archive is damaged, its contents are larger than the limit, or it contains a
+            link, a device or a path outside the folder. Nothing has been written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    workshop = folder / f".unpacking-{uuid.uuid4().hex}"
-    workshop.mkdir()
+    staging = folder / f".unpacking-{uuid.uuid4().hex}"
+    staging.mkdir()
     try:
-        _fill(workshop, archive, limit)
-        for made in workshop.iterdir():
-            place = folder / made.name
-            if place.is_dir():
-                shutil.rmtree(place)
-            made.replace(place)
-    except _FAULTS as error:
-        raise DataError(f"{archive} was not unpacked: {error}") from None
+        _extract(archive, staging, limit)
+        for item in staging.iterdir():
+            destination = folder / item.name
+            if destination.is_dir():
+                shutil.rmtree(destination)
+            item.replace(destination)
+    except _UNPACK_ERRORS as error:
+        raise DataError(f"cannot unpack {archive}: {error}") from None
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _fill(workshop: Path, archive: Path, limit: int) -> None:
+def _extract(archive: Path, folder: Path, limit: int) -> None:
     if not archive.stat().st_size:
         raise DataError("the file is empty")
-    left = limit
-    for number, (name, source) in enumerate(_members(archive, limit)):
-        if number == COUNT_LIMIT:
-            raise DataError(f"it has more than {COUNT_LIMIT:,} files")
-        path = workshop.joinpath(*_safe(name).parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            while block := source.read(min(_BLOCK, left + 1)):
-                left -= len(block)
-                if left < 0:
-                    raise DataError(f"its contents are larger than {limit:,} bytes")
-                file.write(block)
-
-
-def _safe(name: PurePosixPath) -> PurePosixPath:
-    """The name, if it stays in the folder on every system: no root, no drive, no way up."""
-    text = str(name)
-    if name.is_absolute() or ".." in name.parts or not name.parts or set(text) & set('\\:\0"|<>?*'):
-        raise DataError(f"the name {text!r} leads elsewhere, or is none")
-    return name
-
-
-def _members(archive: Path, limit: int) -> Iterator[Member]:
     if archive.suffix == ".zip":
-        yield from _of_zip(archive)
+        _extract_zip(archive, folder, _MemberCheck(limit))
     elif archive.suffix == ".gz" and not archive.stem.endswith(".tar"):
-        with gzip.open(archive) as source:
-            yield PurePosixPath(archive.stem), cast(IO[bytes], source)
+        _extract_gz(archive, folder, limit)
     else:
-        yield from _of_tar(archive, limit)
+        _extract_tar(archive, folder, _MemberCheck(limit))
 
 
-def _of_zip(archive: Path) -> Iterator[Member]:
+def _extract_zip(archive: Path, folder: Path, check: "_MemberCheck") -> None:
     with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if member.is_dir():
-                continue
-            if kind not in (0, stat.S_IFREG):
-                raise DataError(f"{member.filename!r} is a link or a device")
-            with opened.open(member) as source:
-                yield PurePosixPath(member.filename), source
+        files = [member for member in opened.infolist() if not member.is_dir()]
+        for file in files:
+            kind = stat.S_IFMT(file.external_attr >> 16)  # 0 if the archive was made on Windows
+            check(file.filename, file.file_size, is_file=kind in (0, stat.S_IFREG))
+        opened.extractall(folder, files)
 
 
-def _of_tar(archive: Path, limit: int) -> Iterator[Member]:
-    opener = _OPENERS.get(archive.suffix, open)
-    with opener(archive, "rb") as plain, tarfile.open(fileobj=_bounded(plain), mode="r:") as opened:
-        for member in opened:
-            if member.isdir():
-                continue
-            if not member.isreg():
-                raise DataError(f"{member.name!r} is a link or a device")
-            if member.size > limit:
-                raise DataError(f"{member.name!r} alone is larger than {limit:,} bytes")
-            source = opened.extractfile(member)
-            assert source is not None
-            yield PurePosixPath(member.name), source
-        while plain.read(_BLOCK):  # up to the checksum at the end
+def _extract_tar(archive: Path, folder: Path, check: "_MemberCheck") -> None:
+    def check_and_filter(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        if member.isdir():
+            return None  # folders are created with the files in them
+        check(member.name, member.size, is_file=member.isreg())
+        # Readable for everyone who shares the folder, whatever the archive says.
+        return tarfile.data_filter(member, path).replace(mode=0o644)
+
+    opener = _TAR_OPENERS.get(archive.suffix, open)
+    with (
+        opener(archive, "rb") as stream,
+        tarfile.open(fileobj=cast(Any, _BoundedReader(stream)), mode="r:") as opened,
+    ):
+        opened.extractall(folder, filter=check_and_filter)
+        while stream.read(_BLOCK):  # up to the end, where the checksum of the compression is
             pass
 
 
-_OPENERS: dict[str, Any] = {
-    ".tgz": gzip.open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open
-}  # fmt: skip
+def _extract_gz(archive: Path, folder: Path, limit: int) -> None:
+    with gzip.open(archive) as source, (folder / archive.stem).open("xb") as target:
+        while block := source.read(_BLOCK):
+            if target.tell() + len(block) > limit:
+                raise DataError(_TOO_LARGE.format(limit))
+            target.write(block)
 
 
-def _bounded(file: IO[bytes]) -> Any:
-    return _Bounded(file)
+_TOO_LARGE = "its contents are larger than {:,} bytes"
 
 
-class _Bounded:
-    """A file that refuses to be read in huge pieces, as a header that lies about its length would."""
+class _MemberCheck:
+    """Refuses a member of an archive before it is written.
+
+    The standard library keeps members inside the folder, but it renames what we refuse, such as
+    `/etc/passwd`. It also accepts links, lets a second file replace the first, and has no limits.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self.paths: set[PurePosixPath] = set()
+
+    def __call__(self, name: str, size: int, *, is_file: bool) -> None:
+        """Raise DataError unless the member is a plain file inside the folder, and fits in it."""
+        path = PurePosixPath(name)
+        if not is_file:
+            raise DataError(f"{name!r} is a link or a device")
+        forbidden = set(name) & set('\\:\0"|<>?*')  # on Windows
+        if path.is_absolute() or ".." in path.parts or not path.parts or forbidden:
+            raise DataError(f"{name!r} is not a safe path")
+        if path in self.paths:
+            raise DataError(f"{name!r} appears twice")
+        self.paths.add(path)
+        self.size += size
+        if self.size > self.limit:
+            raise DataError(_TOO_LARGE.format(self.limit))
+        if len(self.paths) > COUNT_LIMIT:
+            raise DataError(f"it contains more than {COUNT_LIMIT:,} files")
+
+
+class _BoundedReader:
+    """A file that can't be read in huge pieces: tarfile reads a header of any length into memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        """Return so many bytes, or fewer at the end."""
+        """Return up to `size` bytes; refuse a size that only a damaged header asks for."""
         if not 0 <= size <= READ_LIMIT:
             raise DataError("a header claims an impossible length")
         return self.file.read(size)

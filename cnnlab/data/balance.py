@@ -1,4 +1,4 @@
-"""How many images each class has: weights, samplers, splits, and imbalance made on purpose."""
+"""Class balance: loss weights, samplers, stratified splits, and imbalance made on purpose."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -17,43 +17,47 @@ Labels = Tensor | Sequence[int]
 def class_weights(
     labels: Labels, scheme: Literal["balanced", "effective"] = "balanced", *, beta: float = 0.999
 ) -> Tensor:
-    """Return one loss weight a class, larger for rare classes; the mean weight of the samples is 1.
+    """Compute one loss weight per class, larger for rare classes.
+
+    The mean weight over the samples is 1, which keeps the size of the loss and so the meaning of
+    the learning rate.
 
     Args:
         labels: integers in 0 .. K-1, each of them present, (N,).
-        scheme: "balanced" weighs a class by 1 / n; "effective" by (1 - beta) / (1 - beta ** n),
-            which counts near copies in a large class less. Cui et al. 2019, equation 2,
-            https://arxiv.org/abs/1901.05555. The paper makes the weights of the classes sum to K;
-            ours keep the size of the loss, and with it the meaning of the learning rate.
-        beta: of "effective", in [0, 1): 0 weighs all alike, towards 1 it becomes "balanced".
+        scheme: "balanced" weights a class of n samples by 1 / n. "effective" weights it by
+            (1 - beta) / (1 - beta ** n), because the samples of a large class resemble each other.
+            Cui et al. 2019, equation 2, https://arxiv.org/abs/1901.05555; there the weights of the
+            classes sum to K.
+        beta: for "effective", in [0, 1). With 0 all weights are equal; towards 1 they become
+            "balanced".
 
     Returns:
         float32 (K,).
 
     Raises:
-        ValueError: a class in 0 .. K-1 has no sample, or the scheme is unknown.
+        ValueError: a class in 0 .. K-1 has no sample, or the scheme or beta isn't allowed.
 
     >>> class_weights([0, 0, 0, 1]).tolist()
     [0.6666666865348816, 2.0]
     """
     counts = _counts(labels)
-    if scheme not in ("balanced", "effective") or not 0 <= beta < 1:
-        raise ValueError(
-            f"scheme={scheme!r}, beta={beta}: use 'balanced' or 'effective', beta in [0, 1)"
-        )
+    if scheme not in ("balanced", "effective"):
+        raise ValueError(f"scheme must be 'balanced' or 'effective', got {scheme!r}")
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be at least 0 and less than 1, got {beta}; 0.999 is common")
     weights = 1 / counts if scheme == "balanced" else (1 - beta) / (1 - beta**counts)
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
 def logit_adjustment(labels: Labels, tau: float = 1.0) -> Tensor:
-    """Return tau * log(share of each class), which corrects logits for classes that are rare in training.
+    """Compute tau * log(fraction of each class), which corrects logits for the class frequencies.
 
-    Subtract it from the logits of a trained model to judge all classes as if they were equally frequent, or
-    add it to the logits inside the training loss, which then learns the correction. Menon et al. 2021,
-    section 4, https://arxiv.org/abs/2007.07314.
+    Subtract it from the logits of a trained model to predict as if all classes were equally
+    frequent. Or add it to the logits inside the training loss, so that the model learns the
+    correction. Menon et al. 2021, section 4, https://arxiv.org/abs/2007.07314.
 
     Args:
-        labels: of the training part, integers in 0 .. K-1, each of them present, (N,).
+        labels: of the training set, integers in 0 .. K-1, each of them present, (N,).
         tau: strength; 0 changes nothing, 1 is exact for calibrated probabilities.
 
     Returns:
@@ -75,7 +79,7 @@ def balanced_sampler(labels: Labels, seed: int = 0) -> "BalancedSampler":
 
     Args:
         labels: integers in 0 .. K-1, (N,).
-        seed: with the epoch, chooses the draws.
+        seed: determines the draws, together with the epoch.
 
     Raises:
         ValueError: a class in 0 .. K-1 has no sample.
@@ -88,11 +92,10 @@ def balanced_sampler(labels: Labels, seed: int = 0) -> "BalancedSampler":
 
 
 class BalancedSampler(Sampler[int]):
-    """Draws N of N images an epoch with replacement, with weight 1 / (images of the class).
+    """Draws N of N images per epoch with replacement, each with weight 1 / (images of its class).
 
-    In a torch `DataLoader` it counts its own epochs, one a finished pass; `loader` asks it for the
-    epoch it needs. `weights` is (N,), one a sample: weights of classes would draw the first K
-    images only.
+    In a torch `DataLoader`, the sampler advances its epoch at the end of each pass. A
+    `cnnlab.loader` asks for the epoch that it needs. `weights` has one entry per sample, (N,).
     """
 
     def __init__(self, labels: Labels, seed: int = 0) -> None:
@@ -100,11 +103,11 @@ class BalancedSampler(Sampler[int]):
         self.weights = (1 / _counts(labels))[torch.as_tensor(labels)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next pass is; the `Trainer` does."""
+        """Set the epoch of the next pass; the `Trainer` calls this."""
         self.epoch = epoch
 
     def order(self, epoch: int) -> Tensor:
-        """Return the indices drawn in that epoch, int64 (N,)."""
+        """Return the indices that are drawn in an epoch, int64 (N,)."""
         generator = rng.generator(self.seed, epoch)
         return torch.multinomial(self.weights, len(self), replacement=True, generator=generator)
 
@@ -122,40 +125,41 @@ def imbalance(
     """Return a set with `counts[k]` images of class k, drawn without replacement.
 
     Args:
-        dataset: left as it is.
-        counts: one number a class, or class name -> number.
-        seed: chooses the images; with one seed a smaller count lies inside a larger.
+        dataset: is not changed.
+        counts: one number per class, or class name -> number.
+        seed: determines which images are drawn. With the same seed, a larger count contains all
+            images of a smaller one.
 
     Raises:
-        ValueError: a class has fewer images than asked for, or the classes do not fit.
+        ValueError: a class has too few images, or the counts don't fit the classes.
 
     >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
     >>> few = imbalance(ImageSet(pixels, [0, 0, 0, 1, 1, 1], ["cat", "dog"]), [3, 1])
     >>> few.labels.bincount().tolist()
     [3, 1]
     """
-    wanted = per_class(counts, dataset.classes)
-    have = torch.bincount(dataset.labels, minlength=len(wanted)).tolist()
-    short = [c for c, n, m in zip(dataset.classes, wanted, have, strict=True) if n > m]
-    if short:
+    n_draws = counts_per_class(counts, dataset.classes)
+    available = torch.bincount(dataset.labels, minlength=len(n_draws)).tolist()
+    too_few = [c for c, n, m in zip(dataset.classes, n_draws, available, strict=True) if n > m]
+    if too_few:
         raise ValueError(
-            f"counts={wanted} asks for more images than there are of {', '.join(short)}; "
-            f"there are {dict(zip(dataset.classes, have, strict=True))}"
+            f"counts={n_draws} needs more images than there are of {', '.join(too_few)}. The "
+            f"data set has {dict(zip(dataset.classes, available, strict=True))}"
         )
-    orders = [_shuffled(dataset.labels, k, seed)[:n] for k, n in enumerate(wanted)]
-    return dataset.select(torch.cat(orders).sort().values)
+    chosen = [_shuffled(dataset.labels, k, seed)[:n] for k, n in enumerate(n_draws)]
+    return dataset.select(torch.cat(chosen).sort().values)
 
 
 def label_noise(dataset: ImageSet, rate: float, seed: int = 0) -> ImageSet:
-    """Return the set with some labels wrong: round(rate * N) of them, changed to any other class.
+    """Return the set with round(rate * N) labels changed to another class at random.
 
     Args:
-        dataset: left as it is; its labels stay in `.clean_labels` of the result.
-        rate: share of wrong labels, in [0, 1].
-        seed: chooses which, and what they become.
+        dataset: is not changed; the result has its labels in `clean_labels`.
+        rate: fraction of wrong labels, in [0, 1].
+        seed: determines which labels change, and to which class.
 
     Raises:
-        ValueError: the rate is no share, or there is no other class.
+        ValueError: the rate is not in [0, 1], or there is only one class.
 
     >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
     >>> noisy = label_noise(ImageSet(pixels, [0, 0, 0, 1, 1, 1], ["cat", "dog"]), rate=0.5)
@@ -163,66 +167,73 @@ def label_noise(dataset: ImageSet, rate: float, seed: int = 0) -> ImageSet:
     3
     """
     n, n_classes = len(dataset), len(dataset.classes)
-    if not 0 <= rate <= 1 or (rate > 0 and n_classes < 2):
-        raise ValueError(
-            f"rate={rate} with {n_classes} classes: use 0 to 1, and two classes or more"
-        )
+    if not 0 <= rate <= 1:
+        raise ValueError(f"the rate of label noise must be between 0 and 1, got {rate}")
+    if rate > 0 and n_classes < 2:
+        raise ValueError(f"label noise needs at least two classes, but there is {n_classes}")
     generator = rng.generator(seed)
     wrong = torch.randperm(n, generator=generator)[: round(rate * n)]
     steps = torch.randint(1, max(2, n_classes), (n,), generator=generator)[: len(wrong)]
     labels = dataset.labels.clone()
-    labels[wrong] = (labels[wrong] + steps) % n_classes  # 1 to K-1 classes further: never the same
+    # 1 to K-1 classes further, so never the same class.
+    labels[wrong] = (labels[wrong] + steps) % n_classes
     return ImageSet(dataset.images, labels, dataset.classes, clean_labels=dataset.clean_labels)
 
 
-def split(labels: Tensor, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Split at random in two, each class in proportion; the first part keeps every class.
+def stratified_split(labels: Tensor, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Split at random into two sets with the same class proportions.
 
     Args:
         labels: (N,).
-        n: size of the second part; smaller where the classes are too small for it.
-        seed: chooses the images.
+        n: size of the second set. It's smaller if n would leave a class without images in the first
+            set.
+        seed: determines which images go where.
 
     Returns:
-        The indices of the rest and of the n taken, both in ascending order.
+        The indices of the first and of the second set, both in ascending order.
 
-    >>> [part.tolist() for part in split(torch.tensor([0, 0, 0, 0, 1, 1]), 3)]
+    >>> [indices.tolist() for indices in stratified_split(torch.tensor([0, 0, 0, 0, 1, 1]), 3)]
     [[0, 3, 4], [1, 2, 5]]
     """
     counts = torch.bincount(labels)
     quota = n * counts.double() / max(1, len(labels))
-    most = (counts - 1).clamp(min=0)
-    take = quota.floor().long().minimum(most)
+    upper = (counts - 1).clamp(min=0)
+    take = quota.floor().long().minimum(upper)
     for k in (take - quota).argsort(stable=True).tolist():  # the largest remainders first
-        if take.sum() < n and take[k] < most[k]:
+        if take.sum() < n and take[k] < upper[k]:
             take[k] += 1
-    taken = [_shuffled(labels, k, seed)[:m] for k, m in enumerate(take.tolist())]
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[torch.cat(taken)] = True
-    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+    chosen = [_shuffled(labels, k, seed)[:m] for k, m in enumerate(take.tolist())]
+    in_second = torch.zeros(len(labels), dtype=torch.bool)
+    in_second[torch.cat(chosen)] = True
+    return (~in_second).nonzero().flatten(), in_second.nonzero().flatten()
 
 
-def per_class(counts: Sequence[int] | Mapping[str, int], classes: Sequence[str]) -> list[int]:
-    """Return the counts in the order of the classes; ValueError when they do not fit them."""
+def counts_per_class(
+    counts: Sequence[int] | Mapping[str, int], classes: Sequence[str]
+) -> list[int]:
+    """Return the counts in the order of the classes; raise ValueError if they don't fit them."""
     if isinstance(counts, Mapping) and set(counts) == set(classes):
         counts = [counts[name] for name in classes]
     if isinstance(counts, Mapping) or len(counts) != len(classes) or min(counts) < 0:
         raise ValueError(
-            f"counts={counts}: give one number, 0 or more, for each of {tuple(classes)}"
+            f"counts must have one number, 0 or more, for each of {tuple(classes)}; got {counts}"
         )
     return [int(n) for n in counts]
 
 
 def _shuffled(labels: Tensor, label: int, seed: int) -> Tensor:
-    """The indices of one class in a random order."""
+    """Return the indices of one class in random order."""
     indices = (labels == label).nonzero().flatten()
     return indices[torch.randperm(len(indices), generator=rng.generator(seed, label))]
 
 
 def _counts(labels: Labels) -> Tensor:
-    """How many samples each class has, float64 (K,), none of them zero."""
+    """Count the samples of each class, float64 (K,); raise ValueError if there is an empty class."""
     counts = torch.bincount(torch.as_tensor(labels)).double()
-    absent = (counts == 0).nonzero().flatten().tolist()
-    if absent or not len(counts):
-        raise ValueError(f"no sample of class {absent or 0}: a class without samples has no weight")
+    empty = (counts == 0).nonzero().flatten().tolist()
+    if empty or not len(counts):
+        raise ValueError(
+            f"the labels contain no sample of class {empty or 0}, so it can't be weighted. Labels "
+            "must be 0 to K-1, each at least once"
+        )
     return counts

@@ -1,7 +1,7 @@
-"""Generated images, kept on disk between sessions under a key of everything they depend on.
+"""A cache on disk for generated images, with one file for every combination of parameters.
 
-The cache may be deleted at any time, may be damaged, or may be impossible to write: nothing but
-time is lost. `CNNLAB_CACHE` names another folder for it.
+You can delete the cache at any time. If it is damaged or can't be written, nothing is lost but
+time. `CNNLAB_CACHE` names another folder for it.
 """
 
 import contextlib
@@ -26,34 +26,35 @@ Tensors = dict[str, Tensor]
 
 
 def folder() -> Path:
-    """Return the folder of this user's cache: `CNNLAB_CACHE`, or the platform's usual one."""
-    named = os.environ.get("CNNLAB_CACHE")
-    return Path(named) if named else Path(platformdirs.user_cache_dir("cnnlab"))
+    """Return the folder of this user's cache: `CNNLAB_CACHE`, or the usual one of the system."""
+    override = os.environ.get("CNNLAB_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("cnnlab"))
 
 
 def cached(make: Callable[[], Tensors], name: str, **parameters: Any) -> Tensors:
-    """Return what `make` returns, from the disk where it has been made before.
+    """Return the result of `make()`, read from the cache if it was computed before.
 
     Args:
-        make: the work to be saved; a function of the parameters alone.
-        name: begins the name of the file.
-        parameters: all that the result depends on, a version number of the code among them.
+        make: computes the tensors, from the parameters alone.
+        name: the start of the file name.
+        parameters: everything that the result depends on, including a version number of the code.
     """
     path = folder() / f"{name}-{_key(parameters)}.safetensors"
-    found = _read(path)
-    if found is None:
-        found = make()
-        _write(path, found)
-    return found
+    tensors = _read(path)
+    if tensors is None:
+        tensors = make()
+        _write(path, tensors)
+    return tensors
 
 
 def _key(parameters: dict[str, Any]) -> str:
+    """Return a digest of the parameters for the file name."""
     text = json.dumps(parameters, sort_keys=True, default=index)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def _read(path: Path) -> Tensors | None:
-    """The tensors of the file; None when there is no such file, or it is damaged."""
+    """Return the tensors in a file; None if the file doesn't exist or is damaged."""
     try:
         tensors = load(path.read_bytes())
     except (OSError, SafetensorError):
@@ -63,14 +64,18 @@ def _read(path: Path) -> Tensors | None:
 
 
 def _write(path: Path, tensors: Tensors) -> None:
-    """Keep the tensors, unless there is no room, no permission, or on Windows another process that reads the file."""
+    """Write the tensors to a file; do nothing if that isn't possible.
+
+    The disk may be full, the folder may be read-only, or on Windows another process may be reading
+    the file.
+    """
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save({**tensors, "digest": _digest(tensors)}))
 
 
 def _digest(tensors: Tensors) -> Tensor:
-    """A digest of names and contents: safetensors itself does not notice a changed pixel."""
+    """Return a digest of names and values; safetensors itself doesn't notice a changed pixel."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -1,59 +1,64 @@
-"""Files from the network: whole and verified, or not there.
+"""Download files, whole and verified, or not at all. No other file of cnnlab talks to the network.
 
-`CNNLAB_MIRROR` names a server of your own, such as `https://mirror.example.edu/data`, that is asked first for each file by
-its name; what it gives is verified like everything else.
+`CNNLAB_MIRROR` names a server of your own, such as `https://mirror.example.edu/data`. It's tried
+first, with the name of the file; what it sends is verified like everything else.
 """
 
+import contextlib
 import hashlib
 import os
+import socket
 import uuid
+from collections.abc import Iterator
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener, urlopen
 
 from cnnlab.errors import DownloadError
 
 
-TIMEOUT = 10.0  # seconds that a server may be silent
-ATTEMPTS = 4  # at one server; each goes on where the one before was cut
+TIMEOUT = 10.0  # seconds that a server may send nothing during a download
+REACH_TIMEOUT = 5.0  # seconds until a server must have answered for the first time
+LIBRARY_TIMEOUT = 30.0  # seconds that a server may send nothing while torch downloads
+ATTEMPTS = 4  # per server; each one resumes where the one before was interrupted
 SIZE_LIMIT = 2**31  # bytes; the largest archive of the course has 0.8 GB
 _BLOCK = 2**18
 
 
-class _Cut(Exception):
-    """The server has stopped before the end, or for now; asking again may help."""
+class _Interrupted(Exception):
+    """The server sent less than the whole file, or the wrong one; another attempt may succeed."""
 
 
 class _NoDowngrade(HTTPRedirectHandler):
-    """Follow redirections, but never from an encrypted address to one that is not."""
+    """Follow redirections, but never from https to an address without encryption."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if req.type == "https" and not newurl.startswith("https:"):
-            raise URLError(f"{req.host} leads from https to {newurl}, which is not followed")
+            raise URLError(f"{req.host} redirects from https to {newurl}, which is not secure")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 _opener = build_opener(_NoDowngrade)
 
 
-def fetch(url: str, md5: str, folder: Path) -> Path:
-    """Bring a file into a folder, unless it is there.
+def download_file(url: str, md5: str, folder: Path) -> Path:
+    """Download a file into a folder, unless it's already there.
 
     Args:
-        url: where it lies; the mirror is asked before.
-        md5: digest of the whole file, as its publisher gives it.
-        folder: made when it is missing.
+        url: its address; the mirror is tried first.
+        md5: MD5 digest of the whole file, as its publisher states it.
+        folder: created if it's missing.
 
     Returns:
-        The path of the file, whose digest is right.
+        The path of the verified file.
 
     Raises:
-        DownloadError: nobody gave the right file. Nothing is left behind.
-        OSError: the folder cannot be written.
+        DownloadError: no server sent the right file. Nothing is left behind.
+        OSError: the folder cannot be written to.
     """
     path = folder / url.rpartition("/")[2]
     if path.is_file() and _digest(path) == md5:
@@ -61,63 +66,81 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{path.name}.{uuid.uuid4().hex}"
     mirror = os.environ.get("CNNLAB_MIRROR")
-    faults = []
+    errors = []
     try:
         for source in [f"{mirror.rstrip('/')}/{path.name}", url] if mirror else [url]:
             try:
-                _bring(source, md5, unfinished)
-            except (_Cut, URLError, HTTPException, TimeoutError, ConnectionError) as error:
-                faults.append(f"{source}: {error}")
+                _download(source, md5, unfinished)
+            except (_Interrupted, URLError, HTTPException, TimeoutError, ConnectionError) as error:
+                errors.append(f"{source}: {error}")
                 unfinished.unlink(missing_ok=True)
             else:
                 unfinished.replace(path)
                 return path
     finally:
         unfinished.unlink(missing_ok=True)
-    raise DownloadError("; ".join(faults))
+    raise DownloadError("; ".join(errors))
 
 
-def _bring(url: str, md5: str, path: Path) -> None:
-    """Ask a server until the file is whole and right; one that cannot be reached is asked once."""
+def check_reachable(url: str) -> None:
+    """Raise OSError within seconds if a server doesn't answer; torch would wait without a limit."""
+    with contextlib.suppress(HTTPError):  # an error page is an answer too
+        urlopen(Request(url, method="HEAD"), timeout=REACH_TIMEOUT).close()
+
+
+@contextlib.contextmanager
+def timeouts() -> Iterator[None]:
+    """Limit how long a server may send nothing, for downloads by libraries that set no limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(LIBRARY_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _download(url: str, md5: str, path: Path) -> None:
+    """Try one server until the file is complete and correct; an unreachable one is tried once."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _go_on(url, path)
+            _resume(url, path)
             if _digest(path) == md5:
                 return
             path.unlink()
-            raise _Cut("what came is not the file that was published (its digest differs)")
+            raise _Interrupted("the server sent a different file (its MD5 digest differs)")
         except HTTPError as error:
             if error.code < 500 or attempt == ATTEMPTS:
                 raise
-        except (_Cut, HTTPException, TimeoutError, ConnectionError):
+        except (_Interrupted, HTTPException, TimeoutError, ConnectionError):
             if attempt == ATTEMPTS:
                 raise
 
 
-def _go_on(url: str, path: Path) -> None:
-    """Append to the file what is missing of it; begin anew where the server cannot do that."""
-    have = path.stat().st_size if path.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+def _resume(url: str, path: Path) -> None:
+    """Append the missing bytes to a file; start again if the server can't send only those."""
+    size = path.stat().st_size if path.exists() else 0
+    request = Request(url, headers={"Range": f"bytes={size}-"} if size else {})
     with _opener.open(request, timeout=TIMEOUT) as response:
-        goes_on = response.status == 206 and _begins_at(response, have)
-        with path.open("ab" if goes_on else "wb") as file:
-            _copy(response, file)
+        resumed = response.status == 206 and _starts_at(response, size)
+        with path.open("ab" if resumed else "wb") as file:
+            _write(response, file)
 
 
-def _begins_at(response: HTTPResponse, start: int) -> bool:
-    return (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+def _starts_at(response: HTTPResponse, offset: int) -> bool:
+    return (response.headers.get("Content-Range") or "").startswith(f"bytes {offset}-")
 
 
-def _copy(response: HTTPResponse, file: IO[bytes]) -> None:
+def _write(response: HTTPResponse, file: IO[bytes]) -> None:
+    """Write the body of a response to a file, and check that all of it arrived."""
     expected = response.headers.get("Content-Length")
-    came = 0
+    received = 0
     while block := response.read(_BLOCK):
-        came += len(block)
+        received += len(block)
         if file.tell() + len(block) > SIZE_LIMIT:
-            raise URLError(f"more than {SIZE_LIMIT:,} bytes, which no file of the course has")
+            raise URLError(f"the server sent more than {SIZE_LIMIT:,} bytes")
         file.write(block)
-    if expected is not None and came < int(expected):
-        raise _Cut(f"the server stopped after {came:,} of {int(expected):,} bytes")
+    if expected is not None and received < int(expected):
+        raise _Interrupted(f"the server stopped after {received:,} of {int(expected):,} bytes")
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What lies in a folder of images: which files count, and what is wrong with them."""
+"""Find the image files in a folder, and report those that can't be used."""
 
 import hashlib
 import os
@@ -13,16 +13,17 @@ from cnnlab.errors import DataError
 SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-# What Jupyter, macOS, Windows, Linux and network drives leave behind; hidden names begin with a dot.
-LEFT_BEHIND = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir")
-LISTED = 10  # faults that a message names
+# Folders and files that macOS, Windows, Linux and network drives create. Hidden ones start with a
+# dot.
+SYSTEM_NAMES = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir")
+MAX_LISTED = 10  # files that an error message lists
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A file that cannot be used, and why.
+class UnusableFile:
+    """An image file that can't be used, and the reason.
 
-    >>> Fault(Path("cat/7.jpg"), "the file is empty")
+    >>> UnusableFile(Path("cat/7.jpg"), "the file is empty")
     cat/7.jpg: the file is empty
     """
 
@@ -30,72 +31,81 @@ class Fault:
     why: str
 
     def __repr__(self) -> str:
-        return f"{shown(self.path)}: {self.why}"
+        return f"{printable(self.path)}: {self.why}"
 
 
-def folders(path: Path) -> list[Path]:
-    """Return the folders in a folder by the order of their names, which is the same on every system."""
-    return [p for p in _entries(path) if p.is_dir()]
+def list_folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, sorted by name in the same order on every system."""
+    return [entry for entry in _entries(path) if entry.is_dir()]
 
 
-def images(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield every image in a folder and below; none where there is no such folder.
+def find_images(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the image files in a folder and its subfolders; none if the folder doesn't exist.
 
-    A link that leads back to a folder around it is not followed, or its images would count again and again.
+    A link that points to a folder around it is not followed, because its images would repeat
+    without end.
+
+    Args:
+        folder: where to search.
+        parents: the real paths of the folders around it that are being searched.
     """
     real = os.path.realpath(folder)
-    if real in above or not folder.is_dir():
+    if real in parents or not folder.is_dir():
         return
     for path in _entries(folder):
         if path.is_dir():
-            yield from images(path, (*above, real))
+            yield from find_images(path, (*parents, real))
         elif path.suffix.lower() in SUFFIXES:
             yield path
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, without what systems leave behind. `sorted` on paths ignores case on Windows."""
-    found = (p for p in folder.iterdir() if not p.name.startswith((".", *LEFT_BEHIND)))
-    return sorted(found, key=lambda p: p.name)
+    """Return what is in a folder, sorted, without hidden files and those of the system."""
+    entries = (p for p in folder.iterdir() if not p.name.startswith((".", *SYSTEM_NAMES)))
+    return sorted(entries, key=lambda p: p.name)  # sorting the paths would ignore case on Windows
 
 
-def copies(parts: Sequence[Iterable[Path]]) -> list[Fault]:
-    """Return the files whose contents also stand in a later part: what is tested must not be learnt.
+def find_duplicates(splits: Sequence[Iterable[Path]]) -> list[UnusableFile]:
+    """Return the files with an identical copy in a later split, because that would be a leak.
 
-    Only files of equal length are read.
+    Only files of the same length are read.
+
+    Args:
+        splits: the files of the training, the validation and the test set, in this order.
     """
-    lengths: dict[int, list[tuple[int, Path]]] = defaultdict(list)
-    for number, part in enumerate(parts):
-        for path in part:
-            lengths[path.stat().st_size].append((number, path))
-    return [fault for alike in lengths.values() for fault in _copies_among(alike)]
+    by_length: dict[int, list[tuple[int, Path]]] = defaultdict(list)
+    for number, split in enumerate(splits):
+        for path in split:
+            by_length[path.stat().st_size].append((number, path))
+    return [duplicate for files in by_length.values() for duplicate in _duplicates_among(files)]
 
 
-def _copies_among(alike: list[tuple[int, Path]]) -> Iterator[Fault]:
-    if len({number for number, _ in alike}) < 2:
+def _duplicates_among(files: list[tuple[int, Path]]) -> Iterator[UnusableFile]:
+    """Compare files of the same length, each given as (number of its split, path)."""
+    if len({number for number, _ in files}) < 2:
         return
     latest: dict[bytes, tuple[int, Path]] = {}
-    digests = [hashlib.blake2b(path.read_bytes()).digest() for _, path in alike]
-    for digest, (number, path) in zip(digests, alike, strict=True):
+    digests = [hashlib.blake2b(path.read_bytes()).digest() for _, path in files]
+    for digest, (number, path) in zip(digests, files, strict=True):
         if digest not in latest or number > latest[digest][0]:
             latest[digest] = number, path
-    for digest, (number, path) in zip(digests, alike, strict=True):
+    for digest, (number, path) in zip(digests, files, strict=True):
         if number < latest[digest][0]:
-            yield Fault(path, f"the same file as {shown(latest[digest][1])}")
+            yield UnusableFile(path, f"also in a later split, as {printable(latest[digest][1])}")
 
 
-def refuse(faults: Sequence[Fault], n_files: int) -> None:
-    """Raise DataError, with the first faults by name, if there is one."""
-    if not faults:
+def check_all_usable(unusable: Sequence[UnusableFile], n_files: int) -> None:
+    """Raise DataError if there are unusable files; the message lists the first of them."""
+    if not unusable:
         return
-    more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-    lines = "\n  ".join([*map(repr, faults[:LISTED]), *more])
+    more = [f"and {len(unusable) - MAX_LISTED} more"] if len(unusable) > MAX_LISTED else []
+    lines = "\n  ".join([*map(repr, unusable[:MAX_LISTED]), *more])
     raise DataError(
-        f"{len(faults)} of {n_files} images cannot be used; mend or delete them, or leave them out with "
-        f'on_error="skip":\n  {lines}'
+        f"{len(unusable)} of {n_files} images can't be used. Repair or delete these files, or pass "
+        f'on_error="skip" to leave them out:\n  {lines}'
     )
 
 
-def shown(path: Path) -> str:
-    """Return a path as text that can be printed, whatever bytes its name is made of."""
+def printable(path: Path) -> str:
+    """Return a path as text that can be printed, whatever bytes its name contains."""
     return str(path).encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Images with labels: one part of a data set, and the bundle of its three parts."""
+"""Labelled images: one split of a data set, and the bundle of its three splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cnnlab import rng
-from cnnlab.data.image_files import Fault
+from cnnlab.data.image_files import UnusableFile
 
 
 if TYPE_CHECKING:
     from cnnlab.plots import Plot
 
 
-class Part(Protocol):
-    """What `ImageSet` and `FileSet` share, and all that a `DataBundle` asks of its parts."""
+class Split(Protocol):
+    """The interface of `ImageSet`, `FileSet` and `ResizedSet`, which a `DataBundle` works with."""
 
     labels: Tensor
     classes: tuple[str, ...]
@@ -31,26 +31,26 @@ class Part(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Return those images as uint8 (n, C, H, W)."""
+        """Return the images at `indices` as uint8 (n, C, H, W)."""
 
-    def select(self, indices: Any) -> "Part":
-        """Return the part made of those images, in that order."""
+    def select(self, indices: Any) -> "Split":
+        """Return the images at `indices`, in that order, as a set of their own."""
 
-    def resized(self, size: int) -> "Part":
-        """Return the part with its images as squares of `size` pixels."""
+    def resized(self, size: int) -> "Split":
+        """Return the same images as squares of `size` pixels."""
 
 
 class ImageSet(Dataset[tuple[Tensor, int]]):
-    """Images and labels held in memory; `ds[i]` is a float image in [0, 1] and its label.
+    """Images and labels in memory; `ds[i]` is a float image in [0, 1] and its label.
 
     Args:
         images: uint8, (N, C, H, W).
         labels: integers in 0 .. K-1, (N,).
         classes: the K names.
-        clean_labels: the labels before noise was added, (N,); the labels themselves when left out.
+        clean_labels: the labels before noise was added, (N,); by default the labels themselves.
 
     Raises:
-        ValueError: the shapes, the types or the labels do not go together.
+        ValueError: the images, labels and classes have the wrong type or don't fit together.
 
     >>> ds = ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], ["cat", "dog"])
     >>> len(ds), ds[1][0].shape, ds[1][1]
@@ -74,10 +74,13 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise ValueError(
                 f"images must be uint8 of shape (N, C, H, W), got {self.images.dtype} of shape "
-                f"{tuple(self.images.shape)}; from floats in [0, 1]: (x * 255).round().byte()"
+                f"{tuple(self.images.shape)}. Convert floats in [0, 1] with (x * 255).round().byte()"
             )
         if not len(self.images) == len(self.labels) == len(self.clean_labels):
-            raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
+            raise ValueError(
+                f"got {len(self.images)} images, {len(self.labels)} labels and "
+                f"{len(self.clean_labels)} clean labels; give one label per image"
+            )
         check_labels(self.labels, len(self.classes))
 
     @property
@@ -96,11 +99,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return f"ImageSet({_describe(self)})"
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Return those images as uint8 (n, C, H, W)."""
-        return self.images.index_select(0, indices)  # images[indices] takes twenty times as long
+        """Return the images at `indices` as uint8 (n, C, H, W)."""
+        return self.images.index_select(0, indices)  # 20 times as fast as images[indices]
 
     def select(self, indices: Tensor | Sequence[int]) -> "ImageSet":
-        """Return the set made of the images at `indices`, in that order."""
+        """Return the images at `indices`, in that order, as a set of their own."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return ImageSet(
             self.images[chosen],
@@ -109,30 +112,32 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             clean_labels=self.clean_labels[chosen],
         )
 
-    def resized(self, size: int) -> "Part":
-        """Return the part with its images as squares of `size` pixels, resized when they are asked for."""
+    def resized(self, size: int) -> "Split":
+        """Return the same images as squares of `size` pixels, resized when they're needed."""
         return self if self.shape[1:] == (size, size) else ResizedSet(self, size)
 
 
 class ResizedSet(Dataset[tuple[Tensor, int]]):
-    """Images of another part, resized when they are asked for: a few thousand at 224 pixels would fill a laptop.
+    """Another set, whose images are resized when they're needed.
+
+    A few thousand images of 224 pixels would fill the memory of a laptop.
 
     Args:
-        part: the images as they are.
-        size: the short side is resized to it, and the middle cut out, in pixels.
+        source: the images in their own size.
+        size: resize the shorter side to this many pixels, and crop the centre to a square.
     """
 
-    def __init__(self, part: Part, size: int) -> None:
-        self.part, self.size = part, size
-        self.labels, self.classes = part.labels, part.classes
+    def __init__(self, source: Split, size: int) -> None:
+        self.source, self.size = source, size
+        self.labels, self.classes = source.labels, source.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
-        return self.part.shape[0], self.size, self.size
+        return self.source.shape[0], self.size, self.size
 
     def __len__(self) -> int:
-        return len(self.part)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return unit(self.pixels(torch.tensor([index]))[0]), int(self.labels[index])
@@ -141,28 +146,28 @@ class ResizedSet(Dataset[tuple[Tensor, int]]):
         return f"ResizedSet({_describe(self)})"
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Return those images as uint8 (n, C, H, W)."""
+        """Return the images at `indices` as uint8 (n, C, H, W)."""
         from torchvision.transforms.v2 import functional
 
-        larger = functional.resize(self.part.pixels(indices), [self.size], antialias=True)
-        return functional.center_crop(larger, [self.size, self.size])
+        resized = functional.resize(self.source.pixels(indices), [self.size], antialias=True)
+        return functional.center_crop(resized, [self.size, self.size])
 
     def select(self, indices: Tensor | Sequence[int]) -> "ResizedSet":
-        """Return the set made of the images at `indices`, in that order."""
-        return ResizedSet(self.part.select(indices), self.size)
+        """Return the images at `indices`, in that order, as a set of their own."""
+        return ResizedSet(self.source.select(indices), self.size)
 
-    def resized(self, size: int) -> Part:
-        """Return the same images as squares of another size."""
-        return self.part.resized(size)
+    def resized(self, size: int) -> Split:
+        """Return the original images as squares of another size."""
+        return self.source.resized(size)
 
 
 @dataclass(repr=False)
 class DataBundle:
-    """A data set: its training, validation and test part, and what is known about them.
+    """A data set: its training, validation and test set, with class names and statistics.
 
-    `test` is None where an image folder has no test part. `mean` and `std` come from the training
-    part alone: the other two stand for images nobody has seen. `left_out` names the files that
-    `from_folder` could not use, each with its reason.
+    `test` is None if an image folder has no test set. `mean` and `std` are computed on the training
+    set alone, because the other two stand for images that nobody has seen yet. `left_out` lists the
+    files that `from_folder` couldn't use, each with the reason.
 
     >>> tiny = ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], ["cat", "dog"])
     >>> bundle = DataBundle("pets", tiny, tiny, None)
@@ -173,10 +178,10 @@ class DataBundle:
     """
 
     name: str
-    train: Part
-    valid: Part
-    test: Part | None = None
-    left_out: tuple[Fault, ...] = ()
+    train: Split
+    valid: Split
+    test: Split | None = None
+    left_out: tuple[UnusableFile, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -185,49 +190,48 @@ class DataBundle:
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each channel over the training part, (C,), pixels in [0, 1]."""
+        """Mean of each channel over the training set, (C,), for pixels in [0, 1]."""
         return self._moments[0]
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of each channel over the training part, (C,), pixels in [0, 1]."""
+        """Standard deviation of each channel over the training set, (C,), for pixels in [0, 1]."""
         return self._moments[1]
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation from the histogram of the 256 levels: exact, in little memory."""
-        share = sum(
-            _histogram(self.train, part) for part in torch.arange(len(self.train)).split(512)
-        )
-        assert isinstance(share, Tensor)
-        share = share / share.sum(dim=1, keepdim=True)  # (C, 256)
+        """Mean and standard deviation from the histogram of the 256 levels, exact at low memory."""
+        chunks = torch.arange(len(self.train)).split(512)
+        counts = sum(_histogram(self.train, indices) for indices in chunks)
+        assert isinstance(counts, Tensor)
+        fractions = counts / counts.sum(dim=1, keepdim=True)  # (C, 256)
         levels = torch.arange(256, dtype=torch.float64) / 255
-        mean = share @ levels
-        variance = (share * (levels - mean[:, None]) ** 2).sum(dim=1)
+        mean = fractions @ levels
+        variance = (fractions * (levels - mean[:, None]) ** 2).sum(dim=1)
         return mean.float(), variance.sqrt().float()
 
     def counts(self, part: str = "train") -> dict[str, int]:
-        """Return the number of images of each class in one part.
+        """Return the number of images per class in one split.
 
         Args:
             part: "train", "valid" or "test".
 
         Raises:
-            ValueError: there is no such part.
+            ValueError: there is no such split.
         """
-        chosen = self._parts().get(part)
-        if chosen is None:
+        split = self._splits().get(part)
+        if split is None:
             raise ValueError(
-                f"no part {part!r} in {self.name}; there is {', '.join(self._parts())}"
+                f"{self.name} has no split {part!r}; use {' or '.join(map(repr, self._splits()))}"
             )
-        found = torch.bincount(chosen.labels, minlength=len(self.classes)).tolist()
-        return dict(zip(self.classes, found, strict=True))
+        counts = torch.bincount(split.labels, minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, counts, strict=True))
 
     def show(self, per_class: int = 4) -> "Plot":
-        """Draw the first `per_class` training images of each class, with their class names."""
+        """Draw the first `per_class` training images of each class, with the names of the classes."""
         from cnnlab import plots
 
-        chosen = torch.cat([_where(self.train, k)[:per_class] for k in range(len(self.classes))])
+        chosen = torch.cat([_indices(self.train, k)[:per_class] for k in range(len(self.classes))])
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
         columns = per_class * max(1, 8 // per_class)
         alt = f"{len(chosen)} training images of {self.name}, up to {per_class} of each class"
@@ -236,87 +240,91 @@ class DataBundle:
     def subset(self, *, per_class: int, seed: int = 0) -> "DataBundle":
         """Return the bundle with only `per_class` training images of each class.
 
-        Validation and test stay whole. With one seed, the smaller subset lies inside the larger.
+        The validation and test sets stay complete. With the same seed, a larger subset contains all
+        images of a smaller one.
 
         Args:
             per_class: images of each class to keep.
-            seed: chooses which.
+            seed: determines which images are kept.
 
         Raises:
-            ValueError: a class has fewer.
+            ValueError: a class has fewer images.
         """
-        short = {name: n for name, n in self.counts().items() if n < per_class}
-        if short or per_class < 1:
-            least = min(self.counts().values())
+        too_small = {name: n for name, n in self.counts().items() if n < per_class}
+        if too_small or per_class < 1:
+            largest = min(self.counts().values())
+            hint = f"; these classes have fewer images: {too_small}" if too_small else ""
             raise ValueError(
-                f"per_class={per_class} does not fit {self.name}: use 1 to {least}. "
-                f"Too few images in {short}"
+                f"per_class must be between 1 and {largest} for {self.name}, got {per_class}{hint}"
             )
         chosen = [
-            _draw(_where(self.train, k), per_class, seed, k) for k in range(len(self.classes))
+            _draw(_indices(self.train, k), per_class, seed, k) for k in range(len(self.classes))
         ]
         return replace(self, train=self.train.select(torch.cat(chosen).sort().values))
 
     def transform(self, model: Any) -> "DataBundle":
-        """Return the bundle with images of the size that a pretrained model has learnt on.
+        """Return the bundle with images of the size that a pretrained model was trained on.
 
-        The other half of what a pretrained network wants, its normalisation, is the first layer of the model.
-        A model of the course, which takes any size, gets the images as they are.
+        The normalisation that such a model needs is its first layer. Networks of this course
+        accept images of any size, so for them the bundle is returned as it is.
 
         Args:
             model: from `pretrained`; its `size` is the side of the square, in pixels.
 
-        >>> data = DataBundle("one", *[ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [0], ["cat"])] * 2)
+        >>> tiny = ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [0], ["cat"])
         >>> from cnnlab.models import pretrained
-        >>> data.transform(pretrained("resnet18", 3, weights=None)).train.shape
+        >>> model = pretrained("resnet18", 3, weights=None)
+        >>> DataBundle("one", tiny, tiny).transform(model).train.shape
         (3, 224, 224)
         """
         size = getattr(model, "size", None)
         if size is None:
             return self
-        resized: dict[str, Any] = {n: part.resized(size) for n, part in self._parts().items()}
+        resized: dict[str, Any] = {n: split.resized(size) for n, split in self._splits().items()}
         return replace(self, **resized)
 
-    def _parts(self) -> dict[str, Part]:
-        parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        return {name: part for name, part in parts.items() if part is not None}
+    def _splits(self) -> dict[str, Split]:
+        splits = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {len(part):,}" for name, part in self._parts().items())
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
         shape = " x ".join(map(str, self.train.shape))
-        less = f"; {len(self.left_out)} files left out" if self.left_out else ""
-        return f"{self.name}: {len(self.classes)} classes, {shape}; {sizes}{less}"
+        left_out = f"; {len(self.left_out)} files left out" if self.left_out else ""
+        return f"{self.name}: {len(self.classes)} classes, {shape}; {sizes}{left_out}"
 
 
 def unit(pixels: Tensor) -> Tensor:
-    """Turn uint8 levels 0 .. 255 into float32 in [0, 1]; the same for one image and for a batch."""
+    """Convert uint8 pixels to float32 in the unit interval; for one image or a batch."""
     return pixels.to(torch.float32).div_(255)
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
-    """Raise ValueError unless every label lies in 0 .. n_classes - 1."""
+    """Raise ValueError unless every label is in 0 .. n_classes - 1."""
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
         raise ValueError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, but {n_classes} classes "
-            f"are numbered 0 to {n_classes - 1}"
+            f"labels range from {int(labels.min())} to {int(labels.max())}, but with {n_classes} "
+            f"classes they must be 0 to {n_classes - 1}"
         )
 
 
-def _describe(part: Part) -> str:
-    shape = " x ".join(map(str, part.shape))
-    return f"{len(part):,} images of {shape}, {len(part.classes)} classes"
+def _describe(split: Split) -> str:
+    shape = " x ".join(map(str, split.shape))
+    return f"{len(split):,} images of {shape}, {len(split.classes)} classes"
 
 
-def _histogram(part: Part, indices: Tensor) -> Tensor:
-    """How often each level occurs in each channel, float64 (C, 256)."""
-    channels = part.pixels(indices).transpose(0, 1).flatten(1)  # (n, C, H, W) -> (C, n*H*W)
+def _histogram(split: Split, indices: Tensor) -> Tensor:
+    """Count how often each level occurs in each channel, float64 (C, 256)."""
+    channels = split.pixels(indices).transpose(0, 1).flatten(1)  # (n, C, H, W) -> (C, n*H*W)
     return torch.stack([torch.bincount(c, minlength=256) for c in channels]).double()
 
 
-def _where(part: Part, label: int) -> Tensor:
-    return (part.labels == label).nonzero().flatten()
+def _indices(split: Split, label: int) -> Tensor:
+    """Return the indices of the images of one class."""
+    return (split.labels == label).nonzero().flatten()
 
 
 def _draw(indices: Tensor, n: int, seed: int, label: int) -> Tensor:
+    """Draw n of the indices at random, without replacement."""
     order = torch.randperm(len(indices), generator=rng.generator(seed, label))
     return indices[order[:n]]

@@ -1,9 +1,8 @@
-"""Batches in an order that is a function of (seed, epoch), from memory or any torch dataset.
+"""Batches in an order that depends only on (seed, epoch), from memory or from any torch data set.
 
-A pass can therefore be repeated, resumed in its middle, or watched, and nothing needs to be saved
-but two numbers. Random transforms are seeded by (seed, epoch, index of the image): the number of
-workers, the other loaders and your own random numbers do not matter to them, and are not disturbed
-by them.
+So a pass can be repeated or resumed in its middle, and two numbers are all there is to save. Random
+transforms are seeded by (seed, epoch, index of the image). They don't depend on the number of
+workers, on other loaders or on your own random numbers, and don't disturb them either.
 """
 
 import copy
@@ -21,17 +20,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
 
 from cnnlab import rng
-from cnnlab.data.images import ImageSet, Part, unit
-from cnnlab.data.seeding import generators_in, seeded
+from cnnlab.data.images import ImageSet, Split, unit
+from cnnlab.data.seeding import find_generators, seeded
 from cnnlab.errors import DataError
 
 
-Source = Dataset[Any] | Part
-Batch = Any  # (images, labels) for our own sets; whatever the dataset's items collate to for others
+Source = Dataset[Any] | Split
+Batch = Any  # (images, labels) for our own sets; whatever the items collate to for others
 
 
-class Ordered(Protocol):
-    """A sampler that knows the indices of any epoch without drawing those of the epochs before."""
+class EpochSampler(Protocol):
+    """A sampler that can compute the indices of any epoch directly."""
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of that epoch, int64 (n,)."""
@@ -43,31 +42,32 @@ def loader(
     *,
     seed: int = 0,
     shuffle: bool = False,
-    sampler: Ordered | Sampler[int] | Sequence[int] | Tensor | None = None,
+    sampler: EpochSampler | Sampler[int] | Sequence[int] | Tensor | None = None,
     drop_last: bool | None = None,
     workers: int = 0,
     device: torch.device | str | None = None,
 ) -> "Loader":
-    """Return the batches of a dataset, in an order that depends on (seed, epoch) alone.
+    """Return the batches of a data set, in an order that depends only on (seed, epoch).
 
     Args:
-        dataset: an `ImageSet`, a `TensorDataset`, or a `Subset` of one (indexed a whole batch at
-            once), or any dataset with `len` and an index (read by a torch `DataLoader`).
-        batch_size: images in a batch.
-        seed: chooses the order, and the random transforms of a dataset that has some.
-        shuffle: a new random order each epoch; otherwise the order of the dataset.
-        sampler: which images to take, instead of `shuffle`: a torch sampler, indices, or an object
-            with `.order(epoch)`.
-        drop_last: leave out a short last batch. None means: yes when shuffling or sampling, where
-            batch norm cannot train on a batch of one, unless it is the only batch; no in dataset
-            order.
-        workers: processes that read the data; for data in memory there are none. They keep the
-            dataset as it was when they started: to change its attributes, make a new loader.
-        device: where the batches go. Data in memory moves there once, and is indexed there.
+        dataset: an `ImageSet`, a `TensorDataset` or a `Subset` of one, which are indexed one whole
+            batch at a time; or any data set with a length and an index, read by a torch
+            `DataLoader`.
+        batch_size: images per batch.
+        seed: determines the order, and the random transforms of the data set if it has any.
+        shuffle: use a new random order in each epoch, instead of the order of the data set.
+        sampler: determines which images to use, instead of `shuffle`: a torch sampler, indices, or
+            an object with a method `order(epoch)`.
+        drop_last: leave out a last batch that is too small. None drops it when shuffling or
+            sampling, unless it's the only batch, because batch norm can't train on a batch of one;
+            in data-set order nothing is dropped.
+        workers: processes that read the data; data in memory needs none. They have a copy of the
+            data set, so if you change an attribute of it, make a new loader.
+        device: where the batches go. Data in memory is moved there once, and indexed there.
 
     Raises:
-        ValueError: nothing would be left to iterate over, or the options contradict each other.
-        TypeError: the dataset has no length or no index.
+        ValueError: there would be no batch, or two arguments contradict each other.
+        TypeError: the data set has no length or no index.
 
     >>> from torch.utils.data import TensorDataset
     >>> batches = loader(TensorDataset(torch.arange(10)), 4, shuffle=True)
@@ -76,19 +76,17 @@ def loader(
     """
     _check_dataset(dataset, batch_size)
     if shuffle and sampler is not None:
-        raise ValueError(
-            "a sampler decides the order itself: leave out shuffle=True, or the sampler"
-        )
-    made = Loader(dataset, batch_size, seed, shuffle, sampler, drop_last, workers, device)
-    made.check()
-    return made
+        raise ValueError("a sampler determines the order: pass either shuffle=True or the sampler")
+    batches = Loader(dataset, batch_size, seed, shuffle, sampler, drop_last, workers, device)
+    batches.check()
+    return batches
 
 
 class Loader:
-    """What `loader` returns: iterate over it for the batches of the epoch it stands at.
+    """An iterable over the batches of the current epoch, as returned by `loader`.
 
-    The epoch advances when a pass has come to its end, so a look at `next(iter(batches))` changes
-    nothing, and two passes at the same time do not meet.
+    The epoch advances at the end of a complete pass. So `next(iter(batches))` changes nothing, and
+    two simultaneous passes don't interfere.
     """
 
     def __init__(
@@ -107,11 +105,12 @@ class Loader:
         self.drop_last = drop_last
         self.epoch = 0
         self._first_batch = 0
-        self._source = _in_memory(dataset, device) or _Torch(dataset, seed, workers, device)
+        in_memory = _memory_reader(dataset, device)
+        self._reader = in_memory or _DataLoaderReader(dataset, seed, workers, device)
 
     def __len__(self) -> int:
-        whole, rest = divmod(self._n_indices(), self.batch_size)
-        return whole + (rest > 0 and not self._drops(whole))
+        full, rest = divmod(self._n_indices(), self.batch_size)
+        return full + (rest > 0 and not self._drops_last(full))
 
     def __iter__(self) -> Iterator[Batch]:
         return self._pass(self.epoch, self._first_batch)
@@ -121,23 +120,26 @@ class Loader:
         return f"Loader({size}, seed {self.seed}, epoch {self.epoch})"
 
     def seek(self, epoch: int, batch: int = 0) -> None:
-        """Make the next pass begin at a batch of an epoch, without loading what is skipped.
+        """Start the next pass at a given batch of an epoch, without loading the batches before it.
 
         Args:
-            epoch: epochs finished before it.
-            batch: batches of it finished before.
+            epoch: number of finished epochs.
+            batch: number of finished batches of that epoch.
 
         Raises:
             ValueError: the epoch has no such batch.
         """
         if epoch < 0 or not 0 <= batch <= len(self):
-            raise ValueError(f"no batch {batch} in epoch {epoch}: an epoch has {len(self)} batches")
+            raise ValueError(
+                f"cannot start at batch {batch} of epoch {epoch}: an epoch has {len(self)} "
+                "batches, and epochs count from 0"
+            )
         self.epoch, self._first_batch = epoch, batch
 
     def ordered(self) -> "Loader":
-        """Return a loader of the same data for measuring: in dataset order, nothing left out.
+        """Return a loader of the same data for evaluation: in data-set order, with every image.
 
-        A sampler is kept, at its first epoch: it says which images there are.
+        A sampler is kept, at its first epoch, because it determines which images are used.
         """
         twin = copy.copy(self)
         twin.shuffle, twin.drop_last = False, False
@@ -145,98 +147,104 @@ class Loader:
         return twin
 
     def indices(self, epoch: int) -> Tensor:
-        """Return which images that epoch takes, in order and before batches are cut, int64 (n,)."""
+        """Return the indices of the images of an epoch, in order, int64 (n,).
+
+        A last batch that is dropped is included.
+        """
         n = len(cast(Any, self.dataset))
         if self.sampler is not None:
-            return _check_indices(_sampled(self.sampler, self.seed, epoch), n)
+            return _check_indices(_sample(self.sampler, self.seed, epoch), n)
         if self.shuffle:
             return torch.randperm(n, generator=rng.generator(self.seed, epoch))
         return torch.arange(n)
 
     def check(self) -> None:
-        """Raise ValueError when an epoch would have no batch."""
+        """Raise ValueError if an epoch would have no batch."""
         n = self._n_indices()
         if n == 0:
-            raise ValueError(f"the sampler takes none of {len(cast(Any, self.dataset))} images")
+            raise ValueError(
+                f"the sampler selects none of the {len(cast(Any, self.dataset))} images"
+            )
         if len(self) == 0:
             raise ValueError(
-                f"drop_last=True leaves no batch: {n} images, batch_size={self.batch_size}. "
-                f"Use batch_size={n} or less, or drop_last=None"
+                f"drop_last=True leaves no batch, because {n} images are less than one batch of "
+                f"{self.batch_size}. Use batch_size={n} or less, or drop_last=None"
             )
         if self.sampler is not None:
             self.indices(0)
 
     def _pass(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         batches = self.indices(epoch).split(self.batch_size)[: len(self)][first_batch:]
-        yield from self._source.fetch(batches, epoch)
-        if self.epoch == epoch:  # else another pass, or a seek, has moved on
+        yield from self._reader.read(batches, epoch)
+        if self.epoch == epoch:  # unless another pass or a seek has changed it
             self.seek(epoch + 1)
 
-    def _drops(self, whole_batches: int) -> bool:
+    def _drops_last(self, full_batches: int) -> bool:
+        """Return whether a last batch that is too small is left out."""
         if self.drop_last is None:
-            return (self.shuffle or self.sampler is not None) and whole_batches > 0
+            return (self.shuffle or self.sampler is not None) and full_batches > 0
         return self.drop_last
 
     def _n_indices(self) -> int:
+        """Return the number of images per epoch, before a last batch is dropped."""
         counted = self.dataset if self.sampler is None else self.sampler
         return len(cast(Any, counted)) if hasattr(counted, "__len__") else len(self.indices(0))
 
 
-class _Memory:
-    """Tensors that share their first axis: a batch is one indexing operation on each."""
+class _MemoryReader:
+    """Reads tensors with a common first axis: one indexing operation per tensor and batch."""
 
     def __init__(self, tensors: Iterable[Tensor], lookup: Tensor | None, is_images: bool) -> None:
         self.tensors, self.lookup, self.is_images = tuple(tensors), lookup, is_images
 
-    def fetch(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
-        """Yield the batches; the epoch plays no part, since nothing here is random."""
+    def read(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+        """Yield the batches; they don't depend on the epoch, because nothing here is random."""
         for indices in batches:
             rows = indices if self.lookup is None else self.lookup[indices]
             first, *others = (tensor[rows.to(tensor.device)] for tensor in self.tensors)
             yield (unit(first) if self.is_images else first, *others)
 
 
-class _Torch:
-    """Any other dataset, read through torch's DataLoader."""
+class _DataLoaderReader:
+    """Reads any other data set with torch's DataLoader, and with worker processes if requested."""
 
     def __init__(self, dataset: Source, seed: int, workers: int, device: Any) -> None:
-        self.dataset, self.workers, self.device = _Seeded(dataset, seed), workers, device
-        # A DataLoader that keeps its workers can serve one pass at a time; those at rest wait here.
+        self.dataset, self.workers, self.device = _SeededDataset(dataset, seed), workers, device
+        # A DataLoader with persistent workers serves one pass at a time; idle ones are kept here.
         self.idle: list[DataLoader[Any]] = []
 
-    def fetch(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
-        """Yield the batches; a pass that is given up takes its workers with it."""
-        served = self.idle.pop() if self.idle else self._start()
-        cast(_Batches, served.batch_sampler).pairs = [
+    def read(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+        """Yield the batches; a pass that ends early ends its worker processes too."""
+        data_loader = self.idle.pop() if self.idle else self._make_loader()
+        cast(_BatchList, data_loader.batch_sampler).pairs = [
             [(epoch, i) for i in batch.tolist()] for batch in batches
         ]
         try:
-            for batch in served:
-                yield _moved(tuple(batch) if isinstance(batch, list) else batch, self.device)
+            for batch in data_loader:
+                yield _to_device(tuple(batch) if isinstance(batch, list) else batch, self.device)
         except BaseException as error:
-            with suppress(RuntimeError):  # the death of another worker may be told while they end
-                _end_workers(served)
-            if fault := _explained(error):
-                raise fault from error
+            with suppress(RuntimeError):  # another worker may die meanwhile
+                _shut_down_workers(data_loader)
+            if explanation := _explain_worker_error(error):
+                raise explanation from error
             raise
-        self.idle.append(served)
+        self.idle.append(data_loader)
 
-    def _start(self) -> DataLoader[Any]:
+    def _make_loader(self) -> DataLoader[Any]:
         if self.workers:
-            _check_can_travel(self.dataset.dataset)
-        # With a generator of its own, iter() draws nothing from the global one.
+            _check_importable(self.dataset.dataset)
         return DataLoader(
             self.dataset,
-            batch_sampler=cast(Any, _Batches()),
+            batch_sampler=cast(Any, _BatchList()),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            worker_init_fn=_end_with_a_lost_batch,
-            generator=torch.Generator(),
+            worker_init_fn=_exit_if_a_batch_is_lost,
+            generator=torch.Generator(),  # so that iter() draws nothing from the global one
         )
 
 
-class _Batches:
-    """The batch sampler of one DataLoader: lists of (epoch, index), laid down before each pass."""
+class _BatchList:
+    """The batch sampler of a DataLoader: lists of (epoch, index), set before each pass."""
 
     pairs: Sequence[list[tuple[int, int]]] = ()
 
@@ -247,80 +255,81 @@ class _Batches:
         return len(self.pairs)
 
 
-class _Seeded(Dataset[Any]):
-    """A dataset asked by (epoch, index), whose random numbers depend on nothing else."""
+class _SeededDataset(Dataset[Any]):
+    """A data set indexed by (epoch, index), which also determine its random numbers."""
 
     def __init__(self, dataset: Source, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
-        self.own = generators_in(dataset)
+        self.generators = find_generators(dataset)
 
     def __getitem__(self, pair: tuple[int, int]) -> Any:
         epoch, index = pair
-        with seeded(self.seed, epoch, index, own=self.own):
+        with seeded(self.seed, epoch, index, generators=self.generators):
             return self.dataset[index]
 
 
-def _check_can_travel(dataset: Source) -> None:
-    """Refuse worker processes that could not find the class of the dataset.
+def _check_importable(dataset: Source) -> None:
+    """Raise DataError if worker processes couldn't import the class of the data set.
 
-    Raises:
-        DataError: the class was written in a notebook, and workers begin as new processes, as on Windows and
-            macOS, and since Python 3.14 on Linux.
+    A class written in a notebook can't be imported by workers that start as new processes, as they
+    do on Windows and macOS, and since Python 3.14 on Linux.
     """
-    kind = type(_unwrap(dataset)[0])
-    typed_in = kind.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-    if typed_in and get_start_method() != "fork":
+    cls = type(_unwrap(dataset)[0])
+    in_notebook = cls.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    if in_notebook and get_start_method() != "fork":
         raise DataError(
-            f"{kind.__name__} is defined in this notebook, where worker processes cannot find it: use "
-            "workers=0, or move the class into a file of its own and import it"
+            f"{cls.__name__} is defined in this notebook, where worker processes can't import it. "
+            "Use workers=0, or move the class to a .py file and import it from there"
         )
 
 
-def _explained(error: BaseException) -> DataError | None:
-    """What happened to the workers, if it was not an error raised in the dataset."""
-    told = str(error)
-    if isinstance(error, ConnectionError | EOFError) and "in DataLoader worker" not in told:
-        told = "exited unexpectedly"  # it was noticed at the pipe first
+def _explain_worker_error(error: BaseException) -> DataError | None:
+    """Return an explanation if worker processes failed; None for an error inside the data set."""
+    text = str(error)
+    if isinstance(error, ConnectionError | EOFError) and "in DataLoader worker" not in text:
+        text = "exited unexpectedly"  # the broken pipe was noticed first
     elif not isinstance(error, RuntimeError):
         return None
-    if re.search(r"shared memory|shm|/torch_\d+|ancdata|Too many open files", told):
+    if re.search(r"shared memory|shm|/torch_\d+|ancdata|Too many open files", text):
         return DataError(
-            "the memory that worker processes share with this one is full (a container often has 64 MB of it); "
-            "use workers=0, smaller batches, or docker run --shm-size=2g"
+            "the memory that worker processes share with this one is full; containers often have "
+            "only 64 MB of it. Use workers=0, smaller batches, or docker run --shm-size=2g"
         )
-    if "exited unexpectedly" in told or "killed by signal" in told:
+    if "exited unexpectedly" in text or "killed by signal" in text:
         return DataError(
-            "a worker process died; workers=0 shows its error. In a container the memory that worker processes "
-            "share may be full: docker run --shm-size=2g"
+            "a worker process died; use workers=0 to see its error. In a container, the memory "
+            "that worker processes share may be full: use docker run --shm-size=2g"
         )
     return None
 
 
-def _end_with_a_lost_batch(worker: int) -> None:
-    """Called in each worker: a batch that cannot be sent would be dropped, and waited for without an end."""
-    Queue._on_queue_feeder_error = staticmethod(lambda error, batch: os._exit(1))  # type: ignore[attr-defined]
+def _exit_if_a_batch_is_lost(worker: int) -> None:
+    """Make a worker exit if it can't send a batch; otherwise we would wait for it forever."""
+    on_error = staticmethod(lambda error, batch: os._exit(1))
+    Queue._on_queue_feeder_error = on_error  # type: ignore[attr-defined]
 
 
-def _end_workers(served: DataLoader[Any]) -> None:
-    """End the processes now: the traceback of an error, which a notebook keeps, would keep them alive."""
-    iterator: Any = getattr(served, "_iterator", None)
+def _shut_down_workers(data_loader: DataLoader[Any]) -> None:
+    """End the worker processes now; a traceback stored by a notebook would keep them alive."""
+    iterator: Any = getattr(data_loader, "_iterator", None)
     if hasattr(iterator, "_shutdown_workers"):
         iterator._shutdown_workers()
 
 
-def _in_memory(dataset: Source, device: Any) -> _Memory | None:
-    """The tensors behind the dataset, or None where its items have to be asked for one by one."""
+def _memory_reader(dataset: Source, device: Any) -> _MemoryReader | None:
+    """Return a reader of the tensors behind a data set; None if items must be read one by one."""
     dataset, lookup = _unwrap(dataset)
-    get = type(dataset).__getitem__  # a subclass with a way of its own is not passed over
+    get = type(dataset).__getitem__  # a subclass with its own method must be asked item by item
     if isinstance(dataset, ImageSet) and get is ImageSet.__getitem__:
-        return _Memory(_moved((dataset.images, dataset.labels), device), lookup, is_images=True)
+        tensors = _to_device((dataset.images, dataset.labels), device)
+        return _MemoryReader(tensors, lookup, is_images=True)
     if isinstance(dataset, TensorDataset) and get is TensorDataset.__getitem__:
-        return _Memory(_moved(dataset.tensors, device), lookup, is_images=False)
+        return _MemoryReader(_to_device(dataset.tensors, device), lookup, is_images=False)
     return None
 
 
 def _unwrap(dataset: Source) -> tuple[Source, Tensor | None]:
-    """Look through nested subsets: the dataset at the bottom, and the indices into it."""
+    """Return the data set behind nested subsets, and the indices into it."""
     if type(dataset) is not Subset:
         return dataset, None
     inner, lookup = _unwrap(dataset.dataset)
@@ -328,44 +337,48 @@ def _unwrap(dataset: Source) -> tuple[Source, Tensor | None]:
     return inner, indices if lookup is None else lookup[indices]
 
 
-def _moved(batch: Batch, device: Any) -> Batch:
-    """The batch with each of its tensors on the device."""
+def _to_device(batch: Batch, device: Any) -> Batch:
+    """Move every tensor in a batch to the device."""
     if device is None:
         return batch
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, dict):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    return tuple(_moved(value, device) for value in batch) if isinstance(batch, tuple) else batch
+        return {key: _to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_to_device(value, device) for value in batch)
+    return batch
 
 
-def _sampled(sampler: Any, seed: int, epoch: int) -> Tensor:
-    """The indices a sampler gives in an epoch; its own random state is left as it was found."""
+def _sample(sampler: Any, seed: int, epoch: int) -> Tensor:
+    """Return the indices that a sampler gives in an epoch; its own generator isn't advanced."""
     if hasattr(sampler, "order"):
         return torch.as_tensor(sampler.order(epoch))
     if hasattr(sampler, "set_epoch"):  # torch's DistributedSampler
         sampler.set_epoch(epoch)
-    own = getattr(sampler, "generator", None)
-    if not isinstance(own, torch.Generator):
+    generator = getattr(sampler, "generator", None)
+    if not isinstance(generator, torch.Generator):
         with seeded(seed, epoch):
             return torch.as_tensor(list(sampler))
-    state = own.get_state()
-    own.manual_seed(rng.fold_in(seed, own.initial_seed(), epoch))
+    state = generator.get_state()
+    generator.manual_seed(rng.fold_in(seed, generator.initial_seed(), epoch))
     try:
         return torch.as_tensor(list(sampler))
     finally:
-        own.set_state(state)
+        generator.set_state(state)
 
 
 def _check_indices(indices: Tensor, n: int) -> Tensor:
+    """Return the indices as int64, unless they aren't indices into n images."""
     if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
         raise TypeError(
-            "a sampler must give one integer an image; give batch samplers to torch itself"
+            f"a sampler must give one integer per image, got {indices.dtype} of shape "
+            f"{tuple(indices.shape)}. For a batch sampler, use torch's own DataLoader"
         )
     if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < n):
         raise ValueError(
             f"the sampler gave indices from {int(indices.min())} to {int(indices.max())}, but the "
-            f"dataset has {n} images, numbered 0 to {n - 1}"
+            f"data set has {n} images, with indices 0 to {n - 1}"
         )
     return indices.to(torch.int64)
 
@@ -373,9 +386,10 @@ def _check_indices(indices: Tensor, n: int) -> Tensor:
 def _check_dataset(dataset: Source, batch_size: int) -> None:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise TypeError(
-            f"{type(dataset).__name__} has no length and no index, which an order needs"
+            f"{type(dataset).__name__} has no length or no index, so it can't be shuffled. Give it "
+            "__len__ and __getitem__, or use torch's own DataLoader"
         )
     if len(dataset) == 0:
-        raise ValueError("the dataset is empty: 0 images")
+        raise ValueError("the data set is empty: it has 0 images")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}; 64 is common")

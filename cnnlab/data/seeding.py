@@ -1,8 +1,9 @@
-"""Random transforms whose draws are a function of counters, whatever generator they take them from."""
+"""Seed the random transforms of a data set, whichever random generator they draw from."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -12,90 +13,87 @@ import torch
 from cnnlab import rng
 
 
-_LONG = 100  # a longer list holds files or numbers, not transforms
-_DEEP = 8
-
-
 @contextmanager
-def seeded(*counters: int, own: Sequence[Any] = ()) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python, and put their states back on exit.
+def seeded(*counters: int, generators: Sequence[Any] = ()) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python, and restore their states on exit.
 
     Args:
-        counters: decide all the draws inside.
-        own: other generators that are seeded alike, each with a stream of its own: see `generators_in`.
+        counters: determine every random number that is drawn inside.
+        generators: other generators to seed, each with a stream of its own: see `find_generators`.
     """
-    # Transforms written by others draw from numpy's legacy global generator, so that one it must
-    # be.
+    # Transforms by other authors draw from numpy's legacy global generator.
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    value = rng.fold_in(*counters)
+    seed = rng.fold_in(*counters)
     with rng.fork_rng(), ExitStack() as stack:
         stack.callback(random.setstate, python_state)
         stack.callback(np.random.set_state, numpy_state)
         rng.seed_at(*counters)
-        np.random.seed(value % 2**32)  # noqa: NPY002
-        random.seed(value)
-        for number, generator in enumerate(own):
-            stack.callback(*_seed(generator, rng.fold_in(*counters, number)))
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        for number, generator in enumerate(generators):
+            stack.callback(_seed(generator, rng.fold_in(*counters, number)))
         yield
 
 
-def _seed(generator: Any, value: int) -> tuple[Any, ...]:
-    """Seed one generator; return what to call, and with what, to put its state back."""
+def _seed(generator: Any, seed: int) -> Callable[[], object]:
+    """Seed one generator, and return a function that restores its state."""
+    restore: Callable[[], object]
     if isinstance(generator, torch.Generator):
-        before = generator.get_state()
-        generator.manual_seed(value)
-        return generator.set_state, before
-    if isinstance(generator, random.Random):
-        state = generator.getstate()
-        generator.seed(value)
-        return generator.setstate, state
-    bits = (
-        generator.bit_generator
-        if isinstance(generator, np.random.Generator)
-        else generator._bit_generator
-    )
-    old = bits.state
-    bits.state = type(bits)(value).state
-    return setattr, bits, "state", old
+        restore = partial(generator.set_state, generator.get_state())
+        generator.manual_seed(seed)
+    elif isinstance(generator, random.Random):
+        restore = partial(generator.setstate, generator.getstate())
+        generator.seed(seed)
+    else:
+        is_new = isinstance(generator, np.random.Generator)  # else a RandomState
+        bits = generator.bit_generator if is_new else generator._bit_generator
+        restore = partial(setattr, bits, "state", bits.state)
+        bits.state = type(bits)(seed).state
+    return restore
 
 
-def generators_in(thing: Any) -> list[Any]:
-    """Return the random generators that a dataset or its transforms hold, in the order of their attributes.
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_LEAVES = (
+    type(None), str, bytes, int, float, torch.Tensor, np.ndarray, type, ModuleType, FunctionType
+)  # fmt: skip
+_MAX_ITEMS = 100  # a longer container holds files or numbers, not transforms
+_MAX_DEPTH = 8
 
-    A generator that was made once is copied into every worker process, and there again in every epoch: all
-    the copies would draw the same numbers.
+
+def find_generators(dataset: Any) -> list[Any]:
+    """Return the random generators that a data set or its transforms hold, in attribute order.
+
+    Each worker process gets a copy of such a generator. Unless it is seeded again for every image,
+    all the copies draw the same numbers.
 
     >>> from types import SimpleNamespace
     >>> noisy = SimpleNamespace(draw=np.random.default_rng(0))
-    >>> generators_in(SimpleNamespace(transforms=[noisy])) == [noisy.draw]
+    >>> find_generators(SimpleNamespace(transforms=[noisy])) == [noisy.draw]
     True
     """
-    return list(_search(thing, set(), _DEEP))
+    return list(_walk(dataset, set(), _MAX_DEPTH))
 
 
-_LEAVES = (str, bytes, int, float, torch.Tensor, np.ndarray, type, ModuleType, FunctionType)
-
-
-def _search(thing: Any, seen: set[int], depth: int) -> Iterator[Any]:
-    if thing is None or isinstance(thing, _LEAVES) or id(thing) in seen or not depth:
+def _walk(value: Any, visited: set[int], depth: int) -> Iterator[Any]:
+    """Yield the generators in a value, depth first, each of them once."""
+    if isinstance(value, _LEAVES) or id(value) in visited or not depth:
         return
-    seen.add(id(thing))
-    if isinstance(
-        thing, np.random.Generator | np.random.RandomState | torch.Generator | random.Random
-    ):
-        yield thing
-        return
-    inside: Any = ()
-    if isinstance(thing, dict):
-        inside = thing.values() if len(thing) <= _LONG else ()
-    elif isinstance(thing, list | tuple):
-        inside = thing if len(thing) <= _LONG else ()
-    elif isinstance(thing, MethodType):
-        inside = (thing.__self__,)
-    elif hasattr(thing, "__dict__"):
-        inside = [
-            *vars(thing).values(),
-            *(getattr(thing, name, None) for name in ("args", "keywords")),
-        ]
-    for part in inside:
-        yield from _search(part, seen, depth - 1)
+    visited.add(id(value))
+    if isinstance(value, _GENERATORS):
+        yield value
+    else:
+        for child in _children(value):
+            yield from _walk(child, visited, depth - 1)
+
+
+def _children(value: Any) -> Sequence[Any]:
+    """Return the items of a short container, or the attributes of an object."""
+    if isinstance(value, dict | list | tuple):
+        items = value.values() if isinstance(value, dict) else value
+        return list(items) if len(items) <= _MAX_ITEMS else []
+    if isinstance(value, MethodType):
+        return [value.__self__]
+    attributes = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, partial):
+        return [*attributes, value.args, value.keywords, value.func]
+    return attributes

@@ -1,4 +1,4 @@
-"""The twelve signs of PocketSigns as templates: each in three shapes and in every font."""
+"""Templates of the twelve traffic signs, each in three shapes and in every font."""
 
 import math
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ CLASSES = (
     "stop",
     "priority",
 )
-BORDERS = (0.14, 0.17, 0.20)  # three shapes of each sign, as fractions of its side
-# Drawn without smoothing at 192 pixels, reduced with smoothing to 64.
+BORDERS = (0.14, 0.17, 0.20)  # border widths of the three shapes, as fractions of the side
+# Signs are drawn at 192 pixels without smoothing, and reduced to 64 with smoothing.
 _CANVAS, _TEMPLATE = 192, 64
-_MIDDLE, _RADIUS = _CANVAS / 2, _CANVAS * 0.48
+_CENTRE, _RADIUS = _CANVAS / 2, _CANVAS * 0.48
 _RED, _BLUE, _WHITE = (196, 30, 40), (25, 80, 170), (240, 240, 235)
 _BLACK, _YELLOW = (25, 25, 25), (245, 190, 30)
 
@@ -42,14 +42,15 @@ Colour = tuple[int, int, int]
 
 @cache
 def bank(fonts: tuple[str, ...]) -> Tensor:
-    """Return the signs as premultiplied RGBA, float64 (12, fonts * shapes, 4, 64, 64)."""
-    signs = [[_sign(name, f, b) for f in fonts for b in BORDERS] for name in CLASSES]
-    bank = torch.from_numpy(np.array(signs)).permute(0, 1, 4, 2, 3).double() / 255
-    bank[:, :, :3] *= bank[:, :, 3:]
-    return bank.contiguous()
+    """Draw all signs as premultiplied RGBA, float64 (12, fonts * shapes, 4, 64, 64)."""
+    signs = [[_draw_sign(name, f, b) for f in fonts for b in BORDERS] for name in CLASSES]
+    rgba = torch.from_numpy(np.array(signs)).permute(0, 1, 4, 2, 3).double() / 255
+    rgba[:, :, :3] *= rgba[:, :, 3:]
+    return rgba.contiguous()
 
 
-def _sign(name: str, font: str, border: float) -> np.ndarray:
+def _draw_sign(name: str, font: str, border: float) -> np.ndarray:
+    """Draw one sign, RGBA uint8 (64, 64, 4)."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGBA", (_CANVAS, _CANVAS), (0, 0, 0, 0))
@@ -63,7 +64,7 @@ def _sign(name: str, font: str, border: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Sign:
-    """Draws one sign: a method a class; lengths in pixels of the canvas."""
+    """Draws one sign, with one method per class; lengths are in pixels of the canvas."""
 
     pen: "ImageDraw"
     font: str
@@ -89,7 +90,7 @@ class _Sign:
         self._disc(_RADIUS - 0.7 * self.border, _BLUE)
         reach = 0.66 * _RADIUS
         for slope in (-1, 1):
-            ends = [(_MIDDLE + s * reach, _MIDDLE + s * slope * reach) for s in (-1, 1)]
+            ends = [(_CENTRE + s * reach, _CENTRE + s * slope * reach) for s in (-1, 1)]
             self.pen.line(ends, fill=_RED, width=round(0.6 * self.border))
 
     def yield_(self) -> None:
@@ -109,47 +110,45 @@ class _Sign:
             self._polygon(4, size * _RADIUS, colour)
 
     def _disc(self, radius: float, colour: Colour) -> None:
-        low, high = _MIDDLE - radius, _MIDDLE + radius
+        low, high = _CENTRE - radius, _CENTRE + radius
         self.pen.ellipse((low, low, high, high), fill=colour)
 
     def _bar(self, half_width: float, half_height: float) -> None:
         x, y = half_width, half_height
-        self.pen.rectangle((_MIDDLE - x, _MIDDLE - y, _MIDDLE + x, _MIDDLE + y), fill=_WHITE)
+        self.pen.rectangle((_CENTRE - x, _CENTRE - y, _CENTRE + x, _CENTRE + y), fill=_WHITE)
 
     def _arrow(self, side: int) -> None:
-        """An arrow to the left (-1) or to the right (1) on a blue disc."""
+        """Draw an arrow to the left (-1) or to the right (1) on a blue disc."""
         self._disc(_RADIUS, _BLUE)
-        shaft = sorted(_MIDDLE + side * _CANVAS * x for x in (-0.26, 0.20))
-        thick = 0.28 * self.border
-        self.pen.rectangle((shaft[0], _MIDDLE - thick, shaft[1], _MIDDLE + thick), fill=_WHITE)
-        tip, neck = _MIDDLE + side * 0.31 * _CANVAS, _MIDDLE + side * 0.05 * _CANVAS
-        wings = [(neck, _MIDDLE - 0.2 * _CANVAS), (neck, _MIDDLE + 0.2 * _CANVAS)]
-        self.pen.polygon([(tip, _MIDDLE), *wings], fill=_WHITE)
+        shaft = sorted(_CENTRE + side * _CANVAS * x for x in (-0.26, 0.20))
+        half = 0.28 * self.border  # of the thickness
+        self.pen.rectangle((shaft[0], _CENTRE - half, shaft[1], _CENTRE + half), fill=_WHITE)
+        tip, neck = _CENTRE + side * 0.31 * _CANVAS, _CENTRE + side * 0.05 * _CANVAS
+        wings = [(neck, _CENTRE - 0.2 * _CANVAS), (neck, _CENTRE + 0.2 * _CANVAS)]
+        self.pen.polygon([(tip, _CENTRE), *wings], fill=_WHITE)
 
     def _triangle(self, point: int) -> None:
-        """White with a red border, pointing down (1) or up (-1), its box in the middle."""
-        for radius, colour in (
-            (1.14 * _RADIUS, _RED),
-            (1.14 * _RADIUS - 1.35 * self.border, _WHITE),
-        ):
+        """Draw a white triangle with a red border, pointing down (1) or up (-1), and centred."""
+        outer = 1.14 * _RADIUS
+        for radius, colour in ((outer, _RED), (outer - 1.35 * self.border, _WHITE)):
             self._polygon(3, radius, colour, turn=0 if point == 1 else 1 / 2, down=-0.10 * point)
 
     def _polygon(
         self, corners: int, radius: float, colour: Colour, turn: float = 0, down: float = 0
     ) -> None:
-        """A regular polygon, its first corner below the middle, turned by a part of a circle."""
+        """Draw a regular polygon with a corner at the bottom, turned by a fraction of a circle."""
         angles = [2 * math.pi * (turn + k / corners) for k in range(corners)]
-        middle = _MIDDLE + down * _CANVAS
-        points = [(_MIDDLE + radius * math.sin(a), middle + radius * math.cos(a)) for a in angles]
+        centre = _CENTRE + down * _CANVAS
+        points = [(_CENTRE + radius * math.sin(a), centre + radius * math.cos(a)) for a in angles]
         self.pen.polygon(points, fill=colour)
 
     def _text(
         self, text: str, colour: Colour, *, width: float, height: float, down: float = 0
     ) -> None:
-        """Text as large as fits the box, given in sides of the canvas; its ink in the middle."""
-        left, top, right, bottom = self.pen.textbbox((0, 0), text, font=scenes.font(self.font, 100))
-        grow = min(width * _CANVAS / (right - left), height * _CANVAS / (bottom - top))
-        font = scenes.font(self.font, min(90, int(100 * grow)))
+        """Draw text centred, as large as a box allows that is given in sides of the canvas."""
+        left, top, right, bottom = self.pen.textbbox((0, 0), text, font=scenes.load_font(self.font, 100))
+        factor = min(width * _CANVAS / (right - left), height * _CANVAS / (bottom - top))
+        font = scenes.load_font(self.font, min(90, int(100 * factor)))
         left, top, right, bottom = self.pen.textbbox((0, 0), text, font=font)
-        x, y = _MIDDLE - (left + right) / 2, _MIDDLE - (top + bottom) / 2 + down * _CANVAS
+        x, y = _CENTRE - (left + right) / 2, _CENTRE - (top + bottom) / 2 + down * _CANVAS
         self.pen.text((x, y), text, font=font, fill=colour)

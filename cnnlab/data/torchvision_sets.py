@@ -1,12 +1,7 @@
-"""The real data sets, read by torchvision; fetched only when asked to."""
+"""The real data sets, read by torchvision; they are downloaded only if you ask for it."""
 
-import socket
-import urllib.error
-import urllib.request
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,40 +12,43 @@ from torch import Tensor
 
 from cnnlab.data import cache
 from cnnlab.data.archives import unpack
-from cnnlab.data.balance import split
-from cnnlab.data.download import fetch
-from cnnlab.data.folder import rgb
+from cnnlab.data.balance import stratified_split
+from cnnlab.data.download import download_file
+from cnnlab.data.folder import to_rgb
 from cnnlab.data.images import DataBundle, ImageSet
 from cnnlab.errors import DataError, DownloadError
 
 
-VALID_SHARE = 0.1  # of the official training part, where there is no official validation part
-TIMEOUT = 5.0  # seconds, for the first sign of life of a server
+VALID_FRACTION = 0.1  # of the official training set, if there is no official validation set
 
 
 class _Source(NamedTuple):
-    """Where a set comes from, as torchvision's class of that name has it too."""
+    """Where a data set comes from; the same values as in torchvision's class of that name."""
 
+    name: str  # in `load`
     server: str
-    files: dict[str, str]  # what is asked of the server -> its MD5 digest
-    folder: str  # below the root, where it is unpacked
-    instead: str  # what to use without a network
+    files: dict[str, str]  # file name on the server -> its MD5 digest
+    folder: str  # below the root, where the files are unpacked
+    alternative: str  # a data set that needs no network
 
 
 _SOURCES = {
     "CIFAR10": _Source(
+        "cifar10",
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
         "",
         "pocket",
     ),
     "CIFAR100": _Source(
+        "cifar100",
         "https://www.cs.toronto.edu/~kriz/",
         {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
         "",
         "pocket",
     ),
     "FashionMNIST": _Source(
+        "fashion_mnist",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         {
             "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -62,6 +60,7 @@ _SOURCES = {
         "digits",
     ),
     "OxfordIIITPet": _Source(
+        "pets",
         "https://www.robots.ox.ac.uk/~vgg/data/pets/data/",
         {
             "images.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
@@ -71,6 +70,7 @@ _SOURCES = {
         "pocket",
     ),
     "Flowers102": _Source(
+        "flowers",
         "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
         {
             "102flowers.tgz": "52808999861908f626f3c1f4e79d11fa",
@@ -87,112 +87,100 @@ Root = str | Path | None
 
 def cifar10(*, seed: int = 0, root: Root = None, download: bool = False) -> DataBundle:
     """Return CIFAR-10: 45,000 training, 5,000 validation and 10,000 test images, 3 x 32 x 32."""
-    return _arrays("cifar10", "CIFAR10", seed, root, download)
+    return _load_arrays("CIFAR10", seed, root, download)
 
 
 def cifar100(*, seed: int = 0, root: Root = None, download: bool = False) -> DataBundle:
     """Return CIFAR-100: 45,000 training, 5,000 validation and 10,000 test images, 3 x 32 x 32."""
-    return _arrays("cifar100", "CIFAR100", seed, root, download)
+    return _load_arrays("CIFAR100", seed, root, download)
 
 
 def fashion_mnist(*, seed: int = 0, root: Root = None, download: bool = False) -> DataBundle:
     """Return Fashion-MNIST: 54,000 training, 6,000 validation, 10,000 test images, 1 x 28 x 28."""
-    return _arrays("fashion_mnist", "FashionMNIST", seed, root, download)
+    return _load_arrays("FashionMNIST", seed, root, download)
 
 
 def pets(*, size: int = 64, seed: int = 0, root: Root = None, download: bool = False) -> DataBundle:
-    """Return Oxford-IIIT Pet, 37 breeds: squares of `size` pixels, cut from the middle."""
-    read = partial(_pictures, "OxfordIIITPet", root, download, size)
-    return _with_valid("pets", read(split="trainval"), read(split="test"), seed)
+    """Return Oxford-IIIT Pet, 37 breeds: the central square of each image, `size` pixels wide."""
+    read = partial(_load_files, "OxfordIIITPet", root, download, size)
+    return _split_off_valid("pets", read(split="trainval"), read(split="test"), seed)
 
 
 def flowers(
     *, size: int = 64, seed: int = 0, root: Root = None, download: bool = False
 ) -> DataBundle:
-    """Return Flowers-102 in its three official parts, which no seed changes."""
-    read = partial(_pictures, "Flowers102", root, download, size)
+    """Return Flowers-102 in its three official splits, which don't depend on the seed."""
+    read = partial(_load_files, "Flowers102", root, download, size)
     return DataBundle("flowers", read(split="train"), read(split="val"), read(split="test"))
 
 
-def _arrays(name: str, kind: str, seed: int, root: Root, download: bool) -> DataBundle:
-    """A set that torchvision holds in memory."""
-    parts = [_open(kind, root, download, train=train) for train in (True, False)]
-    train, test = (ImageSet(_planes(p.data), p.targets, p.classes) for p in parts)
-    return _with_valid(name, train, test, seed)
+def _load_arrays(class_name: str, seed: int, root: Root, download: bool) -> DataBundle:
+    """Load a data set that torchvision keeps in memory."""
+    datasets = [_open(class_name, root, download, train=train) for train in (True, False)]
+    train, test = (ImageSet(_to_nchw(d.data), d.targets, d.classes) for d in datasets)
+    return _split_off_valid(_SOURCES[class_name].name, train, test, seed)
 
 
-def _planes(pixels: Any) -> Tensor:
-    """Pixels as (N, C, H, W), from (N, H, W, C) or from (N, H, W) without colour."""
+def _to_nchw(pixels: Any) -> Tensor:
+    """Return pixels as (N, C, H, W), from (N, H, W, C) or, for grey images, (N, H, W)."""
     images = torch.as_tensor(pixels)
     images = images[..., None] if images.ndim == 3 else images
     return images.permute(0, 3, 1, 2).contiguous()
 
 
-def _pictures(kind: str, root: Root, download: bool, size: int, *, split: str) -> ImageSet:
-    """A part of a set that torchvision reads file by file."""
-    part = _open(kind, root, download, split=split, transform=partial(rgb, size=size))
+def _load_files(class_name: str, root: Root, download: bool, size: int, *, split: str) -> ImageSet:
+    """Load one split of a data set that torchvision reads file by file."""
+    dataset = _open(class_name, root, download, split=split, transform=partial(to_rgb, size=size))
     with ThreadPoolExecutor() as pool:
-        pairs = list(pool.map(part.__getitem__, range(len(part))))
+        pairs = list(pool.map(dataset.__getitem__, range(len(dataset))))
     pixels = np.stack([np.asarray(image) for image, _ in pairs])
-    return ImageSet(_planes(pixels), [label for _, label in pairs], part.classes)
+    return ImageSet(_to_nchw(pixels), [label for _, label in pairs], dataset.classes)
 
 
-def _with_valid(name: str, whole: ImageSet, test: ImageSet, seed: int) -> DataBundle:
-    rest, taken = split(whole.labels, round(VALID_SHARE * len(whole)), seed)
-    return DataBundle(name, whole.select(rest), whole.select(taken), test)
+def _split_off_valid(name: str, official: ImageSet, test: ImageSet, seed: int) -> DataBundle:
+    """Split the official training set into a training and a validation set."""
+    n_valid = round(VALID_FRACTION * len(official))
+    train, valid = stratified_split(official.labels, n_valid, seed)
+    return DataBundle(name, official.select(train), official.select(valid), test)
 
 
-def _open(kind: str, root: Root, download: bool, **options: Any) -> Any:
-    """Open a torchvision set: from the disk if it is there, else from the network if allowed."""
+def _open(class_name: str, root: Root, download: bool, **options: Any) -> Any:
+    """Open a torchvision data set from the disk, after a download if needed and allowed."""
     import torchvision.datasets
 
     folder = Path(root) if root is not None else cache.folder() / "datasets"
-    make = partial(getattr(torchvision.datasets, kind), folder, **options)
-    source = _SOURCES[kind]
-    offline = f"offline, load({source.instead!r}) needs no network"
-    with patience():
+    make = partial(getattr(torchvision.datasets, class_name), folder, download=False, **options)
+    source = _SOURCES[class_name]
+    offline = f"load({source.alternative!r}), which needs no network"
+    with warnings.catch_warnings():
+        # The old pickles of CIFAR.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         try:
-            return make(download=False)
+            return make()
         except RuntimeError:
             if not download:
                 raise DownloadError(
-                    f"{kind} is not in {folder}: pass download=True to fetch it; {offline}"
+                    f"{class_name} is not in {folder}. To download it, pass download=True, as in "
+                    f"load({source.name!r}, download=True); or use {offline}"
                 ) from None
         try:
-            _bring(source, folder / source.folder)
-            return make(download=False)
+            _download_and_unpack(source, folder / source.folder)
+            return make()
         except (OSError, RuntimeError, DataError) as error:
             raise DownloadError(
-                f"{kind} did not come from {source.server} ({error}); {offline}"
+                f"{class_name} could not be downloaded from {source.server} ({error}). "
+                f"Try again later, or use {offline}"
             ) from None
 
 
-def _bring(source: _Source, folder: Path) -> None:
-    """Fetch and unpack: torchvision would take part of a file for the whole, and ask again without https."""
+def _download_and_unpack(source: _Source, folder: Path) -> None:
+    """Download and unpack the files of a data set.
+
+    torchvision's own download mistakes an incomplete file for a complete one, and falls back from
+    https to http.
+    """
     for name, md5 in source.files.items():
-        path = fetch(source.server + name, md5, folder)
+        path = download_file(source.server + name, md5, folder)
         if path.suffix in (".gz", ".tgz"):
             unpack(path, folder)
             path.unlink()
-
-
-def knock(server: str) -> None:
-    """Raise OSError at once when nobody answers: torchvision itself would wait without limit."""
-    try:
-        request = urllib.request.Request(server, method="HEAD")
-        urllib.request.urlopen(request, timeout=TIMEOUT).close()
-    except urllib.error.HTTPError:
-        pass  # an answer, if not a friendly one
-
-
-@contextmanager
-def patience() -> Iterator[None]:
-    """Limit the silence of a server, and hide numpy's warning about the old pickles of CIFAR."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(6 * TIMEOUT)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-            yield
-    finally:
-        socket.setdefaulttimeout(before)

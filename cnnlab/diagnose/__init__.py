@@ -1,6 +1,7 @@
-"""First aid for a run that does not learn: what to measure, and what the measurement means.
+"""First aid for a run that doesn't learn: what to measure, and what the results mean.
 
-None of these functions changes the model, its statistics or the random numbers: what has to be trained is a copy.
+None of these functions changes the model, its running statistics or the random generators. Where
+training is needed, a copy is trained.
 """
 
 from cnnlab.diagnose.curves import diagnose

@@ -1,15 +1,15 @@
-"""What every diagnosis returns: something that was noticed, why it matters, and what to try."""
+"""The result of every diagnosis: what was noticed, why it matters, and what to try."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was seen, and what to make of it.
+    """A problem that a diagnosis noticed.
 
     Attributes:
-        name: short and fixed, such as "overfitting".
-        seen: what was measured, with its numbers.
+        name: a short, fixed name, such as "overfitting".
+        seen: the evidence, with its numbers.
         why: why it matters.
         advice: what to try.
     """

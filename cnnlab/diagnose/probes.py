@@ -1,6 +1,7 @@
-"""First aid for a run that does not learn: what to measure, and what the measurement says.
+"""Measurements for a run that doesn't learn: losses, gradients and updates of a model.
 
-None of these functions changes the model, its statistics or the random numbers: what has to be trained is a copy.
+None of these functions changes the model, its running statistics or the random generators. Where
+training is needed, a copy is trained.
 """
 
 import copy
@@ -25,35 +26,42 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def initial_loss(model: nn.Module, loader: Iterable, loss_fn: Loss) -> tuple[float, float]:
-    """Measure the loss of a fresh model, beside that of one that gives every class the same probability.
+    """Compute the loss of a fresh model, and the loss of predicting every class equally often.
+
+    If the observed loss is much larger than the expected one, the first steps are wasted on undoing
+    the initialisation.
 
     Args:
-        model: fresh; measured in training mode, since its running statistics hold nothing yet.
-        loader: yields (images, targets); up to ten batches are read.
-        loss_fn: cross-entropy, with or without label smoothing and class weights.
+        model: a freshly initialised model. It is evaluated in training mode, because its running
+            statistics don't contain anything yet.
+        loader: yields (images, targets); at most ten batches are read.
+        loss_fn: the cross-entropy, with or without label smoothing and class weights.
 
     Returns:
-        (observed, expected); expected is log K. Much more than that, and the first steps are spent on undoing
-        the initialisation.
+        (observed, expected), where expected is log K for K classes.
 
-    >>> observed, expected = initial_loss(
-    ...     nn.Linear(4, 10), [(torch.zeros(5, 4), torch.arange(5))], nn.CrossEntropyLoss())
+    Raises:
+        ValueError: the loader gives no batch.
+
+    >>> batches = [(torch.zeros(5, 4), torch.arange(5))]
+    >>> observed, expected = initial_loss(nn.Linear(4, 10), batches, nn.CrossEntropyLoss())
     >>> round(expected, 3)
     2.303
     """
-    total = weight = 0.0
-    classes = 1
-    with _copied(model) as fresh, torch.no_grad():
+    total = total_weight = 0.0
+    num_classes = 1
+    with _training_copy(model) as model_copy, torch.no_grad():
         for images, targets in islice(map(check_batch, evaluation_batches(loader)), 10):
-            logits = fresh(images.to(_device(fresh)))
+            logits = model_copy(images.to(_device(model_copy)))
             targets = targets.to(logits.device)
             check_targets(logits, targets)
-            share = normalizer(loss_fn, targets)
-            total, weight = total + loss_fn(logits, targets).item() * share, weight + share
-            classes = logits.shape[1]
-    if not weight:
-        raise ValueError("the loader gave no batch to measure the loss on")
-    return total / weight, math.log(classes)
+            weight = normalizer(loss_fn, targets)
+            total += loss_fn(logits, targets).item() * weight
+            total_weight += weight
+            num_classes = logits.shape[1]
+    if not total_weight:
+        raise ValueError("the loader gave no batch to compute the loss on; check its data set")
+    return total / total_weight, math.log(num_classes)
 
 
 def overfit_one_batch(
@@ -63,98 +71,93 @@ def overfit_one_batch(
     steps: int = 100,
     lr: float = 0.01,
 ) -> list[float]:
-    """Train a copy on the same few images, again and again, and return the losses.
+    """Train a copy of the model on one small batch again and again, and return the losses.
 
-    A network that cannot learn ten images by heart has a bug in the model, the loss or the labels; no setting of
-    the rate will help it. Dropout is left out. The optimizer is Adam, which forgives a rate that does not fit.
+    If a network can't memorise ten images, there is a bug in the model, the loss or the labels, and
+    no learning rate will fix it. Dropout is switched off. The optimizer is Adam, because it
+    tolerates a learning rate that isn't well chosen.
 
     Args:
-        model: not changed.
-        batch: (images, targets), ten to fifty samples.
+        model: the model; it isn't changed.
+        batch: (images, targets), with ten to fifty samples.
         loss_fn: (logits, targets) -> mean loss.
-        steps: optimizer steps.
-        lr: learning rate of Adam.
+        steps: the number of optimizer steps.
+        lr: the learning rate of Adam.
 
-    Returns:
-        `steps` + 1 losses, the last one after the last step. Below 0.01 is passed.
+    Returns: `steps` + 1 losses: one before each step, and one after the last step. A last loss
+        below 0.01 means that the network has passed.
 
     >>> images, labels = torch.eye(4), torch.arange(4)
-    >>> losses = overfit_one_batch(nn.Linear(4, 4), (images, labels), nn.CrossEntropyLoss(), lr=0.5)
+    >>> net, loss_fn = nn.Linear(4, 4), nn.CrossEntropyLoss()
+    >>> losses = overfit_one_batch(net, (images, labels), loss_fn, lr=0.5)
     >>> losses[-1] < 0.01
     True
     """
     images, targets = check_batch(batch)
     losses = []
-    with _copied(model) as learner:
-        for module in learner.modules():
+    with _training_copy(model) as model_copy:
+        for module in model_copy.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
-        images, targets = images.to(_device(learner)), targets.to(_device(learner))
-        optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
+        images, targets = images.to(_device(model_copy)), targets.to(_device(model_copy))
+        optimizer = torch.optim.Adam(model_copy.parameters(), lr=lr)
         for _ in range(steps):
             optimizer.zero_grad()
-            logits = learner(images)
+            logits = model_copy(images)
             check_targets(logits, targets, loss_fn)
             loss = loss_fn(logits, targets)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
         with torch.no_grad():
-            losses.append(loss_fn(learner(images), targets).item())
+            losses.append(loss_fn(model_copy(images), targets).item())
     return losses
 
 
 def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> Finding | None:
-    """Find where NaN or infinity first appears: images, weights, a module, the loss, or a gradient.
+    """Find where NaN or infinity first appears: images, weights, a module, the loss or a gradient.
 
     Args:
-        model: not changed.
-        batch: the (images, targets) on which a run broke.
+        model: the model; it isn't changed.
+        batch: the (images, targets) on which a run failed.
         loss_fn: (logits, targets) -> mean loss.
 
     Returns:
-        A finding named "images", "weights", "forward", "loss" or "gradient", or None when all is finite.
+        A finding named "images", "weights", "forward", "loss" or "gradient"; None if everything is
+        finite.
 
     >>> bad = torch.full((1, 2), float("inf"))
     >>> nan_hunt(nn.Linear(2, 2), (bad, torch.tensor([0])), nn.CrossEntropyLoss()).name
     'images'
     """
     images, targets = check_batch(batch)
-    if bad := int((~images.isfinite()).sum()):
-        return _non_finite(
-            "images", f"{bad} of {images.numel()} values of the images", "clean the data"
-        )
+    if n_bad := int((~images.isfinite()).sum()):
+        place = f"{n_bad} of {images.numel()} values of the images"
+        return _non_finite("images", place, "clean the data")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if not value.isfinite().all():
-            return _non_finite("weights", name, "load a checkpoint from before, and lower the rate")
-    with _copied(model) as suspect, torch.enable_grad():
-        culprits = _watch_outputs(suspect)
-        loss = loss_fn(suspect(images.to(_device(suspect))), targets.to(_device(suspect)))
-        if culprits:
-            return _non_finite(
-                "forward",
-                f"the output of {culprits[0]}",
-                "a smaller rate, normalised inputs, He weights",
-            )
+            advice = "load an earlier checkpoint, and use a smaller learning rate"
+            return _non_finite("weights", name, advice)
+    with _training_copy(model) as model_copy, torch.enable_grad():
+        modules = _record_non_finite_outputs(model_copy)
+        device = _device(model_copy)
+        loss = loss_fn(model_copy(images.to(device)), targets.to(device))
+        if modules:
+            advice = "a smaller learning rate, normalised inputs, He initialisation"
+            return _non_finite("forward", f"the output of {modules[0]}", advice)
         if not loss.isfinite():
-            return _non_finite(
-                "loss",
-                "the loss of finite logits",
-                "log(0) or a division by 0 in the loss function",
-            )
+            advice = "look for log(0) or a division by 0 in the loss function"
+            return _non_finite("loss", "the loss of finite logits", advice)
         loss.backward()
-        for name, parameter in suspect.named_parameters():
+        for name, parameter in model_copy.named_parameters():
             if parameter.grad is not None and not parameter.grad.isfinite().all():
-                return _non_finite(
-                    "gradient",
-                    f"the gradient of {name}",
-                    "clip_norm=1.0; sqrt or log at 0 in the forward pass",
-                )
+                advice = "clip_norm=1.0; look for sqrt or log at 0 in the forward pass"
+                return _non_finite("gradient", f"the gradient of {name}", advice)
     return None
 
 
 def grad_norms(model: nn.Module) -> dict[str, float]:
-    """Return the norm of each parameter's gradient, bottom to top; parameters without one are left out.
+    """Return the norm of each parameter's gradient, bottom to top, leaving out those without one.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> net(torch.ones(1, 1)).sum().backward()
@@ -167,16 +170,18 @@ def grad_norms(model: nn.Module) -> dict[str, float]:
 
 
 def update_ratios(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
-    """Return how far each parameter moved, as a share of its size: |w - w_before| / |w_before|.
+    """Compute how far each parameter moved, relative to its size: |w - w_before| / |w_before|.
 
-    About 1e-3 a step is healthy. Far more, and the rate is too large; far less, and little is learnt.
+    About 1e-3 per step is healthy. If the ratio is far larger, the learning rate is too large; if
+    it is far smaller, the model learns very slowly.
 
     Args:
-        before: name -> copy of the parameter before the step, `{n: p.clone() for n, p in ...}`.
-        model: after the step.
+        before: name -> copy of the parameter before the step. Make the copies with
+            `{name: p.detach().clone() for name, p in model.named_parameters()}`.
+        model: the model after the step.
 
     Raises:
-        ValueError: `before` holds the live parameters instead of copies.
+        ValueError: `before` contains the parameters themselves instead of copies.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> before = {"weight": torch.tensor([[2.0]])}
@@ -190,43 +195,47 @@ def update_ratios(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, f
         if name in before:
             if before[name].data_ptr() == parameter.data_ptr():
                 raise ValueError(
-                    f"before[{name!r}] is the live parameter; keep parameter.detach().clone()"
+                    f"before[{name!r}] is the live parameter, which changes with each step; store "
+                    "parameter.detach().clone() instead"
                 )
             old = before[name].to(parameter.device)
-            moved = (parameter.detach() - old).norm().item()
+            update = (parameter.detach() - old).norm().item()
             size = old.norm().item()
-            ratios[name] = moved / size if size else math.inf if moved else 0.0
+            ratios[name] = update / size if size else math.inf if update else 0.0
     return ratios
 
 
-def _watch_outputs(model: nn.Module) -> list[str]:
-    """Note, in order, the innermost modules whose output stopped being finite."""
-    culprits: list[str] = []
+def _record_non_finite_outputs(model: nn.Module) -> list[str]:
+    """Return a list to which the forward pass appends each module whose output isn't finite.
 
-    def watcher(name: str) -> Callable[..., None]:
-        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+    Modules append themselves when they finish, so the innermost one comes first.
+    """
+    names: list[str] = []
+
+    def record_as(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not output.isfinite().all():
-                culprits.append(f"{name} ({type(module).__name__})")
+                names.append(f"{name} ({type(module).__name__})")
 
-        return note
+        return hook
 
     for name, module in model.named_modules():
-        module.register_forward_hook(watcher(name or "the model"))
-    return culprits
+        module.register_forward_hook(record_as(name or "the model"))
+    return names
 
 
-def _non_finite(name: str, what: str, advice: str) -> Finding:
+def _non_finite(name: str, place: str, advice: str) -> Finding:
     return Finding(
         name,
-        f"{what} {'are' if name == 'images' else 'is'} NaN or infinite",
-        "from there it reaches every weight within one step",
+        f"{place} {'are' if name == 'images' else 'is'} NaN or infinite",
+        "it spreads to every weight within one step",
         advice,
     )
 
 
 @contextmanager
-def _copied(model: nn.Module) -> Iterator[nn.Module]:
-    """A copy in training mode to try things on; random generators are put back on exit."""
+def _training_copy(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a copy of the model in training mode; restore the random generators on exit."""
     with fork_rng():
         yield train_mode(copy.deepcopy(model))
 

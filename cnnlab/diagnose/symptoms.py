@@ -1,13 +1,15 @@
-"""What else a broken run gives away: numbers to measure on it, and what each of them says.
+"""More symptoms of a broken run: functions that measure them, and rules that judge the results.
 
-`diagnose` looks at a data set, a fresh model and the curves. Here are the questions between these: do the labels go
-with the images, does every unit get a gradient, is the validation what it should be? `judge` holds the numbers
-against thresholds; they are rules of thumb, and each finding tells its own.
+`diagnose` looks at the data set, the fresh model and the learning curves. The functions here answer
+other questions: do the labels belong to the images, does every unit get a gradient, is the
+validation set independent? `judge` compares the answers with thresholds. These are rules of thumb,
+and each finding states its own.
 """
 
 import copy
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from cnnlab.training.modes import eval_mode, train_mode
 
 
 __all__ = [
-    "asked",
+    "eval_outputs",
     "judge",
     "label_signal",
     "moved_statistics",
@@ -35,43 +37,43 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def silent_share(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> float:
-    """Return the share of units that no gradient reaches on a batch: filters whose every weight gets exactly 0.
+    """Compute the fraction of units that get no gradient: every weight's gradient is exactly 0.
 
-    A ReLU that is never on passes no gradient to the unit before it, so this unit never moves. Frozen weights are
-    asked as well.
+    A ReLU that is always off passes no gradient to the unit before it, so that unit never changes.
+    Units with frozen weights count too.
 
-    Args:
-        model: not changed.
-        batch: (images, targets), thirty samples or more: a unit may rest on a few.
+    Args: model: the model; it isn't changed. batch: (images, targets), with at least thirty
+        samples, because a unit may be active for only a few of them.
         loss_fn: (logits, targets) -> mean loss.
 
     >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 2))
-    >>> net[0].weight.data = torch.tensor([[1.0], [-1.0]])  # on for positive inputs, and off
+    >>> net[0].weight.data = torch.tensor([[1.0], [-1.0]])  # for positive inputs: on, off
     >>> silent_share(net, (torch.ones(3, 1), torch.tensor([0, 1, 1])), F.cross_entropy)
     0.25
     """
     images, targets = batch
     with fork_rng(), torch.enable_grad():
-        asked = train_mode(copy.deepcopy(model)).requires_grad_(True)
-        asked.zero_grad()
-        loss_fn(asked(images), targets).backward()
-    weights = [p.grad.flatten(1) for p in asked.parameters() if p.grad is not None and p.ndim > 1]
-    silent = torch.cat([(grad == 0).all(dim=1) for grad in weights])
+        model = train_mode(copy.deepcopy(model)).requires_grad_(True)
+        model.zero_grad()
+        loss_fn(model(images), targets).backward()
+    grads = [p.grad.flatten(1) for p in model.parameters() if p.grad is not None and p.ndim > 1]
+    silent = torch.cat([(grad == 0).all(dim=1) for grad in grads])
     return silent.float().mean().item()
 
 
 def label_signal(images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Ask whether labels have to do with their images: fit a linear rule on one half, test it on the other.
+    """Test whether labels belong to their images: cross-validate a linear classifier on them.
 
-    Ridge regression on pictures of 8 x 8 pixels. It is a poor classifier, but better than chance wherever the
-    labels belong to the images.
+    The classifier is a ridge regression on images reduced to 8 x 8 pixels, fitted on one half and
+    tested on the other, both ways. It is a poor classifier, but it beats chance wherever the labels
+    belong to the images.
 
     Args:
-        images: (N, C, H, W), as they come to the model, in random order; two hundred or more.
-        labels: class numbers (N,).
+        images: (N, C, H, W), as the model gets them and in random order, with N at least 200.
+        labels: class indices (N,).
 
-    Returns:
-        (share of right answers, share of the most frequent class).
+    Returns: (accuracy, chance), where chance is the accuracy of always predicting the most frequent
+        class.
 
     >>> labels = torch.arange(200) % 2
     >>> label_signal(labels.float().view(-1, 1, 1, 1).expand(-1, 1, 8, 8), labels)
@@ -80,52 +82,54 @@ def label_signal(images: Tensor, labels: Tensor) -> tuple[float, float]:
     x = F.adaptive_avg_pool2d(images, 8).flatten(1).double()
     x = (x - x.mean(dim=0)) / x.std(dim=0).clamp(min=1e-6)
     y = F.one_hot(labels).double()
-    half, right = len(x) // 2, 0
+    half, n_correct = len(x) // 2, 0
     halves = (slice(0, half), slice(half, None))
-    for fit, test in (halves, halves[::-1]):
-        share = y[fit].mean(dim=0)
-        ridge = x[fit].T @ x[fit] + 100 * torch.eye(x.shape[1], dtype=x.dtype)
-        rule = torch.linalg.solve(ridge, x[fit].T @ (y[fit] - share))
-        right += int(((x[test] @ rule + share).argmax(dim=1) == labels[test]).sum())
-    return right / len(x), y.mean(dim=0).max().item()
+    for train, test in (halves, halves[::-1]):
+        bias = y[train].mean(dim=0)
+        gram = x[train].T @ x[train] + 100 * torch.eye(x.shape[1], dtype=x.dtype)
+        weight = torch.linalg.solve(gram, x[train].T @ (y[train] - bias))
+        n_correct += int(((x[test] @ weight + bias).argmax(dim=1) == labels[test]).sum())
+    return n_correct / len(x), y.mean(dim=0).max().item()
 
 
 def shared_share(train: Any, valid: Any) -> float:
-    """Return the share of validation images that are in the training part too, byte for byte.
+    """Compute the fraction of validation images that are also in the training set, byte for byte.
 
     Args:
-        train: a dataset of (image, label), without random transforms.
-        valid: likewise.
+        train: a data set of (image, label), without random transforms.
+        valid: another one.
 
     >>> from torch.utils.data import TensorDataset
     >>> images, labels = torch.rand(6, 1, 2, 2), torch.zeros(6)
     >>> shared_share(TensorDataset(images[:4], labels[:4]), TensorDataset(images[2:], labels[2:]))
     0.5
     """
-    seen = {_bytes(image) for image, _ in train}
-    return sum(_bytes(image) in seen for image, _ in valid) / len(valid)
+    train_images = {_bytes(image) for image, _ in train}
+    return sum(_bytes(image) in train_images for image, _ in valid) / len(valid)
 
 
 def recalls(logits: Tensor, labels: Tensor) -> list[float]:
-    """Return the share of right answers of each class; NaN for a class without samples.
+    """Compute the recall of each class: the fraction of its samples that are predicted correctly.
+
+    A class without samples gets NaN.
 
     Args:
         logits: (N, K).
-        labels: (N,).
+        labels: class indices (N,).
 
     >>> recalls(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
     [1.0, 0.0]
     """
-    right = (logits.argmax(dim=1) == labels).float()
-    return [right[labels == k].mean().item() for k in range(logits.shape[1])]
+    correct = (logits.argmax(dim=1) == labels).float()
+    return [correct[labels == k].mean().item() for k in range(logits.shape[1])]
 
 
 def moved_statistics(before: nn.Module, after: nn.Module) -> list[str]:
-    """Return the running statistics that moved although the weights beside them are frozen.
+    """List the running statistics that changed although the weights of their layer are frozen.
 
     Args:
         before: a copy of the model from before the training.
-        after: the model itself.
+        after: the model after the training.
 
     >>> norm = nn.Sequential(nn.BatchNorm1d(2)).requires_grad_(False)
     >>> before = copy.deepcopy(norm)
@@ -136,28 +140,29 @@ def moved_statistics(before: nn.Module, after: nn.Module) -> list[str]:
     """
     moved = []
     for name, module in after.named_modules():
-        own = list(module.parameters(recurse=False))
-        if not own or any(p.requires_grad for p in own):
+        parameters = list(module.parameters(recurse=False))
+        if not parameters or any(p.requires_grad for p in parameters):
             continue
-        then = before.get_submodule(name)
+        module_before = before.get_submodule(name)
         for key, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point() and not torch.equal(buffer, then.get_buffer(key)):
+            buffer_before = module_before.get_buffer(key)
+            if buffer.is_floating_point() and not torch.equal(buffer, buffer_before):
                 moved.append(f"{name}.{key}")
     return moved
 
 
-def asked(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the outputs (N, K) in evaluation mode, without leaving a trace.
+def eval_outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the outputs (N, K) of a model in evaluation mode, without side effects.
 
-    >>> asked(nn.Dropout(0.5), torch.ones(1, 3))
+    >>> eval_outputs(nn.Dropout(0.5), torch.ones(1, 3))
     tensor([[1., 1., 1.]])
     """
     with torch.no_grad(), eval_mode(model):
-        return torch.cat([model(part) for part in images.split(256)])
+        return torch.cat([model(batch) for batch in images.split(256)])
 
 
 def sums_to_one(outputs: Tensor) -> bool:
-    """Tell whether a model gives probabilities, where a loss such as cross-entropy wants logits.
+    """Check whether a model returns probabilities, although the cross-entropy expects logits.
 
     Args:
         outputs: (N, K).
@@ -170,112 +175,146 @@ def sums_to_one(outputs: Tensor) -> bool:
 
 
 def judge(vitals: Mapping[str, float]) -> list[Finding]:
-    """Hold the vital signs of a run against thresholds.
+    """Compare the vital signs of a run with thresholds.
 
     Args:
-        vitals: any of these, the rest is not judged.
+        vitals: any of these; missing ones are not judged.
 
-            | name | what it is |
+            | name | meaning |
             |---|---|
             | `first_loss`, `log_classes` | loss of the fresh model, and log K |
             | `silent_share` | see `silent_share` |
             | `label_signal`, `chance` | see `label_signal` |
-            | `log10_update_ratio` | median of the first epoch, as `UpdateRatioLog` measures it |
-            | `grad_norm_peak` | largest gradient norm of a step, in units of the median of all steps |
-            | `sums_to_one` | 1 when the outputs are probabilities |
-            | `valid_acc`, `valid_acc_again` | as the run wrote it down, and in evaluation mode |
+            | `log10_update_ratio` | median of the first epoch, from `UpdateRatioLog` |
+            | `grad_norm_peak` | largest gradient norm of a step / median of all steps |
+            | `sums_to_one` | 1 if the outputs are probabilities |
+            | `valid_acc`, `valid_acc_again` | as the run recorded it, and in evaluation mode |
             | `worst_recall` | the lowest recall of a class |
             | `shared_share` | see `shared_share` |
-            | `moved_statistics` | how many statistics of frozen norms moved |
+            | `moved_statistics` | number of running statistics of frozen layers that changed |
 
     Returns:
-        The findings; an empty list when nothing is wrong.
+        The findings; an empty list if nothing is wrong.
 
     >>> [f.name for f in judge({"shared_share": 0.4, "silent_share": 0.0})]
     ['leak']
     """
-    v = {name: vitals.get(name, math.nan) for name in VITALS}  # nothing holds of NaN
-    step = f"in the first epoch a step changes a weight by 10^{v['log10_update_ratio']:.1f}"
-    rules = (
-        (
-            v["first_loss"] > 2 * v["log_classes"],
-            "initial loss",
-            f"a fresh model has a loss of {v['first_loss']:.3g}, more than twice log K = {v['log_classes']:.2f}",
-            "the first steps are spent on undoing the start, and may be too large to survive",
-            "look at the range of the inputs and the size of the first weights",
-        ),
-        (
-            v["silent_share"] > 0.5,
-            "dead units",
-            f"no gradient reaches {v['silent_share']:.0%} of the units of the fresh model; half is suspicious",
-            "a ReLU that is never on never moves again",
-            "He weights and biases of 0; batch norm; a smaller rate if they die during training",
-        ),
-        (
-            v["label_signal"] < v["chance"] + 0.1,
-            "labels without images",
-            f"a linear rule gets {v['label_signal']:.0%} of the labels right, one answer for all {v['chance']:.0%}",
-            "where labels do not belong to their images there is nothing to learn",
-            "show a batch as the model gets it, with its labels",
-        ),
-        (
-            v["log10_update_ratio"] > -1.2,
-            "steps too large",
-            f"{step} of its size; 10^-3 is usual, 10^-1.2 the limit",
-            "each step undoes the one before",
-            "a rate ten times smaller, or warm-up",
-        ),
-        (
-            -11 < v["log10_update_ratio"] < -4.2,
-            "steps too small",
-            f"{step} of its size; 10^-3 is usual, 10^-4.2 the limit",
-            "at this pace nothing is learnt in the life of the run",
-            "a rate ten times larger; the learning-rate finder",
-        ),
-        (
-            v["grad_norm_peak"] > 50,
-            "exploding gradients",
-            f"the largest gradient norm is {v['grad_norm_peak']:.3g} times the median; 50 is the limit",
-            "one such step throws the weights away",
-            "clip_norm=1.0, batch norm, a smaller rate",
-        ),
-        (
-            v["sums_to_one"] > 0,
-            "softmax inside",
-            "the outputs of the model are positive and sum to one",
-            "cross-entropy applies the softmax itself; twice, its gradients are small and its loss cannot reach 0",
-            "let the model return logits",
-        ),
-        (
-            abs(v["valid_acc"] - v["valid_acc_again"]) > 0.1,
-            "measured otherwise",
-            f"an accuracy of {v['valid_acc']:.2f} is written down, evaluation mode gives {v['valid_acc_again']:.2f}",
-            "what is measured is not the model that will be used",
-            "model.eval() before every measurement",
-        ),
-        (
-            v["worst_recall"] < 0.2 and v["valid_acc"] > 0.6,
-            "missed class",
-            f"the accuracy is {v['valid_acc']:.2f}, but of one class {v['worst_recall']:.0%} are found",
-            "accuracy counts samples, so frequent classes hide the rare ones",
-            "per-class recall, balanced accuracy; class weights or balanced sampling",
-        ),
-        (
-            v["shared_share"] > 0.01,
-            "leak",
-            f"{v['shared_share']:.0%} of the validation images are in the training part",
-            "on these the validation measures memory",
-            "remove the copies before splitting, then measure again",
-        ),
-        (
-            v["moved_statistics"] > 0,
-            "frozen statistics move",
-            f"{v['moved_statistics']:.0f} running statistics of frozen norms have moved",
-            "the frozen part no longer computes what it did when it was loaded",
-            "frozen norms in evaluation mode, in every step: cnnlab.transfer.train_mode",
-        ),
-    )
-    return [Finding(*told) for holds, *told in rules if holds]
+    # No rule applies to a missing vital sign, because comparisons with NaN are false.
+    values = {name: vitals.get(name, math.nan) for name in VITALS}
+    return [rule.finding(values) for rule in RULES if rule.applies(values)]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on the vital signs, and the finding that it leads to.
+
+    Attributes:
+        name: the name of the finding.
+        applies: whether the vital signs lead to this finding.
+        seen: the evidence, as a format string with the names of vital signs.
+        why: why it matters.
+        advice: what to try.
+    """
+
+    name: str
+    applies: Callable[[Mapping[str, float]], bool]
+    seen: str
+    why: str
+    advice: str
+
+    def finding(self, vitals: Mapping[str, float]) -> Finding:
+        """Return the finding, with the vital signs filled in."""
+        return Finding(self.name, self.seen.format(**vitals), self.why, self.advice)
+
+
+# In the order in which the findings are reported.
+RULES = (
+    Rule(
+        "initial loss",
+        applies=lambda v: v["first_loss"] > 2 * v["log_classes"],
+        seen="the loss of the fresh model is {first_loss:.3g}, more than twice log K = "
+        "{log_classes:.2f}",
+        why="the first steps are spent on undoing the initialisation, and may be large enough to "
+        "break the model",
+        advice="check the range of the inputs and the size of the initial weights",
+    ),
+    Rule(
+        "dead units",
+        applies=lambda v: v["silent_share"] > 0.5,
+        seen="{silent_share:.0%} of the units of the fresh model get no gradient; the limit is 50%",
+        why="a ReLU that is always off never changes again",
+        advice="He initialisation with biases of 0; batch norm; a smaller learning rate if units "
+        "die during training",
+    ),
+    Rule(
+        "labels without images",
+        applies=lambda v: v["label_signal"] < v["chance"] + 0.1,
+        seen="a linear classifier predicts {label_signal:.0%} of the labels correctly, and always "
+        "predicting the most frequent class {chance:.0%}",
+        why="if the labels don't belong to their images, there is nothing to learn",
+        advice="show a batch with its labels, exactly as the model gets it",
+    ),
+    Rule(
+        "steps too large",
+        applies=lambda v: v["log10_update_ratio"] > -1.2,
+        seen="in the first epoch a step changes a weight by 10^{log10_update_ratio:.1f} of its "
+        "size; 10^-3 is usual, the limit is 10^-1.2",
+        why="each step undoes the one before",
+        advice="a learning rate that is ten times smaller, or warm-up",
+    ),
+    Rule(
+        "steps too small",
+        applies=lambda v: -11 < v["log10_update_ratio"] < -4.2,
+        seen="in the first epoch a step changes a weight by 10^{log10_update_ratio:.1f} of its "
+        "size; 10^-3 is usual, the limit is 10^-4.2",
+        why="at this pace the model learns almost nothing during the whole run",
+        advice="a learning rate that is ten times larger; the learning-rate finder",
+    ),
+    Rule(
+        "exploding gradients",
+        applies=lambda v: v["grad_norm_peak"] > 50,
+        seen="the largest gradient norm is {grad_norm_peak:.3g} times the median; the limit is 50",
+        why="a single step of this size destroys what the weights have learnt",
+        advice="clip_norm=1.0, batch norm, or a smaller learning rate",
+    ),
+    Rule(
+        "softmax inside",
+        applies=lambda v: v["sums_to_one"] > 0,
+        seen="the outputs of the model are positive and sum to one",
+        why="the cross-entropy applies the softmax itself; applied twice, it makes the gradients "
+        "small and keeps the loss above 0",
+        advice="let the model return logits",
+    ),
+    Rule(
+        "train-mode validation",
+        applies=lambda v: abs(v["valid_acc"] - v["valid_acc_again"]) > 0.1,
+        seen="the run recorded a validation accuracy of {valid_acc:.2f}, but in evaluation mode it "
+        "is {valid_acc_again:.2f}",
+        why="the recorded accuracy is not that of the model you will use",
+        advice="call model.eval() before every evaluation",
+    ),
+    Rule(
+        "missed class",
+        applies=lambda v: v["worst_recall"] < 0.2 and v["valid_acc"] > 0.6,
+        seen="the accuracy is {valid_acc:.2f}, but the recall of one class is {worst_recall:.0%}",
+        why="accuracy counts samples, so the frequent classes hide the rare ones",
+        advice="recall per class, balanced accuracy; class weights or balanced sampling",
+    ),
+    Rule(
+        "leak",
+        applies=lambda v: v["shared_share"] > 0.01,
+        seen="{shared_share:.0%} of the validation images are also in the training set",
+        why="on these images the validation only measures what the model has memorised",
+        advice="remove the copies before you split the data, then evaluate again",
+    ),
+    Rule(
+        "frozen statistics move",
+        applies=lambda v: v["moved_statistics"] > 0,
+        seen="{moved_statistics:.0f} running statistics of frozen batch-norm layers have changed",
+        why="the frozen layers no longer compute what they did when they were loaded",
+        advice="keep frozen batch-norm layers in evaluation mode: cnnlab.transfer.train_mode",
+    ),
+)
 
 
 VITALS = (

@@ -1,7 +1,8 @@
-"""The networks of the course, how they begin, pretrained ones, and how to give one a new head.
+"""The networks of the course, weight initialisation, pretrained networks, and replaceable heads.
 
-Every model takes pixels in [0, 1], shape (N, C, H, W), and returns logits, shape (N, K). What centres the
-pixels is the model's first layer, so it is saved and loaded with the weights and cannot be forgotten.
+Every model takes images (N, C, H, W) with pixels in [0, 1] and returns logits (N, K). Its first
+layer normalises the pixels, so the normalisation is saved and loaded with the weights and can't be
+forgotten.
 """
 
 from cnnlab.models.backbones import Backbone, pretrained

@@ -1,4 +1,4 @@
-"""Networks that have learnt already: the course's own, which ships with it, and every classifier of torchvision."""
+"""Pretrained networks: glyphnet, which ships with the course, and torchvision's classifiers."""
 
 import difflib
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import nn
 
-from cnnlab.data.torchvision_sets import knock, patience
+from cnnlab.data.download import check_reachable, timeouts
 from cnnlab.errors import CheckpointError, DownloadError
 from cnnlab.models.parts import last_linear, replace_head
 from cnnlab.models.resnet import Backbone, Normalize, SmallResNet, small_resnet
@@ -17,35 +17,35 @@ from cnnlab.models.resnet import Backbone, Normalize, SmallResNet, small_resnet
 
 GLYPHNET = Path(__file__).parent / "weights" / "glyphnet.safetensors"
 WIDTH = 24  # channels of its stem
-INSTEAD = 'pretrained("glyphnet", ...) ships with cnnlab and needs no network'
 
-# They train with a second loss, which no usual loop has.
+# These have an auxiliary classifier with a loss of its own, which a normal training loop lacks.
 _TWO_OUTPUTS = ("googlenet", "inception_v3")
 
 
 def pretrained(
     name: str, num_classes: int, *, weights: str | None = "default"
 ) -> SmallResNet | Backbone:
-    """Return a network that has learnt on another task, with a new head for yours.
+    """Return a network that was pretrained on another task, with a new head for yours.
 
-    | name | learnt on | network needed |
+    | name | pretrained on | needs a connection |
     |---|---|---|
     | `"glyphnet"` | 16,000 printed letters and symbols, 32 x 32 | no |
-    | `"resnet18"`, `"resnet50"`, `"vgg16"`, `"densenet121"`, `"mobilenet_v3_small"`, ... | ImageNet | once |
+    | `"resnet18"`, `"resnet50"`, `"vgg16"`, `"mobilenet_v3_small"`, ... | ImageNet | once |
 
-    Every network takes pixels in [0, 1]: its own normalisation is its first layer. The size that it has learnt on is
-    `model.size`; `data.transform(model)` brings a data set to it. Downloaded weights are kept in torch's cache.
+    Every network takes pixels in [0, 1], because its first layer is the normalisation it was
+    trained with. A torchvision network stores the image size it was trained on in `model.size`, and
+    `data.transform(model)` resizes a data set to it. Downloaded weights stay in torch's cache.
 
     Args:
         name: `"glyphnet"`, or a classifier in `torchvision.models.list_models(torchvision.models)`.
-        num_classes: K of your task; the head is new and random.
-        weights: `"default"`, the best known; the name of others, such as `"IMAGENET1K_V1"`; or None for random
-            ones: the same network from scratch.
+        num_classes: K, the number of classes of your task; the head is initialised at random.
+        weights: `"default"` for the best weights; the name of others, such as `"IMAGENET1K_V1"`; or
+            None for random weights, to train the same network from scratch.
 
     Raises:
-        ValueError: the name or the weights are unknown, or the network is not one that `replace_head` understands.
-        DownloadError: the weights are not in the cache and could not be fetched.
-        CheckpointError: the file of weights is damaged.
+        ValueError: the name or the weights are unknown, or `replace_head` can't handle the network.
+        DownloadError: the weights are not in the cache, and the download failed.
+        CheckpointError: the weights file is damaged.
 
     >>> import torch
     >>> model = pretrained("glyphnet", 10)
@@ -58,12 +58,12 @@ def pretrained(
 
     _check_name(name, torchvision.models.list_models(torchvision.models))
     choices = torchvision.models.get_model_weights(name)
-    chosen = None if weights is None else _choose(weights, choices)
+    entry = None if weights is None else _find_weights(weights, choices)
     net = torchvision.models.get_model(name, weights=None)
-    last_linear(net)  # before the download
-    if chosen is not None:
-        _fill(net, chosen)
-    preset = (chosen or choices.DEFAULT).transforms()
+    last_linear(net)  # refuses a network without a linear head, before anything is downloaded
+    if entry is not None:
+        _load_weights(net, entry)
+    preset = (entry or choices.DEFAULT).transforms()
     normalize = Normalize(preset.mean, preset.std)
     return Backbone(replace_head(net, num_classes), normalize, preset.crop_size[0])
 
@@ -71,7 +71,7 @@ def pretrained(
 def _glyphnet(num_classes: int, weights: str | None) -> SmallResNet:
     if weights not in ("default", None):
         raise ValueError(
-            f'glyphnet has the weights "default", or None for random ones; got {weights!r}'
+            f'weights of glyphnet must be "default", or None for random weights; got {weights!r}'
         )
     if weights is None:
         return small_resnet(num_classes, width=WIDTH)
@@ -79,17 +79,17 @@ def _glyphnet(num_classes: int, weights: str | None) -> SmallResNet:
     card = json.loads(GLYPHNET.with_suffix(".json").read_text(encoding="utf-8"))
     if hashlib.sha256(contents).hexdigest() != card["sha256"]:
         raise CheckpointError(
-            f"{GLYPHNET} is damaged: its digest is not the one in {GLYPHNET.stem}.json; install cnnlab again, or call "
-            "`cnnlab pretrain`, which makes both anew in a few minutes"
+            f"{GLYPHNET} is damaged: its SHA-256 digest is not the one in {GLYPHNET.stem}.json. "
+            "Reinstall cnnlab, or run `cnnlab pretrain`, which trains it again in a few minutes"
         )
     state = load(contents)
     model = small_resnet(len(state["head.linear.bias"]), width=WIDTH)
-    model.load_state_dict(state)  # copies half precision into the model's own
+    model.load_state_dict(state)  # converts the half-precision weights to the type of the model
     return replace_head(model, num_classes)
 
 
-def packed(model: nn.Module) -> bytes:
-    """Return the weights of a model as the contents of a safetensors file, in half precision."""
+def half_precision_bytes(model: nn.Module) -> bytes:
+    """Return the weights of a model in half precision, as the contents of a safetensors file."""
     return save(
         {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     )
@@ -98,49 +98,54 @@ def packed(model: nn.Module) -> bytes:
 def _check_name(name: str, known: list[str]) -> None:
     if name in _TWO_OUTPUTS:
         raise ValueError(
-            f"{name} gives two outputs in training, which the Trainer does not understand; resnet50 does as well"
+            f"{name} returns two outputs in training, which the Trainer can't handle; use another "
+            "network of similar accuracy, such as resnet50"
         )
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, "glyphnet"], n=3)
-        guess = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        similar = difflib.get_close_matches(name, [*known, "glyphnet"], n=3)
+        hint = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise ValueError(
-            f"no pretrained network is called {name!r}. {guess}There is 'glyphnet', and what "
-            "torchvision.models.list_models(torchvision.models) lists"
+            f"there is no pretrained network {name!r}. {hint}Use 'glyphnet', or a name from "
+            "torchvision.models.list_models(torchvision.models)"
         )
 
 
-def _choose(weights: str, choices: Any) -> Any:
-    """The member of torchvision's enum of that name."""
-    named = choices.__members__
-    if weights.upper() != "DEFAULT" and weights not in named:
+def _find_weights(weights: str, choices: Any) -> Any:
+    """Return the member of torchvision's enum `choices` with this name."""
+    members = choices.__members__
+    if weights.upper() != "DEFAULT" and weights not in members:
         raise ValueError(
-            f'weights may be "default", None, {", ".join(map(repr, named))}; got {weights!r}'
+            f'weights must be "default", None, or one of {", ".join(map(repr, members))}; got '
+            f"{weights!r}"
         )
-    return choices.DEFAULT if weights.upper() == "DEFAULT" else named[weights]
+    return choices.DEFAULT if weights.upper() == "DEFAULT" else members[weights]
 
 
-def _fill(net: nn.Module, weights: Any) -> None:
-    """Load weights from torch's cache, or fetch them if they are not there; only tensors are read."""
+def _load_weights(net: nn.Module, weights: Any) -> None:
+    """Load weights from torch's cache, downloading them first if necessary; reads only tensors."""
     import torch.hub
 
     path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    there = path.exists()
+    cached = path.exists()
     try:
-        with patience():
-            if not there:
-                knock(weights.url)
+        with timeouts():
+            if not cached:
+                check_reachable(weights.url)
             state = weights.get_state_dict(map_location="cpu", weights_only=True, check_hash=True)
         net.load_state_dict(state)
-    except Exception as error:  # noqa: BLE001 - of a dozen types: no network, no room, a damaged file
-        if there:
+    # A missing connection, a full disk and a damaged file raise a dozen types of errors.
+    except Exception as error:  # noqa: BLE001
+        if cached:
             raise CheckpointError(
-                f"{path} cannot be read as weights ({_line(error)}); delete it, and it will be fetched again"
+                f"can't read weights from {path} ({_first_line(error)}); delete it, and it will be "
+                "downloaded again"
             ) from None
         raise DownloadError(
-            f"{weights} is not in {path.parent} and did not come from {weights.url} ({_line(error)}). "
-            f"Fetch it where there is a network and put it there, or take another network: {INSTEAD}"
+            f"{weights} is not in {path.parent}, and the download from {weights.url} failed "
+            f"({_first_line(error)}). Download the file on a machine with a connection and copy it "
+            'to that folder, or use pretrained("glyphnet", ...), which ships with cnnlab'
         ) from None
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""How weights begin."""
+"""Weight initialisation."""
 
 import math
 from typing import Literal, TypeVar
@@ -13,18 +13,19 @@ _SCHEMES = ("he", "xavier", "lecun", "tiny", "huge")
 
 
 def initialise(model: M, scheme: Scheme = "he") -> M:
-    """Fill every convolution and linear layer anew from torch's generator, in place.
+    """Draw new weights for every convolution and linear layer, in place.
 
-    A layer of fan-in n and fan-out m gets normal weights of standard deviation
+    The weights of a layer with fan-in n and fan-out m come from torch's global generator. They are
+    normally distributed with mean 0 and the standard deviation
 
-    | scheme | deviation | source |
+    | scheme | standard deviation | source |
     |---|---|---|
     | he | sqrt(2 / n) | He et al. 2015, eq. 10, https://arxiv.org/abs/1502.01852 |
     | xavier | sqrt(2 / (n + m)) | Glorot & Bengio 2010, eq. 12 |
     | lecun | sqrt(1 / n) | LeCun et al. 1998, "Efficient BackProp", eq. 16 |
-    | tiny, huge | a tenth of he, three times he | to watch signals die or grow |
+    | tiny, huge | a tenth of he, three times he | to watch activations vanish or explode |
 
-    Biases become 0, norms the identity.
+    Biases become 0. Normalisation layers are reset, to weight 1 and bias 0.
 
     Args:
         model: changed in place.
@@ -41,10 +42,10 @@ def initialise(model: M, scheme: Scheme = "he") -> M:
     True
     """
     if scheme not in _SCHEMES:
-        raise ValueError(f"scheme may be {', '.join(_SCHEMES)}; got {scheme!r}")
+        raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)}; got {scheme!r}")
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, std=_deviation(module, scheme))
+            nn.init.normal_(module.weight, std=_std(module, scheme))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
@@ -52,8 +53,8 @@ def initialise(model: M, scheme: Scheme = "he") -> M:
     return model
 
 
-def _deviation(layer: nn.Conv2d | nn.Linear, scheme: str) -> float:
-    """The standard deviation that `scheme` gives to the weights of `layer`."""
+def _std(layer: nn.Conv2d | nn.Linear, scheme: str) -> float:
+    """Return the standard deviation of a layer's weights under a scheme."""
     n, m = nn.init._calculate_fan_in_and_fan_out(layer.weight)
     he = math.sqrt(2 / n)
     return {

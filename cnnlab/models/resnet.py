@@ -1,4 +1,4 @@
-"""The course's residual network, and the layer in front of it that centres the pixels."""
+"""The course's small residual network, and the normalisation of its input."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _NORMS = ("batch", "layer", "none")
 
 
 class Normalize(nn.Module):
-    """Centre and scale the channels: (pixel - mean) / std.
+    """Normalise each channel: (pixel - mean) / std.
 
     Args:
-        mean: one number a channel, in the units of the pixels, or one for all.
+        mean: one value per channel, in the units of the pixels, or one for all channels.
         std: likewise; positive.
 
     >>> Normalize(0.5, 0.25)(torch.ones(1, 3, 2, 2)).unique().item()
@@ -41,21 +41,24 @@ class Normalize(nn.Module):
         self.register_buffer("std", std.reshape(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the images, centred and scaled, in their shape."""
+        """Return the normalised images, in the same shape."""
         return (images - self.mean).div_(self.std)
 
     def extra_repr(self) -> str:
-        """Show the numbers when the module is printed."""
+        """Show mean and std when the module is printed."""
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
 
 
 class Backbone(nn.Module):
-    """Somebody's network behind the normalisation that it was trained with, so that it takes pixels in [0, 1].
+    """A third-party network preceded by the normalisation it was trained with.
+
+    It takes pixels in [0, 1], like every model of the course.
 
     Attributes:
-        normalize: the first layer.
+        normalize: the normalisation.
         net: the network itself.
-        size: side of the pictures it was trained on; `DataBundle.transform` brings others to it.
+        size: side in pixels of the images it was trained on; `DataBundle.transform` resizes a data
+            set to it.
     """
 
     def __init__(self, net: nn.Module, normalize: Normalize, size: int) -> None:
@@ -68,14 +71,15 @@ class Backbone(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut around them; the first halves the picture's side.
+    """Two 3 x 3 convolutions with a shortcut around them; the first halves the side of the image.
 
-    He et al. 2016, figure 2, with the projection shortcut, https://arxiv.org/abs/1512.03385.
+    He et al. 2016, figure 2, with a projection shortcut, https://arxiv.org/abs/1512.03385.
     """
 
     def __init__(self, channels: int, width: int, norm: Norm) -> None:
         super().__init__()
-        bias = norm == "none"  # a norm subtracts the mean, and with it any bias before it
+        # Normalisation subtracts the mean, so a bias in front of it would have no effect.
+        bias = norm == "none"
         self.conv1 = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=bias)
         self.norm1 = _norm(norm, width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=bias)
@@ -92,7 +96,7 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """The course's residual network: a stem, a few blocks, the mean over the picture, one linear layer."""
+    """The course's network: stem, residual blocks, global average pooling, linear layer."""
 
     def __init__(
         self,
@@ -104,9 +108,8 @@ class SmallResNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.normalize = Normalize(
-            0.45, 0.25
-        )  # about the mean and spread of pixels in a photograph
+        # Roughly the mean and standard deviation of the pixels in photographs.
+        self.normalize = Normalize(0.45, 0.25)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=norm == "none"),
             _norm(norm, width),
@@ -114,10 +117,10 @@ class SmallResNet(nn.Module):
         )
         widths = [width * 2**i for i in range(depth + 1)]
         self.blocks = nn.Sequential(*(Block(a, b, norm) for a, b in pairwise(widths)))
-        self.head = small_head(nn.Linear(widths[-1], num_classes), dropout)
+        self.head = build_head(nn.Linear(widths[-1], num_classes), dropout)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the head sees: (N, C, H, W) -> (N, width * 2**depth)."""
+        """Return the features in front of the head: (N, C, H, W) -> (N, width * 2**depth)."""
         return self.blocks(self.stem(self.normalize(images))).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -133,24 +136,25 @@ def small_resnet(
     norm: Norm = "batch",
     dropout: float = 0.0,
 ) -> SmallResNet:
-    """Build the course's residual network: 73 thousand weights, some two thousand images a second on a core.
+    """Build the course's small residual network, with He initialisation.
 
-    The stem and each block halve the side of the picture, so a 32 x 32 picture ends as 4 x 4. The weights
-    start with He's scheme.
+    With the default options it has about 73 thousand parameters and trains on about two thousand
+    images per second on one CPU core. The stem and each block halve the side of the image, so a
+    32 x 32 image becomes a 4 x 4 feature map.
 
     Args:
         num_classes: K, the number of logits.
         in_channels: C of the images, which are (N, C, H, W) with pixels in [0, 1].
-        width: channels after the stem; each block doubles them.
-        depth: residual blocks.
-        norm: `"batch"`, `"layer"` (over channels and pixels of one sample) or `"none"`.
-        dropout: share of the features set to zero before the linear layer.
+        width: number of channels after the stem; each block doubles it.
+        depth: number of residual blocks.
+        norm: `"batch"`, `"layer"` (over the channels and pixels of one sample) or `"none"`.
+        dropout: fraction of the features that is set to zero in front of the linear layer.
 
     Returns:
-        A module that maps (N, C, H, W) to logits, (N, K).
+        A module that maps images (N, C, H, W) to logits (N, K).
 
     Raises:
-        ValueError: an argument is outside of what is described above.
+        ValueError: an argument is out of range.
 
     He et al. 2016, https://arxiv.org/abs/1512.03385.
 
@@ -160,27 +164,28 @@ def small_resnet(
     if min(num_classes, in_channels, width) < 1 or depth < 0:
         raise ValueError(
             "num_classes, in_channels and width must be at least 1 and depth at least 0; got "
-            f"{num_classes}, {in_channels}, {width} and {depth}"
+            f"num_classes={num_classes}, in_channels={in_channels}, width={width}, depth={depth}"
         )
     if norm not in _NORMS:
-        raise ValueError(f"norm may be {', '.join(map(repr, _NORMS))}; got {norm!r}")
-    check_share(dropout)
+        raise ValueError(f"norm must be one of {', '.join(map(repr, _NORMS))}; got {norm!r}")
+    check_dropout(dropout)
     return initialise(SmallResNet(num_classes, in_channels, width, depth, norm, dropout))
 
 
-def small_head(linear: nn.Linear, dropout: float) -> nn.Sequential:
-    """Put dropout in front of the last layer."""
+def build_head(linear: nn.Linear, dropout: float) -> nn.Sequential:
+    """Return the head of a `SmallResNet`: dropout, then a linear layer."""
     return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), linear=linear))
 
 
-def check_share(dropout: float) -> None:
-    """Raise ValueError unless dropout is a share."""
+def check_dropout(dropout: float) -> None:
+    """Refuse a dropout probability outside [0, 1)."""
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a share, at least 0 and below 1; got {dropout}")
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
-    # One group: mean and variance over channels and pixels of each sample (Ba et al. 2016, arXiv 1607.06450).
+    # One group means statistics over the channels and pixels of each sample: layer normalisation
+    # (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
     return nn.GroupNorm(1, channels) if kind == "layer" else nn.Identity()

@@ -1,1 +1,1 @@
-"""Studies: find a learning rate, search for hyperparameters, compare variants over seeds."""
+"""Find a learning rate, search for hyperparameters, and compare variants over several seeds."""

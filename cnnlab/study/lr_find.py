@@ -1,4 +1,4 @@
-"""Find a learning rate: the range test."""
+"""Find a learning rate with a range test: train briefly while the learning rate grows."""
 
 import copy
 import itertools
@@ -19,7 +19,7 @@ from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training.batches import training_batches
 from cnnlab.training.checks import check_batch, check_targets
 from cnnlab.training.modes import train_mode
-from cnnlab.training.transforms import wrap_batch_transform
+from cnnlab.training.transforms import BatchTransform, wrap_batch_transform
 
 
 if TYPE_CHECKING:
@@ -28,34 +28,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LRCurve:
-    """The losses of a run whose learning rate rose from step to step.
+    """The training losses of a range test, one per learning rate.
 
     Attributes:
-        rates: of the first parameter group, one a step, evenly spaced in log rate.
-        losses: as measured; the sweep ends where they are no longer finite or four times the best.
+        rates: the learning rate of the first parameter group at each step, evenly spaced on a log
+            scale.
+        losses: the loss at each step. The test ends early if the loss becomes NaN or infinite, or
+            exceeds four times its minimum.
     """
 
     rates: list[float]
     losses: list[float]
 
     def smoothed(self, beta: float = 0.9) -> list[float]:
-        """Return the exponential moving average of the losses, corrected for its start from zero.
+        """Compute the exponential moving average of the losses, with bias correction.
 
-        After k losses the average holds a share 1 - beta^k of them; dividing by it makes a constant loss
-        come out constant (Kingma & Ba 2015, section 3, do the same for moments).
+        The average starts from zero, so after k losses their weights sum to 1 - beta^k only.
+        Dividing by that sum keeps a constant loss constant. Adam does the same for its moments
+        (Kingma & Ba 2015, section 3).
         """
-        average, out = 0.0, []
+        average, smoothed = 0.0, []
         for k, loss in enumerate(self.losses, start=1):
             average = beta * average + (1 - beta) * loss
-            out.append(average / (1 - beta**k))
-        return out
+            smoothed.append(average / (1 - beta**k))
+        return smoothed
 
     def suggest(self) -> float | None:
-        """Return the rate at which the loss falls most steeply in log rate; None when it never falls.
+        """Return the learning rate at which the loss falls most steeply, or None if it never falls.
 
-        The slope at a rate is that of the straight line through the losses around it, a sixth of the ladder,
-        by least squares: a single noisy loss cannot decide. It is a place to start from, never applied by itself.
-        Smith 2017, section 3.3, https://arxiv.org/abs/1506.01186, with the slope taken against log rate.
+        The slope at each learning rate is that of a straight line, fitted by least squares to the
+        nearest sixth of the losses, so a single noisy loss can't decide. Use the suggestion as a
+        starting point; nothing applies it for you. Smith 2017, section 3.3,
+        https://arxiv.org/abs/1506.01186, with the slope taken against the log of the learning rate.
         """
         n = len(self.losses)
         half = max(2, n // 12)
@@ -63,25 +67,27 @@ class LRCurve:
             return None
         x, y = np.log(self.rates), np.array(self.losses)
         centres = range(half, n - half)
-        slopes = [
-            np.polyfit(x[i - half : i + half + 1], y[i - half : i + half + 1], 1)[0]
-            for i in centres
-        ]
+        windows = [slice(i - half, i + half + 1) for i in centres]
+        slopes = [np.polyfit(x[window], y[window], 1)[0] for window in windows]
         steepest = int(np.argmin(slopes))
         return self.rates[centres[steepest]] if slopes[steepest] < 0 else None
 
     def plot(self) -> "Plot":
-        """Draw loss against rate, measured and smoothed, on a logarithmic axis."""
+        """Draw the raw and the smoothed loss against the learning rate, on a logarithmic axis."""
         from cnnlab import plots
 
-        found = self.suggest()
-        advice = f"steepest at {found:.2g}" if found is not None else "it never falls"
+        lr = self.suggest()
+        message = (
+            "The loss never falls in this range of learning rates."
+            if lr is None
+            else f"The loss falls most steeply at a learning rate of {lr:.2g}."
+        )
         return plots.lines(
             self.rates,
             {"measured": self.losses, "smoothed": self.smoothed()},
             xlabel="learning rate",
             ylabel="training loss (nats)",
-            message=f"The loss while the rate rises: {advice}.",
+            message=message,
             log="x",
         )
 
@@ -97,79 +103,98 @@ def lr_find(
     steps: int = 100,
     batch_transform: Any = None,
 ) -> LRCurve:
-    """Train a copy for some steps while the learning rate grows from `low` to `high`, and record the loss.
+    """Train a copy while the learning rate grows from `low` to `high`, and record the losses.
 
-    Model, optimizer, loader and all random generators stay as they are, also when it raises: the sweep runs on
-    copies. Groups keep the ratio of their rates. A loader shorter than `steps` is read again in the order of its
-    next epoch.
+    The test runs on copies. It leaves the model, the optimizer, the loader and all random
+    generators as they are, even if it raises an error. The ratios between the learning rates of the
+    parameter groups stay the same. If the loader has fewer than `steps` batches, it is read again,
+    in the order of its next epoch.
 
     Args:
-        model: as it is now; usually fresh.
-        optimizer: over its parameters, with its momentum and weight decay.
+        model: the model in its current state, usually freshly initialised.
+        optimizer: the optimizer of its parameters, with the momentum and weight decay you will use.
         loss_fn: (logits, targets) -> mean loss.
-        loader: training batches.
-        low: first rate of the first group.
-        high: last rate of the first group.
-        steps: rates on the ladder, evenly spaced in log rate.
-        batch_transform: the one the training will use.
+        loader: yields training batches.
+        low: the first learning rate of the first parameter group.
+        high: the last learning rate of the first parameter group.
+        steps: the number of learning rates, evenly spaced on a log scale.
+        batch_transform: the one you will use in training.
 
     Returns:
-        The curve; `.suggest()` reads it, `.plot()` draws it.
+        The curve. `.suggest()` returns a learning rate, `.plot()` draws the losses.
 
-    Raises:
-        ValueError: not 0 < low < high, fewer than two steps, or the loader has no batch.
+    Raises: ValueError: low and high aren't 0 < low < high, there are fewer than two steps, or the
+        loader gives no batch.
         NonFiniteError: the very first loss is NaN or infinite.
 
-    >>> batches = [(torch.randn(8, 2), torch.arange(8) % 2)]
     >>> net = nn.Linear(2, 2)
-    >>> curve = lr_find(net, torch.optim.SGD(net.parameters(), lr=1), nn.CrossEntropyLoss(), batches, steps=5)
-    >>> [f"{rate:.2g}" for rate in curve.rates]
+    >>> sgd = torch.optim.SGD(net.parameters(), lr=1)
+    >>> batches = [(torch.randn(8, 2), torch.arange(8) % 2)]
+    >>> curve = lr_find(net, sgd, nn.CrossEntropyLoss(), batches, steps=5)
+    >>> [f"{lr:.2g}" for lr in curve.rates]
     ['1e-06', '5.6e-05', '0.0032', '0.18', '10']
     """
     if not 0 < low < high or steps < 2:
         raise ValueError(
-            f"lr_find needs 0 < low < high and two or more steps, got {low}, {high}, {steps}"
+            "lr_find needs 0 < low < high and at least two steps, got "
+            f"low={low}, high={high}, steps={steps}"
         )
-    # One deepcopy of the pair makes the new optimizer point at the new model.
+    # Copied in one call, so that the new optimizer refers to the parameters of the new model.
     model, optimizer = copy.deepcopy((model, optimizer))
-    transform, device = wrap_batch_transform(batch_transform), next(model.parameters()).device
-    first = optimizer.param_groups[0]["lr"] or 1.0
-    ratios = [group["lr"] / first for group in optimizer.param_groups]
-    ladder = [low * (high / low) ** (i / (steps - 1)) for i in range(steps)]
-    losses: list[float] = []
-    with fork_rng(), _untouched(loader) as source, _steps_kept(batch_transform):
-        train_mode(model)
-        for i, (rate, batch) in enumerate(zip(ladder, _endless(source), strict=False)):
-            seed_at(0, i, 2)
-            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-                group["lr"] = rate * ratio
-            images, targets = (t.to(device) for t in check_batch(batch))
-            images, targets = transform(images, targets, i)
-            optimizer.zero_grad()
-            logits = model(images)
-            check_targets(logits, targets)
-            loss = loss_fn(logits, targets)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]) or losses[-1] > 4 * min(losses):
-                break
-    if not math.isfinite(losses[-1]):
-        losses.pop()
+    transform = wrap_batch_transform(batch_transform)
+    rates = [low * (high / low) ** (i / (steps - 1)) for i in range(steps)]
+    with fork_rng(), _preserve_loader(loader) as source, _preserve_steps(batch_transform):
+        losses = _sweep(model, optimizer, loss_fn, _repeat_epochs(source), transform, rates)
     if not losses:
         raise NonFiniteError(
-            f"the loss is not finite at the lowest rate, {low:g}, so no rate is to blame; "
-            "cnnlab.diagnose.nan_hunt finds where it begins"
+            f"the loss is NaN or infinite already at the lowest learning rate, {low:g}, so the "
+            "learning rate is not the cause; cnnlab.diagnose.nan_hunt finds where it comes from"
         )
-    return LRCurve(ladder[: len(losses)], losses)
+    return LRCurve(rates[: len(losses)], losses)
+
+
+def _sweep(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    batches: Iterable,
+    transform: BatchTransform,
+    rates: list[float],
+) -> list[float]:
+    """Take one step per learning rate until the loss explodes, and return the finite losses."""
+    device = next(model.parameters()).device
+    first_lr = optimizer.param_groups[0]["lr"] or 1.0
+    ratios = [group["lr"] / first_lr for group in optimizer.param_groups]
+    losses: list[float] = []
+    train_mode(model)
+    for step, (lr, batch) in enumerate(zip(rates, batches, strict=False)):
+        seed_at(0, step, 2)
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            group["lr"] = lr * ratio
+        images, targets = (t.to(device) for t in check_batch(batch))
+        images, targets = transform(images, targets, step)
+        optimizer.zero_grad()
+        logits = model(images)
+        check_targets(logits, targets)
+        loss = loss_fn(logits, targets)
+        loss.backward()
+        optimizer.step()
+        if not math.isfinite(loss.item()):
+            break
+        losses.append(loss.item())
+        if losses[-1] > 4 * min(losses):
+            break
+    return losses
 
 
 @contextmanager
-def _untouched(loader: Iterable) -> Iterator[Iterable]:
-    """The loader to sweep over; where it stands and its own generators are put back on exit."""
-    holders: list[Any] = [loader, getattr(loader, "sampler", None)]
+def _preserve_loader(loader: Iterable) -> Iterator[Iterable]:
+    """Yield a loader to read from; on exit, the original has the position and generators it had."""
+    owners: list[Any] = [loader, getattr(loader, "sampler", None)]
     generators = [
-        h.generator for h in holders if isinstance(getattr(h, "generator", None), torch.Generator)
+        owner.generator
+        for owner in owners
+        if isinstance(getattr(owner, "generator", None), torch.Generator)
     ]
     states = [generator.get_state() for generator in generators]
     try:
@@ -180,20 +205,20 @@ def _untouched(loader: Iterable) -> Iterator[Iterable]:
 
 
 @contextmanager
-def _steps_kept(transform: Any) -> Iterator[None]:
-    """Put back the steps at which augmentations stand, whose strength may depend on them."""
-    parts = transform if isinstance(transform, list | tuple) else [transform]
+def _preserve_steps(transform: Any) -> Iterator[None]:
+    """Restore the step of each augmentation on exit, because its strength may depend on it."""
+    transforms = transform if isinstance(transform, list | tuple) else [transform]
     with ExitStack() as stack:
-        for part in parts:
-            if isinstance(part, list | tuple):
-                stack.enter_context(_steps_kept(part))
-            elif isinstance(part, Augment):
-                stack.callback(setattr, part, "step", part.step)
+        for item in transforms:
+            if isinstance(item, list | tuple):
+                stack.enter_context(_preserve_steps(item))
+            elif isinstance(item, Augment):
+                stack.callback(setattr, item, "step", item.step)
         yield
 
 
-def _endless(loader: Iterable) -> Iterator[Any]:
-    """Training batches, epoch after epoch."""
+def _repeat_epochs(loader: Iterable) -> Iterator[Any]:
+    """Yield the training batches of a loader, one epoch after another without end."""
     for epoch in itertools.count():
         empty = True
         for batch in training_batches(loader, 0, epoch, 0):

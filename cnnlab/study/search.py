@@ -1,4 +1,4 @@
-"""Search a space of hyperparameters, at random or on a grid, and narrow it down."""
+"""Search hyperparameters at random or on a grid, and narrow the space around the best trials."""
 
 import inspect
 import itertools
@@ -17,50 +17,63 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Numbers between `low` and `high`, all equally likely."""
+    """A uniform distribution over the numbers from `low` to `high`."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(f"Uniform needs low < high, got {self.low} and {self.high}")
+            raise ValueError(f"Uniform needs low < high, got low={self.low} and high={self.high}")
 
-    def sample(self, draw: random.Random) -> float:
+    def sample(self, rng: random.Random) -> float:
         """Draw a number."""
-        return draw.uniform(self.low, self.high)
+        return rng.uniform(self.low, self.high)
 
     def narrowed(self, values: Sequence[float]) -> "Uniform":
-        """Return the range of `values` with a margin of a tenth of this one, inside this one."""
+        """Return the range of `values` with a margin on each side, within this range.
+
+        The margin is a tenth of this range.
+        """
         margin = (self.high - self.low) / 10
         return Uniform(max(self.low, min(values) - margin), min(self.high, max(values) + margin))
 
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Positive numbers between `low` and `high` whose logarithm is uniform: each decade as likely as another."""
+    """A distribution over the numbers from `low` to `high` whose logarithm is uniform.
+
+    Each decade is equally likely. `low` must be positive.
+    """
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high:
-            raise ValueError(f"LogUniform needs 0 < low < high, got {self.low} and {self.high}")
+            raise ValueError(
+                f"LogUniform needs 0 < low < high, got low={self.low} and high={self.high}"
+            )
 
-    def sample(self, draw: random.Random) -> float:
+    def sample(self, rng: random.Random) -> float:
         """Draw a number."""
-        value = math.exp(draw.uniform(math.log(self.low), math.log(self.high)))
-        return min(max(value, self.low), self.high)  # exp(log(x)) may miss x by a last digit
+        value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return min(
+            max(value, self.low), self.high
+        )  # exp(log(x)) can differ from x in its last digit
 
     def narrowed(self, values: Sequence[float]) -> "LogUniform":
-        """Return the range of `values` with a margin of a tenth of this one in log, inside this one."""
+        """Return the range of `values` with a margin on each side, within this range.
+
+        The margin is a tenth of this range on the log scale.
+        """
         margin = (self.high / self.low) ** 0.1
         return LogUniform(max(self.low, min(values) / margin), min(self.high, max(values) * margin))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some options, all equally likely."""
+    """A uniform distribution over a list of options."""
 
     options: Sequence[Any]
 
@@ -68,12 +81,12 @@ class Choice:
         if not len(self.options):
             raise ValueError("Choice needs at least one option")
 
-    def sample(self, draw: random.Random) -> Any:
+    def sample(self, rng: random.Random) -> Any:
         """Draw an option."""
-        return self.options[draw.randrange(len(self.options))]
+        return self.options[rng.randrange(len(self.options))]
 
     def narrowed(self, values: Sequence[Any]) -> "Choice":
-        """Return the options that are among `values`, in their old order."""
+        """Return the options that are among `values`, in their original order."""
         return Choice([option for option in self.options if option in values])
 
 
@@ -83,81 +96,82 @@ Space = Mapping[str, Uniform | LogUniform | Choice]
 def random_search(
     objective: Callable[..., float], space: Space, n: int, seed: int = 0, *, jobs: int = 1
 ) -> "DataFrame":
-    """Try `n` settings drawn from a space.
+    """Evaluate an objective for `n` settings drawn at random from a space.
 
-    Trial i is a function of (seed, i) alone: a longer search begins with the shorter one, and processes beside
-    each other draw the same as one. When few of the parameters matter, random trials see more values of
-    those than a grid of the same size (Bergstra & Bengio 2012, https://jmlr.org/papers/v13/bergstra12a.html).
+    The setting of trial i depends on (seed, i) only. So a longer search begins with the same trials
+    as a shorter one, and the number of processes makes no difference. If only a few of the
+    parameters matter, a random search tries more values of those than a grid of the same size
+    (Bergstra & Bengio 2012, https://jmlr.org/papers/v13/bergstra12a.html).
 
     Args:
-        objective: called with the parameters by name, or with one dictionary when it takes a single argument
-            of another name; returns a score, higher is better.
+        objective: returns a score, higher is better. It is called with the parameters by name; if
+            its only argument has another name, it gets them all in one dictionary.
         space: name -> `LogUniform`, `Uniform` or `Choice`.
-        n: trials.
-        seed: chooses them.
-        jobs: processes at a time; the objective must then be a function of a module.
+        n: the number of trials.
+        seed: determines the settings.
+        jobs: the number of parallel processes. With more than one, the objective must be a function
+            from a module, not from a notebook.
 
     Returns:
-        A row a trial, in the order of the trials: trial, the parameters, score, error. A trial that raised has
-        a NaN score and its error; the others are not lost with it.
+        A table with one row per trial, in the order of the trials: trial, the parameters, score,
+        error. If a trial raised an error, its score is NaN and the search continues.
 
     Raises:
-        ValueError: no trial, or an empty space.
+        ValueError: n is less than 1, or the space is empty.
 
-    >>> table = random_search(lambda rate: -abs(rate - 0.1), {"rate": LogUniform(1e-3, 1)}, 3)
+    >>> table = random_search(lambda lr: -abs(lr - 0.1), {"lr": LogUniform(1e-3, 1)}, n=3)
     >>> list(table.columns)
-    ['trial', 'rate', 'score', 'error']
+    ['trial', 'lr', 'score', 'error']
     """
-    if n < 1 or not space:
-        raise ValueError(
-            f"a search needs a trial and a parameter, got n={n} and {len(space)} parameters"
-        )
-    drawn = []
+    check_search(space, n)
+    settings = []
     for trial in range(n):
-        draw = random.Random(fold_in(seed, trial))
-        drawn.append({name: values.sample(draw) for name, values in space.items()})
-    return _evaluate(objective, drawn, jobs)
+        rng = random.Random(fold_in(seed, trial))
+        settings.append({name: values.sample(rng) for name, values in space.items()})
+    return _evaluate(objective, settings, jobs)
 
 
 def grid_search(
     objective: Callable[..., float], space: Mapping[str, Choice | Sequence[Any]], *, jobs: int = 1
 ) -> "DataFrame":
-    """Try every combination of options; the last parameter changes fastest.
+    """Evaluate an objective for every combination of options; the last parameter varies fastest.
 
     Args:
         objective: as in `random_search`.
         space: name -> `Choice`, or a list of options.
-        jobs: processes at a time.
+        jobs: the number of parallel processes.
 
     Returns:
-        A table as that of `random_search`.
+        A table with the same columns as that of `random_search`.
 
     Raises:
-        ValueError: a parameter is a range; a grid needs options.
+        ValueError: a parameter has a range instead of options.
 
     >>> len(grid_search(lambda a, b: a + b, {"a": [1, 2], "b": [10, 20, 30]}))
     6
     """
     for name, values in space.items():
         if isinstance(values, Uniform | LogUniform):
-            raise ValueError(  # noqa: TRY004 - the value does not fit, not its type alone
-                f"{name} is a {type(values).__name__}; a grid needs options: Choice([0.01, 0.1, 1.0])"
+            raise ValueError(  # noqa: TRY004 - the value doesn't fit here, its type is allowed elsewhere
+                f"{name} is a {type(values).__name__}, and a grid needs options: "
+                "Choice([0.01, 0.1, 1.0])"
             )
-    axes = [v.options if isinstance(v, Choice) else v for v in space.values()]
-    combinations = itertools.product(*axes)
-    return _evaluate(objective, [dict(zip(space, c, strict=True)) for c in combinations], jobs)
+    options = [v.options if isinstance(v, Choice) else v for v in space.values()]
+    settings = [dict(zip(space, values, strict=True)) for values in itertools.product(*options)]
+    return _evaluate(objective, settings, jobs)
 
 
 def refine(space: Space, results: "DataFrame", top: int = 3) -> dict[str, Any]:
-    """Narrow a space down to where the best trials lie: coarse first, then fine.
+    """Narrow a space around the best trials, for a fine search after a coarse one.
 
     Args:
-        space: as it was searched.
-        results: what the search returned.
-        top: trials that count as best; NaN scores never do.
+        space: the space that was searched.
+        results: the table that the search returned.
+        top: the number of best trials; those with a NaN score never count.
 
     Returns:
-        A space inside the old one: the range of the best trials and a margin of a tenth on each side.
+        A space inside the old one: for each parameter, the range of the best trials plus a tenth of
+        the old range on each side.
 
     Raises:
         ValueError: fewer than `top` trials have a score.
@@ -169,32 +183,50 @@ def refine(space: Space, results: "DataFrame", top: int = 3) -> dict[str, Any]:
     """
     best = results.dropna(subset=["score"]).nlargest(top, "score")
     if top < 1 or len(best) < top:
-        raise ValueError(f"refine needs top={top} trials with a score, there are {len(best)}")
+        raise ValueError(
+            f"top must be at least 1 and at most the number of trials with a score; got top={top} "
+            f"and {len(best)} trials"
+        )
     return {name: values.narrowed(best[name].tolist()) for name, values in space.items()}
 
 
+def check_search(space: Space, n: int) -> None:
+    """Refuse a search without trials or without parameters."""
+    if n < 1 or not space:
+        raise ValueError(
+            "a search needs at least one trial and one parameter, got "
+            f"n={n} and {len(space)} parameters"
+        )
+
+
+def describe_error(error: Exception) -> str:
+    """Return the entry of a failed trial in the column `error`."""
+    return f"{type(error).__name__}: {error}"
+
+
 def _evaluate(objective: Callable[..., float], settings: list[dict], jobs: int) -> "DataFrame":
+    """Run one trial per setting, and return them as a table."""
     import pandas as pd
 
     if jobs == 1:
-        outcomes = [_try(objective, setting) for setting in settings]
+        outcomes = [_run_trial(objective, setting) for setting in settings]
     else:
-        from joblib import Parallel, delayed  # comes with scikit-learn
+        from joblib import Parallel, delayed  # installed with scikit-learn
 
-        outcomes = Parallel(n_jobs=jobs)(delayed(_try)(objective, s) for s in settings)
+        outcomes = Parallel(n_jobs=jobs)(delayed(_run_trial)(objective, s) for s in settings)
     rows = [
         {"trial": i, **setting, **outcome}
         for i, (setting, outcome) in enumerate(zip(settings, outcomes, strict=True))
     ]
     frame = pd.DataFrame(rows)
     for name in settings[0] if settings else ():
-        if any(setting[name] is None for setting in settings):  # pandas would make NaN of it
+        if any(setting[name] is None for setting in settings):  # pandas would turn None into NaN
             frame[name] = pd.Series([setting[name] for setting in settings], dtype=object)
     return frame
 
 
-def _try(objective: Callable[..., float], setting: dict[str, Any]) -> dict[str, Any]:
-    """Score of one setting; an error is kept beside the scores of the others."""
+def _run_trial(objective: Callable[..., float], setting: dict[str, Any]) -> dict[str, Any]:
+    """Return the score of one setting; if the objective raises an error, NaN and the error."""
     try:
         inspect.signature(objective).bind(**setting)
     except TypeError:
@@ -203,5 +235,5 @@ def _try(objective: Callable[..., float], setting: dict[str, Any]) -> dict[str, 
         call = lambda: objective(**setting)
     try:
         return {"score": float(call()), "error": ""}
-    except Exception as error:  # noqa: BLE001 - a search of a night must not end with one bad trial
-        return {"score": math.nan, "error": f"{type(error).__name__}: {error}"}
+    except Exception as error:  # noqa: BLE001 - one failed trial must not end an overnight search
+        return {"score": math.nan, "error": describe_error(error)}

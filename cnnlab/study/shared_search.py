@@ -1,8 +1,8 @@
-"""A search that several processes and machines share: Optuna, with one storage for all (the extra `search`).
+"""A search that several processes or machines share, with Optuna (needs the extra `search`).
 
-Every process calls the same function with the same storage. Each takes a setting that the trials of all have made
-likely to be good, tries it, and writes down what came of it, until there are enough. A process that is killed takes
-nothing with it but its own trial; one that is started again, or on another machine, joins.
+Every process calls `shared_search` with the same storage. It takes a setting that looks promising
+given all trials so far, evaluates it and records the score, until there are enough trials. If a
+process is killed, only its own trial is lost, and new processes can join at any time.
 """
 
 import math
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlab.callbacks.early_stopping import Mode
 from cnnlab.callbacks.pruning import Prune
-from cnnlab.study.search import Choice, LogUniform, Space, Uniform
+from cnnlab.study.search import (
+    Choice,
+    LogUniform,
+    Space,
+    Uniform,
+    check_search,
+    describe_error,
+)
 
 
 if TYPE_CHECKING:
@@ -37,107 +44,112 @@ def shared_search(
     monitor: str = "valid_acc",
     mode: Mode = "max",
 ) -> "DataFrame":
-    """Try settings until a storage has `n` finished trials, together with every other process that does the same.
+    """Evaluate settings until the storage has `n` finished trials, together with other processes.
 
-    After some random trials, settings near good ones are preferred (TPE, Bergstra et al. 2011,
-    https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization). With several processes the table
-    depends on who was faster, so such a search cannot be repeated exactly. Keep its table.
+    The first trials are random. After those, settings near good ones are preferred (TPE, Bergstra
+    et al. 2011, https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization).
+    With several processes the result depends on their timing, so you can't repeat such a search
+    exactly. Keep its table.
 
     Args:
-        objective: called with a `Prune`, to be put among the callbacks of its trainer, and the parameters by name;
-            returns a score, higher is better.
+        objective: returns a score, higher is better. It is called with a `Prune`, which belongs in
+            the callbacks of its trainer, and with the parameters by name.
         space: name -> `LogUniform`, `Uniform` or `Choice`.
-        n: finished trials, of all processes together. Those that were finished before count; processes that end at
-            the same time may leave some more.
-        storage: path of a journal, a file that all processes can reach and that is made if there is none; or the
-            address of a database, such as `"postgresql://user@host/signs"`.
-        name: of the search; one storage may hold several.
-        seed: of this process; another one in each.
-        monitor: column of the history by which runs are compared after each epoch, see `Prune`.
-        mode: whether `"max"` or `"min"` of that column is good.
+        n: the number of finished trials, of all processes together. Trials that are already in the
+            storage count. There may be a few more if several processes finish at the same time.
+        storage: the path of a journal file that all processes can reach, which is created if it's
+            missing; or the address of a database, such as `"postgresql://user@host/signs"`.
+        name: the name of the search; one storage can contain several.
+        seed: the seed of this process; use a different one in each.
+        monitor: the column of the history that decides about pruning, see `Prune`.
+        mode: `"max"` if large values of that column are good, `"min"` if small ones are.
 
     Returns:
-        A row a finished trial, in the order they were begun: trial, the parameters, score, state (`"complete"`,
-        `"pruned"` or `"fail"`), error. Only a complete trial has a score.
+        A table with one row per finished trial, in the order in which they began: trial, the
+        parameters, score, state (`"complete"`, `"pruned"` or `"fail"`), error. Only complete trials
+        have a score.
 
     Raises:
-        ImportError: Optuna is not installed.
-        ValueError: no trial, or an empty space.
+        ImportError: Optuna isn't installed.
+        ValueError: n is less than 1, or the space is empty.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> table = shared_search(
-    ...     lambda prune, rate: -abs(rate - 0.1),
-    ...     {"rate": LogUniform(1e-3, 1)},
-    ...     3,
+    ...     lambda prune, lr: -abs(lr - 0.1),
+    ...     {"lr": LogUniform(1e-3, 1)},
+    ...     n=3,
     ...     storage=f"{folder.name}/journal.log",
     ... )
     >>> list(table.columns), len(table)
-    (['trial', 'rate', 'score', 'state', 'error'], 3)
+    (['trial', 'lr', 'score', 'state', 'error'], 3)
     """
-    if n < 1 or not space:
-        raise ValueError(
-            f"a search needs a trial and a parameter, got n={n} and {len(space)} parameters"
-        )
-    study = _study(storage, name, seed)
-    while len(_finished(study)) < n:
+    check_search(space, n)
+    study = _load_or_create(storage, name, seed)
+    while len(_finished_trials(study)) < n:
         trial = study.ask()
         setting = {name: _suggest(trial, name, values) for name, values in space.items()}
-        _try(study, trial, lambda: objective(Prune(trial, monitor, mode), **setting))  # noqa: B023 - called at once
+        prune = Prune(trial, monitor, mode)
+        _run_trial(study, trial, lambda: objective(prune, **setting))  # noqa: B023 - called at once
     return _table(study, space)
 
 
-def _study(storage: str | Path, name: str, seed: int) -> "Study":
-    """The search in its storage, made by the process that comes first."""
+def _load_or_create(storage: str | Path, name: str, seed: int) -> "Study":
+    """Load a search from its storage, or create it if this is the first process."""
     try:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     except ImportError as error:
         raise ImportError(
-            "a shared search needs Optuna: pip install 'cnnlab[search]'. tune.random_search needs nothing"
+            "shared_search needs Optuna: pip install 'cnnlab[search]'. tune.random_search works "
+            "without it"
         ) from error
-    where: Any = str(storage)
-    if "://" not in where:
-        where = JournalStorage(JournalFileBackend(where, lock_obj=JournalFileOpenLock(where)))
-    level = optuna.logging.get_verbosity()
+    backend: Any = str(storage)
+    if "://" not in backend:
+        backend = JournalStorage(JournalFileBackend(backend, lock_obj=JournalFileOpenLock(backend)))
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
             study_name=name,
-            storage=where,
+            storage=backend,
             direction="maximize",
             load_if_exists=True,
             sampler=optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True),
         )
     finally:
-        optuna.logging.set_verbosity(level)
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _suggest(trial: "Trial", name: str, values: Uniform | LogUniform | Choice) -> Any:
-    if isinstance(values, Choice):  # by number, since a storage holds numbers and text alone
-        return _named(trial.suggest_categorical(name, list(range(len(values.options)))), values)
+    """Let Optuna choose a value of one parameter."""
+    if isinstance(values, Choice):
+        # By index, because a storage accepts only numbers and text.
+        index = trial.suggest_categorical(name, list(range(len(values.options))))
+        return _decode(index, values)
     return trial.suggest_float(name, values.low, values.high, log=isinstance(values, LogUniform))
 
 
-def _named(stored: Any, values: Uniform | LogUniform | Choice) -> Any:
+def _decode(stored: Any, values: Uniform | LogUniform | Choice) -> Any:
+    """Turn the stored index of an option back into the option; numbers are stored as they are."""
     return values.options[stored] if isinstance(values, Choice) else stored
 
 
-def _try(study: "Study", trial: "Trial", run: Callable[[], float]) -> None:
-    """Run one trial and write down what came of it; an interrupt ends the search, and the trial with it."""
+def _run_trial(study: "Study", trial: "Trial", call: Callable[[], float]) -> None:
+    """Run one trial and record its score or its error; an interrupt also ends the search."""
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
     try:
-        score = float(run())
+        score = float(call())
         if not math.isfinite(score):
             raise ArithmeticError(f"the score is {score}")
     except TrialPruned as reason:
         trial.set_user_attr("error", str(reason))
         study.tell(trial, state=TrialState.PRUNED)
-    except Exception as error:  # noqa: BLE001 - a search of a night must not end with one bad trial
-        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - one failed trial must not end an overnight search
+        trial.set_user_attr("error", describe_error(error))
         study.tell(trial, state=TrialState.FAIL)
     except BaseException:
         study.tell(trial, state=TrialState.FAIL)
@@ -146,7 +158,7 @@ def _try(study: "Study", trial: "Trial", run: Callable[[], float]) -> None:
         study.tell(trial, score)
 
 
-def _finished(study: "Study") -> list[Any]:
+def _finished_trials(study: "Study") -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
@@ -157,11 +169,11 @@ def _table(study: "Study", space: Space) -> "DataFrame":
     rows = [
         {
             "trial": trial.number,
-            **{name: _named(trial.params[name], values) for name, values in space.items()},
+            **{name: _decode(trial.params[name], values) for name, values in space.items()},
             "score": trial.value if trial.state is TrialState.COMPLETE else math.nan,
             "state": trial.state.name.lower(),
             "error": trial.user_attrs.get("error", ""),
         }
-        for trial in _finished(study)
+        for trial in _finished_trials(study)
     ]
     return pd.DataFrame(rows)

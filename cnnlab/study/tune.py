@@ -1,4 +1,4 @@
-"""Tune hyperparameters: the learning-rate range test and the searches, under one name."""
+"""Tune hyperparameters: the learning-rate range test, random search and grid search."""
 
 from cnnlab.study.lr_find import LRCurve, lr_find
 from cnnlab.study.search import (

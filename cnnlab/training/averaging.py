@@ -1,7 +1,7 @@
-"""Averages over the course of a training, or over models: of weights, and of predictions.
+"""Average weights over the course of training, or predictions over several models.
 
-An average of weights needs batch-norm statistics that fit it. The moving average takes those of the live model;
-for the equal average they are measured anew with `update_bn`.
+Averaged weights need batch-norm statistics that fit them. The moving average (EMA) copies those of
+the model in training; for the equal average (SWA), re-estimate them with `update_bn`.
 """
 
 import copy
@@ -39,28 +39,28 @@ class _Average:
     def __init__(self, model: nn.Module) -> None:
         self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.model.zero_grad(set_to_none=True)  # the copy of a gradient is of no use
-        self._trains: list[bool] | None = None
-        self._note_frozen(model)
+        self.model.zero_grad(set_to_none=True)  # nobody needs a copy of the gradients
+        self._requires_grad: list[bool] | None = None
+        self._record_frozen_norms(model)
 
     @torch.no_grad()
-    def _approach(self, source: nn.Module, share: float) -> None:
-        """Move each parameter by a share of its distance to the source; copy the buffers."""
+    def _move_towards(self, source: nn.Module, fraction: float) -> None:
+        """Move each parameter by a fraction of its distance to the source, and copy the buffers."""
         own, other = ([p.detach() for p in m.parameters()] for m in (self.model, source))
         if own and own[0].device != other[0].device:  # the model has moved since it was copied
             self.model.to(other[0].device)
             own = [p.detach() for p in self.model.parameters()]
-        torch._foreach_lerp_(own, other, share)
+        torch._foreach_lerp_(own, other, fraction)
         for mine, theirs in zip(self.model.buffers(), source.buffers(), strict=True):
             mine.copy_(theirs)
-        self._note_frozen(source)
+        self._record_frozen_norms(source)
 
-    def _note_frozen(self, source: nn.Module) -> None:
-        """Remember which norms train in the source: in the copy nothing does, and `update_bn` asks."""
-        trains = [p.requires_grad for p in source.parameters()]
-        if trains == self._trains:
+    def _record_frozen_norms(self, source: nn.Module) -> None:
+        """Mark the batch-norm layers that train in the source: nothing trains in the copy."""
+        requires_grad = [p.requires_grad for p in source.parameters()]
+        if requires_grad == self._requires_grad:
             return
-        self._trains = trains
+        self._requires_grad = requires_grad
         frozen = set(frozen_norms(source))
         for mine, theirs in zip(self.model.modules(), source.modules(), strict=True):
             if isinstance(mine, Norm):
@@ -68,25 +68,26 @@ class _Average:
 
 
 class EMA(_Average):
-    """The moving average of a model's weights, after each step w_avg <- d w_avg + (1 - d) w.
+    """Keep an exponential moving average of the weights: w_avg <- d w_avg + (1 - d) w.
 
-    The decay d rises from 0.1 as the average fills, d_t = min(decay, (1 + t) / (10 + t)) after t updates:
-    with a constant 0.999 the random first weights would still make up 60 % of the average after 500 steps.
-    Batch-norm statistics and other buffers are those of the live model.
+    The decay d warms up with the number t of updates, d_t = min(decay, (1 + t) / (10 + t)). With a
+    constant 0.999, the random initial weights would still make up 60 % of the average after 500
+    steps. Batch-norm statistics and other buffers are copied from the model.
 
     Args:
-        model: the model that trains; before the first update the average equals it.
-        decay: at least 0 and below 1; 0.999 averages over about the last thousand steps. 0 follows the model.
+        model: the model in training; before the first update the average equals it.
+        decay: at least 0 and below 1. 0.999 averages over about the last thousand steps; 0 copies
+            the model.
 
     Attributes:
         model: the average, in evaluation mode.
         updates: finished updates.
 
     Raises:
-        ValueError: the decay lies outside of [0, 1).
+        ValueError: the decay is outside [0, 1).
 
-    Polyak & Juditsky 1992; Tarvainen & Valpola 2017, https://arxiv.org/abs/1703.01780. The rise of the decay is
-    that of TensorFlow's `ExponentialMovingAverage`.
+    Polyak & Juditsky 1992; Tarvainen & Valpola 2017, https://arxiv.org/abs/1703.01780. The warm-up
+    of the decay follows TensorFlow's `ExponentialMovingAverage`.
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> _ = model.weight.data.fill_(0.0)
@@ -99,44 +100,45 @@ class EMA(_Average):
 
     def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay}; 0.999 is usual")
+            raise ValueError(f"decay must be at least 0 and below 1, got {decay}; 0.999 is common")
         super().__init__(model)
         self.decay, self.updates = decay, 0
 
     def update(self, model: nn.Module | None = None) -> None:
-        """Take in the weights after an optimizer step; `Trainer(ema=...)` does it.
+        """Add the weights to the average; `Trainer(ema=...)` calls it after each optimizer step.
 
         Args:
-            model: by default the one that was given at the beginning.
+            model: by default the model that the average was made from.
         """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self._approach(self.source if model is None else model, 1 - decay)
+        self._move_towards(self.source if model is None else model, 1 - decay)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average and the count of updates."""
+        """Return the average and the number of updates."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.updates = int(state["updates"])
 
 
 class SWA(_Average, Callback):
-    """The equal average of a model's weights at several moments; all of them count the same.
+    """Keep the plain average of a model's weights at several points of training.
 
-    As a callback it takes in the weights at the end of each epoch after `start_epoch`; by hand, call `update`
-    when you see fit. Averaged weights never met any data: measure their batch-norm statistics with `update_bn`
-    before use. It pays at a large rate, constant or cyclic, at which the weights wander around a minimum.
+    As a callback it adds the weights at the end of each epoch after `start_epoch`. Without a
+    trainer, call `update` yourself. The averaged network has never seen data, so re-estimate its
+    batch-norm statistics with `update_bn` before you use it. SWA helps most at a large constant or
+    cyclic learning rate, where the weights move around a minimum.
 
     Args:
-        model: the model that trains; before the first update the average equals it.
-        start_epoch: as a callback, this many epochs at the beginning are left out.
+        model: the model in training; before the first update the average equals it.
+        start_epoch: as a callback, skip this many epochs at the beginning.
 
     Attributes:
         model: the average, in evaluation mode.
-        n_averaged: how many weights it averages.
+        n_averaged: the number of updates so far.
 
     Raises:
         ValueError: start_epoch is negative.
@@ -159,51 +161,53 @@ class SWA(_Average, Callback):
         self.start_epoch, self.n_averaged = start_epoch, 0
 
     def update(self, model: nn.Module | None = None) -> None:
-        """Add the present weights to the average.
+        """Add the current weights to the average.
 
         Args:
-            model: by default the one that was given at the beginning.
+            model: by default the model that the average was made from.
         """
-        self._approach(self.source if model is None else model, 1 / (self.n_averaged + 1))
+        self._move_towards(self.source if model is None else model, 1 / (self.n_averaged + 1))
         self.n_averaged += 1
 
     def on_fit_start(self, trainer: Run) -> None:
-        """Begin anew with a new run."""
+        """Start a new average for a new run."""
         if trainer.step == 0:
             self.n_averaged = 0
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Add the weights of the epoch."""
+        """Add the weights at the end of the epoch."""
         if trainer.epoch > self.start_epoch:
             self.update(trainer.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average and how many weights it holds."""
+        """Return the average and the number of updates."""
         return {"model": self.model.state_dict(), "n_averaged": self.n_averaged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.n_averaged = int(state["n_averaged"])
 
 
 def update_bn(model: nn.Module, loader: Iterable) -> None:
-    """Measure the running statistics of a model's batch norms anew, on all samples of a loader.
+    """Re-estimate the running statistics of a model's batch-norm layers on all samples of a loader.
 
-    One pass in dataset order, without gradients. Each norm gets the mean and the variance of everything it
-    received, every sample counting the same however the batches are cut. As in training, a deeper norm
-    receives what the norms before it made of the batch by its own statistics, so large batches are better.
-    Frozen norms stay as they are; everything else is in evaluation mode, so no dropout is active. Modes, momenta
-    and random generators are afterwards as they were.
+    This takes one pass in data-set order, without gradients. Each layer gets the mean and the
+    variance of all its inputs, and every sample has the same weight whatever the batch size. As in
+    training, a layer's inputs depend on the batch statistics of the layers below it, so large
+    batches are better. Frozen batch-norm layers keep their statistics. Everything else is in
+    evaluation mode, so dropout is off. Modes, momenta and random generators are restored
+    afterwards.
 
     Args:
-        model: changed in place. In the model of an `EMA` or `SWA` the norms count as frozen that are frozen
-            in the model it follows.
-        loader: yields (images, targets), or images alone; not augmented or mixed beyond recognition.
+        model: changed in place. In the model of an `EMA` or `SWA`, a layer counts as frozen if it
+            is frozen in the model in training.
+        loader: yields (images, targets), or images alone, without strong augmentation, mixup or
+            CutMix.
 
     Raises:
-        ValueError: the loader gives no batch; nothing has been changed. A batch of a single value a channel
-            is refused by torch.
+        ValueError: the loader has no batch, and nothing was changed; or a batch has a single value
+            per channel.
 
     Izmailov et al. 2018, section 3.2, https://arxiv.org/abs/1803.05407.
 
@@ -212,30 +216,30 @@ def update_bn(model: nn.Module, loader: Iterable) -> None:
     >>> norm.running_mean.item(), norm.running_var.item()
     (5.0, 10.0)
     """
-    norms = _norms_to_measure(model)
+    norms = _norms_to_update(model)
     if not norms:
         return
     with fork_rng(), torch.no_grad(), eval_mode(model), ExitStack() as stack:
-        moments = [stack.enter_context(_watched(norm)) for norm in norms]
+        moments = [stack.enter_context(_recorded(norm)) for norm in norms]
         stack.enter_context(rollback_norm_stats(model))
         n_batches = 0
         for images in _images(loader, model):
             model(images)
             n_batches += 1
         if not n_batches:
-            raise ValueError("the loader gave no batch to measure the statistics on")
-    for norm, seen in zip(norms, moments, strict=True):
-        if seen.count:
-            norm.running_mean.copy_(seen.mean)
-            norm.running_var.copy_(seen.variance())
+            raise ValueError("the loader gave no batch to compute the statistics from")
+    for norm, inputs in zip(norms, moments, strict=True):
+        if inputs.count:
+            norm.running_mean.copy_(inputs.mean)
+            norm.running_var.copy_(inputs.variance())
             norm.num_batches_tracked.fill_(n_batches)
 
 
 class _Moments:
-    """Mean and sum of squared deviations of a stream, channel by channel.
+    """The mean and the sum of squared deviations of a stream of batches, per channel.
 
-    Parts are joined by the formula of Chan, Golub & LeVeque 1983, which does not lose digits as E[x^2] - E[x]^2
-    does.
+    Batches are combined with the formula of Chan, Golub & LeVeque 1983, which doesn't lose digits
+    the way E[x^2] - E[x]^2 does.
     """
 
     def __init__(self) -> None:
@@ -243,7 +247,7 @@ class _Moments:
         self.mean = self.squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
-        """Take in a batch (N, C, ...)."""
+        """Add a batch (N, C, ...)."""
         values = x.detach().float().transpose(0, 1).flatten(1)  # (C, N * H * W)
         variance, mean = (part.cpu().double() for part in torch.var_mean(values, 1, correction=0))
         n, total = values.shape[1], self.count + values.shape[1]
@@ -253,13 +257,13 @@ class _Moments:
         self.count = total
 
     def variance(self) -> Tensor:
-        """Return the unbiased variance, (C,), as batch norm keeps it."""
+        """Return the unbiased variance, (C,), which is what batch norm stores."""
         return self.squares / (self.count - 1)
 
 
 @contextmanager
-def _watched(norm: Any) -> Iterator[_Moments]:
-    """Put a norm in training mode and collect what goes into it."""
+def _recorded(norm: Any) -> Iterator[_Moments]:
+    """Put a batch-norm layer in training mode and record the moments of its inputs."""
     moments = _Moments()
     handle = norm.register_forward_pre_hook(lambda module, inputs: moments.add(inputs[0]))
     norm.train()
@@ -269,7 +273,7 @@ def _watched(norm: Any) -> Iterator[_Moments]:
         handle.remove()
 
 
-def _norms_to_measure(model: nn.Module) -> list[Any]:
+def _norms_to_update(model: nn.Module) -> list[Any]:
     frozen = set(frozen_norms(model))
     return [
         norm
@@ -283,18 +287,20 @@ def _norms_to_measure(model: nn.Module) -> list[Any]:
 def ensemble(
     models_or_logits: Sequence[nn.Module | Tensor] | Tensor, *, loader: Iterable | None = None
 ) -> Tensor:
-    """Return the mean of the members' probabilities, (N, K), on the CPU.
+    """Average the predicted probabilities of several models, (N, K) on the CPU.
 
-    Probabilities are averaged, not logits: a member that is sure counts no more than the others, and the rows
-    still sum to 1.
+    Probabilities are averaged rather than logits, so a very confident member counts no more than
+    the others, and the rows still sum to 1.
 
     Args:
-        models_or_logits: models, or their logits (N, K) as `Trainer.predict` gives them, or a tensor (M, N, K).
-        loader: what the models are asked about: yields (images, targets), or images alone; read in dataset
-            order. Models are asked in evaluation mode and left as they were.
+        models_or_logits: models, or their logits (N, K) as `Trainer.predict` returns them, or a
+            tensor (M, N, K).
+        loader: the data to predict on, needed for models: yields (images, targets), or images
+            alone, and is read in data-set order. The models predict in evaluation mode and are left
+            as they were.
 
     Raises:
-        ValueError: there is no member, models come without a loader, or the shapes differ.
+        ValueError: there are no members, models come without a loader, or the shapes differ.
 
     Hansen & Salamon 1990; Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474.
 
@@ -305,7 +311,8 @@ def ensemble(
     shapes = {tuple(logits.shape) for logits in members}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ValueError(
-            f"an ensemble needs one or more members with logits of one shape (N, K), got {sorted(shapes)}"
+            "an ensemble needs one or more members whose logits have the same shape (N, K), got "
+            f"{sorted(shapes)}"
         )
     return torch.stack([logits.softmax(1) for logits in members]).mean(0)
 
@@ -323,7 +330,7 @@ def _logits(member: nn.Module | Tensor, loader: Iterable | None) -> Tensor:
 
 
 def _images(loader: Iterable, model: nn.Module) -> Iterator[Tensor]:
-    """The images of a loader, in dataset order, where the model is."""
+    """Yield the images of a loader in data-set order, on the device of the model."""
     device = next((tensor.device for tensor in model.state_dict().values()), None)
     for batch in evaluation_batches(loader):
         yield (batch if isinstance(batch, Tensor) else batch[0]).to(device)

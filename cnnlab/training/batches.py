@@ -13,9 +13,9 @@ def training_batches(
 ) -> Generator[Any, None, None]:
     """Yield the batches of an epoch from number `start` on, the same ones in every run.
 
-    A `cnnlab.loader` jumps there directly. Any other iterable is read from its beginning, with torch's global
-    generator seeded for the epoch and for each batch. So a plain torch `DataLoader` resumes exactly as well, as
-    long as its random numbers come from the global generator.
+    A `cnnlab.loader` jumps there directly. Any other iterable is read from its beginning, with
+    torch's global generator seeded for the epoch and for each batch. So a plain torch `DataLoader`
+    resumes exactly as well, as long as its random numbers come from the global generator.
     """
     if hasattr(loader, "seek"):
         loader.seek(epoch, start)

@@ -1,7 +1,7 @@
-"""Files that a killed process cannot spoil: written whole or not at all, checked when they are read.
+"""Checkpoint files: written atomically, and verified when they are read.
 
-A checkpoint is what `torch.save` writes, followed by a SHA-256 digest of it. `torch.load` reads the file as it
-is; `load` here also notices a flipped bit or a missing tail, which `torch.load` does not.
+A checkpoint is what `torch.save` writes, followed by its SHA-256 digest. `torch.load` can read the
+file, but only `load` notices a flipped bit or a missing end.
 """
 
 import hashlib
@@ -36,19 +36,21 @@ _TAIL = len(_MARK) + hashlib.sha256().digest_size
 
 
 def save(state: Mapping[str, Any], path: str | Path) -> Path:
-    """Write a state to a file in one piece: after a crash the old file or the new one is there, never half.
+    """Write a state to a file atomically: a crash leaves the old file or the new one, never half.
 
     Args:
-        state: tensors, numbers, strings, None, and lists, tuples and dictionaries of these. Numpy scalars and
-            arrays and paths are turned into such; anything else is refused here, not when it is read.
-        path: the file; its folder is made when it is missing.
+        state: tensors, numbers, strings, None, and lists, tuples and dictionaries of these. Numpy
+            scalars, numpy arrays and paths are converted. Anything else is refused now, not when
+            the file is read.
+        path: the file; its folder is created if needed.
 
     Returns:
         The path.
 
     Raises:
         TypeError: something in `state` could not be read back.
-        CheckpointError: the disk is full, or the folder cannot be written. An older file is untouched.
+        CheckpointError: the disk is full, or the folder can't be written to. An older file is
+            untouched.
     """
     path = Path(path)
     buffer = io.BytesIO()
@@ -59,47 +61,50 @@ def save(state: Mapping[str, Any], path: str | Path) -> Path:
         write_whole(path, payload + _MARK + hashlib.sha256(payload).digest())
     except OSError as error:
         raise CheckpointError(
-            f"could not write {path}: {error.strerror or error}. What was there before is untouched; "
+            f"can't write {path}: {error.strerror or error}. An older file of that name is "
+            "untouched; "
             "free some space or choose another folder, and save again"
         ) from error
     return path
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a state that `save` wrote, on the CPU.
+    """Read a state that `save` wrote, onto the CPU.
 
-    Only tensors and plain values are accepted; a file cannot run code.
+    Only tensors and plain values are accepted, so a file can't run code.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, cut short, or was not written by `save`.
+        CheckpointError: the file is damaged or cut short, or wasn't written by `save`.
     """
     data = Path(path).read_bytes()
     payload, tail = data[:-_TAIL], data[-_TAIL:]
     if not tail.startswith(_MARK):
         raise CheckpointError(
-            f"{path} was cut short or is no checkpoint of cnnlab ({len(data)} bytes, no digest at its "
+            f"{path} was cut short, or is not a checkpoint of cnnlab ({len(data)} bytes, no digest "
+            "at the "
             "end); use an older checkpoint"
         )
     if hashlib.sha256(payload).digest() != tail[len(_MARK) :]:
         raise CheckpointError(
-            f"{path} is damaged: its digest does not match its contents; use an older checkpoint"
+            f"{path} is damaged: its digest doesn't match its contents; use an older checkpoint"
         )
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whoever wrote it, it holds more than tensors and plain values
+    except Exception as error:  # it has a valid digest, but contains more than plain values
         raise CheckpointError(
-            f"{path} holds something other than tensors and plain values, and is refused: {error}"
+            f"{path} contains something other than tensors and plain values, so it is refused: "
+            f"{error}"
         ) from error
 
 
 def numbered(folder: str | Path, number: int) -> Path:
-    """Return the path of checkpoint `number` (a count of steps) in a folder."""
+    """Return the path of the checkpoint in a folder that belongs to step `number`."""
     return Path(folder) / f"step-{number:08d}.pt"
 
 
 def number(path: Path) -> int:
-    """Return the number in the name of a checkpoint; -1 for the name of anything else.
+    """Return the step in the name of a checkpoint; -1 for any other file name.
 
     >>> number(numbered("run", 40))
     40
@@ -109,15 +114,15 @@ def number(path: Path) -> int:
 
 
 def listed(folder: str | Path) -> list[Path]:
-    """Return the numbered checkpoints of a folder, oldest first, by their number and not by their name."""
+    """Return the numbered checkpoints of a folder, sorted by step, oldest first."""
     return sorted((p for p in Path(folder).glob("step-*") if number(p) >= 0), key=number)
 
 
 def load_newest(folder: str | Path) -> dict[str, Any]:
-    """Read the newest checkpoint of a folder that is whole, passing over damaged ones.
+    """Read the newest undamaged checkpoint of a folder.
 
     Raises:
-        FileNotFoundError: the folder holds no checkpoint.
+        FileNotFoundError: the folder contains no checkpoint.
         CheckpointError: none of them can be read; each is named with its fault.
     """
     paths = listed(folder)
@@ -129,14 +134,14 @@ def load_newest(folder: str | Path) -> dict[str, Any]:
             return load(path)
         except CheckpointError as error:
             faults.append(str(error))
-    raise CheckpointError("no checkpoint can be read:\n" + "\n".join(faults))
+    raise CheckpointError("none of the checkpoints can be read:\n" + "\n".join(faults))
 
 
 def prune(folder: str | Path, keep: int, newest: int | None = None) -> None:
     """Delete all but the newest `keep` numbered checkpoints; call it after the new one is written.
 
-    Files numbered above `newest`, the one just written, are left alone and do not count: they are damaged, or
-    of another run.
+    Files with a number above `newest`, the one just written, are damaged or belong to another run.
+    They are left alone and don't count.
     """
     paths = [path for path in listed(folder) if newest is None or number(path) <= newest]
     for path in paths[:-keep]:
@@ -144,7 +149,7 @@ def prune(folder: str | Path, keep: int, newest: int | None = None) -> None:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Copy `value`, with everything in it as a type that a safe load gives back."""
+    """Copy a value, with everything in it converted to types that a safe load returns."""
     match value:
         case Tensor():
             return value.detach().cpu().clone()
@@ -169,6 +174,6 @@ def _plain(value: Any, where: str) -> Any:
         case list():
             return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     raise TypeError(
-        f"{where} is a {type(value).__name__}, which a checkpoint cannot hold; "
-        "keep tensors, numbers, strings, lists and dictionaries"
+        f"{where} is a {type(value).__name__}, which can't be saved in a checkpoint; "
+        "use tensors, numbers, strings, lists and dictionaries"
     )

@@ -1,7 +1,8 @@
-"""Everything the trainer refuses, in the order of a run: options, loaders, batches, losses, steps, checkpoints.
+"""Everything the trainer refuses, in the order of a run, from its options to a checkpoint.
 
-Each function raises an error that says what is wrong, what is allowed and what to type instead. Where torch
-would raise a long traceback, or train on something wrong without a word, the check comes first.
+Each function raises an error that says what is wrong, what is allowed and what to type instead.
+Where torch would raise a long traceback, or train on something wrong without a word, the check
+comes first.
 """
 
 from collections.abc import Iterable, Sized
@@ -22,7 +23,8 @@ Options = (
 )
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Losses that compare predictions and targets entry by entry: torch would broadcast (N,) against (N, 1) to (N, N).
+# Losses that compare predictions and targets entry by entry: torch would broadcast (N,) against (N,
+# 1) to (N, N).
 ELEMENTWISE = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"}
 ELEMENTWISE |= {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
 ELEMENTWISE |= {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
@@ -46,7 +48,8 @@ def check_options(options: Options, device: torch.device) -> None:
     )
     if settings.get("reduction") == "sum":
         raise ValueError(
-            "loss_fn sums the losses of a batch, so the size of a step would depend on the batch size: "
+            "loss_fn sums the losses of a batch, so the size of a step would depend on the batch "
+            "size: "
             'leave out reduction="sum"'
         )
     if options.clip_norm is not None and options.clip_value is not None:
@@ -107,13 +110,15 @@ def _check_belongs_together(options: Options) -> None:
         controlled = getattr(getattr(options, name), "optimizer", options.optimizer)
         if controlled is not options.optimizer:
             raise ValueError(
-                f"the {name} controls a different optimizer and would have no effect; create it from this one"
+                f"the {name} controls a different optimizer and would have no effect; create it "
+                "from this one"
             )
     if getattr(options.ema, "source", options.model) is not options.model:
         raise ValueError("the ema averages a different model; create it from this one: EMA(model)")
     if options.scheduler is not None and options.plateau is not None:
         raise ValueError(
-            "use either scheduler or plateau, not both: at its next step the scheduler would overwrite "
+            "use either scheduler or plateau, not both: at its next step the scheduler would "
+            "overwrite "
             "the learning rate that plateau has set"
         )
 
@@ -130,7 +135,8 @@ def as_device(device: Any) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
-            f"there is no device {device!r} here ({reason}); leave out device= to get the best one, or use 'cpu'"
+            f"there is no device {device!r} here ({reason}); leave out device= to get the best "
+            "one, or use 'cpu'"
         ) from None
     return chosen
 
@@ -143,9 +149,10 @@ def check_fit(options: Options, train: Any, valid: Any, epochs: int) -> None:
 
     Raises:
         TypeError: a loader can't be iterated over.
-        ValueError: there are no epochs, no validation data for the plateau, unusable class weights, or nothing
-            that the optimizer could train.
-        DataError: a loader is empty, or its last batch has a single image, which batch norm can't use.
+        ValueError: there are no epochs, no validation data for the plateau, unusable class weights,
+            or nothing that the optimizer could train.
+        DataError: a loader is empty, or its last batch has a single image, which batch norm can't
+            use.
     """
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"epochs is the total number of epochs, at least 1; got {epochs!r}")
@@ -160,7 +167,7 @@ def check_fit(options: Options, train: Any, valid: Any, epochs: int) -> None:
 
 
 def check_loader(loader: Any) -> None:
-    """Refuse something that yields no batches, such as a data set, whose samples would be taken for batches.
+    """Refuse something that yields no batches, such as a data set or an empty loader.
 
     Raises:
         TypeError: it can't be iterated over; a data set can't.
@@ -168,7 +175,8 @@ def check_loader(loader: Any) -> None:
     """
     if not isinstance(loader, Iterable):  # torch's data sets are not
         raise TypeError(
-            f"expected a loader that yields batches, got {type(loader).__name__}; make one from a data set with "
+            f"expected a loader that yields batches, got {type(loader).__name__}; make one from a "
+            "data set with "
             "cnnlab.loader(dataset, batch_size=64)"
         )
     if n_batches(loader) == 0:
@@ -184,28 +192,32 @@ def _check_last_batch(loader: Any, model: nn.Module) -> None:
     normalises = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if normalises and last_batch_size(loader) == 1 and loader.batch_size != 1:
         raise DataError(
-            f"with batches of {loader.batch_size}, the last batch has a single image, and BatchNorm can't compute "
+            f"with batches of {loader.batch_size}, the last batch has a single image, and "
+            "BatchNorm can't compute "
             "a variance from one: use drop_last=True or another batch size"
         )
 
 
 def check_balance(loader: Any, loss_fn: Any) -> None:
-    """Refuse class weights that are not positive, or that correct an imbalance which a sampler corrects already.
+    """Refuse class weights that are not positive, or that a weighted sampler makes redundant.
 
     Raises:
-        ValueError: a weight is 0 or less, or the loader has a weighted sampler and the loss class weights.
+        ValueError: a weight is 0 or less, or the loader has a weighted sampler and the loss class
+            weights.
     """
     weights = class_weights(loss_fn)
     if weights is not None and not (weights > 0).all():
         raise ValueError(
-            f"class weights must be positive, got {weights.tolist()}: the mean loss of a batch whose classes all "
+            f"class weights must be positive, got {weights.tolist()}: the mean loss of a batch "
+            "whose classes all "
             "have weight 0 is undefined; leave such classes out of the data"
         )
     sampler = getattr(loader, "sampler", None)
     has_weights = weights is not None or getattr(loss_fn, "weight", None) is not None
     if has_weights and hasattr(sampler, "weights"):
         raise ValueError(
-            f"{type(sampler).__name__} and class weights together correct the imbalance twice, so the rare "
+            f"{type(sampler).__name__} and class weights together correct the imbalance twice, so "
+            "the rare "
             "classes are predicted too often: leave out the sampler, or the weight of the loss"
         )
 
@@ -213,7 +225,7 @@ def check_balance(loader: Any, loss_fn: Any) -> None:
 def check_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Any = None
 ) -> None:
-    """Refuse an optimizer that would train nothing, or the parameters of an earlier version of the model.
+    """Refuse an optimizer that would train nothing, or an earlier version of the model.
 
     Raises:
         ValueError: everything is frozen, or the optimizer was made for another model.
@@ -229,8 +241,10 @@ def check_optimizer(
     missing = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in held]
     if unknown and missing:
         raise ValueError(
-            f"the optimizer holds {len(unknown)} tensors that are not in the model, and {missing[0]} is missing "
-            "from it: the model was changed after the optimizer was made. Create the optimizer after replace_head"
+            f"the optimizer holds {len(unknown)} tensors that are not in the model, and "
+            f"{missing[0]} is missing "
+            "from it: the model was changed after the optimizer was made. Create the optimizer "
+            "after replace_head"
         )
     if not any(p.requires_grad for p in held.values()):
         raise ValueError(
@@ -250,8 +264,10 @@ def last_batch_size(loader: Any) -> int | None:
     """Return the size of the last batch, or None if the loader doesn't know.
 
     >>> from torch.utils.data import DataLoader
-    >>> last_batch_size(DataLoader(range(9), batch_size=4)), last_batch_size(DataLoader(range(9), 4, drop_last=True))
-    (1, 4)
+    >>> last_batch_size(DataLoader(range(9), batch_size=4))
+    1
+    >>> last_batch_size(DataLoader(range(9), batch_size=4, drop_last=True))
+    4
     """
     batch_size, batches = getattr(loader, "batch_size", None), n_batches(loader)
     samples = getattr(loader, "sampler", None)
@@ -268,7 +284,8 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
     """Return (images, targets) of a batch, or explain what is wrong with it.
 
     Raises:
-        DataError: it isn't a pair, the images are not float32, or the numbers of images and targets differ.
+        DataError: it isn't a pair, the images are not float32, or the numbers of images and targets
+            differ.
     """
     if not (isinstance(batch, list | tuple) and len(batch) == 2):
         raise DataError(
@@ -280,11 +297,13 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
     if not (isinstance(images, Tensor) and isinstance(targets, Tensor)):
         raise DataError(
             f"images and targets must be tensors, got {type(images).__name__} and "
-            f"{type(targets).__name__}; convert images with torchvision's ToTensor or torch.from_numpy"
+            f"{type(targets).__name__}; convert images with torchvision's ToTensor or "
+            "torch.from_numpy"
         )
     if not images.is_floating_point():
         raise DataError(
-            f"images are {dtype_name(images)}; they must be float in [0, 1]: use images.float() / 255, "
+            f"images are {dtype_name(images)}; they must be float in [0, 1]: use images.float() / "
+            "255, "
             "or cnnlab.loader on an ImageSet, which does it for you"
         )
     if images.dtype != torch.float32:
@@ -322,7 +341,8 @@ def check_images(images: Tensor, model: nn.Module) -> None:
         )
     if shape[1] != channels:
         raise DataError(
-            f"images have {shape[1]} channels (shape {shape}), but the model's first convolution takes "
+            f"images have {shape[1]} channels (shape {shape}), but the model's first convolution "
+            "takes "
             f"{channels}: convert the images, or build the model with in_channels={shape[1]}"
         )
 
@@ -343,15 +363,18 @@ def check_weighted_targets(targets: Tensor, loss_fn: Any) -> None:
         )
     elif ignored is not None:
         raise ValueError(
-            "with class weights, torch's CrossEntropyLoss divides by the number of samples for soft targets and by "
-            "the sum of their weights for class indices, so mixing would change the effective learning rate. Use "
+            "with class weights, torch's CrossEntropyLoss divides by the number of samples for "
+            "soft targets and by "
+            "the sum of their weights for class indices, so mixing would change the effective "
+            "learning rate. Use "
             "loss_fn=functools.partial(cnnlab.mixing.soft_cross_entropy, weight=weights)"
         )
     elif isinstance(loss_fn, partial) and loss_fn.func is soft_cross_entropy:
         if targets.shape == (len(targets), len(weight)) and targets.is_floating_point():
             return
         raise DataError(
-            f"targets are {dtype_name(targets)} of shape {tuple(targets.shape)}; with {len(weight)} class "
+            f"targets are {dtype_name(targets)} of shape {tuple(targets.shape)}; with "
+            f"{len(weight)} class "
             f"weights they must be class indices (N,), or float (N, {len(weight)})"
         )
 
@@ -379,17 +402,19 @@ def check_class_indices(targets: Tensor, k: int) -> None:
 
 
 def check_targets(logits: Tensor, targets: Tensor, loss_fn: Any = None) -> None:
-    """Compare targets with the logits before the loss gets them; on CUDA the loss would kill the process.
+    """Compare targets with the logits before the loss, which on CUDA would kill the process.
 
     Raises:
-        DataError: the targets are neither class indices (N,) below K nor soft targets (N, K); or the loss
-            compares entry by entry, and the shapes differ.
+        DataError: the targets are neither class indices (N,) below K nor soft targets (N, K); or
+            the loss compares entry by entry, and the shapes differ.
     """
     name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
     if name in ELEMENTWISE and not (targets.shape == logits.shape and targets.is_floating_point()):
         raise DataError(
-            f"{name} compares entry by entry, so targets must be float of shape {tuple(logits.shape)}, as the "
-            f"outputs are; got {dtype_name(targets)} of shape {tuple(targets.shape)}. Use targets.float() and "
+            f"{name} compares entry by entry, so targets must be float of shape "
+            f"{tuple(logits.shape)}, as the "
+            f"outputs are; got {dtype_name(targets)} of shape {tuple(targets.shape)}. Use "
+            "targets.float() and "
             "view_as, or cross-entropy for class indices"
         )
     if logits.ndim != 2:
@@ -446,15 +471,17 @@ def check_finite(
         n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
     ]
     if n_bad:
-        cause = f"the images contain {n_bad} values that are NaN or infinite; clean the data"
+        cause = f"{n_bad} of {images.numel()} pixel values are NaN or infinite; clean the data"
     elif parameters:
         cause = f"{parameters[0]} was not finite before this step; start again from a checkpoint"
     elif not abs(loss) < float("inf"):
         cause = f"the loss is {loss} although the images are finite"
     else:
-        cause = f"the loss is {loss:.4g}, but the gradient of {(gradients or ['the weights'])[0]} is not finite"
+        name = (gradients or ["the weights"])[0]
+        cause = f"the loss is {loss:.4g}, but the gradient of {name} is not finite"
     raise NonFiniteError(
-        f"{where}: {cause}. No step was taken: weights and batch-norm statistics are as before this "
+        f"{where}: {cause}. No step was taken: weights and batch-norm statistics are as before "
+        "this "
         "batch. Try a smaller learning rate, clip_norm=1.0 or warm-up, or find the layer with "
         "cnnlab.diagnose.nan_hunt"
     )
@@ -464,14 +491,15 @@ def check_finite(
 
 
 def check_plateau(plateau: Any, value: float) -> None:
-    """Refuse a relative threshold for a negative value, with which getting worse would count as improving.
+    """Refuse a relative threshold for a negative value, which would mistake worse for better.
 
     Raises:
         ValueError: torch's default threshold gets a negative loss.
     """
     if value < 0 and getattr(plateau, "threshold_mode", "abs") == "rel":
         raise ValueError(
-            f"the monitored value is negative ({value:.4g}), and a threshold relative to it would count a worse "
+            f"the monitored value is negative ({value:.4g}), and a threshold relative to it would "
+            "count a worse "
             "value as an improvement: use cnnlab.schedules.Plateau, or threshold_mode='abs'"
         )
 
@@ -508,7 +536,7 @@ def check_keys(model: nn.Module, state: dict[str, Tensor]) -> None:
             "the checkpoint belongs to another model: "
             + "; ".join(sorted(faults)[:5])
             + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
-            + ". Build the model as it was, or load the checkpoint first and call replace_head afterwards"
+            + ". Build the model as it was, or load the checkpoint before you call replace_head"
         )
 
 

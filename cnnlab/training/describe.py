@@ -10,12 +10,13 @@ from cnnlab.training.options import TrainerOptions
 
 
 def describe(options: TrainerOptions) -> str:
-    """Return the training loop that belongs to some options as Python-like text, without the steps that its options leave out.
+    """Return the training loop as Python-like text, with only the steps that the options turn on.
 
     >>> import torch
     >>> from cnnlab.training.options import TrainerOptions
     >>> model = nn.Linear(2, 2)
-    >>> print(describe(TrainerOptions(model, torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=1.0)))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> print(describe(TrainerOptions(model, optimizer, clip_norm=1.0, device="cpu")))
     for epoch in range(epochs):
         model.train()  # Linear, 6 parameters, on cpu
         for images, targets in train:
@@ -26,80 +27,64 @@ def describe(options: TrainerOptions) -> str:
             optimizer.step()  # SGD, lr=0.1
         evaluate(model, valid)
     """
-    epoch = _lines(
-        (1, "model.train()", f"{_model(options.model)}, on {options.device}"),
-        (1, "for images, targets in train:", ""),
-        *((2, f"images, targets = {name}", "") for name in _transforms(options.batch_transform)),
-        *_forward_backward(options),
-        *_optimizer_step(options),
-        (1, "evaluate(model, valid)", ""),
-        (1, "evaluate(ema.model, valid)", "") if options.ema is not None else None,
-        (1, f"plateau.step({_monitored(options.plateau)})", _name(options.plateau))
-        if options.plateau is not None
-        else None,
-        *((1, "callback.on_epoch_end(trainer)", _name(c)) for c in options.callbacks),
-    )
-    return "for epoch in range(epochs):\n" + epoch
-
-
-Row = tuple[int, str, str] | None  # indentation, code, comment
-
-
-def _forward_backward(options: TrainerOptions) -> list[Row]:
-    rows: list[Row] = [(2, "optimizer.zero_grad()", "")]
-    inner = 2
-    if options.microbatch is not None:
-        rows.append(
-            (
-                2,
-                f"for images, targets in split(images, targets, {options.microbatch}):",
-                "microbatches",
-            )
-        )
-        inner += 1
-    if options.low_precision is not None:
-        rows.append(
-            (inner, f"with torch.autocast({str(options.device)!r}, {options.low_precision}):", "")
-        )
-    indent = inner + (options.low_precision is not None)
-    rows.append((indent, f"loss = {_loss(options.loss_fn)}", ""))
-    scaled = options.precision == "fp16"
-    rows.append((inner, "scaler.scale(loss).backward()" if scaled else "loss.backward()", ""))
-    return rows
-
-
-def _optimizer_step(options: TrainerOptions) -> list[Row]:
-    scaled = options.precision == "fp16"
-    optimizer = options.optimizer
-    rates = sorted({float(group["lr"]) for group in optimizer.param_groups})
-    rate = f"lr={rates[0]:g}" if len(rates) == 1 else f"lr={rates[0]:g} to {rates[-1]:g}"
-    return [
-        (2, "scaler.unscale_(optimizer)", "") if scaled else None,
-        (2, f"clip_grad_norm_(model.parameters(), {options.clip_norm})", "")
-        if options.clip_norm is not None
-        else None,
-        (2, f"clip_grad_value_(model.parameters(), {options.clip_value})", "")
-        if options.clip_value is not None
-        else None,
-        (
-            2,
-            "scaler.step(optimizer)" if scaled else "optimizer.step()",
-            f"{_name(optimizer)}, {rate}",
-        ),
-        (2, "ema.update()", f"decay={getattr(options.ema, 'decay', '?')}")
-        if options.ema is not None
-        else None,
-        (2, "scheduler.step()", _schedule(options.scheduler))
-        if options.scheduler is not None
-        else None,
+    epoch = [
+        f"model.train()  # {_model(options.model)}, on {options.device}",
+        "for images, targets in train:",
+        *_indented(_step(options)),
+        "evaluate(model, valid)",
     ]
+    if options.ema is not None:
+        epoch.append("evaluate(ema.model, valid)")
+    if options.plateau is not None:
+        metric = "valid_acc" if options.plateau.mode == "max" else "valid_loss"
+        epoch.append(f"plateau.step({metric})  # {_name(options.plateau)}")
+    epoch += [f"callback.on_epoch_end(trainer)  # {_name(c)}" for c in options.callbacks]
+    return "\n".join(["for epoch in range(epochs):", *_indented(epoch)])
 
 
-def _lines(*rows: Row) -> str:
-    return "\n".join(
-        "    " * indent + code + (f"  # {comment}" if comment else "")
-        for indent, code, comment in filter(None, rows)
+def _step(options: TrainerOptions) -> list[str]:
+    """Return the lines of one step, from the batch to the scheduler."""
+    scaled = options.precision == "fp16"
+    lines = [f"images, targets = {call}" for call in _transforms(options.batch_transform)]
+    lines.append("optimizer.zero_grad()")
+    lines += _forward_backward(options)
+    if scaled:
+        lines.append("scaler.unscale_(optimizer)")
+    if options.clip_norm is not None:
+        lines.append(f"clip_grad_norm_(model.parameters(), {options.clip_norm})")
+    if options.clip_value is not None:
+        lines.append(f"clip_grad_value_(model.parameters(), {options.clip_value})")
+    call = "scaler.step(optimizer)" if scaled else "optimizer.step()"
+    lines.append(f"{call}  # {_name(options.optimizer)}, {_learning_rates(options)}")
+    if options.ema is not None:
+        lines.append(f"ema.update()  # {_name(options.ema)}")
+    if options.scheduler is not None:
+        schedule = getattr(options.scheduler, "schedule", options.scheduler)
+        lines.append(f"scheduler.step()  # {_name(schedule)}")
+    return lines
+
+
+def _forward_backward(options: TrainerOptions) -> list[str]:
+    lines = [f"loss = {_loss(options.loss_fn)}"]
+    if options.low_precision is not None:
+        autocast = f"with torch.autocast({str(options.device)!r}, {options.low_precision}):"
+        lines = [autocast, *_indented(lines)]
+    lines.append(
+        "scaler.scale(loss).backward()" if options.precision == "fp16" else "loss.backward()"
     )
+    if options.microbatch is not None:
+        split = f"for images, targets in split(images, targets, {options.microbatch}):"
+        lines = [f"{split}  # gradient accumulation", *_indented(lines)]
+    return lines
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return ["    " + line for line in lines]
+
+
+def _learning_rates(options: TrainerOptions) -> str:
+    rates = sorted({float(group["lr"]) for group in options.optimizer.param_groups})
+    return f"lr={rates[0]:g}" if len(rates) == 1 else f"lr={rates[0]:g} to {rates[-1]:g}"
 
 
 def _model(model: nn.Module) -> str:
@@ -127,15 +112,6 @@ def _loss(loss_fn: Any) -> str:
     return f"{_name(loss_fn) or 'cross_entropy'}({arguments})"
 
 
-def _schedule(scheduler: Any) -> str:
-    schedule = getattr(scheduler, "schedule", None)
-    return _name(schedule if schedule is not None else scheduler)
-
-
-def _monitored(plateau: Any) -> str:
-    return "valid_acc" if getattr(plateau, "mode", "min") == "max" else "valid_loss"
-
-
 def _name(thing: Any) -> str:
     """Return the name of a function, or of the class of anything else.
 
@@ -147,4 +123,4 @@ def _name(thing: Any) -> str:
     if isinstance(thing, partial):
         return _name(thing.func)
     name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
-    return name.partition(".<locals>")[0].rpartition(".")[2]
+    return name.partition(".<locals>")[0].rpartition(".")[2].lstrip("_")  # cosine.<locals>.<lambda>

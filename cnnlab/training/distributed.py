@@ -1,13 +1,15 @@
-"""Several processes that train one model, started by torchrun. In a single process everything here does nothing.
+"""Training with several processes (torchrun). Every function is a no-op in a single process.
 
     torchrun --nproc-per-node 2 train.py
 
-Every process runs the same script. Each sees every batch, in the one order that belongs to the seed, transforms it
-as one process would, and trains on its own share of it; the gradients are summed before the step. So the batch size,
-the schedule and the steps are those of one process, and so is the result, up to rounding, where nothing looks at
-several samples at a time or draws random numbers for each: batch norm sees the share, and dropout draws anew for it.
+Every process runs the same script. Each of them reads every batch, in the same order, transforms
+the whole batch as a single process would, and trains on its own shard of it. The gradients are
+summed before the step. So batch size, schedule and steps are those of a single process, and the
+result is the same up to rounding. The exceptions are layers that look at several samples or draw
+random numbers: batch norm sees only the shard, and dropout draws different numbers for it.
 
-Paszke et al. 2019, https://arxiv.org/abs/1912.01703; Li et al. 2020, https://arxiv.org/abs/2006.15704.
+Paszke et al. 2019, https://arxiv.org/abs/1912.01703; Li et al. 2020,
+https://arxiv.org/abs/2006.15704.
 """
 
 import atexit
@@ -42,11 +44,11 @@ __all__ = [
 ]
 
 
-AVAILABLE = dist.is_available()  # a torch can be built without it
+AVAILABLE = dist.is_available()  # torch can be built without it
 
 
 def launched() -> bool:
-    """Tell whether this process was started by torchrun, or by something else that sets the same variables.
+    """Return whether torchrun, or a similar launcher, started this process.
 
     >>> launched()
     False
@@ -55,29 +57,29 @@ def launched() -> bool:
 
 
 def world_size() -> int:
-    """Return how many processes train together; 1 without torchrun, and before a Trainer is made."""
+    """Return the number of processes; 1 without torchrun, and before the first Trainer is made."""
     return dist.get_world_size() if _initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process, from 0; process 0 writes and prints."""
+    """Return the index of this process, from 0; process 0 writes and prints."""
     return dist.get_rank() if _initialized() else 0
 
 
 def is_rank0() -> bool:
-    """Tell whether this process is the one that writes and prints."""
+    """Return whether this is the process that writes and prints."""
     return rank() == 0
 
 
 def local_gpu() -> torch.device:
-    """Return the CUDA device of this process: on each machine they are dealt out in turn."""
+    """Return the CUDA device of this process: on each machine, one device per process."""
     return (
         torch.device("cuda", int(os.environ["LOCAL_RANK"])) if launched() else torch.device("cuda")
     )
 
 
 def init_process_group(device: torch.device) -> None:
-    """Meet the other processes, if there are any: over NCCL on GPUs, over gloo elsewhere. Once is enough."""
+    """Connect to the other processes, if there are any: by NCCL on GPUs, by gloo elsewhere."""
     if not launched() or _initialized():
         return
     on_gpu = device.type == "cuda"
@@ -95,49 +97,51 @@ def init_process_group(device: torch.device) -> None:
 
 
 def wrap_parallel(model: nn.Module) -> nn.Module:
-    """Return the model for the forward pass: behind torch's wrapper, which averages gradients, or as it is.
+    """Wrap the model in DistributedDataParallel; in a single process, return it unchanged.
 
-    Made anew for each epoch, since the wrapper knows only the parameters that are trained when it is made.
+    Call it for each epoch, because the wrapper only knows the parameters that were trainable when
+    it was made.
     """
     return DistributedDataParallel(model) if world_size() > 1 else model
 
 
 def no_sync_until_last(model: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Exchange gradients after the last part of a batch only. To be held around forward and backward."""
+    """Exchange gradients only after the last microbatch: a context for forward and backward."""
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
     return nullcontext()
 
 
 def seed_rank(*counters: int) -> None:
-    """Put the random numbers of every process but the first in a state of its own, so that dropout differs."""
+    """Seed every process but the first with its rank, so that dropout differs between them."""
     if rank():
         seed_at(*counters, rank())
 
 
 def shard(batch: Tensor) -> Tensor:
-    """Return the samples of a batch that this process trains on: every n-th of them.
+    """Return the samples of a batch that this process trains on: every n-th one for n processes.
 
     Raises:
         DataError: there are fewer samples than processes.
     """
     if world_size() == 1:
-        return batch  # not even a view of it
+        return batch
     if len(batch) < world_size():
         raise DataError(
-            f"a batch of {len(batch)} cannot be shared by {world_size()} processes: use larger batches, or "
+            f"a batch of {len(batch)} can't be divided among {world_size()} processes: use larger "
+            "batches, or "
             "drop_last=True"
         )
     return batch[rank() :: world_size()]
 
 
 def is_local_batch(number: int) -> bool:
-    """Tell whether this process measures the batch of that number."""
+    """Return whether this process evaluates the batch with that number."""
     return number % world_size() == rank()
 
 
 def all_reduce_sum(*values: float) -> list[float]:
-    """Return each value summed over the processes, in float64; every process has to call it."""
+    """Sum each value over the processes, in float64; every process has to call it."""
     if world_size() == 1:
         return list(values)
     total = torch.tensor(values, dtype=torch.float64, device=_exchange_device())
@@ -146,12 +150,12 @@ def all_reduce_sum(*values: float) -> list[float]:
 
 
 def any_rank(flag: bool) -> bool:
-    """Tell whether the flag is up in any process; every process has to call it."""
+    """Return whether the flag is true in any process; every process has to call it."""
     return all_reduce_sum(float(flag))[0] > 0
 
 
 def broadcast_from_rank0(*modules: nn.Module | None) -> None:
-    """Give every process the weights and statistics that the first one has."""
+    """Copy the weights and buffers of the first process to all the others."""
     if world_size() == 1:
         return
     for module in modules:
@@ -160,25 +164,26 @@ def broadcast_from_rank0(*modules: nn.Module | None) -> None:
 
 
 def barrier() -> None:
-    """Wait until every process is here: what the first one has written is there for the others."""
+    """Wait until every process gets here, so that all can read what the first one wrote."""
     any_rank(False)
 
 
 def _exchange_device() -> torch.device:
-    """Where tensors must lie to be exchanged."""
+    """Return the device on which tensors can be exchanged."""
     on_gpu = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 def _job_attempt() -> str:
-    """A name for this life of the job.
+    """Return a name for this attempt, so that restarted processes don't read old addresses.
 
-    torchrun keeps its store when it restarts the processes, and with it the addresses of the dead ones: without a
-    name of their own the new processes now and then call those, and fail or wait for ever (torch 2.15). Several
-    machines count their restarts apart, so there the name is left alone.
+    torchrun keeps its store when it restarts the processes, together with the addresses of the dead
+    ones. Without a name of their own, the new processes sometimes connect to those, and fail or
+    wait forever (torch 2.15). Several machines count their restarts separately, so there every
+    attempt has the same name.
     """
-    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-    return f"life {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'any'}"
+    one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"life {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if one_machine else 'any'}"
 
 
 def _initialized() -> bool:

@@ -1,4 +1,4 @@
-"""Translate torch's long errors about memory and shapes into one sentence that says what to change."""
+"""Translate torch's errors about memory and shapes into a sentence that says what to change."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from cnnlab.errors import DataError, OutOfMemory
 
 @contextmanager
 def explain_oom(images: Tensor, microbatch: int | None) -> Iterator[None]:
-    """Replace torch's report of exhausted memory by one that says what to change, and empty the cache.
+    """Replace torch's out-of-memory error by one that says what to change, and free the cache.
 
     Args:
         images: the batch (N, C, H, W) that the block works on.
@@ -33,14 +33,15 @@ def explain_oom(images: Tensor, microbatch: int | None) -> Iterator[None]:
     size = min(len(images), microbatch or len(images))
     halve = f"microbatch={size // 2}, which gives the same gradient, " if size > 1 else ""
     raise OutOfMemory(
-        f"not enough memory for {size} images of shape {tuple(images.shape[1:])} at a time ({reason}). "
+        f"not enough memory for {size} images of shape {tuple(images.shape[1:])} at a time "
+        f"({reason}). "
         f"Use {halve}smaller images, or precision='bf16'"
     )
 
 
 @contextmanager
 def explain_shape_errors() -> Iterator[None]:
-    """Replace torch's errors about two common mistakes of shape by sentences that say what to change.
+    """Replace torch's errors about two common shape mistakes by ones that say what to change.
 
     Raises:
         DataError: in the block, a batch-norm layer got one value per channel, or a linear layer got
@@ -53,8 +54,10 @@ def explain_shape_errors() -> Iterator[None]:
         if "more than 1 value per channel" in message:
             shape = message.partition("torch.Size(")[2][:-1]
             explanation = (
-                f"BatchNorm got one value per channel (input shape {shape}), so it can't compute a variance. "
-                "Use a batch (and a microbatch) of at least two images, larger images, or norm='layer'"
+                f"BatchNorm got one value per channel (input shape {shape}), so it can't compute a "
+                "variance. "
+                "Use a batch (and a microbatch) of at least two images, larger images, or "
+                "norm='layer'"
             )
         elif sizes := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x", message):
             explanation = (

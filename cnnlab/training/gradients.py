@@ -16,7 +16,7 @@ SMALL = 2**20
 def microbatches(
     images: Tensor, targets: Tensor, size: int | None
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Yield this process's part of a batch in pieces, and for each piece whether it is the last one.
+    """Yield this process's shard of a batch in pieces, each with whether it is the last one.
 
     Args:
         images: the whole batch, (N, C, H, W).

@@ -16,7 +16,8 @@ class History:
 
     Attributes:
         stop_reason: why a callback or a signal ended the run; None if nothing did.
-        partial: the epoch in progress when the run was stopped, as a dictionary; None if there was none.
+        partial: the epoch in progress when the run was stopped, as a dictionary; None if there was
+            none.
         skipped_steps: steps that fp16 skipped because a scaled gradient overflowed.
     """
 
@@ -30,10 +31,11 @@ class History:
     def to_pandas(self) -> "DataFrame":
         """Return a table with one row per finished epoch.
 
-        The columns are epoch (finished so far), lr (of the first parameter group, at the epoch's last step),
-        train_loss and train_acc (means over the samples, in training mode, while the weights changed), valid_loss
-        and valid_acc if there was validation data, seconds, and what the callbacks added. `train_acc` is NaN
-        for mixed targets, because they have no single correct class.
+        The columns are epoch (finished so far), lr (of the first parameter group, at the epoch's
+        last step), train_loss and train_acc (means over the samples, in training mode, while the
+        weights changed), valid_loss and valid_acc if there was validation data, seconds, and what
+        the callbacks added. `train_acc` is NaN for mixed targets, because they have no single
+        correct class.
         """
         import pandas as pd
 

@@ -48,14 +48,15 @@ class Run(Protocol):
 
 
 class Callback:
-    """React to events of a fit: override the hooks you need. Each gets the trainer as its only argument.
+    """React to events of a fit: override the hooks you need. Each one gets the trainer.
 
-    `Run` lists what a callback may touch. Keep your own state in attributes and return it from `state_dict`, so
-    that it is saved in checkpoints. If a callback raises `StopTraining`, the other callbacks still see that event
-    before the run stops. Callbacks are called by ascending `order`; the one that saves is the last.
+    `Run` lists what a callback may touch. Keep your own state in attributes and return it from
+    `state_dict`, so that it is saved in checkpoints. If a callback raises `StopTraining`, the other
+    callbacks still see that event before the run stops. Callbacks are called by ascending `order`;
+    the one that saves is the last.
 
-    Under torchrun every process calls its callbacks, except those with `writes = True`, which only the first
-    process calls. The others must decide by values that are the same in every process.
+    Under torchrun every process calls its callbacks, except those with `writes = True`, which only
+    the first process calls. The others must decide by values that are the same in every process.
 
     >>> class Greeter(Callback):
     ...     def on_fit_start(self, trainer):
@@ -69,7 +70,7 @@ class Callback:
         """Run once per fit, before the first step."""
 
     def on_epoch_start(self, trainer: Run) -> None:
-        """Run before the first step of an epoch, and again when a run resumes in the middle of one."""
+        """Run before an epoch's first step, and again when a run resumes in mid-epoch."""
 
     def on_step_end(self, trainer: Run) -> None:
         """Run after each optimizer step; the gradients are still there."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, acted on between two steps, when model, optimizer and files are in a consistent state."""
+"""Ctrl-C and SIGTERM, handled between two steps, when everything is in a consistent state."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from cnnlab.training.hooks import StopTraining
 
 
 class Interrupts:
-    """A context that records SIGINT and SIGTERM instead of stopping at once; a second SIGINT does stop at once.
+    """Record SIGINT and SIGTERM in a `with` block; only a second SIGINT stops it at once.
 
     Signals can only be caught in the main thread. In any other thread this does nothing.
     """
@@ -53,7 +53,8 @@ class Interrupts:
     def raise_if_interrupted(self) -> None:
         """Raise the exception that belongs to a recorded signal, after the run has been cleaned up.
 
-        In a notebook or at an IPython prompt Ctrl-C only ends the fit, because the user wants to keep working.
+        In a notebook or at an IPython prompt Ctrl-C only ends the fit, because the user wants to
+        keep working.
 
         Raises:
             KeyboardInterrupt: after SIGINT in a script.

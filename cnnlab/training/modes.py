@@ -8,13 +8,13 @@ from torch import nn
 
 
 def train_mode(model: nn.Module) -> nn.Module:
-    """Put a model in training mode, but every frozen batch norm in evaluation mode.
+    """Put a model in training mode, but its frozen batch-norm layers in evaluation mode.
 
-    A batch norm whose weight and bias are frozen keeps its running statistics and uses them, so a frozen part
-    computes the same in training as in use. This is Keras' rule; it is read off the parameters each time, so
-    neither `train()` nor a resumed run can undo it. A norm without parameters (`affine=False`) belongs to the
-    smallest module around it that has some, and is frozen with it: all that `state_dict` shows of a frozen
-    module stays as it is.
+    A batch-norm layer whose weight and bias are frozen uses its running statistics and doesn't
+    update them, so a frozen part of the model computes the same in training as at inference. This
+    is Keras' rule. It depends only on which parameters are frozen now, so neither `train()` nor a
+    resumed run can undo it. A layer without parameters (`affine=False`) counts as frozen if the
+    smallest module around it that has parameters is frozen.
 
     Args:
         model: changed in place.
@@ -33,11 +33,11 @@ def train_mode(model: nn.Module) -> nn.Module:
 
 
 def frozen_norms(model: nn.Module, frozen: bool = False) -> Iterator[nn.Module]:
-    """Yield the norms with running statistics that `train_mode` leaves in evaluation mode.
+    """Yield the batch-norm layers that `train_mode` leaves in evaluation mode.
 
     Args:
-        model: the module to look through.
-        frozen: whether what lies around it is.
+        model: the module to search.
+        frozen: whether the module around it is frozen.
     """
     parameters = list(model.parameters())
     if parameters:
@@ -50,7 +50,7 @@ def frozen_norms(model: nn.Module, frozen: bool = False) -> Iterator[nn.Module]:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in evaluation mode for a while; every module goes back to the mode it was in."""
+    """Set evaluation mode in a `with` block, and restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -61,7 +61,7 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
 
 
 class rollback_norm_stats:
-    """A context that restores the running statistics of batch-norm layers if the block raises an error.
+    """Restore the running statistics of batch-norm layers if a `with` block raises an error.
 
     It can be entered many times, and searches the model only once.
     """

@@ -1,4 +1,4 @@
-"""The options of a trainer, each declared once, and checked against each other when a trainer is made."""
+"""The options of a trainer: each is declared once, and all are checked together."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -63,12 +63,14 @@ def best_device() -> torch.device:
 def memory_layout(channels_last: bool, precision: str, device: torch.device) -> torch.memory_format:
     """Return the memory format of weights and images: unchanged, unless `channels_last` is set.
 
-    With bf16 on a CPU the channels always come first. There, a channels-last convolution over 1 x 1 maps
-    (torch 2.15) leaves the gradient of the weights that saw only padding unwritten, so that it contains
-    whatever was in memory before.
+    With bf16 on a CPU the channels always come first. There, a channels-last convolution over 1 x 1
+    maps (torch 2.15) leaves the gradient of the weights that saw only padding unwritten, so that it
+    contains whatever was in memory before.
 
-    >>> memory_layout(True, "fp32", torch.device("cpu")), memory_layout(True, "bf16", torch.device("cpu"))
-    (torch.channels_last, torch.contiguous_format)
+    >>> memory_layout(True, "fp32", torch.device("cpu"))
+    torch.channels_last
+    >>> memory_layout(True, "bf16", torch.device("cpu"))
+    torch.contiguous_format
     """
     if precision != "fp32" and device.type == "cpu":
         return torch.contiguous_format

@@ -1,4 +1,4 @@
-"""What a fit shows while it runs: a bar in a notebook or a terminal, plain lines in a log."""
+"""Show the progress of a fit: a bar in a notebook or a terminal, plain lines in a log."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ from cnnlab.training.interrupts import in_ipython
 
 
 class Progress(Callback):
-    """Show the run: a bar that counts steps and names the last epoch's numbers, or a line an epoch.
+    """Show a progress bar with the metrics of the last epoch, or print one line per epoch.
 
     Args:
-        bar: True for a bar, False for lines; by default a bar where a person watches, lines in a log, a pipe
-            or a page that is built.
+        bar: True for a bar, False for lines; by default a bar in notebooks and terminals, and lines
+            in a log, a pipe or a page of the book.
     """
 
     writes = True
@@ -25,25 +25,25 @@ class Progress(Callback):
 
     def on_fit_start(self, trainer: Run) -> None:
         """Open the bar."""
-        if self.bar or (self.bar is None and _watched()):
+        if self.bar or (self.bar is None and _is_interactive()):
             self._bar = _tqdm()(
                 total=trainer.steps_planned, initial=trainer.step, unit="step", leave=True
             )
 
     def on_step_end(self, trainer: Run) -> None:
-        """Move on by a step."""
+        """Advance by one step."""
         if self._bar is not None:
             self._bar.update()
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Show the numbers of the epoch."""
+        """Show the metrics of the epoch."""
         row = trainer.history.epochs[-1]
-        numbers = {k: v for k, v in row.items() if k.endswith(("_loss", "_acc"))}
+        metrics = {k: v for k, v in row.items() if k.endswith(("_loss", "_acc"))}
         if self._bar is not None:
             self._bar.set_description(f"epoch {trainer.epoch}", refresh=False)
-            self._bar.set_postfix({k: f"{v:.3f}" for k, v in numbers.items()})
+            self._bar.set_postfix({k: f"{v:.3f}" for k, v in metrics.items()})
         else:
-            text = "  ".join(f"{k} {v:.3f}" for k, v in numbers.items())
+            text = "  ".join(f"{k} {v:.3f}" for k, v in metrics.items())
             sys.stdout.write(f"epoch {trainer.epoch}  {text}  {row['seconds']:.1f} s\n")
             sys.stdout.flush()
 
@@ -54,15 +54,15 @@ class Progress(Callback):
             self._bar = None
 
 
-def _watched() -> bool:
-    """Tell whether a bar that moves would be seen as one."""
-    if os.environ.get("CNNLAB_STATIC"):  # set while the book is built: its pages cannot move
+def _is_interactive() -> bool:
+    """Return whether somebody can watch a bar move."""
+    if os.environ.get("CNNLAB_STATIC"):  # set while the book is built
         return False
     return in_ipython() or sys.stderr.isatty()
 
 
 def _tqdm() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without ipywidgets it says so, and draws with characters
+        warnings.simplefilter("ignore")  # without ipywidgets it warns, and draws with characters
         from tqdm.auto import tqdm
     return tqdm

@@ -1,6 +1,7 @@
 """Save and restore everything a run needs to continue bit for bit.
 
-Generator states and the order of the data are not saved: both follow from the seed and the counts (see `rng.py`).
+Generator states and the order of the data are not saved: both follow from the seed and the counts
+(see `rng.py`).
 """
 
 import copy
@@ -103,7 +104,8 @@ def _check_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
             moment = moments[name]
             if moment is not None and moment.shape != parameter.shape:
                 raise CheckpointError(
-                    f"{name} of parameter {number} is {tuple(moment.shape)} in the checkpoint, but the parameter is "
+                    f"{name} of parameter {number} is {tuple(moment.shape)} in the checkpoint, but "
+                    "the parameter is "
                     f"{tuple(parameter.shape)} here; build model and optimizer as they were"
                 )
 
@@ -112,7 +114,8 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
     """Put a run into a saved state, in place.
 
     Raises:
-        CheckpointError: a callback of the saved run is missing here; the run is then only half restored.
+        CheckpointError: a callback of the saved run is missing here; the run is then only half
+            restored.
     """
     state = copy.deepcopy(state)  # optimizers keep the tensors they are given
     for name in PARTS:
@@ -133,5 +136,6 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
     unclaimed = [name for name, memory in saved if memory]
     if unclaimed:
         raise CheckpointError(
-            f"it contains the state of {', '.join(unclaimed)}, which is not among the callbacks of this trainer"
+            f"it contains the state of {', '.join(unclaimed)}, which is not among the callbacks of "
+            "this trainer"
         )

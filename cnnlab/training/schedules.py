@@ -1,7 +1,7 @@
-"""Learning-rate schedules: plain functions from a step to a multiplier of the base learning rate.
+"""Learning-rate schedules: functions from a step to a multiplier of the base learning rate.
 
-The step counts finished optimizer updates: 0, 1, 2, ... A schedule remembers nothing, so there is nothing to
-save and nothing to go out of step. Past its end it keeps its last value.
+The step is the number of finished optimizer updates: 0, 1, 2, ... A schedule has no state, so there
+is nothing to save, and nothing that could get out of sync. After its end it keeps its last value.
 
 >>> halve_twice = step(10, gamma=0.5)
 >>> [halve_twice(t) for t in (0, 9, 10, 20)]
@@ -50,7 +50,7 @@ def constant() -> Schedule:
 
 
 def linear(steps: int, final: float = 0.0) -> Schedule:
-    """Fall along a straight line from 1 to `final`, reached at `steps`.
+    """Decrease linearly from 1 to `final`, reached at `steps`.
 
     >>> linear(100)(25)
     0.75
@@ -80,10 +80,10 @@ def multistep(milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
 
 
 def cosine(steps: int, final: float = 0.0) -> Schedule:
-    """Fall along half a cosine from 1 to `final`, reached at `steps`, and stay there.
+    """Decrease along half a cosine from 1 to `final`, reached at `steps`, and stay there.
 
     Loshchilov & Hutter 2017, eq. 5, without restarts, https://arxiv.org/abs/1608.03983. torch's
-    `CosineAnnealingLR` climbs again past its end; this one does not.
+    `CosineAnnealingLR` rises again after its end; this one doesn't.
 
     >>> [round(cosine(100)(t), 3) for t in (0, 25, 50, 75, 100, 125)]
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
@@ -93,11 +93,11 @@ def cosine(steps: int, final: float = 0.0) -> Schedule:
 
 
 def inverse_sqrt(timescale: float = 1) -> Schedule:
-    """Fall like one over the square root of the step; half is reached at three timescales.
+    """Decrease with one over the square root of the step, to 1/2 after three timescales.
 
-    The multiplier is sqrt(timescale / (timescale + step)), so that it starts at 1. Rates that fall as
-    1/sqrt(step) are the classic choice for convex problems (Bottou et al. 2018, section 4,
-    https://arxiv.org/abs/1606.04838).
+    The multiplier is sqrt(timescale / (timescale + step)), so it starts at 1. A learning rate
+    proportional to 1/sqrt(step) is the classic choice for convex problems (Bottou et al. 2018,
+    section 4, https://arxiv.org/abs/1606.04838).
 
     >>> [inverse_sqrt(100)(t) for t in (0, 300)]
     [1.0, 0.5]
@@ -107,7 +107,7 @@ def inverse_sqrt(timescale: float = 1) -> Schedule:
 
 
 def warm_restarts(first: int, mult: int = 1, final: float = 0.0) -> Schedule:
-    """Repeat a cosine: `first` steps long, each later cycle `mult` times longer than the one before.
+    """Repeat a cosine: `first` steps, and in each later cycle `mult` times as many as before.
 
     Loshchilov & Hutter 2017 (SGDR), eq. 5, https://arxiv.org/abs/1608.03983.
 
@@ -128,7 +128,7 @@ def warm_restarts(first: int, mult: int = 1, final: float = 0.0) -> Schedule:
 
 
 def warmup(steps: int, then: Schedule, start: float = 0.0) -> Schedule:
-    """Rise along a straight line from `start` to 1 at `steps`, then follow `then`, counted from there.
+    """Increase linearly from `start` to 1 at `steps`, and start the schedule `then` there.
 
     Goyal et al. 2017, section 2.2, https://arxiv.org/abs/1706.02677.
 
@@ -145,17 +145,18 @@ def one_cycle(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> Schedule:
-    """Rise from 1/`div_factor` to the base rate, then fall to 1/`final_div_factor`, each along half a cosine.
+    """Rise from 1/`div_factor` to 1 and fall to 1/`final_div_factor`, each along half a cosine.
 
-    The base learning rate is the peak. Smith & Topin 2018, https://arxiv.org/abs/1708.07120, with straight
-    lines and a third phase; two phases of half cosines are what fastai and torch made of it. torch divides
-    the *initial* rate by its `final_div_factor`; here the final rate is peak / `final_div_factor`.
+    The base learning rate is the peak. Smith & Topin 2018, https://arxiv.org/abs/1708.07120, use
+    straight lines and a third phase; fastai and torch made two phases of half cosines out of it.
+    torch divides the *initial* learning rate by its `final_div_factor`; here the final learning
+    rate is peak / `final_div_factor`.
 
     Args:
-        steps: length of the cycle in updates; the final rate is reached at `steps`.
-        peak_fraction: where in the cycle the peak lies, between 0 and 1.
-        div_factor: peak / initial rate.
-        final_div_factor: peak / final rate.
+        steps: length of the cycle in updates; the final learning rate is reached at `steps`.
+        peak_fraction: the fraction of the cycle before the peak, between 0 and 1.
+        div_factor: peak / initial learning rate.
+        final_div_factor: peak / final learning rate.
 
     >>> [round(one_cycle(100)(t), 4) for t in (0, 30, 100)]
     [0.04, 1.0, 0.0001]
@@ -167,10 +168,11 @@ def one_cycle(
 def one_cycle_momentum(
     steps: int, low: float = 0.85, high: float = 0.95, peak_fraction: float = 0.3
 ) -> Schedule:
-    """Mirror `one_cycle`: the momentum falls from `high` to `low` at the peak rate, then rises to `high`.
+    """Mirror `one_cycle`: the momentum falls from `high` to `low` at the peak, then rises again.
 
-    The value is the momentum itself, not a multiplier. The noise of SGD grows with η / (1 - m), so a smaller
-    momentum m makes room for a larger rate η (Smith 2018, https://arxiv.org/abs/1803.09820).
+    The value is the momentum itself, not a multiplier. The noise of SGD grows with η / (1 - m), so
+    a smaller momentum m allows a larger learning rate η (Smith 2018,
+    https://arxiv.org/abs/1803.09820).
 
     >>> [one_cycle_momentum(100)(t) for t in (0, 30, 100)]
     [0.95, 0.85, 0.95]
@@ -195,9 +197,9 @@ def attach(
 ) -> "AttachedSchedule":
     """Put a schedule on an optimizer; call `.step()` of what comes back once per optimizer update.
 
-    Every parameter group keeps its own base rate, so ratios between groups (layer-wise rates) stay as they
-    are. The base rate is the group's `lr` when a schedule is attached for the first time; it is remembered as
-    `initial_lr`, and a second `attach` starts from it again.
+    Every parameter group keeps its own base rate, so ratios between groups (layer-wise rates) stay
+    as they are. The base rate is the group's `lr` when a schedule is attached for the first time;
+    it is remembered as `initial_lr`, and a second `attach` starts from it again.
 
     Args:
         optimizer: any torch optimizer.
@@ -232,7 +234,7 @@ def attach(
 
 
 class AttachedSchedule(LambdaLR):
-    """A schedule at work on an optimizer: torch's `LambdaLR`, which can also set the momentum."""
+    """A schedule attached to an optimizer: torch's `LambdaLR`, which can also set the momentum."""
 
     def __init__(
         self, optimizer: Optimizer, schedule: Schedule, momentum: Schedule | None = None
@@ -241,7 +243,7 @@ class AttachedSchedule(LambdaLR):
         super().__init__(optimizer, schedule)
 
     def step(self, epoch: int | None = None) -> None:
-        """Move on by one optimizer update."""
+        """Advance by one optimizer update."""
         super().step(epoch)
         if self.momentum is None:
             return
@@ -253,30 +255,31 @@ class AttachedSchedule(LambdaLR):
                 group["momentum"] = value
 
     def state_dict(self) -> dict:
-        """Return the position alone: the functions are given again when a run is resumed."""
+        """Return the position only; the functions are passed again when a run is resumed."""
         state = super().state_dict()
         state["lr_lambdas"] = [None] * len(self.lr_lambdas)
         return {k: v for k, v in state.items() if k not in ("schedule", "momentum")}
 
 
 class Plateau(ReduceLROnPlateau):
-    """Lower the rate when a measured number no longer improves; the `Trainer` takes it as `plateau=`.
+    """Lower the learning rate when a metric stops improving; the `Trainer` takes it as `plateau=`.
 
-    It is torch's `ReduceLROnPlateau` with two changes. It acts *at* the `patience`-th evaluation in a row without
-    improvement, as Keras does; torch waits for one more. And an improvement must exceed `min_delta` in the
-    units of the number; torch's default asks for a share of it, by which a negative number that gets worse counts
-    as improving. NaN never improves.
+    It is torch's `ReduceLROnPlateau` with two changes. It acts *at* the `patience`-th evaluation in
+    a row without improvement, as Keras does; torch waits for one more. And an improvement must be
+    larger than `min_delta`, in the units of the metric. torch's default is a fraction of the
+    metric, with which a negative metric that gets worse counts as improving. NaN is never an
+    improvement.
 
     Args:
-        optimizer: whose rates are lowered, all groups by the same factor.
-        mode: whether `"min"` (a loss) or `"max"` (an accuracy) is good.
-        factor: new rate / old rate.
+        optimizer: the optimizer whose learning rates are lowered, all groups by the same factor.
+        mode: `"min"` if a small value is good (a loss), `"max"` if a large one is (an accuracy).
+        factor: new learning rate / old learning rate.
         patience: evaluations in a row without improvement, at least 1.
-        min_delta: what an improvement must exceed.
-        min_lr: the rate goes no lower.
+        min_delta: how much better a value must be to count as an improvement.
+        min_lr: the lowest learning rate.
 
     Raises:
-        ValueError: an argument is impossible.
+        ValueError: an argument is outside its range.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -298,8 +301,8 @@ class Plateau(ReduceLROnPlateau):
     ) -> None:
         if mode not in ("min", "max") or not 0 < factor < 1 or patience < 1 or min_delta < 0:
             raise ValueError(
-                "Plateau needs mode 'min' or 'max', 0 < factor < 1, patience >= 1 and min_delta >= 0; got "
-                f"{mode!r}, {factor}, {patience} and {min_delta}"
+                "Plateau needs mode 'min' or 'max', 0 < factor < 1, patience >= 1 and "
+                f"min_delta >= 0; got {mode!r}, {factor}, {patience} and {min_delta}"
             )
         super().__init__(
             optimizer, mode, factor, patience - 1, min_delta, "abs", min_lr=min_lr, eps=0.0
@@ -307,14 +310,15 @@ class Plateau(ReduceLROnPlateau):
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
-    """From `start` at progress 0 to `end` at progress 1."""
+    """Return the value of half a cosine from `start` at progress 0 to `end` at progress 1."""
     return end + (start - end) * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
 def _cycle(steps: int, fraction: float, start: float, peak: float, end: float) -> Schedule:
     if not 0 < fraction < 1:
         raise ValueError(
-            f"peak_fraction must lie between 0 and 1, got {fraction}; 0.3 rises for 30 % of the steps"
+            f"peak_fraction must be between 0 and 1, got {fraction}; with 0.3 the peak is at 30 % "
+            "of the steps"
         )
     top = fraction * steps
 

@@ -1,7 +1,7 @@
-"""The training loop. Read `fit`, then `_train_epoch`, then `_update`: nothing else happens in training.
+"""The training loop. Read `fit`, `_train_epoch` and `_update`: that is all of training.
 
-The rest of the file prepares the loop (`__post_init__`), evaluates (`evaluate`, `predict`) and saves
-(`state_dict`, `save`, `load`).
+The rest of the file prepares the loop (`__post_init__`), evaluates (`evaluate`, `predict`) and
+saves (`state_dict`, `save`, `load`).
 """
 
 import copy
@@ -53,32 +53,41 @@ class Trainer(TrainerOptions):
     Args:
         model: maps images (N, C, H, W) to logits (N, K).
         optimizer: over all parameters of the model, including the frozen ones.
-        loss_fn: (logits, targets) -> mean loss; by default cross-entropy, for class indices (N,) and for soft
-            targets (N, K).
-        scheduler: what `cnnlab.schedules.attach` returns, or any torch scheduler; steps once per update.
-        plateau: `cnnlab.schedules.Plateau` or torch's `ReduceLROnPlateau`; steps once per epoch with the
-            validation loss, or with the validation accuracy if its mode is "max". Not together with `scheduler`.
-        batch_transform: changes each training batch on the device: a `cnnlab.augment.Augment`, whose step is
-            kept up to date; a `MixUp` or `CutMix`; any (images, targets) -> (images, targets); or a list of these.
+        loss_fn: (logits, targets) -> mean loss; by default cross-entropy, for class indices (N,)
+            and for soft targets (N, K).
+        scheduler: what `cnnlab.schedules.attach` returns, or any torch scheduler; steps once per
+            update.
+        plateau: `cnnlab.schedules.Plateau` or torch's `ReduceLROnPlateau`; steps once per epoch
+            with the validation loss, or with the validation accuracy if its mode is "max". Not
+            together with `scheduler`.
+        batch_transform: changes each training batch on the device: a `cnnlab.augment.Augment`,
+            whose step is kept up to date; a `MixUp` or `CutMix`; any (images, targets) -> (images,
+            targets); or a list of these.
         clip_norm: largest norm of the whole gradient; a longer gradient is scaled down to it.
-        clip_value: largest absolute value of each entry of the gradient. Not together with `clip_norm`.
+        clip_value: largest absolute value of each entry of the gradient. Not together with
+            `clip_norm`.
         precision: "fp32", "bf16" (autocast) or "fp16" (autocast and loss scaling; CUDA only).
-        microbatch: samples per forward pass (gradient accumulation). The gradient is that of the whole batch, and
-            the memory that of a microbatch. Batch norm sees the microbatches.
-        ema: a `cnnlab.averaging.EMA` of the model; updated once per step, and validated beside the model.
+        microbatch: samples per forward pass (gradient accumulation). The gradient is that of the
+            whole batch, and the memory that of a microbatch. Batch norm sees the microbatches.
+        ema: a `cnnlab.averaging.EMA` of the model; updated once per step, and validated beside the
+            model.
         callbacks: objects with the hooks of `Callback`.
         seed: with the epoch and the step, it determines every random number of the training.
         device: where to train; by default CUDA, else MPS, else the CPU.
-        channels_last: use the channels-last memory format for images and weights; not with bf16 on a CPU.
+        channels_last: use the channels-last memory format for images and weights; not with bf16 on
+            a CPU.
         compile: compile the model in place with `torch.compile`; worth it only for long runs.
-        progress: True for a progress bar, False for silence; by default a bar, or plain lines in a log.
+        progress: True for a progress bar, False for silence; by default a bar, or plain lines in a
+            log.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: two arguments contradict each other, or the precision doesn't exist on the device.
+        ValueError: two arguments contradict each other, or the precision doesn't exist on the
+            device.
 
-    During a fit, torch's global generators are seeded at each step; afterwards they are as they were before.
-    Under torchrun several processes train the model together: see `cnnlab.distributed`.
+    During a fit, torch's global generators are seeded at each step; afterwards they are as they
+    were before. Under torchrun several processes train the model together: see
+    `cnnlab.distributed`.
 
     >>> import cnnlab
     >>> data = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
@@ -112,7 +121,8 @@ class Trainer(TrainerOptions):
         self.layout = memory_layout(self.channels_last, self.precision, self.device)
         self.model.to(memory_format=self.layout)
         if self.compile:
-            self.model.compile()  # in place: torch.compile(model) would rename every key of a checkpoint
+            # in place: torch.compile(model) would rename every key of a checkpoint
+            self.model.compile()
         low = self.low_precision
         self.autocast = torch.autocast(self.device.type, low) if low else nullcontext()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -127,10 +137,11 @@ class Trainer(TrainerOptions):
         self._clock = 0.0
 
     def fit(self, train: Iterable, valid: Iterable | None = None, *, epochs: int) -> History:
-        """Train until `epochs` epochs are finished in total; to resume, load a checkpoint and call it again.
+        """Train until `epochs` epochs are finished in total; to resume, load a checkpoint first.
 
         Args:
-            train: yields (images, targets): a `cnnlab.loader`, a torch `DataLoader`, a list of batches.
+            train: yields (images, targets): a `cnnlab.loader`, a torch `DataLoader`, a list of
+                batches.
             valid: evaluated after each epoch; it never changes the training.
             epochs: the total number, including those of earlier calls.
 
@@ -139,8 +150,10 @@ class Trainer(TrainerOptions):
 
         Raises:
             DataError: there is no batch, or the batches don't fit the model.
-            NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from before that batch.
-            KeyboardInterrupt: after Ctrl-C in a script. In a notebook the fit just ends, and can be continued.
+            NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from
+                before that batch.
+            KeyboardInterrupt: after Ctrl-C in a script. In a notebook the fit just ends, and can be
+                continued.
         """
         check_fit(self, train, valid, epochs)
         self.steps_planned = self._count_steps(train, epochs)
@@ -182,67 +195,9 @@ class Trainer(TrainerOptions):
         self._step_optimizer()
         if self.ema is not None:
             self.ema.update()
-        self._record(loss, correct, images, targets)
+        self._record(loss, correct, targets)
         if self.scheduler is not None:
             self.scheduler.step()
-
-    # The parts of a step.
-
-    def _forward_backward(self, images: Tensor, targets: Tensor) -> tuple[float, float]:
-        """Compute the gradient of the batch; return its mean loss and the number of correct predictions."""
-        total, loss, correct = normalizer(self.loss_fn, targets), 0.0, 0.0
-        for images_part, targets_part, last in microbatches(images, targets, self.microbatch):
-            with distributed.no_sync_until_last(self.parallel, last):
-                with self.autocast:
-                    logits = self.parallel(images_part)
-                    check_targets(logits, targets_part, self.loss_fn)
-                    part_loss = check_loss(self.loss_fn(logits, targets_part))
-                fraction = normalizer(self.loss_fn, targets_part) / total
-                # DistributedDataParallel averages the gradients of the processes, and we need their sum.
-                scale = fraction * distributed.world_size()
-                self.scaler.scale(part_loss * scale).backward()
-            loss += part_loss.item() * fraction
-            correct += count_correct(logits, targets_part)
-        loss, correct = distributed.all_reduce_sum(loss, correct)
-        self.scaler.unscale_(
-            self.optimizer
-        )  # the true gradients are checked and clipped, not scaled ones
-        return loss, correct
-
-    def _clip_gradients(self, loss: float, images: Tensor) -> None:
-        """Refuse a loss or gradient that is not finite, and clip the gradients."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = gradient_norm(parameters)
-        self.grad_norm = norm.item()
-        # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
-        may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
-        if not may_overflow:
-            where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
-            check_finite(loss, self.grad_norm, self.model, images, where)
-        clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
-
-    def _step_optimizer(self) -> None:
-        scale = self.scaler.get_scale()
-        if self.step == 0 and self.scaler.is_enabled():
-            # If the first step is skipped, torch would warn that the scheduler was called before the optimizer.
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.history.skipped_steps += self.scaler.get_scale() < scale
-        self.step, self.batch = self.step + 1, self.batch + 1
-
-    def _record(self, loss: float, correct: float, images: Tensor, targets: Tensor) -> None:
-        rows = self.history.step_rows
-        rows["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
-        rows["loss"].append(loss)
-        rows["grad_norm"].append(self.grad_norm)
-        self.means.add(loss, correct, len(images), normalizer(self.loss_fn, targets))
-
-    @contextmanager
-    def _untouched_on_error(self, images: Tensor) -> Iterator[None]:
-        """Leave no trace of a batch that is refused, and explain torch's errors."""
-        with explain_oom(images, self.microbatch), explain_shape_errors(), self.norm_stats:
-            yield
 
     # Evaluate and predict.
 
@@ -250,8 +205,8 @@ class Trainer(TrainerOptions):
         """Evaluate a model on every sample of a loader, in evaluation mode, without side effects.
 
         Args:
-            loader: yields (images, targets). A `cnnlab.loader` is read completely and in data-set order, even if
-                it shuffles and drops for training.
+            loader: yields (images, targets). A `cnnlab.loader` is read completely and in data-set
+                order, even if it shuffles and drops for training.
             model: the model to evaluate; by default the one in training.
 
         Returns:
@@ -279,10 +234,11 @@ class Trainer(TrainerOptions):
         return means.means()
 
     def predict(self, loader: Iterable, *, model: nn.Module | None = None) -> Tensor:
-        """Return the logits of every sample, (N, K) on the CPU, with row i for sample i of the data set.
+        """Return the logits (N, K) on the CPU, with row i for sample i of the data set.
 
         Args:
-            loader: yields (images, targets), or images alone. A `cnnlab.loader` is read in data-set order.
+            loader: yields (images, targets), or images alone. A `cnnlab.loader` is read in data-set
+                order.
             model: the model that predicts; by default the one in training.
         """
         model = self.model if model is None else model
@@ -314,19 +270,20 @@ class Trainer(TrainerOptions):
         """Return to the point where a run was saved.
 
         Args:
-            path: a file written by `save`, or a folder of the `Checkpoint` callback, whose newest complete file
-                is loaded.
+            path: a file written by `save`, or a folder of the `Checkpoint` callback, whose newest
+                complete file is loaded.
 
         Raises:
             FileNotFoundError: there is no such file, or no checkpoint in the folder.
-            CheckpointError: the file is damaged, or belongs to another model; nothing has been changed.
+            CheckpointError: the file is damaged, or belongs to another model; nothing has been
+                changed.
         """
         path = Path(path)
         state = checkpoint.load_newest(path) if path.is_dir() else checkpoint.load(path)
         self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything that a run needs to continue. It contains no generator states: see `rng.py`."""
+        """Return a copy of all that a run needs to continue; no generator states, see `rng.py`."""
         return copy.deepcopy(resume.state_of(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -338,6 +295,66 @@ class Trainer(TrainerOptions):
         except Exception as error:
             resume.restore(self, before)
             raise CheckpointError(f"the checkpoint doesn't fit this run: {error}") from error
+
+    # The parts of a step.
+
+    def _forward_backward(self, images: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Compute the gradient of a batch; return its mean loss and its correct predictions."""
+        total, loss, correct = normalizer(self.loss_fn, targets), 0.0, 0.0
+        for images_part, targets_part, last in microbatches(images, targets, self.microbatch):
+            with distributed.no_sync_until_last(self.parallel, last):
+                with self.autocast:
+                    logits = self.parallel(images_part)
+                    check_targets(logits, targets_part, self.loss_fn)
+                    part_loss = check_loss(self.loss_fn(logits, targets_part))
+                fraction = normalizer(self.loss_fn, targets_part) / total
+                # DistributedDataParallel averages the gradients of the processes, and we need their
+                # sum.
+                scale = fraction * distributed.world_size()
+                self.scaler.scale(part_loss * scale).backward()
+            loss += part_loss.item() * fraction
+            correct += count_correct(logits, targets_part)
+        loss, correct = distributed.all_reduce_sum(loss, correct)
+        self.scaler.unscale_(
+            self.optimizer
+        )  # the true gradients are checked and clipped, not scaled ones
+        return loss, correct
+
+    def _clip_gradients(self, loss: float, images: Tensor) -> None:
+        """Refuse a loss or gradient that is not finite, and clip the gradients."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = gradient_norm(parameters)
+        self.grad_norm = norm.item()
+        # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
+        may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
+        if not may_overflow:
+            where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
+            check_finite(loss, self.grad_norm, self.model, images, where)
+        clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
+
+    def _step_optimizer(self) -> None:
+        scale = self.scaler.get_scale()
+        if self.step == 0 and self.scaler.is_enabled():
+            # If the first step is skipped, torch would warn that the scheduler was called before
+            # the optimizer.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.history.skipped_steps += self.scaler.get_scale() < scale
+        self.step, self.batch = self.step + 1, self.batch + 1
+
+    def _record(self, loss: float, correct: float, targets: Tensor) -> None:
+        rows = self.history.step_rows
+        rows["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
+        rows["loss"].append(loss)
+        rows["grad_norm"].append(self.grad_norm)
+        self.means.add(loss, correct, len(targets), normalizer(self.loss_fn, targets))
+
+    @contextmanager
+    def _untouched_on_error(self, images: Tensor) -> Iterator[None]:
+        """Leave no trace of a batch that is refused, and explain torch's errors."""
+        with explain_oom(images, self.microbatch), explain_shape_errors(), self.norm_stats:
+            yield
 
     # Around the epochs: what the loop needs before, after and between them.
 
@@ -352,7 +369,8 @@ class Trainer(TrainerOptions):
         """Validate, write the row of the epoch, and call plateau and callbacks."""
         if not self.batch:
             raise DataError(
-                "the training loader gave no batch; a generator can be read only once, so use a list or a loader"
+                "the training loader gave no batch; a generator can be read only once, so use a "
+                "list or a loader"
             )
         train = self.means.means()
         row = {
@@ -378,7 +396,7 @@ class Trainer(TrainerOptions):
 
     @contextmanager
     def _finalize(self) -> Iterator[None]:
-        """Finish a fit, whether it completed, stopped or failed: record why, set eval mode, run `on_fit_end`."""
+        """Finish a fit, whether it completed, stopped or failed."""
         self.history.stop_reason = self.history.partial = None
         self._clock, fault = time.perf_counter(), None
         try:
@@ -412,7 +430,7 @@ class Trainer(TrainerOptions):
             raise reported
 
     def _emit(self, hook: str) -> None:
-        """Call a hook of every callback; a request to stop takes effect after every callback has run."""
+        """Call a hook of every callback; a request to stop takes effect after all of them."""
         stop_request = None
         for callback in self._active_callbacks():
             try:
@@ -423,7 +441,7 @@ class Trainer(TrainerOptions):
             raise stop_request
 
     def _active_callbacks(self) -> Iterator[Callback]:
-        """Return the callbacks that this process calls: of several processes, only the first one writes."""
+        """Return the callbacks that this process calls: only the first process writes."""
         return (c for c in self.callbacks if distributed.is_rank0() or not c.writes)
 
     def __str__(self) -> str:
@@ -431,4 +449,6 @@ class Trainer(TrainerOptions):
 
     def __repr__(self) -> str:
         model, optimizer = type(self.model).__name__, type(self.optimizer).__name__
-        return f"Trainer({model}, {optimizer}, device={self.device}, epoch={self.epoch}, step={self.step})"
+        return (
+            f"Trainer({model}, {optimizer}, on {self.device}, epoch {self.epoch}, step {self.step})"
+        )

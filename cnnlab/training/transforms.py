@@ -17,11 +17,12 @@ BatchTransform = Callable[[Tensor, Tensor, int], Batch]
 
 
 def wrap_batch_transform(transform: Any) -> BatchTransform:
-    """Return one function (images, targets, step) -> (images, targets) for what a trainer was given.
+    """Return one function (images, targets, step) -> (images, targets) for any transform.
 
     Args:
-        transform: None; an `Augment`, which changes the images and whose step is kept up to date; a function
-            (images, targets) -> (images, targets), such as `MixUp`; or a list of these, applied in order.
+        transform: None; an `Augment`, which changes the images and whose step is kept up to date; a
+            function (images, targets) -> (images, targets), such as `MixUp`; or a list of these,
+            applied in order.
 
     Raises:
         TypeError: it is none of these, for example a function of the images alone.
@@ -42,7 +43,8 @@ def wrap_batch_transform(transform: Any) -> BatchTransform:
         # The result of a student's function is checked like a batch from a loader.
         return lambda images, targets, step: check_batch(transform(images, targets))
     raise TypeError(
-        f"batch_transform must be an Augment, a function (images, targets) -> (images, targets), or "
+        "batch_transform must be an Augment, a function (images, targets) -> (images, targets), "
+        "or "
         f"a list of these; got {type(transform).__name__}"
     )
 

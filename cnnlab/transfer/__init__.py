@@ -1,4 +1,4 @@
-"""Transfer learning: strategy, freezing, learning rates, and what frozen features are worth."""
+"""Transfer learning: strategies, freezing, learning rates per stage, and frozen features."""
 
 from cnnlab.training.modes import train_mode
 from cnnlab.transfer.advice import Advice, advise

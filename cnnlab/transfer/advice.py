@@ -1,4 +1,4 @@
-"""The 2 x 2 rule of transfer learning: which strategy for how much data, and how similar."""
+"""The 2 x 2 rule of transfer learning: a strategy for each amount and similarity of the data."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,11 +6,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do with a pretrained network.
+    """A strategy for training a pretrained network on a new task.
 
     Attributes:
         strategy: "feature extraction", "top layers", "fine-tuning" or "full training".
-        reason: why, in a sentence.
+        reason: one sentence that explains why.
     """
 
     strategy: str
@@ -18,10 +18,11 @@ class Advice:
 
 
 def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Advice:
-    """Return the strategy of the 2 x 2 rule: how much data there is, and how similar it is to the old.
+    """Return the strategy that the 2 x 2 rule recommends for a new data set.
 
-    A rule of thumb to begin with, not a law: measure it against the neighbouring strategy. Chapter 10 does, and for a
-    few different images the rule loses there to full training. "A few" means fewer than 100 images a class.
+    The rule is a starting point, so compare its strategy with the neighbouring ones. In chapter 10
+    it loses to full training when there are only a few images and they are different from the old
+    ones. "A few" means fewer than 100 images per class.
 
     | | similar | different |
     |---|---|---|
@@ -29,15 +30,15 @@ def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Ad
     | many images | fine-tuning | full training |
 
     Args:
-        n_per_class: labelled images a class.
-        similarity: of the new data to those the network has learnt from, "high" or "low", or your guess as a
-            number from 0 to 1; 0.5 and more counts as high.
+        n_per_class: number of labelled images per class.
+        similarity: of the new data to the data the network was pretrained on: "high", "low", or
+            your estimate from 0 to 1, where 0.5 and above counts as high.
 
     Raises:
-        ValueError: there is less than one image a class, or the similarity is neither.
+        ValueError: there is less than one image per class, or the similarity is out of range.
 
-    A. Karpathy, CS231n notes, "Transfer Learning", https://cs231n.github.io/transfer-learning/; Yosinski et al.
-    2014, https://arxiv.org/abs/1411.1792.
+    A. Karpathy, CS231n notes, "Transfer Learning", https://cs231n.github.io/transfer-learning/;
+    Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
 
     >>> advise(10, "high").strategy
     'feature extraction'
@@ -48,32 +49,37 @@ def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Ad
         else similarity
     )
     if not 0 <= level <= 1:
-        raise ValueError(f"similarity is 'high', 'low' or from 0 to 1, got {similarity!r}")
+        raise ValueError(
+            f"similarity must be 'high', 'low' or a number from 0 to 1, got {similarity!r}"
+        )
     if not n_per_class >= 1:
         raise ValueError(f"n_per_class must be at least 1, got {n_per_class}")
     return _ADVICE[n_per_class >= 100, level >= 0.5]
 
 
-# (many images, similar) -> what to do
+# (many images, similar) -> advice
 _ADVICE = {
     (False, True): Advice(
         "feature extraction",
-        "a few images would make a large network overfit, and its features fit already: freeze it and train "
-        "a new head",
+        "a large network would overfit a few images, and its features already suit the new task, "
+        "so freeze the backbone and train only a new head",
     ),
     (False, False): Advice(
         "top layers",
-        "the upper features belong to the old task, but the images are too few to learn the lower ones anew: "
-        "freeze the bottom, train the top stages at a small rate",
+        "the upper features are specific to the old task, but there are too few images to learn "
+        "the lower ones again, so freeze the lower stages and train the top ones with a small "
+        "learning rate",
     ),
     (True, True): Advice(
         "fine-tuning",
-        "there is enough to train every stage, and the old weights are close to the goal: train all at a rate "
-        "10 to 100 times smaller, the head first",
+        "there are enough images to train every stage, and the pretrained weights are already "
+        "close to good ones, so train the head first, and then all stages with a learning rate 10 "
+        "to 100 times smaller than usual",
     ),
     (True, False): Advice(
         "full training",
-        "there is enough to learn every feature anew: train all at a usual rate, from the old weights, which "
-        "are seldom worse than random ones",
+        "there are enough images to learn every feature again, so train all stages with the usual "
+        "learning rate, starting from the pretrained weights, which are rarely worse than random "
+        "ones",
     ),
 }

@@ -1,4 +1,4 @@
-"""What the features of a network are worth without training it further: take them, probe them, retrieve by them."""
+"""Extract the features of a frozen network, and measure how well a linear classifier does on them."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -12,24 +12,27 @@ from cnnlab.training.batches import evaluation_batches
 from cnnlab.training.modes import eval_mode
 
 
-Labelled = tuple[Any, Any]  # features (N, D) and labels (N,): tensors or numpy arrays
+# Features (N, D) and labels (N,), tensors or numpy arrays.
+FeaturesAndLabels = tuple[Any, Any]
 
 
 def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor]:
-    """Return what the last linear layer of a model receives, for each image, and the labels.
+    """Return the input of the last linear layer for every image, and the labels.
 
-    Runs in evaluation mode and leaves no trace: modes, statistics and random generators stay as they are.
+    The model runs in evaluation mode. Its modes and batch-norm statistics and torch's random
+    generators are left as they were.
 
     Args:
         model: any classifier with a linear head.
-        loader: yields (images, labels). A `cnnlab.loader` is read in dataset order and to its end, even if it
-            shuffles for training; give it images without augmentation.
+        loader: yields (images, labels), without augmentation. A `cnnlab.loader` is read completely
+            and in data-set order, even if it shuffles for training.
 
     Returns:
-        Features, float32 (N, D), and labels, (N,), on the CPU.
+        Features, float32 (N, D), and labels (N,), on the CPU.
 
     Raises:
-        ValueError: there is no linear layer, or it is not used once a batch, or there is no batch.
+        ValueError: there is no linear layer, it doesn't run exactly once per batch, or the loader
+            has no batch.
 
     >>> from cnnlab.models import small_resnet
     >>> batches = [(torch.rand(5, 3, 32, 32), torch.arange(5))]
@@ -38,10 +41,10 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
     (torch.Size([5, 16]), torch.Size([5]))
     """
     _, head = last_linear(model)
-    rows: list[Tensor] = []
+    features: list[Tensor] = []
     labels: list[Tensor] = []
     handle = head.register_forward_pre_hook(
-        lambda module, inputs: rows.append(inputs[0].detach().flatten(1).float().cpu())
+        lambda module, inputs: features.append(inputs[0].detach().flatten(1).float().cpu())
     )
     try:
         with fork_rng(), torch.no_grad(), eval_mode(model):
@@ -51,44 +54,52 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
     finally:
         handle.remove()
     if not labels:
-        raise ValueError("the loader to take features from gave no batch; its data set is empty")
-    if len(rows) != len(labels):
         raise ValueError(
-            f"the last linear layer of {type(model).__name__} ran {len(rows)} times for {len(labels)} batches, "
-            "so its input is not the features of the images"
+            "the loader gave no batch, so there are no features; is its data set empty?"
         )
-    return torch.cat(rows), torch.cat(labels)
+    if len(features) != len(labels):
+        raise ValueError(
+            f"the last linear layer of {type(model).__name__} ran {len(features)} times for "
+            f"{len(labels)} batches, so its inputs are not the features of the images; it must run "
+            "exactly once per batch"
+        )
+    return torch.cat(features), torch.cat(labels)
 
 
 def linear_probe(
-    train: Labelled, test: Labelled, kind: Literal["logistic", "svm"] = "logistic"
+    train: FeaturesAndLabels, test: FeaturesAndLabels, kind: Literal["logistic", "svm"] = "logistic"
 ) -> float:
-    """Return the accuracy on `test` of a linear classifier fitted to `train`: how far features alone go.
+    """Fit a linear classifier to the features in `train` and return its accuracy on `test`.
 
-    Each feature is centred and scaled by its mean and deviation in `train`. The same data give the same number.
+    Each feature is standardised with its mean and standard deviation in `train`. The result is
+    deterministic.
 
     Args:
         train: features (N, D) and labels (N,), from `extract_features`.
-        test: likewise; it plays no part in the fit.
-        kind: `"logistic"` regression (softmax) or a linear `"svm"` (one against the rest, squared hinge loss),
-            both with scikit-learn's standard penalty, C = 1.
+        test: likewise; not used in the fit.
+        kind: `"logistic"` for logistic regression (softmax), or `"svm"` for a linear SVM (one
+            versus rest, squared hinge loss); both with scikit-learn's default penalty, C = 1.
 
     Raises:
-        ValueError: the kind is unknown, shapes do not fit, or `train` has a single class.
+        ValueError: the kind is unknown, the shapes don't fit, or `train` has only one class.
 
     Alain & Bengio 2016, https://arxiv.org/abs/1610.01644.
 
-    >>> features = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
-    >>> linear_probe((features, torch.tensor([0, 0, 1, 1])), (torch.tensor([[4.0]]), torch.tensor([1])))
+    >>> train = torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1])
+    >>> linear_probe(train, (torch.tensor([[4.0]]), torch.tensor([1])))
     1.0
     """
     if kind not in ("logistic", "svm"):
-        raise ValueError(f"kind may be 'logistic' or 'svm', got {kind!r}")
-    (x, y), (x_test, y_test) = map(as_labelled, (train, test))
+        raise ValueError(f"kind must be 'logistic' or 'svm', got {kind!r}")
+    (x, y), (x_test, y_test) = map(as_tensors, (train, test))
     if x.shape[1] != x_test.shape[1]:
-        raise ValueError(f"train has {x.shape[1]} features, test {x_test.shape[1]}")
+        raise ValueError(
+            f"train has {x.shape[1]} features per image, but test has {x_test.shape[1]}"
+        )
     if len(y.unique()) < 2:
-        raise ValueError(f"the training labels hold one class, {y.unique().tolist()}; two or more")
+        raise ValueError(
+            f"a probe needs at least two classes, but all labels in train are {y[0].item():g}"
+        )
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -99,11 +110,12 @@ def linear_probe(
     return float(probe.score(x_test.double().numpy(), y_test.numpy()))
 
 
-def as_labelled(pair: Labelled) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and labels (N,) as tensors on the CPU."""
-    features, labels = (torch.as_tensor(part).detach().cpu() for part in pair)
+def as_tensors(pair: FeaturesAndLabels) -> tuple[Tensor, Tensor]:
+    """Return features (N, D) and labels (N,) as tensors on the CPU; refuse other shapes."""
+    features, labels = (torch.as_tensor(array).detach().cpu() for array in pair)
     if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise ValueError(
-            f"features must be (N, D) and labels (N,), got {tuple(features.shape)} and {tuple(labels.shape)}"
+            f"features must be (N, D) and labels (N,) with N > 0; got {tuple(features.shape)} and "
+            f"{tuple(labels.shape)}"
         )
     return features.float(), labels

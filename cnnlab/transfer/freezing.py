@@ -1,4 +1,4 @@
-"""Stop and resume the training of a part of a model."""
+"""Freeze and unfreeze parts of a model."""
 
 from typing import TypeVar
 
@@ -9,11 +9,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def freeze(module: M) -> M:
-    """Stop training a module: its parameters want no gradient, and lose the one they have.
+    """Freeze a module: set `requires_grad` to False and the gradient to None for its parameters.
 
-    A gradient left behind would still be applied, and so would the momentum that it feeds. The parameters may
-    stay in the optimizer. In a loop of your own call `train_mode(model)` instead of `model.train()`, as
-    `Trainer` does: else the module's batch norms go on adapting their statistics.
+    The parameters may stay in the optimizer. A gradient that wasn't removed would still be applied
+    at the next step, together with its momentum. If you write your own training loop, call
+    `train_mode(model)` instead of `model.train()`, as `Trainer` does. Otherwise the batch-norm
+    layers of the module would keep updating their running statistics.
 
     Returns:
         The same module.
@@ -28,7 +29,7 @@ def freeze(module: M) -> M:
 
 
 def unfreeze(module: M) -> M:
-    """Train all parameters of a module again, beginning without a gradient.
+    """Unfreeze a module: set `requires_grad` to True for all its parameters.
 
     Returns:
         The same module.

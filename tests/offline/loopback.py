@@ -1,8 +1,9 @@
 """Refuse every connection that would leave this machine, and keep a list of what was refused.
 
-The refusal is an `OSError` of the kind that a machine without a network gives, so that what is tested is what
-such a machine does. A program that swallows the error is found out through `refused`, and through the file named
-by the environment variable CNNLAB_REFUSED, to which every process adds its lines.
+The refusal is an `OSError` of the kind that a machine without a network gives, so that what is
+tested is what such a machine does. A program that swallows the error is found out through
+`refused`, and through the file named by the environment variable CNNLAB_REFUSED, to which every
+process adds its lines.
 """
 
 import errno

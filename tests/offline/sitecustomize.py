@@ -1,4 +1,4 @@
-"""Python imports this at start when its folder is on PYTHONPATH: the kernels and sub-processes of the tests."""
+"""Block the network in kernels and subprocesses: Python imports this file at start-up."""
 
 import loopback
 

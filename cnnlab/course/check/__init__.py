@@ -1,10 +1,11 @@
-"""Checks for the exercises: each says what is right, or which misconception it is.
+"""Checks for the exercises: each confirms a correct function, or names the misconception.
 
 >>> from cnnlab import check
 >>> check.evaluate(lambda model, loader: 0.5)
 ✘ evaluate: ...
 
-Beside each check live a right answer and several wrong ones; the tests hold the check against all of them.
+Every exercise comes with a reference solution and several known mistakes. The tests make sure that
+the check accepts the first and recognises each of the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -132,12 +133,12 @@ def train_one_epoch(fn: Callable[..., float]) -> None:
 
 
 def evaluate(fn: Callable[..., float]) -> None:
-    """Check chapter 1, `evaluate(model, loader) -> accuracy`, a share between 0 and 1."""
+    """Check chapter 1, `evaluate(model, loader) -> accuracy`, a fraction between 0 and 1."""
     print(EXERCISES["evaluate"].judge(fn))
 
 
 def split(fn: Callable[..., Any]) -> None:
-    """Check chapter 1, `split(n, n_valid, n_test, seed) -> (train, valid, test)`, three lists of indices."""
+    """Check chapter 1, `split(n, n_valid, n_test, seed) -> (train, valid, test)`, index lists."""
     print(EXERCISES["split"].judge(fn))
 
 
@@ -147,27 +148,27 @@ def batch_norm(fn: Callable[..., Any]) -> None:
 
 
 def dropout(fn: Callable[..., Any]) -> None:
-    """Check chapter 2, `dropout(x, p, draws, training)`, in its inverted form."""
+    """Check chapter 2, `dropout(x, p, draws, training)`, inverted dropout."""
     print(EXERCISES["dropout"].judge(fn))
 
 
 def he_std(fn: Callable[..., float]) -> None:
-    """Check chapter 2, `he_std(weight)`, the standard deviation that He's scheme gives a layer."""
+    """Check chapter 2, `he_std(weight)`, the standard deviation of He initialisation."""
     print(EXERCISES["he_std"].judge(fn))
 
 
 def random_flip(fn: Callable[..., Any]) -> None:
-    """Check chapter 3, `random_flip(images, p, generator) -> images`, each image by itself."""
+    """Check chapter 3, `random_flip(images, p, generator) -> images`, one decision per image."""
     print(EXERCISES["random_flip"].judge(fn))
 
 
 def jitter(fn: Callable[..., Any]) -> None:
-    """Check chapter 3, `jitter(images, scale, shift) -> images`, scale * pixel + shift for each image."""
+    """Check chapter 3, `jitter(images, scale, shift) -> images`, with a pair per image."""
     print(EXERCISES["jitter"].judge(fn))
 
 
 def choose_augmentations(fn: Callable[..., Any]) -> None:
-    """Check chapter 3, `choose_augmentations(task) -> set of names` of what keeps the label."""
+    """Check chapter 3, `choose_augmentations(task) -> set of names` that preserve the label."""
     print(EXERCISES["choose_augmentations"].judge(fn))
 
 
@@ -182,7 +183,7 @@ def cutmix(fn: Callable[..., Any]) -> None:
 
 
 def soft_cross_entropy(fn: Callable[..., Any]) -> None:
-    """Check chapter 4, `soft_cross_entropy(logits, targets) -> mean loss`, for targets that are shares."""
+    """Check chapter 4, `soft_cross_entropy(logits, targets) -> mean loss`, for soft targets."""
     print(EXERCISES["soft_cross_entropy"].judge(fn))
 
 
@@ -192,17 +193,20 @@ def cosine(fn: Callable[..., float]) -> None:
 
 
 def warmup_cosine(fn: Callable[..., float]) -> None:
-    """Check chapter 5, `warmup_cosine(step, warmup, steps) -> multiplier`; `steps` is the whole run."""
+    """Check chapter 5, `warmup_cosine(step, warmup, steps) -> multiplier`; `steps` is the total."""
     print(EXERCISES["warmup_cosine"].judge(fn))
 
 
 def one_cycle(fn: Callable[..., float]) -> None:
-    """Check chapter 5, `one_cycle(step, steps, peak_fraction, div_factor, final_div_factor) -> multiplier`."""
+    """Check chapter 5, `one_cycle(step, steps, ...) -> multiplier`.
+
+    The full signature is `one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)`.
+    """
     print(EXERCISES["one_cycle"].judge(fn))
 
 
 def early_stopping(fn: Callable[..., Any]) -> None:
-    """Check chapter 6, `early_stopping(values, patience, min_delta, mode) -> (stop, best)`, two indices."""
+    """Check chapter 6, `early_stopping(values, patience, min_delta, mode) -> (stop, best)`."""
     print(EXERCISES["early_stopping"].judge(fn))
 
 
@@ -212,7 +216,7 @@ def ema_update(fn: Callable[..., Any]) -> None:
 
 
 def ensemble(fn: Callable[..., Any]) -> None:
-    """Check chapter 6, `ensemble(logits) -> probabilities`, (M, N, K) -> (N, K)."""
+    """Check chapter 6, `ensemble(logits) -> probabilities`, from (M, N, K) to (N, K)."""
     print(EXERCISES["ensemble"].judge(fn))
 
 
@@ -222,7 +226,7 @@ def clip_by_norm(fn: Callable[..., Any]) -> None:
 
 
 def update_ratio(fn: Callable[..., float]) -> None:
-    """Check chapter 7, `update_ratio(before, after)`, the length of a step in units of the weights."""
+    """Check chapter 7, `update_ratio(before, after)`, the relative size of an update."""
     print(EXERCISES["update_ratio"].judge(fn))
 
 
@@ -232,130 +236,160 @@ def diagnose_case(fn: Callable[..., str]) -> None:
 
 
 def log_uniform(fn: Callable[..., float]) -> None:
-    """Check chapter 8, `log_uniform(u, low, high) -> value`, for a uniform draw `u` between 0 and 1."""
+    """Check chapter 8, `log_uniform(u, low, high) -> value`, for a uniform draw `u` from 0 to 1."""
     print(EXERCISES["log_uniform"].judge(fn))
 
 
 def best_setting(fn: Callable[..., Any]) -> None:
-    """Check chapter 8, `best_setting(table) -> (rate, decay)` with the best mean over seeds."""
+    """Check chapter 8, `best_setting(table) -> (learning rate, decay)`, best mean over seeds."""
     print(EXERCISES["best_setting"].judge(fn))
 
 
 def next_range(fn: Callable[..., Any]) -> None:
-    """Check chapter 8, `next_range(rates, scores) -> (low, high)`, where to search next."""
+    """Check chapter 8, `next_range(rates, scores) -> (low, high)`, the range to search next."""
     print(EXERCISES["next_range"].judge(fn))
 
 
 def replace_head(fn: Callable[..., Any]) -> None:
-    """Check chapter 9, `replace_head(model, num_classes) -> model`, whose head is `model.fc`."""
+    """Check chapter 9, `replace_head(model, num_classes) -> model`; the head is `model.fc`."""
     print(EXERCISES["replace_head"].judge(fn))
 
 
 def freeze(fn: Callable[..., Any]) -> None:
-    """Check chapter 9, `freeze(model)`, called when an epoch begins: `model.body` stands still."""
+    """Check chapter 9, `freeze(model)`, which freezes `model.body` at the start of each epoch."""
     print(EXERCISES["freeze"].judge(fn))
 
 
 def prepare(fn: Callable[..., Any]) -> None:
-    """Check chapter 9, `prepare(images, mean, std)`, uint8 BGR (N, H, W, 3) to normalised RGB (N, 3, H, W)."""
+    """Check chapter 9, `prepare(images, mean, std) -> normalised images`.
+
+    It turns uint8 BGR images (N, H, W, 3) into normalised RGB images (N, 3, H, W).
+    """
     print(EXERCISES["prepare"].judge(fn))
 
 
 def layerwise_lr(fn: Callable[..., Any]) -> None:
-    """Check chapter 10, `layerwise_lr(trained, lr, decay) -> rates`, one a stage, bottom to top."""
+    """Check chapter 10, `layerwise_lr(trained, lr, decay) -> learning rates`.
+
+    It returns one learning rate per stage, bottom to top.
+    """
     print(EXERCISES["layerwise_lr"].judge(fn))
 
 
 def trained_stages(fn: Callable[..., Any]) -> None:
-    """Check chapter 10, `trained_stages(finished, at_epochs) -> booleans`, one a stage, bottom to top."""
+    """Check chapter 10, `trained_stages(finished, at_epochs) -> booleans`.
+
+    It returns one boolean per stage, bottom to top.
+    """
     print(EXERCISES["trained_stages"].judge(fn))
 
 
 def train_frozen(fn: Callable[..., None]) -> None:
-    """Check chapter 10, `train_frozen(model)`: training mode, but frozen norms in evaluation mode."""
+    """Check chapter 10, `train_frozen(model)`: train mode, but frozen batch norm in eval mode."""
     print(EXERCISES["train_frozen"].judge(fn))
 
 
 def class_weights(fn: Callable[..., Any]) -> None:
-    """Check chapter 11, `class_weights(counts) -> (K,)`, with a mean weight of 1 over the samples."""
+    """Check chapter 11, `class_weights(counts) -> (K,)`, with mean 1 over the samples."""
     print(EXERCISES["class_weights"].judge(fn))
 
 
 def sample_weights(fn: Callable[..., Any]) -> None:
-    """Check chapter 11, `sample_weights(labels) -> (N,)`, for a sampler that draws all classes equally often."""
+    """Check chapter 11, `sample_weights(labels) -> (N,)`.
+
+    The weights are for a sampler that should draw all classes equally often.
+    """
     print(EXERCISES["sample_weights"].judge(fn))
 
 
 def balanced_accuracy(fn: Callable[..., float]) -> None:
-    """Check chapter 11, `balanced_accuracy(confusion)`, true classes down, answers across."""
+    """Check chapter 11, `balanced_accuracy(confusion)`; rows are true classes."""
     print(EXERCISES["balanced_accuracy"].judge(fn))
 
 
 def adjust_logits(fn: Callable[..., Any]) -> None:
-    """Check chapter 11, `adjust_logits(logits, counts, tau) -> logits` as if all classes were equally frequent."""
+    """Check chapter 11, `adjust_logits(logits, counts, tau) -> logits`.
+
+    It returns the logits for a world in which all classes are equally frequent.
+    """
     print(EXERCISES["adjust_logits"].judge(fn))
 
 
 def accuracy_interval(fn: Callable[..., Any]) -> None:
-    """Check chapter 13, `accuracy_interval(right, n) -> (low, high)`, Wilson's interval at 95 %."""
+    """Check chapter 13, `accuracy_interval(right, n) -> (low, high)`, the 95 % Wilson interval."""
     print(EXERCISES["accuracy_interval"].judge(fn))
 
 
 def leaks(fn: Callable[..., Any]) -> None:
-    """Check chapter 13, `leaks(train, test) -> list` of the numbers of test pictures that are training pictures."""
+    """Check chapter 13, `leaks(train, test) -> list`.
+
+    It returns the indices of the test images that are also training images.
+    """
     print(EXERCISES["leaks"].judge(fn))
 
 
 def sure_mistakes(fn: Callable[..., Any]) -> None:
-    """Check chapter 13, `sure_mistakes(logits, labels, n) -> list` of numbers, the surest wrong answer first."""
+    """Check chapter 13, `sure_mistakes(logits, labels, n) -> list`.
+
+    It returns the indices of the most confident incorrect predictions, the most confident first.
+    """
     print(EXERCISES["sure_mistakes"].judge(fn))
 
 
 def unscale_and_clip(fn: Callable[..., Any]) -> None:
-    """Check chapter 12, `unscale_and_clip(gradients, scale, max_norm) -> new list`, or None after an overflow."""
+    """Check chapter 12, `unscale_and_clip(gradients, scale, max_norm) -> new list`.
+
+    After an overflow, it returns None.
+    """
     print(EXERCISES["unscale_and_clip"].judge(fn))
 
 
 def accumulate(fn: Callable[..., float]) -> None:
-    """Check chapter 12, `accumulate(model, optimizer, loss_fn, images, labels, size) -> mean loss`, one step."""
+    """Check chapter 12, `accumulate(model, optimizer, loss_fn, images, labels, size) -> mean loss`.
+
+    It takes a single optimizer step.
+    """
     print(EXERCISES["accumulate"].judge(fn))
 
 
 def steps_to_pay(fn: Callable[..., float]) -> None:
-    """Check chapter 12, `steps_to_pay(cost, before, after) -> whole number of steps`, or `math.inf`."""
+    """Check chapter 12, `steps_to_pay(cost, before, after) -> number of steps`, or `math.inf`."""
     print(EXERCISES["steps_to_pay"].judge(fn))
 
 
 def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> None:
-    """Hold your predictions against what was measured, and print the score.
+    """Compare your predictions with the results, and print how many were correct.
 
     Args:
-        predictions: question -> (your guess, what was measured). A guess of `...` was not made.
-        within: how far a guessed number may be off to count.
+        predictions: question -> (your prediction, the result). A prediction of `...` is skipped.
+        within: how far a predicted number may be from the result and still count as correct.
 
     >>> score({"Which is better?": ("a", "a"), "By how much?": (0.5, 0.1), "Why?": (..., "b")})
-    ✔ Which is better? You said a.
-    ✘ By how much? You said 0.5, measured: 0.1.
-    · Why? Measured: b.
-    1 of 2 predictions were right.
+    ✔ Which is better? You predicted a.
+    ✘ By how much? You predicted 0.5, and the result was 0.1.
+    · Why? The result was b.
+    1 of 2 predictions were correct.
     """
-    right = [_tell(question, *pair, within) for question, pair in predictions.items()]
-    made = [r for r in right if r is not None]
-    print(
-        f"{sum(made)} of {len(made)} predictions were right." if made else "No prediction was made."
-    )
+    judged = [_compare(question, *pair, within) for question, pair in predictions.items()]
+    correct = [c for c in judged if c is not None]
+    if correct:
+        print(f"{sum(correct)} of {len(correct)} predictions were correct.")
+    else:
+        print("You made no predictions.")
 
 
-def _tell(question: str, guess: Any, truth: Any, within: float) -> bool | None:
-    shown = f"{truth:.3g}" if isinstance(truth, float) else str(truth)
-    if isinstance(guess, EllipsisType):
-        print(f"· {question} Measured: {shown}.")
+def _compare(question: str, prediction: Any, result: Any, within: float) -> bool | None:
+    """Print one line about a prediction; return whether it is correct, or None if skipped."""
+    text = f"{result:.3g}" if isinstance(result, float) else str(result)
+    if isinstance(prediction, EllipsisType):
+        print(f"· {question} The result was {text}.")
         return None
-    number = isinstance(guess, int | float) and isinstance(truth, int | float)
-    right = abs(guess - truth) <= within if number else guess == truth
-    print(
-        f"✔ {question} You said {guess}."
-        if right
-        else f"✘ {question} You said {guess}, measured: {shown}."
-    )
-    return bool(right)
+    if isinstance(prediction, int | float) and isinstance(result, int | float):
+        correct = abs(prediction - result) <= within
+    else:
+        correct = prediction == result
+    if correct:
+        print(f"✔ {question} You predicted {prediction}.")
+    else:
+        print(f"✘ {question} You predicted {prediction}, and the result was {text}.")
+    return bool(correct)

@@ -1,4 +1,7 @@
-"""Chapter 1: one epoch of training, an honest measurement, an honest split."""
+"""Check the exercises of chapter 1: train for one epoch, evaluate a model, split a data set.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +19,7 @@ Batches = list[tuple[Tensor, Tensor]]
 
 
 def _problem(seed: int, *, samples: int = 22, batch: int = 4) -> tuple[nn.Module, Batches]:
-    """A small network with batch norm and dropout, and batches of which the last one is short."""
+    """Return a small network with batch norm, and batches of which the last one is shorter."""
     g = generator(seed, 1)
     images = torch.rand(samples, 2, 6, 6, generator=g)
     labels = torch.randint(0, 3, (samples,), generator=g)
@@ -28,37 +31,37 @@ def _problem(seed: int, *, samples: int = 22, batch: int = 4) -> tuple[nn.Module
     return model, list(zip(images.split(batch), labels.split(batch), strict=True))
 
 
-class _Watch:
-    """Note at each forward pass whether the model trains and whether gradients are recorded."""
+class _ForwardRecorder:
+    """Record the mode of the model and the state of autograd in each forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.training: set[bool] = set()
         self.gradients: set[bool] = set()
-        model.register_forward_hook(self._note)
+        model.register_forward_hook(self._record)
 
-    def _note(self, model: nn.Module, inputs: Any, output: Any) -> None:
+    def _record(self, model: nn.Module, inputs: Any, output: Any) -> None:
         self.training.add(model.training)
         self.gradients.add(torch.is_grad_enabled())
 
 
 def _observe_epoch(attempt: Callable[..., Any], seed: int) -> Observation:
     model, batches = _problem(seed)
-    model.eval()  # as a measurement before the epoch leaves it
-    watch = _Watch(model)
+    model.eval()  # the mode in which an evaluation before the epoch leaves the model
+    recorder = _ForwardRecorder(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
     returned = attempt(model, batches, optimizer, F.cross_entropy)
     weights = [p.detach().clone() for p in model.parameters()]
     return {
-        "the mode of the model": watch.training,
-        "the weights after the epoch": weights,
-        "what you return": returned,
+        "`model.training` during the epoch": recorder.training,
+        "the list of weights after the epoch": weights,
+        "the value you return": returned,
     }
 
 
 def train_one_epoch(
     model: nn.Module, loader: Iterable, optimizer: Optimizer, loss_fn: Callable
 ) -> float:
-    """The answer: one step a batch; returns the mean loss over the samples."""
+    """Train for one epoch, with one step per batch; return the mean loss over the samples."""
     model.train()
     total, count = 0.0, 0
     for images, labels in loader:
@@ -117,7 +120,7 @@ def _zero_grad_before_step(model, loader, optimizer, loss_fn):  # type: ignore[n
     return total / count
 
 
-def _one_step_an_epoch(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
+def _one_step_per_epoch(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
     model.train()
     optimizer.zero_grad()
     total, count = 0.0, 0
@@ -137,37 +140,41 @@ EPOCH = Exercise(
     name="train_one_epoch",
     observe=_observe_epoch,
     answer=train_one_epoch,
-    praise="The weights after the epoch and the mean loss over the samples agree with the reference.",
+    praise="Your weights after the epoch and your mean loss over the samples match the reference.",
     mistakes={
         "no zero_grad": Mistake(
             _no_zero_grad,
-            "the gradients of earlier batches are still there: each step follows the sum of all of them.",
-            "`backward()` adds to `.grad`; what clears it, and when?",
+            "the gradients of earlier batches are never cleared, so each step follows the sum of "
+            "all gradients so far.",
+            "`backward()` adds to `.grad`; which call clears it, and when should you make it?",
         ),
         "no train mode": Mistake(
             _no_train_mode,
-            "the model is in evaluation mode while it trains, so batch norm learns no statistics.",
-            "the function may get a model that was measured just before",
+            "your model is in evaluation mode while it trains, so batch norm never updates its "
+            "running statistics.",
+            "your function may get a model that was evaluated just before",
         ),
         "mean of batch means": Mistake(
             _mean_of_batch_losses,
-            "the loss is a mean of batch means: the short last batch weighs as much as a full one.",
-            "weigh each batch with the number of its samples",
+            "you return the mean of the batch losses, so the shorter last batch counts as much as "
+            "a full one.",
+            "how many samples does each batch loss stand for?",
         ),
         "zero_grad before step": Mistake(
             _zero_grad_before_step,
-            "the gradients are cleared between `backward()` and `step()`, so the weights never move.",
-            "in which order do clear, compute, use come?",
+            "you clear the gradients between `backward()` and `step()`, so the weights never "
+            "change.",
+            "in which order should you clear, compute and use the gradients?",
         ),
         "one step an epoch": Mistake(
-            _one_step_an_epoch,
-            "there is one optimizer step for the whole epoch; there should be one a batch.",
-            "look at the indentation of `step()`",
+            _one_step_per_epoch,
+            "you take one optimizer step for the whole epoch, but there should be one per batch.",
+            "look at the indentation of `optimizer.step()`",
         ),
         "returns a tensor": Mistake(
             _returns_a_tensor,
-            "you return a tensor; a plain number is asked for.",
-            "`.item()` reads the number out of a tensor",
+            "you return a tensor, but the exercise asks for a plain number.",
+            "which method of a tensor returns its value as a Python number?",
         ),
     },
 )
@@ -175,7 +182,8 @@ EPOCH = Exercise(
 
 def _observe_evaluate(attempt: Callable[..., Any], seed: int) -> Observation:
     model, batches = _problem(seed, samples=23, batch=5)
-    # Statistics that no single batch has, and a last batch with more wrong answers: each mistake then shows.
+    # Running statistics unlike those of any batch, and more errors in the last batch than in the
+    # others, so that every mistake changes the accuracy.
     norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     mean += torch.randn(4, generator=generator(seed, 2))
@@ -188,20 +196,20 @@ def _observe_evaluate(attempt: Callable[..., Any], seed: int) -> Observation:
         batches[0][1].remainder_(3)
         batches[-1][1][1:] += 1
         batches[-1][1].remainder_(3)
-    model.train()  # as an epoch of training leaves it
-    watch = _Watch(model)
+    model.train()  # the mode in which an epoch of training leaves the model
+    recorder = _ForwardRecorder(model)
     before = mean.clone()
     returned = attempt(model, batches)
     return {
-        "the mode of the model while it is measured": watch.training,
-        "gradients recorded": watch.gradients,
-        "the running statistics untouched": torch.equal(before, mean),
-        "what you return": returned,
+        "`model.training` during the evaluation": recorder.training,
+        "`torch.is_grad_enabled()` during the evaluation": recorder.gradients,
+        "running statistics unchanged": torch.equal(before, mean),
+        "the accuracy you return": returned,
     }
 
 
 def evaluate(model: nn.Module, loader: Iterable) -> float:
-    """The answer: share of right answers over all samples, in evaluation mode, without gradients."""
+    """Return the accuracy over all samples, computed in evaluation mode and without gradients."""
     model.eval()
     correct, count = 0, 0
     with torch.no_grad():
@@ -231,11 +239,11 @@ def _no_no_grad(model, loader):  # type: ignore[no-untyped-def]
 
 def _mean_of_batch_accuracies(model, loader):  # type: ignore[no-untyped-def]
     model.eval()
-    shares = []
+    accuracies = []
     with torch.no_grad():
         for images, labels in loader:
-            shares.append((model(images).argmax(dim=1) == labels).float().mean().item())
-    return sum(shares) / len(shares)
+            accuracies.append((model(images).argmax(dim=1) == labels).float().mean().item())
+    return sum(accuracies) / len(accuracies)
 
 
 def _batches_times_size(model, loader):  # type: ignore[no-untyped-def]
@@ -248,7 +256,7 @@ def _batches_times_size(model, loader):  # type: ignore[no-untyped-def]
     return correct / (batches * size)
 
 
-def _count_of_right_answers(model, loader):  # type: ignore[no-untyped-def]
+def _count_of_correct_predictions(model, loader):  # type: ignore[no-untyped-def]
     model.eval()
     correct = 0
     with torch.no_grad():
@@ -261,33 +269,37 @@ EVALUATE = Exercise(
     name="evaluate",
     observe=_observe_evaluate,
     answer=evaluate,
-    praise="Evaluation mode, no gradients, and every sample counts the same.",
+    praise="You use evaluation mode, record no gradients, and count every sample equally.",
     mistakes={
         "no eval mode": Mistake(
             _no_eval_mode,
-            "the model is measured in training mode: batch norm uses the statistics of each batch, and even "
-            "moves its running ones. Measuring must not change the model.",
+            "you evaluate the model in training mode, so batch norm uses the statistics of each "
+            "batch and updates its running statistics. An evaluation must not change the model.",
             "which call puts a model in evaluation mode?",
         ),
         "no no_grad": Mistake(
             _no_no_grad,
-            "the accuracy is right, but gradients are recorded, which costs memory and time for nothing.",
-            "there is a context for code that needs no gradients",
+            "your accuracy is correct, but autograd records the forward passes, which wastes "
+            "memory and time.",
+            "torch has a context manager for code that needs no gradients",
         ),
         "mean of batch means": Mistake(
             _mean_of_batch_accuracies,
-            "this is a mean of batch means: a sample of the short last batch weighs more than the others.",
-            "add up right answers and samples; divide once, at the end",
+            "you average the accuracies of the batches, so a sample in the shorter last batch "
+            "counts more than the others.",
+            "count correct predictions and samples over the whole loader; when should you divide?",
         ),
         "batches times size": Mistake(
             _batches_times_size,
-            "you divide by batches times batch size, but the last batch is shorter.",
-            "count the samples that really came",
+            "you divide by the number of batches times the batch size, but the last batch is "
+            "shorter.",
+            "count the samples that the loader really yields",
         ),
         "count instead of share": Mistake(
-            _count_of_right_answers,
-            "you return how many answers are right; the share between 0 and 1 is asked for.",
-            "divide by the number of samples",
+            _count_of_correct_predictions,
+            "you return the number of correct predictions, but the exercise asks for a fraction "
+            "between 0 and 1.",
+            "a fraction of what?",
         ),
     },
 )
@@ -296,25 +308,27 @@ EVALUATE = Exercise(
 def _observe_split(attempt: Callable[..., Any], seed: int) -> Observation:
     n, n_valid, n_test = 90 + seed % 7, 24, 18
     first, again, other = (attempt(n, n_valid, n_test, s) for s in (seed, seed, seed + 1))
-    train, valid, test = ([int(i) for i in part] for part in first)
+    train, valid, test = ([int(i) for i in indices] for indices in first)
+    unused = sorted(set(range(n)) - {*train, *valid, *test})
+    spread = max(valid) - min(valid) > len(valid) < max(test) - min(test)
     return {
-        "the sizes": (len(train), len(valid), len(test)),
-        "indices that are in no part": sorted(set(range(n)) - {*train, *valid, *test}),
-        "indices in both train and valid": sorted({*train} & {*valid}),
-        "indices in both train and test": sorted({*train} & {*test}),
-        "indices in both valid and test": sorted({*valid} & {*test}),
-        "drawn from everywhere": max(valid) - min(valid) > len(valid) < max(test) - min(test),
-        "the same seed, the same parts": _parts(first) == _parts(again),
-        "another seed, other parts": _parts(first) != _parts(other),
+        "the tuple of sizes": (len(train), len(valid), len(test)),
+        "the list of indices in none of the three sets": unused,
+        "the list of indices in both train and valid": sorted({*train} & {*valid}),
+        "the list of indices in both train and test": sorted({*train} & {*test}),
+        "the list of indices in both valid and test": sorted({*valid} & {*test}),
+        "validation and test sets drawn from the whole range": spread,
+        "the same split for the same seed": _as_sets(first) == _as_sets(again),
+        "a different split for a different seed": _as_sets(first) != _as_sets(other),
     }
 
 
-def _parts(split: Iterable) -> list[set[int]]:
-    return [{int(i) for i in part} for part in split]
+def _as_sets(split: Iterable) -> list[set[int]]:
+    return [{int(i) for i in indices} for indices in split]
 
 
 def split(n: int, n_valid: int, n_test: int, seed: int) -> tuple[list[int], list[int], list[int]]:
-    """The answer: a permutation drawn from the seed, cut in three."""
+    """Return training, validation and test indices: three slices of a permutation from the seed."""
     order = torch.randperm(n, generator=generator(seed)).tolist()
     return order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
 
@@ -325,20 +339,20 @@ def _in_order(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
     return order[:n_train], order[n_train : n_train + n_valid], order[n_train + n_valid :]
 
 
-def _always_the_same(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+def _ignores_the_seed(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
     return split(n, n_valid, n_test, 0)
 
 
-def _another_each_time(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+def _new_split_every_call(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
     return split(n, n_valid, n_test, int(torch.empty((), dtype=torch.int64).random_()))
 
 
-def _train_holds_all(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+def _train_contains_all(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
     _, valid, test = split(n, n_valid, n_test, seed)
     return list(range(n)), valid, test
 
 
-def _drawn_apart(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+def _independent_draws(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
     _, valid, _ = split(n, n_valid, n_test, seed)
     test = split(n, n_test, 0, seed + 10**6)[1]
     return [i for i in range(n) if i not in {*valid, *test}], valid, test
@@ -348,34 +362,36 @@ SPLIT = Exercise(
     name="split",
     observe=_observe_split,
     answer=split,
-    praise="Every index is in one part, and the seed alone decides in which.",
+    praise="Every index is in exactly one of the three sets, and the seed alone decides in which.",
     mistakes={
         "in the order of the data": Mistake(
             _in_order,
-            "the parts are consecutive pieces. Data often lie sorted by class or by day, and then the parts "
-            "differ in kind.",
-            "shuffle before you cut",
+            "your three sets are consecutive slices of the data. Data are often sorted by class "
+            "or by date, and then the three sets contain different kinds of images.",
+            "what should happen to the order of the indices before you slice it?",
         ),
         "the seed is not used": Mistake(
-            _always_the_same,
-            "every seed gives the same parts, so nobody can repeat the experiment with another split.",
+            _ignores_the_seed,
+            "you get the same split for every seed, so you can't repeat an experiment with a "
+            "different split.",
             "where does the seed enter your random numbers?",
         ),
         "another split at each call": Mistake(
-            _another_each_time,
-            "the same seed gives other parts at the next call: tomorrow you would test on images that you "
-            "trained on today.",
-            "make a generator from the seed",
+            _new_split_every_call,
+            "the same seed gives a different split at every call, so tomorrow you would test on "
+            "images that you trained on today.",
+            "`torch.randperm` takes a `generator`",
         ),
         "training holds everything": Mistake(
-            _train_holds_all,
-            "the training part still holds the images of the other two: a leak, and a flattering number.",
-            "take out what you have given away",
+            _train_contains_all,
+            "your training set still contains the validation and test images. That is a leak, and "
+            "it makes the test accuracy too high.",
+            "which indices are already in another set?",
         ),
         "two independent draws": Mistake(
-            _drawn_apart,
-            "validation and test were drawn apart from each other, so they share images.",
-            "draw one order and cut it",
+            _independent_draws,
+            "you draw the validation and test sets independently, so they share images.",
+            "how many random permutations do you need?",
         ),
     },
 )

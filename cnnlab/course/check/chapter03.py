@@ -1,8 +1,11 @@
-"""Chapter 3: flip and jitter each image of a batch by itself, and choose what keeps the label."""
+"""Check the exercises of chapter 3: random flips, jitter, and a choice of augmentations.
 
-from collections.abc import Callable, Iterable
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,53 +18,53 @@ from cnnlab.rng import generator
 # --- random_flip ----------------------------------------------------------------------------------
 
 
-CALLS, IMAGES = 32, 8  # many small batches: one decision for a batch then shows beyond doubt
-AGAIN = 8  # calls with a second generator in the same state
+CALLS, IMAGES = 32, 8  # many small batches reveal a single decision per batch
+REPEATS = 8  # calls with a second generator in the same state
 
 
 def _observe_flip(attempt: Callable[..., Any], seed: int) -> Observation:
-    """Watch which images of many batches are mirrored; how the numbers are drawn is left open."""
+    """Observe which images of many batches are mirrored, however the attempt draws its numbers."""
     images = torch.rand(IMAGES, 3, 5, 6, generator=generator(seed, 1))
     p = 0.25 if seed % 2 else 0.75
-    given = [images.clone() for _ in range(CALLS + AGAIN)]
+    batches = [images.clone() for _ in range(CALLS + REPEATS)]
     first, second = generator(seed, 2), generator(seed, 2)
-    returned = [attempt(batch, p, first) for batch in given[:CALLS]]
-    returned += [attempt(batch, p, second) for batch in given[CALLS:]]
-    if not all(isinstance(r, Tensor) and r.shape == images.shape for r in returned):
-        return {"a tensor of the shape of the images": False}
-    seen, again = torch.stack(returned).split([CALLS, AGAIN])
-    kept, mirrored = _same(seen, images), _same(seen, images.flip(3))
+    results = [attempt(batch, p, first) for batch in batches[:CALLS]]
+    results += [attempt(batch, p, second) for batch in batches[CALLS:]]
+    if not all(isinstance(r, Tensor) and r.shape == images.shape for r in results):
+        return {"result shaped like `images`": False}
+    flipped, repeated = torch.stack(results).split([CALLS, REPEATS])
+    original, mirrored = _equal_images(flipped, images), _equal_images(flipped, images.flip(3))
     together = bool((mirrored.all(dim=1) | ~mirrored.any(dim=1)).float().mean() > 0.75)
+    fraction = _describe_fraction(float(mirrored.float().mean()), p, together)
     return {
-        "a tensor of the shape of the images": True,
-        "your images untouched": all(torch.equal(batch, images) for batch in given),
-        "each image is itself or its mirror image, left and right": bool((kept | mirrored).all()),
-        "images turned upside down": bool(_same(seen, images.flip(2)).any()),
+        "result shaped like `images`": True,
+        "`images` unchanged": all(torch.equal(batch, images) for batch in batches),
+        "every result either the image or its mirror image": bool((original | mirrored).all()),
+        "any image turned upside down": bool(_equal_images(flipped, images.flip(2)).any()),
         "one decision for the whole batch": together,
-        "share of the images that are mirrored": _share(
-            float(mirrored.float().mean()), p, together
-        ),
-        "equal generators mirror the same images": torch.equal(seen[:AGAIN], again),
+        "the fraction of mirrored images": fraction,
+        "the same flips for the same generator state": torch.equal(flipped[:REPEATS], repeated),
     }
 
 
-def _same(seen: Tensor, images: Tensor) -> Tensor:
-    """Which of the returned images are these images, bool (CALLS, N)."""
-    return (seen == images).flatten(2).all(dim=2)
+def _equal_images(results: Tensor, images: Tensor) -> Tensor:
+    """Compare the results of all calls with the images, image by image; bool (CALLS, N)."""
+    return (results == images).flatten(2).all(dim=2)
 
 
-def _share(share: float, p: float, together: bool) -> str:
-    """A share in words: it need not be exactly p, since the numbers are random."""
-    if share in (0, 1):
-        return "none" if share == 0 else "all"
+def _describe_fraction(fraction: float, p: float, together: bool) -> str:
+    """Describe a random fraction, which can only be close to its expected value."""
+    if fraction in (0, 1):
+        return "none" if fraction == 0 else "all"
     if together:
-        return "some"  # too few decisions to tell more
-    near = [name for name, expected in (("p", p), ("1 - p", 1 - p)) if abs(share - expected) < 0.2]
-    return near[0] if near else "another"
+        return "some"  # one decision per batch is too few for an estimate
+    candidates = (("p", p), ("1 - p", 1 - p))
+    near = [name for name, expected in candidates if abs(fraction - expected) < 0.2]
+    return near[0] if near else "neither p nor 1 - p"
 
 
 def random_flip(images: Tensor, p: float, generator: Generator) -> Tensor:
-    """The answer: each image (N, C, H, W) is mirrored left to right with probability p, by itself."""
+    """Mirror each image (N, C, H, W) left to right with probability p, independently."""
     flip = torch.rand(len(images), generator=generator) < p
     return torch.where(flip[:, None, None, None], images.flip(3), images)
 
@@ -91,7 +94,7 @@ def _flips_none(images, p, generator):  # type: ignore[no-untyped-def]
     return images
 
 
-def _chance_the_other_way(images, p, generator):  # type: ignore[no-untyped-def]
+def _probability_reversed(images, p, generator):  # type: ignore[no-untyped-def]
     return random_flip(images, 1 - p, generator)
 
 
@@ -104,43 +107,45 @@ FLIP = Exercise(
     name="random_flip",
     observe=_observe_flip,
     answer=random_flip,
-    praise="Every image has a decision of its own, about p of them are mirrored, and yours are untouched.",
+    praise="You decide for each image separately, mirror about a fraction p of them, and leave "
+    "the originals unchanged.",
     mistakes={
         "one decision": Mistake(
             _one_decision,
-            "all images of a batch are mirrored together or not at all: there is one draw for the batch.",
+            "you mirror all images of a batch or none of them, because you draw once per batch.",
             "how many random numbers do you draw, and how many images are there?",
         ),
         "upside down": Mistake(
             _upside_down,
-            "the images are turned upside down instead of mirrored left to right.",
+            "you turn the images upside down instead of mirroring them left to right.",
             "which axis of (N, C, H, W) runs from left to right?",
         ),
         "in place": Mistake(
             _flip_in_place,
-            "the caller's images are changed. A batch can be a view of the data set, which would be spoiled "
-            "for all later epochs.",
-            "build a new tensor instead of writing into the one you were given",
+            "you change the caller's images. A batch can be a view of the data set, and then your "
+            "flips damage it for all later epochs.",
+            "build a new tensor instead of writing into the one that was passed in",
         ),
         "flips all": Mistake(
             _flips_all,
-            "every image is mirrored, whatever p is.",
-            "where does p come in?",
+            "you mirror every image, whatever p is.",
+            "where does your code use p?",
         ),
         "flips none": Mistake(
             _flips_none,
-            "no image is mirrored, whatever p is.",
-            "`flip` returns a new tensor and so does `images[mask]`; what becomes of it?",
+            "you mirror no image, whatever p is.",
+            "`flip` returns a new tensor, and so does `images[mask]`; what do you do with it?",
         ),
         "the chance the other way": Mistake(
-            _chance_the_other_way,
-            "the share of mirrored images is 1 - p instead of p.",
-            "is a number between 0 and 1 below p, or above it, with probability p?",
+            _probability_reversed,
+            "you mirror each image with probability 1 - p instead of p.",
+            "is a uniform random number below p with probability p, or with probability 1 - p?",
         ),
         "ignores the generator": Mistake(
             _ignores_the_generator,
-            "the same generator state gives other flips: your draws come from elsewhere.",
-            "torch's random functions take `generator=`",
+            "the same generator state gives different flips, so you don't draw from the generator "
+            "that was passed in.",
+            "torch's random functions take a `generator` argument",
         ),
     },
 )
@@ -151,17 +156,17 @@ FLIP = Exercise(
 
 def _observe_jitter(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 3)
-    # As many images as columns: a factor that lands on the wrong axis raises no error here either.
+    # As many images as columns, so that broadcasting along the wrong axis raises no error.
     images = torch.rand(6, 3, 4, 6, generator=g)
     scale = 0.3 + 1.7 * torch.rand(6, generator=g)
     shift = 0.8 * torch.rand(6, generator=g) - 0.4
-    given = images.clone()
-    returned = attempt(given, scale.clone(), shift.clone())
-    return {"what you return": returned, "your images after the call": given}
+    batch = images.clone()
+    returned = attempt(batch, scale.clone(), shift.clone())
+    return {"the value you return": returned, "the value of `images` after the call": batch}
 
 
 def jitter(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The answer: scale * pixel + shift, one pair for each image, cut off at 0 and 1."""
+    """Return scale * pixel + shift, with one pair (scale, shift) per image, clamped to 0 and 1."""
     return (images * scale[:, None, None, None] + shift[:, None, None, None]).clamp(0, 1)
 
 
@@ -177,7 +182,7 @@ def _no_clamp(images, scale, shift):  # type: ignore[no-untyped-def]
     return images * scale[:, None, None, None] + shift[:, None, None, None]
 
 
-def _a_scale_a_column(images, scale, shift):  # type: ignore[no-untyped-def]
+def _one_scale_per_column(images, scale, shift):  # type: ignore[no-untyped-def]
     return (images * scale + shift).clamp(0, 1)
 
 
@@ -203,47 +208,50 @@ JITTER = Exercise(
     name="jitter",
     observe=_observe_jitter,
     answer=jitter,
-    praise="Every image has its own scale and shift, and the pixels stay between 0 and 1.",
+    praise="Each image gets its own scale and shift, and its pixels stay between 0 and 1.",
     mistakes={
         "one scale": Mistake(
             _one_scale,
-            "all images of the batch get the scale and shift of the first.",
-            "`scale` holds one number for each image; use all of them",
+            "you give all images of the batch the scale and shift of the first image.",
+            "`scale` has one value per image; how many of them do you use?",
         ),
         "mean scale": Mistake(
             _mean_scale,
-            "all images of the batch get the same light: the mean of the scales, and of the shifts.",
-            "`scale` holds one number for each image; nothing is to be averaged",
+            "you average the scales and the shifts, so all images of the batch change in the same "
+            "way.",
+            "`scale` has one value per image; which image does each value belong to?",
         ),
         "no clamp": Mistake(
             _no_clamp,
-            "some pixels lie below 0 or above 1: no camera delivers those.",
-            "what happens to a pixel that gets brighter than white?",
+            "some of your pixels are below 0 or above 1, which no camera can produce.",
+            "what should happen to a pixel that would become brighter than white?",
         ),
         "a scale a column": Mistake(
-            _a_scale_a_column,
-            "the numbers land on the columns of the images: broadcasting lines up the last axes.",
-            "which shape must (N,) get to line up with the first axis of (N, C, H, W)?",
+            _one_scale_per_column,
+            "you scale the columns instead of the images, because broadcasting aligns the last "
+            "axes.",
+            "which shape aligns N values with the first axis of (N, C, H, W)?",
         ),
         "shift scaled too": Mistake(
             _shift_scaled_too,
-            "the shift is multiplied by the scale as well.",
-            "in scale * pixel + shift, what comes first?",
+            "you multiply the shift by the scale as well.",
+            "in scale * pixel + shift, which operation comes first?",
         ),
         "about the mean": Mistake(
             _about_the_mean,
-            "you scale the distance from the mean of the image: that is contrast. Here the pixel itself is scaled.",
-            "the formula has no mean in it",
+            "you scale the difference from the mean of the image, which changes the contrast. "
+            "This exercise scales the pixels themselves.",
+            "does the formula contain a mean?",
         ),
         "clamped between": Mistake(
             _clamped_between,
-            "the pixels are cut off before the shift is added, and can leave the range again.",
-            "cut off once, at the end",
+            "you clamp the pixels before you add the shift, so they can leave the range again.",
+            "at which point should the pixels be clamped?",
         ),
         "in place": Mistake(
             _jitter_in_place,
-            "the result is right, but the caller's images are changed.",
-            "functions whose name ends in _ write into their argument, and so does `*=`",
+            "your result is correct, but you change the caller's images.",
+            "methods with a trailing underscore change their tensor in place, and so does `*=`",
         ),
     },
 )
@@ -254,11 +262,13 @@ JITTER = Exercise(
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task, by what can be done to its images.
+    """A classification task, described by what augmentations do to its labels.
+
+    An augmentation in neither attribute may be chosen or left out.
 
     Attributes:
-        keeps: what keeps the label and belongs in; what is neither here nor in `breaks` is left open.
-        breaks: augmentation -> why it changes the label.
+        keeps: augmentations that preserve the label and must be chosen.
+        breaks: augmentation that changes the label -> reason.
     """
 
     keeps: frozenset[str]
@@ -280,9 +290,9 @@ TASKS = {
     "handwritten digits": Task(
         frozenset({"small rotation", "shift"}),
         {
-            "any rotation": "a 6 turned by half a circle is a 9",
-            "flip": "a mirrored 2 or 3 is no digit any more, and nobody will ever write it",
-            "vertical flip": "a 2 upside down in a mirror looks like a 5, and a 6 like a 9 badly written",
+            "any rotation": "a 6 rotated by 180 degrees is a 9",
+            "flip": "a mirrored 2 or 3 isn't a digit any more, and nobody will ever write one",
+            "vertical flip": "a 2 then looks like a 5, and a 6 looks like a badly written 9",
         },
     ),
     "land use from satellites": Task(
@@ -292,89 +302,96 @@ TASKS = {
         frozenset({"small rotation", "shift", "light"}),
         {
             "flip": "the mirror image of a heart on the left is a heart on the right",
-            "vertical flip": "upside down in a mirror is still a mirror image: turn it by half a circle, and left "
-            "and right have changed places",
+            "vertical flip": "this is a mirror image too: turn it upright again, and the heart is "
+            "on the other side",
         },
     ),
     "keep left or keep right, the signs": Task(
         frozenset({"small rotation", "shift", "light"}),
         {
-            "any rotation": "keep left turned by half a circle is keep right",
-            "flip": "the mirror image of keep left is keep right",
+            "any rotation": "'keep left' rotated by 180 degrees is 'keep right'",
+            "flip": "the mirror image of 'keep left' is 'keep right'",
         },
     ),
     "ripe or green tomatoes": Task(
         frozenset({"any rotation", "flip", "shift"}),
-        {"hue": "the colour is the label: a turn of the colour circle makes green fruit ripe"},
+        {"hue": "the colour decides the label, and a shift in hue makes a green tomato look ripe"},
     ),
     "lens with or without a fine scratch": Task(
         frozenset({"any rotation", "flip", "light"}),
         {
-            "blur": "a fine scratch is gone when the picture is blurred, but the label still says scratched",
-            "erasing": "the rectangle can cover the scratch, but the label still says scratched",
+            "blur": "blurring removes a fine scratch, but the label still says it is there",
+            "erasing": "the rectangle can cover the scratch, but the label still says it is there",
         },
     ),
 }
 
 
 def _observe_choice(attempt: Callable[..., Any], seed: int) -> Observation:
-    """Look for the first thing that is wrong: what breaks a label in any task, then what is left out."""
+    """Return the first problem: a wrong type or name, then a changed label, then an omission."""
     chosen = {task: attempt(task) for task in TASKS}
-    seen = dict.fromkeys(
-        ("what is no set", "what is no name", "what breaks a label", "what is missing"), "nothing"
-    )
+    not_a_set, unknown_name = "the result that isn't a set", "the unknown augmentation"
+    breaking, omitted = "the augmentation that changes a label", "the missing augmentation"
+    no_problem = dict.fromkeys((not_a_set, unknown_name, breaking, omitted), "none")
     for task, names in chosen.items():
         if not isinstance(names, set | frozenset | list | tuple):
-            return seen | {"what is no set": f"{names!r} for {task}"}
+            return no_problem | {not_a_set: f"{names!r} for {task}"}
         if unknown := sorted({str(name) for name in names} - set(AUGMENTATIONS)):
-            return seen | {"what is no name": f"{unknown[0]} for {task}"}
+            return no_problem | {unknown_name: f"{unknown[0]} for {task}"}
     for task, names in chosen.items():
-        for broken in (name for name in TASKS[task].breaks if name in names):
-            return seen | {"what breaks a label": f"{broken} for {task}"}
+        for name in TASKS[task].breaks:
+            if name in names:
+                return no_problem | {breaking: f"{name} for {task}"}
     for task, names in chosen.items():
         if missing := sorted(TASKS[task].keeps - set(names)):
-            return seen | {"what is missing": f"{missing[0]} for {task}"}
-    return seen
+            return no_problem | {omitted: f"{missing[0]} for {task}"}
+    return no_problem
 
 
 def choose_augmentations(task: str) -> set[str]:
-    """The answer: what keeps the label of a task."""
+    """Return the augmentations that preserve the label of a task."""
     return set(TASKS[task].keeps)
 
 
-def _choice(task: str, *, add: Iterable[str] = (), leave_out: Iterable[str] = ()) -> Callable:
-    """An answer that is wrong about one task."""
+def _wrong_choice(
+    wrong_task: str,
+    *,
+    add: AbstractSet[str] = frozenset(),
+    leave_out: AbstractSet[str] = frozenset(),
+) -> Callable[[str], set[str]]:
+    """Return a solution that is wrong for one task."""
 
-    def attempt(asked: str, task: str, add: set[str], leave_out: set[str]) -> set[str]:
-        right = choose_augmentations(asked)
-        return (right | add) - leave_out if asked == task else right
+    def attempt(task: str) -> set[str]:
+        correct = choose_augmentations(task)
+        return (correct | add) - leave_out if task == wrong_task else correct
 
-    return partial(attempt, task=task, add=set(add), leave_out=set(leave_out))
+    return attempt
 
 
 BREAKING = {
     f"{name}, {task}": Mistake(
-        _choice(task, add={name}),
+        _wrong_choice(task, add={name}),
         f"'{name}' changes the label in '{task}': {why}.",
-        "could two classes, or a class and nonsense, change places?",
+        "could it turn one class into another, or into an image that belongs to no class?",
     )
-    for task, described in TASKS.items()
-    for name, why in described.breaks.items()
+    for task, effects in TASKS.items()
+    for name, why in effects.breaks.items()
 }
 MISSING = {
     f"no {name}, {task}": Mistake(
-        _choice(task, leave_out={name}),
-        f"'{name}' keeps the label in '{task}', and you leave it out.",
-        "would you still give the changed picture the same label, and could such a picture come in use?",
+        _wrong_choice(task, leave_out={name}),
+        f"'{name}' preserves the label in '{task}', but you leave it out.",
+        "would the changed image still have the same label, and could you meet such an image "
+        "later?",
     )
-    for task, described in TASKS.items()
-    for name in sorted(described.keeps)
+    for task, effects in TASKS.items()
+    for name in sorted(effects.keeps)
 }
 
 CHOICE = Exercise(
     name="choose_augmentations",
     observe=_observe_choice,
     answer=choose_augmentations,
-    praise="Nothing you chose changes a label, and nothing is missing that is surely safe.",
+    praise="None of your augmentations changes a label, and no safe one is missing.",
     mistakes=BREAKING | MISSING,
 )

@@ -1,4 +1,7 @@
-"""Chapter 4: blend pictures and labels, and the loss for labels that are shares."""
+"""Check the exercises of chapter 4: mixup, CutMix and the cross-entropy with soft targets.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,37 +16,41 @@ from cnnlab.rng import generator
 
 Pair = tuple[Tensor, Tensor]
 Box = tuple[int, int, int, int]
-N, K, HEIGHT, WIDTH = 6, 9, 8, 10  # a picture that is not square shows rows taken for columns
+N, K, HEIGHT, WIDTH = 6, 9, 8, 10  # not square, to reveal a mix-up of rows and columns
 
 
 def _batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random images, one-hot targets of N different classes, and a permutation that is not its own inverse."""
+    """Return random images, one-hot targets and a permutation.
+
+    The targets are of N different classes, and the permutation isn't its own inverse.
+    """
     g = generator(seed, 4)
     images = torch.rand(N, 3, HEIGHT, WIDTH, generator=g)
     targets = F.one_hot(torch.randperm(K, generator=g)[:N], K).float()
-    circle = torch.randperm(N, generator=g)  # each is the partner of the next one in a circle
-    permutation = torch.empty_like(circle)
-    permutation[circle] = circle.roll(1)
+    cycle = torch.randperm(N, generator=g)  # the partner of each image is the one before it
+    permutation = torch.empty_like(cycle)
+    permutation[cycle] = cycle.roll(1)
     return images, targets, permutation
 
 
-def _mixed(attempt: Callable[..., Any], images: Tensor, targets: Tensor, *how: Any) -> Observation:
-    """What a function that mixes returns, and what it does to the batch it was given."""
+def _observe_mixing(
+    attempt: Callable[..., Any], images: Tensor, targets: Tensor, *settings: Any
+) -> Observation:
+    """Observe the images and targets that an attempt returns, and whether it changes its inputs."""
     before = images.clone(), targets.clone()
-    torch.manual_seed(1)  # for an attempt that draws a permutation of its own
-    returned = attempt(images, targets, *how)
-    pair = (
-        returned if isinstance(returned, tuple | list) and len(returned) == 2 else (returned, None)
-    )
-    untouched = torch.equal(images, before[0]) and torch.equal(targets, before[1])
+    torch.manual_seed(1)  # for an attempt that draws its own permutation
+    returned = attempt(images, targets, *settings)
+    is_pair = isinstance(returned, tuple | list) and len(returned) == 2
+    mixed_images, mixed_targets = returned if is_pair else (returned, None)
+    unchanged = torch.equal(images, before[0]) and torch.equal(targets, before[1])
     return {
-        "the mixed images": pair[0],
-        "the mixed targets": pair[1],
-        "the batch you were given is untouched": untouched,
+        "the value of the mixed images": mixed_images,
+        "the value of the mixed targets": mixed_targets,
+        "`images` and `targets` unchanged": unchanged,
     }
 
 
-def _drawn() -> Tensor:
+def _new_permutation() -> Tensor:
     return torch.randperm(N)
 
 
@@ -53,11 +60,11 @@ def _drawn() -> Tensor:
 def _observe_mixup(attempt: Callable[..., Any], seed: int) -> Observation:
     images, targets, permutation = _batch(seed)
     lam = 0.6 + 0.3 * torch.rand((), generator=generator(seed, 5)).item()
-    return _mixed(attempt, images, targets, lam, permutation)
+    return _observe_mixing(attempt, images, targets, lam, permutation)
 
 
 def mixup(images: Tensor, targets: Tensor, lam: float, permutation: Tensor) -> Pair:
-    """The answer: λ of each image and its target, 1 - λ of the partner and the partner's target."""
+    """Mix each image and its target with its partner's, with weights λ and 1 - λ."""
     return (
         lam * images + (1 - lam) * images[permutation],
         lam * targets + (1 - lam) * targets[permutation],
@@ -75,10 +82,10 @@ def _mixup_labels_swapped(images, targets, lam, permutation):  # type: ignore[no
     )
 
 
-def _mixup_other_partner(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
+def _mixup_new_partner(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
     return (
         mixup(images, targets, lam, permutation)[0],
-        mixup(images, targets, lam, _drawn())[1],
+        mixup(images, targets, lam, _new_permutation())[1],
     )
 
 
@@ -90,7 +97,7 @@ def _mixup_inverse(images, targets, lam, permutation):  # type: ignore[no-untype
 
 
 def _mixup_own_permutation(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
-    return mixup(images, targets, lam, _drawn())
+    return mixup(images, targets, lam, _new_permutation())
 
 
 def _mixup_hard_labels(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
@@ -112,48 +119,54 @@ MIXUP = Exercise(
     name="mixup",
     observe=_observe_mixup,
     answer=mixup,
-    praise="Images and labels mix with the same λ and the same partner, and the batch stays as it was.",
+    praise="You mix images and labels with the same λ and the same partner, and leave the inputs "
+    "unchanged.",
     mistakes={
         "lambda swapped": Mistake(
             _mixup_swapped,
-            "λ and 1 - λ are swapped: each image keeps 1 - λ of itself.",
-            "with λ = 1 nothing should change",
+            "you swap λ and 1 - λ, so each image keeps a weight of 1 - λ instead of λ.",
+            "what should λ = 1 do to a batch?",
         ),
         "lambda swapped for the labels": Mistake(
             _mixup_labels_swapped,
-            "the images keep λ of themselves, but the labels keep 1 - λ.",
-            "which share of the picture comes from the sample itself? Its label has the same share",
+            "your images keep a weight of λ, but your labels keep 1 - λ.",
+            "how much of the mixed image comes from the sample itself, and how much of its label "
+            "should?",
         ),
         "another permutation for the labels": Mistake(
-            _mixup_other_partner,
-            "the images mix with one partner and the labels with another: a new permutation was drawn.",
-            "how often may a permutation be drawn for a batch?",
+            _mixup_new_partner,
+            "you draw a new permutation for the labels, so images and labels mix with different "
+            "partners.",
+            "how many permutations does a batch need?",
         ),
         "inverse permutation for the labels": Mistake(
             _mixup_inverse,
-            "the labels go through the inverse permutation: image i has partner j, label j has partner i.",
-            "index images and targets in the same way",
+            "you use the inverse permutation for the labels: if image i has partner j, label j "
+            "gets partner i.",
+            "how do you index the images, and how the targets?",
         ),
         "own permutation": Mistake(
             _mixup_own_permutation,
-            "images and labels agree, but the permutation you were given is not used.",
-            "the fourth argument says who is whose partner",
+            "your images and labels match, but you don't use the permutation that was passed in.",
+            "the fourth argument gives the partner of each image",
         ),
         "labels not mixed": Mistake(
             _mixup_hard_labels,
-            "the images are mixed, but the labels are those of the first image alone.",
-            "what should a network answer when it sees two pictures at once?",
+            "you mix the images, but each label is still the label of the first image alone.",
+            "what should a network predict when it sees two images at once?",
         ),
         "in place": Mistake(
             _mixup_in_place,
-            "the values are right, but the batch you were given has changed. When it is a view of a data "
-            "set in memory, the data set is spoiled for all later epochs.",
-            "names that end with an underscore, `*=`, `+=` and assignments to a slice change a tensor",
+            "your values are correct, but you change the input batch. If it is a view of a data "
+            "set in memory, you damage the data set for all later epochs.",
+            "methods with a trailing underscore, `*=`, `+=` and assignments to a slice change a "
+            "tensor in place",
         ),
         "in place, partner changed too early": Mistake(
             _mixup_in_place_too_early,
-            "the batch was changed in place before the partners were read, so they are scaled by λ as well.",
-            "make a new tensor instead of changing the one you still read from",
+            "you change the batch in place before you read the partners, so the partners are "
+            "scaled by λ too.",
+            "make a new tensor instead of changing one that you still need",
         ),
     },
 )
@@ -163,7 +176,7 @@ MIXUP = Exercise(
 
 
 def _boxes(seed: int) -> list[Box]:
-    """A box that sticks out at the top left, one that sticks out at the bottom right, one that lies inside."""
+    """Return three boxes: two that reach beyond opposite corners of the image, and one inside."""
     g = generator(seed, 6)
 
     def between(low: int, high: int) -> int:
@@ -178,71 +191,72 @@ def _boxes(seed: int) -> list[Box]:
 
 def _observe_cutmix(attempt: Callable[..., Any], seed: int) -> Observation:
     names = ("box over the top left corner", "box over the bottom right corner", "box inside")
-    seen: dict[str, Any] = {}
+    observation: dict[str, Any] = {}
     for name, box in zip(names, _boxes(seed), strict=True):
         images, targets, permutation = _batch(seed)
-        told = _mixed(attempt, images, targets, box, permutation)
-        seen |= {f"{what} ({name})": value for what, value in told.items()}
-    return seen
+        mixed = _observe_mixing(attempt, images, targets, box, permutation)
+        observation |= {f"{key} ({name})": value for key, value in mixed.items()}
+    return observation
 
 
-def _clipped(box: Box, images: Tensor) -> Box:
+def _clip(box: Box, images: Tensor) -> Box:
     top, left, bottom, right = box
     height, width = images.shape[2:]
     return max(top, 0), max(left, 0), min(bottom, height), min(right, width)
 
 
-def _pasted(images: Tensor, partners: Tensor, box: Box) -> Tensor:
+def _paste(images: Tensor, partners: Tensor, box: Box) -> Tensor:
     top, left, bottom, right = box
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
     return mixed
 
 
-def _kept(box: Box, images: Tensor) -> float:
+def _fraction_outside(box: Box, images: Tensor) -> float:
+    """Return the fraction of an image's pixels that lie outside the box."""
     top, left, bottom, right = box
     height, width = images.shape[2:]
     return 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def cutmix(images: Tensor, targets: Tensor, box: Box, permutation: Tensor) -> Pair:
-    """The answer: paste the clipped box of the partner; λ is the share of pixels that were kept."""
-    inside = _clipped(box, images)
-    lam = _kept(inside, images)
-    mixed = _pasted(images, images[permutation], inside)
+    """Paste the partner's pixels into the clipped box; λ is the fraction of pixels outside it."""
+    clipped = _clip(box, images)
+    lam = _fraction_outside(clipped, images)
+    mixed = _paste(images, images[permutation], clipped)
     return mixed, lam * targets + (1 - lam) * targets[permutation]
 
 
-def _cutmix_as_asked(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    lam = _kept(box, images)
-    mixed = _pasted(images, images[permutation], _clipped(box, images))
+def _cutmix_unclipped_lambda(images, targets, box, permutation):  # type: ignore[no-untyped-def]
+    lam = _fraction_outside(box, images)
+    mixed = _paste(images, images[permutation], _clip(box, images))
     return mixed, lam * targets + (1 - lam) * targets[permutation]
 
 
 def _cutmix_no_clipping(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    lam = _kept(box, images)
-    mixed = _pasted(images, images[permutation], box)
+    lam = _fraction_outside(box, images)
+    mixed = _paste(images, images[permutation], box)
     return mixed, lam * targets + (1 - lam) * targets[permutation]
 
 
 def _cutmix_negative_slices(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    mixed = _pasted(images, images[permutation], box)
+    mixed = _paste(images, images[permutation], box)
     return mixed, cutmix(images, targets, box, permutation)[1]
 
 
 def _cutmix_swapped(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    taken = 1 - _kept(_clipped(box, images), images)
+    pasted = 1 - _fraction_outside(_clip(box, images), images)
     mixed = cutmix(images, targets, box, permutation)[0]
-    return mixed, taken * targets + (1 - taken) * targets[permutation]
+    return mixed, pasted * targets + (1 - pasted) * targets[permutation]
 
 
-def _cutmix_other_partner(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    soft = cutmix(images, targets, box, _drawn())[1]
+def _cutmix_new_partner(images, targets, box, permutation):  # type: ignore[no-untyped-def]
+    soft = cutmix(images, targets, box, _new_permutation())[1]
     return cutmix(images, targets, box, permutation)[0], soft
 
 
 def _cutmix_own_permutation(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    return cutmix(images, targets, box, _drawn())
+    return cutmix(images, targets, box, _new_permutation())
 
 
 def _cutmix_hard_labels(images, targets, box, permutation):  # type: ignore[no-untyped-def]
@@ -263,55 +277,62 @@ CUTMIX = Exercise(
     name="cutmix",
     observe=_observe_cutmix,
     answer=cutmix,
-    praise="The box is clipped, λ counts the pixels that were really kept, and the batch stays as it was.",
+    praise="You clip the box, compute λ from the pixels that remain, and leave the inputs "
+    "unchanged.",
     mistakes={
         "lambda of the unclipped box": Mistake(
-            _cutmix_as_asked,
-            "λ is that of the box before clipping: the label promises more of the partner than the picture shows.",
-            "count the pixels that were replaced, not those that were asked for",
+            _cutmix_unclipped_lambda,
+            "you compute λ from the box before clipping, so the label gives the partner a larger "
+            "weight than its area in the image.",
+            "how many pixels do you really replace?",
         ),
         "no clipping": Mistake(
             _cutmix_no_clipping,
-            "the box is not clipped at all: λ counts pixels outside the picture, and a negative index counts "
-            "from the other end.",
-            "what does `x[-2:4]` select from ten numbers?",
+            "you don't clip the box, so λ counts pixels outside the image, and a negative index "
+            "counts from the other end.",
+            "what does `x[-2:4]` select from ten values?",
         ),
         "negative slices": Mistake(
             _cutmix_negative_slices,
-            "λ is right, but the picture is cut with the unclipped box: a negative index counts from the other end.",
-            "what does `x[-2:4]` select from ten numbers?",
+            "your λ is correct, but you paste with the unclipped box, and a negative index counts "
+            "from the other end.",
+            "what does `x[-2:4]` select from ten values?",
         ),
         "lambda swapped": Mistake(
             _cutmix_swapped,
-            "λ and 1 - λ are swapped in the labels: a small box should leave the label nearly as it was.",
-            "does your λ stand for what was kept, or for what was replaced?",
+            "you swap λ and 1 - λ in the labels, but a small box should leave a label almost "
+            "unchanged.",
+            "is your λ the fraction of pixels that remain, or the fraction that you replace?",
         ),
         "another permutation for the labels": Mistake(
-            _cutmix_other_partner,
-            "the box comes from one partner and the label from another: a new permutation was drawn.",
-            "how often may a permutation be drawn for a batch?",
+            _cutmix_new_partner,
+            "you draw a new permutation for the labels, so the box and the label come from "
+            "different partners.",
+            "how many permutations does a batch need?",
         ),
         "own permutation": Mistake(
             _cutmix_own_permutation,
-            "images and labels agree, but the permutation you were given is not used.",
-            "the fourth argument says who is whose partner",
+            "your images and labels match, but you don't use the permutation that was passed in.",
+            "the fourth argument gives the partner of each image",
         ),
         "labels not mixed": Mistake(
             _cutmix_hard_labels,
-            "the box is pasted, but the labels are those of the first image alone (that would be a kind of "
-            "random erasing).",
-            "what share of the picture is the partner's? Its label has the same share",
+            "you paste the box, but each label is still the label of the first image alone, as in "
+            "random erasing.",
+            "what fraction of the image comes from the partner, and what fraction of the label "
+            "should?",
         ),
         "in place": Mistake(
             _cutmix_in_place,
-            "the values are right, but the batch you were given has changed. When it is a view of a data "
-            "set in memory, the data set is spoiled for all later epochs.",
-            "`mixed = images` gives the same tensor a second name",
+            "your values are correct, but you change the input batch. If it is a view of a data "
+            "set in memory, you damage the data set for all later epochs.",
+            "`mixed = images` only gives the same tensor a second name",
         ),
         "rows taken for columns": Mistake(
             _cutmix_rows_for_columns,
-            "rows and columns are exchanged: a tensor of images is (N, C, H, W), rows first.",
-            "the box is (top, left, bottom, right); which of the four belong to the rows?",
+            "you swap rows and columns: a batch of images has shape (N, C, H, W), with rows "
+            "before columns.",
+            "the box is (top, left, bottom, right); which two of them are rows?",
         ),
     },
 )
@@ -324,22 +345,22 @@ def _observe_soft_cross_entropy(attempt: Callable[..., Any], seed: int) -> Obser
     g = generator(seed, 7)
     targets = (2 * torch.randn(N, K, generator=g)).softmax(dim=1)
     ordinary = 2 * torch.randn(N, K, generator=g)
-    # One class far ahead: the softmax of the others is exactly 0 in float32.
+    # One logit is far above the others, whose softmax is exactly 0 in float32.
     extreme = ordinary + 300 * F.one_hot(torch.randint(K, (N,), generator=g), K)
-    seen: dict[str, Any] = {}
-    for name, values in (("ordinary logits", ordinary), ("logits of some hundreds", extreme)):
+    observation: dict[str, Any] = {}
+    for name, values in (("ordinary logits", ordinary), ("very large logits", extreme)):
         logits = values.clone().requires_grad_()
         loss = attempt(logits, targets.clone())
-        tracked = isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1
-        if tracked:
+        differentiable = isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1
+        if differentiable:
             loss.backward()
-        seen[f"the loss for {name}"] = loss.detach() if isinstance(loss, Tensor) else loss
-        seen[f"its gradient for {name}"] = logits.grad if tracked else None
-    return seen
+        observation[f"the loss for {name}"] = loss.detach() if isinstance(loss, Tensor) else loss
+        observation[f"the gradient for {name}"] = logits.grad if differentiable else None
+    return observation
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The answer: -Σ t·log p over the classes, the mean of it over the samples."""
+    """Return -Σ t·log p, summed over the classes and averaged over the samples."""
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
@@ -363,7 +384,7 @@ def _softmax_over_samples(logits, targets):  # type: ignore[no-untyped-def]
     return -(targets * F.log_softmax(logits, dim=0)).sum(dim=1).mean()
 
 
-def _largest_share(logits, targets):  # type: ignore[no-untyped-def]
+def _largest_target_only(logits, targets):  # type: ignore[no-untyped-def]
     return F.cross_entropy(logits, targets.argmax(dim=1))
 
 
@@ -375,11 +396,11 @@ def _log_of_softmax(logits, targets):  # type: ignore[no-untyped-def]
     return -(targets * torch.log(F.softmax(logits, dim=1))).sum(dim=1).mean()
 
 
-def _loss_as_number(logits, targets):  # type: ignore[no-untyped-def]
+def _returns_a_number(logits, targets):  # type: ignore[no-untyped-def]
     return soft_cross_entropy(logits, targets).item()
 
 
-def _one_loss_a_sample(logits, targets):  # type: ignore[no-untyped-def]
+def _one_loss_per_sample(logits, targets):  # type: ignore[no-untyped-def]
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
 
 
@@ -387,59 +408,64 @@ SOFT_CROSS_ENTROPY = Exercise(
     name="soft_cross_entropy",
     observe=_observe_soft_cross_entropy,
     answer=soft_cross_entropy,
-    praise="The sum over the classes, the mean over the samples, and safe for large logits.",
+    praise="You sum over the classes, average over the samples, and stay accurate for large "
+    "logits.",
     mistakes={
         "no log": Mistake(
             _no_log,
-            "there is no logarithm: this weighs the probabilities themselves, and a hopeless answer has "
-            "almost no gradient.",
-            "cross-entropy compares the targets with log p",
+            "you leave out the logarithm, so a confident but incorrect prediction gets almost no "
+            "gradient.",
+            "look at the formula of the cross-entropy: what is multiplied by the targets?",
         ),
         "mean over the classes": Mistake(
             _mean_over_classes,
-            "the mean is taken over the classes as well, so the loss and its gradient are K times too small.",
+            "you average over the classes as well, so the loss and its gradient are too small by "
+            "a factor of K.",
             "over which of the two dimensions do you sum, and over which do you average?",
         ),
         "sum over the samples": Mistake(
             _sum_over_samples,
-            "the samples are summed: the step would grow with the size of the batch.",
-            "divide by the number of samples",
+            "you sum over the samples, so a step would grow with the batch size.",
+            "what should happen to the loss when the batch is twice as large?",
         ),
         "one loss a sample": Mistake(
-            _one_loss_a_sample,
-            "you return one loss for each sample; the mean of them is asked for.",
+            _one_loss_per_sample,
+            "you return one loss per sample, but the exercise asks for their mean.",
             "`backward()` needs a single number",
         ),
         "softmax twice": Mistake(
             _softmax_twice,
-            "softmax is applied twice: no answer can become confident, and learning is slow.",
-            "`log_softmax` wants logits, not probabilities",
+            "you apply softmax twice, so no prediction can become confident, and the network "
+            "learns slowly.",
+            "does `log_softmax` expect logits or probabilities?",
         ),
         "softmax over the samples": Mistake(
             _softmax_over_samples,
-            "softmax runs over the samples; each sample's probabilities should sum to 1.",
-            "logits are (N, K); which dimension holds the classes?",
+            "your softmax is over the samples, but the probabilities of each sample should sum to "
+            "1.",
+            "the logits have shape (N, K); which dimension holds the classes?",
         ),
         "largest share only": Mistake(
-            _largest_share,
-            "only the class with the largest share counts; the shares themselves are lost.",
-            "every class enters with its share",
+            _largest_target_only,
+            "you only use the class with the largest target and ignore the probabilities of the "
+            "others.",
+            "which classes of a soft target should contribute to the loss?",
         ),
         "no minus": Mistake(
             _no_minus,
-            "the sign is wrong: the better the answers, the larger this number.",
-            "the logarithm of a probability is negative",
+            "your sign is wrong: better predictions should give a smaller loss, not a larger one.",
+            "is the logarithm of a probability positive or negative?",
         ),
         "log of softmax": Mistake(
             _log_of_softmax,
-            "right for small logits, infinite or NaN for large ones: a probability was rounded to 0 before "
-            "its logarithm was taken.",
-            "one function of torch.nn.functional takes both steps at once",
+            "your loss is correct for small logits, but infinite or NaN for large ones, because a "
+            "probability is rounded to 0 before you take its logarithm.",
+            "one function in `torch.nn.functional` does both steps at once",
         ),
         "a plain number": Mistake(
-            _loss_as_number,
-            "you return a plain number; without a tensor there is nothing to call `backward()` on.",
-            "leave out `.item()`",
+            _returns_a_number,
+            "you return a plain number, and you can't call `backward()` on that.",
+            "what does `.item()` do to the graph of the gradients?",
         ),
     },
 )

@@ -1,8 +1,13 @@
-"""Chapter 6: when a run ends and which weights it leaves, the moving average, the ensemble."""
+"""Check the exercises of chapter 6: early stopping, the moving average and the ensemble.
 
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
+
+import itertools
 import math
+import operator
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,37 +21,44 @@ Stop = tuple[int, int]
 
 # --- early stopping -------------------------------------------------------------------------------
 
-
-def _curve(draw: random.Random) -> tuple[list[float], int, float, str]:
-    """A measured curve as they come, and a setting: rise, noise, a fall or none, a NaN now and then."""
-    length, mode = draw.randint(8, 16), draw.choice(["min", "max"])
-    top, slope = draw.randint(3, length + 2), draw.choice([0.02, 0.05])
-    noise = draw.choice([0.01, 0.03])
-    values = [round(0.6 - slope * abs(i - top) + draw.gauss(0, noise), 2) for i in range(length)]
-    if draw.random() < 0.5:
-        values[min(top, length - 1)] = values[min(top, length - 1) - 1]  # a tie
-    if draw.random() < 0.5:
-        values[0 if draw.random() < 0.5 else draw.randrange(1, length)] = math.nan
-    if mode == "min":
-        values = [round(1 - value, 2) for value in values]
-    patience = draw.randint(2 if math.isnan(values[0]) else 1, 4)  # a number comes before the stop
-    # Thresholds between two hundredths, so that no rounding decides.
-    return values, patience, draw.choice([0.0, 0.025, 0.055]), mode
+CURVES = 36  # enough for each mistake to show, and to differ from all other mistakes
 
 
 def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 6, 1))
-    seen = {}
+    rng = random.Random(fold_in(seed, 6, 1))
+    observation = {}
     for _ in range(CURVES):
-        values, patience, min_delta, mode = _curve(draw)
-        told = ", ".join(f"{value:g}" for value in values)
-        problem = f"(stop, best) of [{told}] with {patience}, {min_delta}, {mode!r}"
-        seen[problem] = _whole(attempt(list(values), patience, min_delta, mode))
-    return seen
+        values, patience, min_delta, mode = _draw_curve(rng)
+        curve = ", ".join(f"{value:g}" for value in values)
+        problem = f"(stop, best) of [{curve}] with {patience}, {min_delta}, {mode!r}"
+        observation[problem] = _as_int_pair(attempt(list(values), patience, min_delta, mode))
+    return observation
 
 
-def _whole(answer: Any) -> Any:
-    """Two whole numbers as a pair, whatever they came in; anything else as it is."""
+def _draw_curve(rng: random.Random) -> tuple[list[float], int, float, str]:
+    """Draw a noisy validation curve, with or without a decline, ties and a NaN, and a setting.
+
+    Returns:
+        values, patience, min_delta and mode.
+    """
+    length, mode = rng.randint(8, 16), rng.choice(["min", "max"])
+    top, slope = rng.randint(3, length + 2), rng.choice([0.02, 0.05])
+    noise = rng.choice([0.01, 0.03])
+    values = [round(0.6 - slope * abs(i - top) + rng.gauss(0, noise), 2) for i in range(length)]
+    if rng.random() < 0.5:
+        values[min(top, length - 1)] = values[min(top, length - 1) - 1]  # a tie
+    if rng.random() < 0.5:
+        values[0 if rng.random() < 0.5 else rng.randrange(1, length)] = math.nan
+    if mode == "min":
+        values = [round(1 - value, 2) for value in values]
+    # At least one value up to the stop is a number.
+    patience = rng.randint(2 if math.isnan(values[0]) else 1, 4)
+    # The values have two decimals and the thresholds lie in between, so rounding can't decide.
+    return values, patience, rng.choice([0.0, 0.025, 0.055]), mode
+
+
+def _as_int_pair(answer: Any) -> Any:
+    """Convert two integers of any type to a tuple; return anything else as it is."""
     try:
         stop, best = answer
         return int(stop), int(best)
@@ -54,24 +66,50 @@ def _whole(answer: Any) -> Any:
         return answer
 
 
-CURVES = 36  # enough that each mistake shows on one of them, and differs there from the others
-
-
 def early_stopping(values: list[float], patience: int, min_delta: float, mode: str) -> Stop:
-    """The answer: indices of the evaluation that ends training, and of the one whose weights are restored."""
-    sign = 1 if mode == "max" else -1
-    best, best_value, to_beat, bad = 0, -math.inf, -math.inf, 0
-    for i, value in enumerate(values):
-        score = sign * value
-        if score > best_value:
-            best, best_value = i, score
-        if score > to_beat + min_delta:
-            to_beat, bad = score, 0
-        else:
-            bad += 1
+    """Return the index where training stops and the index whose weights are restored."""
+    scores = _scores(values, mode)
+    stop = _stop(_improvements(scores, min_delta), patience)
+    return stop, _best(scores, stop)
+
+
+def _scores(values: Sequence[float], mode: str) -> list[float]:
+    """Negate the values in mode "min", so that larger is better."""
+    return list(values) if mode == "max" else [-value for value in values]
+
+
+def _improvements(
+    scores: Sequence[float],
+    min_delta: float,
+    to_beat: float = -math.inf,
+    exceeds: Callable[[float, float], bool] = operator.gt,
+) -> list[bool]:
+    """Mark each score that exceeds the last marked one by more than `min_delta`; NaN never does."""
+    marks = []
+    for score in scores:
+        marks.append(exceeds(score, to_beat + min_delta))
+        to_beat = score if marks[-1] else to_beat
+    return marks
+
+
+def _stop(improvements: Sequence[bool], patience: int) -> int:
+    """Return the index where `patience` evaluations in a row haven't improved, or the last one."""
+    bad = 0
+    for i, improved in enumerate(improvements):
+        bad = 0 if improved else bad + 1
         if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+            return i
+    return len(improvements) - 1
+
+
+def _last(improvements: Sequence[bool]) -> int:
+    """Return the index of the last improvement, or 0 if there is none."""
+    return max((i for i, improved in enumerate(improvements) if improved), default=0)
+
+
+def _best(scores: Sequence[float], stop: int) -> int:
+    """Return the index of the first largest score up to and including `stop`."""
+    return _last(_improvements(scores[: stop + 1], 0.0))
 
 
 def _n_plus_one(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
@@ -79,40 +117,23 @@ def _n_plus_one(values, patience, min_delta, mode):  # type: ignore[no-untyped-d
 
 
 def _nan_improves(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
-    sign = 1 if mode == "max" else -1
-    best, best_value, to_beat, bad = 0, -math.inf, -math.inf, 0
-    for i, value in enumerate(values):
-        score = sign * value
-        if not score <= best_value:
-            best, best_value = i, score
-        if not score <= to_beat + min_delta:
-            to_beat, bad = score, 0
-        else:
-            bad += 1
-        if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+    def improvements(scores, min_delta):  # type: ignore[no-untyped-def]
+        return _improvements(scores, min_delta, exceeds=lambda a, b: not a <= b)
+
+    scores = _scores(values, mode)
+    stop = _stop(improvements(scores, min_delta), patience)
+    return stop, _last(improvements(scores[: stop + 1], 0.0))
 
 
 def _first_is_best(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
-    sign = 1 if mode == "max" else -1
-    best, best_value, to_beat, bad = 0, sign * values[0], sign * values[0], 0
-    for i, value in enumerate(values[1:], start=1):
-        score = sign * value
-        if score > best_value:
-            best, best_value = i, score
-        if score > to_beat + min_delta:
-            to_beat, bad = score, 0
-        else:
-            bad += 1
-        if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+    first, *rest = _scores(values, mode)
+    stop = _stop([True, *_improvements(rest, min_delta, to_beat=first)], patience)
+    return stop, _last([True, *_improvements(rest[:stop], 0.0, to_beat=first)])
 
 
 def _restores_only_when_stopped(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
     stop, best = early_stopping(values, patience, min_delta, mode)
-    # With one more bad value a run that was not stopped goes on, one that was stopped does not.
+    # One more bad value prolongs the run only if nothing has stopped it.
     goes_on = early_stopping([*values, math.nan], patience, min_delta, mode)[0] > stop
     return stop, len(values) - 1 if goes_on else best
 
@@ -128,17 +149,10 @@ def _patience_ago(values, patience, min_delta, mode):  # type: ignore[no-untyped
 
 
 def _against_the_previous(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
-    sign = 1 if mode == "max" else -1
-    best, best_value, previous, bad = 0, -math.inf, -math.inf, 0
-    for i, value in enumerate(values):
-        score = sign * value
-        if score > best_value:
-            best, best_value = i, score
-        bad = 0 if score > previous + min_delta else bad + 1
-        previous = score
-        if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+    scores = _scores(values, mode)
+    pairs = itertools.pairwise([-math.inf, *scores])
+    stop = _stop([score > previous + min_delta for previous, score in pairs], patience)
+    return stop, _best(scores, stop)
 
 
 def _always_min(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
@@ -146,46 +160,25 @@ def _always_min(values, patience, min_delta, mode):  # type: ignore[no-untyped-d
 
 
 def _never_reset(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
-    sign = 1 if mode == "max" else -1
-    best, best_value, to_beat, bad = 0, -math.inf, -math.inf, 0
-    for i, value in enumerate(values):
-        score = sign * value
-        if score > best_value:
-            best, best_value = i, score
-        if score > to_beat + min_delta:
-            to_beat = score
-        else:
-            bad += 1
-        if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+    scores = _scores(values, mode)
+    improvements = _improvements(scores, min_delta)
+    bad = [i for i, improved in enumerate(improvements) if not improved]
+    stop = bad[patience - 1] if len(bad) >= patience else len(values) - 1
+    return stop, _best(scores, stop)
 
 
 def _to_beat_creeps(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
-    sign = 1 if mode == "max" else -1
-    best, best_value, bad = 0, -math.inf, 0
-    for i, value in enumerate(values):
-        score = sign * value
-        bad = 0 if score > best_value + min_delta else bad + 1
-        if score > best_value:
-            best, best_value = i, score
-        if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+    scores = _scores(values, mode)
+    bests = itertools.accumulate(scores, max, initial=-math.inf)  # `max` passes over a later NaN
+    improvements = [score > best + min_delta for best, score in zip(bests, scores, strict=False)]
+    stop = _stop(improvements, patience)
+    return stop, _best(scores, stop)
 
 
 def _best_needs_min_delta(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
-    sign = 1 if mode == "max" else -1
-    best, to_beat, bad = 0, -math.inf, 0
-    for i, value in enumerate(values):
-        score = sign * value
-        if score > to_beat + min_delta:
-            best, to_beat, bad = i, score, 0
-        else:
-            bad += 1
-        if bad >= patience:
-            return i, best
-    return len(values) - 1, best
+    improvements = _improvements(_scores(values, mode), min_delta)
+    stop = _stop(improvements, patience)
+    return stop, _last(improvements[: stop + 1])
 
 
 def _without_min_delta(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
@@ -194,12 +187,12 @@ def _without_min_delta(values, patience, min_delta, mode):  # type: ignore[no-un
 
 def _ties_take_the_later(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
     stop, best = early_stopping(values, patience, min_delta, mode)
-    return stop, max(i for i in range(stop + 1) if values[i] == values[best] or i == best)
+    return stop, max(i for i in range(stop + 1) if values[i] == values[best])
 
 
 def _looks_ahead(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
     stop, _ = early_stopping(values, patience, min_delta, mode)
-    return stop, early_stopping(values, len(values) + 1, 0.0, mode)[1]
+    return stop, _best(_scores(values, mode), len(values) - 1)
 
 
 def _counted_from_one(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
@@ -211,84 +204,97 @@ STOPPING = Exercise(
     name="early_stopping",
     observe=_observe_stopping,
     answer=early_stopping,
-    praise="It waits as long as it says, forgives no NaN, and always leaves the best weights of those it saw.",
+    praise="Your function waits exactly as long as the patience, never counts NaN as an "
+    "improvement, and always restores the best evaluation up to the stop.",
     mistakes={
         "N + 1": Mistake(
             _n_plus_one,
-            "it waits for one evaluation more than `patience` says.",
-            "with patience 1 the first evaluation that does not improve ends the run; compare with >= or with >?",
+            "you wait for one evaluation more than `patience` allows.",
+            "with a patience of 1, the first evaluation that doesn't improve ends the run; should "
+            "you compare with > or with >=?",
         ),
         "NaN improves": Mistake(
             _nan_improves,
-            "NaN counts as an improvement: every comparison with NaN is False, and yours asks for `not worse`.",
-            "ask whether the value is better, not whether it fails to be worse",
+            "NaN counts as an improvement, because every comparison with NaN is False and you "
+            "test for `not worse`.",
+            "test whether the value is better, not whether it fails to be worse",
         ),
         "NaN poisons the best": Mistake(
             _first_is_best,
-            "the first value is the best without being compared; if it is NaN, nothing ever beats it.",
-            "with which value to beat can you begin, so that any number is better and NaN is not?",
+            "you take the first value as the best without comparing it; if it is NaN, nothing "
+            "ever beats it.",
+            "which starting value is beaten by every number but not by NaN?",
         ),
         "restores only when stopped early": Mistake(
             _restores_only_when_stopped,
-            "when the run ends by itself, you return the last evaluation instead of the best.",
-            "is the last epoch of a run better because nobody stopped it?",
+            "when nothing stops the run early, you return the last evaluation instead of the best "
+            "one.",
+            "is the last epoch the best one just because the run was allowed to finish?",
         ),
         "restores the last": Mistake(
             _returns_the_last,
-            "the second number is where training ends. By then it has not improved for a while.",
+            "your second index is where training ends, but by then the model hasn't improved for "
+            "a while.",
             "which weights do you want to keep?",
         ),
         "restores stop minus patience": Mistake(
             _patience_ago,
-            "you count back from the stop by the patience. The best evaluation may lie elsewhere: after a tiny gain "
-            "that `min_delta` does not count, or in a run that nothing stopped.",
-            "note the best evaluation when you meet it",
+            "you count back from the stop by the patience, but the best evaluation can be "
+            "elsewhere: for example after a gain too small for `min_delta`, or in a run that "
+            "nothing stopped.",
+            "remember the best evaluation when you meet it",
         ),
         "compares with the previous": Mistake(
             _against_the_previous,
-            "each value is compared with the one before it. A curve that falls in a zigzag then goes on for ever.",
+            "you compare each value with the one before it, so a curve that gets worse in a "
+            "zigzag never ends the run.",
             "which value must a new one beat?",
         ),
         "mode ignored": Mistake(
             _always_min,
-            "you always look for the smallest value; of an accuracy that is the worst.",
-            "what should `mode='max'` turn around?",
+            "you always look for the smallest value, but the smallest accuracy is the worst one.",
+            "what should change when `mode` is 'max'?",
         ),
         "counter never reset": Mistake(
             _never_reset,
-            "bad evaluations are added up over the whole run; the patience counts those in a row.",
-            "what happens to the counter when an evaluation improves?",
+            "you count bad evaluations over the whole run, but the patience applies to bad "
+            "evaluations in a row.",
+            "what should happen to the counter when an evaluation improves?",
         ),
         "the value to beat creeps": Mistake(
             _to_beat_creeps,
-            "the value to beat follows every tiny gain. A curve that improves slowly but steadily is then stopped, "
-            "for no single step exceeds `min_delta`.",
-            "patience and restoring need one best value each; which of them asks for more than `min_delta`?",
+            "your value to beat follows every tiny gain, so no single gain exceeds `min_delta`, "
+            "and you stop a curve that improves slowly but steadily.",
+            "stopping and restoring need one best value each; which of the two depends on "
+            "`min_delta`?",
         ),
         "the best needs min_delta": Mistake(
             _best_needs_min_delta,
-            "a slightly better evaluation is not restored, because its lead is below `min_delta`.",
-            "`min_delta` says when to lose patience; does it also say which weights are better?",
+            "you don't restore an evaluation that is only slightly better, because its gain is "
+            "below `min_delta`.",
+            "`min_delta` decides when to lose patience; does it also decide which weights are "
+            "better?",
         ),
         "min_delta ignored": Mistake(
             _without_min_delta,
-            "any gain, however small, renews the patience.",
-            "where does `min_delta` enter?",
+            "any gain, however small, restarts your patience.",
+            "where should `min_delta` come in?",
         ),
         "ties take the later": Mistake(
             _ties_take_the_later,
-            "of two equally good evaluations you restore the later one; the earlier one is asked for.",
-            "> or >= ?",
+            "of two equally good evaluations you restore the later one, but the exercise asks for "
+            "the earlier one.",
+            "should you compare with > or with >=?",
         ),
         "looks ahead": Mistake(
             _looks_ahead,
-            "the best evaluation lies behind the stop: those epochs were never trained.",
+            "your best evaluation comes after the stop, but those epochs were never trained.",
             "look only at the values up to the stop",
         ),
         "counted from one": Mistake(
             _counted_from_one,
-            "you count evaluations from 1; indices into `values` are asked for.",
-            "`enumerate` begins at 0",
+            "you count evaluations from 1, but the exercise asks for indices into `values`.",
+            "`enumerate` starts at 0",
         ),
     },
 )
@@ -298,42 +304,44 @@ STOPPING = Exercise(
 
 
 def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
-    g, draw = generator(seed, 6, 2), random.Random(fold_in(seed, 6, 2))
-    decay = draw.uniform(0.9, 0.99)
+    g, rng = generator(seed, 6, 2), random.Random(fold_in(seed, 6, 2))
+    decay = rng.uniform(0.9, 0.99)
     steps = {
-        "after the first update (step 0)": 0,
-        "while the decay still rises": draw.randint(3, 20),
-        "when the decay has risen": round(40 / (1 - decay)),
+        "at the first update (step 0)": 0,
+        "during the warm-up of the decay": rng.randint(3, 20),
+        "after the warm-up of the decay": round(40 / (1 - decay)),
     }
-    seen: dict[str, Any] = {}
+    observation: dict[str, Any] = {}
     for when, step in steps.items():
         average = [torch.randn(size, generator=g) for size in ((3, 2), (4,))]
-        weights = [1 + torch.rand(part.shape, generator=g) + part for part in average]
-        before = [[part.clone() for part in parts] for parts in (average, weights)]
-        returned = attempt(average, weights, step, decay)
-        seen[f"the average {when}"] = _as_list(returned)
-        untouched = all(
-            torch.equal(part, old)
-            for parts, olds in zip((average, weights), before, strict=True)
-            for part, old in zip(parts, olds, strict=True)
-        )
-        seen[f"average and weights left alone {when}"] = untouched
-    return seen
+        weights = [1 + torch.rand(tensor.shape, generator=g) + tensor for tensor in average]
+        inputs = [*average, *weights]
+        copies = [tensor.clone() for tensor in inputs]
+        answer = attempt(average, weights, step, decay)
+        observation[f"the average {when}"] = _as_list(answer)
+        unchanged = all(map(torch.equal, inputs, copies))
+        observation[f"whether `average` and `weights` are unchanged {when}"] = unchanged
+    return observation
 
 
-def _as_list(returned: Any) -> Any:
-    return [*returned] if isinstance(returned, list | tuple) else returned
+def _as_list(answer: Any) -> Any:
+    return [*answer] if isinstance(answer, list | tuple) else answer
 
 
 def ema_update(
     average: list[Tensor], weights: list[Tensor], step: int, decay: float
 ) -> list[Tensor]:
-    """The answer: d times the average plus 1 - d times the weights, d rising from 0.1 to the decay."""
-    d = min(decay, (1 + step) / (10 + step))
-    return [d * old + (1 - d) * new for old, new in zip(average, weights, strict=True)]
+    """Return d * average + (1 - d) * weights, where d rises from 0.1 at step 0 up to `decay`."""
+    return _blend(average, weights, min(decay, _warm_up(step)))
 
 
-def _blend(average, weights, d):  # type: ignore[no-untyped-def]
+def _warm_up(step: int) -> float:
+    """Return the decay that the warm-up allows after `step` finished updates."""
+    return (1 + step) / (10 + step)
+
+
+def _blend(average: list[Tensor], weights: list[Tensor], d: float) -> list[Tensor]:
+    """Return d * average + (1 - d) * weights as new tensors."""
     return [d * old + (1 - d) * new for old, new in zip(average, weights, strict=True)]
 
 
@@ -342,22 +350,22 @@ def _no_warm_up(average, weights, step, decay):  # type: ignore[no-untyped-def]
 
 
 def _swapped(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, 1 - min(decay, (1 + step) / (10 + step)))
+    return ema_update(weights, average, step, decay)
 
 
 def _in_place(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    d = min(decay, (1 + step) / (10 + step))
+    d = min(decay, _warm_up(step))
     for old, new in zip(average, weights, strict=True):
         old.mul_(d).add_(new, alpha=1 - d)
     return average
 
 
 def _max(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, max(decay, (1 + step) / (10 + step)))
+    return _blend(average, weights, max(decay, _warm_up(step)))
 
 
 def _never_at_the_decay(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, (1 + step) / (10 + step))
+    return _blend(average, weights, _warm_up(step))
 
 
 def _from_one(average, weights, step, decay):  # type: ignore[no-untyped-def]
@@ -372,42 +380,47 @@ EMA_UPDATE = Exercise(
     name="ema_update",
     observe=_observe_ema,
     answer=ema_update,
-    praise="It takes the step that `averaging.EMA` takes, at the beginning of a run and late in it.",
+    praise="Your update does what `averaging.EMA` does, both early and late in a run.",
     mistakes={
         "no warm-up": Mistake(
             _no_warm_up,
-            "the decay is the same from the first step on, so the random first weights stay in the average for long.",
+            "your decay is the same from the first step on, so the random initial weights stay in "
+            "the average for a long time.",
             "how large is (1 + t) / (10 + t) at t = 0?",
         ),
         "roles swapped": Mistake(
             _swapped,
-            "the average and the weights have changed places: the average jumps to nearly the newest weights.",
-            "the decay is what the *average* keeps of itself",
+            "you have swapped the average and the weights, so the average jumps almost to the "
+            "newest weights.",
+            "the decay is the fraction that the *average* keeps of itself",
         ),
         "in place": Mistake(
             _in_place,
-            "the numbers are right, but the average that was handed to you has been overwritten.",
-            "an operation whose name ends in an underscore changes its tensor; return new ones",
+            "the values are correct, but you have overwritten the average that you were given.",
+            "an operation whose name ends in an underscore changes its tensor; return new tensors",
         ),
         "max for min": Mistake(
             _max,
             "you take the larger of the two decays.",
-            "the decay should begin small and never exceed `decay`",
+            "the decay should start small and never exceed `decay`",
         ),
         "never at the decay": Mistake(
             _never_at_the_decay,
-            "the warm-up never ends: the decay goes on rising towards 1, and the average stands still.",
+            "your warm-up never ends: the decay keeps rising towards 1, until the average hardly "
+            "moves.",
             "what is `decay` for?",
         ),
         "counted from one": Mistake(
             _from_one,
-            "the warm-up is a step ahead: `step` counts finished updates, 0 at the first call.",
+            "your warm-up is one step ahead; `step` counts the finished updates, so it is 0 at "
+            "the first call.",
             "put t = 0 into the formula for the first update",
         ),
         "equal average": Mistake(
             _equal_average,
-            "this is the equal average of all weights so far, as SWA takes it, first weights included.",
-            "a moving average forgets; what share does it keep of itself in each step?",
+            "you compute the equal average of all weights so far, as SWA does, and it never "
+            "forgets the earliest ones.",
+            "a moving average forgets; which fraction of itself does it keep in each step?",
         ),
     },
 )
@@ -417,17 +430,17 @@ EMA_UPDATE = Exercise(
 
 
 def _observe_ensemble(attempt: Callable[..., Any], seed: int) -> Observation:
-    g, draw = generator(seed, 6, 3), random.Random(fold_in(seed, 6, 3))
-    members, samples, classes = draw.randint(3, 5), draw.randint(6, 9), draw.randint(10, 12)
+    g, rng = generator(seed, 6, 3), random.Random(fold_in(seed, 6, 3))
+    members, samples, classes = rng.randint(3, 5), rng.randint(6, 9), rng.randint(10, 12)
     logits = torch.randn(members, samples, classes, generator=g)
-    logits *= torch.linspace(1, 5, members).view(-1, 1, 1)  # one member is surer than the other
-    before = logits.clone()
-    returned = attempt(logits)
-    return {"what you return": returned, "the logits left alone": torch.equal(logits, before)}
+    logits *= torch.linspace(1, 5, members).view(-1, 1, 1)  # the members differ in confidence
+    copy = logits.clone()
+    answer = attempt(logits)
+    return {"your result": answer, "whether `logits` is unchanged": torch.equal(logits, copy)}
 
 
 def ensemble(logits: Tensor) -> Tensor:
-    """The answer: the mean over the members of their probabilities, (M, N, K) -> (N, K)."""
+    """Return the mean of the members' probabilities, (M, N, K) -> (N, K)."""
     return logits.softmax(dim=2).mean(dim=0)
 
 
@@ -468,47 +481,52 @@ ENSEMBLE = Exercise(
     name="ensemble",
     observe=_observe_ensemble,
     answer=ensemble,
-    praise="A mean of probabilities; its rows sum to 1.",
+    praise="You average probabilities, so each row of the result sums to 1.",
     mistakes={
         "averages logits": Mistake(
             _averages_logits,
-            "the logits are averaged before the softmax, so a member with large logits speaks louder than the rest.",
-            "what should each member contribute, so that all count the same?",
+            "you average the logits before the softmax, so a member with large logits outweighs "
+            "the others.",
+            "what should each member contribute, so that all of them count the same?",
         ),
         "logits, no softmax": Mistake(
             _mean_of_logits,
-            "what you return are logits: some are negative, and the rows do not sum to 1.",
-            "how do logits become probabilities?",
+            "you return logits: some are negative, and the rows don't sum to 1.",
+            "how do you turn logits into probabilities?",
         ),
         "majority vote": Mistake(
             _majority_vote,
-            "you count votes: a member that hesitates between two classes says no more than its first choice.",
-            "average what the members say, not what they choose",
+            "you count votes, so a member that hesitates between two classes contributes only its "
+            "first choice.",
+            "average how likely each member finds every class, not just the class it picks",
         ),
         "softmax over the members": Mistake(
             _over_the_members,
-            "the softmax runs over the members: it asks which member has the largest logit for a class.",
-            "which of the axes (M, N, K) should sum to 1?",
+            "your softmax runs over the members, so it compares the members' logits for one class "
+            "instead of comparing the classes.",
+            "along which of the axes (M, N, K) should the probabilities sum to 1?",
         ),
         "softmax over the samples": Mistake(
             _over_the_samples,
-            "the softmax runs over the samples: an answer then depends on the other images.",
-            "which of the axes (M, N, K) should sum to 1?",
+            "your softmax runs over the samples, so the prediction for one image depends on the "
+            "other images.",
+            "along which of the axes (M, N, K) should the probabilities sum to 1?",
         ),
         "sum for mean": Mistake(
             _sum_of_probabilities,
-            "the probabilities are added up, so a row sums to the number of members.",
+            "you add up the probabilities, so each row sums to the number of members.",
             "a probability is at most 1",
         ),
         "softmax twice": Mistake(
             _softmax_twice,
-            "there is another softmax on top of the average, which makes every answer nearly even.",
-            "the mean of probabilities is a probability already",
+            "you apply another softmax to the average, which makes every prediction nearly "
+            "uniform.",
+            "the mean of probabilities is already a probability",
         ),
         "classes only": Mistake(
             _classes_only,
-            "you return class numbers; the probabilities (N, K) are asked for.",
-            "leave the choice to whoever uses the ensemble",
+            "you return class indices, but the exercise asks for probabilities of shape (N, K).",
+            "leave it to the caller to choose a class",
         ),
     },
 )

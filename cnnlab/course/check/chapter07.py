@@ -1,4 +1,7 @@
-"""Chapter 7: clip a gradient, measure a step, read the vital signs of a run."""
+"""Check the exercises of chapter 7: gradient clipping, update ratios and diagnosing a run.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 import math
 import random
@@ -16,35 +19,33 @@ from cnnlab.rng import fold_in, generator
 
 
 def _observe_clipping(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = generator(seed, 7, 1)
-    raw = [torch.randn(shape, generator=draw) for shape in ((4, 3), (5,), (2, 2, 3))]
-    raw[1] *= 3  # so that the tensors are clipped by different factors where each is taken alone
-    length = _length(raw)
-    limit = 0.5 + 1.5 * torch.rand((), generator=draw).item()
-    seen: dict[str, Any] = {}
-    for name, wanted in (("long", (5, 20)), ("short", (0.2, 0.8))):
-        share = torch.rand((), generator=draw).item()
-        size = limit * (wanted[0] + share * (wanted[1] - wanted[0]))
-        given = [g * (size / length) for g in raw]
-        before = [g.clone() for g in given]
-        returned = attempt(given, limit)
-        seen[f"what becomes of a {name} gradient"] = list(returned)
-        seen[f"the {name} gradient you were given"] = "left alone" if _same(before, given) else "-"
-    seen["a gradient of zeros"] = list(attempt([torch.zeros(2), torch.zeros(3)], limit))
-    return seen
+    rng = generator(seed, 7, 1)
+    raw = [torch.randn(shape, generator=rng) for shape in ((4, 3), (5,), (2, 2, 3))]
+    raw[1] *= 3  # so that clipping each tensor alone would scale them by different factors
+    raw_norm = _norm(raw)
+    max_norm = 0.5 + 1.5 * torch.rand((), generator=rng).item()
+    observation: dict[str, Any] = {}
+    for name, (low, high) in (("long", (5, 20)), ("short", (0.2, 0.8))):
+        fraction = torch.rand((), generator=rng).item()
+        norm = max_norm * (low + fraction * (high - low))
+        gradients = [g * (norm / raw_norm) for g in raw]
+        copies = [g.clone() for g in gradients]
+        observation[f"your result for a {name} gradient"] = list(attempt(gradients, max_norm))
+        unchanged = all(map(torch.equal, gradients, copies))
+        observation[f"whether the {name} input gradient is unchanged"] = unchanged
+    zeros = [torch.zeros(2), torch.zeros(3)]
+    observation["your result for a gradient of zeros"] = list(attempt(zeros, max_norm))
+    return observation
 
 
-def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _length(gradients: Sequence[Tensor]) -> float:
+def _norm(gradients: Sequence[Tensor]) -> float:
+    """Return the norm of all gradients taken together as one vector."""
     return math.sqrt(sum(g.square().sum().item() for g in gradients))
 
 
 def clip_by_norm(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
-    """The answer: one factor for all tensors, at most 1, from the norm of all of them together."""
-    norm = _length(gradients)
+    """Scale all gradients by one factor, at most 1, so that their norm is at most `max_norm`."""
+    norm = _norm(gradients)
     factor = min(1.0, max_norm / norm) if norm else 1.0
     return [g * factor for g in gradients]
 
@@ -54,7 +55,7 @@ def _each_alone(gradients, max_norm):  # type: ignore[no-untyped-def]
 
 
 def _always_scales(gradients, max_norm):  # type: ignore[no-untyped-def]
-    norm = _length(gradients)
+    norm = _norm(gradients)
     return [g * (max_norm / norm) if norm else g.clone() for g in gradients]
 
 
@@ -69,12 +70,12 @@ def _in_place(gradients, max_norm):  # type: ignore[no-untyped-def]
 
 
 def _no_root(gradients, max_norm):  # type: ignore[no-untyped-def]
-    squares = _length(gradients) ** 2
+    squares = _norm(gradients) ** 2
     return [g * min(1.0, max_norm / squares) if squares else g.clone() for g in gradients]
 
 
 def _to_length_one(gradients, max_norm):  # type: ignore[no-untyped-def]
-    norm = _length(gradients)
+    norm = _norm(gradients)
     return [g / norm if norm > max_norm else g.clone() for g in gradients]
 
 
@@ -87,43 +88,47 @@ CLIPPING = Exercise(
     name="clip_by_norm",
     observe=_observe_clipping,
     answer=clip_by_norm,
-    praise="One factor for the whole gradient, never above 1, and the direction stays.",
+    praise="You scale the whole gradient by one factor that is never above 1, so its direction "
+    "stays the same.",
     mistakes={
         "each tensor alone": Mistake(
             _each_alone,
-            "each tensor is clipped by its own norm, which turns the gradient of the whole network.",
-            "all tensors together are one long vector; which length does it have?",
+            "you clip each tensor by its own norm, which changes the direction of the whole "
+            "gradient.",
+            "all tensors together form one long vector; how long is it?",
         ),
         "scales up": Mistake(
             _always_scales,
-            "every gradient comes out with the length of the limit, short ones too: small gradients near a minimum "
-            "would be blown up.",
-            "when should nothing happen?",
+            "you scale every gradient to the length `max_norm`, short ones too, so the small "
+            "gradients near a minimum get blown up.",
+            "when should the gradient stay as it is?",
         ),
         "by value": Mistake(
             _by_value,
-            "each entry is cut at the limit: that is clipping by value, and it turns the gradient.",
-            "the same factor for every entry keeps the direction",
+            "you limit each entry separately; that is clipping by value, and it changes the "
+            "direction of the gradient.",
+            "the direction stays the same if every entry is multiplied by the same factor",
         ),
         "in place": Mistake(
             _in_place,
-            "the tensors you were given are changed; new ones were asked for.",
+            "you change the tensors that you were given, but the exercise asks for new ones.",
             "which of your operations write into the tensor they are called on?",
         ),
         "no square root": Mistake(
             _no_root,
-            "the sum of squares is taken for the norm, so gradients are clipped far below the limit.",
+            "you use the sum of squares as the norm, so you clip gradients to the wrong length.",
             "compute the length of the vector (3, 4) with your formula",
         ),
         "length one": Mistake(
             _to_length_one,
-            "a long gradient comes out with length 1, whatever the limit is.",
-            "where does max_norm enter the factor?",
+            "you scale a long gradient to length 1, whatever `max_norm` is.",
+            "where should `max_norm` enter the factor?",
         ),
         "sum of norms": Mistake(
             _sum_of_norms,
-            "the norms of the tensors are added; lengths of parts do not add up to the length of the whole.",
-            "what adds up is the squares",
+            "you add the norms of the tensors, but the lengths of the pieces don't add up to the "
+            "length of the whole.",
+            "the squared lengths do add up",
         ),
     },
 )
@@ -133,17 +138,17 @@ CLIPPING = Exercise(
 
 
 def _observe_ratio(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = generator(seed, 7, 2)
-    before = 0.3 + torch.randn(5, 4, generator=draw)
-    seen: dict[str, Any] = {}
-    for name, size in (("a small step", 1e-3), ("a large step", 0.3)):
-        step = size * (0.5 + torch.randn(5, 4, generator=draw))
-        seen[name] = attempt(before.clone(), before + step)
-    return seen
+    rng = generator(seed, 7, 2)
+    before = 0.3 + torch.randn(5, 4, generator=rng)
+    observation: dict[str, Any] = {}
+    for name, size in (("small", 1e-3), ("large", 0.3)):
+        step = size * (0.5 + torch.randn(5, 4, generator=rng))
+        observation[f"the ratio of a {name} step"] = attempt(before.clone(), before + step)
+    return observation
 
 
 def update_ratio(before: Tensor, after: Tensor) -> float:
-    """The answer: the length of the step in units of the length of the weights."""
+    """Return the norm of the step divided by the norm of the weights."""
     return ((after - before).norm() / before.norm()).item()
 
 
@@ -183,47 +188,50 @@ RATIO = Exercise(
     name="update_ratio",
     observe=_observe_ratio,
     answer=update_ratio,
-    praise="The length of the step in units of the length of the weights.",
+    praise="Your ratio is the norm of the step divided by the norm of the weights.",
     mistakes={
         "not the difference": Mistake(
             _not_the_difference,
-            "you compare the sizes of the weights before and after; that is near 1 for every step.",
-            "which tensor holds the step alone?",
+            "you compare the norms of the weights before and after, and their ratio is close to 1 "
+            "for every small step.",
+            "which tensor holds only the step?",
         ),
         "difference of norms": Mistake(
             _difference_of_norms,
-            "this is the change of the length. Weights that turn without growing would seem to stand still.",
+            "you compute how much the length changes, so weights that turn without growing would "
+            "seem to stand still.",
             "subtract first, then take the norm",
         ),
         "means": Mistake(
             _means,
-            "means are compared: positive and negative entries cancel, and the number can have any sign.",
-            "which measure of size has no sign?",
+            "you compare means, in which positive and negative entries cancel, so the ratio can "
+            "even be negative.",
+            "which measure of size is never negative?",
         ),
         "mean of ratios": Mistake(
             _mean_of_ratios,
-            "you average the ratio of each entry, and entries near 0 decide everything.",
-            "one size for the whole step, one for all the weights; divide at the end",
+            "you average one ratio per entry, so the weights near 0 decide the result.",
+            "compute one size for the whole step and one for all weights, and divide at the end",
         ),
         "inverted": Mistake(
             _inverted,
-            "this is weights by step; step by weights was asked for.",
+            "you divide the weights by the step, but it should be the step by the weights.",
             "a healthy ratio is about 0.001, not 1000",
         ),
         "deviations": Mistake(
             _deviations,
-            "standard deviations leave out what all entries have in common: a step that shifts all of them would "
-            "count as none.",
-            "the norm measures from zero, not from the mean",
+            "you use standard deviations, which ignore what all entries have in common, so a step "
+            "that shifts every weight by the same amount would count as zero.",
+            "measure sizes from zero, not from the mean",
         ),
         "no square root": Mistake(
             _squared,
-            "squares are compared, so a ratio of 0.001 comes out as 0.000001.",
+            "you compare squares, so a ratio of 0.001 comes out as 0.000001.",
             "what is missing between a sum of squares and a length?",
         ),
         "returns a tensor": Mistake(
             _tensor,
-            "you return a tensor; a plain number is asked for.",
+            "you return a tensor, but the exercise asks for a plain number.",
             "`.item()` reads the number out of a tensor",
         ),
     },
@@ -233,67 +241,81 @@ RATIO = Exercise(
 # --- diagnose_case --------------------------------------------------------------------------------
 
 OTHER = "something else"
+# The correct answer to the last three cases is `OTHER`.
+CASES = (
+    "not normalised",
+    "dead ReLUs",
+    "rate too high",
+    "rate too low",
+    "eval mode forgotten",
+    "class imbalance",
+    "standardised pixels",
+    "shuffled labels",
+    "overfitting",
+)
 
 
-def _vitals(fault: str, draw: random.Random) -> dict[str, float]:
-    """Numbers as a run with that fault shows them, clear of the limits."""
-    good = draw.uniform(0.85, 0.97)
-    bad = draw.uniform(0.12, 0.25)
-    vitals = {
+def _draw_vitals(case: str, rng: random.Random) -> dict[str, float]:
+    """Draw the vital signs of a run in the given case, at a safe distance from every limit."""
+    high_accuracy = rng.uniform(0.85, 0.97)
+    low_accuracy = rng.uniform(0.12, 0.25)
+    healthy = {
         "pixel_low": 0.0,
-        "pixel_high": draw.uniform(0.98, 1.0),
-        "silent_share": draw.uniform(0.0, 0.1),
-        "log10_update_ratio": draw.uniform(-3.0, -1.7),
-        "train_acc": draw.uniform(0.9, 1.0),
-        "valid_acc": good,
-        "valid_acc_again": good,
-        "worst_recall": draw.uniform(0.6, 0.8),
+        "pixel_high": rng.uniform(0.98, 1.0),
+        "silent_share": rng.uniform(0.0, 0.1),
+        "log10_update_ratio": rng.uniform(-3.0, -1.7),
+        "train_acc": rng.uniform(0.9, 1.0),
+        "valid_acc": high_accuracy,
+        "valid_acc_again": high_accuracy,
+        "worst_recall": rng.uniform(0.6, 0.8),
     }
-    failed = {"train_acc": bad, "valid_acc": bad, "valid_acc_again": bad, "worst_recall": 0.0}
-    wrong = draw.uniform(0.3, 0.5)
-    poor = draw.uniform(0.5, 0.6)
+    untrained = {
+        "train_acc": low_accuracy,
+        "valid_acc": low_accuracy,
+        "valid_acc_again": low_accuracy,
+        "worst_recall": 0.0,
+    }
+    train_mode_accuracy = rng.uniform(0.3, 0.5)
+    overfit_accuracy = rng.uniform(0.5, 0.6)
     changes: Mapping[str, dict[str, float]] = {
         "not normalised": {"pixel_high": 255.0},
-        "dead ReLUs": failed
-        | {"silent_share": draw.uniform(0.8, 1.0), "log10_update_ratio": -12.0},
-        "rate too high": failed | {"log10_update_ratio": draw.uniform(-0.9, -0.2)},
-        "rate too low": failed | {"log10_update_ratio": draw.uniform(-7.0, -5.0)},
-        "eval mode forgotten": {"valid_acc": wrong, "worst_recall": draw.uniform(0.3, 0.5)},
-        "class imbalance": {"worst_recall": draw.uniform(0.0, 0.08)},
-        "standardised pixels": {
-            "pixel_low": draw.uniform(-2.4, -1.8),
-            "pixel_high": draw.uniform(2.3, 2.8),
+        "dead ReLUs": untrained
+        | {"silent_share": rng.uniform(0.8, 1.0), "log10_update_ratio": -12.0},
+        "rate too high": untrained | {"log10_update_ratio": rng.uniform(-0.9, -0.2)},
+        "rate too low": untrained | {"log10_update_ratio": rng.uniform(-7.0, -5.0)},
+        "eval mode forgotten": {
+            "valid_acc": train_mode_accuracy,
+            "worst_recall": rng.uniform(0.3, 0.5),
         },
-        "shuffled labels": failed,
-        "overfitting": {"valid_acc": poor, "valid_acc_again": poor, "train_acc": 1.0},
+        "class imbalance": {"worst_recall": rng.uniform(0.0, 0.08)},
+        "standardised pixels": {
+            "pixel_low": rng.uniform(-2.4, -1.8),
+            "pixel_high": rng.uniform(2.3, 2.8),
+        },
+        "shuffled labels": untrained,
+        "overfitting": {
+            "valid_acc": overfit_accuracy,
+            "valid_acc_again": overfit_accuracy,
+            "train_acc": 1.0,
+        },
     }
-    return vitals | changes[fault]
+    return healthy | changes[case]
 
 
 def _observe_diagnosis(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 7, 3))
-    faults = [
-        "not normalised",
-        "dead ReLUs",
-        "rate too high",
-        "rate too low",
-        "eval mode forgotten",
-        "class imbalance",
-        "standardised pixels",
-        "shuffled labels",
-        "overfitting",
-    ]
-    draw.shuffle(faults)
-    seen = {}
-    for fault in faults:
-        vitals = _vitals(fault, draw)
-        told = ", ".join(f"{name} {value:.3g}" for name, value in vitals.items())
-        seen[f"your answer to ({told})"] = attempt(vitals)
-    return seen
+    rng = random.Random(fold_in(seed, 7, 3))
+    cases = list(CASES)
+    rng.shuffle(cases)
+    observation = {}
+    for case in cases:
+        vitals = _draw_vitals(case, rng)
+        signs = ", ".join(f"{name} {value:.3g}" for name, value in vitals.items())
+        observation[f"your diagnosis of ({signs})"] = attempt(vitals)
+    return observation
 
 
 def diagnose_case(vitals: Mapping[str, float]) -> str:
-    """The answer: what comes first in the run is asked first."""
+    """Return the name of the fault, looking at inputs, gradients, steps and evaluation in turn."""
     if vitals["pixel_high"] > 2 and vitals["pixel_low"] >= 0:
         return "not normalised"
     if vitals["silent_share"] > 0.5:
@@ -310,15 +332,15 @@ def diagnose_case(vitals: Mapping[str, float]) -> str:
 
 
 def _swapped(vitals):  # type: ignore[no-untyped-def]
-    pair = {"rate too high": "rate too low", "rate too low": "rate too high"}
+    opposite = {"rate too high": "rate too low", "rate too low": "rate too high"}
     answer = diagnose_case(vitals)
-    return pair.get(answer, answer)
+    return opposite.get(answer, answer)
 
 
 def _no_logarithm(vitals):  # type: ignore[no-untyped-def]
     answer = diagnose_case(vitals)
-    early = answer in ("not normalised", "dead ReLUs")
-    return answer if early else "rate too low"  # every logarithm here is below 10^-4.2
+    before_steps = answer in ("not normalised", "dead ReLUs")
+    return answer if before_steps else "rate too low"  # a negative number is below 10^-4.2
 
 
 def _rate_before_units(vitals):  # type: ignore[no-untyped-def]
@@ -349,43 +371,48 @@ DIAGNOSIS = Exercise(
     name="diagnose_case",
     observe=_observe_diagnosis,
     answer=diagnose_case,
-    praise="Inputs first, then gradients, then steps, then the measurement.",
+    praise="You look at the inputs first, then at the gradients, the steps and the evaluation.",
     mistakes={
         "high and low swapped": Mistake(
             _swapped,
-            "large steps are taken for a low rate and small ones for a high rate.",
-            "a logarithm of -0.5 is a ratio of 0.3; one of -6 is a millionth",
+            "you read large steps as a low learning rate, and small steps as a high one.",
+            "a logarithm of -0.5 means a ratio of about 0.3; a logarithm of -6 means one millionth",
         ),
         "no logarithm": Mistake(
             _no_logarithm,
-            "the ratio is compared as if it were no logarithm: every healthy run seems too slow.",
+            "you treat the logarithm of the ratio as the ratio itself, so every healthy run looks "
+            "too slow.",
             "-2 stands for 0.01",
         ),
         "rate before units": Mistake(
             _rate_before_units,
-            "weights without any gradient stand still at every rate; you call that a low rate.",
-            "which number tells whether there is a gradient at all, and should it be asked before the steps?",
+            "you blame a low learning rate, but weights without any gradient stand still at every "
+            "learning rate.",
+            "which number tells you whether there is a gradient at all, and should you look at it "
+            "before the steps?",
         ),
         "high pixels alone": Mistake(
             _high_pixels,
-            "pixels that were centred and scaled reach 2 and more as well; they are not what 0 to 255 is.",
-            "look at the lowest pixel too",
+            "you judge by the largest pixel alone, but normalised pixels can be 2 or more as well.",
+            "look at the smallest pixel too",
         ),
         "any gap": Mistake(
             _gap_is_eval,
-            "a gap between training and validation is overfitting as well; a forgotten eval mode is a validation that "
-            "changes when it is made again.",
+            "you treat any gap between training and validation as a forgotten eval mode, but "
+            "overfitting causes a gap as well. Without eval mode, the validation accuracy changes "
+            "when it is computed again.",
             "which two of the numbers should be the same?",
         ),
         "recall alone": Mistake(
             _recall_alone,
-            "a run that learnt nothing misses classes too. Imbalance hides behind a good accuracy.",
-            "look at two numbers, not at one",
+            "you judge by the worst recall alone, but a run that has learnt nothing misses "
+            "classes too. Class imbalance hides behind a good accuracy.",
+            "look at two numbers, not just one",
         ),
         "accuracy alone": Mistake(
             _accuracy_alone,
-            "a good accuracy is taken for a good model, although a class is missed.",
-            "which number looks at each class by itself?",
+            "you trust a good accuracy, although the model misses almost all images of one class.",
+            "which number looks at each class separately?",
         ),
     },
 )

@@ -1,44 +1,44 @@
-"""Chapter 8: draw over decades, read a table of runs, decide where to search next."""
+"""Check the exercises of chapter 8: log-uniform draws, the best setting and the next search range.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in
 
 
-Row = dict[str, float]
-Setting = tuple[float, float]
+Row = dict[str, float]  # one run: "rate", "decay", "seed" and "valid_acc"
+Setting = tuple[float, float]  # (learning rate, weight decay)
 
 
 # --- log_uniform ----------------------------------------------------------------------------------
 
 
 def _observe_log_uniform(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 8, 1))
-    low, high = 10 ** draw.uniform(-6, -3), 10 ** draw.uniform(-1.8, 1)
-    shares = (0.0, round(draw.uniform(0.1, 0.45), 2), round(draw.uniform(0.55, 0.9), 2), 1.0)
-    return {f"value / low at u = {u}": _in_units(attempt(u, low, high), low) for u in shares}
+    rng = random.Random(fold_in(seed, 8, 1))
+    low, high = 10 ** rng.uniform(-6, -3), 10 ** rng.uniform(-1.8, 1)
+    draws = (0.0, round(rng.uniform(0.1, 0.45), 2), round(rng.uniform(0.55, 0.9), 2), 1.0)
+    return {f"value / low at u = {u}": _divide(attempt(u, low, high), low) for u in draws}
 
 
-def _in_units(value: Any, unit: float) -> Any:
-    """Values of all sizes are compared as precisely in units of the smallest one."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value / unit) if number else value
+def _divide(value: Any, low: float) -> Any:
+    """Divide a number by `low`, so that small values are compared as precisely as large ones."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value / low) if is_number else value
 
 
 def log_uniform(u: float, low: float, high: float) -> float:
-    """The answer: the logarithm goes evenly from that of `low` to that of `high`."""
+    """Return the value whose logarithm is the fraction `u` of the way from log low to log high."""
     return low * (high / low) ** u
 
 
-def _uniform(u, low, high):  # type: ignore[no-untyped-def]
-    return low + u * (high - low)
-
-
 def _between(u: float, a: float, b: float) -> float:
+    """Interpolate linearly from `a` at u = 0 to `b` at u = 1."""
     return a + u * (b - a)
 
 
@@ -63,7 +63,7 @@ def _still_a_log10(u, low, high):  # type: ignore[no-untyped-def]
 
 
 def _log_of_uniform(u, low, high):  # type: ignore[no-untyped-def]
-    return math.log(_uniform(u, low, high))
+    return math.log(_between(u, low, high))
 
 
 def _whole_decades(u, low, high):  # type: ignore[no-untyped-def]
@@ -74,47 +74,51 @@ LOG_UNIFORM = Exercise(
     name="log_uniform",
     observe=_observe_log_uniform,
     answer=log_uniform,
-    praise="Each decade between low and high gets the same share of the draws.",
+    praise="Every decade between low and high gets the same fraction of the draws.",
     mistakes={
         "uniform": Mistake(
-            _uniform,
-            "the ends are right, but between them the values are uniform: nearly all lie in the last decade.",
-            "what should be uniform, the value or its logarithm?",
+            _between,
+            "the ends are correct, but you draw uniformly between them, so nearly all values fall "
+            "into the last decade.",
+            "which should be uniform, the value or its logarithm?",
         ),
         "exp of log10": Mistake(
             _exp_of_log10,
-            "the logarithm has base ten, and the way back has base e.",
-            "at u = 0 you should get back low: which function undoes the one you began with?",
+            "you take the logarithm with base 10, but convert back with base e.",
+            "at u = 0 you should get back low: which function undoes the logarithm you started "
+            "with?",
         ),
         "power of ten of log": Mistake(
             _power_of_ten_of_log,
-            "the logarithm has base e, and the way back has base ten.",
-            "at u = 0 you should get back low: which function undoes the one you began with?",
+            "you take the logarithm with base e, but convert back with base 10.",
+            "at u = 0 you should get back low: which function undoes the logarithm you started "
+            "with?",
         ),
         "low and high swapped": Mistake(
             _swapped,
-            "u = 0 gives high and u = 1 gives low: the two are swapped.",
+            "you have swapped the ends: u = 0 gives high and u = 1 gives low.",
             "put u = 0 into your formula",
         ),
         "still a logarithm": Mistake(
             _still_a_log,
-            "you return the logarithm of the value, a negative number for a small rate.",
-            "you went to the logarithm; how do you come back?",
+            "you return the logarithm of the value, which is negative for a small learning rate.",
+            "you took the logarithm; how do you get back from it?",
         ),
         "still a logarithm of base ten": Mistake(
             _still_a_log10,
-            "you return the exponent, for instance -3 where 0.001 is asked for.",
-            "you went to the logarithm; how do you come back?",
+            "you return the exponent, for example -3 where the value should be 0.001.",
+            "you took the logarithm; how do you get back from it?",
         ),
         "logarithm of a uniform value": Mistake(
             _log_of_uniform,
-            "you draw uniformly first and take the logarithm then; it should be the other way round.",
-            "between which two numbers do you go evenly?",
+            "you draw uniformly first and then take the logarithm, but it should be the other way "
+            "round.",
+            "between which two numbers should you interpolate?",
         ),
         "whole decades": Mistake(
             _whole_decades,
             "you round the exponent, so only powers of ten can come out.",
-            "a rate of 0.03 should be possible",
+            "a learning rate of 0.03 should be possible",
         ),
     },
 )
@@ -131,32 +135,33 @@ def _runs(setting: Setting, *accuracies: float) -> list[Row]:
     ]
 
 
-def _table(draw: random.Random) -> list[Row]:
-    """Rows of nine settings; each way to misread them leads to another one."""
-    rates = draw.sample((0.01, 0.02, 0.05, 0.1, 0.2, 0.5), 5)
-    decays = draw.sample((1e-4, 5e-4, 1e-3), 2)
+def _draw_table(rng: random.Random) -> list[Row]:
+    """Draw runs of nine settings, in which each mistake picks a different setting."""
+    lrs = rng.sample((0.01, 0.02, 0.05, 0.1, 0.2, 0.5), 5)
+    decays = rng.sample((1e-4, 5e-4, 1e-3), 2)
     here, other = decays
-    off = draw.uniform(-0.05, 0.02)
-    a, b, c, d, e = rates
+    shift = rng.uniform(-0.05, 0.02)
+    a, b, c, d, e = lrs
     groups = [
-        _runs((a, here), 0.74 + off, 0.81 + off, 0.76 + off),  # the best mean
-        _runs((a, other), 0.11, 0.08, 0.14),  # the worst, so this rate is bad on average
-        _runs((b, here), 0.98, 0.41, 0.43 + off),  # the luckiest run
-        _runs((b, other), math.nan, 0.93 + off, 0.91 + off),  # good where it survived
-        _runs((c, here), 0.66, 0.64, 0.65, 0.67, 0.63 + off),  # the most runs
-        _runs((c, other), 0.31, 0.33, 0.89 + off),  # the best last run
-        _runs((d, here), 0.71 + off, 0.70 + off, 0.69 + off),  # the best rate on average
-        _runs((d, other), 0.69 + off, 0.68 + off, 0.67 + off),
+        _runs((a, here), 0.74 + shift, 0.81 + shift, 0.76 + shift),  # the best mean
+        _runs((a, other), 0.11, 0.08, 0.14),  # the worst; makes lr `a` bad on average
+        _runs((b, here), 0.98, 0.41, 0.43 + shift),  # the best single run
+        _runs((b, other), math.nan, 0.93 + shift, 0.91 + shift),  # good where it didn't diverge
+        _runs((c, here), 0.66, 0.64, 0.65, 0.67, 0.63 + shift),  # the most runs
+        _runs((c, other), 0.31, 0.33, 0.89 + shift),  # the best last run
+        _runs((d, here), 0.71 + shift, 0.70 + shift, 0.69 + shift),  # lr `d` is best on average
+        _runs((d, other), 0.69 + shift, 0.68 + shift, 0.67 + shift),
     ]
-    draw.shuffle(groups)
-    groups.insert(0, _runs((e, here), 0.33, math.nan, 0.28))  # NaN in front stays in front of `max`
+    rng.shuffle(groups)
+    # A setting whose mean is NaN comes first, because `max` keeps a NaN that it meets first.
+    groups.insert(0, _runs((e, here), 0.33, math.nan, 0.28))
     return [row for group in groups for row in group]
 
 
-def _tied(draw: random.Random) -> list[Row]:
-    """Three settings, the first two equal in the mean to the last bit."""
-    first, second, third = draw.sample((0.01, 0.03, 0.1, 0.3), 3)
-    step = draw.choice((1, 2)) / 16
+def _draw_tie(rng: random.Random) -> list[Row]:
+    """Draw runs of three settings, of which the first two have exactly the same mean."""
+    first, second, third = rng.sample((0.01, 0.03, 0.1, 0.3), 3)
+    step = rng.choice((1, 2)) / 16
     return (
         _runs((first, 1e-4), 0.75 - step, 0.75 + step)
         + _runs((second, 1e-4), 0.75 + step / 2, 0.75 - step / 2)
@@ -165,32 +170,41 @@ def _tied(draw: random.Random) -> list[Row]:
 
 
 def _observe_best(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 8, 2))
+    rng = random.Random(fold_in(seed, 8, 2))
     return {
-        "the best setting": attempt(_table(draw)),
-        "the best setting, when two are equally good": attempt(_tied(draw)),
+        "the best setting": attempt(_draw_table(rng)),
+        "the best setting when two are equally good": attempt(_draw_tie(rng)),
     }
 
 
-def _groups(table: Sequence[Row]) -> dict[Setting, list[float]]:
-    found: dict[Setting, list[float]] = {}
+def _group(table: Sequence[Row]) -> dict[Setting, list[float]]:
+    """Collect the accuracies of each setting, in the order of the table."""
+    groups: dict[Setting, list[float]] = {}
     for row in table:
-        found.setdefault((row["rate"], row["decay"]), []).append(row["valid_acc"])
-    return found
+        groups.setdefault((row["rate"], row["decay"]), []).append(row["valid_acc"])
+    return groups
+
+
+def _group_converged(table: Sequence[Row]) -> dict[Setting, list[float]]:
+    """Collect the accuracies of each setting that never diverged."""
+    return {s: v for s, v in _group(table).items() if not any(map(math.isnan, v))}
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _sound(table: Sequence[Row]) -> dict[Setting, list[float]]:
-    return {s: v for s, v in _groups(table).items() if not any(map(math.isnan, v))}
+def _argmax(
+    groups: Mapping[Setting, Sequence[float]],
+    score: Callable[[Sequence[float]], float] = _mean,
+) -> Setting:
+    """Return the first setting with the highest score of its accuracies."""
+    return max(groups, key=lambda setting: score(groups[setting]))
 
 
 def best_setting(table: Sequence[Row]) -> Setting:
-    """The answer: the best mean over seeds; a setting that diverged once is out, of equals the first stays."""
-    means = {setting: _mean(values) for setting, values in _sound(table).items()}
-    return max(means, key=lambda setting: means[setting])
+    """Return the first setting with the best mean over seeds, of those that never diverged."""
+    return _argmax(_group_converged(table))
 
 
 def _luckiest(table):  # type: ignore[no-untyped-def]
@@ -200,97 +214,97 @@ def _luckiest(table):  # type: ignore[no-untyped-def]
 
 
 def _nan_wins(table):  # type: ignore[no-untyped-def]
-    means = {setting: _mean(values) for setting, values in _groups(table).items()}
-    return max(means, key=lambda setting: means[setting])  # nothing is larger than a NaN in front
+    return _argmax(_group(table))  # no mean is larger than a NaN at the front
 
 
 def _survivors(table):  # type: ignore[no-untyped-def]
-    alive = {s: [v for v in values if not math.isnan(v)] for s, values in _groups(table).items()}
-    return max(alive, key=lambda setting: _mean(alive[setting]))
+    return _argmax(_group([row for row in table if not math.isnan(row["valid_acc"])]))
 
 
 def _worst(table):  # type: ignore[no-untyped-def]
-    sound = _sound(table)
-    return min(sound, key=lambda setting: _mean(sound[setting]))
+    return _argmax(_group_converged(table), lambda values: -_mean(values))
 
 
 def _largest_sum(table):  # type: ignore[no-untyped-def]
-    sound = _sound(table)
-    return max(sound, key=lambda setting: sum(sound[setting]))
+    return _argmax(_group_converged(table), sum)
 
 
 def _last_seed(table):  # type: ignore[no-untyped-def]
-    sound = _sound(table)
-    return max(sound, key=lambda setting: sound[setting][-1])
+    return _argmax(_group_converged(table), lambda values: values[-1])
 
 
 def _rate_first(table):  # type: ignore[no-untyped-def]
-    sound = _sound(table)
-    by_rate: dict[float, list[float]] = {}
-    for (rate, _), values in sound.items():
-        by_rate.setdefault(rate, []).extend(values)
-    best = max(by_rate, key=lambda rate: _mean(by_rate[rate]))
-    return max((s for s in sound if s[0] == best), key=lambda setting: _mean(sound[setting]))
+    groups = _group_converged(table)
+    by_lr: dict[float, list[float]] = {}
+    for (lr, _), values in groups.items():
+        by_lr.setdefault(lr, []).extend(values)
+    best = max(by_lr, key=lambda lr: _mean(by_lr[lr]))
+    return _argmax({setting: v for setting, v in groups.items() if setting[0] == best})
 
 
 def _last_of_equals(table):  # type: ignore[no-untyped-def]
-    sound = dict(reversed(_sound(table).items()))
-    return max(sound, key=lambda setting: _mean(sound[setting]))
+    return _argmax(dict(reversed(_group_converged(table).items())))
 
 
 def _returns_the_mean(table):  # type: ignore[no-untyped-def]
-    return max(_mean(values) for values in _sound(table).values())
+    return max(_mean(values) for values in _group_converged(table).values())
 
 
 BEST = Exercise(
     name="best_setting",
     observe=_observe_best,
     answer=best_setting,
-    praise="Means over seeds are compared, and a setting that diverged once is out.",
+    praise="You compare means over seeds, and you rule out every setting that diverged.",
     mistakes={
         "the luckiest run": Mistake(
             _luckiest,
-            "you pick the single best run; its setting did poorly with the other seeds.",
-            "whose mean over seeds is the largest?",
+            "you pick the best single run, but its setting did poorly with the other seeds.",
+            "which setting has the largest mean over its seeds?",
         ),
         "NaN wins": Mistake(
             _nan_wins,
-            "a setting with a NaN comes out as the best: no number is larger than NaN, nor smaller.",
-            "`max` keeps what it has when a comparison with NaN is False; look for NaN before you compare",
+            "a setting with a NaN comes out as the best, because no number compares as larger "
+            "than NaN.",
+            "`max` keeps its current value when a comparison with NaN is False; look for NaN "
+            "before you compare",
         ),
         "only the survivors": Mistake(
             _survivors,
-            "the diverged runs are left out and the rest of their setting is averaged, as if nothing had happened.",
-            "would you use a setting that diverges with one seed of three?",
+            "you leave out the diverged runs and average the rest of their setting, as if nothing "
+            "had happened.",
+            "would you use a setting that diverges with one seed in three?",
         ),
         "the worst": Mistake(
             _worst,
             "you return the setting with the smallest mean accuracy.",
-            "is more accuracy better or worse?",
+            "is a higher accuracy better or worse?",
         ),
         "sum": Mistake(
             _largest_sum,
             "you compare sums, so a setting with more runs wins.",
-            "settings may have different numbers of seeds",
+            "settings can have different numbers of seeds",
         ),
         "the last seed": Mistake(
             _last_seed,
-            "each setting counts with its last run alone; earlier seeds were overwritten.",
-            "a dictionary holds one value a key: collect a list",
+            "you compare only the last run of each setting, because it overwrites the earlier "
+            "ones.",
+            "a dictionary holds one value per key; how can that value hold several accuracies?",
         ),
         "the rate first": Mistake(
             _rate_first,
-            "you average over the decays as well, choose a rate, and then a decay.",
-            "a setting is a pair: which key do you group by?",
+            "you choose a learning rate by averaging over the weight decays, and only then a "
+            "weight decay.",
+            "a setting is a pair; which key should you group by?",
         ),
         "the last of equals": Mistake(
             _last_of_equals,
-            "of two settings with the same mean you take the later one; the first in the table is asked for.",
-            "`>` or `>=`?",
+            "of two settings with the same mean you take the later one, but the exercise asks for "
+            "the first in the table.",
+            "should you compare with `>` or with `>=`?",
         ),
         "returns the mean": Mistake(
             _returns_the_mean,
-            "you return the best mean; its setting (rate, decay) is asked for.",
+            "you return the best mean, but the exercise asks for its setting, (rate, decay).",
             "keep each mean together with its setting",
         ),
     },
@@ -301,43 +315,58 @@ BEST = Exercise(
 
 
 def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 8, 3))
-    seen = {}
+    rng = random.Random(fold_in(seed, 8, 3))
+    observation = {}
     cases = {"in the middle": 2, "at the lower end": 0, "at the upper end": 5}
-    for where, peak in cases.items():
-        seen[f"where to go on, the best {where}"] = attempt(*_trials(draw, peak, diverged=0))
-    above = "where to go on, all rates above the best diverged"
-    seen[above] = attempt(*_trials(draw, 3, diverged=2))
-    return seen
+    for place, peak in cases.items():
+        trials = _draw_trials(rng, peak, n_diverged=0)
+        observation[f"the next range when the best rate is {place}"] = attempt(*trials)
+    trials = _draw_trials(rng, 3, n_diverged=2)
+    observation["the next range when all rates above the best diverged"] = attempt(*trials)
+    return observation
 
 
-def _trials(draw: random.Random, peak: int, *, diverged: int) -> tuple[list[float], list[float]]:
-    """Six rates in any order, and their scores with one peak; the largest may have diverged."""
-    start = draw.uniform(-3, -2)
-    rates = [10 ** (start + 0.5 * k + draw.uniform(-0.1, 0.1)) for k in range(6)]
-    scores = [0.9 - 0.12 * abs(k - peak) - draw.uniform(0, 0.05) for k in range(6)]
-    scores[6 - diverged :] = [math.nan] * diverged
-    # No neighbour of the best in the list is its neighbour in size, so that the two are told apart.
-    order = [k for k in range(6) if k != peak]
+def _draw_trials(
+    rng: random.Random, peak: int, *, n_diverged: int
+) -> tuple[list[float], list[float]]:
+    """Draw six learning rates in random order, and scores with a single peak.
+
+    Args:
+        rng: source of the draws.
+        peak: rank of the best learning rate, 0 for the smallest.
+        n_diverged: number of the largest learning rates whose score is NaN.
+
+    Returns:
+        The learning rates and their scores.
+    """
+    start = rng.uniform(-3, -2)
+    rates = [10 ** (start + 0.5 * k + rng.uniform(-0.1, 0.1)) for k in range(6)]
+    scores = [0.9 - 0.12 * abs(k - peak) - rng.uniform(0, 0.05) for k in range(6)]
+    scores[6 - n_diverged :] = [math.nan] * n_diverged
+    # The neighbours of the best rate in the list must not be its neighbours in size.
+    others = [k for k in range(6) if k != peak]
     while True:
-        draw.shuffle(order)
-        at = draw.randrange(1, 5)
-        mixed = [*order[:at], peak, *order[at:]]
-        if abs(mixed[at - 1] - peak) > 1 and abs(mixed[at + 1] - peak) > 1:
-            return [rates[k] for k in mixed], [scores[k] for k in mixed]
+        rng.shuffle(others)
+        at = rng.randrange(1, 5)
+        order = [*others[:at], peak, *others[at:]]
+        if abs(order[at - 1] - peak) > 1 and abs(order[at + 1] - peak) > 1:
+            return [rates[k] for k in order], [scores[k] for k in order]
 
 
 def next_range(rates: Sequence[float], scores: Sequence[float]) -> tuple[float, float]:
-    """The answer: between the neighbours of the best rate; where there is none, a decade beyond it."""
-    return _next(rates, scores, 10.0)
+    """Return the neighbours of the best rate; at an end, go a decade beyond it instead."""
+    return _neighbours(rates, scores, 10.0)
 
 
 def _best_of(rates: Sequence[float], scores: Sequence[float]) -> float:
-    pairs = [(s, r) for r, s in zip(rates, scores, strict=True) if not math.isnan(s)]
-    return max(pairs)[1]
+    """Return the rate with the highest score, leaving out those that diverged."""
+    return max((s, r) for r, s in zip(rates, scores, strict=True) if not math.isnan(s))[1]
 
 
-def _next(rates: Sequence[float], scores: Sequence[float], factor: float) -> tuple[float, float]:
+def _neighbours(
+    rates: Sequence[float], scores: Sequence[float], factor: float
+) -> tuple[float, float]:
+    """Return the next smaller and larger rate; where there is none, extend the best by `factor`."""
     best = _best_of(rates, scores)
     low = max((r for r in rates if r < best), default=best / factor)
     high = min((r for r in rates if r > best), default=best * factor)
@@ -345,12 +374,12 @@ def _next(rates: Sequence[float], scores: Sequence[float], factor: float) -> tup
 
 
 def _never_extends(rates, scores):  # type: ignore[no-untyped-def]
-    return _next(rates, scores, 1.0)
+    return _neighbours(rates, scores, 1.0)
 
 
 def _wrong_side(rates, scores):  # type: ignore[no-untyped-def]
     best = _best_of(rates, scores)
-    low, high = _next(rates, scores, 1.0)
+    low, high = _neighbours(rates, scores, 1.0)
     if low == best:
         return best, high * 10
     return (low / 10, best) if high == best else (low, high)
@@ -358,7 +387,7 @@ def _wrong_side(rates, scores):  # type: ignore[no-untyped-def]
 
 def _adds_a_step(rates, scores):  # type: ignore[no-untyped-def]
     best = _best_of(rates, scores)
-    low, high = _next(rates, scores, 1.0)
+    low, high = _neighbours(rates, scores, 1.0)
     if low == best:
         return best - (high - best), high
     return (low, best + (best - low)) if high == best else (low, high)
@@ -372,8 +401,8 @@ def _as_they_came(rates, scores):  # type: ignore[no-untyped-def]
 
 
 def _without_the_diverged(rates, scores):  # type: ignore[no-untyped-def]
-    alive = [(r, s) for r, s in zip(rates, scores, strict=True) if not math.isnan(s)]
-    return next_range([r for r, _ in alive], [s for _, s in alive])
+    converged = [(r, s) for r, s in zip(rates, scores, strict=True) if not math.isnan(s)]
+    return next_range([r for r, _ in converged], [s for _, s in converged])
 
 
 def _worst_rate(rates, scores):  # type: ignore[no-untyped-def]
@@ -393,47 +422,52 @@ NEXT_RANGE = Exercise(
     name="next_range",
     observe=_observe_next,
     answer=next_range,
-    praise="You narrow down between the neighbours, and go beyond an end that wins.",
+    praise="You narrow the search down to the neighbours of the best learning rate, and you go "
+    "beyond an end that wins.",
     mistakes={
         "never extends": Mistake(
             _never_extends,
-            "when the best rate is the smallest or the largest one tried, your range stops right there.",
-            "nothing was tried beyond an end that wins; is the peak known to be inside?",
+            "when the best learning rate is the smallest or the largest you tried, your range "
+            "stops right there.",
+            "you tried nothing beyond an end that wins; can you be sure that the peak isn't "
+            "further out?",
         ),
         "extends on the wrong side": Mistake(
             _wrong_side,
-            "the range is extended on the side where it got worse.",
-            "the smallest rate won: in which direction is something better to be hoped for?",
+            "you extend the range on the side where the scores get worse.",
+            "if the smallest learning rate won, on which side could an even better one be?",
         ),
         "adds a step": Mistake(
             _adds_a_step,
-            "beyond an end you go on by adding a difference; that may even give a negative rate.",
-            "rates are compared by factors",
+            "beyond an end you extend the range by a difference, which can even give a negative "
+            "learning rate.",
+            "learning rates are compared by their ratios, not by their differences",
         ),
         "neighbours in the list": Mistake(
             _as_they_came,
-            "you take the neighbours in the list, but the trials came in any order.",
-            "which rates are the next smaller and the next larger one?",
+            "you take the neighbours in the list, but the trials are in no particular order.",
+            "which learning rates are the next smaller and the next larger one?",
         ),
         "without the diverged": Mistake(
             _without_the_diverged,
-            "you throw the diverged rates away and then take the best for an end: the range goes where all diverged.",
-            "a diverged rate has been tried, and says something",
+            "you drop the learning rates that diverged before you look for neighbours, so your "
+            "range reaches into the region where every run diverged.",
+            "a learning rate that diverged was tried as well; what does it tell you?",
         ),
         "the worst rate": Mistake(
             _worst_rate,
-            "the range lies around the rate with the smallest score.",
-            "is a high score good?",
+            "your range is centred on the learning rate with the lowest score.",
+            "is a high score good or bad?",
         ),
         "always a decade": Mistake(
             _always_a_decade,
-            "you take a decade on both sides whatever the neighbours say.",
-            "between the neighbours lies the peak; beyond them you know that it is worse",
+            "you take a decade on both sides, whatever the neighbours are.",
+            "the peak lies between the neighbours; you already know that it gets worse beyond them",
         ),
         "the whole range": Mistake(
             _whole_range,
-            "you return the range that was searched already.",
-            "which rates may lie beside the peak?",
+            "you return the whole range that you have already searched.",
+            "which learning rates are next to the best one?",
         ),
     },
 )

@@ -1,6 +1,10 @@
-"""Chapter 9: a new head on an old body, a body that stands still, pixels as the network knows them."""
+"""Check the exercises of chapter 9: a new head, a frozen backbone and the input preprocessing.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 import copy
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +18,7 @@ from cnnlab.rng import fold_in, generator
 
 
 class _Classifier(nn.Module):
-    """A body with batch norm, and a linear layer `fc` on top, as torchvision's ResNets have it."""
+    """A backbone `body` with batch norm and a linear head `fc`, like torchvision's ResNets."""
 
     def __init__(self, features: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -28,48 +32,49 @@ class _Classifier(nn.Module):
         return self.fc(self.dropout(self.body(images).flatten(1)))
 
 
-# --- a new head -----------------------------------------------------------------------------------
+# --- replace_head ---------------------------------------------------------------------------------
 
 
 def _observe_head(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 9, 1))
-    features, old_classes = draw.randint(5, 9), draw.randint(12, 20)
-    num_classes = draw.randint(3, 4)
+    rng = random.Random(fold_in(seed, 9, 1))
+    n_features, n_old_classes = rng.randint(5, 9), rng.randint(12, 20)
+    num_classes = rng.randint(3, 4)
     torch.manual_seed(fold_in(seed, 9, 2))
-    model = _Classifier(features, old_classes)
-    old = copy.deepcopy(model)
-    returned = attempt(model, num_classes)
-    if returned is not model:
-        return {"what you return is the model you were given": type(returned).__name__}
+    model = _Classifier(n_features, n_old_classes)
+    original = copy.deepcopy(model)
+    answer = attempt(model, num_classes)
+    if answer is not model:
+        return {"your result": f"an object of type {type(answer).__name__}"}
     images = torch.rand(6, 3, 8, 8, generator=generator(seed, 9))
     with torch.no_grad():
-        logits, before = returned.eval()(images), old.eval()(images)
-    weights, body = list(returned.parameters()), old.body.state_dict()
-    head = getattr(returned, "fc", None)
+        logits, old_logits = answer.eval()(images), original.eval()(images)
+    body, old_body = model.body.state_dict(), original.body.state_dict()
+    head = getattr(answer, "fc", None)
+    widths = getattr(head, "in_features", None), getattr(head, "out_features", None)
+    outputs = itertools.product(logits.T, old_logits.T)
+    parameters = list(answer.parameters())
     return {
-        "what you return is the model you were given": "_Classifier",
-        "the shape of the answers for six images": tuple(logits.shape),
-        "`model.fc`": type(head).__name__,
-        "its inputs and outputs": (
-            getattr(head, "in_features", None),
-            getattr(head, "out_features", None),
+        "your result": "the model that you were given",
+        "the shape of the outputs for six images": tuple(logits.shape),
+        "the type of `model.fc`": type(head).__name__,
+        "the number of inputs and outputs of `model.fc`": widths,
+        "whether the backbone is unchanged": _equal(body, old_body),
+        "the number of parameter tensors": len(parameters),
+        "whether the outputs sum to 1": torch.allclose(logits.sum(1), torch.ones(6), atol=1e-4),
+        "whether an old output is among the new ones": any(
+            torch.allclose(new, old, atol=1e-6) for new, old in outputs
         ),
-        "the body as it was": _same(model.body.state_dict(), body),
-        "layers with weights": len(weights),
-        "answers that are shares": bool(torch.allclose(logits.sum(1), torch.ones(6), atol=1e-4)),
-        "answers of the old head among the new": any(
-            torch.allclose(new, was, atol=1e-6) for new in logits.T for was in before.T
-        ),
-        "trainable": all(p.requires_grad for p in weights),
+        "whether all parameters are trainable": all(p.requires_grad for p in parameters),
     }
 
 
-def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Tell whether two state dicts have the same keys and values."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
-    """The answer: a new linear layer, as wide below as the old one, in the old one's place."""
+    """Replace `model.fc` by a new linear layer with the same number of inputs."""
     old = model.get_submodule("fc")
     assert isinstance(old, nn.Linear)
     model.fc = nn.Linear(old.in_features, num_classes)
@@ -106,7 +111,7 @@ def _with_softmax(model, num_classes):  # type: ignore[no-untyped-def]
     return model
 
 
-def _body_anew(model, num_classes):  # type: ignore[no-untyped-def]
+def _reset_backbone(model, num_classes):  # type: ignore[no-untyped-def]
     for module in model.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
@@ -125,41 +130,46 @@ HEAD = Exercise(
     name="replace_head",
     observe=_observe_head,
     answer=replace_head,
-    praise="One new layer in the old one's place; the body is untouched.",
+    praise="You replace the old head by one new layer, and the backbone is unchanged.",
     mistakes={
         "on top of the old head": Mistake(
             _on_top_of_the_old,
-            "your layer sits on top of the old head and sees the old classes' logits instead of the features.",
-            "the old head goes; what did it receive?",
+            "your layer sits on top of the old head, so it gets the logits of the old classes "
+            "instead of the features.",
+            "the old head has to go; what was its input?",
         ),
         "the number only": Mistake(
             _number_only,
-            "you changed what the layer says about itself; its weight matrix is the old one, and so are its answers.",
-            "`out_features` is read when the layer is built; build one",
+            "you changed the layer's `out_features` attribute, but its weight matrix is still the "
+            "old one, and so are its outputs.",
+            "`out_features` is used only when a layer is built; build a new one",
         ),
         "under another name": Mistake(
             _another_name,
-            "the new layer hangs in the model under a name that `forward` does not use; the old one still answers.",
-            "under which name does `forward` call its last layer?",
+            "you gave the new layer a name that `forward` doesn't use, so the old layer still "
+            "computes the outputs.",
+            "what does `forward` call the last layer?",
         ),
         "a piece of the old head": Mistake(
             _cut_the_old,
-            "the new head is cut out of the old one: its rows go on asking for old classes.",
-            "class 0 of the new task has nothing to do with class 0 of the old",
+            "you cut the new head out of the old one, so its rows still look for the old classes.",
+            "class 0 of the new task has nothing to do with class 0 of the old one",
         ),
         "softmax": Mistake(
             _with_softmax,
-            "there is a softmax behind the head. `F.cross_entropy` applies one itself, and two flatten the gradients.",
-            "which numbers does the loss want?",
+            "you put a softmax after the head, but `F.cross_entropy` applies one itself, and two "
+            "of them make the gradients very small.",
+            "what does the loss expect: logits or probabilities?",
         ),
         "the body anew": Mistake(
-            _body_anew,
-            "the body has lost what it had learnt: its weights are random again.",
-            "initialise the new layer only",
+            _reset_backbone,
+            "the backbone has lost everything it had learnt, because you gave it random weights "
+            "again.",
+            "initialise only the new layer",
         ),
         "returns the head": Mistake(
             _returns_the_head,
-            "you return the new layer; the whole model is asked for.",
+            "you return the new layer, but the exercise asks for the whole model.",
             "what will be called with images?",
         ),
         "returns nothing": Mistake(
@@ -171,7 +181,7 @@ HEAD = Exercise(
 )
 
 
-# --- a body that stands still ---------------------------------------------------------------------
+# --- freeze ---------------------------------------------------------------------------------------
 
 
 def _observe_freeze(attempt: Callable[..., Any], seed: int) -> Observation:
@@ -179,11 +189,11 @@ def _observe_freeze(attempt: Callable[..., Any], seed: int) -> Observation:
     model = _Classifier(6, 3, dropout=0.5)
     g = generator(seed, 9, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
-    seen: dict[str, Any] = {}
+    observation: dict[str, Any] = {}
     for epoch in ("first", "second"):
-        body, head = (copy.deepcopy(part.state_dict()) for part in (model.body, model.fc))
+        body, head = (copy.deepcopy(module.state_dict()) for module in (model.body, model.fc))
         attempt(model)
-        seen[f"the head's dropout at work in the {epoch} epoch"] = model.dropout.training
+        dropout_active = model.dropout.training
         for _ in range(2):
             images = 1 + 2 * torch.rand(8, 3, 8, 8, generator=g)
             labels = torch.randint(0, 3, (8,), generator=g)
@@ -192,20 +202,24 @@ def _observe_freeze(attempt: Callable[..., Any], seed: int) -> Observation:
             if loss.requires_grad:
                 loss.backward()
                 optimizer.step()
-        moved = {k for k, v in model.body.state_dict().items() if not torch.equal(v, body[k])}
-        seen[f"what moved in the body in the {epoch} epoch"] = sorted(map(_kind, moved))
-        seen[f"the head learns in the {epoch} epoch"] = not _same(model.fc.state_dict(), head)
-        model.eval()  # as the measurement after an epoch leaves it
-    seen["`requires_grad` written on a module"] = "requires_grad" in vars(model.body)
-    return seen
+        state = model.body.state_dict()
+        changed = {_describe(key) for key in state if not torch.equal(state[key], body[key])}
+        head_learns = not _equal(model.fc.state_dict(), head)
+        observation[f"whether the head's dropout is active in the {epoch} epoch"] = dropout_active
+        observation[f"what changed in the backbone in the {epoch} epoch"] = sorted(changed)
+        observation[f"whether the head learns in the {epoch} epoch"] = head_learns
+        model.eval()  # as the validation after an epoch leaves it
+    observation["whether `requires_grad` is set on a module"] = "requires_grad" in vars(model.body)
+    return observation
 
 
-def _kind(name: str) -> str:
-    return name.rpartition(".")[2] + (" of the norm" if name.startswith("1") else "")
+def _describe(key: str) -> str:
+    """Name a tensor of the backbone: "1.weight" is "weight of the batch-norm layer"."""
+    return key.rpartition(".")[2] + (" of the batch-norm layer" if key.startswith("1") else "")
 
 
 def freeze(model: nn.Module) -> None:
-    """The answer: no gradients for the body; training mode for the model, evaluation mode for its body."""
+    """Freeze the backbone; set training mode for the head, evaluation mode for the backbone."""
     body = model.get_submodule("body")
     body.requires_grad_(False)
     model.train()
@@ -255,83 +269,91 @@ FREEZE = Exercise(
     name="freeze",
     observe=_observe_freeze,
     answer=freeze,
-    praise="The body stands still, its running statistics too; the head learns, with its dropout at work.",
+    praise="Nothing in the backbone changes, not even its running statistics, and the head learns "
+    "with its dropout active.",
     mistakes={
         "parameters only": Mistake(
             _parameters_only,
-            "the weights of the body stand still, but you leave the modes as you find them. In the first epoch the "
-            "batch norm's statistics move; in the second, after a measurement, the head's dropout is off.",
-            "running statistics are no parameters; what decides whether they move?",
+            "you freeze the weights of the backbone, but you don't set the modes. In the first "
+            "epoch the running statistics of the batch norm change; in the second, after a "
+            "validation, the head's dropout is off.",
+            "running statistics aren't parameters; what decides whether they are updated?",
         ),
         "eval undone by train": Mistake(
             _undone_by_train,
-            "the weights of the body stand still, but its batch norm is in training mode and its running statistics "
-            "move: `model.train()` reaches every module inside, whatever you had set before.",
-            "does the body end up in the mode that you want?",
+            "you freeze the weights of the backbone, but its running statistics still change: "
+            "`model.train()` sets every module inside the model to training mode, even one you "
+            "set to evaluation mode before.",
+            "which mode is the backbone in at the end of your function?",
         ),
         "everything in eval mode": Mistake(
             _all_in_eval,
-            "the whole model is in evaluation mode: the body stands still, but the head's dropout is off, too.",
-            "which part should train?",
+            "you set the whole model to evaluation mode: the backbone doesn't change, but the "
+            "head's dropout is off too.",
+            "which part of the model should train?",
         ),
         "eval mode only": Mistake(
             _eval_only,
-            "evaluation mode stops the running statistics, but the weights still have gradients, and they move.",
-            "a mode decides what a layer computes, not whether it learns",
+            "evaluation mode stops the running statistics, but the weights of the backbone still "
+            "get gradients, so they change.",
+            "the mode decides what a layer computes, not whether it learns",
         ),
         "an attribute of the module": Mistake(
             _attribute_of_the_module,
-            "`body.requires_grad = False` writes a new attribute on the module, which nobody reads; the weights move.",
-            "it is the parameters that have `requires_grad`; modules have a method with an underscore at its end",
+            "`body.requires_grad = False` sets a new attribute on the module, which PyTorch never "
+            "reads, so the weights still change.",
+            "`requires_grad` belongs to parameters; for modules there is a method whose name ends "
+            "in an underscore",
         ),
         "convolutions only": Mistake(
             _convolutions_only,
-            "the scale and the shift of the batch norm are parameters as well, and the convolution's bias; they move.",
-            "which parameters of the body are left out?",
+            "you freeze the convolution's weights, but its bias and the scale and shift of the "
+            "batch norm are parameters too, and they still change.",
+            "which parameters of the backbone did you leave out?",
         ),
         "the head too": Mistake(
             _everything,
-            "the head is frozen as well, so nothing learns at all.",
-            "freeze the body, not the model",
+            "you freeze the head as well, so nothing learns at all.",
+            "freeze `model.body`, not the whole model",
         ),
     },
 )
 
 
-# --- pixels as the network knows them -------------------------------------------------------------
+# --- prepare --------------------------------------------------------------------------------------
 
 
 def _observe_prepare(attempt: Callable[..., Any], seed: int) -> Observation:
-    g, draw = generator(seed, 9, 4), random.Random(fold_in(seed, 9, 4))
-    height = draw.randint(4, 6)
-    images = torch.randint(0, 256, (4, height, height, 3), generator=g, dtype=torch.uint8)
-    mean = [0.3 + 0.1 * i + 0.05 * draw.random() for i in range(3)]
-    std = [0.2 + 0.04 * i + 0.02 * draw.random() for i in range(3)]
-    before = images.clone()
-    returned = attempt(images, mean, std)
-    return {"what you return": returned, "the images left alone": torch.equal(images, before)}
+    g, rng = generator(seed, 9, 4), random.Random(fold_in(seed, 9, 4))
+    size = rng.randint(4, 6)
+    images = torch.randint(0, 256, (4, size, size, 3), generator=g, dtype=torch.uint8)
+    mean = [0.3 + 0.1 * i + 0.05 * rng.random() for i in range(3)]
+    std = [0.2 + 0.04 * i + 0.02 * rng.random() for i in range(3)]
+    original = images.clone()
+    answer = attempt(images, mean, std)
+    return {"your result": answer, "whether `images` is unchanged": torch.equal(images, original)}
 
 
 def prepare(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """The answer: BGR to RGB, channels to the front, levels to [0, 1], then centred and scaled."""
-    pixels = images.flip(3).permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    """Convert uint8 BGR images (N, H, W, 3) to normalised RGB images (N, 3, H, W)."""
+    return _normalise(images.flip(3).permute(0, 3, 1, 2).float() / 255, mean, std)
 
 
-def _scaled(pixels, mean, std):  # type: ignore[no-untyped-def]
+def _normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    """Subtract the mean of each channel of (N, 3, H, W) and divide by its standard deviation."""
     return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
 def _still_bgr(images, mean, std):  # type: ignore[no-untyped-def]
-    return _scaled(images.permute(0, 3, 1, 2).float() / 255, mean, std)
+    return _normalise(images.permute(0, 3, 1, 2).float() / 255, mean, std)
 
 
-def _turned_afterwards(images, mean, std):  # type: ignore[no-untyped-def]
+def _flipped_afterwards(images, mean, std):  # type: ignore[no-untyped-def]
     return _still_bgr(images, mean, std).flip(1)
 
 
 def _levels(images, mean, std):  # type: ignore[no-untyped-def]
-    return _scaled(images.flip(3).permute(0, 3, 1, 2).float(), mean, std)
+    return _normalise(images.flip(3).permute(0, 3, 1, 2).float(), mean, std)
 
 
 def _divided_last(images, mean, std):  # type: ignore[no-untyped-def]
@@ -344,12 +366,14 @@ def _not_normalised(images, mean, std):  # type: ignore[no-untyped-def]
 
 def _own_statistics(images, mean, std):  # type: ignore[no-untyped-def]
     pixels = _not_normalised(images, mean, std)
-    return _scaled(pixels, pixels.mean(dim=(0, 2, 3)).tolist(), pixels.std(dim=(0, 2, 3)).tolist())
+    return _normalise(
+        pixels, pixels.mean(dim=(0, 2, 3)).tolist(), pixels.std(dim=(0, 2, 3)).tolist()
+    )
 
 
 def _reshaped(images, mean, std):  # type: ignore[no-untyped-def]
     n, h, w, c = images.shape
-    return _scaled(images.flip(3).reshape(n, c, h, w).float() / 255, mean, std)
+    return _normalise(images.flip(3).reshape(n, c, h, w).float() / 255, mean, std)
 
 
 def _mirrored(images, mean, std):  # type: ignore[no-untyped-def]
@@ -357,59 +381,67 @@ def _mirrored(images, mean, std):  # type: ignore[no-untyped-def]
 
 
 def _multiplied(images, mean, std):  # type: ignore[no-untyped-def]
-    return _scaled(_not_normalised(images, mean, std), mean, [1 / s for s in std])
+    return _normalise(_not_normalised(images, mean, std), mean, [1 / s for s in std])
 
 
 PREPARE = Exercise(
     name="prepare",
     observe=_observe_prepare,
     answer=prepare,
-    praise="Range, order of the axes, order of the channels and normalisation are those of the pretraining.",
+    praise="The pixel range, the axes, the channel order and the normalisation all match the "
+    "pretraining.",
     mistakes={
         "still BGR": Mistake(
             _still_bgr,
-            "the channels are still in the order blue, green, red; the network has learnt them the other way round.",
-            "which axis holds the channels, and how do you turn it around?",
+            "your channels are still in the order blue, green, red, but the network was trained "
+            "on red, green, blue.",
+            "which axis holds the channels, and how can you reverse it?",
         ),
         "turned after normalising": Mistake(
-            _turned_afterwards,
-            "the channels change places after normalising: blue pixels got red's mean and deviation.",
-            "in which order do `mean` and `std` speak of the channels?",
+            _flipped_afterwards,
+            "you reverse the channels after normalising, so the blue channel was normalised with "
+            "the mean and standard deviation of red.",
+            "which channel order do `mean` and `std` use?",
         ),
         "levels 0 to 255": Mistake(
             _levels,
-            "the pixels were never divided by 255, so they are some hundred times too large for the network.",
-            "`mean` and `std` are numbers for pixels in [0, 1]",
+            "you never divide the pixels by 255, so they are hundreds of times too large for the "
+            "network.",
+            "`mean` and `std` are meant for pixels in [0, 1]",
         ),
         "divided last": Mistake(
             _divided_last,
-            "you divide by 255 after normalising: the mean was taken from levels that run to 255.",
-            "first bring the pixels to the units of `mean`",
+            "you divide by 255 after normalising, so you subtract the mean from pixels that go up "
+            "to 255.",
+            "first bring the pixels to the same range as `mean`",
         ),
         "not normalised": Mistake(
             _not_normalised,
-            "the pixels are RGB in [0, 1], but `mean` and `std` are not used.",
-            "what did the first convolution see in pretraining?",
+            "your pixels are RGB in [0, 1], but you don't use `mean` and `std`.",
+            "what did the first convolution get as its input in pretraining?",
         ),
         "its own statistics": Mistake(
             _own_statistics,
-            "you normalise with the mean and deviation of these images; the network knows those of its own data.",
-            "`mean` and `std` are given; an image must not depend on the others in its batch",
+            "you normalise with the mean and standard deviation of these images, but the network "
+            "was trained with those of its own data.",
+            "use the `mean` and `std` you are given; the result for one image must not depend on "
+            "the others in the batch",
         ),
         "reshaped": Mistake(
             _reshaped,
-            "`reshape` or `view` gives the right shape and scrambles the pixels.",
-            "axes change places with `permute`",
+            "your `reshape` or `view` gives the right shape, but it scrambles the pixels.",
+            "use `permute` to move axes",
         ),
         "mirrored": Mistake(
             _mirrored,
-            "you turned the columns around, not the channels: the pictures are mirrored and still BGR.",
+            "you reverse the columns instead of the channels, so the images are mirrored and "
+            "still BGR.",
             "which of the axes (N, H, W, C) did you flip?",
         ),
         "multiplied": Mistake(
             _multiplied,
-            "you multiply by `std`; normalising divides by it.",
-            "what should the deviation be afterwards?",
+            "you multiply by `std`, but normalising divides by it.",
+            "what should the standard deviation be afterwards?",
         ),
     },
 )

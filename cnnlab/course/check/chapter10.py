@@ -1,4 +1,7 @@
-"""Chapter 10: a rate for each stage, a plan for thawing them, and norms that stay frozen."""
+"""Check the exercises of chapter 10: a learning rate per stage, gradual unfreezing, frozen norms.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -14,38 +17,39 @@ from cnnlab.rng import fold_in, generator
 # --- layerwise_lr ---------------------------------------------------------------------------------
 
 
-def _observe_rates(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 10, 1))
-    lr, decay = 10 ** draw.uniform(-3, -1), draw.uniform(0.3, 0.8)
-    n = draw.randint(4, 6)
-    plans = {
+def _observe_lrs(attempt: Callable[..., Any], seed: int) -> Observation:
+    rng = random.Random(fold_in(seed, 10, 1))
+    lr, decay = 10 ** rng.uniform(-3, -1), rng.uniform(0.3, 0.8)
+    n = rng.randint(4, 6)
+    cases = {
         "all stages trained": [True] * n,
-        "the two lowest frozen": [False, False] + [True] * (n - 2),
-        "one in the middle frozen": [stage != n - 2 for stage in range(n)],
+        "the two lowest stages frozen": [False, False] + [True] * (n - 2),
+        "a stage in the middle frozen": [stage != n - 2 for stage in range(n)],
     }
-    seen: dict[str, Any] = {}
-    for name, trained in plans.items():
-        before = list(trained)
-        seen[f"rates in units of lr ({name})"] = _in_units(attempt(trained, lr, decay), lr)
-        seen[f"your argument left alone ({name})"] = trained == before
-    return seen
+    observation: dict[str, Any] = {}
+    for case, trained in cases.items():
+        argument = list(trained)
+        lrs = attempt(argument, lr, decay)
+        observation[f"the list of learning rates divided by lr ({case})"] = _divide(lrs, lr)
+        observation[f"whether `trained` is unchanged ({case})"] = argument == trained
+    return observation
 
 
-def _in_units(rates: Any, lr: float) -> Any:
-    """Small rates are compared as precisely as large ones."""
-    if not isinstance(rates, list | tuple):
-        return rates
-    return [float(rate / lr) if isinstance(rate, int | float) else rate for rate in rates]
+def _divide(lrs: Any, lr: float) -> Any:
+    """Divide learning rates by `lr`, so that small ones are compared as precisely as large ones."""
+    if not isinstance(lrs, list | tuple):
+        return lrs
+    return [float(value / lr) if isinstance(value, int | float) else value for value in lrs]
 
 
 def layerwise_lr(trained: Sequence[bool], lr: float, decay: float) -> list[float]:
-    """The answer: lr times the decay to the power of the depth below the head; 0 for what is frozen."""
-    top = len(trained) - 1
-    return [lr * decay ** (top - l) if used else 0.0 for l, used in enumerate(trained)]
+    """Return lr * decay ** (distance from the head) per stage, and 0 for frozen stages."""
+    head = len(trained) - 1
+    return [lr * decay ** (head - i) if trains else 0.0 for i, trains in enumerate(trained)]
 
 
 def _upside_down(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return [lr * decay**i if used else 0.0 for i, used in enumerate(trained)]
+    return [lr * decay**i if trains else 0.0 for i, trains in enumerate(trained)]
 
 
 def _head_first(trained, lr, decay):  # type: ignore[no-untyped-def]
@@ -61,30 +65,32 @@ def _divided(trained, lr, decay):  # type: ignore[no-untyped-def]
 
 
 def _linear(trained, lr, decay):  # type: ignore[no-untyped-def]
-    top = len(trained) - 1
-    return [lr * (1 - (1 - decay) * (top - i)) if used else 0.0 for i, used in enumerate(trained)]
+    head = len(trained) - 1
+    return [
+        lr * (1 - (1 - decay) * (head - i)) if trains else 0.0 for i, trains in enumerate(trained)
+    ]
 
 
-def _two_rates(trained, lr, decay):  # type: ignore[no-untyped-def]
-    *body, head = trained
-    return [*(lr * decay if used else 0.0 for used in body), lr if head else 0.0]
+def _two_lrs(trained, lr, decay):  # type: ignore[no-untyped-def]
+    *backbone, head = trained
+    return [*(lr * decay if trains else 0.0 for trains in backbone), lr if head else 0.0]
 
 
 def _frozen_not_counted(trained, lr, decay):  # type: ignore[no-untyped-def]
-    rates, depth = [], 0
-    for used in reversed(trained):
-        rates.append(lr * decay**depth if used else 0.0)
-        depth += used
-    return rates[::-1]
+    lrs, depth = [], 0
+    for trains in reversed(trained):
+        lrs.append(lr * decay**depth if trains else 0.0)
+        depth += trains
+    return lrs[::-1]
 
 
-def _frozen_keep_rates(trained, lr, decay):  # type: ignore[no-untyped-def]
+def _frozen_keep_lrs(trained, lr, decay):  # type: ignore[no-untyped-def]
     return layerwise_lr([True] * len(trained), lr, decay)
 
 
 def _frozen_left_out(trained, lr, decay):  # type: ignore[no-untyped-def]
-    rates = layerwise_lr(trained, lr, decay)
-    return [rate for rate, used in zip(rates, trained, strict=True) if used]
+    lrs = layerwise_lr(trained, lr, decay)
+    return [value for value, trains in zip(lrs, trained, strict=True) if trains]
 
 
 def _multipliers(trained, lr, decay):  # type: ignore[no-untyped-def]
@@ -93,59 +99,65 @@ def _multipliers(trained, lr, decay):  # type: ignore[no-untyped-def]
 
 LAYERWISE_LR = Exercise(
     name="layerwise_lr",
-    observe=_observe_rates,
+    observe=_observe_lrs,
     answer=layerwise_lr,
-    praise="The head has the full rate, each stage below a share of the one above, and freezing shifts nobody.",
+    praise="The head trains at `lr`, each stage at a fixed fraction of the learning rate above it, "
+    "and freezing a stage doesn't change the others.",
     mistakes={
         "upside down": Mistake(
             _upside_down,
-            "the rates grow smaller towards the head: the new layer learns slowest, and the pixels' layer fastest.",
-            "the list goes from the bottom to the top; which stage has the depth 0?",
+            "your learning rates shrink towards the head, so the new head learns slowest and the "
+            "stem fastest.",
+            "the list runs from bottom to top; which stage should have the exponent 0?",
         ),
         "head first": Mistake(
             _head_first,
-            "the numbers are right, but they stand in the wrong order: head first.",
-            "`trained[0]` is the stem; your first number must be its rate",
+            "your values are correct, but they are in reverse order, with the head first.",
+            "`trained[0]` is the stem, so the stem's learning rate comes first",
         ),
         "head decayed": Mistake(
             _head_decayed,
-            "every exponent is one too large: the head itself does not get the full rate.",
+            "your exponents are all one too large, so even the head gets less than `lr`.",
             "what is L - l for the head, where l = L?",
         ),
         "divided": Mistake(
             _divided,
-            "the rates grow towards the bottom: you divide by the decay, or the exponent has the wrong sign.",
-            "a decay below 1 should make the rates of the lower stages smaller",
+            "your learning rates grow towards the bottom, because you divide by the decay or your "
+            "exponent has the wrong sign.",
+            "with a decay below 1, lower stages should get smaller learning rates",
         ),
         "linear": Mistake(
             _linear,
-            "each stage loses the same amount; it should lose the same share.",
-            "with a decay of 0.5 and five stages, does your lowest rate stay above zero?",
+            "you subtract the same amount at every stage, but each stage should lose the same "
+            "fraction.",
+            "with a decay of 0.5 and five stages, is your lowest learning rate still positive?",
         ),
         "two rates": Mistake(
-            _two_rates,
-            "there are only two rates, one for the head and one for all below it.",
-            "which power of the decay belongs to a stage two below the head?",
+            _two_lrs,
+            "you use only two learning rates, one for the head and one for everything below it.",
+            "which power of the decay belongs to the stage two below the head?",
         ),
         "frozen not counted": Mistake(
             _frozen_not_counted,
-            "a frozen stage is left out of the count, so freezing one changes the rates of those below it.",
-            "the depth of a stage is its place in the network, whether or not the others learn",
+            "you skip frozen stages when you count the depth, so freezing one stage changes the "
+            "learning rates of the stages below it.",
+            "the depth of a stage is its position in the network, whether or not the others train",
         ),
         "frozen keep rates": Mistake(
-            _frozen_keep_rates,
-            "frozen stages are given a rate as well.",
-            "what does `trained` tell you, stage by stage?",
+            _frozen_keep_lrs,
+            "you give frozen stages a learning rate too.",
+            "what does `trained` say about each stage?",
         ),
         "frozen left out": Mistake(
             _frozen_left_out,
-            "the list is too short: the frozen stages are missing, so a rate can no longer be matched to its stage.",
-            "return one number for each stage, 0.0 for a frozen one",
+            "your list is too short: you leave out the frozen stages, so the learning rates no "
+            "longer line up with the stages.",
+            "return one value per stage, 0.0 for a frozen one",
         ),
         "multipliers": Mistake(
             _multipliers,
-            "these are multipliers; the rate of the head is not `lr`.",
-            "where does `lr` enter?",
+            "you return multipliers, so the head gets 1 instead of `lr`.",
+            "where does `lr` come in?",
         ),
     },
 )
@@ -155,24 +167,25 @@ LAYERWISE_LR = Exercise(
 
 
 def _observe_plan(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = random.Random(fold_in(seed, 10, 2))
-    first = draw.randint(2, 3)
-    apart = [first, first + draw.randint(2, 3), first + draw.randint(5, 7)]
-    together = [first, first, first + draw.randint(2, 4)]
-    at_once = [0, draw.randint(2, 4)]
-    seen: dict[str, Any] = {}
-    for plan in (apart, together, at_once):
-        for epoch in range(plan[-1] + 3):
-            seen[f"after {epoch} epochs with {plan}"] = _as_list(attempt(epoch, list(plan)))
-    return seen
+    rng = random.Random(fold_in(seed, 10, 2))
+    first = rng.randint(2, 3)
+    one_by_one = [first, first + rng.randint(2, 3), first + rng.randint(5, 7)]
+    two_together = [first, first, first + rng.randint(2, 4)]
+    from_the_start = [0, rng.randint(2, 4)]
+    observation: dict[str, Any] = {}
+    for at_epochs in (one_by_one, two_together, from_the_start):
+        for finished in range(at_epochs[-1] + 3):
+            stages = _as_list(attempt(finished, list(at_epochs)))
+            observation[f"the list after {finished} epochs with at_epochs={at_epochs}"] = stages
+    return observation
 
 
-def _as_list(returned: Any) -> Any:
-    return [*returned] if isinstance(returned, list | tuple) else returned
+def _as_list(answer: Any) -> Any:
+    return [*answer] if isinstance(answer, list | tuple) else answer
 
 
 def trained_stages(finished: int, at_epochs: Sequence[int]) -> list[bool]:
-    """The answer: bottom to top; a stage trains once its number of epochs is finished, the head always."""
+    """Return which stages train, bottom to top: those whose epoch is reached, and the head."""
     return [*(at <= finished for at in reversed(at_epochs)), True]
 
 
@@ -199,8 +212,8 @@ def _only_the_newest(finished, at_epochs):  # type: ignore[no-untyped-def]
 
 
 def _head_stops(finished, at_epochs):  # type: ignore[no-untyped-def]
-    *body, _ = trained_stages(finished, at_epochs)
-    return [*body, not any(body)]
+    *backbone, _ = trained_stages(finished, at_epochs)
+    return [*backbone, not any(backbone)]
 
 
 def _head_missing(finished, at_epochs):  # type: ignore[no-untyped-def]
@@ -211,7 +224,7 @@ def _only_in_that_epoch(finished, at_epochs):  # type: ignore[no-untyped-def]
     return [*(at == finished for at in reversed(at_epochs)), True]
 
 
-def _turned_round(finished, at_epochs):  # type: ignore[no-untyped-def]
+def _inverted(finished, at_epochs):  # type: ignore[no-untyped-def]
     return [not trains for trains in trained_stages(finished, at_epochs)]
 
 
@@ -223,57 +236,59 @@ TRAINED_STAGES = Exercise(
     name="trained_stages",
     observe=_observe_plan,
     answer=trained_stages,
-    praise="The head always trains, the others join from the top down, and none of them leaves again.",
+    praise="The head always trains, the other stages join from the top down, and a stage that has "
+    "joined keeps training.",
     mistakes={
         "one late": Mistake(
             _one_late,
             "each stage joins one epoch too late.",
-            "with `at_epochs=[2]`, two finished epochs are enough: < or <= ?",
+            "with `at_epochs=[2]`, two finished epochs are enough: do you need < or <=?",
         ),
         "one early": Mistake(
             _one_early,
             "each stage joins one epoch too early.",
-            "`finished` counts the epochs that are done, not the one that is about to begin",
+            "`finished` counts completed epochs, not the one that is about to start",
         ),
         "bottom up": Mistake(
             _bottom_up,
-            "the stem joins first: the plan goes from the top down, your list from the bottom up.",
-            "to which stage does `at_epochs[0]` belong?",
+            "your stem joins first, because `at_epochs` is ordered from the top down and your list "
+            "from the bottom up.",
+            "which stage does `at_epochs[0]` belong to?",
         ),
         "head at the front": Mistake(
             _head_at_the_front,
-            "the list stands on its head: the stem comes first, the head last.",
+            "your list is in reverse order, with the head first and the stem last.",
             "which entry should always be True?",
         ),
         "only the newest": Mistake(
             _only_the_newest,
-            "only the stage that joined last is trained; the others have stopped again.",
-            "a stage that has joined stays",
+            "only the stage that joined last is trained, and the ones before it are frozen again.",
+            "once a stage has joined, should it ever stop training?",
         ),
         "head stops": Mistake(
             _head_stops,
-            "the head stops learning when the first stage joins.",
-            "who always trains?",
+            "your head stops training when the first stage joins.",
+            "which stage trains in every epoch?",
         ),
         "head missing": Mistake(
             _head_missing,
-            "one entry is missing: that of the head.",
-            "how many stages are there when `at_epochs` has three numbers?",
+            "your list is one entry short: the head is missing.",
+            "how many stages are there when `at_epochs` has three entries?",
         ),
         "only in that epoch": Mistake(
             _only_in_that_epoch,
-            "a stage trains for the one epoch in which it joins, and is frozen again.",
-            "== or <= ?",
+            "each stage trains only in the epoch in which it joins, and is frozen again after it.",
+            "do you need == or <=?",
         ),
         "turned round": Mistake(
-            _turned_round,
-            "you tell which stages are frozen; asked is which are trained.",
-            "True means: it learns",
+            _inverted,
+            "you return which stages are frozen, but the exercise asks which ones train.",
+            "True means that the stage trains",
         ),
         "all at once": Mistake(
             _all_at_once,
-            "all stages join at the first number.",
-            "each stage has a number of its own",
+            "all stages join at the first epoch in `at_epochs`.",
+            "each stage has an entry of its own in `at_epochs`",
         ),
     },
 )
@@ -283,62 +298,72 @@ TRAINED_STAGES = Exercise(
 
 
 class _Net(nn.Module):
-    """A frozen body with a norm at two depths, a norm of which only the scale is frozen, a head with dropout."""
+    """A network with every kind of batch-norm layer: frozen, trained and partly frozen.
+
+    The frozen backbone has batch-norm layers at two depths, only the weight of `partly` is frozen,
+    and the head has dropout.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        low = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
-        self.body = nn.Sequential(low, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.backbone = nn.Sequential(stem, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
         self.top = nn.Sequential(nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.ReLU())
         self.partly = nn.BatchNorm2d(5)
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, 3, H, W) to (N, 3)."""
-        return self.head(self.partly(self.top(self.body(x))).mean(dim=(2, 3)))
+        """Compute logits (N, 3) from images (N, 3, H, W)."""
+        return self.head(self.partly(self.top(self.backbone(x))).mean(dim=(2, 3)))
 
 
 def _net(seed: int) -> _Net:
+    """Build a network with random running statistics and a frozen backbone."""
     torch.manual_seed(seed)
     net = _Net()
-    for norm in _norms(net):
+    for norm in _batch_norms(net):
         nn.init.normal_(norm.running_mean, std=0.5)  # type: ignore[arg-type]
         nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
-    for parameter in (*net.body.parameters(), net.partly.weight):
+    for parameter in (*net.backbone.parameters(), net.partly.weight):
         parameter.requires_grad_(False)
     return net
 
 
-def _norms(net: nn.Module) -> Iterator[nn.BatchNorm2d]:
+def _batch_norms(net: nn.Module) -> Iterator[nn.BatchNorm2d]:
     return (module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Tell whether none of the parameters of a module is trained."""
+    return not any(p.requires_grad for p in module.parameters())
 
 
 def _observe_modes(attempt: Callable[..., Any], seed: int) -> Observation:
     net = _net(fold_in(seed, 10, 3))
-    net.train(seed % 2 == 0)  # from either mode
-    wants = [p.requires_grad for p in net.parameters()]
+    net.train(seed % 2 == 0)  # the exercise must work from either mode
+    requires_grad = [p.requires_grad for p in net.parameters()]
     images = torch.rand(8, 3, 6, 6, generator=generator(seed, 10, 4))
     with torch.no_grad():
         attempt(net)
-        seen: dict[str, Any] = {
-            f"{name} in training mode": getattr(net.get_submodule(name), "training", None)
-            for name in ("body.0.1", "body.2", "top.1", "partly", "head.0")
+        observation: dict[str, Any] = {
+            f"`{name}.training`": getattr(net.get_submodule(name), "training", None)
+            for name in ("backbone.0.1", "backbone.2", "top.1", "partly", "head.0")
         }
-        seen["what the frozen body computes"] = net.body(images)
+        observation["the output of the frozen backbone"] = net.backbone(images)
         net(images)
-    seen |= {f"running mean {i} after a batch": n.running_mean for i, n in enumerate(_norms(net))}
-    seen["who wants a gradient"] = [p.requires_grad for p in net.parameters()] == wants
-    return seen
+    for i, norm in enumerate(_batch_norms(net)):
+        observation[f"the running mean of batch-norm layer {i} after a batch"] = norm.running_mean
+    unchanged = [p.requires_grad for p in net.parameters()] == requires_grad
+    observation["whether `requires_grad` is unchanged"] = unchanged
+    return observation
 
 
 def train_frozen(model: nn.Module) -> None:
-    """The answer: everything to training mode, then every norm without a trainable parameter back."""
+    """Put a model in training mode and its frozen batch-norm layers in evaluation mode."""
     model.train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not any(
-            p.requires_grad for p in module.parameters()
-        ):
-            module.eval()
+    for norm in _batch_norms(model):
+        if _is_frozen(norm):
+            norm.eval()
 
 
 def _undone(model):  # type: ignore[no-untyped-def]
@@ -348,13 +373,13 @@ def _undone(model):  # type: ignore[no-untyped-def]
 
 def _all_norms(model):  # type: ignore[no-untyped-def]
     model.train()
-    for norm in _norms(model):
+    for norm in _batch_norms(model):
         norm.eval()
 
 
 def _any_frozen(model):  # type: ignore[no-untyped-def]
     model.train()
-    for norm in _norms(model):
+    for norm in _batch_norms(model):
         norm.train(all(p.requires_grad for p in norm.parameters()))
 
 
@@ -364,8 +389,8 @@ def _all_eval(model):  # type: ignore[no-untyped-def]
 
 def _no_statistics(model):  # type: ignore[no-untyped-def]
     model.train()
-    for norm in _norms(model):
-        if not any(p.requires_grad for p in norm.parameters()):
+    for norm in _batch_norms(model):
+        if _is_frozen(norm):
             norm.track_running_stats = False
 
 
@@ -374,18 +399,16 @@ def _by_own_parameters(model):  # type: ignore[no-untyped-def]
         module.training = any(p.requires_grad for p in module.parameters(recurse=False))
 
 
-def _wrong_way_round(model):  # type: ignore[no-untyped-def]
+def _inverted_modes(model):  # type: ignore[no-untyped-def]
     model.train()
-    for norm in _norms(model):
-        norm.train(not any(p.requires_grad for p in norm.parameters()))
+    for norm in _batch_norms(model):
+        norm.train(_is_frozen(norm))
 
 
 def _children_only(model):  # type: ignore[no-untyped-def]
     model.train()
     for module in (m for child in model.children() for m in (child, *child.children())):
-        if isinstance(module, nn.BatchNorm2d) and not any(
-            p.requires_grad for p in module.parameters()
-        ):
+        if isinstance(module, nn.BatchNorm2d) and _is_frozen(module):
             module.eval()
 
 
@@ -394,58 +417,64 @@ def _unfreezes(model):  # type: ignore[no-untyped-def]
     model.requires_grad_(True)
 
 
+_START_IN_TRAINING_MODE = "start by putting everything in training mode"
 TRAIN_FROZEN = Exercise(
     name="train_frozen",
     observe=_observe_modes,
     answer=train_frozen,
-    praise="What is frozen computes the same in training as in use, and everything else trains.",
+    praise="Frozen batch-norm layers compute the same in training as at inference, and everything "
+    "else is in training mode.",
     mistakes={
         "undone by train": Mistake(
             _undone,
-            "every norm is in training mode: the frozen ones were never put in evaluation mode, or `model.train()` "
-            "came after it and undid it.",
-            "`model.train()` reaches every module; what must come after it, each time?",
+            "every batch-norm layer is in training mode: either you never put the frozen ones in "
+            "evaluation mode, or you call `model.train()` afterwards, which undoes it.",
+            "`model.train()` reaches every module; what has to come after it?",
         ),
         "all norms": Mistake(
             _all_norms,
-            "the norms that are trained stand in evaluation mode as well.",
-            "how do you tell a frozen norm from one that learns?",
+            "you also put the batch-norm layers that are trained in evaluation mode.",
+            "how can you tell a frozen batch-norm layer from one that is trained?",
         ),
         "any frozen": Mistake(
             _any_frozen,
-            "a norm of which one parameter is frozen and the other learns counts as frozen.",
-            "frozen is a norm none of whose parameters wants a gradient",
+            "you treat a batch-norm layer as frozen when only one of its two parameters is.",
+            "how many of its parameters may still require a gradient in a frozen layer?",
         ),
         "all in evaluation mode": Mistake(
             _all_eval,
-            "the whole model is in evaluation mode: no dropout, and the norms that learn keep old statistics.",
-            "begin with training mode for all",
+            "the whole model is in evaluation mode, so dropout is off and the batch-norm layers "
+            "that are trained keep their old statistics.",
+            _START_IN_TRAINING_MODE,
         ),
         "track_running_stats": Mistake(
             _no_statistics,
-            "the statistics stand still, but in training mode the norm still divides by those of the batch, so the "
-            "frozen part computes something else than in use. A momentum of 0 would do the same.",
-            "a norm uses its running statistics in one mode alone; which?",
+            "the running statistics no longer change, but a layer in training mode normalises with "
+            "the statistics of the batch, so the frozen layers compute something different at "
+            "inference. A momentum of 0 has the same problem.",
+            "in which mode does a batch-norm layer use its running statistics?",
         ),
         "dropout off": Mistake(
             _by_own_parameters,
-            "what has no parameters of its own, such as dropout, was left in evaluation mode.",
-            "begin with training mode for all",
+            "modules without parameters of their own, such as dropout, are in evaluation mode.",
+            _START_IN_TRAINING_MODE,
         ),
         "wrong way round": Mistake(
-            _wrong_way_round,
-            "the frozen norms train, and those that learn are in evaluation mode.",
-            "`requires_grad` says who learns",
+            _inverted_modes,
+            "your modes are swapped: the frozen batch-norm layers are in training mode, and the "
+            "ones that are trained in evaluation mode.",
+            "`requires_grad` is True for a parameter that is trained",
         ),
         "nested norms missed": Mistake(
             _children_only,
-            "norms deeper inside are missed: you look at children, not at all modules.",
-            "`model.children()` or `model.modules()`?",
+            "you miss the batch-norm layers that are nested deeper, because you only look at "
+            "children.",
+            "do you need `model.children()` or `model.modules()`?",
         ),
         "unfreezes": Mistake(
             _unfreezes,
-            "the modes are right, but the frozen parameters want gradients again.",
-            "`train()` and `eval()` are about modes; leave `requires_grad` alone",
+            "the modes are correct, but the frozen parameters require gradients again.",
+            "`train()` and `eval()` only set modes; leave `requires_grad` alone",
         ),
     },
 )

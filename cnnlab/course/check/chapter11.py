@@ -1,4 +1,7 @@
-"""Chapter 11: weights of classes and of samples, a metric that sees rare classes, logits without the prior."""
+"""Check the exercises of chapter 11: class and sample weights, balanced accuracy, adjusted logits.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,23 +13,23 @@ from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
 
-K = 5
+NUM_CLASSES = 5
 
 
 def _counts(seed: int) -> Tensor:
-    """Images of each class, some ten times as many as others, in no order, int64 (K,)."""
+    """Draw the number of images of each class, int64 (K,): imbalanced, and not sorted by size."""
     g = generator(seed, 11)
     tiers = torch.tensor([3, 7, 15, 31, 63])
-    wobble = torch.randint(0, 3, (K,), generator=g)
-    return (tiers + wobble)[torch.randperm(K, generator=g)]
+    jitter = torch.randint(0, 3, (NUM_CLASSES,), generator=g)
+    return (tiers + jitter)[torch.randperm(NUM_CLASSES, generator=g)]
 
 
-def _numbers(returned: Any) -> Any:
-    """Lists, arrays and tensors of any precision become float32; what is no numbers stays as it is."""
+def _as_tensor(answer: Any) -> Any:
+    """Convert numbers, lists, arrays and tensors to float32; return anything else as it is."""
     try:
-        return torch.as_tensor(returned, dtype=torch.float32)
+        return torch.as_tensor(answer, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
-        return returned
+        return answer
 
 
 # --- class_weights --------------------------------------------------------------------------------
@@ -34,27 +37,25 @@ def _numbers(returned: Any) -> Any:
 
 def _observe_class_weights(attempt: Callable[..., Any], seed: int) -> Observation:
     counts = _counts(seed)
-    returned = attempt(counts.clone())
-    weights = _numbers(returned)
-    seen: dict[str, Any] = {"the weights": weights}
+    weights = _as_tensor(attempt(counts.clone()))
+    observation: dict[str, Any] = {"your result": weights}
     if isinstance(weights, Tensor) and weights.shape == counts.shape:
-        seen["the mean weight of a sample"] = float((weights * counts).sum() / counts.sum())
-        seen["the weight of the commonest class over that of the rarest"] = float(
-            weights[counts.argmax()] / weights[counts.argmin()]
-        )
-    return seen
+        observation["the mean weight of a sample"] = float((weights * counts).sum() / counts.sum())
+        ratio = weights[counts.argmax()] / weights[counts.argmin()]
+        observation["the weight of the most common class over that of the rarest"] = float(ratio)
+    return observation
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """The answer: N / (K n), so that each class has the same say and a sample weighs 1 on average."""
+    """Return N / (K n): every class has the same total weight, a sample weighs 1 on average."""
     return counts.sum() / (len(counts) * counts)
 
 
-def _weights_shares(counts):  # type: ignore[no-untyped-def]
+def _weights_proportional(counts):  # type: ignore[no-untyped-def]
     return len(counts) * counts / counts.sum()
 
 
-def _weights_plain_shares(counts):  # type: ignore[no-untyped-def]
+def _weights_fractions(counts):  # type: ignore[no-untyped-def]
     return counts / counts.sum()
 
 
@@ -62,28 +63,27 @@ def _weights_inverse(counts):  # type: ignore[no-untyped-def]
     return 1 / counts
 
 
-def _weights_inverse_share(counts):  # type: ignore[no-untyped-def]
+def _weights_inverse_fraction(counts):  # type: ignore[no-untyped-def]
     return counts.sum() / counts
 
 
-def _weights_sum_to(counts: Tensor, total: float) -> Tensor:
-    inverse = 1 / counts
-    return total * inverse / inverse.sum()
+def _scale_to_sum(weights: Tensor, total: float) -> Tensor:
+    return total * weights / weights.sum()
 
 
 def _weights_sum_to_k(counts):  # type: ignore[no-untyped-def]
-    return _weights_sum_to(counts, len(counts))
+    return _scale_to_sum(1 / counts, len(counts))
 
 
 def _weights_sum_to_one(counts):  # type: ignore[no-untyped-def]
-    return _weights_sum_to(counts, 1)
+    return _scale_to_sum(1 / counts, 1)
 
 
-def _weights_of_the_commonest(counts):  # type: ignore[no-untyped-def]
+def _weights_most_common_is_one(counts):  # type: ignore[no-untyped-def]
     return counts.max() / counts
 
 
-def _weights_rest(counts):  # type: ignore[no-untyped-def]
+def _weights_one_minus_fraction(counts):  # type: ignore[no-untyped-def]
     return 1 - counts / counts.sum()
 
 
@@ -96,67 +96,72 @@ def _weights_floored(counts):  # type: ignore[no-untyped-def]
     return counts.sum() // (len(counts) * counts)
 
 
-_SIZE = "multiply each weight by the count of its class and add up: the sum should be N"
+_SUM_IS_N = "multiply each weight by the count of its class; what should the products add up to?"
 CLASS_WEIGHTS = Exercise(
     name="class_weights",
     observe=_observe_class_weights,
     answer=class_weights,
-    praise="Each class has the same total weight, and a sample weighs 1 on average.",
+    praise="Every class has the same total weight, and the mean weight of a sample is 1.",
     mistakes={
         "common classes weigh more": Mistake(
-            _weights_shares,
-            "the common classes get the large weights: you would make the imbalance worse.",
+            _weights_proportional,
+            "you give the common classes the largest weights, which makes the imbalance worse.",
             "which class should have the largest weight?",
         ),
         "shares": Mistake(
-            _weights_plain_shares,
-            "you return the share of each class, so the common ones weigh most.",
+            _weights_fractions,
+            "you return the fraction of the images in each class, so the common classes get the "
+            "largest weights.",
             "which class should have the largest weight?",
         ),
         "not normalised": Mistake(
             _weights_inverse,
-            "the ratios are right, but a sample weighs far less than 1 on average. A loss that divides by N, not by "
-            "the sum of the weights, shrinks with it, and so do the gradients.",
-            _SIZE,
+            "the ratios are correct, but the mean weight of a sample is far below 1. If a loss "
+            "divides by N instead of the sum of the weights, it becomes that much smaller, and so "
+            "do its gradients.",
+            _SUM_IS_N,
         ),
         "number of classes forgotten": Mistake(
-            _weights_inverse_share,
-            "the ratios are right, but a sample weighs K on average instead of 1: you divide by the share of a class, "
-            "and there are K shares.",
-            _SIZE,
+            _weights_inverse_fraction,
+            "the ratios are correct, but the mean weight of a sample is K instead of 1, because "
+            "you divide by the fractions of K classes and never by K.",
+            _SUM_IS_N,
         ),
         "weights sum to K": Mistake(
             _weights_sum_to_k,
-            "the ratios are right, and the mean over the classes is 1; the mean over the samples is smaller, for most "
-            "samples belong to classes with small weights.",
-            _SIZE,
+            "the ratios are correct, but your weights have a mean of 1 over the classes. Over the "
+            "samples their mean is smaller, because most samples belong to classes with small "
+            "weights.",
+            _SUM_IS_N,
         ),
         "weights sum to 1": Mistake(
             _weights_sum_to_one,
-            "the ratios are right, but the weights sum to 1, so that a sample weighs far less than 1 on average.",
-            _SIZE,
+            "the ratios are correct, but your weights add up to 1, so the mean weight of a sample "
+            "is far below 1.",
+            _SUM_IS_N,
         ),
         "commonest class weighs 1": Mistake(
-            _weights_of_the_commonest,
-            "the ratios are right, but no weight is below 1: a sample weighs more than 1 on average, as with a larger "
-            "learning rate.",
-            _SIZE,
+            _weights_most_common_is_one,
+            "the ratios are correct, but none of your weights is below 1, so the mean weight of a "
+            "sample is above 1, which acts like a larger learning rate.",
+            _SUM_IS_N,
         ),
         "one minus the share": Mistake(
-            _weights_rest,
-            "one minus the share is nearly the same for all classes that are not very common: a class with 3 images "
-            "and one with 30 get almost equal weights.",
-            "half the images should mean twice the weight",
+            _weights_one_minus_fraction,
+            "one minus the fraction is nearly the same for all but the most common classes: a "
+            "class with 3 images and one with 30 get almost equal weights.",
+            "a class with half as many images should get twice the weight",
         ),
         "squared": Mistake(
             _weights_squared,
-            "the weights go with one over the square of the count: the rare classes now have more say than the "
-            "common ones.",
-            "half the images should mean twice the weight, not four times",
+            "you divide by the square of the count, so the rare classes now have a larger total "
+            "weight than the common ones.",
+            "a class with half as many images should get twice the weight, not four times",
         ),
         "integer division": Mistake(
             _weights_floored,
-            "the weights are whole numbers, and those of the common classes became 0: they would not be learnt.",
+            "you round the weights down to whole numbers, so common classes get the weight 0 and "
+            "the network never learns them.",
             "what does `7 // 10` give?",
         ),
     },
@@ -168,27 +173,28 @@ CLASS_WEIGHTS = Exercise(
 
 def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observation:
     counts = _counts(seed)
-    labels = torch.repeat_interleave(torch.arange(K), counts)
+    labels = torch.repeat_interleave(torch.arange(NUM_CLASSES), counts)
     labels = labels[torch.randperm(len(labels), generator=generator(seed, 12))]
-    before = labels.clone()
-    weights = _numbers(attempt(labels))
+    copy = labels.clone()
+    weights = _as_tensor(attempt(labels))
     if not isinstance(weights, Tensor) or weights.ndim != 1:
-        return {"the weights": weights}
-    # A sampler divides by the sum itself, so any scale is right.
-    chances = weights / weights.sum()
-    seen: dict[str, Any] = {
+        return {"your result": weights}
+    # The sampler divides by the sum, so any scale is correct.
+    probabilities = weights / weights.sum()
+    observation: dict[str, Any] = {
         "the number of weights": len(weights),
-        "the images that can be drawn": int((weights > 0).sum()),
-        "the labels are untouched": torch.equal(labels, before),
-        "the chance of each image": chances,
+        "the number of images that can be drawn": int((weights > 0).sum()),
+        "whether the labels are unchanged": torch.equal(labels, copy),
+        "the probability of each image": probabilities,
     }
-    if len(weights) == len(before):
-        seen["the chance of each class"] = torch.zeros(K).index_add(0, before, chances)
-    return seen
+    if len(weights) == len(copy):
+        class_probabilities = torch.zeros(NUM_CLASSES).index_add(0, copy, probabilities)
+        observation["the probability of each class"] = class_probabilities
+    return observation
 
 
 def sample_weights(labels: Tensor) -> Tensor:
-    """The answer: each sample shares the chance of its class with the others of that class."""
+    """Return one over the count of each sample's class, (N,)."""
     return (1 / torch.bincount(labels))[labels]
 
 
@@ -213,12 +219,12 @@ def _samples_squared(labels):  # type: ignore[no-untyped-def]
     return (1 / torch.bincount(labels) ** 2)[labels]
 
 
-def _samples_rest(labels):  # type: ignore[no-untyped-def]
+def _samples_one_minus_fraction(labels):  # type: ignore[no-untyped-def]
     counts = torch.bincount(labels)
     return (1 - counts / counts.sum())[labels]
 
 
-def _samples_root(labels):  # type: ignore[no-untyped-def]
+def _samples_square_root(labels):  # type: ignore[no-untyped-def]
     return (1 / torch.bincount(labels).sqrt())[labels]
 
 
@@ -227,54 +233,58 @@ def _samples_rarest(labels):  # type: ignore[no-untyped-def]
     return (counts == counts.min()).float()[labels]
 
 
+_CLASS_TOTAL = "what should the weights of all images of one class add up to?"
 SAMPLE_WEIGHTS = Exercise(
     name="sample_weights",
     observe=_observe_sample_weights,
     answer=sample_weights,
-    praise="One weight an image, and every class is drawn equally often on average.",
+    praise="There is one weight per image, and every class is drawn equally often on average.",
     mistakes={
         "one weight a class": Mistake(
             _samples_per_class,
-            "there is one weight for each class, and the sampler takes them for the weights of the first K images: it "
-            "would draw these few again and again, and never any other.",
-            "the sampler returns positions in the data set; how many are there?",
+            "you return one weight per class, but the sampler reads them as the weights of the "
+            "first K images and would draw only those.",
+            "the sampler returns indices into the data set; how many images are there?",
         ),
         "common classes more often": Mistake(
             _samples_counts,
-            "each image weighs as much as its class has images: the common classes are drawn even more often.",
+            "you give each image the count of its class as its weight, so the common classes are "
+            "drawn even more often.",
             "which images should be drawn more often than in a plain shuffle?",
         ),
         "all alike": Mistake(
             _samples_equal,
-            "all images have the same weight, so the classes come as often as they are: nothing is balanced.",
-            "what must the weights of the images of one class add up to?",
+            "you give all images the same weight, so the draws are as imbalanced as the data.",
+            _CLASS_TOTAL,
         ),
         "labels taken for sorted": Mistake(
             _samples_sorted,
-            "the weights stand in the order of the classes, but the images are not sorted by class: most images get "
-            "the weight of another class.",
-            "weight i belongs to image i: let the labels look it up",
+            "your weights are sorted by class, but the images aren't, so most images get the "
+            "weight of another class.",
+            "weight i belongs to image i; which class does image i have?",
         ),
         "squared": Mistake(
             _samples_squared,
-            "you divide twice by the count: once is enough for balance, twice draws the rarest class most often.",
-            "what must the weights of the images of one class add up to?",
+            "you divide by the count twice. Dividing once balances the classes; dividing twice "
+            "draws the rarest class most often.",
+            _CLASS_TOTAL,
         ),
         "one minus the share": Mistake(
-            _samples_rest,
-            "one minus the share is nearly the same for most classes: the draws stay nearly as imbalanced as the data.",
-            "what must the weights of the images of one class add up to?",
+            _samples_one_minus_fraction,
+            "one minus the fraction is nearly the same for most classes, so the draws stay nearly "
+            "as imbalanced as the data.",
+            _CLASS_TOTAL,
         ),
         "square root": Mistake(
-            _samples_root,
-            "one over the square root of the count goes half the way: some people do that on purpose, but the classes "
-            "are not drawn equally often.",
-            "what must the weights of the images of one class add up to?",
+            _samples_square_root,
+            "one over the square root of the count goes only half-way. That is sometimes done on "
+            "purpose, but it doesn't draw the classes equally often.",
+            _CLASS_TOTAL,
         ),
         "rarest class alone": Mistake(
             _samples_rarest,
-            "only the rarest class can be drawn.",
-            "every image must have a chance",
+            "only images of the rarest class can be drawn.",
+            "every image should have a chance of being drawn",
         ),
     },
 )
@@ -285,26 +295,31 @@ SAMPLE_WEIGHTS = Exercise(
 
 def _observe_balanced_accuracy(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 13)
-    confusion = torch.randint(0, 6, (K, K), generator=g)
+    confusion = torch.randint(0, 6, (NUM_CLASSES, NUM_CLASSES), generator=g)
     confusion += torch.diag(_counts(seed) + 5)
-    absent = confusion.clone()
-    absent[int(torch.randint(0, K, (), generator=g))] = 0  # no image of that class, some answers
+    # Here one class has no images, although the network predicts it for some.
+    class_absent = confusion.clone()
+    class_absent[int(torch.randint(0, NUM_CLASSES, (), generator=g))] = 0
     return {
-        "the balanced accuracy": _number(attempt(confusion)),
-        "with a class that has no image": _number(attempt(absent)),
+        "the balanced accuracy": _as_float(attempt(confusion)),
+        "the balanced accuracy when one class has no images": _as_float(attempt(class_absent)),
     }
 
 
-def _number(returned: Any) -> Any:
-    number = _numbers(returned)
-    return float(number) if isinstance(number, Tensor) and number.ndim == 0 else number
+def _as_float(answer: Any) -> Any:
+    """Convert a number or a tensor with a single value to a float."""
+    value = _as_tensor(answer)
+    return float(value) if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
 def balanced_accuracy(confusion: Tensor) -> float:
-    """The answer: the mean recall of the classes that there are."""
-    images = confusion.sum(dim=1)
-    present = images > 0
-    return float((confusion.diag()[present] / images[present]).mean())
+    """Return the mean recall of the classes that have images."""
+    return float(_recalls(confusion)[confusion.sum(dim=1) > 0].mean())
+
+
+def _recalls(confusion: Tensor) -> Tensor:
+    """Return the recall of each class; NaN for a class without images."""
+    return confusion.diag() / confusion.sum(dim=1)
 
 
 def _balanced_accuracy_plain(confusion):  # type: ignore[no-untyped-def]
@@ -316,76 +331,76 @@ def _balanced_accuracy_precision(confusion):  # type: ignore[no-untyped-def]
 
 
 def _balanced_accuracy_nan(confusion):  # type: ignore[no-untyped-def]
-    return float((confusion.diag() / confusion.sum(dim=1)).mean())
+    return float(_recalls(confusion).mean())
 
 
 def _balanced_accuracy_zero(confusion):  # type: ignore[no-untyped-def]
-    return float((confusion.diag() / confusion.sum(dim=1).clamp(min=1)).mean())
+    return float(_recalls(confusion).nan_to_num(0.0).mean())
 
 
 def _balanced_accuracy_one(confusion):  # type: ignore[no-untyped-def]
-    return float((confusion.diag() / confusion.sum(dim=1)).nan_to_num(1.0).mean())
+    return float(_recalls(confusion).nan_to_num(1.0).mean())
 
 
 def _balanced_accuracy_sum(confusion):  # type: ignore[no-untyped-def]
-    return float((confusion.diag() / confusion.sum(dim=1)).nansum())
-
-
-def _balanced_accuracy_list(confusion):  # type: ignore[no-untyped-def]
-    return confusion.diag() / confusion.sum(dim=1)
+    return float(_recalls(confusion).nansum())
 
 
 def _balanced_accuracy_worst(confusion):  # type: ignore[no-untyped-def]
-    images = confusion.sum(dim=1)
-    return float((confusion.diag() / images)[images > 0].min())
+    return float(_recalls(confusion)[confusion.sum(dim=1) > 0].min())
 
 
+_WHICH_CLASSES = "over which classes can you take the mean?"
 BALANCED_ACCURACY = Exercise(
     name="balanced_accuracy",
     observe=_observe_balanced_accuracy,
     answer=balanced_accuracy,
-    praise="It is the mean of the recalls, and a class without images has none.",
+    praise="You take the mean of the recalls, and leave out classes without images.",
     mistakes={
         "plain accuracy": Mistake(
             _balanced_accuracy_plain,
-            "that is the plain accuracy: a class counts as much as it has images.",
+            "you return the plain accuracy, in which a class with many images counts for more.",
             "divide within each class before you take the mean",
         ),
         "columns": Mistake(
             _balanced_accuracy_precision,
-            "you divide by the sums of the columns, which gives the mean precision: how many of the answers are right, "
-            "not how many of the images are found.",
-            "true classes go down; which sum holds all images of one class?",
+            "you divide by the column sums, so you get the mean precision: which predictions are "
+            "correct, not which images are found.",
+            "the rows are the true classes; which sum counts all images of one class?",
         ),
         "absent class makes it NaN": Mistake(
             _balanced_accuracy_nan,
-            "right while every class has an image; a class without any gives 0 / 0, and one NaN spoils the mean.",
-            "over which classes can you take the mean at all?",
+            "your result is correct only if every class has images. A class without any gives "
+            "0 / 0, and one NaN makes the whole mean NaN.",
+            _WHICH_CLASSES,
         ),
         "absent class counts as 0": Mistake(
             _balanced_accuracy_zero,
-            "a class without images counts as if none of its images had been found, though there were none.",
-            "over which classes can you take the mean at all?",
+            "you count a class without images as a recall of 0, as if all of its images had been "
+            "missed.",
+            _WHICH_CLASSES,
         ),
         "absent class counts as 1": Mistake(
             _balanced_accuracy_one,
-            "a class without images counts as if all of its images had been found, though there were none.",
-            "over which classes can you take the mean at all?",
+            "you count a class without images as a recall of 1, as if all of its images had been "
+            "found.",
+            _WHICH_CLASSES,
         ),
         "sum": Mistake(
             _balanced_accuracy_sum,
-            "that is the sum of the recalls; no accuracy is larger than 1.",
+            "you return the sum of the recalls, but an accuracy is never larger than 1.",
             "how many recalls did you add up?",
         ),
         "one number a class": Mistake(
-            _balanced_accuracy_list,
-            "these are the recalls, one a class; one number is asked for.",
-            "what does balanced accuracy do with the recalls?",
+            _recalls,
+            "you return one recall per class, but the exercise asks for a single number.",
+            "what does the balanced accuracy do with the recalls?",
         ),
         "worst class": Mistake(
             _balanced_accuracy_worst,
-            "that is the recall of the worst class: worth knowing, but another number.",
-            "what does balanced accuracy do with the recalls?",
+            "you return the recall of the worst class, which is worth knowing but isn't the "
+            "balanced accuracy.",
+            "what does the balanced accuracy do with the recalls?",
         ),
     },
 )
@@ -396,23 +411,23 @@ BALANCED_ACCURACY = Exercise(
 
 def _observe_adjust(attempt: Callable[..., Any], seed: int) -> Observation:
     g, counts = generator(seed, 14), _counts(seed)
-    logits = 2 * torch.randn(4, K, generator=g)
-    tau = 0.5 + 0.3 * torch.rand((), generator=g).item()
-    seen: dict[str, Any] = {}
-    for name, strength in (("tau = 1", 1.0), (f"tau = {tau:.2f}", tau), ("tau = 0", 0.0)):
-        given = logits.clone()
-        returned = _numbers(attempt(given, counts.clone(), strength))
-        # The same number added to all logits of an image changes nothing.
-        fits = isinstance(returned, Tensor) and returned.shape == logits.shape
-        seen[f"the softmax of what you return, {name}"] = (
-            returned.softmax(dim=1) if fits else returned
-        )
-        seen[f"the logits you were given are untouched, {name}"] = torch.equal(given, logits)
-    return seen
+    logits = 2 * torch.randn(4, NUM_CLASSES, generator=g)
+    between = 0.5 + 0.3 * torch.rand((), generator=g).item()
+    observation: dict[str, Any] = {}
+    for tau in (1.0, between, 0.0):
+        argument = logits.clone()
+        answer = _as_tensor(attempt(argument, counts.clone(), tau))
+        # Softmax ignores a constant added to all logits of an image, and so should the check.
+        is_logits = isinstance(answer, Tensor) and answer.shape == logits.shape
+        probabilities = answer.softmax(dim=1) if is_logits else answer
+        observation[f"the softmax of your result for tau = {tau:.2f}"] = probabilities
+        unchanged = torch.equal(argument, logits)
+        observation[f"whether your input is unchanged for tau = {tau:.2f}"] = unchanged
+    return observation
 
 
 def adjust_logits(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
-    """The answer: take the logarithm of each class's share away."""
+    """Return the logits minus tau times the log of each class's fraction of the data."""
     return logits - tau * (counts / counts.sum()).log()
 
 
@@ -449,56 +464,61 @@ def _adjust_in_place(logits, counts, tau):  # type: ignore[no-untyped-def]
     return logits
 
 
+_DIVIDE_IN_LOGS = "if you divide a probability by a number, what happens to its logarithm?"
 ADJUST_LOGITS = Exercise(
     name="adjust_logits",
     observe=_observe_adjust,
     answer=adjust_logits,
-    praise="A class that was common in training loses its head start, and tau = 0 changes nothing.",
+    praise="Classes that were common in training lose their head start, and tau = 0 changes "
+    "nothing.",
     mistakes={
         "added": Mistake(
             _adjust_added,
-            "the common classes win even more: the logarithm of the share is added. That is the form for the loss "
-            "in training, not for a finished network.",
-            "a share is below 1; what sign has its logarithm, and which classes should gain?",
+            "you make the common classes win even more often, because you add the logarithm of "
+            "the fraction. That is what a loss does in training; it's wrong for a trained network.",
+            "a fraction is below 1; which sign does its logarithm have, and which classes should "
+            "gain?",
         ),
         "no logarithm": Mistake(
             _adjust_no_log,
-            "you take the share away, not its logarithm: logits are logarithms, and a share of probability becomes "
-            "a difference there only as a logarithm.",
-            "to divide a probability by the share, what do you do to its logarithm?",
+            "you subtract the fraction itself. Logits are log-probabilities up to a constant, so "
+            "you have to work with logarithms.",
+            _DIVIDE_IN_LOGS,
         ),
         "tau ignored": Mistake(
             _adjust_no_tau,
-            "right for tau = 1, but tau is not used.",
-            "tau = 0 should leave every answer as it is",
+            "your result is correct for tau = 1, but you don't use tau.",
+            "tau = 0 should leave every prediction as it is",
         ),
         "base ten": Mistake(
             _adjust_log10,
-            "the logarithm has base ten, and softmax has base e: the adjustment is less than half of what it "
-            "should be.",
-            "which logarithm undoes `exp`?",
+            "you use the logarithm to base 10, but softmax uses base e, so your adjustment is less "
+            "than half as strong as it should be.",
+            "which logarithm is the inverse of `exp`?",
         ),
         "logits divided": Mistake(
             _adjust_divided,
-            "you divide the logits by the share; it is the probabilities that are divided by it.",
-            "to divide a probability by the share, what do you do to its logarithm?",
+            "you divide the logits by the fraction, but it's the probabilities that should be "
+            "divided by it.",
+            _DIVIDE_IN_LOGS,
         ),
         "probabilities": Mistake(
             _adjust_probabilities,
-            "the answers are right, but you return probabilities, and logits are asked for: whoever applies softmax "
-            "again makes them all nearly alike.",
-            "leave out the last step",
+            "the predictions are correct, but you return probabilities instead of logits. A second "
+            "softmax would make them all nearly equal.",
+            "is your last step needed?",
         ),
         "ratios of probabilities": Mistake(
             _adjust_ratios,
-            "the largest is where it should be, but you return ratios of probabilities, and logits are asked for.",
-            "the same thing with logarithms: a ratio becomes a difference",
+            "the largest value is in the correct place, but you return ratios of probabilities "
+            "instead of logits.",
+            "do the same with logarithms: what does a ratio become?",
         ),
         "in place": Mistake(
             _adjust_in_place,
-            "the values are right, but the logits you were given have changed: with another tau you would adjust "
-            "them a second time.",
-            "`x -= y` changes the tensor of the caller, `x = x - y` makes a new one",
+            "the values are correct, but you have changed the logits you were given. With another "
+            "tau you would adjust them a second time.",
+            "`x -= y` changes the caller's tensor, `x = x - y` makes a new one",
         ),
     },
 )

@@ -1,8 +1,11 @@
-"""Chapter 12: unscale before clipping, accumulate a gradient in parts, work out when compiling has paid."""
+"""Check the exercises of chapter 12: unscaling, gradient accumulation, and when compiling pays off.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,144 +19,152 @@ from cnnlab.rng import fold_in, fork_rng, generator
 
 
 def _observe_unscaling(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = generator(seed, 12, 1)
-    true = [torch.randn(shape, generator=draw) for shape in ((4, 3), (5,), (2, 2, 3))]
-    true[1] *= 3  # so that the tensors are clipped by different factors where each is taken alone
-    limit = 0.5 + torch.rand((), generator=draw).item()
-    scale = 2.0 ** int(torch.randint(10, 17, (), generator=draw))
-    seen: dict[str, Any] = {}
-    for name, length in (("long", 8 * limit), ("short", 0.5 * limit)):
-        share = length / _length(true)
-        given = [g * share * scale for g in true]
-        before = [g.clone() for g in given]
-        seen[f"what becomes of a {name} gradient"] = _listed(attempt(given, scale, limit))
-        seen[f"the {name} gradient you were given"] = "left alone" if _same(before, given) else "-"
-    for name, number in (("infinite", math.inf), ("NaN", math.nan)):
-        spoiled = [g * scale for g in true]
-        spoiled[1][2] = number
-        seen[f"the answer to an entry that is {name}"] = _listed(attempt(spoiled, scale, limit))
-    nothing = [torch.zeros(2), torch.zeros(3)]
-    seen["a gradient of zeros"] = _listed(attempt(nothing, scale, limit))
-    return seen
+    g = generator(seed, 12, 1)
+    true = [torch.randn(shape, generator=g) for shape in ((4, 3), (5,), (2, 2, 3))]
+    true[1] *= 3  # unequal norms, so that clipping each tensor alone shows
+    max_norm = 0.5 + torch.rand((), generator=g).item()
+    scale = 2.0 ** int(torch.randint(10, 17, (), generator=g))
+    observation: dict[str, Any] = {}
+    for name, norm in (("long", 8 * max_norm), ("short", 0.5 * max_norm)):
+        factor = norm / _norm(true)
+        gradients = [gradient * factor * scale for gradient in true]
+        copies = [gradient.clone() for gradient in gradients]
+        answer = _as_list(attempt(gradients, scale, max_norm))
+        observation[f"your result for a {name} gradient"] = answer
+        unchanged = all(map(torch.equal, gradients, copies))
+        observation[f"whether the {name} gradient is unchanged"] = unchanged
+    for name, value in (("infinite", math.inf), ("NaN", math.nan)):
+        overflowed = [gradient * scale for gradient in true]
+        overflowed[1][2] = value
+        answer = _as_list(attempt(overflowed, scale, max_norm))
+        observation[f"your result when one entry is {name}"] = answer
+    zeros = [torch.zeros(2), torch.zeros(3)]
+    observation["your result for a gradient of zeros"] = _as_list(attempt(zeros, scale, max_norm))
+    return observation
 
 
-def _listed(answer: Any) -> Any:
+def _as_list(answer: Any) -> Any:
     return None if answer is None else list(answer)
 
 
-def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _length(gradients: Sequence[Tensor]) -> float:
+def _norm(gradients: Sequence[Tensor]) -> float:
     return math.sqrt(sum(g.square().sum().item() for g in gradients))
 
 
-def _clipped(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
-    norm = _length(gradients)
+def _clip(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+    norm = _norm(gradients)
     factor = min(1.0, max_norm / norm) if norm else 1.0
     return [g * factor for g in gradients]
+
+
+def _none_after_overflow(
+    attempt: Callable[..., list[Tensor]],
+) -> Callable[..., list[Tensor] | None]:
+    """Wrap an attempt to return None if any gradient is infinite or NaN."""
+
+    def wrapped(gradients: Sequence[Tensor], scale: float, max_norm: float) -> list[Tensor] | None:
+        return attempt(gradients, scale, max_norm) if math.isfinite(_norm(gradients)) else None
+
+    return wrapped
 
 
 def unscale_and_clip(
     gradients: Sequence[Tensor], scale: float, max_norm: float
 ) -> list[Tensor] | None:
-    """The answer: the true gradients first, their norm, and only then the limit."""
+    """Return the true gradients, clipped to `max_norm`; None if any is infinite or NaN."""
     true = [g / scale for g in gradients]
-    return _clipped(true, max_norm) if math.isfinite(_length(true)) else None
+    return _clip(true, max_norm) if math.isfinite(_norm(true)) else None
 
 
+@_none_after_overflow
 def _clip_first(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
-    if not math.isfinite(_length(gradients)):
-        return None
-    return [g / scale for g in _clipped(gradients, max_norm)]
+    return [g / scale for g in _clip(gradients, max_norm)]
 
 
+@_none_after_overflow
 def _never_unscales(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
-    return _clipped(gradients, max_norm) if math.isfinite(_length(gradients)) else None
+    return _clip(gradients, max_norm)
 
 
+@_none_after_overflow
 def _never_clips(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
-    return [g / scale for g in gradients] if math.isfinite(_length(gradients)) else None
+    return [g / scale for g in gradients]
 
 
-def _no_look_at_overflow(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
-    return _clipped([g / scale for g in gradients], max_norm)
+def _ignores_overflow(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
+    return _clip([g / scale for g in gradients], max_norm)
 
 
 def _zeros_after_overflow(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
-    found = unscale_and_clip(gradients, scale, max_norm)
-    return [torch.zeros_like(g) for g in gradients] if found is None else found
+    clipped = unscale_and_clip(gradients, scale, max_norm)
+    return [torch.zeros_like(g) for g in gradients] if clipped is None else clipped
 
 
 def _infinite_only(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
     true = [g / scale for g in gradients]
-    return None if _length(true) == math.inf else _clipped(true, max_norm)
+    return None if _norm(true) == math.inf else _clip(true, max_norm)
 
 
+@_none_after_overflow
 def _each_alone(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
-    if not math.isfinite(_length(gradients)):
-        return None
-    return [_clipped([g / scale], max_norm)[0] for g in gradients]
+    return [_clip([g / scale], max_norm)[0] for g in gradients]
 
 
 def _unscales_in_place(gradients, scale, max_norm):  # type: ignore[no-untyped-def]
     for g in gradients:
         g.div_(scale)
-    return (
-        _no_look_at_overflow(gradients, 1.0, max_norm)
-        if math.isfinite(_length(gradients))
-        else None
-    )
+    return unscale_and_clip(gradients, 1.0, max_norm)
 
 
 UNSCALING = Exercise(
     name="unscale_and_clip",
     observe=_observe_unscaling,
     answer=unscale_and_clip,
-    praise="The true gradient is clipped, and a step with an overflow is left out.",
+    praise="You clip the true gradient, and a step that overflows is skipped.",
     mistakes={
         "clip before unscale": Mistake(
             _clip_first,
-            "you clip the scaled gradient and divide by the scale afterwards: every step becomes thousands of "
-            "times too short.",
-            "of which gradient is `max_norm` the limit?",
+            "you clip the scaled gradient and divide by the scale afterwards, so every step is "
+            "thousands of times too short.",
+            "which gradient does `max_norm` limit, the scaled one or the true one?",
         ),
         "never unscales": Mistake(
             _never_unscales,
-            "the scale is never taken out: short gradients come out thousands of times too long.",
-            "what did the loss get multiplied by, and what does the chain rule make of it?",
+            "you never divide by the scale, so short gradients come out thousands of times too "
+            "long.",
+            "the loss was multiplied by `scale`; what does that do to its gradients?",
         ),
         "never clips": Mistake(
             _never_clips,
-            "the scale is gone, but a long gradient stays long.",
+            "you remove the scale, but a long gradient stays long.",
             "what should happen when the norm exceeds `max_norm`?",
         ),
         "no look at overflow": Mistake(
-            _no_look_at_overflow,
-            "after an overflow you return numbers: NaN would go into the weights and never leave them.",
+            _ignores_overflow,
+            "you return gradients even after an overflow, so NaN would get into the weights and "
+            "stay there.",
             "what is the norm when one entry is infinite?",
         ),
         "zeros after an overflow": Mistake(
             _zeros_after_overflow,
-            "after an overflow you return zeros. With momentum or weight decay a step with a gradient of zeros "
-            "still moves the weights.",
-            "the step is to be left out, not to be taken with zeros",
+            "after an overflow you return zeros, but with momentum or weight decay a step with "
+            "zero gradients still moves the weights.",
+            "the step should be skipped, not taken with zeros",
         ),
         "infinite, but not NaN": Mistake(
             _infinite_only,
-            "infinity is noticed, NaN is not: it equals nothing, not even itself.",
-            "`math.isfinite` knows both",
+            "you notice infinity but not NaN, which isn't equal to anything, not even itself.",
+            "`math.isfinite` is False for both",
         ),
         "each tensor alone": Mistake(
             _each_alone,
-            "each tensor is clipped by its own norm, which turns the direction of the whole.",
-            "one norm over all tensors, one factor for all tensors",
+            "you clip each tensor by its own norm, which changes the direction of the gradient.",
+            "all tensors together have one norm, so how many factors do you need?",
         ),
         "in place": Mistake(
             _unscales_in_place,
-            "the values are right, but the gradients you were given have been changed.",
-            "names that end with an underscore, `*=` and `/=` change a tensor",
+            "the values are correct, but you have changed the gradients you were given.",
+            "methods that end with an underscore, `*=` and `/=` change a tensor in place",
         ),
     },
 )
@@ -162,8 +173,8 @@ UNSCALING = Exercise(
 # --- accumulate -----------------------------------------------------------------------------------
 
 
-class _Watched(nn.Module):
-    """A linear model that writes down each forward and each backward pass."""
+class _LinearWithLog(nn.Module):
+    """A linear model that records the batch size of every forward and backward pass."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -176,26 +187,28 @@ class _Watched(nn.Module):
         self.passes.append(f"forward {len(images)}")
         logits = self.layer(images)
         if logits.requires_grad:
-            logits.register_hook(lambda g: self.passes.append(f"backward {len(g)}"))
+            logits.register_hook(lambda gradient: self.passes.append(f"backward {len(gradient)}"))
         return logits
 
 
 def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = generator(seed, 12, 3)
-    seen: dict[str, Any] = {}
-    for name, n, size in (("4 + 4 + 2", 10, 4), ("3 in parts of 4", 3, 4)):
-        images = torch.randn(n, 6, generator=draw)
-        labels = torch.randint(0, 3, (n,), generator=draw)
-        model = _Watched(seed)
-        for p in model.parameters():  # what an earlier batch has left
-            p.grad = torch.randn(p.shape, generator=draw)
+    g = generator(seed, 12, 3)
+    observation: dict[str, Any] = {}
+    for n, size in ((10, 4), (3, 4)):
+        images = torch.randn(n, 6, generator=g)
+        labels = torch.randint(0, 3, (n,), generator=g)
+        model = _LinearWithLog(seed)
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=g)  # left over from an earlier batch
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
         loss = attempt(model, optimizer, F.cross_entropy, images, labels, size)
+        case = f"{n} images with size {size}"
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-        seen[f"the weights after {name}"] = weights
-        seen[f"the loss of {name}"] = loss if isinstance(loss, float) else type(loss).__name__
-        seen[f"the passes of {name}"] = ", ".join(model.passes)
-    return seen
+        observation[f"the weight tensor after a step on {case}"] = weights
+        loss_or_type = loss if isinstance(loss, float) else f"a {type(loss).__name__}"
+        observation[f"the loss of {case}"] = loss_or_type
+        observation[f"the sequence of passes for {case}"] = ", ".join(model.passes)
+    return observation
 
 
 def accumulate(
@@ -206,59 +219,10 @@ def accumulate(
     labels: Tensor,
     size: int,
 ) -> float:
-    """The answer: a part weighs by its share of the pictures, and there is one step."""
-    return _in_parts(model, optimizer, loss_fn, images, labels, size, lambda n: n / len(images))
-
-
-def _in_parts(model, optimizer, loss_fn, images, labels, size, weight):  # type: ignore[no-untyped-def]
+    """Take one step on a batch in microbatches of at most `size` images; return its mean loss."""
     optimizer.zero_grad()
     total = 0.0
     for x, y in zip(images.split(size), labels.split(size), strict=True):
-        loss = loss_fn(model(x), y) * weight(len(x))
-        loss.backward()
-        total += loss.item()
-    optimizer.step()
-    return total
-
-
-def _configured_number(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    parts = max(len(images) // size, 1)
-    return _in_parts(model, optimizer, loss_fn, images, labels, size, lambda n: 1 / parts)
-
-
-def _mean_of_means(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    parts = math.ceil(len(images) / size)
-    return _in_parts(model, optimizer, loss_fn, images, labels, size, lambda n: 1 / parts)
-
-
-def _by_full_parts(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    return _in_parts(model, optimizer, loss_fn, images, labels, size, lambda n: size / len(images))
-
-
-def _undivided(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    return _in_parts(model, optimizer, loss_fn, images, labels, size, lambda n: 1.0)
-
-
-def _forgets_the_rest(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    whole = max(len(images) // size, 1) * size
-    return accumulate(model, optimizer, loss_fn, images[:whole], labels[:whole], size)
-
-
-def _step_for_each_part(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for x, y in zip(images.split(size), labels.split(size), strict=True):
-        optimizer.zero_grad()
-        loss = loss_fn(model(x), y) * len(x) / len(images)
-        loss.backward()
-        optimizer.step()
-        total += loss.item()
-    return total
-
-
-def _zeroes_in_the_loop(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for x, y in zip(images.split(size), labels.split(size), strict=True):
-        optimizer.zero_grad()
         loss = loss_fn(model(x), y) * len(x) / len(images)
         loss.backward()
         total += loss.item()
@@ -266,14 +230,42 @@ def _zeroes_in_the_loop(model, optimizer, loss_fn, images, labels, size):  # typ
     return total
 
 
-def _no_zero_grad(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for x, y in zip(images.split(size), labels.split(size), strict=True):
-        loss = loss_fn(model(x), y) * len(x) / len(images)
-        loss.backward()
-        total += loss.item()
-    optimizer.step()
-    return total
+def _accumulator(
+    weight: Callable[[int, int, int], float] = lambda n, n_batch, size: n / n_batch,
+    zero_grad: Literal["once", "each time", "never"] = "once",
+    step: Literal["once", "each time"] = "once",
+) -> Callable[..., float]:
+    """Build a variant of `accumulate`.
+
+    Args:
+        weight: the weight of a microbatch's loss, given the number of images in the microbatch and
+            in the batch, and `size`.
+        zero_grad: whether to call `zero_grad` per batch ("once") or per microbatch ("each time").
+        step: whether to step per batch or per microbatch.
+    """
+
+    def attempt(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
+        if zero_grad == "once":
+            optimizer.zero_grad()
+        total = 0.0
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
+            if zero_grad == "each time":
+                optimizer.zero_grad()
+            loss = loss_fn(model(x), y) * weight(len(x), len(images), size)
+            loss.backward()
+            if step == "each time":
+                optimizer.step()
+            total += loss.item()
+        if step == "once":
+            optimizer.step()
+        return total
+
+    return attempt
+
+
+def _drops_the_remainder(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
+    n_used = max(len(images) // size, 1) * size
+    return accumulate(model, optimizer, loss_fn, images[:n_used], labels[:n_used], size)
 
 
 def _one_backward(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
@@ -290,16 +282,16 @@ def _all_at_once(model, optimizer, loss_fn, images, labels, size):  # type: igno
     return accumulate(model, optimizer, loss_fn, images, labels, len(images))
 
 
-def _loss_of_the_last(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
-    parts: list[float] = []
+def _last_loss(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
+    losses: list[float] = []
 
-    def remember(logits: Tensor, y: Tensor) -> Tensor:
+    def recording_loss_fn(logits: Tensor, y: Tensor) -> Tensor:
         loss = loss_fn(logits, y)
-        parts.append(loss.item())
+        losses.append(loss.item())
         return loss
 
-    accumulate(model, optimizer, remember, images, labels, size)
-    return parts[-1]
+    accumulate(model, optimizer, recording_loss_fn, images, labels, size)
+    return losses[-1]
 
 
 def _loss_as_tensor(model, optimizer, loss_fn, images, labels, size):  # type: ignore[no-untyped-def]
@@ -310,71 +302,76 @@ ACCUMULATING = Exercise(
     name="accumulate",
     observe=_observe_accumulating,
     answer=accumulate,
-    praise="Each picture weighs the same, there is one step, and only one part is in memory at a time.",
+    praise="Every image has the same weight, there is one step per batch, and only one microbatch "
+    "is in memory at a time.",
     mistakes={
         "divides by the configured number of parts": Mistake(
-            _configured_number,
-            "you divide by N // size, the number of full parts: with a short part left over there is one more, "
-            "and the step is too long.",
-            "count the parts of 10 pictures in parts of 4",
+            _accumulator(weight=lambda n, n_batch, size: 1 / max(n_batch // size, 1)),
+            "you divide by N // size, the number of full microbatches. If a short one is left over "
+            "there is one more than that, so the step is too long.",
+            "how many microbatches of at most 4 images does a batch of 10 have?",
         ),
         "mean of means": Mistake(
-            _mean_of_means,
-            "each part weighs the same, so a picture in the short last part weighs more than one in the others.",
-            "the mean of [1, 1, 1, 1], [1, 1, 1, 1] and [5, 5] is not the mean of 1, 1 and 5",
+            _accumulator(weight=lambda n, n_batch, size: 1 / math.ceil(n_batch / size)),
+            "you give every microbatch the same weight, so an image in the short last one counts "
+            "for more than the others.",
+            "the mean of [1, 1, 1, 1], [1, 1, 1, 1] and [5, 5] isn't the mean of 1, 1 and 5",
         ),
         "the last part weighs as a full one": Mistake(
-            _by_full_parts,
-            "every part weighs size / N, the last one too, though it holds fewer pictures: the weights do not "
-            "sum to 1.",
-            "how many pictures are in this part?",
+            _accumulator(weight=lambda n, n_batch, size: size / n_batch),
+            "you give every microbatch the weight size / N, even the last one, which has fewer "
+            "images, so the weights don't add up to 1.",
+            "how many images are in this microbatch?",
         ),
         "not divided at all": Mistake(
-            _undivided,
-            "the mean losses of the parts are added up as they are: with k parts the step is k times too long.",
-            "what share of the batch is this part?",
+            _accumulator(weight=lambda n, n_batch, size: 1.0),
+            "you add up the mean losses of the microbatches as they are, so with k of them the "
+            "step is about k times too long.",
+            "which fraction of the batch is this microbatch?",
         ),
         "forgets the remainder": Mistake(
-            _forgets_the_rest,
-            "the pictures behind the last full part are never used.",
-            "N // size parts do not cover N pictures",
+            _drops_the_remainder,
+            "you never use the images after the last full microbatch.",
+            "N // size microbatches don't always cover all N images",
         ),
         "a step for each part": Mistake(
-            _step_for_each_part,
-            "the optimizer steps after every part: later parts are measured with other weights, and momentum "
-            "and schedules count every step.",
-            "how often should the weights change in a batch?",
+            _accumulator(zero_grad="each time", step="each time"),
+            "the optimizer steps after every microbatch, so later ones see different weights, and "
+            "momentum and the schedule count every step.",
+            "how many times should the weights change per batch?",
         ),
         "zero_grad in the loop": Mistake(
-            _zeroes_in_the_loop,
-            "`zero_grad` is called for every part, so only the gradient of the last one is left.",
-            "what adds up in `.grad`, and when should it start from zero?",
+            _accumulator(zero_grad="each time"),
+            "you call `zero_grad` for every microbatch, so only the gradient of the last one is "
+            "left.",
+            "what accumulates in `.grad`, and when should it be reset?",
         ),
         "no zero_grad": Mistake(
-            _no_zero_grad,
-            "what was in `.grad` before is still in it.",
-            "backward adds to `.grad`; who empties it?",
+            _accumulator(zero_grad="never"),
+            "you add to the old gradients that were in `.grad` when your function was called.",
+            "`backward` adds to `.grad`; where do you clear it?",
         ),
         "one backward pass at the end": Mistake(
             _one_backward,
-            "the step is right, but all parts wait in memory for one backward pass at the end, so nothing is "
-            "saved.",
-            "when can what a part has kept be given free?",
+            "the step is correct, but all microbatches stay in memory until the one backward pass "
+            "at the end, so nothing is saved.",
+            "when can the activations of a microbatch be freed?",
         ),
         "all at once": Mistake(
             _all_at_once,
-            "the step is right, but the whole batch passes through the model at once: that is what did not fit.",
-            "`images.split(size)` cuts a batch into parts",
+            "the step is correct, but the whole batch goes through the model at once, which is "
+            "what doesn't fit in memory.",
+            "`images.split(size)` cuts a batch into microbatches",
         ),
         "loss of the last part": Mistake(
-            _loss_of_the_last,
-            "the step is right; the loss you return is that of the last part alone.",
-            "add up the losses, each with its share",
+            _last_loss,
+            "the step is correct, but you return the loss of the last microbatch only.",
+            "add up the losses, each weighted by its fraction of the batch",
         ),
         "loss as a tensor": Mistake(
             _loss_as_tensor,
-            "the loss you return is a tensor, a plain number is asked for.",
-            "`.item()` makes a number of it",
+            "you return the loss as a tensor, but the exercise asks for a plain number.",
+            "`.item()` turns a tensor with one value into a number",
         ),
     },
 )
@@ -384,52 +381,46 @@ ACCUMULATING = Exercise(
 
 
 def _observe_paying(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = generator(seed, 12, 4)
-    # Whole numbers in binary, so that no division is in doubt.
-    before = int(torch.randint(40, 80, (), generator=draw)) / 1024
-    saving = int(torch.randint(7, 20, (), generator=draw)) / 1024
-    steps = int(torch.randint(300, 900, (), generator=draw))
+    g = generator(seed, 12, 4)
+    # Multiples of 1/1024 are exact in binary, so rounding errors can't change the result.
+    before = int(torch.randint(40, 80, (), generator=g)) / 1024
+    saving = int(torch.randint(7, 20, (), generator=g)) / 1024
+    steps = int(torch.randint(300, 900, (), generator=g))
     after = before - saving
-    told = {
-        "when it comes out even": attempt(steps * saving, before, after),
-        "when it does not come out even": attempt((steps + 0.25) * saving, before, after),
-        "when a step is no faster": attempt(steps * saving, before, before),
-        "when a step is slower": attempt(steps * saving, after, before),
+    answers = {
+        "exactly a whole number of steps pays": attempt(steps * saving, before, after),
+        "a fraction of a step is needed": attempt((steps + 0.25) * saving, before, after),
+        "a step takes as long as before": attempt(steps * saving, before, before),
+        "a step takes longer than before": attempt(steps * saving, after, before),
     }
-    return {when: "never" if number == math.inf else number for when, number in told.items()}
+    return {
+        f"your result when {case}": "never" if answer == math.inf else answer
+        for case, answer in answers.items()
+    }
 
 
 def steps_to_pay(cost: float, before: float, after: float) -> float:
-    """The answer: cost / saving, rounded up."""
+    """Return the cost divided by the time that a step saves, rounded up; inf if it saves none."""
     saving = before - after
     return math.ceil(cost / saving) if saving > 0 else math.inf
 
 
-def _by_the_plain_step(cost, before, after):  # type: ignore[no-untyped-def]
-    return math.ceil(cost / before) if before > after else math.inf
+def _inf_if_no_faster(
+    formula: Callable[[float, float, float], float],
+) -> Callable[[float, float, float], float]:
+    """Wrap a formula for the number of steps to return inf if a step is no faster than before."""
 
+    def attempt(cost: float, before: float, after: float) -> float:
+        return formula(cost, before, after) if before > after else math.inf
 
-def _by_the_compiled_step(cost, before, after):  # type: ignore[no-untyped-def]
-    return math.ceil(cost / after) if before > after else math.inf
-
-
-def _rounded_down(cost, before, after):  # type: ignore[no-untyped-def]
-    return math.floor(cost / (before - after)) if before > after else math.inf
-
-
-def _one_too_many(cost, before, after):  # type: ignore[no-untyped-def]
-    return math.floor(cost / (before - after)) + 1 if before > after else math.inf
-
-
-def _not_rounded(cost, before, after):  # type: ignore[no-untyped-def]
-    return cost / (before - after) if before > after else math.inf
+    return attempt
 
 
 def _negative(cost, before, after):  # type: ignore[no-untyped-def]
     return math.ceil(cost / (before - after)) if before != after else math.inf
 
 
-def _size_of_the_difference(cost, before, after):  # type: ignore[no-untyped-def]
+def _absolute_difference(cost, before, after):  # type: ignore[no-untyped-def]
     return steps_to_pay(cost, max(before, after), min(before, after))
 
 
@@ -437,42 +428,45 @@ PAYING = Exercise(
     name="steps_to_pay",
     observe=_observe_paying,
     answer=steps_to_pay,
-    praise="What it costs over what a step saves, rounded up, and never where nothing is saved.",
+    praise="You divide the cost by the time that each step saves and round up, and compiling "
+    "never pays off if a step saves nothing.",
     mistakes={
         "divided by the plain step": Mistake(
-            _by_the_plain_step,
-            "you say how many plain steps the compiling is worth; the compiled run has to take its steps as well.",
-            "what does a single step save?",
+            _inf_if_no_faster(lambda cost, before, after: math.ceil(cost / before)),
+            "you divide by the time of an uncompiled step, as if the compiled steps took no time.",
+            "how much time does a single step save?",
         ),
         "divided by the compiled step": Mistake(
-            _by_the_compiled_step,
-            "you divide by the time of a compiled step; what pays the cost back is what a step saves.",
-            "what does a single step save?",
+            _inf_if_no_faster(lambda cost, before, after: math.ceil(cost / after)),
+            "you divide by the time of a compiled step, but that isn't what you gain by taking it.",
+            "how much time does a single step save?",
         ),
         "rounded down": Mistake(
-            _rounded_down,
-            "rounded down: at that step the compiled run still lies behind.",
-            "after 2.3 steps means after the third",
+            _inf_if_no_faster(lambda cost, before, after: math.floor(cost / (before - after))),
+            "you round down, but after that many steps the compiled run is still behind.",
+            "if 2.3 steps would pay the cost back, how many whole steps do you need?",
         ),
         "one too many": Mistake(
-            _one_too_many,
-            "one too many where it comes out even: equal counts as paid.",
-            "which function of `math` rounds up, and leaves whole numbers alone?",
+            _inf_if_no_faster(lambda cost, before, after: math.floor(cost / (before - after)) + 1),
+            "you return one step too many when the division has no remainder: if both runs have "
+            "taken the same time, compiling has already paid off.",
+            "which function of `math` rounds up but leaves whole numbers alone?",
         ),
         "not rounded": Mistake(
-            _not_rounded,
-            "the formula is right; asked for is a whole number of steps.",
+            _inf_if_no_faster(lambda cost, before, after: cost / (before - after)),
+            "the formula is correct, but the exercise asks for a whole number of steps.",
             "which function of `math` rounds up?",
         ),
         "negative steps": Mistake(
             _negative,
-            "a compiled step that is slower gives a negative number of steps; it never pays.",
-            "what if `after` exceeds `before`?",
+            "you return a negative number of steps if a compiled step is slower, but then "
+            "compiling never pays off.",
+            "what should you return when `after` is larger than `before`?",
         ),
         "size of the difference": Mistake(
-            _size_of_the_difference,
-            "a compiled step that is slower counts as a saving: the sign of the difference is lost.",
-            "what if `after` exceeds `before`?",
+            _absolute_difference,
+            "you ignore the sign of the difference, so a slower compiled step counts as a saving.",
+            "what should you return when `after` is larger than `before`?",
         ),
     },
 )

@@ -1,4 +1,7 @@
-"""Chapter 13: an interval for an accuracy, pictures that are in two parts, the mistakes that were made surely."""
+"""Check the exercises of chapter 13: an accuracy's interval, leaked images, confident mistakes.
+
+The public functions are the reference solutions; the private ones next to them are known mistakes.
+"""
 
 import math
 from collections.abc import Callable
@@ -15,108 +18,117 @@ from cnnlab.rng import generator
 
 
 def _observe_interval(attempt: Callable[..., Any], seed: int) -> Observation:
-    draw = generator(seed, 13, 1)
-    n = int(torch.randint(15, 400, (), generator=draw))
-    few = int(torch.randint(1, 4, (), generator=draw))
-    middle = int(torch.randint(n // 3, n // 2, (), generator=draw))
-    cases = {"all are right": n, "nearly all are right": n - few, "some are right": middle}
+    g = generator(seed, 13, 1)
+    n = int(torch.randint(15, 400, (), generator=g))
+    few = int(torch.randint(1, 4, (), generator=g))
+    some = int(torch.randint(n // 3, n // 2, (), generator=g))
     return {
-        f"the interval when {k} ({right} of {n})": attempt(right, n) for k, right in cases.items()
+        f"the interval for {correct} correct predictions out of {n}": attempt(correct, n)
+        for correct in (n, n - few, some)
     }
 
 
-Z = 1.96  # a normal number is farther from its mean in one case of twenty
+Z = 1.96  # a standard normal variable lies outside ±Z in one case of twenty
 
 
-def accuracy_interval(right: int, n: int) -> tuple[float, float]:
-    """The answer: Wilson's interval, the accuracies that are less than 1.96 of their own deviations away."""
-    p = right / n
-    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return middle - half, middle + half
+def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
+    """Return the ends of Wilson's 95 % interval for an accuracy, given `correct` of `n` images.
+
+    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.
+    """
+    return _wilson(correct / n, n, Z)
 
 
-def _wald(right, n):  # type: ignore[no-untyped-def]
-    p = right / n
+def _wilson(p: float, n: int, z: float) -> tuple[float, float]:
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return centre - half, centre + half
+
+
+def _wald(correct, n):  # type: ignore[no-untyped-def]
+    p = correct / n
     half = Z * math.sqrt(p * (1 - p) / n)
     return p - half, p + half
 
 
-def _wald_cut(right, n):  # type: ignore[no-untyped-def]
-    low, high = _wald(right, n)
+def _clipped_wald(correct, n):  # type: ignore[no-untyped-def]
+    low, high = _wald(correct, n)
     return max(low, 0.0), min(high, 1.0)
 
 
-def _one_deviation(right, n):  # type: ignore[no-untyped-def]
-    p = right / n
-    middle = (p + 1 / (2 * n)) / (1 + 1 / n)
-    half = 1 / (1 + 1 / n) * math.sqrt(p * (1 - p) / n + 1 / (4 * n**2))
-    return middle - half, middle + half
+def _one_standard_deviation(correct, n):  # type: ignore[no-untyped-def]
+    return _wilson(correct / n, n, 1)
 
 
-def _in_percent(right, n):  # type: ignore[no-untyped-def]
-    low, high = accuracy_interval(right, n)
+def _in_per_cent(correct, n):  # type: ignore[no-untyped-def]
+    low, high = accuracy_interval(correct, n)
     return 100 * low, 100 * high
 
 
-def _middle_and_half(right, n):  # type: ignore[no-untyped-def]
-    low, high = accuracy_interval(right, n)
+def _centre_and_half_width(correct, n):  # type: ignore[no-untyped-def]
+    low, high = accuracy_interval(correct, n)
     return (low + high) / 2, (high - low) / 2
 
 
-def _no_shift(right, n):  # type: ignore[no-untyped-def]
-    p = right / n
-    low, high = accuracy_interval(right, n)
-    half = (high - low) / 2
+def _not_shifted(correct, n):  # type: ignore[no-untyped-def]
+    p = correct / n
+    _, half = _centre_and_half_width(correct, n)
     return p - half, p + half
 
 
-def _no_root(right, n):  # type: ignore[no-untyped-def]
-    p = right / n
-    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+def _no_square_root(correct, n):  # type: ignore[no-untyped-def]
+    p = correct / n
+    centre, _ = _centre_and_half_width(correct, n)
     half = Z / (1 + Z**2 / n) * (p * (1 - p) / n + Z**2 / (4 * n**2))
-    return middle - half, middle + half
+    return centre - half, centre + half
 
 
 INTERVAL = Exercise(
     name="accuracy_interval",
     observe=_observe_interval,
     answer=accuracy_interval,
-    praise="Even when all answers are right, the interval says what they cannot exclude.",
+    praise="Even when every prediction is correct, your interval shows which accuracies can't be "
+    "ruled out.",
     mistakes={
         "deviation at the measured accuracy": Mistake(
             _wald,
-            "this is p ± 1.96 √(p (1 − p) / n): when all are right it has no width, and near 1 it exceeds 1.",
-            "the deviation belongs to the true accuracy, not to the one you saw: use Wilson's formula",
+            "your interval is p ± 1.96 √(p (1 − p) / n), which has no width when every prediction "
+            "is correct and extends beyond 1 when nearly all are.",
+            "the standard deviation depends on the true accuracy, not on the one you observed: "
+            "use Wilson's formula",
         ),
         "the same, cut at 0 and 1": Mistake(
-            _wald_cut,
-            "cutting p ± 1.96 √(p (1 − p) / n) at 1 hides the problem: when all are right, the width is still 0.",
-            "can 20 right answers out of 20 prove an accuracy of 1?",
+            _clipped_wald,
+            "clipping p ± 1.96 √(p (1 − p) / n) to the range from 0 to 1 hides the problem: when "
+            "every prediction is correct, your interval still has no width.",
+            "do 20 correct predictions out of 20 prove that the accuracy is 1?",
         ),
         "one deviation": Mistake(
-            _one_deviation,
-            "the interval is about half as wide as it should be: z is 1, which holds in two cases of three only.",
+            _one_standard_deviation,
+            "your interval is only about half as wide as it should be, because z = 1 covers about "
+            "two cases in three.",
             "which z leaves out one case in twenty?",
         ),
         "in per cent": Mistake(
-            _in_percent,
-            "you return per cent.",
-            "shares lie between 0 and 1, as everywhere in the course",
+            _in_per_cent,
+            "you return percentages.",
+            "an accuracy is a fraction between 0 and 1, here as in the whole course",
         ),
         "middle and half width": Mistake(
-            _middle_and_half,
-            "you return the middle and half the width, not the two ends.",
-            "(low, high)",
+            _centre_and_half_width,
+            "you return the centre and the half-width of the interval instead of its two ends.",
+            "the result should be (low, high)",
         ),
         "around the measured accuracy": Mistake(
-            _no_shift,
-            "the width is right, but the interval lies around the measured accuracy; Wilson's middle is drawn "
-            "towards one half.",
+            _not_shifted,
+            "the width is correct, but your interval is centred on the observed accuracy. Wilson's "
+            "is shifted towards one half.",
             "what is added to p in the numerator?",
         ),
         "no square root": Mistake(
-            _no_root, "the square root is missing: you added variances.", "a deviation is a root"
+            _no_square_root,
+            "you use a variance where the formula has a standard deviation.",
+            "how do you get a standard deviation from a variance?",
         ),
     },
 )
@@ -126,55 +138,59 @@ INTERVAL = Exercise(
 
 
 def _observe_leaks(attempt: Callable[..., Any], seed: int) -> Observation:
-    """Test pictures of which some are in the training part, at another place, one of them twice."""
-    draw = generator(seed, 13, 2)
-    train = torch.randint(0, 256, (12, 3, 8, 8), generator=draw, dtype=torch.uint8)
-    test = torch.randint(0, 256, (9, 3, 8, 8), generator=draw, dtype=torch.uint8)
-    places = torch.randperm(9, generator=draw)
-    sources = 9 + torch.randperm(3, generator=draw)  # beyond the length of the test part
-    test[places[:3]] = train[sources]
-    test[places[3]] = train[sources[0]]
-    # The same channel means, in another order; and one pixel of difference: neither is a leak.
-    test[places[4]] = train[0].flip(2)
-    test[places[5]] = train[1]
-    test[places[5], 0, 0, 0] ^= 1
-    test[places[6]] = test[places[7]]  # twice in the test part only
-    test[places[8]] = train[places[8]]  # and one copy that does stand at its place
-    before = train.clone(), test.clone()
-    found = attempt(train, test)
-    kept = torch.equal(train, before[0]) and torch.equal(test, before[1])
-    return {"the leaked numbers": _plain(found), "the pictures are left as they were": kept}
+    """Draw test images of which five are in the training set, two of them as the same image."""
+    g = generator(seed, 13, 2)
+    train = torch.randint(0, 256, (12, 3, 8, 8), generator=g, dtype=torch.uint8)
+    test = torch.randint(0, 256, (9, 3, 8, 8), generator=g, dtype=torch.uint8)
+    targets = torch.randperm(9, generator=g)
+    # Copies come from beyond the length of the test set, so that they're at another position there.
+    sources = 9 + torch.randperm(3, generator=g)
+    test[targets[:3]] = train[sources]
+    test[targets[3]] = train[sources[0]]
+    # An image with the same channel means, and one that differs in a single pixel: no leaks.
+    test[targets[4]] = train[0].flip(2)
+    test[targets[5]] = train[1]
+    test[targets[5], 0, 0, 0] ^= 1
+    # An image that is in the test set twice, and a leak at the same position in both sets.
+    test[targets[6]] = test[targets[7]]
+    test[targets[8]] = train[targets[8]]
+    copies = train.clone(), test.clone()
+    indices = _as_ints(attempt(train, test))
+    unchanged = torch.equal(train, copies[0]) and torch.equal(test, copies[1])
+    return {"the list of leaked indices": indices, "whether the images are unchanged": unchanged}
 
 
-def _plain(found: Any) -> Any:
-    if isinstance(found, Tensor):
-        return found.tolist()
-    return [int(i) for i in found] if isinstance(found, list | tuple) else found
+def _as_ints(answer: Any) -> Any:
+    """Convert a tensor or a sequence of numbers to a list; return anything else as it is."""
+    if isinstance(answer, Tensor):
+        return answer.tolist()
+    return [int(i) for i in answer] if isinstance(answer, list | tuple) else answer
 
 
 def leaks(train: Tensor, test: Tensor) -> list[int]:
-    """The answer: which test pictures have the very pixels of a training picture, wherever that one stands."""
-    known = {picture.numpy().tobytes() for picture in train}
-    return [i for i, picture in enumerate(test) if picture.numpy().tobytes() in known]
+    """Return the indices of the test images that equal a training image pixel for pixel."""
+    known = {image.numpy().tobytes() for image in train}
+    return [i for i, image in enumerate(test) if image.numpy().tobytes() in known]
 
 
-def _same_place(train, test):  # type: ignore[no-untyped-def]
-    return [i for i, (a, b) in enumerate(zip(train, test)) if torch.equal(a, b)]  # noqa: B905
+def _same_position(train, test):  # type: ignore[no-untyped-def]
+    pairs = zip(train, test, strict=False)
+    return [i for i, (a, b) in enumerate(pairs) if torch.equal(a, b)]
 
 
 def _any_pixel(train, test):  # type: ignore[no-untyped-def]
-    return [i for i, picture in enumerate(test) if (train == picture).any()]
+    return [i for i, image in enumerate(test) if (train == image).any()]
 
 
 def _by_mean(train, test):  # type: ignore[no-untyped-def]
-    def mean(x):  # type: ignore[no-untyped-def]
-        return tuple(x.sum(dim=(1, 2)).tolist())
+    def channel_sums(image):  # type: ignore[no-untyped-def]
+        return tuple(image.sum(dim=(1, 2)).tolist())
 
-    known = {mean(picture) for picture in train}
-    return [i for i, picture in enumerate(test) if mean(picture) in known]
+    known = {channel_sums(image) for image in train}
+    return [i for i, image in enumerate(test) if channel_sums(image) in known]
 
 
-def _nearly(train, test):  # type: ignore[no-untyped-def]
+def _nearly_equal(train, test):  # type: ignore[no-untyped-def]
     gaps = (test[:, None].int() - train[None].int()).abs().amax(dim=(2, 3, 4))
     return (gaps.amin(dim=1) <= 1).nonzero().flatten().tolist()
 
@@ -184,11 +200,11 @@ def _of_train(train, test):  # type: ignore[no-untyped-def]
 
 
 def _flags(train, test):  # type: ignore[no-untyped-def]
-    found = leaks(train, test)
-    return [i in found for i in range(len(test))]
+    indices = leaks(train, test)
+    return [i in indices for i in range(len(test))]
 
 
-def _also_twins(train, test):  # type: ignore[no-untyped-def]
+def _also_within_test(train, test):  # type: ignore[no-untyped-def]
     return [
         i
         for i, a in enumerate(test)
@@ -197,69 +213,72 @@ def _also_twins(train, test):  # type: ignore[no-untyped-def]
     ]
 
 
-def _once(train, test):  # type: ignore[no-untyped-def]
-    numbers: list[int] = []
+def _first_copies(train, test):  # type: ignore[no-untyped-def]
+    indices: list[int] = []
     for a in train:
         equal = [i for i, b in enumerate(test) if torch.equal(a, b)]
-        numbers += equal[:1]
-    return sorted(numbers)
+        indices += equal[:1]
+    return sorted(indices)
 
 
-def _by_object(train, test):  # type: ignore[no-untyped-def]
+def _by_identity(train, test):  # type: ignore[no-untyped-def]
     known = set(train)
-    return [i for i, picture in enumerate(test) if picture in known]
+    return [i for i, image in enumerate(test) if image in known]
 
 
 LEAKS = Exercise(
     name="leaks",
     observe=_observe_leaks,
     answer=leaks,
-    praise="Every test picture that is also a training picture is found, wherever it stands there.",
+    praise="You find every test image that is also in the training set, at any position.",
     mistakes={
         "same place": Mistake(
-            _same_place,
-            "you compare picture i with picture i: a copy stands anywhere in the other part.",
-            "look each test picture up among all training pictures",
+            _same_position,
+            "you compare image i only with image i, but a copy can be anywhere in the training "
+            "set.",
+            "look up each test image among all training images",
         ),
         "one equal pixel": Mistake(
             _any_pixel,
-            "one equal pixel is enough for you, and nearly every picture shares one with another.",
-            "all pixels have to be equal at once: `any` over what, `all` over what?",
+            "you count two images as equal if they share a single pixel, which nearly all images "
+            "do.",
+            "all pixels have to be equal at once: where do you need `any`, and where `all`?",
         ),
         "equal means": Mistake(
             _by_mean,
-            "you compare sums or means of the pixels: a mirrored picture has the same.",
+            "you compare sums or means of the pixels, but a mirrored image has the same ones.",
             "compare the pixels themselves",
         ),
         "nearly equal": Mistake(
-            _nearly,
-            "you report pictures that differ a little, too; here exact copies are asked for.",
-            "nearly equal pictures are worth a look, but they are another question",
+            _nearly_equal,
+            "you also report images that differ slightly, but the exercise asks for exact copies.",
+            "near-duplicates are worth a look too, but not in this exercise",
         ),
         "training numbers": Mistake(
             _of_train,
-            "you return numbers of training pictures.",
-            "which part do you want to throw pictures out of?",
+            "you return the indices of training images.",
+            "which of the two sets do you want to remove images from?",
         ),
         "flags": Mistake(
             _flags,
-            "you return one True or False a picture, not the numbers.",
-            "`enumerate`, or `nonzero`",
+            "you return one True or False per image instead of a list of indices.",
+            "`enumerate` and `nonzero` can both turn flags into indices",
         ),
         "twins in the test part": Mistake(
-            _also_twins,
-            "you also report pictures that are twice in the test part, but not in the training part.",
-            "compare across the parts only",
+            _also_within_test,
+            "you also report images that are in the test set twice but not in the training set.",
+            "compare only images from different sets",
         ),
         "one copy each": Mistake(
-            _once,
-            "when a training picture is in the test part twice, you find the first copy only.",
-            "go through the test pictures, not through the training pictures",
+            _first_copies,
+            "if a training image is in the test set twice, you find only the first copy.",
+            "loop over the test images, not over the training images",
         ),
         "compared as objects": Mistake(
-            _by_object,
-            "you find nothing: `in` a set compares tensors by who they are, not by what they hold.",
-            "make something of each picture that equals when the pixels do, such as its bytes",
+            _by_identity,
+            "you find nothing, because a set compares tensors by identity, not by their values.",
+            "turn each image into something that is equal whenever the pixels are, such as its "
+            "bytes",
         ),
     },
 )
@@ -268,116 +287,122 @@ LEAKS = Exercise(
 # --- sure_mistakes --------------------------------------------------------------------------------
 
 
-def _observe_sure(attempt: Callable[..., Any], seed: int) -> Observation:
-    """Logits of very different scale, so that the largest logit and the surest answer differ."""
-    draw = generator(seed, 13, 3)
-    logits = torch.randn(40, 4, generator=draw)
-    logits += 8 * torch.randn(
-        40, 1, generator=draw
-    )  # moves all logits of a picture, and no probability
-    logits *= 1 + 2 * torch.rand(40, 1, generator=draw)
+def _observe_mistakes(attempt: Callable[..., Any], seed: int) -> Observation:
+    """Draw logits on different scales: the largest logit isn't the most confident prediction."""
+    g = generator(seed, 13, 3)
+    logits = torch.randn(40, 4, generator=g)
+    # A constant per image changes its logits, but none of its probabilities.
+    logits += 8 * torch.randn(40, 1, generator=g)
+    logits *= 1 + 2 * torch.rand(40, 1, generator=g)
     labels = logits.argmax(1)
-    wrong = torch.randperm(40, generator=draw)[:15]
-    labels[wrong] = (labels[wrong] + 1 + torch.randint(0, 3, (15,), generator=draw)) % 4
-    before = logits.clone(), labels.clone()
-    found = {f"the surest {n}": _plain(attempt(logits, labels, n)) for n in (5, 15, 30)}
-    kept = torch.equal(logits, before[0]) and torch.equal(labels, before[1])
-    return {**found, "logits and labels are left as they were": kept}
+    incorrect = torch.randperm(40, generator=g)[:15]
+    labels[incorrect] = (labels[incorrect] + 1 + torch.randint(0, 3, (15,), generator=g)) % 4
+    copies = logits.clone(), labels.clone()
+    indices = {f"your list for n = {n}": _as_ints(attempt(logits, labels, n)) for n in (5, 15, 30)}
+    unchanged = torch.equal(logits, copies[0]) and torch.equal(labels, copies[1])
+    return {**indices, "whether the logits and labels are unchanged": unchanged}
 
 
 def sure_mistakes(logits: Tensor, labels: Tensor, n: int) -> list[int]:
-    """The answer: the wrong answers, by the probability of what was answered, the surest first."""
-    confidence, answers = logits.softmax(dim=1).max(dim=1)
-    order = confidence.argsort(descending=True)
-    return order[answers[order] != labels[order]][:n].tolist()
+    """Return the indices of the n most confident incorrect predictions, most confident first."""
+    confidence, predictions = logits.softmax(dim=1).max(dim=1)
+    return _ranked(confidence, predictions != labels)[:n]
+
+
+def _ranked(scores: Tensor, mask: Tensor) -> list[int]:
+    """Return the indices where the mask is True, largest score first."""
+    order = scores.argsort(descending=True)
+    return order[mask[order]].tolist()
 
 
 def _by_logit(logits, labels, n):  # type: ignore[no-untyped-def]
-    confidence, answers = logits.max(dim=1)
-    order = confidence.argsort(descending=True)
-    return order[answers[order] != labels[order]][:n].tolist()
+    largest, predictions = logits.max(dim=1)
+    return _ranked(largest, predictions != labels)[:n]
 
 
-def _with_right_ones(logits, labels, n):  # type: ignore[no-untyped-def]
+def _correct_ones_too(logits, labels, n):  # type: ignore[no-untyped-def]
     return logits.softmax(dim=1).amax(dim=1).argsort(descending=True)[:n].tolist()
 
 
 def _cut_first(logits, labels, n):  # type: ignore[no-untyped-def]
-    confidence, answers = logits.softmax(dim=1).max(dim=1)
-    order = confidence.argsort(descending=True)[:n]
-    return order[answers[order] != labels[order]].tolist()
+    predictions = logits.argmax(dim=1)
+    return [i for i in _correct_ones_too(logits, labels, n) if predictions[i] != labels[i]]
 
 
-def _unsurest(logits, labels, n):  # type: ignore[no-untyped-def]
-    confidence, answers = logits.softmax(dim=1).max(dim=1)
-    order = confidence.argsort()
-    return order[answers[order] != labels[order]][:n].tolist()
+def _least_confident_first(logits, labels, n):  # type: ignore[no-untyped-def]
+    confidence, predictions = logits.softmax(dim=1).max(dim=1)
+    return _ranked(-confidence, predictions != labels)[:n]
 
 
-def _by_truth(logits, labels, n):  # type: ignore[no-untyped-def]
+def _by_true_class(logits, labels, n):  # type: ignore[no-untyped-def]
     p = logits.softmax(dim=1)
-    truth = p[torch.arange(len(p)), labels]
-    order = truth.argsort()
-    return order[p.argmax(1)[order] != labels[order]][:n].tolist()
+    p_true = p[torch.arange(len(p)), labels]
+    return _ranked(-p_true, p.argmax(1) != labels)[:n]
 
 
-def _places_among_wrong(logits, labels, n):  # type: ignore[no-untyped-def]
-    confidence, answers = logits.softmax(dim=1).max(dim=1)
-    return confidence[answers != labels].argsort(descending=True)[:n].tolist()
+def _positions_among_incorrect(logits, labels, n):  # type: ignore[no-untyped-def]
+    confidence, predictions = logits.softmax(dim=1).max(dim=1)
+    return confidence[predictions != labels].argsort(descending=True)[:n].tolist()
 
 
 def _unsorted(logits, labels, n):  # type: ignore[no-untyped-def]
     return (logits.argmax(1) != labels).nonzero().flatten()[:n].tolist()
 
 
-def _over_pictures(logits, labels, n):  # type: ignore[no-untyped-def]
-    confidence, answers = logits.softmax(dim=0).max(dim=1)
-    order = confidence.argsort(descending=True)
-    return order[answers[order] != labels[order]][:n].tolist()
+def _softmax_over_images(logits, labels, n):  # type: ignore[no-untyped-def]
+    confidence, predictions = logits.softmax(dim=0).max(dim=1)
+    return _ranked(confidence, predictions != labels)[:n]
 
 
 SURE = Exercise(
     name="sure_mistakes",
-    observe=_observe_sure,
+    observe=_observe_mistakes,
     answer=sure_mistakes,
-    praise="Wrong answers only, the surest first, by the probability of the answer that was given.",
+    praise="You return incorrect predictions only, the most confident first, sorted by the "
+    "probability of the predicted class.",
     mistakes={
         "largest logit": Mistake(
             _by_logit,
-            "you sort by the largest logit; logits of two pictures cannot be compared, for a constant added to all "
-            "logits of a picture changes no probability.",
-            "what turns logits into shares of 1?",
+            "you sort by the largest logit, but logits of different images can't be compared: a "
+            "constant added to all logits of an image changes none of its probabilities.",
+            "what turns logits into probabilities?",
         ),
         "right answers too": Mistake(
-            _with_right_ones,
-            "right answers are in your list.",
-            "compare the answers with the labels before you cut",
+            _correct_ones_too,
+            "your list contains correct predictions.",
+            "compare the predictions with the labels before you cut the list",
         ),
         "cut before the choice": Mistake(
             _cut_first,
-            "you take the n surest answers first and drop the right ones then, so fewer than n are left.",
-            "drop first, cut afterwards",
+            "you take the n most confident predictions first and then remove the correct ones, so "
+            "fewer than n are left.",
+            "in which order should you filter and cut?",
         ),
         "unsurest first": Mistake(
-            _unsurest, "the order is the other way round.", "`descending=True`"
+            _least_confident_first,
+            "your order is reversed, with the least confident mistakes first.",
+            "in which direction does `argsort` sort by default?",
         ),
         "by the true class": Mistake(
-            _by_truth,
-            "you sort by the probability of the true class; asked is that of the answer.",
-            "a network may be unsure between two wrong classes: is that a sure mistake?",
+            _by_true_class,
+            "you sort by the probability of the true class, but the exercise asks for the "
+            "probability of the predicted class.",
+            "is a network that hesitates between two wrong classes making a confident mistake?",
         ),
         "places among the wrong ones": Mistake(
-            _places_among_wrong,
-            "your numbers count the wrong answers, not the pictures.",
-            "after you have picked some rows, row 0 is no longer picture 0",
+            _positions_among_incorrect,
+            "your indices count the incorrect predictions, not the images.",
+            "once you have selected some rows, row 0 is no longer image 0",
         ),
         "not sorted": Mistake(
-            _unsorted, "these are wrong answers, but not by how sure they are.", "`argsort`"
+            _unsorted,
+            "you return incorrect predictions, but they aren't sorted by confidence.",
+            "look at `argsort`",
         ),
         "softmax over the pictures": Mistake(
-            _over_pictures,
-            "the softmax runs over the pictures instead of the classes.",
-            "the shares of one picture should sum to 1: which dimension holds its classes?",
+            _softmax_over_images,
+            "your softmax runs over the images instead of the classes.",
+            "the probabilities of one image should add up to 1; which dimension holds its classes?",
         ),
     },
 )

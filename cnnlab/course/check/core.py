@@ -1,8 +1,9 @@
-"""How a check works: watch an attempt at random problems, beside the answer and beside every known mistake.
+"""The machinery of a check: run a student's function on random problems and name its mistake.
 
-An exercise holds one right answer and several wrong ones. A check lets the student's function and the answer
-loose on the same problem and compares what is to be seen: what they return, what became of the model. If they
-differ, it tries the known mistakes; the one that does the same as the student is the misconception.
+An exercise holds one correct function (the reference) and several known mistakes. A check runs the
+student's function and the reference on the same problem and compares what can be observed: the
+values they return, and what they did to the model or to their inputs. If the two differ, the check
+looks for a known mistake that behaves exactly like the student's function, and explains it.
 """
 
 import math
@@ -18,18 +19,18 @@ from cnnlab.course.check.remote import AnswerError
 from cnnlab.rng import fork_rng
 
 
-Observation = Mapping[str, Any]
-PROBLEMS = 3  # random problems a check draws
+Observation = Mapping[str, Any]  # what was observed, by name: "the value you return" -> 0.5
+PROBLEMS = 3  # random problems per check
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer with a name of its own.
+    """A known mistake: a wrong function and the feedback for it.
 
     Attributes:
         attempt: the wrong function.
-        says: which misconception it is, in a sentence.
-        hint: where to look; never the solution.
+        says: a sentence that names the misconception.
+        hint: where to look; it never gives the solution away.
     """
 
     attempt: Callable[..., Any]
@@ -39,15 +40,15 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        exercise: its name.
-        passed: whether the attempt is right.
-        says: what is right, or which misconception it is.
-        hint: where to look, when it is wrong.
-        mistake: name of the known mistake it equals, if it does.
-        share: of the points, where there is something between all and none.
+        exercise: name of the exercise.
+        passed: whether the attempt is correct.
+        says: what the attempt does well, or which misconception it shows.
+        hint: where to look; empty if the attempt is correct.
+        mistake: name of the known mistake that the attempt equals, if there is one.
+        share: fraction of the points, for an exercise that gives partial credit.
     """
 
     exercise: str
@@ -59,7 +60,7 @@ class Outcome:
 
     @property
     def earned(self) -> float:
-        """Share of the points that the attempt earns, between 0 and 1."""
+        """Return the fraction of the points that the attempt earns, between 0 and 1."""
         return float(self.passed) if self.share is None else self.share
 
     def __str__(self) -> str:
@@ -69,14 +70,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A task with its answer, its known mistakes, and a way to watch an attempt.
+    """An exercise with its reference solution, its known mistakes and a way to observe an attempt.
 
     Attributes:
-        name: as in the chapter.
-        observe: (attempt, seed) -> what is to be seen; draws its problem from the seed.
-        answer: the right function.
-        praise: what a right attempt does.
-        mistakes: name -> known wrong answer.
+        name: name of the exercise, as in the chapter.
+        observe: a function (attempt, seed) -> observation; it draws its problem from the seed. The
+            names of an observation complete the sentence "... is 3, expected 5".
+        answer: the reference solution.
+        praise: a sentence about what a correct attempt does.
+        mistakes: name -> known mistake.
     """
 
     name: str
@@ -86,40 +88,54 @@ class Exercise:
     mistakes: Mapping[str, Mistake] = field(default_factory=dict)
 
     def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
-        """Try an attempt on a few random problems and say what it is. Never raises because of the attempt."""
+        """Run an attempt on a few random problems and describe it.
+
+        An exception that the attempt raises becomes part of the outcome.
+        """
         if not callable(attempt):
-            return self._wrong(
-                f"expected your function, got {attempt!r}", "pass it without brackets"
+            return self._failed(
+                f"expected your function, got {attempt!r}.",
+                "pass the function itself, by its name and without brackets",
             )
         with fork_rng():
             for problem in range(seed, seed + PROBLEMS):
                 try:
-                    seen = self.observe(attempt, problem)
+                    observed = self.observe(attempt, problem)
                 except NotImplementedError:
-                    return self._wrong("not written yet.", "replace the line that raises")
-                except Exception as error:  # noqa: BLE001 - whatever a student's function raises
-                    return self._wrong(_tell(error, attempt), "run it by hand on one batch")
-                if not agree(seen, self.observe(self.answer, problem)):
-                    return self._diagnose(seen, problem)
-        return Outcome(self.name, True, f"right. {self.praise}")
+                    return self._failed(
+                        "not written yet.", "replace the line that raises NotImplementedError"
+                    )
+                except Exception as error:  # noqa: BLE001 - a student's function can raise anything
+                    return self._failed(
+                        _describe_error(error, attempt), "call your function on one small example"
+                    )
+                expected = self.observe(self.answer, problem)
+                if not agree(observed, expected):
+                    return self._diagnose(observed, expected, problem)
+        return Outcome(self.name, True, f"correct. {self.praise}")
 
-    def _diagnose(self, seen: Observation, problem: int) -> Outcome:
+    def _diagnose(self, observed: Observation, expected: Observation, problem: int) -> Outcome:
+        """Return the feedback of the known mistake with this observation, or list what differs."""
         for name, mistake in self.mistakes.items():
-            if agree(seen, self.observe(mistake.attempt, problem)):
+            if agree(observed, self.observe(mistake.attempt, problem)):
                 return Outcome(self.name, False, mistake.says, mistake.hint, name)
-        expected = self.observe(self.answer, problem)
-        wrong = [k for k in expected if not agree({k: seen.get(k)}, {k: expected[k]})]
-        pairs = (f"{k} is {_short(seen.get(k))}, expected {_short(expected[k])}" for k in wrong)
-        return self._wrong(
-            f"{'; '.join(pairs)}.", "compare with the loop in the text, line by line"
+        wrong = [name for name in expected if not agree(observed.get(name), expected[name])]
+        # An observation that ends early lacks some names; report only the ones it has.
+        reported = [name for name in wrong if name in observed] or wrong
+        differences = (
+            f"{name} is {_summarise(observed.get(name))}, expected {_summarise(expected[name])}"
+            for name in reported
+        )
+        return self._failed(
+            f"{'; '.join(differences)}.", "compare your function with the text, line by line"
         )
 
-    def _wrong(self, says: str, hint: str) -> Outcome:
+    def _failed(self, says: str, hint: str) -> Outcome:
         return Outcome(self.name, False, says, hint)
 
 
 def agree(a: Any, b: Any) -> bool:
-    """Tell whether two observations are the same, up to the rounding of float32."""
+    """Compare two observations: types and shapes must match, floats up to float32 rounding."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return (
             a.shape == b.shape
@@ -135,31 +151,33 @@ def agree(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-def _tell(error: Exception, attempt: Callable[..., Any]) -> str:
-    """Say what was raised, and in which line of the student."""
+def _describe_error(error: Exception, attempt: Callable[..., Any]) -> str:
+    """Return a sentence with the error and the line of the student's function that raised it."""
     if isinstance(error, AnswerError):
         return f"your function {error}."
     code = getattr(attempt, "__code__", None)
-    own = [
+    own_frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if code is not None and frame.filename == code.co_filename and frame.name == code.co_name
     ]
-    where = f" in your line {own[-1].lineno}: `{own[-1].line}`" if own else ""
+    where = f", in line {own_frames[-1].lineno}: `{own_frames[-1].line}`" if own_frames else ""
     return f"your function raised {type(error).__name__}: {error}{where}."
 
 
-def _short(value: Any) -> str:
-    """A value in at most a line: nobody reads the numbers of a tensor."""
+def _summarise(value: Any) -> str:
+    """Describe a value on one line; a tensor by its shape and its first values."""
     if isinstance(value, Tensor):
-        told = f"{value.item():.4g}" if value.numel() == 1 else _start(value)
-        return f"a tensor of shape {tuple(value.shape)}, {told}"
+        return f"a tensor of shape {tuple(value.shape)}, {_first_values(value)}"
     if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
-        return f"a {type(value).__name__} of {len(value)}, the first of them {_short(value[0])}"
-    told = f"{value:.4g}" if isinstance(value, float) else repr(value)
-    return told if len(told) <= 120 else f"{told[:117]}..."
+        kind = type(value).__name__
+        return f"a {kind} of {len(value)}, the first of them {_summarise(value[0])}"
+    text = f"{value:.4g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _start(value: Tensor) -> str:
-    numbers = ", ".join(f"{number:.4g}" for number in value.flatten()[:4].tolist())
-    return f"beginning with {numbers}" if numbers else "empty"
+def _first_values(tensor: Tensor) -> str:
+    if tensor.numel() == 1:
+        return f"{tensor.item():.4g}"
+    values = ", ".join(f"{value:.4g}" for value in tensor.flatten()[:4].tolist())
+    return f"beginning with {values}" if values else "empty"

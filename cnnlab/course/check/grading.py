@@ -1,4 +1,4 @@
-"""Points for an answer: the same judgement as in the chapters, with exercises that only the grader holds."""
+"""Grade an answer: run the check of an exercise and turn its outcome into points."""
 
 import os
 import runpy
@@ -11,30 +11,30 @@ from cnnlab.errors import CnnlabError
 
 
 class Judged(Protocol):
-    """What can be graded: `Exercise`, and what an assignment's key brings beside it."""
+    """An exercise that can be graded: an `Exercise`, or a class of an assignment's own key."""
 
     def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
-        """Try an attempt on problems drawn from the seed."""
+        """Run an attempt on problems drawn from the seed and describe it."""
 
 
 class KeyMissing(CnnlabError, LookupError):
-    """There is no key, or the key has no such exercise."""
+    """The key file doesn't exist, or it doesn't contain the exercise."""
 
 
 def exercises(key: str | Path) -> Mapping[str, Judged]:
-    """Return the exercises of a key, a Python file that makes a dict `EXERCISES`.
+    """Return the exercises of a key, which is a Python file that defines a dict `EXERCISES`.
 
     Raises:
-        KeyMissing: there is no such file, or no such dict in it.
+        KeyMissing: the file doesn't exist, or it doesn't define that dict.
     """
     if not Path(key).is_file():
         raise KeyMissing(
-            f"no key at {key}; `cnnlab assignment` writes it as key.py beside the settings"
+            f"there is no key at {key}; `cnnlab assignment` writes key.py next to the settings"
         )
-    found = runpy.run_path(str(key)).get("EXERCISES")
-    if not isinstance(found, Mapping):
-        raise KeyMissing(f"{key} makes no dict `EXERCISES` of exercises by name")
-    return found
+    by_name = runpy.run_path(str(key)).get("EXERCISES")
+    if not isinstance(by_name, Mapping):
+        raise KeyMissing(f"{key} defines no dict `EXERCISES` that maps names to exercises")
+    return by_name
 
 
 def grade(
@@ -45,21 +45,22 @@ def grade(
     seed: int = 0,
     key: str | Path | None = None,
 ) -> float:
-    """Print what a graded exercise says to an attempt, and return the points it earns.
+    """Judge an attempt at a graded exercise, print the feedback, and return the points it earns.
 
     Args:
-        name: of the exercise in the key.
-        attempt: the student's function, or a `remote.Remote` that stands for it.
-        points: for a right answer; an exercise may give a share of them, a wrong answer earns none.
-        seed: of the problems that are drawn.
-        key: file of the exercises; when not given, the one the environment variable `CNNLAB_KEY` names, or else the
-            exercises of the chapters.
+        name: name of the exercise in the key.
+        attempt: the student's function, or a `remote.Remote` that calls it in another process.
+        points: points for a correct answer. An exercise may give partial credit; otherwise a wrong
+            answer earns nothing.
+        seed: seed of the random problems.
+        key: file with the exercises. By default it is the file named by the environment variable
+            `CNNLAB_KEY`, and without that variable the exercises of the chapters.
 
     Returns:
-        Between 0 and `points`.
+        Points between 0 and `points`.
 
     Raises:
-        KeyMissing: the key has no such exercise.
+        KeyMissing: the key doesn't contain the exercise.
 
     >>> grade("cosine", lambda step, steps, final: 0.5, points=4)
     ✘ cosine: ...
@@ -68,9 +69,9 @@ def grade(
     from cnnlab.course.check import EXERCISES
 
     key = key or os.environ.get("CNNLAB_KEY")
-    known = exercises(key) if key else EXERCISES
-    if name not in known:
-        raise KeyMissing(f"no exercise {name!r} in the key; it has {', '.join(known)}")
-    outcome = known[name].judge(attempt, seed)
+    by_name = exercises(key) if key else EXERCISES
+    if name not in by_name:
+        raise KeyMissing(f"the key has no exercise {name!r}; it has {', '.join(by_name)}")
+    outcome = by_name[name].judge(attempt, seed)
     print(outcome)
     return round(points * outcome.earned, 2)

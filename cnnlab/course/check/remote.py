@@ -1,4 +1,4 @@
-"""A handed-in function in a process of its own, so that a grader can call it and trust nothing of it."""
+"""Call a submitted function in a separate process, so that a grader doesn't have to trust it."""
 
 import os
 import queue
@@ -18,33 +18,36 @@ from torch import Tensor
 from cnnlab.course.check import wire
 
 
-STARTS_IN = 180  # seconds that importing torch may take on a busy machine
+STARTUP_SECONDS = 180  # importing torch takes long on a busy machine
 MEMORY = 8 * 2**30
 
 
 class AnswerError(Exception):
-    """What a handed-in function did instead of returning: raised, ended, took too long."""
+    """A submitted function raised an error, ended its process, took too long or sent nonsense.
+
+    The message continues the sentence "your function ...".
+    """
 
 
 class GraderError(RuntimeError):
-    """The process for the answer did not come up; the answer was not looked at."""
+    """The process for the answer didn't start, so the answer was never run."""
 
 
 class Remote:
-    r"""A function defined by source code, called in another process; a context manager.
+    r"""A function that is defined by source code and called in another process; a context manager.
 
-    The process runs the set-up and the answer and nothing else of a notebook, so that neither the order in which a
-    student ran the cells nor what other cells did matters. It sees no file of the grader's (`worker` says how far to
-    trust that) and its replies are plain values (`wire`).
+    The process runs only the set-up and the answer, so the result doesn't depend on the order in
+    which a student ran the cells of a notebook, or on its other cells. It can't see the grader's
+    files (`worker` explains the limits of that), and it replies with plain values (`wire`).
 
     Args:
-        setup: source that runs first; the instructor's own.
-        answer: source that defines the function; the student's.
-        function: its name.
-        command: the Python that runs it; a container is put here, as in
-            `["docker", "run", "--rm", "-i", "--network=none", IMAGE, "python"]`.
-        seconds: that all calls together may take.
-        memory: bytes it may use.
+        setup: the instructor's source code, which runs first.
+        answer: the student's source code, which defines the function.
+        function: name of the function.
+        command: command that starts Python; by default this Python. To use a container, pass for
+            example `["docker", "run", "--rm", "-i", "--network=none", IMAGE, "python"]`.
+        seconds: time limit for all calls together.
+        memory: memory limit in bytes.
 
     >>> with Remote("import math", "def area(r):\n    return math.pi * r**2", "area") as area:
     ...     round(area(2.0), 2)
@@ -61,7 +64,7 @@ class Remote:
         seconds: float = 60.0,
         memory: int = MEMORY,
     ) -> None:
-        self._order = {
+        self._job = {
             "setup": setup,
             "answer": answer,
             "function": function,
@@ -69,8 +72,8 @@ class Remote:
             "memory": memory,
         }
         self._command = [*(command or [sys.executable]), "-I", "-m", "cnnlab.course.check.worker"]
-        self._seconds = self._left = seconds
-        self._gone: str | None = None
+        self._seconds = self._seconds_left = seconds
+        self._failure: str | None = None  # why the process ended
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(
@@ -88,18 +91,21 @@ class Remote:
             )
         except OSError as error:
             self._folder.cleanup()
-            raise GraderError(f"cannot start {self._command[0]} for the answer: {error}") from error
+            raise GraderError(
+                f"can't start {self._command[0]}, which should run the answer: {error}"
+            ) from error
         self._replies: queue.Queue[Any] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         try:
-            self._ask(self._order, STARTS_IN)
+            self._request(self._job, STARTUP_SECONDS)
         except AnswerError as error:
-            self._end()
-            told = self._stream("stderr").read().decode(errors="replace")[-2000:]
+            self._terminate()
+            log = self._stream("stderr").read().decode(errors="replace")[-2000:]
             self._close()
             command = " ".join(self._command)
             raise GraderError(
-                f"{command} did not get ready: it {error}. It wrote:\n{told}"
+                f"the process for the answer didn't start: {command} {error}. Its error output:\n"
+                f"{log}"
             ) from None
         return self
 
@@ -109,48 +115,50 @@ class Remote:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end()
+        self._terminate()
         self._close()
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function; what it changes in a tensor or a list, it changes here as well.
+        """Call the function, and repeat here what it changes in its arguments in place.
 
         Raises:
-            NotImplementedError: the function did.
-            AnswerError: it raised, ended its process, took too long, or returned what is no plain value.
+            NotImplementedError: the function raised it.
+            AnswerError: the function raised another error, ended its process, took too long, or
+                returned a value that can't be sent.
         """
         start = time.monotonic()
-        reply = self._ask(list(arguments), self._left)
-        self._left -= time.monotonic() - start
+        reply = self._request(list(arguments), self._seconds_left)
+        self._seconds_left -= time.monotonic() - start
         match reply:
             case {"result": result, "changed": dict(changed)}:
-                _bring_back(changed, arguments)
+                _copy_changes(changed, arguments)
                 return result
             case {"kind": "NotImplementedError"}:
                 raise NotImplementedError
-            case {"error": str(told)}:
-                raise AnswerError(told)
-        raise AnswerError("sent what is no reply")
+            case {"error": str(message)}:
+                raise AnswerError(message)
+        raise AnswerError("sent a reply that the grader can't read")
 
-    def _ask(self, question: Any, seconds: float) -> Any:
-        """Send a line and wait for one; the process is gone for good when none comes."""
-        if self._gone is None:
+    def _request(self, message: Any, seconds: float) -> Any:
+        """Send a message and return the reply; without one, end the process for good."""
+        if self._failure is None:
             try:
-                wire.send(self._stream("stdin"), question)
+                wire.send(self._stream("stdin"), message)
                 reply = self._replies.get(timeout=max(seconds, 0.0))
             except queue.Empty:
-                self._gone = f"took longer than {self._seconds:g} seconds and was stopped"
+                self._failure = f"took longer than {self._seconds:g} seconds and was stopped"
             except OSError:
-                self._gone = "ended its process"
+                self._failure = "ended its process"
             else:
                 if not isinstance(reply, Exception):
                     return reply
-                sent = "ended its process" if isinstance(reply, EOFError) else f"sent {reply}"
-                self._gone = sent
-            self._end()
-        raise AnswerError(self._gone)
+                ended = isinstance(reply, EOFError)
+                self._failure = "ended its process" if ended else f"sent {reply}"
+            self._terminate()
+        raise AnswerError(self._failure)
 
     def _listen(self) -> None:
+        """Put every reply of the process in the queue, and at the end the error that ended it."""
         try:
             while True:
                 self._replies.put(wire.receive(self._stream("stdout")))
@@ -160,26 +168,27 @@ class Remote:
     def _stream(self, name: str) -> IO[bytes]:
         return getattr(self._process, name)
 
-    def _end(self) -> None:
-        """End the process and all it started: kindly, so that a container ends as well, then at once."""
+    def _terminate(self) -> None:
+        """End the process and its children: SIGTERM first, for containers, and then SIGKILL."""
         if os.name == "nt":
             self._process.kill()
             return
-        for how in (signal.SIGTERM, signal.SIGKILL):
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, how)
+                os.killpg(self._process.pid, signal_number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(3)
 
     def _close(self) -> None:
+        """Close the streams and delete the folder of the process."""
         for name in ("stdin", "stdout", "stderr"):
-            with suppress(OSError):  # what was not sent yet cannot be sent any more
+            with suppress(OSError):  # the pipe is broken and still holds unsent bytes
                 self._stream(name).close()
         self._folder.cleanup()
 
 
-def _bring_back(changed: dict[str, Any], arguments: Sequence[Any]) -> None:
-    """Do to the arguments in place what the function did to its copies."""
+def _copy_changes(changed: dict[str, Any], arguments: Sequence[Any]) -> None:
+    """Copy the in-place changes that the function made to its own arguments back to ours."""
     for index, value in changed.items():
         argument = arguments[int(index)]
         if (
@@ -193,7 +202,7 @@ def _bring_back(changed: dict[str, Any], arguments: Sequence[Any]) -> None:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """What a Python needs to start, and no word about the grader."""
-    kept = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "DOCKER_HOST")
+    """Return the environment variables Python needs to start, without any others of the grader."""
+    inherited = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "DOCKER_HOST")
     own = {"HOME": folder, "TMPDIR": folder, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    return {name: os.environ[name] for name in kept if name in os.environ} | own
+    return {name: os.environ[name] for name in inherited if name in os.environ} | own

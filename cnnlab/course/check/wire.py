@@ -1,6 +1,7 @@
-"""What a grader and an answer say to each other: one line of JSON at a time, and nothing that could carry code.
+"""The messages between a grader and an answer: one JSON value per line, which can't carry code.
 
-Numbers, strings, `None`, lists, tuples, dicts with string keys, tensors and arrays go through; nothing else does.
+Numbers, strings, booleans, `None`, lists, tuples, dicts with string keys, tensors and arrays can be
+sent; everything else is refused.
 """
 
 import base64
@@ -12,11 +13,10 @@ import torch
 from torch import Tensor
 
 
-LONGEST = (
-    256 * 2**20
-)  # bytes of a line; more is refused, so that an answer cannot fill the grader's memory
+# Bytes per line. A longer line is refused, so that an answer can't fill the grader's memory.
+LONGEST = 256 * 2**20
 
-# Known to torch and to numpy by the same name.
+# torch and numpy use the same names for these.
 _DTYPES = frozenset(
     ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 )
@@ -26,18 +26,18 @@ def send(stream: IO[bytes], value: Any) -> None:
     """Write a value as one line.
 
     Raises:
-        TypeError: a part of it is of a kind that does not go through.
+        TypeError: the value contains an object of a type that can't be sent.
     """
     stream.write(json.dumps(pack(value)).encode() + b"\n")
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Read the value of one line.
+    """Read one line and return its value.
 
     Raises:
-        EOFError: the other side is gone, or wrote half a line.
-        ValueError: the line is too long, or is not one of ours.
+        EOFError: the other process has closed the stream, perhaps in the middle of a line.
+        ValueError: the line is too long, or `send` didn't write it.
     """
     line = stream.readline(LONGEST)
     if not line.endswith(b"\n"):
@@ -48,7 +48,10 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def pack(value: Any) -> Any:
-    """Return the value in words of JSON.
+    """Return the value in a form that JSON can represent.
+
+    Raises:
+        TypeError: the value contains an object of a type that can't be sent.
 
     >>> pack((1, [None, "a"]))
     {'tuple': [1, {'list': [None, 'a']}]}
@@ -67,16 +70,16 @@ def pack(value: Any) -> Any:
         case np.generic():
             return pack(value.item())
     raise TypeError(
-        f"something of type {type(value).__name__} cannot be handed over; numbers, strings, lists, tuples, dicts, "
-        "tensors and arrays can"
+        f"a value of type {type(value).__name__} can't be sent; numbers, strings, lists, tuples, "
+        "dicts with string keys, tensors and arrays can"
     )
 
 
 def unpack(packed: Any) -> Any:
-    """Return the value that `pack` had been given.
+    """Return the value that was passed to `pack`.
 
     Raises:
-        ValueError: it was not made by `pack`.
+        ValueError: `pack` didn't make this.
 
     >>> unpack(pack({"a": (1, 2.5)}))
     {'a': (1, 2.5)}
@@ -94,7 +97,7 @@ def unpack(packed: Any) -> Any:
             return torch.from_numpy(_unpack_array(dtype, shape, data))
         case {"array": [str(dtype), list(shape), str(data)]}:
             return _unpack_array(dtype, shape, data)
-    raise ValueError(f"not a value of ours: {str(packed)[:80]}")
+    raise ValueError(f"not a packed value: {str(packed)[:80]}")
 
 
 def _pack_array(array: np.ndarray) -> list[Any]:
@@ -103,5 +106,5 @@ def _pack_array(array: np.ndarray) -> list[Any]:
 
 def _unpack_array(dtype: str, shape: list[int], data: str) -> np.ndarray:
     if dtype not in _DTYPES:
-        raise ValueError(f"no dtype {dtype!r}")
+        raise ValueError(f"an array of dtype {dtype!r} can't be received")
     return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()

@@ -1,8 +1,9 @@
-"""The process in which a handed-in answer runs, behind a fence; `remote.Remote` starts it and talks to it.
+"""The process in which a submitted answer runs, inside a sandbox; `remote.Remote` starts it.
 
-The fence keeps accidents and plain attempts inside: the answer can read the installed libraries and its own empty
-folder, write only there, and neither connect, nor start, nor end a process. It is made of audit hooks, and those hold
-nobody who calls C code on purpose: that takes a container (see the page on grading).
+The sandbox stops accidents and simple attempts to cheat. The answer can read the installed
+libraries and its own empty folder, it can write only in that folder, and it can't use the network
+or start or end processes. The sandbox consists of audit hooks, which don't stop an answer that
+calls C code on purpose; that takes a container (see `remote.Remote`).
 """
 
 import linecache
@@ -17,7 +18,7 @@ from cnnlab.course.check import wire
 
 
 ANSWER = "<answer>"
-PATHS = {  # audit events -> how many of their arguments are paths that would be changed
+PATHS = {  # audit event -> how many of its arguments are paths that the call would change
     "os.chmod": 1,
     "os.chown": 1,
     "os.link": 2,
@@ -38,110 +39,102 @@ REFUSED = (
 
 
 def main() -> None:
-    """Read the order, run the set-up and the answer, then answer calls until the other side hangs up."""
-    told, tell = _lines()
-    order = wire.receive(told)
+    """Run the set-up and the answer, then answer calls until the grader closes the stream."""
+    requests, replies = _open_streams()
+    job = wire.receive(requests)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(order["setup"], "<set-up>", "exec"), namespace)  # noqa: S102 - the instructor's own
-    wire.send(tell, "ready")
+    exec(compile(job["setup"], "<set-up>", "exec"), namespace)  # noqa: S102 - the instructor's code
+    wire.send(replies, "ready")
     os.dup2(1, 2)
-    _limit(order["seconds"], order["memory"])
-    _fence(Path.cwd())
-    failure = _tried(_define, order["answer"], namespace)
+    _limit_resources(job["seconds"], job["memory"])
+    _install_sandbox(Path.cwd())
+    failure = _run(_define, job["answer"], namespace)
     while True:
         try:
-            arguments = wire.receive(told)
+            arguments = wire.receive(requests)
         except EOFError:
             return
-        reply = failure or _tried(_call, namespace, order["function"], arguments)
+        reply = failure or _run(_call, namespace, job["function"], arguments)
         try:
-            wire.send(tell, reply)
+            wire.send(replies, reply)
         except TypeError as error:
-            wire.send(
-                tell,
-                {"kind": "TypeError", "error": f"returned what the grader cannot read: {error}"},
-            )
+            message = f"returned a value that the grader can't read: {error}"
+            wire.send(replies, {"kind": "TypeError", "error": message})
 
 
-def _lines() -> tuple[IO[bytes], IO[bytes]]:
-    """The two lines to the grader; what the answer prints or reads goes nowhere."""
-    told, tell = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (
-        0,
-        1,
-    ):  # not yet the third: what goes wrong with the set-up is for the instructor
-        os.dup2(nowhere, number)
-    return told, tell
+def _open_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """Return the streams from and to the grader, and discard what the answer reads or prints."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    devnull = os.open(os.devnull, os.O_RDWR)
+    # stderr stays open for now: it shows the instructor the errors of the set-up.
+    for descriptor in (0, 1):
+        os.dup2(devnull, descriptor)
+    return requests, replies
 
 
 def _define(answer: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Run the student's source code, and let tracebacks show its lines."""
     linecache.cache[ANSWER] = (len(answer), None, answer.splitlines(keepends=True), ANSWER)
-    exec(compile(answer, ANSWER, "exec"), namespace)  # noqa: S102 - this is what the process is for
+    exec(compile(answer, ANSWER, "exec"), namespace)  # noqa: S102 - the purpose of this process
     return {}
 
 
 def _call(namespace: dict[str, Any], function: str, arguments: list[Any]) -> dict[str, Any]:
+    """Call the student's function; return its result and the arguments it changed in place."""
     before = [wire.pack(argument) for argument in arguments]
     result = namespace[function](*arguments)
-    after = {
+    changed = {
         str(i): argument for i, argument in enumerate(arguments) if wire.pack(argument) != before[i]
     }
-    return {"result": result, "changed": after}
+    return {"result": result, "changed": changed}
 
 
-def _tried(attempt: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What came of it; an exception in words, with the student's own line."""
+def _run(step: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Run a step and return its result, or its exception with the line of the student's cell."""
     try:
-        return attempt(*arguments)
-    except BaseException as error:  # noqa: BLE001 - SystemExit is an answer's way out as well
+        return step(*arguments)
+    except BaseException as error:  # noqa: BLE001 - an answer can also raise SystemExit
         own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == ANSWER]
         line = own[-1].lineno if own else getattr(error, "lineno", None)
-        where = f", in line {line} of your cell: `{own[-1].line}`" if own else ""
-        where = where or (f", in line {line} of your cell" if line else "")
+        where = f", in line {line} of your cell" if line else ""
+        code = f": `{own[-1].line}`" if own else ""
         kind = type(error).__name__
-        return {"kind": kind, "error": f"raised {kind}: {str(error)[:500]}{where}"}
+        return {"kind": kind, "error": f"raised {kind}: {str(error)[:500]}{where}{code}"}
 
 
-def _limit(seconds: float, memory: int) -> None:
-    """An end to processor time, memory and files, where the system knows such limits."""
+def _limit_resources(seconds: float, memory: int) -> None:
+    """Limit processor time, memory and file sizes, on systems that support it."""
     try:
         import resource
     except ImportError:  # Windows
         return
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    for kind, most in (
-        (
-            resource.RLIMIT_CPU,
-            int(used + 2 * seconds) + 10,
-        ),  # two cores busy until the grader looks
-        (resource.RLIMIT_DATA, memory),
-        (resource.RLIMIT_FSIZE, 2**28),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))
-
-
-def _fence(own: Path) -> None:
-    """From here on, in this process and for good."""
-    own = own.resolve()
-    roots = {
-        sys.prefix,
-        sys.base_prefix,
-        sys.exec_prefix,
-        str(Path(__file__).parents[2]),
+    limits = {
+        # Two busy cores can use twice the seconds before the grader stops the process.
+        resource.RLIMIT_CPU: int(used + 2 * seconds) + 10,
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_FSIZE: 2**28,
+        resource.RLIMIT_CORE: 0,
     }
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _install_sandbox(own: Path) -> None:
+    """Restrict this process, for good, to the libraries and its own folder."""
+    own = own.resolve()
+    roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(__file__).parents[2])}
     readable = [own, Path(os.devnull), *(Path(root).resolve() for root in [*roots, *_libraries()])]
 
     def inside(path: Any, allowed: list[Path]) -> bool:
         if isinstance(path, int) or path is None:
-            return True  # a file that is open already
-        found = Path(os.path.realpath(os.fsdecode(path)))
-        return any(found == root or root in found.parents for root in allowed)
+            return True  # a file that is already open
+        real = Path(os.path.realpath(os.fsdecode(path)))
+        return any(real == root or root in real.parents for root in allowed)
 
     def guard(event: str, arguments: tuple[Any, ...]) -> None:
         if event in REFUSED:
-            raise PermissionError(f"{event} is not open to an answer")
+            raise PermissionError(f"{event} is not allowed in an answer")
         if event == "open":
             path, mode, flags = arguments
             writes = (mode and set(mode) & set("wax+")) or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
@@ -151,21 +144,21 @@ def _fence(own: Path) -> None:
         elif event in PATHS:
             for path in arguments[: PATHS[event]]:
                 if not inside(path, [own]):
-                    raise PermissionError(f"{event}: an answer changes nothing outside its folder")
+                    raise PermissionError(f"{event}: an answer can only change its own folder")
             return
         else:
             return
         if not inside(path, allowed):
-            raise PermissionError(f"{event} {path!r}: not open to an answer")
+            raise PermissionError(f"{event} {path!r} is not allowed in an answer")
 
     sys.addaudithook(guard)
 
 
 def _libraries() -> list[str]:
-    """What scikit-learn and torch look at late: the system's own libraries and its word on processors."""
+    """Return the system paths that scikit-learn and torch read after their import."""
     import threadpoolctl
 
-    threadpoolctl.threadpool_info()  # it asks for the C library once, and remembers
+    threadpoolctl.threadpool_info()  # looks up the C library now; the sandbox would refuse it later
     return [
         "/lib",
         "/lib64",

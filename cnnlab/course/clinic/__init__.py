@@ -1,14 +1,15 @@
-"""A clinic of broken runs: each was planted with one fault, and shows what a practitioner would see.
+"""A clinic of broken training runs: each has one planted fault for you to diagnose.
 
 >>> from cnnlab import clinic
 >>> case = clinic.case(3, seed=0)
 >>> case
 case 3 of seed 0: ...
 >>> clinic.diagnose(case, ...)
-· case 3 of seed 0: no answer yet; clinic.NAMES lists what it may be
+· case 3 of seed 0: no answer yet; clinic.NAMES lists the possible answers
 
-A case is a real, small training run of a second or two, made when it is asked for. Which fault has which number depends
-on the seed, and so do the classes, the pictures and the settings.
+A case is a real training run. It is small, takes a second or two, and starts when you ask for it.
+The seed decides which fault gets which number. It also chooses the classes, the images and the
+settings.
 """
 
 from dataclasses import dataclass
@@ -18,25 +19,26 @@ import torch
 
 from cnnlab.course.clinic.cases import Case
 from cnnlab.course.clinic.faults import FAULTS
-from cnnlab.course.clinic.plans import carry_out, healthy_plan
+from cnnlab.course.clinic.plans import healthy_plan, run_plan
 from cnnlab.diagnose import Finding, check_data
-from cnnlab.diagnose import diagnose as read_curves
+from cnnlab.diagnose import diagnose as diagnose_curves
 from cnnlab.diagnose.symptoms import judge
 from cnnlab.rng import generator
 
 
 __all__ = ["NAMES", "Case", "Diagnosis", "case", "diagnose", "examine", "example", "healthy"]
 
-NAMES = tuple(FAULTS)  # the answers there are
+NAMES = tuple(FAULTS)  # the possible answers
+EXAMPLE = 100  # examples are numbered from here, in the order of NAMES
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the clinic says to an answer.
+    """The feedback on an answer.
 
     Attributes:
-        right: whether the answer is the fault that was planted; None without an answer.
-        says: the evidence and how to confirm it; after a wrong answer, where to look.
+        right: whether the answer names the planted fault; None if no answer was given.
+        says: the evidence and how to confirm it or, after a wrong answer, where to look next.
     """
 
     right: bool | None
@@ -49,106 +51,116 @@ class Diagnosis:
 
 
 def case(n: int, seed: int = 0) -> Case:
-    """Train a network with one planted fault, and return what it leaves on the table.
+    """Train a network with one planted fault and return the run for you to examine.
 
     Args:
-        n: which case, 1 to 12; the seed decides which fault that is.
-        seed: chooses everything else too.
+        n: number of the case, 1 to 12; the seed decides which fault that is.
+        seed: also chooses the classes, the images and the settings.
 
     Raises:
-        ValueError: there is no such case.
+        ValueError: there is no case with this number.
 
     >>> case(1, seed=5).history.frame().columns[0]
     'epoch'
     """
     if not 1 <= n <= len(NAMES):
-        raise ValueError(f"there are cases 1 to {len(NAMES)}, got {n}")
-    return _make(_planted(n, seed), n, seed, f"case {n} of seed {seed}")
+        raise ValueError(
+            f"there is no case {n}: the cases are numbered 1 to {len(NAMES)}; use another seed to "
+            "get more of them"
+        )
+    return _train_case(_planted_fault(n, seed), n, seed, f"case {n} of seed {seed}")
 
 
 def example(fault: str, seed: int = 0) -> Case:
-    """Train a network with a fault of your choice, to see what it looks like.
+    """Train a network with a fault of your choice, to see what that fault looks like.
 
     Args:
         fault: one of `NAMES`.
-        seed: chooses everything else.
+        seed: chooses the classes, the images and the settings.
 
     Raises:
-        ValueError: the clinic has no such fault.
+        ValueError: the fault is not one of `NAMES`.
 
     >>> example("softmax before cross-entropy")
     softmax before cross-entropy, seed 0: ...
     """
-    _check(fault)
-    return _make(fault, 100 + NAMES.index(fault), seed, f"{fault}, seed {seed}")
+    _check_fault(fault)
+    return _train_case(fault, EXAMPLE + NAMES.index(fault), seed, f"{fault}, seed {seed}")
 
 
 def healthy(seed: int = 0) -> Case:
-    """Train a network without a fault, to compare with.
+    """Train a network without a fault, for comparison.
 
     >>> healthy().ended
     ''
     """
-    return _make(None, 0, seed, f"a healthy run, seed {seed}")
+    return _train_case(None, 0, seed, f"a healthy run, seed {seed}")
 
 
 def diagnose(case: Case, answer: str | EllipsisType) -> Diagnosis:
-    """Say whether an answer names the planted fault, and why; without an answer nothing is given away.
+    """Check whether an answer names the planted fault, and explain why or why not.
 
     Args:
         case: from `case` or `example`.
-        answer: one of `NAMES`, or `...` for none.
+        answer: one of `NAMES`; or `...` if you have no answer yet, which gives nothing away.
 
     Raises:
-        ValueError: the answer is none of them, or the run is a healthy one.
+        ValueError: the answer is not one of `NAMES`, or the run is a healthy one.
 
     >>> diagnose(example("leak"), "leak").right
     True
     """
     if case.n == 0:
-        raise ValueError("this run is healthy, there is nothing to diagnose")
+        raise ValueError(
+            "this is the healthy run, so it has no fault to diagnose; get a broken one with "
+            "clinic.case(1)"
+        )
     if isinstance(answer, EllipsisType):
-        return Diagnosis(None, f"{case.title}: no answer yet; clinic.NAMES lists what it may be")
-    _check(answer)
-    planted = NAMES[case.n - 100] if case.n >= 100 else _planted(case.n, case.seed)
+        hint = f"{case.title}: no answer yet; clinic.NAMES lists the possible answers"
+        return Diagnosis(None, hint)
+    _check_fault(answer)
+    is_example = case.n >= EXAMPLE
+    planted = NAMES[case.n - EXAMPLE] if is_example else _planted_fault(case.n, case.seed)
     fault, guess = FAULTS[planted], FAULTS[answer]
     if answer == planted:
-        says = (
-            f"{case.title}: right, {answer}.\n  Evidence: {fault.shows}.\n  To confirm: {fault.confirm}.\n"
-            f"  Cure: {fault.cure}."
+        evidence = (
+            f"{case.title}: correct, the fault is {answer!r}.\n  Evidence: {fault.shows}.\n"
+            f"  To confirm: {fault.confirm}.\n  Cure: {fault.cure}."
         )
-        return Diagnosis(True, says)
-    says = (
-        f"{case.title}: not {answer}. There you would see this: {guess.shows}.\n"
-        f"  Look again: {fault.look}."
+        return Diagnosis(True, evidence)
+    correction = (
+        f"{case.title}: not {answer!r}. With that fault you would see this: {guess.shows}.\n"
+        f"  Look next at: {fault.look}."
     )
-    return Diagnosis(False, says)
+    return Diagnosis(False, correction)
 
 
 def examine(case: Case) -> list[Finding]:
-    """Let the library look at a case, at nothing but what is on the table.
+    """Run the library's own checks on a case; they see only the evidence, not the planted fault.
 
     Returns:
-        What `check_data` says of the training part, `symptoms.judge` of the vital signs and `diagnose` of the curves.
+        The findings of `check_data` on the training set, of `symptoms.judge` on the vital signs and
+        of `diagnose` on the learning curves.
 
     >>> [finding.name for finding in examine(healthy())]
     []
     """
-    return [*check_data(case.train), *judge(case.vitals()), *read_curves(case.history)]
+    return [*check_data(case.train), *judge(case.vitals()), *diagnose_curves(case.history)]
 
 
-def _planted(n: int, seed: int) -> str:
+def _planted_fault(n: int, seed: int) -> str:
     order = torch.randperm(len(NAMES), generator=generator(11, seed)).tolist()
     return NAMES[order[n - 1]]
 
 
-def _make(fault: str | None, n: int, seed: int, title: str) -> Case:
+def _train_case(fault: str | None, n: int, seed: int, title: str) -> Case:
     plan = healthy_plan(seed, n)
     if fault is not None:
         FAULTS[fault].plant(plan)
-    return Case(n, seed, title, plan, carry_out(plan, seed))
+    return Case(n, seed, title, plan, run_plan(plan, seed))
 
 
-def _check(fault: str) -> None:
-    if fault not in NAMES:
-        raise ValueError(f"no fault is called {fault!r}; there is {', '.join(map(repr, NAMES))}")
+def _check_fault(name: str) -> None:
+    if name not in NAMES:
+        names = ", ".join(map(repr, NAMES))
+        raise ValueError(f"there is no fault called {name!r}; clinic.NAMES lists them: {names}")

@@ -1,4 +1,4 @@
-"""What lies on the table: a run that is over, and the ways to look at it."""
+"""A finished run of the clinic, and the plots and numbers you can examine it with."""
 
 import copy
 import math
@@ -9,113 +9,113 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnlab import plots
-from cnnlab.course.clinic.plans import Plan, Record, measure
+from cnnlab.course.clinic.plans import Plan, Record, validate
 from cnnlab.diagnose import grad_norms, initial_loss, symptoms
 from cnnlab.rng import fork_rng
 from cnnlab.training.modes import train_mode
 
 
 class Case:
-    """A run and its evidence.
+    """A finished run and its evidence.
 
     Args:
         n: number of the case.
-        seed: of the clinic.
-        title: what to call it.
-        plan: how it was set up.
-        record: what came of it.
+        seed: seed of the clinic.
+        title: name of the case in plots and messages.
+        plan: the settings of the run.
+        record: the results of the run.
 
     Attributes:
-        train: the training part, a dataset of (image, label) with `images`, `labels` and `classes`.
-        valid: the validation part.
+        train: the training set, a data set of (image, label) with `images`, `labels` and `classes`.
+        valid: the validation set, with the same attributes.
         fresh: the model before its first step.
-        model: the model after its last.
-        history: with `grad_norm_mean`, `grad_norm_max` and `log10_update_ratio` beside the curves.
-        ended: why the run broke off, or "".
-        batch: the first training batch, (images, labels), as the model got it.
+        model: the model after its last step.
+        history: the history of the run; besides the curves it has the columns `grad_norm_mean`,
+            `grad_norm_max` and `log10_update_ratio`.
+        ended: the error that stopped the run, or "" if it finished.
+        batch: the first training batch, (images, labels), as the model received it.
         loss_fn: cross-entropy.
     """
 
     def __init__(self, n: int, seed: int, title: str, plan: Plan, record: Record) -> None:
         self.n, self.seed, self.title = n, seed, title
-        self._plan, self._seen = plan, record.seen
+        self._plan, self._first_samples = plan, record.first_samples
         self.train, self.valid, self.classes = plan.train, plan.valid, plan.train.classes
         self.fresh, self.model, self.history = record.fresh, record.model, record.history
         self.ended, self.loss_fn = record.ended, F.cross_entropy
-        self.batch = tuple(part[: plan.batch] for part in record.seen)
+        self.batch = tuple(tensor[: plan.batch_size] for tensor in record.first_samples)
 
     def curves(self) -> plots.Plot:
-        """Draw loss and accuracy over the epochs; over the steps where no epoch was finished."""
+        """Plot loss and accuracy of each epoch, or `steps()` if no epoch was finished."""
         return self.history.plot() if self.history.epochs else self.steps()
 
     def steps(self) -> plots.Plot:
-        """Draw loss and gradient norm of each step."""
+        """Plot the loss and the gradient norm of each step."""
         steps = self.history.steps
         return plots.lines(
             steps["step"].tolist(),
             {"loss": steps["loss"].tolist(), "gradient norm": steps["grad_norm"].tolist()},
             xlabel="optimizer step",
             ylabel="loss (nats), gradient norm",
-            message=f"{self.title}.",
+            message=f"{self.title}: loss and gradient norm of each step.",
             log="y",
         )
 
     def pictures(self, n: int = 16) -> plots.Plot:
-        """Show the beginning of the first batch as the model got it, each picture under its label."""
-        images, labels = (part[:n] for part in self.batch)
+        """Show n images of the first batch as the model received them, with their labels."""
+        images, labels = (tensor[:n] for tensor in self.batch)
         low, high = images.amin(), images.amax()
         if low < 0 or high > 1:
             images = (images - low) / (high - low)
         titles = [self.classes[k] for k in labels.tolist()]
-        return plots.image_grid(images, titles, alt=f"{self.title}, its first training pictures")
+        return plots.image_grid(images, titles, alt=f"{self.title}: its first training images")
 
     def gradients(self) -> plots.Plot:
-        """Draw the norm of each weight's gradient on the first batch, for the fresh model."""
+        """Plot the gradient norm of each weight of the fresh model, on the first batch."""
         norms = {name: max(norm, 1e-12) for name, norm in self._first_gradients().items()}
         return plots.layers(
             norms,
             label="gradient norm of the fresh model (0 is drawn at 1e-12)",
-            message=f"{self.title}.",
+            message=f"{self.title}: gradient norm of each weight before the first step.",
         )
 
     def confusion(self) -> plots.Plot:
-        """Draw which class was taken for which, as shares of the true class."""
-        predicted, labels = self._outputs.argmax(dim=1), self.valid.labels
+        """Plot the confusion matrix of the validation set, as fractions of the true class."""
+        predicted, labels = self._logits.argmax(dim=1), self.valid.labels
         k = len(self.classes)
         counts = F.one_hot(labels * k + predicted, k * k).sum(dim=0).view(k, k).float()
-        shares = counts / counts.sum(dim=1, keepdim=True)
+        fractions = counts / counts.sum(dim=1, keepdim=True)
         return plots.heatmap(
-            shares.tolist(),
+            fractions.tolist(),
             self.classes,
             self.classes,
-            label="share of the true class",
-            message=f"{self.title}: true class down, answer across.",
+            label="fraction of the true class",
+            message=f"{self.title}: true classes in rows, predictions in columns.",
         )
 
     def measure(self, batch_size: int) -> float:
-        """Return the validation accuracy as the run measures it, in batches of a size of your choice."""
-        return measure(self._plan, self.model, batch_size)[1]
+        """Return the validation accuracy, computed as the run computed it, with your batch size."""
+        return validate(self._plan, self.model, batch_size)[1]
 
     def vitals(self) -> dict[str, float]:
-        """Return the vital signs, those that `symptoms.judge` knows and what the history and the pixels say."""
-        images, labels = self._seen
+        """Return the vital signs: those of `symptoms.judge`, and more from history and pixels."""
+        images, labels = self._first_samples
         observed, expected = initial_loss(self.fresh, [self.batch], self.loss_fn)
         signal, chance = symptoms.label_signal(images, labels)
         if len(images) < 200:
-            signal = math.nan  # the run broke off before there was enough to tell
+            signal = math.nan  # the run stopped before there were enough samples
         norms = self.history.step_rows["grad_norm"]
         last = self.history.epochs[-1] if self.history.epochs else {}
         first = self.history.epochs[0] if self.history.epochs else {}
-        again = (self._outputs.argmax(dim=1) == self.valid.labels).float().mean().item()
-        found = symptoms.recalls(self._outputs, self.valid.labels)
+        valid_acc_again = (self._logits.argmax(dim=1) == self.valid.labels).float().mean().item()
         return {
             "log_classes": expected,
             "first_loss": observed,
             "last_loss": last.get("train_loss", math.nan),
             "train_acc": last.get("train_acc", math.nan),
             "valid_acc": last.get("valid_acc", math.nan),
-            "valid_acc_again": again,
-            "worst_recall": min(found),
+            "valid_acc_again": valid_acc_again,
+            "worst_recall": min(symptoms.recalls(self._logits, self.valid.labels)),
             "pixel_low": images.min().item(),
             "pixel_high": images.max().item(),
             "label_signal": signal,
@@ -126,30 +126,29 @@ class Case:
             ),
             "log10_update_ratio": first.get("log10_update_ratio", math.nan),
             "grad_norm_peak": max(norms) / statistics.median(norms),
-            "sums_to_one": float(symptoms.sums_to_one(self._outputs)),
+            "sums_to_one": float(symptoms.sums_to_one(self._logits)),
             "moved_statistics": float(len(symptoms.moved_statistics(self.fresh, self.model))),
         }
 
     def __repr__(self) -> str:
-        done, last = (
-            len(self.history.epochs),
-            self.history.epochs[-1] if self.history.epochs else {},
-        )
-        told = ", ".join(
+        epochs = len(self.history.epochs)
+        last = self.history.epochs[-1] if epochs else {}
+        metrics = ", ".join(
             f"{name.replace('_', ' ')} {last[name]:.3g}"
             for name in ("train_loss", "train_acc", "valid_loss", "valid_acc")
             if name in last
         )
-        broken = f"; broke off: {self.ended}" if self.ended else ""
+        error = f"; stopped with an error: {self.ended}" if self.ended else ""
         return (
             f"{self.title}: {len(self.train)} training and {len(self.valid)} validation images of "
-            f"{len(self.classes)} classes, {done} epochs; {told or 'no epoch finished'}{broken}"
+            f"{len(self.classes)} classes, {epochs} epochs; "
+            f"{metrics or 'no epoch was finished'}{error}"
         )
 
     @cached_property
-    def _outputs(self) -> Tensor:
-        """What the trained model says of the validation part, in evaluation mode."""
-        return symptoms.asked(self.model, self.valid.images)
+    def _logits(self) -> Tensor:
+        """Outputs of the trained model on the validation set, in evaluation mode, (N, K)."""
+        return symptoms.eval_outputs(self.model, self.valid.images)
 
     def _first_gradients(self) -> dict[str, float]:
         with fork_rng():

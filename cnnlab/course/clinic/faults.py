@@ -1,4 +1,4 @@
-"""The faults that the clinic plants, each with its evidence, the test that confirms it, and the cure."""
+"""The faults that the clinic plants, each with its evidence, how to confirm it, and the cure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnlab.course.clinic.plans import CLASSES, Pictures, Plan, cut
+from cnnlab.course.clinic.plans import CLASSES, LabelledImages, Plan, split_classes
 from cnnlab.data import loader
 from cnnlab.models import replace_head, small_resnet
 from cnnlab.rng import fork_rng, seed_at
@@ -15,15 +15,15 @@ from cnnlab.transfer import freeze
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to spoil a run.
+    """One way to break a training run.
 
     Attributes:
         plant: changes the plan of a healthy run.
-        look: where on the table to look.
-        shows: what is to be seen there.
-        confirm: an experiment that tells it from what looks alike.
+        look: which part of the case to look at.
+        shows: the evidence that you find there.
+        confirm: an experiment that separates the fault from others that look alike.
         cure: what to change.
-        signs: names of the findings that point at it.
+        signs: names of the library's findings that point to the fault.
     """
 
     plant: Callable[[Plan], None]
@@ -34,65 +34,65 @@ class Fault:
     signs: tuple[str, ...]
 
 
-def _rate_too_high(plan: Plan) -> None:
-    plan.rate = plan.between(4, 12)
+def _raise_lr(plan: Plan) -> None:
+    plan.lr = plan.log_uniform(4, 12)
 
 
-def _rate_too_low(plan: Plan) -> None:
-    plan.rate = plan.between(2e-6, 5e-5)
+def _lower_lr(plan: Plan) -> None:
+    plan.lr = plan.log_uniform(2e-6, 5e-5)
 
 
-def _labels_shuffled(plan: Plan) -> None:
+def _shuffle_images(plan: Plan) -> None:
     def shuffle(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return images[torch.randperm(len(images))], labels
 
     plan.transforms.append(shuffle)
 
 
-def _not_normalised(plan: Plan) -> None:
-    _without_norm(plan)
-    plan.change_pixels(lambda pixels: pixels * 255)
+def _scale_to_255(plan: Plan) -> None:
+    _remove_batch_norm(plan)
+    plan.map_images(lambda images: images * 255)
 
 
-def _normalised_twice(plan: Plan) -> None:
+def _normalise_twice(plan: Plan) -> None:
     mean = plan.train.images.mean(dim=(0, 2, 3), keepdim=True)
     std = plan.train.images.std(dim=(0, 2, 3), keepdim=True)
-    plan.change_pixels(lambda pixels: (pixels - mean) / std)
+    plan.map_images(lambda images: (images - mean) / std)
 
 
-def _eval_forgotten(plan: Plan) -> None:
-    plan.measured_in = "train"
-    plan.measured_by = int(plan.between(3, 4.99))
+def _validate_in_train_mode(plan: Plan) -> None:
+    plan.valid_mode = "train"
+    plan.valid_batch_size = int(plan.log_uniform(3, 4.99))
 
 
-def _dead_relus(plan: Plan) -> None:
-    """Biases so far below zero that no sum of inputs reaches it."""
-    _without_norm(plan)
-    depth = plan.between(8, 16)
+def _kill_relus(plan: Plan) -> None:
+    """Lower the biases so far that no input makes a ReLU positive."""
+    _remove_batch_norm(plan)
+    shift = plan.log_uniform(8, 16)
     with torch.no_grad():
         for name, parameter in plan.model.named_parameters():
             if name.endswith("bias") and not name.startswith("head"):
-                parameter.sub_(depth)
+                parameter.sub_(shift)
 
 
 def _leak(plan: Plan) -> None:
-    """Half of the training part, and most of the validation pictures beside it."""
-    n = round(plan.between(0.5, 0.8) * len(plan.valid))
-    copied = torch.randperm(len(plan.valid), generator=plan.draw)[:n]
-    own = torch.randperm(len(plan.train), generator=plan.draw)[: len(plan.train) - n]
-    plan.train = Pictures(
-        torch.cat([plan.train.images[own], plan.valid.images[copied]]),
-        torch.cat([plan.train.labels[own], plan.valid.labels[copied]]),
+    """Replace part of the training set by copies of 50 to 80 % of the validation images."""
+    n = round(plan.log_uniform(0.5, 0.8) * len(plan.valid))
+    copied = torch.randperm(len(plan.valid), generator=plan.rng)[:n]
+    remaining = torch.randperm(len(plan.train), generator=plan.rng)[: len(plan.train) - n]
+    plan.train = LabelledImages(
+        torch.cat([plan.train.images[remaining], plan.valid.images[copied]]),
+        torch.cat([plan.train.labels[remaining], plan.valid.labels[copied]]),
         plan.train.classes,
     )
 
 
-def _frozen_norm_moves(plan: Plan) -> None:
-    """A trained backbone, frozen, for darker pictures; each step puts its norms back in training mode."""
+def _unfreeze_norm_statistics(plan: Plan) -> None:
+    """Freeze a trained backbone, darken the images, and set training mode in each step."""
     with fork_rng():
-        seed_at(int(plan.between(1, 1e6)))
+        seed_at(int(plan.log_uniform(1, 1e6)))
         optimizer = torch.optim.SGD(plan.model.parameters(), lr=0.1, momentum=0.9)
-        batches = loader(plan.train, plan.batch, shuffle=True)
+        batches = loader(plan.train, plan.batch_size, shuffle=True)
         for _ in range(3):
             for images, labels in batches:
                 optimizer.zero_grad()
@@ -102,149 +102,164 @@ def _frozen_norm_moves(plan: Plan) -> None:
         replace_head(plan.model, CLASSES)
     freeze(plan.model.get_submodule("stem"))
     freeze(plan.model.get_submodule("blocks"))
-    light, plan.rate = plan.between(0.5, 0.8), plan.between(0.01, 0.02)
-    plan.change_pixels(lambda pixels: pixels * light)
+    brightness, plan.lr = plan.log_uniform(0.5, 0.8), plan.log_uniform(0.01, 0.02)
+    plan.map_images(lambda images: images * brightness)
 
-    def train(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def set_train_mode(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         plan.model.train()
         return images, labels
 
-    plan.transforms.append(train)
+    plan.transforms.append(set_train_mode)
 
 
-def _exploding(plan: Plan) -> None:
-    """A rate that the network bears with clipping, and not without."""
-    _without_norm(plan)
-    plan.rate, plan.clip_norm = plan.between(0.4, 0.6), None
+def _explode(plan: Plan) -> None:
+    """Use a learning rate at which the network learns only if its gradients are clipped."""
+    _remove_batch_norm(plan)
+    plan.lr, plan.clip_norm = plan.log_uniform(0.4, 0.6), None
 
 
-def _imbalance(plan: Plan) -> None:
-    pictures = [
-        torch.cat([part.images[part.labels == k] for part in (plan.train, plan.valid)])
+def _unbalance(plan: Plan) -> None:
+    images = [
+        torch.cat([split.images[split.labels == k] for split in (plan.train, plan.valid)])
         for k in range(CLASSES)
     ]
-    shares = torch.full((CLASSES,), plan.between(0.04, 0.06))
-    shares[torch.randperm(CLASSES, generator=plan.draw)[:2]] = 1.0
-    plan.train, plan.valid = cut(pictures, plan.train.classes, shares.tolist())
+    fractions = torch.full((CLASSES,), plan.log_uniform(0.04, 0.06))
+    fractions[torch.randperm(CLASSES, generator=plan.rng)[:2]] = 1.0
+    plan.train, plan.valid = split_classes(images, plan.train.classes, fractions.tolist())
 
 
-def _softmax_first(plan: Plan) -> None:
+def _append_softmax(plan: Plan) -> None:
     plan.model = nn.Sequential(plan.model, nn.Softmax(dim=1))
 
 
-def _without_norm(plan: Plan) -> None:
-    """A network without batch norm, at a rate it can bear, its gradients clipped."""
+def _remove_batch_norm(plan: Plan) -> None:
+    """Use a network without batch norm, a learning rate it can handle, and clipped gradients."""
     with fork_rng():
-        seed_at(int(plan.between(1, 1e6)))
+        seed_at(int(plan.log_uniform(1, 1e6)))
         plan.model = small_resnet(CLASSES, width=8, norm="none")
-    plan.rate, plan.clip_norm = plan.between(0.03, 0.06), 1.0
+    plan.lr, plan.clip_norm = plan.log_uniform(0.03, 0.06), 1.0
 
 
 FAULTS = {
     "rate too high": Fault(
-        _rate_too_high,
-        look="case.history.frame(): the training loss, and how far the first steps move the weights",
-        shows="the training loss starts far above log K and jumps, and in the first epoch a step changes the "
-        "weights by a large part of their size, although the gradients are of an ordinary size",
-        confirm="train with a tenth of the rate, and again: the first epoch then falls at once",
-        cure="a smaller rate; the learning-rate finder of chapter 5",
+        _raise_lr,
+        look="case.history.frame(): the training loss, and the update ratio of the first epoch",
+        shows="the training loss starts far above log K and jumps up and down. In the first "
+        "epoch, each step changes the weights by a large fraction of their size, although the "
+        "gradients have a normal size",
+        confirm="divide the learning rate by 10, and by 10 again: the loss then falls from the "
+        "first epoch on",
+        cure="a smaller learning rate; use the learning-rate finder of chapter 5",
         signs=("steps too large",),
     ),
     "rate too low": Fault(
-        _rate_too_low,
-        look="case.history.frame(): the update ratio beside the training loss",
-        shows="the training loss stays near its first value, the gradients are as large as in a healthy run, and a "
-        "step changes the weights by less than 10^-4 of their size",
-        confirm="train with ten, a hundred, a thousand times the rate: the loss begins to fall",
-        cure="a larger rate; the learning-rate finder of chapter 5",
+        _lower_lr,
+        look="case.history.frame(): the training loss, and the update ratio next to it",
+        shows="the training loss hardly moves from its first value. The gradients are as large as "
+        "in a healthy run, but each step changes the weights by less than 10^-4 of their size",
+        confirm="multiply the learning rate by 10, 100 and 1000: at some point the loss begins to "
+        "fall",
+        cure="a larger learning rate; use the learning-rate finder of chapter 5",
         signs=("steps too small",),
     ),
     "labels shuffled": Fault(
-        _labels_shuffled,
-        look="case.pictures(): the batch as the model gets it",
-        shows="the training loss hovers near log K while gradients and update ratios are healthy; in the batch "
-        "that reaches the model the labels do not name the pictures",
-        confirm="overfit_one_batch on one batch passes (ten labels can be learnt by heart), training does not; "
-        "without the last transform training works",
-        cure="let every transform permute images and labels together",
+        _shuffle_images,
+        look="case.pictures(): a batch as the model receives it",
+        shows="the training loss stays near log K, although gradients and update ratios are "
+        "healthy. In the batch that reaches the model, the labels don't match the images",
+        confirm="overfit_one_batch succeeds, because ten labels can be memorised, but training "
+        "fails. Remove the last batch transform, and training works",
+        cure="make every transform permute images and labels together",
         signs=("labels without images",),
     ),
     "not normalised": Fault(
-        _not_normalised,
-        look="the smallest and the largest pixel, and the loss of the fresh model",
-        shows="pixels run to 255, the loss of the fresh model is many times log K, and the first gradients are huge",
-        confirm="divide the pixels by 255 and measure the first loss again",
-        cure="pixels in [0, 1]; the model centres them itself",
+        _scale_to_255,
+        look="the smallest and the largest pixel value, and the loss of the fresh model",
+        shows="pixel values reach 255, the loss of the fresh model is many times log K, and the "
+        "first gradients are huge",
+        confirm="divide the pixel values by 255 and compute the first loss again",
+        cure="scale the pixel values to [0, 1]; the model subtracts the mean itself",
         signs=("range",),
     ),
     "normalised twice": Fault(
-        _normalised_twice,
-        look="the smallest and the largest pixel of a batch",
-        shows="pixels are negative before they come to a model that centres them itself; batch norm hides it, and "
-        "the curves look healthy",
-        confirm="print mean and deviation of what the first convolution gets: about 0 and 1 is right",
-        cure="normalise in one place, best in the model",
+        _normalise_twice,
+        look="the smallest and the largest pixel value of a batch",
+        shows="the pixel values are negative before they reach the model, which normalises them "
+        "again. Batch norm hides the effect, so the curves look healthy",
+        confirm="print mean and standard deviation of the input of the first convolution: they "
+        "should be about 0 and 1",
+        cure="normalise in one place only, preferably in the model",
         signs=("normalised already",),
     ),
     "eval mode forgotten": Fault(
-        _eval_forgotten,
-        look="case.measure(batch_size) with several sizes",
-        shows="training is fine, validation bad from beginning to end, as if it overfitted; and the accuracy depends "
-        "on the batch size of the measurement",
-        confirm="measure again after model.eval(): another number, the same at every batch size",
-        cure="model.eval() before every measurement",
-        signs=("measured otherwise",),
+        _validate_in_train_mode,
+        look="case.measure(batch_size) for several batch sizes",
+        shows="training goes well, but validation is poor from start to finish, which looks like "
+        "overfitting. The validation accuracy depends on the batch size of the evaluation",
+        confirm="evaluate again after model.eval(): the accuracy is different, and the same for "
+        "every batch size",
+        cure="call model.eval() before every evaluation",
+        signs=("train-mode validation",),
     ),
     "dead ReLUs": Fault(
-        _dead_relus,
-        look="case.gradients(): the norm of the gradient, layer by layer, of the fresh model",
-        shows="the training loss stays at log K, and below the head every gradient is exactly zero, before the first "
-        "step already",
-        confirm="count the ReLUs of a layer that are on for at least one image of a batch",
-        cure="He weights, biases of 0",
+        _kill_relus,
+        look="case.gradients(): the gradient norms of the fresh model, layer by layer",
+        shows="the training loss stays at log K. Below the head every gradient is exactly zero, "
+        "even before the first step",
+        confirm="count the ReLUs of a layer that are positive for at least one image of a batch",
+        cure="He initialisation for the weights, and biases of 0",
         signs=("dead units",),
     ),
     "leak": Fault(
         _leak,
-        look="the images of case.train beside those of case.valid",
-        shows="validation images are in the training part, byte for byte, and validation is as good as training",
-        confirm="remove the copies from the training part and train again: validation falls to what it is worth",
-        cure="split before anything is copied, and by what belongs together: person, place, day",
+        look="the images of case.train, compared with the images of case.valid",
+        shows="exact copies of validation images are in the training set, and the validation "
+        "accuracy is as good as the training accuracy",
+        confirm="remove the copies from the training set and train again: the validation accuracy "
+        "drops to its true value",
+        cure="split the data before anything is copied, and keep groups together: all images of "
+        "one person, place or day go into the same split",
         signs=("leak",),
     ),
     "frozen batch norm moves": Fault(
-        _frozen_norm_moves,
-        look="case.fresh beside case.model: what is frozen, and what is no longer equal",
-        shows="the lower layers have no gradient, their weights are as before, but their running mean and variance "
-        "have moved",
-        confirm="compare the features of one batch before and after the training, in evaluation mode",
-        cure="frozen norms in evaluation mode, in every step: cnnlab.transfer.train_mode",
+        _unfreeze_norm_statistics,
+        look="case.fresh, compared with case.model: which layers are frozen, and which of their "
+        "values changed",
+        shows="the lower layers have no gradient and their weights are unchanged, but their "
+        "running mean and variance have changed",
+        confirm="compute the features of one batch before and after training, in evaluation mode, "
+        "and compare them",
+        cure="keep frozen batch-norm layers in evaluation mode in every step: "
+        "cnnlab.transfer.train_mode",
         signs=("frozen statistics move",),
     ),
     "exploding gradients": Fault(
-        _exploding,
+        _explode,
         look="case.steps(): the gradient norm of each step",
-        shows="within the first steps the gradient norm peaks, a hundred times above its later size or without limit; "
-        "then the run breaks off, or stays at chance for good. The network has no batch norm",
-        confirm="the same run with clip_norm=1.0 learns, at the same rate",
-        cure="clip_norm=1.0, batch norm, warm-up or a smaller rate",
+        shows="within the first steps the gradient norm reaches a hundred times its later size, "
+        "or grows without limit. Then the run stops with an error, or its accuracy stays at "
+        "chance. The network has no batch norm",
+        confirm="train with clip_norm=1.0 at the same learning rate: now the network learns",
+        cure="clip_norm=1.0, batch norm, warm-up or a smaller learning rate",
         signs=("exploding gradients",),
     ),
     "class imbalance": Fault(
-        _imbalance,
-        look="case.confusion(), and how many training images each class has",
-        shows="the accuracy looks good and the recall of several classes is near 0; most training images are of two "
-        "classes",
-        confirm="compare accuracy with balanced accuracy, the mean of the recalls",
-        cure="chapter 11: class weights or balanced sampling; and report recalls",
+        _unbalance,
+        look="case.confusion(), and the number of training images per class",
+        shows="the accuracy looks good, but the recall of several classes is near 0. Two classes "
+        "have most of the training images",
+        confirm="compare the accuracy with the balanced accuracy, which is the mean of the recalls",
+        cure="class weights or balanced sampling (chapter 11); and report the recall of each class",
         signs=("missed class", "imbalance"),
     ),
     "softmax before cross-entropy": Fault(
-        _softmax_first,
-        look="what case.model returns for a batch: its smallest value, and its sums",
-        shows="accuracy rises, but the training loss stays high above 0: the outputs are positive and sum to one",
-        confirm="the loss of a sure and right answer: log(1 + (K - 1) / e), and no weight can lower it",
-        cure="return logits; cross-entropy applies the softmax itself",
+        _append_softmax,
+        look="the outputs of case.model for a batch: their smallest value, and the sum of each row",
+        shows="the accuracy rises, but the training loss stays far above 0. The outputs are "
+        "positive and sum to one",
+        confirm="compute the loss of a correct prediction with full confidence: it is "
+        "log(1 + (K - 1) / e), and no weights can lower it",
+        cure="return logits from the model, because cross-entropy applies the softmax itself",
         signs=("softmax inside",),
     ),
 }

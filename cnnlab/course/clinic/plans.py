@@ -1,4 +1,7 @@
-"""How a run of the clinic is set up, and the record of one: a few hundred signs of six classes, a second or two."""
+"""The settings of a clinic run, and the training itself: a few hundred signs of six classes.
+
+A run takes a second or two on a CPU.
+"""
 
 import copy
 from collections.abc import Callable
@@ -23,14 +26,15 @@ from cnnlab.training.schedules import attach, cosine
 from cnnlab.training.trainer import Trainer
 
 
-POOL = 960  # signs that a seed draws from
-CLASSES = 6  # in a run, another six in each
-# Left out, for a run of a second cannot tell them from one that stays: another limit, keep left.
+POOL = 960  # signs that each seed draws its images from
+CLASSES = 6  # per run; each run chooses its own six
+# Left out, because a run of a second can't tell them from a similar sign that stays.
 LOOK_ALIKE = ("limit 50", "limit 60", "limit 80", "keep right")
+FIRST_BATCHES = 10  # training batches whose samples are kept as evidence
 
 
-class Pictures(TensorDataset):
-    """Float images (N, 3, H, W) and labels (N,) that know the names of their classes."""
+class LabelledImages(TensorDataset):
+    """Float images (N, 3, H, W) with labels (N,) and the names of their classes."""
 
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
         super().__init__(images, labels)
@@ -39,129 +43,137 @@ class Pictures(TensorDataset):
 
 @dataclass
 class Plan:
-    """Everything that decides a run. A fault changes a little of it.
+    """All settings of a run. Planting a fault changes a few of them.
 
     Attributes:
-        draw: the generator that the numbers of this run come from.
-        train: training pictures.
-        valid: validation pictures.
-        model: fresh.
-        rate: learning rate of SGD with momentum 0.9, which follows a cosine to 0.
-        epochs: over the training part.
-        batch: samples a step.
-        clip_norm: as `Trainer` takes it.
-        transforms: what is done to a training batch, after the augmentation.
-        measured_in: mode of the model while it is validated: "eval", or "train".
-        measured_by: batch size of the validation.
+        rng: generator of the random settings of this run.
+        train: training set.
+        valid: validation set.
+        model: the model before its first step.
+        lr: peak learning rate of SGD with momentum 0.9; a cosine lowers it to 0.
+        epochs: number of epochs.
+        batch_size: samples per step.
+        clip_norm: see `Trainer`.
+        transforms: applied to each training batch, after the augmentation.
+        valid_mode: mode of the model during validation, "eval" or "train".
+        valid_batch_size: batch size of the validation.
     """
 
-    draw: torch.Generator
-    train: Pictures
-    valid: Pictures
+    rng: torch.Generator
+    train: LabelledImages
+    valid: LabelledImages
     model: nn.Module
-    rate: float
+    lr: float
     epochs: int
-    batch: int
+    batch_size: int
     clip_norm: float | None = None
     transforms: list[Callable[[Tensor, Tensor], Any]] = field(default_factory=list)
-    measured_in: str = "eval"
-    measured_by: int = 64
+    valid_mode: str = "eval"
+    valid_batch_size: int = 64
 
-    def change_pixels(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Change the images of both parts."""
+    def map_images(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Apply a function to the images of the training and the validation set."""
         self.train, self.valid = (
-            Pictures(change(part.images), part.labels, part.classes)
-            for part in (self.train, self.valid)
+            LabelledImages(change(split.images), split.labels, split.classes)
+            for split in (self.train, self.valid)
         )
 
-    def between(self, low: float, high: float) -> float:
-        """Draw a number from a range, evenly on a logarithmic scale."""
-        share = torch.rand((), generator=self.draw, dtype=torch.float64).item()
-        return float(low * (high / low) ** share)
+    def log_uniform(self, low: float, high: float) -> float:
+        """Draw a number between low and high, uniformly on a logarithmic scale."""
+        fraction = torch.rand((), generator=self.rng, dtype=torch.float64).item()
+        return float(low * (high / low) ** fraction)
 
 
 def healthy_plan(*counters: int) -> Plan:
-    """Draw a plan without a fault.
+    """Draw the settings of a run without a fault.
 
     Args:
-        counters: the first one chooses the pool of signs, all together everything else.
+        counters: together they seed everything; the first one alone chooses the pool of signs.
     """
-    draw = generator(7, *counters)
+    rng = generator(7, *counters)
     pool = load("pocket", seed=counters[0], n_train=POOL, n_valid=12, n_test=12, level="easy").train
-    known = [k for k, name in enumerate(pool.classes) if name not in LOOK_ALIKE]
-    chosen = [known[i] for i in torch.randperm(len(known), generator=draw)[:CLASSES].tolist()]
-    pictures = []
+    candidates = [k for k, name in enumerate(pool.classes) if name not in LOOK_ALIKE]
+    order = torch.randperm(len(candidates), generator=rng)[:CLASSES].tolist()
+    chosen = [candidates[i] for i in order]
+    images = []
     for k in chosen:
-        of_class = (pool.labels == k).nonzero().flatten()
-        order = torch.randperm(len(of_class), generator=draw)
-        pictures.append(unit(pool.pixels(of_class[order])))
-    train, valid = cut(pictures, tuple(pool.classes[k] for k in chosen), [1.0] * CLASSES)
+        indices = (pool.labels == k).nonzero().flatten()
+        order = torch.randperm(len(indices), generator=rng)
+        images.append(unit(pool.pixels(indices[order])))
+    train, valid = split_classes(images, tuple(pool.classes[k] for k in chosen), [1.0] * CLASSES)
     with fork_rng():
         seed_at(7, *counters)
         model = small_resnet(CLASSES, width=8)
-    plan = Plan(draw, train, valid, model, rate=0.1, epochs=10, batch=32)
-    plan.rate = plan.between(0.05, 0.15)
+    plan = Plan(rng, train, valid, model, lr=0.1, epochs=10, batch_size=32)
+    plan.lr = plan.log_uniform(0.05, 0.15)
     return plan
 
 
-def cut(
-    pictures: list[Tensor], names: tuple[str, ...], shares: list[float]
-) -> tuple[Pictures, Pictures]:
-    """Cut the pictures of each class in two, 62 % for training.
+def split_classes(
+    images: list[Tensor], names: tuple[str, ...], fractions: list[float]
+) -> tuple[LabelledImages, LabelledImages]:
+    """Split the images of each class into a training set (62 %) and a validation set (38 %).
 
     Args:
-        pictures: (N, 3, H, W) of each class.
-        names: of the classes.
-        shares: how many pictures of each class are kept at all.
+        images: one tensor (N, 3, H, W) per class.
+        names: the names of the classes.
+        fractions: for each class, the fraction of its images to use.
     """
-    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for images, share in zip(pictures, shares, strict=True):
-        n, m = (max(1, round(part * share * len(images))) for part in (0.62, 0.38))
-        parts[0].append(images[:n])
-        parts[1].append(images[-m:])
+    split_images: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for of_class, fraction in zip(images, fractions, strict=True):
+        n_train, n_valid = (max(1, round(p * fraction * len(of_class))) for p in (0.62, 0.38))
+        split_images[0].append(of_class[:n_train])
+        split_images[1].append(of_class[-n_valid:])
     train, valid = (
-        Pictures(torch.cat(part), _numbers([len(images) for images in part]), names)
-        for part in parts
+        LabelledImages(torch.cat(of_classes), _class_indices(of_classes), names)
+        for of_classes in split_images
     )
     return train, valid
 
 
-def _numbers(counts: list[int]) -> Tensor:
-    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+def _class_indices(images: list[Tensor]) -> Tensor:
+    counts = torch.tensor([len(of_class) for of_class in images])
+    return torch.arange(len(images)).repeat_interleave(counts)
 
 
 @dataclass
 class Record:
-    """What a run leaves on the table.
+    """The results of a run.
 
     Attributes:
         fresh: the model before its first step.
-        model: after the last.
-        history: of the trainer, with gradient norms and update ratios.
-        ended: why the run ended early, or "".
-        seen: the first 320 training samples as the model got them, (images, labels).
+        model: the model after its last step.
+        history: history of the trainer, with gradient norms and update ratios.
+        ended: the error that stopped the run, or "" if it finished.
+        first_samples: the first 320 training samples as the model received them, (images, labels).
     """
 
     fresh: nn.Module
     model: nn.Module
     history: History
     ended: str
-    seen: tuple[Tensor, Tensor]
+    first_samples: tuple[Tensor, Tensor]
 
 
-def carry_out(plan: Plan, seed: int) -> Record:
-    """Train as the plan says, on the CPU."""
+def run_plan(plan: Plan, seed: int) -> Record:
+    """Train a model with the settings of a plan, on the CPU."""
     fresh = copy.deepcopy(plan.model)
-    optimizer = torch.optim.SGD(plan.model.parameters(), lr=plan.rate, momentum=0.9)
-    train = loader(plan.train, plan.batch, shuffle=True, seed=seed)
-    watch = _Watch()
+    optimizer = torch.optim.SGD(plan.model.parameters(), lr=plan.lr, momentum=0.9)
+    train = loader(plan.train, plan.batch_size, shuffle=True, seed=seed)
+    first_batches: list[tuple[Tensor, Tensor]] = []
+
+    def keep_first_batches(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if len(first_batches) < FIRST_BATCHES:
+            first_batches.append((images.clone(), labels.clone()))
+        return images, labels
+
     trainer = Trainer(
         plan.model,
         optimizer,
         scheduler=attach(optimizer, cosine(plan.epochs * len(train))),
-        batch_transform=[Augment(crop_pad=2), *plan.transforms, watch.note],
+        batch_transform=[Augment(crop_pad=2), *plan.transforms, keep_first_batches],
         clip_norm=plan.clip_norm,
-        callbacks=[GradNormLog(), UpdateRatioLog(), _Measured(plan)],
+        callbacks=[GradNormLog(), UpdateRatioLog(), _Validation(plan)],
         seed=seed,
         device="cpu",
         progress=False,
@@ -171,23 +183,23 @@ def carry_out(plan: Plan, seed: int) -> Record:
         trainer.fit(train, epochs=plan.epochs)
     except NonFiniteError as error:
         ended = str(error).split(". ")[0]
-    images, labels = zip(*watch.seen, strict=True)
-    return Record(fresh, plan.model, trainer.history, ended, (torch.cat(images), torch.cat(labels)))
+    images, labels = (torch.cat(tensors) for tensors in zip(*first_batches, strict=True))
+    return Record(fresh, plan.model, trainer.history, ended, (images, labels))
 
 
-def measure(plan: Plan, model: nn.Module, batch_size: int) -> tuple[float, float]:
-    """Validate a copy of a model as the run did, in batches of a size, and return loss and accuracy."""
-    model = copy.deepcopy(model).train(plan.measured_in == "train")
+def validate(plan: Plan, model: nn.Module, batch_size: int) -> tuple[float, float]:
+    """Evaluate a copy of a model in the validation mode of the plan; return loss and accuracy."""
+    model = copy.deepcopy(model).train(plan.valid_mode == "train")
     with fork_rng(), torch.no_grad():
         seed_at(0)
         logits = torch.cat([model(images) for images, _ in loader(plan.valid, batch_size)])
     labels = plan.valid.labels
-    right = (logits.argmax(1) == labels).float().mean().item()
-    return F.cross_entropy(logits, labels).item(), right
+    accuracy = (logits.argmax(1) == labels).float().mean().item()
+    return F.cross_entropy(logits, labels).item(), accuracy
 
 
-class _Measured(Callback):
-    """Write down what the run's own validation says."""
+class _Validation(Callback):
+    """Validate after each epoch as the plan says, which may be the wrong way."""
 
     order = -30
 
@@ -195,18 +207,6 @@ class _Measured(Callback):
         self.plan = plan
 
     def on_epoch_end(self, trainer: Run) -> None:
-        """Add the two columns."""
-        loss, right = measure(self.plan, trainer.model, self.plan.measured_by)
-        trainer.history.epochs[-1] |= {"valid_loss": loss, "valid_acc": right}
-
-
-class _Watch:
-    """Keep the first batches as they come to the model."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Tensor, Tensor]] = []
-
-    def note(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if len(self.seen) < 10:
-            self.seen.append((images.clone(), labels.clone()))
-        return images, labels
+        """Add the columns `valid_loss` and `valid_acc` to the history."""
+        loss, accuracy = validate(self.plan, trainer.model, self.plan.valid_batch_size)
+        trainer.history.epochs[-1] |= {"valid_loss": loss, "valid_acc": accuracy}

@@ -1,12 +1,14 @@
-"""What `cnnlab doctor` looks at: one report on this installation and this machine, to read and to paste.
+"""The report of `cnnlab doctor` on this installation and this machine.
 
-| verdict | what it means |
+It can be pasted into a question as it is. Each line starts with a verdict:
+
+| verdict | meaning |
 |---|---|
-| fine | nothing needs to be done |
-| look at this | the chapters run, and something costs you time, sliders or a GPU |
-| broken | chapters cannot run, or not as they should |
+| fine | there is nothing to do |
+| look at this | the chapters run, but something costs you time, sliders or a GPU |
+| broken | chapters don't run, or don't run as they should |
 
-Nothing here raises, and nothing asks the network: what goes wrong in a check is a line of the report.
+Nothing here raises an error or uses the network: if a check fails, a line of the report says so.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cnnlab.course.doctor import chapters, environment, machine
-from cnnlab.course.doctor.lines import Line, Verdict, fenced
+from cnnlab.course.doctor.lines import Line, Verdict, count, run_check
 
 
 __all__ = ["Line", "Verdict", "examine", "report"]
@@ -42,16 +44,16 @@ CHECKS = {
 
 
 def examine() -> list[Line]:
-    """Run every check, in some ten seconds; a bar shows how far it is where a person watches.
+    """Run every check, which takes about ten seconds; a terminal shows a progress bar.
 
     Returns:
         The lines of the report, at least one for each check.
     """
-    return [line for name in _watched(CHECKS) for line in fenced(name, CHECKS[name])]
+    return [line for name in _with_progress(CHECKS) for line in run_check(name, CHECKS[name])]
 
 
 def report(lines: Sequence[Line]) -> str:
-    """Return the lines as text to paste into a question: no user name, no host name, the home folder as `~`.
+    """Return the lines as text, with `~` for the home folder and without user name and host name.
 
     >>> print(report([Line("memory", Verdict.LOOK, "1.2 GiB free", "close other programs")]))
     look at this  memory               1.2 GiB free
@@ -59,46 +61,44 @@ def report(lines: Sequence[Line]) -> str:
     <BLANKLINE>
     Nothing is broken; 1 line deserves a look.
     """
-    text = "\n".join(_told(line) for line in lines)
-    n_broken, n_look = (
-        sum(line.verdict is v for line in lines) for v in (Verdict.BROKEN, Verdict.LOOK)
-    )
-    end = f"{_count(n_broken)} broken" if n_broken else "Nothing is broken"
-    end += (
-        f"; {_count(n_look)} {'deserves' if n_look == 1 else 'deserve'} a look." if n_look else "."
-    )
-    return f"{_anonymous(text)}\n\n{end}"
+    text = "\n".join(_format(line) for line in lines)
+    n_broken = sum(line.verdict is Verdict.BROKEN for line in lines)
+    n_look = sum(line.verdict is Verdict.LOOK for line in lines)
+    end = f"{count(n_broken, 'line')} broken" if n_broken else "Nothing is broken"
+    if n_look:
+        end += f"; {count(n_look, 'line')} {'deserves' if n_look == 1 else 'deserve'} a look"
+    return f"{_anonymise(text)}\n\n{end}."
 
 
-def _told(line: Line) -> str:
+def _format(line: Line) -> str:
+    """Return a line with its verdict and subject in columns and the rest wrapped beside them."""
     head = f"{line.verdict:<12}  {line.subject:<20} "
-    parts = [line.found, f"-> {line.way_out}"] if line.way_out else [line.found]
-    wrapped = [
-        textwrap.fill(part, 110, initial_indent=" " * len(head), subsequent_indent=" " * len(head),
-                      break_long_words=False, break_on_hyphens=False)
-        for part in parts
-    ]  # fmt: skip
-    return head + "\n".join(wrapped).lstrip()
+    indent = " " * len(head)
+    wrapper = textwrap.TextWrapper(
+        110,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    texts = [line.found, f"-> {line.way_out}"] if line.way_out else [line.found]
+    return head + "\n".join(wrapper.fill(text) for text in texts).lstrip()
 
 
-def _count(n: int) -> str:
-    return f"{n} line" if n == 1 else f"{n} lines"
-
-
-def _anonymous(text: str) -> str:
-    """Without the home folder, and without the names of user and host where they stand in a path or alone."""
+def _anonymise(text: str) -> str:
+    """Replace the home folder, the user name in paths, and the host name."""
     home = str(Path.home())
     if len(home) > 1:
         text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
-    with contextlib.suppress(Exception):  # a user without a name
+    with contextlib.suppress(Exception):  # some users have no name
         text = re.sub(rf"(?<=[/\\]){re.escape(getpass.getuser())}(?![\w.-])", "USER", text)
     if host := platform.node():
         text = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", "HOST", text)
     return text
 
 
-def _watched(names: Iterable[str]) -> Iterable[str]:
-    """The names, and a bar on a terminal; without tqdm, which may be what is missing, the names alone."""
+def _with_progress(names: Iterable[str]) -> Iterable[str]:
+    """Show a progress bar over the names, unless tqdm is missing."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -1,4 +1,4 @@
-"""A line of the report: what was looked at, what was found, and whether that is well."""
+"""One line of the report: what was examined, what was found, and whether it is fine."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How a line ends: all is well, something costs you time or pictures, or the chapters cannot run."""
+    """Whether all is well, something costs you time or features, or chapters cannot run."""
 
     FINE = "fine"
     LOOK = "look at this"
@@ -16,13 +16,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """One finding.
+    """One line of the report.
 
     Attributes:
-        subject: what was looked at.
-        verdict: whether it is well.
+        subject: what was examined.
+        verdict: whether it is fine.
         found: what was found, in a few words.
-        way_out: what to do about it, in one sentence; empty where all is well.
+        way_out: how to fix it, in one sentence; empty where nothing needs fixing.
     """
 
     subject: str
@@ -31,52 +31,59 @@ class Line:
     way_out: str = ""
 
 
-def fine(subject: str, found: str) -> Line:
-    """Return a line of which nothing needs to be done."""
-    return Line(subject, Verdict.FINE, found)
+def ok(subject: str, finding: str) -> Line:
+    """Return a line about something that works."""
+    return Line(subject, Verdict.FINE, finding)
 
 
-def look(subject: str, found: str, way_out: str) -> Line:
-    """Return a line about what works, but not as well as it could."""
-    return Line(subject, Verdict.LOOK, found, way_out)
+def warning(subject: str, finding: str, fix: str) -> Line:
+    """Return a line about something that works less well than it could."""
+    return Line(subject, Verdict.LOOK, finding, fix)
 
 
-def broken(subject: str, found: str, way_out: str) -> Line:
-    """Return a line about what keeps the chapters from running."""
-    return Line(subject, Verdict.BROKEN, found, way_out)
+def failure(subject: str, finding: str, fix: str) -> Line:
+    """Return a line about something that keeps chapters from running."""
+    return Line(subject, Verdict.BROKEN, finding, fix)
 
 
-def fenced(subject: str, check: Callable[[], Iterable[Line]]) -> list[Line]:
-    """Return the lines of a check, whatever it raises: its error becomes its last line."""
+def run_check(subject: str, check: Callable[[], Iterable[Line]]) -> list[Line]:
+    """Return the lines of a check; if it raises an error, the last line reports that error."""
     lines: list[Line] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             lines.extend(check())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a doctor that falls ill helps nobody
-            way_out = (
-                "mend what is broken in the other lines first, then call `cnnlab doctor` again"
-            )
-            lines.append(look(subject, f"could not be examined: {told(error)}", way_out))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the rest of the report must appear
+            fix = "fix the lines marked broken first, then run `cnnlab doctor` again"
+            lines.append(warning(subject, f"could not be examined: {summarise(error)}", fix))
     return lines
 
 
-def told(error: BaseException) -> str:
-    r"""Return an error in one line.
+def summarise(error: BaseException) -> str:
+    r"""Return an error as one line of text.
 
-    >>> told(ValueError("a\nb"))
+    >>> summarise(ValueError("a\nb"))
     'ValueError: a'
-    >>> told(PermissionError(13, "Permission denied", "/etc/x"))
+    >>> summarise(PermissionError(13, "Permission denied", "/etc/x"))
     'Permission denied'
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return f"{type(error).__name__}: {first}"
+    first_line = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {first_line}"
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where needed.
+
+    >>> count(1, "line"), count(2, "line")
+    ('1 line', '2 lines')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def size(n_bytes: float) -> str:
-    """Return bytes as a person says them.
+    """Return a number of bytes in MiB or GiB.
 
     >>> size(3 * 2**20), size(1.5 * 2**30)
     ('3 MiB', '1.5 GiB')

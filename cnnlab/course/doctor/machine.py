@@ -1,4 +1,4 @@
-"""What the chapters run on: processor or GPU, memory, room on the disk, and the folders that keep what was made."""
+"""Checks of the machine: GPU, memory, disk space, and the folders for downloads and caches."""
 
 import os
 import platform
@@ -10,108 +10,112 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnnlab.course.doctor.lines import Line, broken, fine, look, size, told
+from cnnlab.course.doctor.lines import Line, count, failure, ok, size, summarise, warning
 
 
 GIB = 2**30
-NEEDED = 1.5 * GIB  # a chapter took up to 1.3 GiB, JupyterLab 0.2
-LITTLE_ROOM, NO_ROOM = 2 * GIB, 0.2 * GIB
+# Bytes of memory: a chapter took up to 1.3 GiB and JupyterLab 0.2.
+NEEDED = 1.5 * GIB
+# Bytes of free disk space below which the report warns, and below which it fails.
+LOW_SPACE, NO_SPACE = 2 * GIB, 0.2 * GIB
 
 
 def system() -> Iterator[Line]:
-    """Operating system and processor, without the name of the machine."""
-    yield fine("system", f"{platform.system()} {platform.release()}, {platform.machine()}")
+    """Report operating system and processor type, without the name of the machine."""
+    yield ok("system", f"{platform.system()} {platform.release()}, {platform.machine()}")
 
 
 def device() -> Iterator[Line]:
-    """Where the Trainer will train, and whether a GPU is left unused."""
+    """Report the device that the Trainer will use, and check whether a GPU remains unused."""
     import torch
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            yield _gpu(index)
+            yield _check_gpu(index)
         return
     if torch.backends.mps.is_available():
-        yield fine("device", "the GPU of an Apple processor")
+        yield ok("device", "the GPU of an Apple processor")
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield fine("device", f"CPU, {cores} cores, of which torch uses {torch.get_num_threads()}")
-    if seen := visible_gpu():
-        yield look("GPU", f"{seen} is there, and torch does not use it", _why_unused())
+    yield ok("device", f"CPU with {cores} cores; torch uses {torch.get_num_threads()}")
+    if gpu := installed_gpu():
+        yield warning("GPU", f"this machine has a GPU, {gpu}, but torch can't use it", _gpu_fix())
 
 
-def _gpu(index: int) -> Line:
-    """A GPU that torch sees: does it compute?"""
+def _check_gpu(index: int) -> Line:
+    """Check that a GPU which torch lists can compute."""
     import torch
 
-    card = torch.cuda.get_device_properties(index)
-    found = (
-        f"{card.name}, {size(card.total_memory)}, CUDA {torch.version.cuda or torch.version.hip}"
-    )
+    gpu = torch.cuda.get_device_properties(index)
+    runtime = torch.version.cuda or torch.version.hip
+    finding = f"{gpu.name}, {size(gpu.total_memory)}, CUDA {runtime}"
     try:
         torch.ones(1, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
-        way_out = "install a torch built for this GPU, or set CUDA_VISIBLE_DEVICES=-1 and train on the CPU"
-        return broken(f"GPU {index}", f"{found}; it computes nothing: {told(error)}", way_out)
-    return fine(f"GPU {index}", found)
+        finding += f"; it can't compute: {summarise(error)}"
+        fix = "install a torch built for this GPU, or set CUDA_VISIBLE_DEVICES=-1 to use the CPU"
+        return failure(f"GPU {index}", finding, fix)
+    return ok(f"GPU {index}", finding)
 
 
-def _why_unused() -> str:
-    """What keeps torch from a GPU that the system knows of; the chapters run without one."""
+def _gpu_fix() -> str:
+    """Return how to let torch use a GPU that the operating system lists."""
     import torch
 
     if torch.version.cuda is None:
-        return "this torch is built for the CPU alone; https://pytorch.org/get-started/locally names one with CUDA"
+        return (
+            "this torch is built for CPUs only; https://pytorch.org/get-started/locally shows how "
+            "to install one with CUDA"
+        )
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return "CUDA_VISIBLE_DEVICES hides it; unset that to train on the GPU"
+        return "CUDA_VISIBLE_DEVICES hides it; unset it to train on the GPU"
     return (
-        f"this torch is built for CUDA {torch.version.cuda}, and the driver is older or not running; "
-        "update it until `nvidia-smi` names that version or a later one"
+        f"this torch is built for CUDA {torch.version.cuda}, and the driver is older or not "
+        "running; update it until `nvidia-smi` shows that version or a later one"
     )
 
 
-def visible_gpu() -> str | None:
-    """Return the name of an NVIDIA GPU that the system knows of, whether torch does or not."""
-    for card in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        if model := re.search(r"Model:\s*(.+)", card.read_text(errors="replace")):
+def installed_gpu() -> str | None:
+    """Return the name of an NVIDIA GPU that the operating system lists, usable or not."""
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        if model := re.search(r"Model:\s*(.+)", path.read_text(errors="replace")):
             return model[1].strip()
-    asked = {"nvidia-smi -L": r"GPU \d+: (.+?) \(UUID", "lspci": r"(?:VGA|3D).*?: (NVIDIA.+)"}
-    for command, pattern in asked.items():
+    patterns = {"nvidia-smi -L": r"GPU \d+: (.+?) \(UUID", "lspci": r"(?:VGA|3D).*?: (NVIDIA.+)"}
+    for command, pattern in patterns.items():
         if model := re.search(pattern, _output(command)):
             return model[1].strip()
     return None
 
 
 def _output(command: str) -> str:
+    """Return what a command prints; empty if it can't be run."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command.split(), capture_output=True, text=True, timeout=10, check=False
-        )
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout
 
 
 def memory() -> Iterator[Line]:
-    """Room for JupyterLab and the kernel of one chapter."""
+    """Check that JupyterLab and the kernel of one chapter fit into memory."""
     total, free = _memory()
     if not total:
-        yield fine("memory", "not known: psutil, which comes with JupyterLab, is not installed")
+        yield ok("memory", "unknown, because psutil, which comes with JupyterLab, isn't installed")
         return
-    found = f"{size(free)} free of {size(total)}"
-    needs = f"a chapter and JupyterLab take up to {size(NEEDED)}"
+    finding = f"{size(free)} free of {size(total)}"
+    need = f"a chapter and JupyterLab need up to {size(NEEDED)}"
     if total < NEEDED:
-        yield broken("memory", found, f"{needs}; work on a machine with more")
+        yield failure("memory", finding, f"{need}: use a machine with more memory")
     elif free < NEEDED:
-        yield look(
-            "memory", found, f"{needs}; close other programs and notebooks that you no longer need"
-        )
+        fix = f"{need}: close other programs, and notebooks that you no longer need"
+        yield warning("memory", finding, fix)
     else:
-        yield fine("memory", found)
+        yield ok("memory", finding)
 
 
 def _memory() -> tuple[int, int]:
-    """All and free memory in bytes, within the limit of a container; zeros when nothing tells."""
+    """Return total and free bytes of memory, within the limit of a container; zeros if unknown."""
     total, free = _system_memory()
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
@@ -123,47 +127,54 @@ def _system_memory() -> tuple[int, int]:
     try:
         import psutil
     except ImportError:
-        told_of = Path("/proc/meminfo")
-        text = told_of.read_text() if told_of.is_file() else ""
-        found = dict(re.findall(r"(MemTotal|MemAvailable):\s+(\d+) kB", text))
-        return 1024 * int(found.get("MemTotal", 0)), 1024 * int(found.get("MemAvailable", 0))
+        path = Path("/proc/meminfo")
+        text = path.read_text() if path.is_file() else ""
+        kilobytes = dict(re.findall(r"(MemTotal|MemAvailable):\s+(\d+) kB", text))
+        total, free = (int(kilobytes.get(name, 0)) for name in ("MemTotal", "MemAvailable"))
+        return 1024 * total, 1024 * free
     state = psutil.virtual_memory()
     return state.total, state.available
 
 
 def disk() -> Iterator[Line]:
-    """Room where cnnlab is installed, where it keeps what it made, and where you work."""
+    """Check the disk space of the installation, the cache and the current folder."""
     from cnnlab.data import cache
 
-    seen = set()
+    drives = set()
     for folder in (Path(sys.prefix), _existing(cache.folder()), Path.cwd()):
-        if (drive := folder.stat().st_dev) in seen:
+        drive = folder.stat().st_dev
+        if drive in drives:
             continue
-        seen.add(drive)
+        drives.add(drive)
         usage = shutil.disk_usage(folder)
-        found = f"{size(usage.free)} free of {size(usage.total)}, on the drive of {folder}"
-        way_out = "make room: figures and checkpoints of yours need it"
-        if usage.free < NO_ROOM:
-            yield broken("disk", found, way_out)
+        finding = f"{size(usage.free)} free of {size(usage.total)} on the drive of {folder}"
+        fix = "free some space for your figures and checkpoints"
+        if usage.free < NO_SPACE:
+            yield failure("disk", finding, fix)
+        elif usage.free < LOW_SPACE:
+            yield warning("disk", finding, fix)
         else:
-            yield look("disk", found, way_out) if usage.free < LITTLE_ROOM else fine("disk", found)
+            yield ok("disk", finding)
 
 
 def cached() -> Iterator[Line]:
-    """The folder for generated images and downloaded data sets."""
+    """Check the folder for generated images and downloaded data sets."""
     from cnnlab.data import cache
 
     folder = cache.folder()
-    images = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
     sets = sorted(path.name for path in folder.glob("datasets/*") if path.is_dir())
-    found = f"{folder}: {len(images)} files of generated images, {size(sum(images))}"
-    found += f"; data sets {', '.join(sets)}" if sets else "; no downloaded data sets"
-    way_out = "images are made again each time, and nothing can be downloaded; set CNNLAB_CACHE to a folder of yours"
-    yield _writable("data", folder, found, way_out)
+    finding = f"{folder}: {count(len(sizes), 'file')} of generated images, {size(sum(sizes))}"
+    finding += f"; data sets {', '.join(sets)}" if sets else "; no downloaded data sets"
+    fix = (
+        "images are generated again each time, and nothing can be downloaded: "
+        "set CNNLAB_CACHE to a folder that you can write to"
+    )
+    yield _check_writable("data", folder, finding, fix)
 
 
 def weights() -> Iterator[Line]:
-    """The network that ships with the course, and those of torchvision that were fetched."""
+    """Check the network that comes with the course, and the folder for weights from torchvision."""
     import torch.hub
 
     from cnnlab.errors import CnnlabError
@@ -172,30 +183,28 @@ def weights() -> Iterator[Line]:
     try:
         pretrained("glyphnet", 2)
     except (CnnlabError, OSError) as error:
-        way_out = (
-            "install cnnlab again, or call `cnnlab pretrain`, which makes it anew in some minutes"
-        )
-        yield broken("glyphnet", told(error), way_out)
+        fix = "reinstall cnnlab, or run `cnnlab pretrain`, which trains it again in a few minutes"
+        yield failure("glyphnet", summarise(error), fix)
     else:
-        yield fine("glyphnet", "its weights ship with cnnlab, and are whole")
+        yield ok("glyphnet", "its weights are installed and undamaged")
     folder = Path(torch.hub.get_dir(), "checkpoints")
     names = sorted(path.name for path in folder.glob("*.pth"))
-    found = f"{folder}: {', '.join(names) or 'no downloaded weights; no chapter needs them'}"
-    yield _writable(
-        "weights", folder, found, "nothing can be downloaded; set TORCH_HOME to a folder of yours"
-    )
+    finding = f"{folder}: {', '.join(names) or 'no downloaded weights; no chapter needs them'}"
+    fix = "nothing can be downloaded: set TORCH_HOME to a folder that you can write to"
+    yield _check_writable("weights", folder, finding, fix)
 
 
-def _writable(subject: str, folder: Path, found: str, way_out: str) -> Line:
-    """Whether the folder, or the one it would be made in, takes a file: permission bits alone do not tell."""
+def _check_writable(subject: str, folder: Path, finding: str, fix: str) -> Line:
+    """Check that a folder, or else the folder it would be created in, is writable."""
     try:
+        # Permission bits alone don't say whether a file can be created.
         with tempfile.TemporaryFile(dir=_existing(folder)) as file:
             file.write(b"cnnlab")
     except OSError as error:
-        return look(subject, f"{folder} cannot be written: {told(error)}", way_out)
-    return fine(subject, found)
+        return warning(subject, f"can't write to {folder}: {summarise(error)}", fix)
+    return ok(subject, finding)
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """Return the folder, or the nearest folder above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,4 +1,4 @@
-"""Explorers: turn a knob, see what it does. Without a kernel each shows a grid of still pictures.
+"""Explorers: move a slider and see what changes; without a kernel, see a grid of fixed plots.
 
 >>> from cnnlab import widgets
 >>> widgets.Explorer

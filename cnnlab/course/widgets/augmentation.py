@@ -1,4 +1,4 @@
-"""Explore augmentation: set the strengths, see what becomes of eight pictures."""
+"""Explore augmentation: set the strengths and see how eight images change."""
 
 from functools import partial
 
@@ -11,13 +11,14 @@ from cnnlab.plots import Plot, image_grid
 from cnnlab.rng import generator
 
 
-SHOWN = 8  # images
+MAX_IMAGES = 8
 
 
 def augmentation(images: Tensor) -> Explorer:
-    """Return an explorer of six strengths on the first eight images.
+    """Return an explorer of six augmentation strengths, shown on the first eight images.
 
-    Every setting uses the same random draws: a slider changes how far each picture goes, not which way.
+    Every setting uses the same random draws. A slider changes how far each image goes in its random
+    direction, and the direction stays the same.
 
     Args:
         images: (N, C, H, W), float in [0, 1] or uint8; C is 1 or 3.
@@ -26,14 +27,17 @@ def augmentation(images: Tensor) -> Explorer:
         ValueError: there is no image.
 
     >>> import torch
-    >>> augmentation(torch.rand(8, 3, 16, 16))
-    Explorer of rotate (0 ... 180), translate (0 ... 0.4), zoom (0 ... 0.6), brightness (0 ... 0.9), blur (0 ... 2), erase (0 ... 1) with 4 frames
+    >>> explorer = augmentation(torch.rand(8, 3, 16, 16))
+    >>> list(explorer.controls)
+    ['rotate', 'translate', 'zoom', 'brightness', 'blur', 'erase']
     """
     if not len(images):
-        raise ValueError("augmentation needs an image to show, got none")
-    pictures = images[:SHOWN] if images.is_floating_point() else unit(images[:SHOWN])
+        raise ValueError(
+            f"augmentation needs at least one image to show, got shape {tuple(images.shape)}"
+        )
+    images = images[:MAX_IMAGES]
     return Explorer(
-        partial(draw, pictures),
+        partial(draw, images if images.is_floating_point() else unit(images)),
         {
             "rotate": (0, 10, 20, 35, 60, 90, 180),
             "translate": (0.0, 0.1, 0.2, 0.3, 0.4),
@@ -61,19 +65,19 @@ def draw(
     blur: float,
     erase: float,
 ) -> Plot:
-    """Draw the augmented images.
+    """Plot the augmented images.
 
     Args:
         images: float (N, C, H, W) in [0, 1].
-        rotate: largest angle, degrees.
-        translate: largest shift, as a share of the side.
-        zoom: z draws a size from 1 - z to 1 + z.
-        brightness: b draws a factor from 1 - b to 1 + b.
-        blur: largest standard deviation, pixels.
-        erase: chance of a black rectangle.
+        rotate: largest angle, in degrees.
+        translate: largest shift, as a fraction of the image size.
+        zoom: the scale is drawn between 1 - zoom and 1 + zoom.
+        brightness: the brightness factor is drawn between 1 - brightness and 1 + brightness.
+        blur: largest standard deviation of the blur, in pixels.
+        erase: probability of a black rectangle.
     """
-    # One Augment and one generator each, so that no slider shifts the draws of another.
-    parts = (
+    # Each step has its own generator, so a slider doesn't change the random draws of the others.
+    steps = (
         Augment(brightness=brightness),
         Augment(
             rotate=rotate,
@@ -84,11 +88,12 @@ def draw(
         Augment(blur=blur),
         Augment(erase=erase),
     )
-    changed = images
-    for number, augment in enumerate(parts):
-        changed = augment(changed, generator(0, number))
+    augmented = images
+    for number, augment in enumerate(steps):
+        augmented = augment(augmented, generator(0, number))
     return image_grid(
-        changed,
-        alt=f"{len(images)} images at rotation up to {rotate} degrees, shift {translate:g}, zoom {zoom:g}, "
-        f"brightness {brightness:g}, blur {blur:g} pixels, erasing with chance {erase:g}",
+        augmented,
+        alt=f"{len(images)} images with rotation up to {rotate} degrees, "
+        f"translation {translate:g}, zoom {zoom:g}, brightness {brightness:g}, "
+        f"blur {blur:g} pixels, erasing with probability {erase:g}",
     )

@@ -1,4 +1,4 @@
-"""Explore the curves of broken runs, each beside those of a healthy one."""
+"""Explore the learning curves of broken runs, each next to those of a healthy run."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from cnnlab.plots import Plot, lines
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# measure -> its columns with what the legend calls them, the label of the axis, which axes are logarithmic
+# For each measure: its columns and their names in the legend, the axis label, the logarithmic axes.
 MEASURES = {
     "loss": ({"train_loss": "training", "valid_loss": "validation"}, "loss (nats)", "y"),
     "accuracy": ({"train_acc": "training", "valid_acc": "validation"}, "accuracy", ""),
@@ -22,11 +22,12 @@ MEASURES = {
 
 
 def sick_curves(recorded: "Mapping[str, DataFrame]", healthy: "DataFrame") -> Explorer:
-    """Return an explorer of recorded runs: choose the fault and what to look at.
+    """Return an explorer of recorded runs, in which you choose the fault and the measure to plot.
 
     Args:
-        recorded: fault -> `history.frame()` of a run with it, with `GradNormLog` and `UpdateRatioLog`; two or more.
-        healthy: of a run without a fault.
+        recorded: for each of two or more faults, the `history.frame()` of a run that has it. The
+            runs need the callbacks `GradNormLog` and `UpdateRatioLog`.
+        healthy: the same table of a run without a fault.
 
     >>> import pandas as pd
     >>> run = pd.DataFrame({"train_loss": [2.0, 1.0], "train_acc": [0.2, 0.6]})
@@ -34,42 +35,41 @@ def sick_curves(recorded: "Mapping[str, DataFrame]", healthy: "DataFrame") -> Ex
     Explorer of fault (slow ... dead), measure (loss ... update ratio) with 2 frames
     """
     names = tuple(recorded)
-    spread = names[:: max(1, len(names) // 4)][:4]
-    frames = [{"fault": name, "measure": "loss"} for name in spread]
+    sample = names[:: max(1, len(names) // 4)][:4]
     return Explorer(
         partial(draw, recorded, healthy),
         {"fault": names, "measure": tuple(MEASURES)},
-        frames=frames,
+        frames=[{"fault": name, "measure": "loss"} for name in sample],
     )
 
 
 def draw(
     recorded: "Mapping[str, DataFrame]", healthy: "DataFrame", *, fault: str, measure: str
 ) -> Plot:
-    """Draw one measure of a broken run and of the healthy one over the epochs.
+    """Plot one measure of a broken and a healthy run for each epoch.
 
     Args:
-        recorded: fault -> table.
-        healthy: table.
-        fault: which of the recorded.
-        measure: one of `MEASURES`.
+        recorded: for each fault, the table of its run.
+        healthy: the table of the healthy run.
+        fault: a key of `recorded`.
+        measure: a key of `MEASURES`.
     """
     columns, label, log = MEASURES[measure]
     runs = {fault: recorded[fault], "healthy": healthy}
     epochs = max(map(len, runs.values()))
     series = {}
     for run, table in runs.items():
-        for column, part in columns.items():
+        for column, name in columns.items():
             values = table[column].tolist() if column in table else []
             if values:
-                series[f"{run}, {part}"] = values + [math.nan] * (epochs - len(values))
-    short = len(recorded[fault])
-    broken = f" The run broke off after {short} of them." if short < epochs else ""
+                series[f"{run}, {name}"] = values + [math.nan] * (epochs - len(values))
+    finished = len(recorded[fault])
+    failure = f" The broken run failed after {finished} of them." if finished < epochs else ""
     return lines(
         range(1, epochs + 1),
         series,
-        xlabel="epochs finished",
+        xlabel="finished epochs",
         ylabel=label,
-        message=f"{fault} beside a healthy run, over {epochs} epochs.{broken}",
+        message=f"{fault}, compared with a healthy run over {epochs} epochs.{failure}",
         log=log,
     )

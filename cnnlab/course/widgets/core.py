@@ -1,7 +1,8 @@
-"""A figure with controls: still pictures everywhere, sliders where a kernel can answer.
+"""A plot with controls: fixed frames everywhere, and sliders where a kernel can redraw the plot.
 
-A book page and a preview on GitHub have no kernel, so an explorer always shows a grid of frames first. With a
-kernel it shows its controls below them. The picture is replaced whole, so it is never half drawn.
+A page of the book and a preview on GitHub have no kernel, so an explorer always shows a grid of
+frames first. With a kernel it adds sliders below them. Each redraw replaces the whole image at
+once, so you never see half of a plot.
 """
 
 import asyncio
@@ -22,20 +23,24 @@ if TYPE_CHECKING:
 
 
 class Explorer:
-    """A plot as a function of a few settings.
+    """A plot that depends on a few settings, each with a slider.
 
     Args:
-        draw: takes one keyword argument a control and returns the `Plot`; the same settings give the same plot.
-        controls: name -> the values it can take, in the order of the slider.
-        frames: the settings that are shown where nothing can be moved; a control that a frame leaves out has
-            its first value.
+        draw: takes one keyword argument per control and returns a `Plot`. The same settings must
+            always give the same plot.
+        controls: for each control, the values of its slider from left to right.
+        frames: the settings to show without a kernel. A control that a frame leaves out has its
+            first value.
+        labels: names of controls for the reader, where they differ from the keyword argument.
 
     Raises:
-        ValueError: a control without two values, no frame, or a frame with an unknown control or value.
+        ValueError: a control has fewer than two values, there is no frame, or a frame has an
+            unknown control or value.
 
     >>> from cnnlab import plots
     >>> def draw(n):
-    ...     return plots.lines([0, 1], {"n x": [0, n]}, xlabel="x", ylabel="y", message=f"Slope {n}.")
+    ...     series = {"n x": [0, n]}
+    ...     return plots.lines([0, 1], series, xlabel="x", ylabel="y", message=f"Slope {n}.")
     >>> Explorer(draw, {"n": [1, 2, 3]}, frames=[{"n": 1}, {"n": 3}])
     Explorer of n (1 ... 3) with 2 frames
     """
@@ -45,23 +50,31 @@ class Explorer:
         draw: Callable[..., Plot],
         controls: Mapping[str, Sequence[Any]],
         frames: Sequence[Mapping[str, Any]],
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.controls = {name: tuple(values) for name, values in controls.items()}
         for name, values in self.controls.items():
             if len(values) < 2:
-                raise ValueError(f"control {name!r} needs two or more values, got {list(values)}")
+                raise ValueError(
+                    f"control {name!r} needs at least two values to choose from, got {list(values)}"
+                )
         if not frames:
-            raise ValueError("an explorer needs a frame to show where there is no kernel")
+            raise ValueError(
+                "an explorer needs at least one frame to show where there is no kernel; "
+                "frames=[{}] shows the first value of every control"
+            )
         self.frames = [self._complete(frame) for frame in frames]
-        self._ahead: asyncio.Task[None] | None = None
-        self._picture = lru_cache(maxsize=64)(lambda *values: self._html(draw, values))
+        spelled_out = {name: name.replace("_", " ") for name in self.controls}
+        self.labels = spelled_out | dict(labels or {})
+        self._prefetch_task: asyncio.Task[None] | None = None
+        self._cached_html = lru_cache(maxsize=64)(lambda *values: self._html(draw, values))
 
     def picture(self, **settings: Any) -> str:
-        """Return the picture at some settings as HTML, with its alt text."""
-        return self._picture(*self._complete(settings).values())
+        """Return the plot at some settings as HTML, with its alt text."""
+        return self._cached_html(*self._complete(settings).values())
 
     def grid(self) -> str:
-        """Return the frames side by side as HTML, each under its settings."""
+        """Return the frames next to each other as HTML, each below a caption with its settings."""
         cells = (
             '<figure style="display: inline-block; margin: 0 1em 1em 0; max-width: 100%">'
             f"<figcaption>{html.escape(self._caption(frame))}</figcaption>{self.picture(**frame)}</figure>"
@@ -70,7 +83,7 @@ class Explorer:
         return f"<div>{''.join(cells)}</div>"
 
     def live(self) -> "VBox":
-        """Return the sliders and the picture under them as one widget; the arrow keys move a slider.
+        """Return the sliders and the plot below them as one widget; the arrow keys move a slider.
 
         Raises:
             ModuleNotFoundError: ipywidgets is not installed.
@@ -82,23 +95,23 @@ class Explorer:
             name: ipywidgets.SelectionSlider(
                 options=[(_short(value), value) for value in values],
                 value=start[name],
-                description=name.replace("_", " "),
+                description=self.labels[name],
                 style={"description_width": "9em"},
                 layout={"width": "28em"},
             )
             for name, values in self.controls.items()
         }
-        picture = ipywidgets.HTML(self.picture(**start))
+        image = ipywidgets.HTML(self.picture(**start))
 
         def redraw(change: Any) -> None:
-            now = {name: slider.value for name, slider in sliders.items()}
-            picture.value = self.picture(**now)
-            self._draw_ahead(now)
+            settings = {name: slider.value for name, slider in sliders.items()}
+            image.value = self.picture(**settings)
+            self._start_prefetch(settings)
 
         for slider in sliders.values():
             slider.observe(redraw, names="value")
-        self._draw_ahead(start)
-        return ipywidgets.VBox([*sliders.values(), picture])
+        self._start_prefetch(start)
+        return ipywidgets.VBox([*sliders.values(), image])
 
     def __repr__(self) -> str:
         ranges = (f"{k} ({_short(v[0])} ... {_short(v[-1])})" for k, v in self.controls.items())
@@ -108,47 +121,52 @@ class Explorer:
         from IPython.display import display
 
         display({"text/html": self.grid(), "text/plain": repr(self)}, raw=True)
-        if _kernel_answers():
-            shown = self.live()._repr_mimebundle_()
-            display({**shown, "text/plain": "(the same with sliders)"}, raw=True)
+        if _has_live_kernel():
+            bundle = self.live()._repr_mimebundle_()
+            display({**bundle, "text/plain": "(the same plot with sliders)"}, raw=True)
 
-    def _draw_ahead(self, now: Mapping[str, Any]) -> None:
-        """Begin to draw what the next key press may ask for, as long as the kernel has nothing else to do."""
-        if self._ahead is not None:
-            self._ahead.cancel()
+    def _start_prefetch(self, settings: Mapping[str, Any]) -> None:
+        """Start to draw the plots that the next key press may need, while the kernel is idle."""
+        if self._prefetch_task is not None:
+            self._prefetch_task.cancel()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return  # outside a kernel nobody presses keys
-        self._ahead = loop.create_task(self._draw_neighbours(now))
+            return  # without a kernel there are no key presses
+        self._prefetch_task = loop.create_task(self._prefetch_neighbours(settings))
 
-    async def _draw_neighbours(self, now: Mapping[str, Any]) -> None:
+    async def _prefetch_neighbours(self, settings: Mapping[str, Any]) -> None:
         for (name, values), step in product(self.controls.items(), (1, -1)):
-            await asyncio.sleep(0.1)  # a press that has come meanwhile is answered first
-            place = values.index(now[name]) + step
-            if 0 <= place < len(values):
-                with suppress(Exception):  # what fails is told when it is asked for
-                    self.picture(**{**now, name: values[place]})
+            await asyncio.sleep(0.1)  # so that a key press in the meantime is handled first
+            index = values.index(settings[name]) + step
+            if 0 <= index < len(values):
+                with suppress(Exception):  # the error appears when this plot is really needed
+                    self.picture(**{**settings, name: values[index]})
 
     def _complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in the first value of each control that is missing, and refuse unknown settings."""
         for name, value in settings.items():
             if name not in self.controls:
-                raise ValueError(f"no control {name!r}; there is {', '.join(self.controls)}")
+                known = ", ".join(self.controls)
+                raise ValueError(f"there is no control {name!r}; the controls are {known}")
             if value not in self.controls[name]:
                 allowed = ", ".join(_short(v) for v in self.controls[name])
-                raise ValueError(f"{name} is {_short(value)}; it can be {allowed}")
+                raise ValueError(f"{name} can't be {_short(value)}; choose one of {allowed}")
         return {name: settings.get(name, values[0]) for name, values in self.controls.items()}
 
     def _html(self, draw: Callable[..., Plot], values: tuple[Any, ...]) -> str:
         plot = draw(**dict(zip(self.controls, values, strict=True)))
-        return _Uncropped(plot.figure, plot.alt)._repr_html_()
+        return _FixedSizePlot(plot.figure, plot.alt)._repr_html_()
 
     def _caption(self, settings: Mapping[str, Any]) -> str:
-        return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in settings.items())
+        return ", ".join(f"{self.labels[k]} {_short(v)}" for k, v in settings.items())
 
 
-class _Uncropped(Plot):
-    """A plot that keeps its size: it does not jump, and is drawn once; `savefig` draws twice."""
+class _FixedSizePlot(Plot):
+    """A plot that is not cropped, so it doesn't jump when a slider moves.
+
+    It is also faster, because `savefig` draws a plot twice to find out where to crop it.
+    """
 
     def png(self, dpi: int = 96) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -163,8 +181,8 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _kernel_answers() -> bool:
-    """Whether a slider would be answered: a kernel runs this cell, and not for a page of the book."""
+def _has_live_kernel() -> bool:
+    """Return whether sliders work: in a kernel with ipywidgets, unless it builds a book page."""
     from importlib.util import find_spec
 
     from IPython.core.getipython import get_ipython

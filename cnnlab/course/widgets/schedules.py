@@ -1,4 +1,4 @@
-"""Explore schedules: the rate over a run, and the loss that was recorded with it."""
+"""Explore schedules: the learning rate over a run, next to the losses of recorded runs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cnnlab.study.experiment import Results
 
-# Name -> function from the steps of a run to its schedule.
+# For each name, a function from the number of steps of a run to its schedule.
 SHAPES: dict[str, Callable[[int], s.Schedule]] = {
     "constant": lambda steps: s.constant(),
     "step": lambda steps: s.step(ceil(steps / 3)),
@@ -31,60 +31,66 @@ SHAPES: dict[str, Callable[[int], s.Schedule]] = {
 
 
 def schedules(runs: "Results") -> Explorer:
-    """Return an explorer of schedule and peak rate over recorded runs.
+    """Return an explorer of the schedule and its peak learning rate, based on recorded runs.
 
     Args:
-        runs: results with variants called like `"cosine, 0.1"`, a name of `SHAPES` and a peak rate. Beside the
-            metric each run holds its `steps` and its training loss over equal parts: `loss_01`, `loss_02`, ...
+        runs: results with variants named like `"cosine, 0.1"`: a key of `SHAPES` and a peak
+            learning rate. Besides the metric, each run has the column `steps` and its mean training
+            loss over equal parts of the run: `loss_01`, `loss_02`, ...
 
     Raises:
-        ValueError: there are not two peak rates with a run of every schedule.
+        ValueError: there are fewer than two peak learning rates with a run of every schedule.
 
     >>> from cnnlab.experiment import Results
-    >>> names = [f"{shape}, {rate}" for shape in SHAPES for rate in (0.1, 1)]
     >>> row = {"seed": 0, "steps": 20, "loss_01": 2.0, "loss_02": 1.0, "valid_acc": 0.5}
-    >>> schedules(Results([{"variant": name, **row} for name in names], "valid_acc"))
+    >>> names = [f"{shape}, {lr}" for shape in SHAPES for lr in (0.1, 1)]
+    >>> runs = Results([{"variant": name, **row} for name in names], "valid_acc")
+    >>> schedules(runs)
     Explorer of schedule (constant ... one-cycle), peak_rate (0.1 ... 1) with 4 frames
     """
-    rates = _rates(runs.names)
-    if len(rates) < 2:
+    peaks = _complete_peaks(runs.names)
+    if len(peaks) < 2:
         raise ValueError(
-            f"two peak rates need a run of each of {', '.join(SHAPES)}; the runs are {', '.join(runs.names)}"
+            f"there must be at least two peak learning rates with runs of every schedule, "
+            f"{', '.join(SHAPES)}; the runs are {', '.join(runs.names)}"
         )
-    shown = [(shape, rate) for rate in rates[-2:] for shape in ("constant", "one-cycle")]
+    settings = [(shape, peak) for peak in peaks[-2:] for shape in ("constant", "one-cycle")]
     return Explorer(
         partial(draw, runs.frame(), runs.metric),
-        {"schedule": list(SHAPES), "peak_rate": rates},
-        frames=[{"schedule": shape, "peak_rate": rate} for shape, rate in shown],
+        {"schedule": list(SHAPES), "peak_rate": peaks},
+        frames=[{"schedule": shape, "peak_rate": peak} for shape, peak in settings],
+        labels={"peak_rate": "peak learning rate"},
     )
 
 
 def draw(table: "DataFrame", metric: str, *, schedule: str, peak_rate: float) -> Plot:
-    """Draw one schedule and its runs, and in grey the means of the other schedules at this rate.
+    """Plot one schedule and its runs; the mean losses of the other schedules are grey.
 
     Args:
-        table: a row a run, as `schedules` takes them.
-        metric: column of the number to tell.
-        schedule: a name of `SHAPES`.
-        peak_rate: the base rate.
+        table: one row per run, as described in `schedules`.
+        metric: name of the column with the final score of a run.
+        schedule: a key of `SHAPES`.
+        peak_rate: the peak learning rate.
     """
-    parts = sorted(column for column in map(str, table.columns) if column.startswith("loss_"))
-    at_rate = {name: table[table["variant"] == f"{name}, {peak_rate:g}"] for name in SHAPES}
-    mine = at_rate[schedule]
-    steps, score = int(mine["steps"].iloc[0]), mine[metric].mean()
+    losses = sorted(column for column in map(str, table.columns) if column.startswith("loss_"))
+    runs = {name: table[table["variant"] == f"{name}, {peak_rate:g}"] for name in SHAPES}
+    chosen = runs[schedule]
+    steps, score = int(chosen["steps"].iloc[0]), chosen[metric].mean()
+    message = f"{schedule} with a peak learning rate of {peak_rate:g} ends at {metric} {score:.3f}."
     return schedule_beside_runs(
         peak_rate * s.trace(SHAPES[schedule](steps), steps),
-        mine[parts],
-        [rows[parts].mean() for name, rows in at_rate.items() if name != schedule],
-        title=f"{metric} at the end: {score:.3f} (mean of {len(mine)} runs)",
-        message=f"{schedule} with a peak rate of {peak_rate:g} ends at {metric} {score:.3f}.",
-        top=1.1 * float(np.quantile(table[parts], 0.95)),
+        chosen[losses],
+        [rows[losses].mean() for name, rows in runs.items() if name != schedule],
+        title=f"final {metric}: {score:.3f} (mean of {len(chosen)} runs)",
+        message=message,
+        top=1.1 * float(np.quantile(table[losses], 0.95)),
     )
 
 
-def _rates(names: Sequence[str]) -> list[float]:
-    """The peak rates at which there is a run of every schedule."""
-    asked = (name.removeprefix("constant, ") for name in names if name.startswith("constant, "))
+def _complete_peaks(variants: Sequence[str]) -> list[float]:
+    """Return the peak learning rates for which there is a run of every schedule."""
+    constant = [name for name in variants if name.startswith("constant, ")]
+    peaks = [name.removeprefix("constant, ") for name in constant]
     return sorted(
-        float(rate) for rate in asked if all(f"{shape}, {rate}" in names for shape in SHAPES)
+        float(peak) for peak in peaks if all(f"{shape}, {peak}" in variants for shape in SHAPES)
     )

@@ -1,4 +1,4 @@
-"""Explore a search: as many trials on a grid or at random, over runs that were recorded."""
+"""Explore hyperparameter search: a grid and random trials, replayed on recorded runs."""
 
 import random
 from collections.abc import Iterator
@@ -16,30 +16,36 @@ if TYPE_CHECKING:
 
     from cnnlab.study.experiment import Results
 
-SIDES = (1, 2, 3, 4, 5)  # of a grid; a random search gets as many trials as the grid has points
+SIDES = (1, 2, 3, 4, 5)  # points per side of a grid; a random search gets as many trials in all
+LR, DECAY = "learning rate", "weight decay"  # columns of a search, and labels of its plot
 
 
 def search_space(results: "Results") -> Explorer:
-    """Return an explorer of the strategy, the number of trials and the luck of the draw.
+    """Return an explorer of the search strategy, the number of trials and the random seed.
 
-    Each trial takes the recorded run that lies nearest, in logarithms, to the setting it asks for. A draw is a
-    search of its own: the offset of the grid, the random settings, and the seed of the runs.
+    No network is trained: each trial gets the score of the recorded run that is closest to its
+    settings on a logarithmic scale. Every value of `draw` is a different search, with its own
+    offset of the grid, its own random settings and its own seed of the recorded runs.
 
     Args:
-        results: recorded runs with `log_rate` and `log_decay` (of base ten) beside the metric, higher is better.
+        results: recorded runs with the columns `log_rate` and `log_decay` (learning rate and weight
+            decay, base-10 logarithms) and a metric for which higher is better.
 
     Raises:
-        ValueError: the runs do not hold these columns, or fewer than two seeds.
+        ValueError: a column is missing, or there are runs of fewer than two seeds.
 
     >>> from cnnlab.experiment import Results
-    >>> rows = [{"seed": s, "log_rate": r, "log_decay": -4, "valid_acc": 0.5} for s in (0, 1) for r in (-2, -1)]
+    >>> row = {"log_decay": -4, "valid_acc": 0.5}
+    >>> rows = [{"seed": s, "log_rate": r, **row} for s in (0, 1) for r in (-2, -1)]
     >>> search_space(Results(rows, "valid_acc"))
     Explorer of strategy (grid ... random), trials (1 ... 25), draw (0 ... 1) with 4 frames
     """
     table = results.frame()
-    missing = {"log_rate", "log_decay", "seed", results.metric} - set(table)
+    missing = sorted({"log_rate", "log_decay", "seed", results.metric} - set(table))
     if missing:
-        raise ValueError(f"the runs have no column {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"the runs have no column {', '.join(missing)}; their columns are {', '.join(table)}"
+        )
     seeds = sorted(table["seed"].unique().tolist())
     counts = [side**2 for side in SIDES]
     return Explorer(
@@ -50,66 +56,66 @@ def search_space(results: "Results") -> Explorer:
             for n in (9, 25)
             for strategy in ("grid", "random")
         ],
+        labels={"draw": "random seed"},
     )
 
 
 def draw(table: "DataFrame", metric: str, *, strategy: str, trials: int, draw: int) -> Plot:
-    """Draw one search over the runs of a seed.
+    """Plot one search over the recorded runs of one seed.
 
     Args:
-        table: a row a run, as `search_space` takes them.
-        metric: column of the score.
+        table: one row per run, as described in `search_space`.
+        metric: name of the column with the score.
         strategy: "grid" or "random".
-        trials: a square number.
-        draw: seed of the search, and of the runs it gets to see.
+        trials: number of trials, a square number.
+        draw: seed of the search, and of the recorded runs that it uses.
     """
     runs = table[table["seed"] == draw].reset_index(drop=True)
-    searched = play(runs, metric, strategy, trials, draw)
-    known = runs.assign(
-        rate=10.0 ** runs["log_rate"], decay=10.0 ** runs["log_decay"], score=runs[metric]
-    )
-    rates = searched["rate"].nunique()
+    searched = replay(runs, metric, strategy, trials, draw)
+    lrs, decays = 10.0 ** runs["log_rate"], 10.0 ** runs["log_decay"]
+    n_lrs = searched[LR].nunique()
     return plot_trials(
         searched,
-        "rate",
-        "decay",
-        known=known,
+        LR,
+        DECAY,
+        known=runs.assign(**{LR: lrs, DECAY: decays, "score": runs[metric]}),
         label=metric,
-        message=f"{strategy}, {trials} trials see {rates} rates.",
+        message=f"{strategy}: {trials} trials try {n_lrs} learning rate{'s' * (n_lrs != 1)}.",
     )
 
 
-def play(runs: "DataFrame", metric: str, strategy: str, n: int, seed: int) -> "DataFrame":
-    """Search recorded runs: return rate, decay and score of each trial.
+def replay(runs: "DataFrame", metric: str, strategy: str, n: int, seed: int) -> "DataFrame":
+    """Search the recorded runs; return learning rate, weight decay and score of each trial.
 
     Args:
-        runs: `log_rate`, `log_decay` and the metric, a row a run.
-        metric: column of the score.
+        runs: one row per run, with `log_rate`, `log_decay` and the metric.
+        metric: name of the column with the score.
         strategy: "grid" or "random".
-        n: trials; a square number for a grid.
-        seed: of the search.
+        n: number of trials; a square number for a grid.
+        seed: seed of the search.
     """
     import pandas as pd
 
-    spans = [(runs[c].min(), runs[c].max()) for c in ("log_rate", "log_decay")]
+    ranges = [(runs[c].min(), runs[c].max()) for c in ("log_rate", "log_decay")]
     rows = []
-    for shares in _shares(strategy, n, random.Random(fold_in(seed, n))):
-        rate, decay = (
-            low + share * (high - low) for share, (low, high) in zip(shares, spans, strict=True)
+    for point in _unit_square_points(strategy, n, random.Random(fold_in(seed, n))):
+        log_lr, log_decay = (
+            low + fraction * (high - low)
+            for fraction, (low, high) in zip(point, ranges, strict=True)
         )
-        away = (runs["log_rate"] - rate).abs() + (runs["log_decay"] - decay).abs()
-        score = runs[metric][away.idxmin()]
-        rows.append({"rate": 10.0**rate, "decay": 10.0**decay, "score": score})
+        distances = (runs["log_rate"] - log_lr).abs() + (runs["log_decay"] - log_decay).abs()
+        score = runs[metric][distances.idxmin()]
+        rows.append({LR: 10.0**log_lr, DECAY: 10.0**log_decay, "score": score})
     return pd.DataFrame(rows)
 
 
-def _shares(strategy: str, n: int, draw: random.Random) -> Iterator[tuple[float, float]]:
-    """Places in the unit square; a grid is shifted by a random offset, the same for all its points."""
+def _unit_square_points(strategy: str, n: int, rng: random.Random) -> Iterator[tuple[float, float]]:
+    """Yield points of the unit square; all points of a grid are shifted by one random offset."""
     if strategy == "random":
-        yield from ((draw.random(), draw.random()) for _ in range(n))
+        yield from ((rng.random(), rng.random()) for _ in range(n))
         return
     side = round(n**0.5)
-    right, up = draw.random(), draw.random()
+    x_offset, y_offset = rng.random(), rng.random()
     for i in range(side):
         for j in range(side):
-            yield (i + right) / side, (j + up) / side
+            yield (i + x_offset) / side, (j + y_offset) / side

@@ -1,4 +1,4 @@
-"""Explore early stopping: turn patience and min_delta, see where a recorded run would have stopped."""
+"""Explore early stopping: see where a recorded run stops at a given patience and min_delta."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,36 +18,38 @@ def early_stopping(
     patience: Sequence[int] = (1, 2, 3, 4, 6, 8),
     min_delta: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1),
 ) -> Explorer:
-    """Return an explorer of patience and min_delta on a recorded curve.
+    """Return an explorer of patience and min_delta, applied to a recorded curve.
 
-    What it shows is what `callbacks.EarlyStopping` does with these values.
+    It shows what `callbacks.EarlyStopping` does with these values.
 
     Args:
-        values: what was measured, one number an epoch.
-        mode: whether `"max"` or `"min"` is good.
-        label: what the values are, with their unit.
-        judged: the same run measured on other images, which play no part in the choice; shown at the epoch
-            that is restored.
-        patience: the settings of the first slider, two or more.
-        min_delta: the settings of the second, two or more.
+        values: the monitored metric, one value per epoch.
+        mode: `"max"` if higher values are better, `"min"` if lower ones are.
+        label: name of the metric, with its unit.
+        judged: the same metric on other images, such as the test set, which play no part in the
+            choice; shown for the restored epoch.
+        patience: at least two values for the first slider.
+        min_delta: at least two values for the second slider.
 
     Raises:
-        ValueError: there is no value, or not one judged value for each.
+        ValueError: there are no values, or `judged` has a different length.
 
     >>> early_stopping([0.5, 0.7, 0.6, 0.6, 0.65])
     Explorer of patience (1 ... 8), min_delta (0 ... 0.1) with 4 frames
     """
     check_mode(mode)
     curve = [float(value) for value in values]
-    other = None if judged is None else [float(value) for value in judged]
-    if not curve or (other is not None and len(other) != len(curve)):
+    judged_curve = None if judged is None else [float(value) for value in judged]
+    if not curve:
+        raise ValueError("values must have one value per epoch, and it is empty")
+    if judged_curve is not None and len(judged_curve) != len(curve):
         raise ValueError(
-            f"expected a value for each epoch, got {len(curve)} values"
-            + ("" if other is None else f" and {len(other)} judged ones")
+            f"values and judged must have one value per epoch each; got {len(curve)} values and "
+            f"{len(judged_curve)} judged values"
         )
     short, long = patience[0], patience[len(patience) // 2]
     return Explorer(
-        partial(draw, curve, other, mode, label),
+        partial(draw, curve, judged_curve, mode, label),
         {"patience": patience, "min_delta": min_delta},
         frames=[
             {"patience": short},
@@ -55,6 +57,7 @@ def early_stopping(
             {"patience": long, "min_delta": min_delta[-1]},
             {"patience": patience[-1]},
         ],
+        labels={"min_delta": "min_delta"},
     )
 
 
@@ -67,15 +70,15 @@ def draw(
     patience: int,
     min_delta: float,
 ) -> Plot:
-    """Draw the curve up to the stop, what would have come after it, and the epoch that is restored.
+    """Plot the curve up to the stop, the epochs that were not needed, and the restored epoch.
 
     Args:
-        values: one number an epoch.
-        judged: on other images, or None.
-        mode: whether `"max"` or `"min"` is good.
-        label: what the values are.
-        patience: epochs in a row without improvement that end the run.
-        min_delta: what an improvement must exceed.
+        values: the monitored metric, one value per epoch.
+        judged: the same metric on other images, or None.
+        mode: `"max"` if higher values are better, `"min"` if lower ones are.
+        label: name of the metric, with its unit.
+        patience: number of epochs in a row without an improvement after which the run stops.
+        min_delta: the smallest change that doesn't count: an improvement must exceed it.
     """
     stop, best = replay(values, mode, patience, min_delta)
     return stopping(values, stop, best, label=label, judged=judged)
