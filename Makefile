@@ -1,4 +1,4 @@
-# `make` lists the targets. Python 3.11+, git and make are all that has to be there.
+# `make` lists the targets. Python 3.11.4+, git and make are all that has to be there.
 PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
@@ -58,8 +58,8 @@ $(VENV)/.dev: pyproject.toml
 # uv is several times faster than pip. Where it fails (an old mirror, an unknown certificate), pip does the same.
 # Byte code is compiled now, since every later start of Python would be slow without it.
 define install
-$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	|| { echo "cnnlab needs Python 3.11 or newer; $(PYTHON) is older, or missing. Try make PYTHON=python3.12" >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
+	|| { echo "cnnlab needs Python 3.11.4 or newer; $(PYTHON) is older, or missing. Try make PYTHON=python3.12" >&2; exit 1; }; \
 $(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D) || exit 1; \
 echo "Installing cnnlab[$(1)] into $(@D); the first time this takes some minutes."; \
 { $(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv \

@@ -1,6 +1,6 @@
-"""cnnlab beside its peers. `make bench` runs everything; `python -m benchmarks.trainer` runs one script.
+"""Compare cnnlab with other libraries. `make bench` runs every benchmark.
 
-`pairs` times two things in turn, `report` writes the tables, `regimes` and `loops` belong to
-`trainer`; every other module is a benchmark that can be read by itself. With `--short` each takes
-seconds, and its numbers mean nothing.
+`python -m benchmarks.trainer` runs a single one. `pairs` times two functions alternately, `report`
+writes the tables, and `regimes` and `loops` belong to `trainer`. Every other module is a benchmark
+of its own. With `--short` a benchmark takes seconds, but its numbers mean nothing.
 """

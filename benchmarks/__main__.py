@@ -1,4 +1,7 @@
-"""Run every benchmark, each in a process of its own: `python -m benchmarks [--short] [--out FOLDER]`."""
+"""Run every benchmark, each in its own process.
+
+`python -m benchmarks [--short] [--out FOLDER]`
+"""
 
 import subprocess
 import sys

@@ -1,10 +1,10 @@
-"""What it costs to augment a batch with parameters of its own for each image.
+"""Time the augmentation of a batch with separate random parameters for each image.
 
-The full pipeline is a crop after padding, a flip, brightness, contrast and saturation, a rotation
-by up to 15 degrees (the nearest pixel), normalisation, and an erased rectangle in half of the
-images; the light one is crop, flip and normalisation. All start from uint8 images in memory, or
-from what they prefer to be given, and end with a float batch. cnnlab keeps torchvision's meaning to
-the pixel: what a crop has cut away stays black after a rotation.
+The full pipeline pads and crops, flips, changes brightness, contrast and saturation, rotates by up
+to 15 degrees (nearest pixel), normalises, and erases a rectangle in half of the images. The light
+pipeline crops, flips and normalises. Every library starts from uint8 images in memory, or from the
+format it prefers, and ends with a float batch. With the same parameters, cnnlab gives the same
+pixels as torchvision: for example, what a crop has cut away stays black after a rotation.
 """
 
 import os
@@ -24,13 +24,22 @@ from cnnlab.models.resnet import Normalize
 
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-LIGHT, DEGREES, ERASED = 0.2, 15.0, 0.5  # spread of a colour factor, largest angle, share of images
-Change = Callable[[Tensor], Tensor]  # indices of a batch -> the batch
+# The range of a colour factor (1 ± 0.2), the largest angle, and the fraction of images erased.
+JITTER, DEGREES, ERASE_PROBABILITY = 0.2, 15.0, 0.5
+Pipeline = Callable[[Tensor], Tensor]  # image indices (N,) -> augmented batch (N, 3, H, W)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A size of image, and how many of them are augmented in a turn."""
+    """An image size and a pipeline.
+
+    Attributes:
+        size: side of an image, in pixels.
+        pad: padding before the crop, in pixels.
+        batch: images per batch; a turn is one batch.
+        full: whether to use the full pipeline instead of the light one.
+        rounds: pairs per contestant.
+    """
 
     size: int
     pad: int
@@ -39,60 +48,60 @@ class Setting:
     rounds: int
 
     def images(self) -> Tensor:
-        """Return two batches of smooth images, uint8 (N, 3, size, size)."""
-        draw = torch.Generator().manual_seed(0)
-        coarse = torch.rand(2 * self.batch, 3, 8, 8, generator=draw)
+        """Return two batches of smooth images, uint8 (2 · batch, 3, size, size)."""
+        generator = torch.Generator().manual_seed(0)
+        coarse = torch.rand(2 * self.batch, 3, 8, 8, generator=generator)
         smooth = torch.nn.functional.interpolate(coarse, size=self.size, mode="bilinear")
         return (smooth * 255).round().to(torch.uint8)
 
     @property
     def title(self) -> str:
-        """What the table is about."""
+        """The title of the table."""
         return (
             f"{self.size} px, {'full' if self.full else 'light'} pipeline, batches of {self.batch}"
         )
 
 
-def by_nobody(setting: Setting, images: Tensor) -> Change:
-    """Index and normalise; no augmentation."""
+def no_augmentation(setting: Setting, images: Tensor) -> Pipeline:
+    """Index and normalise only."""
     normalize = Normalize(MEAN, STD)
-    return lambda chosen: normalize(unit(images.index_select(0, chosen)))
+    return lambda indices: normalize(unit(images.index_select(0, indices)))
 
 
-def by_cnnlab(setting: Setting, images: Tensor, interpolation: str = "nearest") -> Change:
-    """cnnlab: the whole batch at once."""
+def cnnlab_pipeline(setting: Setting, images: Tensor, interpolation: str = "nearest") -> Pipeline:
+    """Use cnnlab on the whole batch at once."""
     colours = dict.fromkeys(
-        ("brightness", "contrast", "saturation"), LIGHT if setting.full else 0.0
+        ("brightness", "contrast", "saturation"), JITTER if setting.full else 0.0
     )
     augment = Augment(
         flip=0.5,
         crop_pad=setting.pad,
         rotate=DEGREES if setting.full else 0.0,
-        erase=ERASED if setting.full else 0.0,
+        erase=ERASE_PROBABILITY if setting.full else 0.0,
         interpolation=interpolation,
         **colours,
     )
     normalize = Normalize(MEAN, STD)
-    return lambda chosen: normalize(augment(unit(images.index_select(0, chosen))))
+    return lambda indices: normalize(augment(unit(images.index_select(0, indices))))
 
 
-def by_torchvision(setting: Setting, images: Tensor, pil: bool) -> Change:
-    """The transforms v2 of torchvision, one image after the other."""
+def torchvision_pipeline(setting: Setting, images: Tensor, pil: bool) -> Pipeline:
+    """Use torchvision's v2 transforms, image by image."""
     from torchvision.transforms import v2
 
     steps: list[Any] = [v2.RandomCrop(setting.size, padding=setting.pad), v2.RandomHorizontalFlip()]
     if setting.full:
-        steps += [v2.ColorJitter(LIGHT, LIGHT, LIGHT), v2.RandomRotation(DEGREES)]
+        steps += [v2.ColorJitter(JITTER, JITTER, JITTER), v2.RandomRotation(DEGREES)]
     steps += [v2.ToImage()] if pil else []
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    steps += [v2.RandomErasing(ERASED)] if setting.full else []
-    change = v2.Compose(steps)
+    steps += [v2.RandomErasing(ERASE_PROBABILITY)] if setting.full else []
+    transform = v2.Compose(steps)
     sources = [v2.functional.to_pil_image(image) for image in images] if pil else list(images)
-    return lambda chosen: torch.stack([change(sources[i]) for i in chosen.tolist()])
+    return lambda indices: torch.stack([transform(sources[i]) for i in indices.tolist()])
 
 
-def by_kornia(setting: Setting, images: Tensor) -> Change:
-    """kornia: the whole batch, one operation after the other."""
+def kornia_pipeline(setting: Setting, images: Tensor) -> Pipeline:
+    """Use kornia on the whole batch, one operation after another."""
     import kornia.augmentation as K
 
     steps: list[Any] = [
@@ -100,17 +109,17 @@ def by_kornia(setting: Setting, images: Tensor) -> Change:
         K.RandomHorizontalFlip(p=0.5),
     ]
     if setting.full:
-        steps += [K.ColorJitter(LIGHT, LIGHT, LIGHT, 0.0, p=1.0)]
+        steps += [K.ColorJitter(JITTER, JITTER, JITTER, 0.0, p=1.0)]
         steps += [K.RandomRotation(DEGREES, resample="nearest", p=1.0)]
     steps += [K.Normalize(torch.tensor(MEAN), torch.tensor(STD))]
-    steps += [K.RandomErasing(p=ERASED)] if setting.full else []
-    change = K.AugmentationSequential(*steps, data_keys=["input"])
-    return lambda chosen: change(unit(images.index_select(0, chosen)))
+    steps += [K.RandomErasing(p=ERASE_PROBABILITY)] if setting.full else []
+    transform = K.AugmentationSequential(*steps, data_keys=["input"])
+    return lambda indices: transform(unit(images.index_select(0, indices)))
 
 
-def by_albumentations(setting: Setting, images: Tensor) -> Change:
-    """albumentations: one image after the other, in OpenCV."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network
+def albumentations_pipeline(setting: Setting, images: Tensor) -> Pipeline:
+    """Use albumentations, which works image by image with OpenCV."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no look-up of its newest version on import
     import albumentations as A
     import cv2
 
@@ -122,18 +131,20 @@ def by_albumentations(setting: Setting, images: Tensor) -> Change:
         A.HorizontalFlip(p=0.5),
     ]
     if setting.full:
-        steps += [A.ColorJitter(LIGHT, LIGHT, LIGHT, 0.0, p=1.0)]
+        steps += [A.ColorJitter(JITTER, JITTER, JITTER, 0.0, p=1.0)]
         steps += [A.Rotate(DEGREES, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, p=1.0)]
     steps += [A.Normalize(MEAN, STD)]
-    steps += [A.Erasing(p=ERASED)] if setting.full else []
-    change = A.Compose([*steps, A.ToTensorV2()])
+    steps += [A.Erasing(p=ERASE_PROBABILITY)] if setting.full else []
+    transform = A.Compose([*steps, A.ToTensorV2()])
     sources = list(images.permute(0, 2, 3, 1).contiguous().numpy())
-    return lambda chosen: torch.stack([change(image=sources[i])["image"] for i in chosen.tolist()])
+    return lambda indices: torch.stack(
+        [transform(image=sources[i])["image"] for i in indices.tolist()]
+    )
 
 
-def by_fastai(setting: Setting, images: Tensor) -> Change:
-    """fastai: the whole batch; it shifts by a share of the side where the others crop."""
-    from fastai.data.transforms import Normalize as Normalise
+def fastai_pipeline(setting: Setting, images: Tensor) -> Pipeline:
+    """Use fastai on the whole batch; an affine warp takes the place of the padded crop."""
+    from fastai.data.transforms import Normalize as FastaiNormalize
     from fastai.vision.augment import RandomErasing, aug_transforms
     from fastai.vision.core import TensorImage
 
@@ -142,62 +153,68 @@ def by_fastai(setting: Setting, images: Tensor) -> Change:
         max_rotate=DEGREES if setting.full else 0.0,
         min_zoom=1.0,
         max_zoom=1.0001,
-        max_lighting=LIGHT if setting.full else 0.0,
+        max_lighting=JITTER if setting.full else 0.0,
         max_warp=0.0,
         p_affine=1.0,
         p_lighting=1.0,
         mode="nearest",
     )
-    steps += [Normalise.from_stats(MEAN, STD, cuda=False)]
-    steps += [RandomErasing(p=ERASED)] if setting.full else []
+    steps += [FastaiNormalize.from_stats(MEAN, STD, cuda=False)]
+    steps += [RandomErasing(p=ERASE_PROBABILITY)] if setting.full else []
     steps = sorted(steps, key=lambda step: getattr(step, "order", 0))
 
-    def change(chosen: Tensor) -> Tensor:
-        batch = TensorImage(unit(images.index_select(0, chosen)))
+    def pipeline(indices: Tensor) -> Tensor:
+        batch = TensorImage(unit(images.index_select(0, indices)))
         for step in steps:
             batch = step(batch, split_idx=0)
         return batch.as_subclass(Tensor)
 
-    return change
+    return pipeline
 
 
-PEERS = {  # the module it needs, who changes the batch, and the goal: how many times cnnlab's time (32 px, 224 px)
-    "torchvision v2, PIL, one by one": ("torchvision", partial(by_torchvision, pil=True), (30, 3)),
-    "torchvision v2, tensors, one by one": (
-        "torchvision",
-        partial(by_torchvision, pil=False),
-        (30, 3),
-    ),
-    "kornia": ("kornia", by_kornia, (4, 3)),
-    "fastai": ("fastai", by_fastai, (3, None)),
-    "albumentations, one by one": ("albumentations", by_albumentations, (None, 1.5)),
+PIL = partial(torchvision_pipeline, pil=True)
+TENSORS = partial(torchvision_pipeline, pil=False)
+# name -> (module, factory, goals); a goal is the least multiple of cnnlab's time, at 32 and 224 px.
+PEERS = {
+    "torchvision v2, PIL, one by one": ("torchvision", PIL, (30, 3)),
+    "torchvision v2, tensors, one by one": ("torchvision", TENSORS, (30, 3)),
+    "kornia": ("kornia", kornia_pipeline, (4, 3)),
+    "fastai": ("fastai", fastai_pipeline, (3, None)),
+    "albumentations, one by one": ("albumentations", albumentations_pipeline, (None, 1.5)),
 }
 
 
-def contestants(setting: Setting) -> dict[str, tuple[Callable[..., Change], float | None]]:
-    """Return the peers that are installed, each with the goal for this size."""
-    there = installed(sorted({module for module, _, _ in PEERS.values()}), of="augment")
-    own: dict[str, tuple[Callable[..., Change], float | None]] = {
-        "cnnlab, again": (by_cnnlab, None),
-        "no augmentation: index and normalise": (by_nobody, None),
+def contestants(setting: Setting) -> dict[str, tuple[Callable[..., Pipeline], float | None]]:
+    """Return the contestants that are installed: name -> (factory, goal at this size)."""
+    available = installed(sorted({module for module, _, _ in PEERS.values()}), of="augment")
+    own: dict[str, tuple[Callable[..., Pipeline], float | None]] = {
+        "cnnlab, again": (cnnlab_pipeline, None),
+        "no augmentation: index and normalise": (no_augmentation, None),
     }
     if setting.full:
-        own["cnnlab, bilinear"] = (partial(by_cnnlab, interpolation="bilinear"), None)
-    goals = {name: goal[setting.size > 32] for name, (_, _, goal) in PEERS.items()}
-    return own | {n: (by, goals[n]) for n, (module, by, _) in PEERS.items() if module in there}
+        own["cnnlab, bilinear"] = (partial(cnnlab_pipeline, interpolation="bilinear"), None)
+    return own | {
+        name: (factory, goals[setting.size > 32])
+        for name, (module, factory, goals) in PEERS.items()
+        if module in available
+    }
 
 
-def turn(setting: Setting, change: Change) -> Callable[[], Tensor]:
-    """Return a function that augments a batch of images chosen anew each time."""
-    return lambda: change(torch.randperm(2 * setting.batch)[: setting.batch])
+def random_batch(setting: Setting, pipeline: Pipeline) -> Callable[[], Tensor]:
+    """Return a function that augments a batch of random images, different ones in each call."""
+    return lambda: pipeline(torch.randperm(2 * setting.batch)[: setting.batch])
 
 
 def table(setting: Setting) -> Table:
-    """Time everybody beside cnnlab."""
+    """Time every contestant, in turn with cnnlab."""
     images = setting.images()
     others = contestants(setting)
-    turns = {name: turn(setting, by(setting, images)) for name, (by, _) in others.items()}
-    times = in_turn(turn(setting, by_cnnlab(setting, images)), turns, setting.rounds)
+    turns = {
+        name: random_batch(setting, factory(setting, images))
+        for name, (factory, _) in others.items()
+    }
+    reference = random_batch(setting, cnnlab_pipeline(setting, images))
+    times = in_turn(reference, turns, setting.rounds)
     rows = [
         Row(name, times[name], goal, at_least=True, unit=setting.batch)
         for name, (_, goal) in others.items()
@@ -205,15 +222,15 @@ def table(setting: Setting) -> Table:
     return Table(setting.title, "cnnlab", "image", rows)
 
 
-def against_nothing(setting: Setting) -> Table:
-    """Time cnnlab beside no augmentation at all."""
+def overhead_table(setting: Setting) -> Table:
+    """Time cnnlab, in turn with no augmentation."""
     images = setting.images()
-    nothing = by_nobody(setting, images)
+    nothing = no_augmentation(setting, images)
     turns = {
-        "index and normalise, again": turn(setting, nothing),
-        "**cnnlab**": turn(setting, by_cnnlab(setting, images)),
+        "index and normalise, again": random_batch(setting, nothing),
+        "**cnnlab**": random_batch(setting, cnnlab_pipeline(setting, images)),
     }
-    times = in_turn(turn(setting, nothing), turns, max(setting.rounds, 15))
+    times = in_turn(random_batch(setting, nothing), turns, max(setting.rounds, 15))
     goal = {"**cnnlab**": 1.6} if setting.size == 32 and not setting.full else {}
     rows = [Row(name, times[name], goal.get(name), unit=setting.batch) for name in turns]
     return Table(f"{setting.title}: beside none", "index and normalise", "image", rows)
@@ -226,32 +243,28 @@ SETTINGS = (
 )
 SHORT = Setting(size=32, pad=4, batch=8, full=True, rounds=2)
 
-WORDS = (
-    "Time to make an augmented batch, over cnnlab's for the same pipeline. Every contestant draws "
-    "its own parameters "
-    "for each image: full is crop, flip, colours, rotation, normalisation and erasing, light is "
-    "crop, flip and "
-    "normalisation. fastai warps by one grid where the others crop, and jitters less of the "
-    "colour. cnnlab changes float "
-    "images that a loader has made already, with a clamp after each colour as torchvision has it. "
-    "At 32 pixels the "
-    "look-up of the turned pixels takes a quarter of its time, the colours a quarter, two masks, "
-    "the draws and the "
-    "normalisation the rest; at 224 the memory that is written once and given back adds as much "
-    "again. albumentations "
-    "changes bytes, a quarter of the memory."
+DESCRIPTION = (
+    "Each ratio is the time to make an augmented batch divided by cnnlab's time for the same "
+    "pipeline. Every contestant draws separate parameters for each image. The full pipeline is "
+    "crop, flip, colours, rotation, normalisation and erasing; the light one is crop, flip and "
+    "normalisation. fastai has an affine warp instead of the padded crop, and doesn't change the "
+    "saturation. cnnlab starts from float images, which a loader has already made, and clamps "
+    "after each colour operation, as torchvision does. At 32 pixels, looking up the rotated pixels "
+    "takes a quarter of cnnlab's time and the colours another quarter; the rest goes to two masks, "
+    "the random draws and the normalisation. At 224 pixels, allocating and freeing memory adds as "
+    "much again. albumentations works on bytes, which need a quarter of the memory."
 )
 
 
 def main(arguments: list[str] | None = None) -> list[Table]:
-    """Measure and report."""
-    chosen = options("augment", arguments)
-    settings = [SHORT] if chosen.short else SETTINGS
+    """Run the benchmark and write its tables."""
+    args = options("augment", arguments)
+    settings = [SHORT] if args.short else SETTINGS
     tables = [table(setting) for setting in settings]
-    if not chosen.short:
-        tables += [against_nothing(setting) for setting in settings]
+    if not args.short:
+        tables += [overhead_table(setting) for setting in settings]
     packages = ["torchvision", "kornia", "fastai", "albumentations"]
-    write("augment", "Augmentation", WORDS, tables, packages, chosen.out)
+    write("augment", "Augmentation", DESCRIPTION, tables, packages, args.out)
     return tables
 
 

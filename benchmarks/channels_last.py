@@ -1,4 +1,4 @@
-"""What `channels_last=True` changes for the models that cnnlab ships: a training step beside the default layout's."""
+"""Time a training step with `channels_last=True` for the models that come with cnnlab."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,20 +27,20 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def steps(
+def training_steps(
     make: Callable[[], nn.Module], layout: torch.memory_format, count: int
 ) -> Callable[[], None]:
-    """Return a function that takes training steps of a new model in that layout."""
+    """Return a function that takes `count` training steps of a new model in a memory layout."""
     model = make().to(memory_format=layout).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9)
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     channels = next(m for m in model.modules() if isinstance(m, nn.Conv2d)).in_channels
-    batch = torch.rand(BATCH, channels, SIZE, SIZE, generator=draw)
-    labels = torch.randint(CLASSES, (BATCH,), generator=draw)
+    batch = torch.rand(BATCH, channels, SIZE, SIZE, generator=generator)
+    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
 
     def turn() -> None:
         for _ in range(count):
-            images = batch.to(memory_format=layout)  # as the Trainer does it, at each step
+            images = batch.to(memory_format=layout)  # at each step, as in the Trainer
             optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(model(images), labels).backward()
             optimizer.step()
@@ -48,30 +48,31 @@ def steps(
     return turn
 
 
-def rows_of(name: str, make: Callable[[], nn.Module], rounds: int, count: int) -> list[Row]:
-    """Time both layouts of a model; for the first model also the default against itself."""
-    turns = {name: steps(make, torch.channels_last, count)}
+def model_rows(name: str, make: Callable[[], nn.Module], rounds: int, count: int) -> list[Row]:
+    """Time a model in both layouts, and the first model's default layout also against itself."""
+    default = partial(training_steps, make, torch.contiguous_format, count)
+    turns = {name: training_steps(make, torch.channels_last, count)}
     if make is MODELS["small_resnet"]:
-        turns = {"default layout, again": steps(make, torch.contiguous_format, count)} | turns
-    pairs = in_turn(steps(make, torch.contiguous_format, count), turns, rounds)
+        turns = {"default layout, again": default()} | turns
+    pairs = in_turn(default(), turns, rounds)
     return [Row(n, pairs[n], GOAL if n == name else None, unit=count) for n in turns]
 
 
-WORDS = (
-    f"Time of a training step with channels last, over one with the default layout; {BATCH} images "
-    f"of {SIZE} pixels, "
-    "SGD with momentum. Below 1, channels last is faster."
+DESCRIPTION = (
+    "Each ratio is the time of a training step with channels last divided by its time with the "
+    f"default layout, for batches of {BATCH} images of {SIZE} pixels and SGD with momentum. Below "
+    "1, channels last is faster."
 )
 
 
 def main(arguments: list[str] | None = None) -> list[Table]:
-    """Measure and report."""
-    chosen = options("channels_last", arguments)
-    names = ("small_resnet", "glyphnet") if chosen.short else tuple(MODELS)
-    rounds, count = (1, 1) if chosen.short else (15, 3)
-    rows = [r for name in names for r in rows_of(name, MODELS[name], rounds, count)]
+    """Run the benchmark and write its tables."""
+    args = options("channels_last", arguments)
+    names = ("small_resnet", "glyphnet") if args.short else tuple(MODELS)
+    rounds, count = (1, 1) if args.short else (15, 3)
+    rows = [r for name in names for r in model_rows(name, MODELS[name], rounds, count)]
     tables = [Table("Models that ship", "default layout", "step", rows)]
-    write("channels_last", "Channels last", WORDS, tables, [], chosen.out)
+    write("channels_last", "Channels last", DESCRIPTION, tables, [], args.out)
     return tables
 
 

@@ -1,12 +1,12 @@
-"""CIFAR-10 against the clock, on a GPU: the recipe of chapter 12 beside airbench, the fastest public code to 94 %.
+"""Time CIFAR-10 to 94 % accuracy on a GPU, for chapter 12's recipe and for airbench.
 
-Both take turns over the same seeds on the same card, and each is timed twice. The training clock
-runs from the first batch to the last, without what is prepared once (compiling, loading); the
-user's clock runs from an empty model to the accuracy on the test part. With `--schedules` the
-recipe runs with one-cycle and with step decay for more and more epochs, until each reaches the
-accuracy.
+airbench is the fastest public code for this task. The two alternate over the same seeds on the same
+GPU, and each run is timed twice. The training clock runs from the first batch to the last and
+leaves out one-time preparation such as compiling and loading. The user's clock runs from a new
+model to its accuracy on the test set. With `--schedules`, the recipe also runs with one-cycle and
+with step decay, for more and more epochs until each of them reaches the accuracy.
 
-`--short` runs the code on any machine, with a few small images in the place of CIFAR-10.
+`--short` runs the code on any machine, with a few small images instead of CIFAR-10.
 """
 
 import statistics
@@ -29,45 +29,40 @@ from cnnlab.data.loaders import Loader
 
 GOAL, ACCURACY = 1.15, 0.94
 SEEDS, EPOCHS, WIDTH = 10, 20, 64
-TRIED = (5, 10, 15, 20, 30, 40, 60, 80)  # epochs, for the schedules
+EPOCH_COUNTS = (5, 10, 15, 20, 30, 40, 60, 80)  # for `--schedules`
 
 
 class Run(NamedTuple):
-    """A finished run: accuracy on the test part, and seconds by the two clocks."""
+    """A finished run: its accuracy on the test set, and its seconds by the two clocks."""
 
     accuracy: float
     training: float
     user: float
 
 
-class Course:
-    """The recipe of chapter 12 through the public API; `small` is for machines without a GPU."""
+class Recipe:
+    """Chapter 12's recipe, with the public API only; `small` is for machines without a GPU."""
 
-    def __init__(self, photos: DataBundle, device: str, *, small: bool = False) -> None:
-        self.photos, self.device, self.small = photos, device, small
+    def __init__(self, data: DataBundle, device: str, *, small: bool = False) -> None:
+        self.data, self.device, self.small = data, device, small
 
     def trainer(self, seed: int, epochs: int, schedule: str) -> tuple[cnnlab.Trainer, Loader]:
-        """Return a trainer and its batches."""
+        """Return a trainer and its training loader."""
         torch.manual_seed(seed)
-        classes = len(self.photos.classes)
+        classes = len(self.data.classes)
         model = cnnlab.small_resnet(classes, width=4 if self.small else WIDTH, depth=3)
+        batch_size = 32 if self.small else 512
         train = cnnlab.loader(
-            self.photos.train,
-            32 if self.small else 512,
-            shuffle=True,
-            seed=seed,
-            device=self.device,
+            self.data.train, batch_size, shuffle=True, seed=seed, device=self.device
         )
         optimizer = torch.optim.SGD(
             model.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
         steps = epochs * len(train)
+        schedules = cnnlab.schedules
         curves = {
-            "one-cycle": [
-                cnnlab.schedules.one_cycle(steps),
-                cnnlab.schedules.one_cycle_momentum(steps),
-            ],
-            "step decay": [cnnlab.schedules.multistep([steps // 2, 3 * steps // 4])],
+            "one-cycle": [schedules.one_cycle(steps), schedules.one_cycle_momentum(steps)],
+            "step decay": [schedules.multistep([steps // 2, 3 * steps // 4])],
         }
         trainer = cnnlab.Trainer(
             model,
@@ -86,20 +81,20 @@ class Course:
         return trainer, train
 
     def __call__(self, seed: int, epochs: int, schedule: str = "one-cycle") -> Run:
-        """Train once; the accuracy is that of the averaged weights."""
+        """Train once and evaluate the averaged weights."""
         start = time.perf_counter()
         trainer, train = self.trainer(seed, epochs, schedule)
         history = trainer.fit(train, epochs=epochs)
-        test = cnnlab.loader(self.photos.test, 1000, device=self.device)
+        test = cnnlab.loader(self.data.test, 1000, device=self.device)
         accuracy = trainer.evaluate(test, model=trainer.ema.model)["acc"]
         user = time.perf_counter() - start
         seconds = history.frame().seconds.tolist()
-        steady = statistics.median(seconds[1:] or seconds)  # the first epoch compiles
-        return Run(accuracy, steady * len(seconds), user)
+        per_epoch = statistics.median(seconds[1:] or seconds)  # without the first, which compiles
+        return Run(accuracy, per_epoch * len(seconds), user)
 
 
 class Airbench:
-    """airbench 0.1 (Jordan 2024, https://arxiv.org/abs/2404.00498) as its package offers it; it needs CUDA."""
+    """The package airbench 0.1 (Jordan 2024, https://arxiv.org/abs/2404.00498); it needs CUDA."""
 
     def __init__(self, root: Path) -> None:
         import airbench
@@ -113,7 +108,10 @@ class Airbench:
         airbench.warmup94(train_loader=self.train)
 
     def __call__(self, seed: int, epochs: int) -> Run:
-        """Train once with its own number of epochs; the accuracy is that with mirrored and shifted copies."""
+        """Train once, for airbench's own number of epochs, with test-time augmentation.
+
+        airbench averages its predictions over mirrored and shifted copies of each image.
+        """
         torch.manual_seed(seed)
         torch.cuda.synchronize()
         start = time.perf_counter()
@@ -127,7 +125,7 @@ class Airbench:
 def race(
     own: Callable[[int, int], Run], other: Callable[[int, int], Run], seeds: int, epochs: int
 ) -> list[list[Run]]:
-    """Run both for each seed, who goes first changing from seed to seed; return the runs of each."""
+    """Run both contestants with each seed, in alternating order, and return the runs of each."""
     runs: dict[Callable, list[Run]] = {own: [], other: []}
     for seed in range(seeds):
         for contestant in (own, other) if seed % 2 else (other, own):
@@ -136,17 +134,21 @@ def race(
 
 
 def table(own: Sequence[Run], other: Sequence[Run], reference: str) -> Table:
-    """Return the seconds of both clocks over those of the reference; the notes tell the accuracies."""
+    """Compare both clocks with those of the reference; the notes give the accuracies."""
+
+    def pairs(clock: str) -> Pairs:
+        return Pairs([getattr(run, clock) for run in own], [getattr(run, clock) for run in other])
+
     notes = [f"accuracy {summary([run.accuracy for run in runs])}" for runs in (own, other)]
     rows = [
-        Row("**cnnlab**, training clock", Pairs([r.training for r in own], [r.training for r in other]), GOAL, note=notes[0]),
-        Row("**cnnlab**, user's clock", Pairs([r.user for r in own], [r.user for r in other]), note=f"{reference}: {notes[1]}"),
-    ]  # fmt: skip
+        Row("**cnnlab**, training clock", pairs("training"), GOAL, note=notes[0]),
+        Row("**cnnlab**, user's clock", pairs("user"), note=f"{reference}: {notes[1]}"),
+    ]
     return Table("CIFAR-10 to the end", reference, "run", rows)
 
 
 def summary(values: Sequence[float]) -> str:
-    """Write the mean of some accuracies, and their spread.
+    """Format the mean of some accuracies, with their minimum and maximum.
 
     >>> summary([0.5, 0.75])
     '0.625 (0.500 to 0.750)'
@@ -155,68 +157,61 @@ def summary(values: Sequence[float]) -> str:
 
 
 def epochs_to(
-    course: Course, schedule: str, accuracy: float, seeds: int, tried: Sequence[int]
+    recipe: Recipe, schedule: str, accuracy: float, seeds: int, epoch_counts: Sequence[int]
 ) -> str:
-    """Say after how many epochs, of those tried, the mean accuracy over the seeds is reached."""
-    reached: list[float] = []
-    for epochs in tried:
-        reached = [course(seed, epochs, schedule).accuracy for seed in range(seeds)]
-        if statistics.mean(reached) >= accuracy:
-            return f"{schedule}: {epochs} epochs, {summary(reached)}."
-    return f"{schedule}: not in {tried[-1]} epochs, {summary(reached)}."
+    """Report the first epoch count for which the mean accuracy over the seeds is high enough."""
+    accuracies: list[float] = []
+    for epochs in epoch_counts:
+        accuracies = [recipe(seed, epochs, schedule).accuracy for seed in range(seeds)]
+        if statistics.mean(accuracies) >= accuracy:
+            return f"{schedule}: {epochs} epochs, {summary(accuracies)}."
+    return f"{schedule}: not within {epoch_counts[-1]} epochs, {summary(accuracies)}."
 
 
-WORDS = (
-    "Seconds of a run on the same card, over those of a run of the reference beside it. The "
-    "training clock leaves out what "
-    "is prepared once, the user's clock runs from an empty model to the accuracy on the test part."
+DESCRIPTION = (
+    "Each ratio is the time of a run divided by the time of the reference's run with the same "
+    "seed, on the same GPU. The training clock leaves out one-time preparation. The user's clock "
+    "runs from a new model to its accuracy on the test set."
 )
 
 
 def main(arguments: list[str] | None = None) -> list[Table]:
-    """Measure and report."""
+    """Run the benchmark and write its tables."""
     extended = parser("cifar10")
-    extended.add_argument("--root", type=Path, default=Path("cifar10"), help="folder of the data")
+    extended.add_argument("--root", type=Path, default=Path("cifar10"), help="data folder")
     extended.add_argument("--seeds", type=int, default=SEEDS)
     extended.add_argument("--epochs", type=int, default=EPOCHS)
-    extended.add_argument("--schedules", action="store_true", help="also count epochs to 94 %%")
-    chosen = options("cifar10", arguments, extended)
-    if not chosen.short and not torch.cuda.is_available():
+    extended.add_argument("--schedules", action="store_true", help="also count the epochs to 94 %%")
+    args = options("cifar10", arguments, extended)
+    if not args.short and not torch.cuda.is_available():
         raise SystemExit(
-            "CIFAR-10 against the clock needs a GPU; --short tries the code without one"
+            "CIFAR-10 against the clock needs a GPU; use --short to try the code without one"
         )
-    if chosen.short:
-        photos = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
-        course, tried, accuracy = Course(photos, "cpu", small=True), (1,), 0.0
-        chosen.seeds, chosen.epochs = 2, 1
+    if args.short:
+        data = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
+        recipe, epoch_counts, accuracy = Recipe(data, "cpu", small=True), (1,), 0.0
+        args.seeds, args.epochs = 2, 1
     else:
-        photos = cnnlab.load("cifar10", root=chosen.root, download=True)
-        course, tried, accuracy = Course(photos, "cuda"), TRIED, ACCURACY
-    beside = find_spec("airbench") is not None and torch.cuda.is_available()
-    reference = "airbench" if beside else "cnnlab, again"
-    other = Airbench(chosen.root) if beside else Course(photos, course.device, small=course.small)
-    words = WORDS
-    if chosen.schedules or chosen.short:
-        words += f" Epochs to an accuracy of {accuracy:g}: "
-        words += " ".join(
-            epochs_to(course, name, accuracy, min(chosen.seeds, 3), tried)
+        data = cnnlab.load("cifar10", root=args.root, download=True)
+        recipe, epoch_counts, accuracy = Recipe(data, "cuda"), EPOCH_COUNTS, ACCURACY
+    available = find_spec("airbench") is not None and torch.cuda.is_available()
+    reference = "airbench" if available else "cnnlab, again"
+    other = Airbench(args.root) if available else Recipe(data, recipe.device, small=recipe.small)
+    description = DESCRIPTION
+    if args.schedules or args.short:
+        description += f" Epochs to an accuracy of {accuracy:g}: "
+        description += " ".join(
+            epochs_to(recipe, name, accuracy, min(args.seeds, 3), epoch_counts)
             for name in ("one-cycle", "step decay")
         )
-    tables = [table(*race(course, other, chosen.seeds, chosen.epochs), reference)]
-    write(
-        "cifar10",
-        "CIFAR-10 against the clock",
-        words,
-        tables,
-        ["airbench"],
-        chosen.out,
-        f"{card()}; seconds by the clock",
-    )
+    tables = [table(*race(recipe, other, args.seeds, args.epochs), reference)]
+    title, conditions = "CIFAR-10 against the clock", f"{gpu_name()}, wall-clock time"
+    write("cifar10", title, description, tables, ["airbench"], args.out, conditions)
     return tables
 
 
-def card() -> str:
-    """Return the name of the GPU, or that there is none."""
+def gpu_name() -> str:
+    """Return the name of the GPU, or "no GPU"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 

@@ -1,7 +1,7 @@
-"""What it costs to import cnnlab and its peers, beside torch, which all but one of them bring in.
+"""Time the import of cnnlab and of other libraries, compared with the import of torch.
 
-Each import runs in a Python of its own; its processor time is that of the finished process, start
-included.
+All but one of the libraries import torch themselves. Each import runs in its own Python process,
+and its time is the CPU time of the whole process, including its start.
 """
 
 import os
@@ -13,7 +13,8 @@ from benchmarks.pairs import in_turn
 from benchmarks.report import Row, Table, installed, options, write
 
 
-MODULES = (  # what a script for training or augmentation begins with
+# The imports at the top of a script that trains or augments with each library.
+MODULES = (
     "accelerate",
     "kornia.augmentation",
     "albumentations",
@@ -25,7 +26,7 @@ MODULES = (  # what a script for training or augmentation begins with
     "keras",
     "fastai.vision.all",
 )
-PACKAGES = {"ignite": "pytorch-ignite"}  # where the distribution has another name than the module
+PACKAGES = {"ignite": "pytorch-ignite"}  # module -> distribution, where the names differ
 OWN = {
     "**cnnlab**": "import cnnlab",
     "**cnnlab**, its trainer": "import cnnlab; cnnlab.Trainer",
@@ -35,42 +36,46 @@ GOAL = 1.05
 
 
 def run(statement: str) -> None:
-    """Run a statement in a new process, with one thread and no question to the network."""
-    quiet = {"KERAS_BACKEND": "torch", "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1"}
+    """Run a statement in a new process, with one thread and without network requests."""
+    settings = {"KERAS_BACKEND": "torch", "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", statement]
-    subprocess.run(command, env=os.environ | quiet, check=True, capture_output=True)
+    subprocess.run(command, env=os.environ | settings, check=True, capture_output=True)
 
 
-def spent_by_children() -> float:
-    """Return the processor seconds of all processes that this one has started and that have ended."""
+def children_cpu_time() -> float:
+    """Return the CPU seconds of all finished child processes."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 def contestants() -> dict[str, str]:
-    """Return the names of the rows and the statements behind them."""
-    tops = installed([module.partition(".")[0] for module in MODULES], of="imports")
-    peers = [module for module in MODULES if module.partition(".")[0] in tops]
+    """Return the rows: name -> import statement."""
+    available = installed([module.partition(".")[0] for module in MODULES], of="imports")
+    peers = [module for module in MODULES if module.partition(".")[0] in available]
     return {"torch, again": "import torch"} | OWN | {f"`{m}`": f"import {m}" for m in peers}
 
 
 def table(statements: dict[str, str], rounds: int) -> Table:
-    """Time every import beside that of torch."""
+    """Time every import, in turn with the import of torch."""
     turns = {name: partial(run, statement) for name, statement in statements.items()}
-    pairs = in_turn(partial(run, "import torch"), turns, rounds, clock=spent_by_children)
+    pairs = in_turn(partial(run, "import torch"), turns, rounds, clock=children_cpu_time)
     rows = [Row(name, pairs[name], GOAL if name in OWN else None) for name in turns]
     return Table("A new Python that imports", "`import torch`", "import", rows)
 
 
-WORDS = "Processor time of a process that imports the module and ends, over one that imports torch."
+DESCRIPTION = (
+    "Each ratio is the CPU time of a process that only imports the module, divided by the CPU time "
+    "of a process that only imports torch."
+)
 
 
 def main(arguments: list[str] | None = None) -> list[Table]:
-    """Measure and report."""
-    chosen = options("imports", arguments)
-    tables = [table(SHORT if chosen.short else contestants(), rounds=1 if chosen.short else 9)]
-    tops = [module.partition(".")[0] for module in MODULES]
-    write("imports", "Imports", WORDS, tables, [PACKAGES.get(t, t) for t in tops], chosen.out)
+    """Run the benchmark and write its tables."""
+    args = options("imports", arguments)
+    tables = [table(SHORT if args.short else contestants(), rounds=1 if args.short else 9)]
+    names = [module.partition(".")[0] for module in MODULES]
+    packages = [PACKAGES.get(name, name) for name in names]
+    write("imports", "Imports", DESCRIPTION, tables, packages, args.out)
     return tables
 
 

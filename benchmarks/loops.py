@@ -1,8 +1,8 @@
-"""Who trains: the same epochs under a bare loop, under cnnlab and under each peer.
+"""Train the same network with a bare loop, with cnnlab and with other libraries.
 
-Each function takes a network, its data, a number of epochs, and a hook to call at the start of
-each. It trains the network in place, and shows the progress, the loss and the accuracy in the way
-that its library does.
+Each `train_...` function takes a network, its data, a number of epochs and a hook that it calls at
+the start of each epoch. It trains the network in place and shows progress, loss and accuracy in the
+usual way of its library.
 """
 
 import os
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cnnlab
-from benchmarks.regimes import Memory
+from benchmarks.regimes import MemoryLoader
 from benchmarks.report import installed
 
 
@@ -24,12 +24,12 @@ Hook = Callable[..., None]
 
 
 def sgd(net: nn.Module) -> torch.optim.SGD:
-    """Return the optimizer that all of them use."""
+    """Return the optimizer that every contestant uses."""
     return torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
 
 
-def bare_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, data: Memory) -> None:
-    """An epoch by hand, with nothing that could be left out."""
+def bare_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, data: MemoryLoader) -> None:
+    """Train for one epoch with only the lines that no training loop can do without."""
     for images, labels in data:
         loss = F.cross_entropy(net(images), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -37,23 +37,23 @@ def bare_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, data: Memory) -
         optimizer.step()
 
 
-def by_bare_loop(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """The reference."""
+def train_bare_loop(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with the bare loop, the reference."""
     optimizer = sgd(net.train())
     for _ in range(epochs):
         hook()
         bare_epoch(net, optimizer, data)
 
 
-def by_tutorial_loop(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """A loop by hand that shows a bar, the loss and the accuracy, as tutorials write it."""
-    _tutorial(net, sgd(net), data, epochs, hook, Tensor.backward)
+def train_tutorial_loop(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with the loop of a typical tutorial, with a progress bar, the loss and the accuracy."""
+    _tutorial_loop(net, sgd(net), data, epochs, hook, Tensor.backward)
 
 
-def _tutorial(
+def _tutorial_loop(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    data: Memory,
+    data: MemoryLoader,
     epochs: int,
     hook: Hook,
     backward: Callable[[Tensor], None],
@@ -75,8 +75,8 @@ def _tutorial(
         bar.set_postfix(loss=total / len(data), acc=correct / len(data.images))
 
 
-def by_cnnlab(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """cnnlab, with the bar."""
+def train_cnnlab(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with cnnlab and its progress bar."""
 
     class AtEpochStart(cnnlab.Callback):
         def on_epoch_start(self, trainer: cnnlab.Trainer) -> None:
@@ -88,8 +88,8 @@ def by_cnnlab(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     trainer.fit(batches, epochs=epochs)
 
 
-def by_lightning(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """Lightning without its logger and its checkpoints, which write files."""
+def train_lightning(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with Lightning, without its logger and checkpoints, which would write files."""
     import lightning
 
     class Module(lightning.LightningModule):
@@ -124,8 +124,11 @@ def by_lightning(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     trainer.fit(Module(), data)
 
 
-def by_fastai(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """The Learner of fastai around torch's optimizer; it insists on a validation set, which here is one image."""
+def train_fastai(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with fastai's Learner and torch's optimizer.
+
+    The Learner needs a validation set, which here is one image.
+    """
     from fastai.basics import Callback, DataLoaders, Learner, OptimWrapper, accuracy
     from fastai.callback.progress import ProgressCallback  # noqa: F401 - registers the bar
 
@@ -168,17 +171,17 @@ def by_fastai(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     learner.fit(epochs)
 
 
-def by_accelerate(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """Accelerate in the tutorial's loop: it brings no metrics and no bar of its own."""
+def train_accelerate(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with Accelerate in the tutorial's loop; it has no metrics or progress bar."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True)
     model, optimizer = accelerator.prepare(net, sgd(net))
-    _tutorial(model, optimizer, data, epochs, hook, accelerator.backward)
+    _tutorial_loop(model, optimizer, data, epochs, hook, accelerator.backward)
 
 
-def by_skorch(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """The classifier of skorch with its bar and its table of epochs."""
+def train_skorch(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with skorch's classifier, its progress bar and its table of epochs."""
     from skorch import NeuralNetClassifier
     from skorch.callbacks import Callback, EpochScoring, ProgressBar
 
@@ -186,6 +189,7 @@ def by_skorch(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
             hook()
 
+    accuracy = EpochScoring("accuracy", name="acc", lower_is_better=False, on_train=True)
     classifier = NeuralNetClassifier(
         net,
         criterion=nn.CrossEntropyLoss,
@@ -196,20 +200,13 @@ def by_skorch(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
         max_epochs=epochs,
         iterator_train=lambda *_, **__: data,
         train_split=None,
-        callbacks=[
-            ("start", AtEpochStart()),
-            (
-                "accuracy",
-                EpochScoring("accuracy", name="acc", lower_is_better=False, on_train=True),
-            ),
-            ("bar", ProgressBar()),
-        ],
+        callbacks=[("start", AtEpochStart()), ("accuracy", accuracy), ("bar", ProgressBar())],
     )
     classifier.fit(data.images, data.labels)
 
 
-def by_ignite(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """Ignite with the metrics and the bar of its own."""
+def train_ignite(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with Ignite, its metrics and its progress bar."""
     from ignite.engine import Events, create_supervised_trainer
     from ignite.handlers import ProgressBar
     from ignite.metrics import Accuracy, RunningAverage
@@ -228,27 +225,26 @@ def by_ignite(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     engine.run(data, max_epochs=epochs)
 
 
-def by_keras(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
-    """Keras on torch, around the same network; layers of its own would be slower."""
+def train_keras(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:
+    """Train with Keras on torch, with the same network inside; Keras layers would be slower."""
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
 
     class Batches(keras.utils.PyDataset):
-        chosen = data.indices(0)
+        indices = data.indices(0)
 
         def __len__(self) -> int:
             return len(data)
 
         def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-            return data.images[self.chosen[number]], data.labels[self.chosen[number]]
+            return data.images[self.indices[number]], data.labels[self.indices[number]]
 
     class AtEpochStart(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            batches.chosen = data.indices(epoch)
+            batches.indices = data.indices(epoch)
             hook()
 
     batches = Batches()
-
     model = keras.Sequential([keras.layers.TorchModuleWrapper(net)])
     model.compile(
         optimizer=keras.optimizers.SGD(LEARNING_RATE, MOMENTUM),
@@ -258,22 +254,22 @@ def by_keras(net: nn.Module, data: Memory, epochs: int, hook: Hook) -> None:
     model.fit(batches, epochs=epochs, callbacks=[AtEpochStart()], shuffle=False)
 
 
-PEERS = {  # how a peer is called, the module it needs, who trains with it
-    "Lightning": ("lightning", by_lightning),
-    "fastai": ("fastai", by_fastai),
-    "Accelerate": ("accelerate", by_accelerate),
-    "skorch": ("skorch", by_skorch),
-    "Ignite": ("ignite", by_ignite),
-    "Keras on torch": ("keras", by_keras),
+PEERS = {  # name -> (module, training function)
+    "Lightning": ("lightning", train_lightning),
+    "fastai": ("fastai", train_fastai),
+    "Accelerate": ("accelerate", train_accelerate),
+    "skorch": ("skorch", train_skorch),
+    "Ignite": ("ignite", train_ignite),
+    "Keras on torch": ("keras", train_keras),
 }
 
 
 def contestants() -> dict[str, Callable[..., None]]:
-    """Return who takes part: those that are installed, cnnlab first."""
-    there = installed([module for module, _ in PEERS.values()], of="trainer")
+    """Return the contestants: the bare loop, cnnlab, and the other libraries that are installed."""
+    available = installed([module for module, _ in PEERS.values()], of="trainer")
     own = {
-        "bare loop, again": by_bare_loop,
-        "**cnnlab**": by_cnnlab,
-        "loop of a tutorial": by_tutorial_loop,
+        "bare loop, again": train_bare_loop,
+        "**cnnlab**": train_cnnlab,
+        "loop of a tutorial": train_tutorial_loop,
     }
-    return own | {name: train for name, (module, train) in PEERS.items() if module in there}
+    return own | {name: train for name, (module, train) in PEERS.items() if module in available}

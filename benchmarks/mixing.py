@@ -1,8 +1,8 @@
-"""What mixup and CutMix cost for a batch, in copies of the batch.
+"""Time mixup and CutMix of a batch, compared with copying the batch.
 
-Whoever mixes has to write every pixel once, as a copy does. cnnlab draws parameters for each image;
-torchvision, and timm by default, draw them once for the batch. timm writes into the batch it is
-given, so it gets a copy.
+Mixing has to write every pixel once, and so does a copy. cnnlab draws its parameters for each
+image; torchvision draws them once per batch, and so does timm by default. timm changes the batch in
+place, so it gets a copy.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from cnnlab.mixing import CutMix, MixUp
 
 
 CLASSES = 10
-SIZES = {32: 128, 224: 32}  # pixels: images in a batch
+SIZES = {32: 128, 224: 32}  # side of an image in pixels -> images per batch
 GOALS = {"**cnnlab**, mixup": 2, "**cnnlab**, CutMix": 5}
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def by_torchvision() -> dict[str, Mix]:
-    """One λ, or one box, for the batch."""
+def torchvision_mixes() -> dict[str, Mix]:
+    """Return torchvision's mixup and CutMix, which draw one λ or one box per batch."""
     from torchvision.transforms import v2
 
     return {
@@ -32,27 +32,27 @@ def by_torchvision() -> dict[str, Mix]:
     }
 
 
-def by_timm() -> dict[str, Mix]:
-    """One for the batch, or one for each image ("elem")."""
+def timm_mixes() -> dict[str, Mix]:
+    """Return timm's mixup and CutMix, with one draw per batch and with one per image ("elem")."""
     from timm.data.mixup import Mixup
 
     mixes: dict[str, Mix] = {}
     for mode in ("batch", "elem"):
         for name, alphas in {"mixup": (0.4, 0.0), "CutMix": (0.0, 1.0)}.items():
             mix = Mixup(*alphas, mode=mode, num_classes=CLASSES, label_smoothing=0.0)
-            mixes[f"timm {mode}, {name}"] = partial(_on_a_copy, mix)
+            mixes[f"timm {mode}, {name}"] = partial(_mix_copy, mix)
     return mixes
 
 
-def _on_a_copy(mix: Mix, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _mix_copy(mix: Mix, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return mix(images.clone(), labels)
 
 
-PEERS = {"torchvision": by_torchvision, "timm": by_timm}
+PEERS = {"torchvision": torchvision_mixes, "timm": timm_mixes}
 
 
 def contestants() -> dict[str, Mix]:
-    """Return who takes part: cnnlab, and those that are installed."""
+    """Return the contestants: cnnlab, and the other libraries that are installed."""
     mixes: dict[str, Mix] = {
         "copy, again": lambda images, labels: (images.clone(), labels),
         "**cnnlab**, mixup": MixUp(0.4, CLASSES),
@@ -63,43 +63,49 @@ def contestants() -> dict[str, Mix]:
     return mixes
 
 
-def table(size: int, batch: int, rounds: int, times: int) -> Table:
-    """Time everybody beside a copy; a turn is the same thing several times, so that it can be timed."""
-    draw = torch.Generator().manual_seed(0)
-    images = torch.rand(batch, 3, size, size, generator=draw)
-    labels = torch.randint(CLASSES, (batch,), generator=draw)
+def table(size: int, batch: int, rounds: int, repeats: int) -> Table:
+    """Time every contestant, in turn with a copy of the batch.
+
+    Args:
+        size: side of an image, in pixels.
+        batch: images per batch.
+        rounds: pairs per contestant.
+        repeats: calls per turn; a single call would be too short for the clock.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, size, size, generator=generator)
+    labels = torch.randint(CLASSES, (batch,), generator=generator)
     turns = {
-        name: partial(_repeated, times, partial(mix, images, labels))
+        name: partial(_repeat, repeats, partial(mix, images, labels))
         for name, mix in contestants().items()
     }
-    pairs = in_turn(partial(_repeated, times, images.clone), turns, rounds)
-    rows = [Row(name, pairs[name], GOALS.get(name), unit=times) for name in turns]
+    pairs = in_turn(partial(_repeat, repeats, images.clone), turns, rounds)
+    rows = [Row(name, pairs[name], GOALS.get(name), unit=repeats) for name in turns]
     return Table(f"{size} px, batches of {batch}", "copy", "batch", rows)
 
 
-def _repeated(times: int, mix: Callable[[], object]) -> None:
-    for _ in range(times):
-        mix()
+def _repeat(repeats: int, function: Callable[[], object]) -> None:
+    for _ in range(repeats):
+        function()
 
 
-WORDS = (
-    "Time to mix a batch, over that of copying it. cnnlab draws λ, or a box, for each image; "
-    "torchvision and "
-    'timm\'s "batch" draw one for all, timm\'s "elem" one for each. A batch of '
-    "small images is copied in the time of some thirty operations on 128 numbers, which drawing "
-    "the parameters takes; "
-    "at 224 pixels they vanish."
+DESCRIPTION = (
+    "Each ratio is the time to mix a batch divided by the time to copy it. cnnlab draws a λ or a "
+    'box for each image; torchvision and timm\'s "batch" draw one per batch, and timm\'s "elem" '
+    "draws one per image. Copying a batch of small images takes as long as about thirty operations "
+    "on 128 values, which is what drawing the parameters needs. At 224 pixels these operations no "
+    "longer matter."
 )
 
 
 def main(arguments: list[str] | None = None) -> list[Table]:
-    """Measure and report."""
-    chosen = options("mixing", arguments)
-    if chosen.short:
-        tables = [table(32, 16, rounds=2, times=1)]
+    """Run the benchmark and write its tables."""
+    args = options("mixing", arguments)
+    if args.short:
+        tables = [table(32, 16, rounds=2, repeats=1)]
     else:
-        tables = [table(size, batch, rounds=25, times=10) for size, batch in SIZES.items()]
-    write("mixing", "Mixup and CutMix", WORDS, tables, ["torchvision", "timm"], chosen.out)
+        tables = [table(size, batch, rounds=25, repeats=10) for size, batch in SIZES.items()]
+    write("mixing", "Mixup and CutMix", DESCRIPTION, tables, ["torchvision", "timm"], args.out)
     return tables
 
 

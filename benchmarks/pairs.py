@@ -1,10 +1,10 @@
-"""Time two things in turn, A B A B ..., and say what their ratio is and how far it can be trusted.
+"""Time two functions alternately, and estimate the ratio of their times with an interval.
 
-What counts is the time of the processor, with one thread. On a machine that is shared with other
-work, or changes its clock, seconds of different minutes cannot be compared; those of two turns that
-follow each other can. So each turn of a contestant is divided by the turn of the reference beside
-it, and the median of these ratios is kept. The reference against itself shows what is left of the
-noise.
+All times are CPU times of a single thread. On a shared machine, or on one that changes its clock
+frequency, you can't compare seconds from different minutes, but you can compare two turns that
+follow each other. So the time of each turn of a contestant is divided by the time of the reference
+in the turn next to it, and the result is the median of these ratios. Timing the reference against
+itself shows how much noise is left.
 """
 
 import gc
@@ -19,12 +19,13 @@ from typing import Any
 import torch
 
 
-LARGE = 6_000_000  # numbers, 24 MB: just below the 32 MB from which a block is always returned
+# Values in a float32 block of 24 MB. From 32 MB on, malloc returns every block to the system.
+LARGE = 6_000_000
 
 
 @dataclass
 class Pairs:
-    """Seconds of a contestant, and of the reference in the turn beside it.
+    """The seconds of a contestant's turns and of the reference's turns next to them.
 
     >>> pairs = Pairs(own=[2.0, 6.0, 3.0], reference=[1.0, 2.0, 2.0])
     >>> pairs.ratios, pairs.ratio
@@ -36,34 +37,35 @@ class Pairs:
 
     @property
     def ratios(self) -> list[float]:
-        """The contestant's time over the reference's, pair by pair."""
+        """The contestant's time divided by the reference's, for each pair."""
         return [a / b for a, b in zip(self.own, self.reference, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios: above 1, the contestant is slower than the reference."""
+        """The median of the ratios; above 1, the contestant is slower than the reference."""
         return median(self.ratios)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true median ratio lies with a confidence of at least 95 %; see `median_interval`."""
+        """A 95 % confidence interval for the median ratio; see `median_interval`."""
         return median_interval(self.ratios)
 
 
 def median_interval(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return an interval for the median that holds whatever the distribution is, made of two of the values.
+    """Compute a distribution-free confidence interval for the median.
 
-    Each value falls below the true median with probability 1/2, so the k-th smallest and the k-th
-    largest enclose it with probability 1 - 2 P(Binomial(n, 1/2) < k). The largest k is taken that
-    keeps the confidence (Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2).
-    Outliers move it little; doubts about the machine are not in it.
+    The ends of the interval are two of the values. Each value falls below the true median with
+    probability 1/2, so the k-th smallest and the k-th largest value enclose it with probability
+    1 - 2 P(Binomial(n, 1/2) < k). The function uses the largest k that still gives the confidence
+    (Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2). Outliers hardly change
+    the interval. It covers only random variation, not a bias of the machine.
 
     Args:
         values: independent measurements.
-        confidence: the least probability that the interval encloses the median.
+        confidence: the smallest acceptable probability that the interval encloses the median.
 
     Returns:
-        (low, high); two NaN when there are too few values, for 95 % fewer than six.
+        (low, high), or (NaN, NaN) for too few values; 95 % needs at least six.
 
     >>> median_interval([9.0, 1.0, 2.0, 8.0, 3.0, 7.0, 4.0, 6.0, 5.0])
     (2.0, 8.0)
@@ -71,18 +73,18 @@ def median_interval(values: list[float], confidence: float = 0.95) -> tuple[floa
     (nan, nan)
     """
     n, ordered = len(values), sorted(values)
-    missed, k = 2 / 2**n, 0  # probability that the extremes do not enclose it
+    missed, k = 2 / 2**n, 0  # probability that the two extremes don't enclose the median
     while missed <= 1 - confidence + 1e-12:
         k += 1
         missed += 2 * math.comb(n, k) / 2**n
     return (ordered[k - 1], ordered[-k]) if k else (math.nan, math.nan)
 
 
-def seconds(turn: Callable[[], Any], clock: Callable[[], float] = process_time) -> float:
-    """Return the seconds of a call, by default those of this process on the processor."""
+def time_call(function: Callable[[], Any], clock: Callable[[], float] = process_time) -> float:
+    """Return the seconds that a call takes, by default in CPU time of this process."""
     start = clock()
-    turn()
-    return round(clock() - start, 9)  # as a table of rows keeps it
+    function()
+    return round(clock() - start, 9)  # the precision of the CSV file
 
 
 def in_turn(
@@ -91,20 +93,29 @@ def in_turn(
     rounds: int,
     clock: Callable[[], float] = process_time,
 ) -> dict[str, Pairs]:
-    """Time every contestant beside the reference, in as many rounds; an extra first one is for warming up.
+    """Time every contestant in turn with the reference, for `rounds` rounds after a warm-up round.
 
-    Who of a pair goes first changes from round to round, so that a machine which slows down favours
-    neither.
+    The order within a pair alternates from round to round, so a machine that gradually slows down
+    favours neither of the two.
+
+    Args:
+        reference: takes one turn of the reference.
+        contestants: name -> a function that takes one turn of this contestant.
+        rounds: the number of pairs per contestant.
+        clock: returns the time in seconds.
+
+    Returns:
+        The pairs of each contestant.
 
     >>> list(in_turn(lambda: 1, {"same": lambda: 1}, rounds=2))
     ['same']
     """
     results = {name: Pairs() for name in contestants}
-    with at_work():
+    with warmed_up():
         for number in range(rounds + 1):
             for name, contestant in contestants.items():
                 order = (contestant, reference) if number % 2 else (reference, contestant)
-                first, second = (seconds(turn, clock) for turn in order)
+                first, second = (time_call(turn, clock) for turn in order)
                 if number:
                     own, other = (first, second) if number % 2 else (second, first)
                     results[name].own.append(own)
@@ -113,39 +124,40 @@ def in_turn(
 
 
 class Turns:
-    """Time a contestant that owns its loop: to be called at the start of each of its turns, here epochs.
+    """Time a contestant that runs its own loop, through a hook at the start of each of its epochs.
 
-    Each call ends the contestant's turn and takes a turn of the reference. The first pair is for
-    warming up, and the contestant's last turn is not counted, since nothing marks its end: n + 2
-    calls make n pairs.
+    Each call ends the contestant's turn and then takes a turn of the reference. The first pair is a
+    warm-up. The contestant's last turn doesn't count, because no call marks its end. So n + 2 calls
+    give n pairs.
     """
 
     def __init__(self, reference: Callable[[], Any]) -> None:
         self.reference = reference
         self._times = Pairs()
-        self._since: float | None = None
+        self._start: float | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Change turns; the arguments are whatever the contestant gives to its hooks."""
-        if self._since is not None:
-            self._times.own.append(process_time() - self._since)
-        self._times.reference.append(seconds(self.reference))
-        self._since = process_time()
+        """Switch turns; the arguments, which depend on the contestant's hooks, are ignored."""
+        if self._start is not None:
+            self._times.own.append(process_time() - self._start)
+        self._times.reference.append(time_call(self.reference))
+        self._start = process_time()
 
     @property
     def pairs(self) -> Pairs:
-        """The pairs that count."""
+        """The pairs without the warm-up and without the unfinished last turn."""
         return Pairs(self._times.own[1:], self._times.reference[1:-1])
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
-    """Let this process be as one that has trained for a while.
+def warmed_up() -> Iterator[None]:
+    """Put this process into the state of one that has been training for a while.
 
-    What exists is hidden from the garbage collector, so that nobody pays for what others have
-    imported. And one large block is given back, as a training step gives back its activations. The
-    C library of Linux keeps smaller blocks for the next caller from then on; until then it returns
-    them, and the system clears each anew, which takes longer than what is measured here.
+    Existing objects are hidden from the garbage collector, so that no contestant pays for what
+    another library created on import. Then one large block of memory is allocated and freed, as the
+    activations are in a training step. From then on, malloc on Linux keeps smaller blocks for
+    reuse. Before, it would return each of them to the system, which has to clear the memory again
+    for the next call; that takes longer than the operations timed here.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What the trainers train: three networks with their data, always the same."""
+"""The networks and data that the trainers train: three regimes, the same in every run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,17 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Regime:
-    """A network and its data. `epochs` are timed, `goal` is for cnnlab's ratio."""
+    """A network and its data.
+
+    Attributes:
+        name: the title of its table.
+        network: builds the network.
+        shape: the shape of an image, (C, H, W).
+        batch_size: images per batch.
+        steps: batches per epoch.
+        epochs: the number of epochs that are timed.
+        goal: the largest acceptable ratio of cnnlab's time to the bare loop's.
+    """
 
     name: str
     network: Callable[[], nn.Module]
@@ -26,21 +36,25 @@ class Regime:
     goal: float
 
     def net(self) -> nn.Module:
-        """Return the network, always with the same weights."""
+        """Build the network, with the same initial weights in every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.network()
 
-    def data(self) -> "Memory":
-        """Return the batches, always the same ones."""
-        draw = torch.Generator().manual_seed(1)
+    def data(self) -> "MemoryLoader":
+        """Return the batches, the same ones in every call."""
+        generator = torch.Generator().manual_seed(1)
         n = self.batch_size * self.steps
-        images = torch.randn(n, *self.shape, generator=draw)
-        return Memory(images, torch.randint(CLASSES, (n,), generator=draw), self.batch_size)
+        images = torch.randn(n, *self.shape, generator=generator)
+        labels = torch.randint(CLASSES, (n,), generator=generator)
+        return MemoryLoader(images, labels, self.batch_size)
 
 
-class Memory:
-    """Batches by indexing two tensors, in a new order for each pass; the same orders as those of `cnnlab.loader`."""
+class MemoryLoader:
+    """Index two tensors in memory to make batches, in a new order for each epoch.
+
+    The orders are the same as those of `cnnlab.loader`.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
@@ -50,19 +64,19 @@ class Memory:
         return len(self.images) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        indices = self.indices(self.epoch)
+        batches = self.indices(self.epoch)
         self.epoch += 1
-        for chosen in indices:
-            yield self.images[chosen], self.labels[chosen]
+        for indices in batches:
+            yield self.images[indices], self.labels[indices]
 
     def indices(self, epoch: int) -> tuple[Tensor, ...]:
-        """Return which images each batch of an epoch takes."""
+        """Return the image indices of each batch of an epoch."""
         order = torch.randperm(len(self.images), generator=rng.generator(0, epoch))
         return order.split(self.batch_size)
 
 
 def tiny() -> nn.Module:
-    """90 weights: almost all of a step is the framework."""
+    """Build a network of 90 weights, so that nearly all the time of a step is the framework's."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1),
         nn.ReLU(),
@@ -73,7 +87,7 @@ def tiny() -> nn.Module:
 
 
 def small() -> nn.Module:
-    """19 thousand weights in three convolutions."""
+    """Build a network of 19 thousand weights in three convolutions."""
     stages = [
         *convolution(1, 16),
         nn.MaxPool2d(2),
@@ -85,21 +99,21 @@ def small() -> nn.Module:
 
 
 def resnet() -> nn.Module:
-    """175 thousand weights in six residual blocks."""
-    plan = [(16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
-    blocks = [Residual(*sizes) for sizes in plan]
+    """Build a network of 175 thousand weights in six residual blocks."""
+    sizes = [(16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
+    blocks = [Residual(*size) for size in sizes]
     return nn.Sequential(
         *convolution(3, 16), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)
     )
 
 
 def convolution(channels: int, width: int, stride: int = 1) -> list[nn.Module]:
-    """A 3 x 3 convolution with batch norm and ReLU."""
+    """Return the layers of a 3 × 3 convolution with batch norm and ReLU."""
     return [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
 
 
 class Residual(nn.Module):
-    """Two convolutions with a shortcut around them."""
+    """Two convolutions and a shortcut around them."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()

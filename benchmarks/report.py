@@ -1,4 +1,4 @@
-"""Tables of results: one Markdown file to read and one CSV file to compute with for each benchmark."""
+"""Write the tables of a benchmark: a Markdown file to read, and a CSV file with every time."""
 
 import argparse
 import csv
@@ -25,16 +25,15 @@ class Row:
     """One line of a table.
 
     Attributes:
-        what: the contestant.
-        pairs: its times beside the reference's.
-        goal: what the ratio should be at most, or at least when `at_least` is set; None where there
-            is no goal.
-        at_least: see `goal`.
-        note: a word on what differs.
-        unit: how many steps or images a turn has; times are given for one of them.
+        name: the contestant.
+        pairs: the times of the contestant and of the reference.
+        goal: an upper bound for the ratio, or a lower bound if `at_least` is set; None for no goal.
+        at_least: whether the goal is a lower bound.
+        note: a remark for the last column.
+        unit: the number of steps or images per turn; the table shows the time of one of them.
     """
 
-    what: str
+    name: str
     pairs: Pairs
     goal: float | None = None
     at_least: bool = False
@@ -43,13 +42,12 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The goal, and whether the median keeps it."""
+        """The goal, and whether the median ratio meets it."""
         if self.goal is None:
             return ""
-        kept = self.pairs.ratio >= self.goal if self.at_least else self.pairs.ratio <= self.goal
-        return (
-            f"{'at least' if self.at_least else 'at most'} {self.goal:g}: {'yes' if kept else 'no'}"
-        )
+        ratio, goal = self.pairs.ratio, self.goal
+        met = ratio >= goal if self.at_least else ratio <= goal
+        return f"{'at least' if self.at_least else 'at most'} {goal:g}: {'yes' if met else 'no'}"
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ class Table:
     """Rows that share a reference.
 
     Attributes:
-        title: what is compared.
-        reference: what every ratio is divided by.
-        per: what a time is of, "step" or "image".
-        rows: in the order in which they are shown.
+        title: the heading of the table.
+        reference: the name of the contestant that all times are divided by.
+        per: the unit of a time, such as "step" or "image".
+        rows: in the order of the table.
     """
 
     title: str
@@ -82,12 +80,13 @@ class Table:
     def _line(self, row: Row) -> str:
         low, high = row.pairs.interval
         own = sorted(row.pairs.own)[len(row.pairs.own) // 2] / row.unit
-        between = "too few pairs" if math.isnan(low) else f"{digits(low)} to {digits(high)}"
-        return f"| {row.what} | {digits(row.pairs.ratio)} | {between} | {duration(own)} | {row.verdict} | {row.note} |"
+        interval = "too few pairs" if math.isnan(low) else f"{digits(low)} to {digits(high)}"
+        cells = [row.name, digits(row.pairs.ratio), interval, duration(own), row.verdict, row.note]
+        return f"| {' | '.join(cells)} |"
 
 
 def digits(value: float) -> str:
-    """Write a positive number with three decimals below 2, and with three figures above.
+    """Format a positive number, with three decimals below 2 and three significant digits above.
 
     >>> digits(1.0234), digits(37.26), digits(1234.5)
     ('1.023', '37.3', '1234')
@@ -98,7 +97,7 @@ def digits(value: float) -> str:
 
 
 def duration(value: float) -> str:
-    """Write seconds in the unit that suits them.
+    """Format a time in seconds, in the unit that suits its size.
 
     >>> duration(3.2), duration(0.0021), duration(0.00041)
     ('3.20 s', '2.10 ms', '410 µs')
@@ -110,11 +109,11 @@ def duration(value: float) -> str:
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that every benchmark takes: `short`, and `out`, the folder for the tables."""
-    every = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    every.add_argument("--short", action="store_true", help="in seconds; the numbers mean nothing")
-    every.add_argument("--out", type=Path, help="folder for the tables; benchmarks/results")
-    return every
+    """Return a parser for `--short` and `--out`, the options of every benchmark."""
+    common = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    common.add_argument("--short", action="store_true", help="a quick test of the code only")
+    common.add_argument("--out", type=Path, help="folder of the tables (benchmarks/results)")
+    return common
 
 
 def options(
@@ -122,21 +121,32 @@ def options(
     arguments: Sequence[str] | None = None,
     extended: argparse.ArgumentParser | None = None,
 ) -> argparse.Namespace:
-    """Read the arguments, by `parser(name)` or by one that was extended; from here on torch has one thread."""
-    chosen = (extended or parser(name)).parse_args(arguments)
-    if chosen.out is None and not chosen.short:
-        chosen.out = RESULTS
+    """Parse the command line, and limit torch to one thread from here on.
+
+    Args:
+        name: the name of the benchmark.
+        arguments: the command line; by default that of this process.
+        extended: a parser with further options; by default `parser(name)`.
+    """
+    args = (extended or parser(name)).parse_args(arguments)
+    if args.out is None and not args.short:
+        args.out = RESULTS
     torch.set_num_threads(1)
-    return chosen
+    return args
 
 
 def installed(names: Sequence[str], *, of: str) -> list[str]:
-    """Return those of the modules that can be imported, and say which cannot."""
+    """Return the modules that can be imported, and print the missing ones.
+
+    Args:
+        names: names of modules.
+        of: the benchmark that needs them, for the message.
+    """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         print(
-            f"{of}: {', '.join(missing)} not installed, so left out; `make bench` installs the "
-            "peers."
+            f"{of}: left out because not installed: {', '.join(missing)}. "
+            "`make bench` installs all of them."
         )
     return [name for name in names if name not in missing]
 
@@ -144,28 +154,28 @@ def installed(names: Sequence[str], *, of: str) -> list[str]:
 def write(
     name: str,
     title: str,
-    words: str,
+    description: str,
     tables: Sequence[Table],
     packages: Sequence[str],
     out: Path | None,
-    measured: str = "one thread used; processor time",
+    conditions: str = "one thread, CPU time",
 ) -> str:
-    """Print a page of tables; with a folder, write it there as `name.md`, and its rows as `name.csv`.
+    """Print a page of tables, and save it as `name.md` and its times as `name.csv`.
 
     Args:
-        name: of the files.
+        name: the name of the two files, without a suffix.
         title: heading of the page.
-        words: what is measured and how to read it.
+        description: the paragraph under the heading: what is timed, and how to read the tables.
         tables: the results.
-        packages: distributions whose versions matter.
-        out: the folder, or None to print only.
-        measured: on what beside the processor, and by which clock.
+        packages: distributions whose versions are listed.
+        out: the folder of the files, or None to only print the page.
+        conditions: the hardware besides the processor, and the clock.
 
     Returns:
         The page.
     """
     body = "\n\n".join(table.markdown() for table in tables)
-    page = f"# {title}\n\n{words}\n\n{body}\n\n{circumstances(name, packages, measured)}\n"
+    page = f"# {title}\n\n{description}\n\n{body}\n\n{footer(name, packages, conditions)}\n"
     print(page)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -176,28 +186,28 @@ def write(
 
 def _write_rows(path: Path, tables: Sequence[Table]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["table", "what", "pair", "seconds", "reference_seconds", "units"])
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["table", "what", "pair", "seconds", "reference_seconds", "units"])
         for table in tables:
             for row in table.rows:
-                times = zip(row.pairs.own, row.pairs.reference, strict=True)
-                for number, (own, reference) in enumerate(times):
-                    numbers = [number, f"{own:.9f}", f"{reference:.9f}", row.unit]
-                    rows.writerow([table.title, row.what, *numbers])
+                pairs = zip(row.pairs.own, row.pairs.reference, strict=True)
+                for number, (own, reference) in enumerate(pairs):
+                    values = [number, f"{own:.9f}", f"{reference:.9f}", row.unit]
+                    writer.writerow([table.title, row.name, *values])
 
 
-def circumstances(name: str, packages: Sequence[str], measured: str) -> str:
-    """Return the machine, the versions and the command behind a page."""
+def footer(name: str, packages: Sequence[str], conditions: str) -> str:
+    """Return the last lines of a page: the machine, the versions and the command."""
     versions = [f"{p} {v}" for p in ("torch", *packages) if (v := _version(p))]
     return (
-        f"{processor()}; {os.cpu_count()} cores, {measured}, medians over pairs of turns. "
+        f"{processor()}; {os.cpu_count()} cores; {conditions}; medians over pairs of turns. "
         f"Python {platform.python_version()}, {', '.join(versions)}.\n"
         f"Made by `python -m benchmarks.{name}` on {datetime.now(UTC):%Y-%m-%d}."
     )
 
 
 def processor() -> str:
-    """Return the name of the processor, or its family where the system does not tell."""
+    """Return the name of the processor, or its architecture if the system doesn't give a name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

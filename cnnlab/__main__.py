@@ -3,8 +3,9 @@
 import sys
 
 
-if sys.version_info < (3, 11):  # noqa: UP036 - a checkout may be run without pip
-    sys.exit("cnnlab needs Python 3.11 or newer, and this is {}.{}".format(*sys.version_info[:2]))
+if sys.version_info < (3, 11, 4):  # noqa: UP036 - a checkout may be run without pip
+    version = "{}.{}.{}".format(*sys.version_info[:3])
+    sys.exit("cnnlab needs Python 3.11.4 or newer, and this is " + version)
 
 from cnnlab.course.cli import main
 

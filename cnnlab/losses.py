@@ -5,7 +5,7 @@ samples is exact only if each part is weighted by its *normalizer*, the number t
 divided by.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -78,78 +78,176 @@ def total_weight(targets: Tensor, weight: Tensor | None = None) -> Tensor:
     return (targets @ weight.to(targets)).sum()
 
 
+# Losses that compare outputs and targets entry by entry, and average over the entries.
+ELEMENTWISE = {
+    *("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"),
+    *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+}
 CROSS_ENTROPIES = (F.cross_entropy, F.nll_loss, soft_cross_entropy)
+CROSS_ENTROPY_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+def loss_name(loss_fn: Any) -> str:
+    """Return the name of a loss function or of the class of a loss module."""
+    loss_fn = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    return getattr(loss_fn, "__name__", type(loss_fn).__name__)
+
+
+def is_cross_entropy(loss_fn: Any) -> bool:
+    """Return whether this is torch's or the library's cross-entropy, not a subclass or wrapper.
+
+    A subclass, such as a focal loss, may divide by something else, so nothing is assumed about it.
+    """
+    function = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    return function in CROSS_ENTROPIES or type(loss_fn) in CROSS_ENTROPY_MODULES
+
+
+def is_elementwise(loss_fn: Any) -> bool:
+    """Return whether a loss compares entry by entry, as the mean squared error does."""
+    return loss_name(loss_fn) in ELEMENTWISE
+
+
+def _option(loss_fn: Any, name: str, default: Any = None) -> Any:
+    """Return an option of a cross-entropy, given to the class or to `functools.partial`."""
+    if isinstance(loss_fn, partial):
+        return loss_fn.keywords.get(name, default)
+    return getattr(loss_fn, name, default)
 
 
 def class_weights(loss_fn: Any) -> Tensor | None:
     """Return the class weights of a cross-entropy loss; None if it has none."""
-    if isinstance(loss_fn, partial):
-        return loss_fn.keywords.get("weight") if loss_fn.func in CROSS_ENTROPIES else None
-    return loss_fn.weight if isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) else None
+    return _option(loss_fn, "weight") if is_cross_entropy(loss_fn) else None
 
 
 def ignore_index(loss_fn: Any) -> int | None:
     """Return the label that torch's cross-entropy leaves out; None for any other loss."""
-    if isinstance(loss_fn, partial):
-        is_torch = loss_fn.func in (F.cross_entropy, F.nll_loss)
-        return loss_fn.keywords.get("ignore_index", -100) if is_torch else None
-    return getattr(loss_fn, "ignore_index", None)
+    function = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    if not is_cross_entropy(loss_fn) or function is soft_cross_entropy:
+        return None
+    return _option(loss_fn, "ignore_index", -100)
 
 
 def normalizer(loss_fn: Any, targets: Tensor) -> float:
-    """Return the divisor of a mean loss: the number of samples, or the sum of their class weights.
+    """Return the divisor of a mean loss: the number of samples, or the sum of their weights.
 
     The loss of a batch is the mean of its microbatch losses weighted by this number, and the loss
-    of an epoch is the mean of its batch losses weighted by it.
+    of an epoch is the mean of its batch losses weighted by it. A loss of your own that divides by
+    something else says so with a method `normalizer(targets)`.
 
     >>> normalizer(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), torch.tensor([0, 1, 1]))
     7.0
+    >>> normalizer(nn.CrossEntropyLoss(ignore_index=255), torch.tensor([[0, 255], [1, 1]]))
+    3.0
     """
+    own = getattr(loss_fn, "normalizer", None)
+    if callable(own):
+        return float(own(targets))
+    if not is_cross_entropy(loss_fn):
+        return float(targets.numel() if is_elementwise(loss_fn) else len(targets))
     weight, ignored = class_weights(loss_fn), ignore_index(loss_fn)
-    if ignored is not None and targets.ndim == 1:
-        counted = targets[targets != ignored]
-        return float(len(counted) if weight is None else weight.to(targets.device)[counted].sum())
-    if isinstance(loss_fn, partial) and loss_fn.func is soft_cross_entropy:
+    if ignored is None:
         return float(total_weight(targets, weight))
-    return float(len(targets))
+    # soft targets: torch divides by the number of samples or pixels
+    if targets.is_floating_point():
+        return float(targets.numel() / targets.shape[1] if targets.ndim > 1 else len(targets))
+    counted = targets[targets != ignored]
+    return float(len(counted) if weight is None else weight.to(targets.device)[counted].sum())
 
 
-def count_correct(logits: Tensor, targets: Tensor) -> float:
-    """Count the correct predictions; NaN for mixed targets and models that don't classify."""
-    if logits.ndim != 2 or targets.ndim != 1 or targets.is_floating_point():
-        return float("nan")
-    return torch.count_nonzero(logits.argmax(1) == targets).item()
+def classifies(loss_fn: Any, outputs: Any, targets: Tensor) -> bool:
+    """Return whether an accuracy means something: one score per class, and one class per sample."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or is_elementwise(loss_fn):
+        return False
+    if targets.ndim == 1:
+        return not targets.is_floating_point()
+    return targets.shape == outputs.shape and targets.is_floating_point()
+
+
+def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -> tuple[float, int]:
+    """Return the number of correct predictions and of samples that count; NaN for mixed targets.
+
+    Args:
+        logits: (N, K).
+        targets: class indices (N,), or one-hot or mixed targets (N, K).
+        ignored: the label of samples that don't count.
+
+    >>> count_correct(torch.eye(3), torch.tensor([0, 1, -100]), ignored=-100)
+    (2, 2)
+    """
+    if targets.ndim == 2:
+        if not ((targets == 1).sum(1) == 1).all() or not ((targets == 0) | (targets == 1)).all():
+            return float("nan"), len(targets)
+        targets = targets.argmax(1)
+    correct = torch.count_nonzero(logits.argmax(1) == targets).item()
+    if ignored is None or not (unlabelled := torch.count_nonzero(targets == ignored).item()):
+        return correct, len(targets)
+    return correct, len(targets) - int(unlabelled)
 
 
 class RunningMeans:
-    """Loss and accuracy averaged over samples, whatever the batch sizes."""
+    """Loss, accuracy and other metrics averaged over samples, whatever the batch sizes.
 
-    def __init__(self) -> None:
-        self.loss = self.normalizer = self.correct = self.count = 0.0
+    Args:
+        metrics: names of the other metrics.
+    """
 
-    def add(self, loss: float, correct: float, count: int, normalizer: float) -> None:
-        """Add a batch: its mean loss, correct predictions, samples, and the divisor of its loss."""
-        self.loss, self.normalizer = self.loss + loss * normalizer, self.normalizer + normalizer
-        self.correct, self.count = self.correct + correct, self.count + count
+    def __init__(self, metrics: Iterable[str] = ()) -> None:
+        self.loss = self.normalizer = 0.0
+        self.correct = self.count = 0.0  # of the samples that have a class
+        self.samples = 0.0
+        self.metrics = dict.fromkeys(metrics, 0.0)
+
+    def add(
+        self,
+        loss: float,
+        normalizer: float,
+        samples: int,
+        accuracy: tuple[float, int] = (0.0, 0),
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            loss: its mean loss.
+            normalizer: the divisor of this mean; 0 if every target was ignored.
+            samples: the number of samples.
+            accuracy: correct predictions, and of how many.
+            metrics: the other metrics, as means over the samples.
+        """
+        if normalizer:
+            self.loss, self.normalizer = self.loss + loss * normalizer, self.normalizer + normalizer
+        self.correct, self.count = self.correct + accuracy[0], self.count + accuracy[1]
+        self.samples += samples
+        for name, value in (metrics or {}).items():
+            self.metrics[name] += value * samples
+
+    def merge(self, other: "RunningMeans") -> None:
+        """Add everything that was added to another one."""
+        self.loss, self.normalizer = self.loss + other.loss, self.normalizer + other.normalizer
+        self.correct, self.count = self.correct + other.correct, self.count + other.count
+        self.samples += other.samples
+        for name, value in other.metrics.items():
+            self.metrics[name] += value
 
     def reduce(self, all_reduce_sum: Callable[..., list[float]]) -> None:
         """Add the sums of the other processes, with `distributed.all_reduce_sum`."""
-        sums = all_reduce_sum(self.loss, self.normalizer, self.correct, self.count)
-        self.loss, self.normalizer, self.correct, self.count = sums
+        sums = [self.loss, self.normalizer, self.correct, self.count, self.samples]
+        total = all_reduce_sum(*sums, *self.metrics.values())
+        self.loss, self.normalizer, self.correct, self.count, self.samples, *metrics = total
+        self.metrics = dict(zip(self.metrics, metrics, strict=True))
 
     def means(self) -> dict[str, float]:
-        """Return `{"loss": ..., "acc": ...}` over everything added; NaN if nothing was."""
-        nan = float("nan")
-        return {
-            "loss": self.loss / self.normalizer if self.normalizer else nan,
-            "acc": self.correct / self.count if self.count else nan,
-        }
+        """Return `{"loss": ..., "acc": ..., ...}`; no accuracy if nothing was classified."""
+        means = {"loss": self.loss / self.normalizer if self.normalizer else float("nan")}
+        if self.count:
+            means["acc"] = self.correct / self.count
+        return means | {name: value / self.samples for name, value in self.metrics.items()}
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch in progress."""
-        return dict(vars(self))
+        return {**vars(self), "metrics": dict(self.metrics)}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.loss, self.normalizer = state["loss"], state["normalizer"]
-        self.correct, self.count = state["correct"], state["count"]
+        vars(self).update({name: state[name] for name in vars(self)})

@@ -1,4 +1,4 @@
-"""The appendices agree with the chapters, with the library, and with Keras."""
+"""Test that the appendices agree with the chapters, with the library and with Keras."""
 
 import importlib
 import inspect
@@ -19,9 +19,8 @@ from cnnlab import course
 
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
-GREEK = re.compile(
-    r"\\((?:var)?(?:alpha|beta|gamma|delta|epsilon|eta|theta|lambda|mu|pi|rho|phi|sigma|tau|omega|Sigma))(?![a-zA-Z])"
-)
+LETTERS = "alpha|beta|gamma|delta|epsilon|eta|theta|lambda|mu|pi|rho|phi|sigma|tau|omega|Sigma"
+GREEK = re.compile(rf"\\((?:var)?(?:{LETTERS}))(?![a-zA-Z])")
 
 
 def text(name):
@@ -31,7 +30,7 @@ def text(name):
 # --- B and C --------------------------------------------------------------------------------------
 
 
-def test_the_checklist_is_short_and_each_item_names_its_chapter():
+def test_the_checklist_is_short_and_each_item_links_to_its_chapter():
     items = re.findall(r"^(\d+)\. (.*(?:\n {3,}.*)*)", text("B_checklist.md"), re.MULTILINE)
     assert [int(number) for number, _ in items] == [*range(1, len(items) + 1)]
     assert len(items) <= 40
@@ -45,7 +44,7 @@ def test_every_greek_letter_of_the_chapters_is_in_the_glossary():
     assert used <= set(GREEK.findall(text("C_glossary.md")))
 
 
-def test_terms_of_the_glossary_stand_in_order_and_once():
+def test_the_terms_of_the_glossary_are_sorted_and_unique():
     table = text("C_glossary.md").partition("## Terms")[2]
     terms = [line.split("|")[1].strip().lower() for line in table.splitlines() if "](" in line]
     assert terms == sorted(set(terms))
@@ -57,22 +56,22 @@ MODULES = re.findall(r"automodule:: (cnnlab\.\w+)", text("D_library.md"))
 
 
 def public(module):
-    """What the reference shows of a module: name -> function or class."""
-    here = importlib.import_module(module)
-    found = {name: getattr(here, name) for name in here.__all__}
-    return {n: f for n, f in found.items() if inspect.isfunction(f) or inspect.isclass(f)}
+    """Return the functions and classes of a module that the reference shows, by name."""
+    imported = importlib.import_module(module)
+    objects = {name: getattr(imported, name) for name in imported.__all__}
+    return {n: o for n, o in objects.items() if inspect.isfunction(o) or inspect.isclass(o)}
 
 
 def test_the_reference_has_every_public_module_and_name():
-    offered = {name: getattr(cnnlab, name) for name in cnnlab.__all__}
-    modules = {f"cnnlab.{name}" for name, found in offered.items() if inspect.ismodule(found)}
+    objects = {name: getattr(cnnlab, name) for name in cnnlab.__all__}
+    modules = {f"cnnlab.{name}" for name, value in objects.items() if inspect.ismodule(value)}
     assert modules <= set(MODULES)
     page = text("D_library.md")
-    for name in offered.keys() - {module.partition(".")[2] for module in modules}:
+    for name in objects.keys() - {module.partition(".")[2] for module in modules}:
         assert f"{{py:obj}}`cnnlab.{name} <cnnlab." in page, name
 
 
-def test_the_modules_stand_from_the_bottom_up_in_table_and_sections():
+def test_the_table_and_the_sections_list_the_modules_from_the_bottom_layer_up():
     order = [module.partition(".")[2] for module in MODULES]
     homes = [cnnlab._MODULES.get(name, f"cnnlab.{name}").split(".")[1] for name in order]
     assert homes == sorted(homes, key=LAYERS.index)
@@ -80,15 +79,15 @@ def test_the_modules_stand_from_the_bottom_up_in_table_and_sections():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_name_of_the_reference_is_without_explanation(module):
+def test_every_name_in_the_reference_has_a_docstring(module):
     assert inspect.getdoc(importlib.import_module(module))
     assert f"## {module.partition('.')[2]}\n" in text("D_library.md")
-    for name, found in public(module).items():
-        assert found.__doc__, f"{module}.{name} has no docstring"
-        methods = vars(found).items() if inspect.isclass(found) else ()
+    for name, value in public(module).items():
+        assert value.__doc__, f"{module}.{name} has no docstring"
+        methods = vars(value).items() if inspect.isclass(value) else ()
         for method, function in methods:
             if inspect.isfunction(function) and not method.startswith("_"):
-                assert inspect.getdoc(getattr(found, method)), f"{module}.{name}.{method}"
+                assert inspect.getdoc(getattr(value, method)), f"{module}.{name}.{method}"
 
 
 # --- A --------------------------------------------------------------------------------------------
@@ -96,43 +95,43 @@ def test_no_name_of_the_reference_is_without_explanation(module):
 
 @pytest.fixture
 def without_keras(tmp_path, monkeypatch):
-    """In kernels, `import keras` fails as it does where Keras is not installed."""
+    """Make `import keras` fail in kernels, as if Keras weren't installed."""
     tmp_path.joinpath("keras.py").write_text("raise ModuleNotFoundError('No module named keras')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
     monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
 
 
 @pytest.mark.slow
-def test_appendix_a_runs_without_keras_and_says_how_to_get_it(without_keras):
+def test_appendix_a_runs_without_keras_and_explains_how_to_install_it(without_keras):
     chapter = nbformat.read(CHAPTERS / "A_keras.ipynb", as_version=4)
     folder = {"metadata": {"path": str(CHAPTERS)}}
     NotebookClient(chapter, kernel_name="python3", timeout=300, resources=folder).execute()
     outputs = [o for cell in chapter.cells for o in cell.get("outputs", [])]
-    told = "".join(output.get("text", "") for output in outputs)
-    assert 'pip install "cnnlab[keras]"' in told
-    assert "Keras is not installed" in told
+    text_output = "".join(output.get("text", "") for output in outputs)
+    assert 'pip install "cnnlab[keras]"' in text_output
+    assert "Keras is not installed" in text_output
 
 
 @pytest.mark.slow
-def test_the_names_of_the_dictionary_exist(tmp_path):
+def test_the_keras_names_in_the_dictionary_exist(tmp_path):
     names = sorted(set(re.findall(r"`(keras\.[\w.]+)`", text("A_keras.py"))) - {"keras.json"})
     assert len(names) > 20
-    look = "import keras, operator, sys; [operator.attrgetter(n[6:])(keras) for n in sys.argv[1:]]"
+    code = "import keras, operator, sys; [operator.attrgetter(n[6:])(keras) for n in sys.argv[1:]]"
     env = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", look, *names], env=env, check=True)
+    subprocess.run([sys.executable, "-c", code, *names], env=env, check=True)
 
 
-def test_the_names_of_cnnlab_in_the_dictionary_exist():
+def test_the_cnnlab_names_in_the_dictionary_exist():
     table = text("A_keras.py").partition("## A.8")[2].partition("## A.9")[0]
-    ours = [row.split("|")[2] for row in table.splitlines() if row.count("|") == 5]
-    names = [n for cell in ours for n in re.findall(r"`((?!torch\b)\w+\.?[\w.]*)[`(]", cell)]
+    column = [row.split("|")[2] for row in table.splitlines() if row.count("|") == 5]
+    names = [n for cell in column for n in re.findall(r"`((?!torch\b)\w+\.?[\w.]*)[`(]", cell)]
     assert len(names) > 20
     for name in set(names) - {"AdaptiveAvgPool2d", "TrivialAugmentWide"}:
         assert operator.attrgetter(name)(cnnlab), name
 
 
 @pytest.mark.slow
-def test_appendix_a_leaves_the_settings_of_keras_at_home_alone(tmp_path, monkeypatch):
+def test_appendix_a_writes_no_keras_settings_to_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
     course.run(CHAPTERS / "A_keras.ipynb")

@@ -1,4 +1,4 @@
-"""The benchmarks: their statistics, that they compare equals, and that each runs."""
+"""Test the statistics of the benchmarks, that they compare like with like, and that each runs."""
 
 import csv
 import doctest
@@ -41,113 +41,115 @@ def test_examples(module):
 
 
 @pytest.mark.parametrize(
-    ("n", "k"),  # from the table of the sign test: the k-th of n from each end, for 95 %
+    # from a table of the sign test: for 95 %, the k-th of n values from each end
+    ("n", "k"),
     [(6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (15, 4), (20, 6), (25, 8), (50, 18)],
 )
-def test_the_interval_takes_the_values_that_the_sign_test_names(n, k):
+def test_the_ends_of_the_interval_match_a_table_of_the_sign_test(n, k):
     values = [float(v) for v in range(1, n + 1)]
     assert median_interval(values[::-1]) == (k, n + 1 - k)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
-def test_too_few_values_give_no_interval(n):
+def test_too_few_values_give_a_nan_interval(n):
     assert all(math.isnan(end) for end in median_interval([1.0] * n))
 
 
-def test_the_interval_holds_in_95_of_100_trials_even_for_skewed_numbers():
-    draw = torch.Generator().manual_seed(0)
-    samples = torch.rand(4000, 9, generator=draw).log().neg()  # exponential: the median is log 2
-    caught = 0
+def test_the_interval_covers_the_median_in_95_percent_of_trials_even_for_skewed_values():
+    generator = torch.Generator().manual_seed(0)
+    # exponential distribution, whose median is log 2
+    samples = torch.rand(4000, 9, generator=generator).log().neg()
+    covered = 0
     for row in samples.tolist():
         low, high = median_interval(row)
-        caught += low <= math.log(2) <= high
-    # 1 - 2 (1 + 9) / 2**9 = 0.961; 3.5 standard errors of 4000 trials are 0.011
-    assert caught / 4000 == pytest.approx(0.961, abs=0.011)
+        covered += low <= math.log(2) <= high
+    # exactly 1 - 2 (1 + 9) / 2**9 = 0.961; 0.011 is 3.5 standard errors of 4000 trials
+    assert covered / 4000 == pytest.approx(0.961, abs=0.011)
 
 
-def test_an_outlier_moves_neither_the_ratio_nor_the_interval():
-    quiet = Pairs(own=[2.0] * 9, reference=[1.0] * 9)
-    loud = Pairs(own=[2.0] * 8 + [200.0], reference=[1.0] * 9)
-    assert (loud.ratio, loud.interval) == (quiet.ratio, quiet.interval) == (2.0, (2.0, 2.0))
+def test_an_outlier_changes_neither_the_ratio_nor_the_interval():
+    clean = Pairs(own=[2.0] * 9, reference=[1.0] * 9)
+    noisy = Pairs(own=[2.0] * 8 + [200.0], reference=[1.0] * 9)
+    assert (noisy.ratio, noisy.interval) == (clean.ratio, clean.interval) == (2.0, (2.0, 2.0))
 
 
 # --- taking turns ---------------------------------------------------------------------------------
 
 
 class Clock:
-    """A clock that stands still until something takes its time."""
+    """A clock that only moves when a turn is taken, by the cost of that turn."""
 
     def __init__(self):
         self.now, self.order = 0.0, ""
 
-    def takes(self, name, cost):
-        def turn(*_):
+    def turn(self, name, cost):
+        def take(*_):
             self.now += cost
             self.order += name
 
-        return turn
+        return take
 
 
-def test_turns_alternate_who_goes_first_and_the_first_round_does_not_count():
+def test_the_order_in_a_pair_alternates_and_the_first_round_does_not_count():
     clock = Clock()
-    times = in_turn(clock.takes("r", 2.0), {"x": clock.takes("x", 3.0)}, 3, clock=lambda: clock.now)
+    times = in_turn(clock.turn("r", 2.0), {"x": clock.turn("x", 3.0)}, 3, clock=lambda: clock.now)
     assert clock.order == "rx" + "xr" + "rx" + "xr"
     assert times["x"] == Pairs(own=[3.0] * 3, reference=[2.0] * 3)
 
 
-def test_a_contestant_that_owns_its_loop_gives_a_pair_for_each_turn_but_the_first_and_the_last(
-    monkeypatch,
-):
+def test_a_loop_with_a_hook_gives_a_pair_per_epoch_except_the_first_and_the_last(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(pairs, "process_time", lambda: clock.now)
-    monkeypatch.setattr(pairs, "seconds", lambda turn: (turn(), 2.0)[1])
-    turns = Turns(clock.takes("r", 2.0))
+    monkeypatch.setattr(pairs, "time_call", lambda turn: (turn(), 2.0)[1])
+    turns = Turns(clock.turn("r", 2.0))
     for _ in range(5):
-        turns("what", hooks="give")
-        clock.takes("x", 3.0)()
+        turns("any", hook="arguments")
+        clock.turn("x", 3.0)()
     assert clock.order == "rx" * 5
     assert turns.pairs == Pairs(own=[3.0] * 3, reference=[2.0] * 3)
 
 
-def test_a_goal_is_kept_or_missed_by_the_median():
+def test_the_verdict_compares_the_median_with_the_goal():
     row = report.Row("x", Pairs(own=[2.0, 3.0, 9.0], reference=[1.0, 1.0, 1.0]), goal=3.0)
     assert row.verdict == "at most 3: yes"
     assert report.Row("x", row.pairs, goal=2.9).verdict == "at most 2.9: no"
     assert report.Row("x", row.pairs, goal=3.1, at_least=True).verdict == "at least 3.1: no"
 
 
-# --- equals ---------------------------------------------------------------------------------------
+# --- like with like -------------------------------------------------------------------------------
 
 
-def trained(train, regime, epochs=2):
+def train_weights(train, regime, epochs=2):
     net = regime.net()
     train(net, regime.data(), epochs, lambda *_, **__: None)
     return list(net.parameters())
 
 
 @pytest.mark.parametrize("name", ["Z", "T16"])
-def test_cnnlab_computes_the_weights_of_the_bare_loop_to_the_bit(name, capsys):
+def test_cnnlab_ends_with_exactly_the_weights_of_the_bare_loop(name, capsys):
     regime = replace(regimes.REGIMES[name], steps=8)
-    bare, own = trained(loops.by_bare_loop, regime), trained(loops.by_cnnlab, regime)
+    bare = train_weights(loops.train_bare_loop, regime)
+    own = train_weights(loops.train_cnnlab, regime)
     assert all(torch.equal(a, b) for a, b in zip(bare, own, strict=True))
     start = list(regime.net().parameters())
     assert not any(torch.equal(a, b) for a, b in zip(bare, start, strict=True))
 
 
-THERE = [name for name, (module, _) in loops.PEERS.items() if find_spec(module)]
+INSTALLED = [name for name, (module, _) in loops.PEERS.items() if find_spec(module)]
 
 
-@pytest.mark.parametrize("name", THERE)
-@pytest.mark.filterwarnings("default")  # the peers have their own ideas
-def test_each_peer_computes_the_weights_of_the_bare_loop(name, capsys):
+@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.filterwarnings("default")  # warnings of other libraries are no failure
+def test_each_other_library_ends_with_the_weights_of_the_bare_loop(name, capsys):
     regime = replace(regimes.REGIMES["Z"], steps=20)
-    bare, own = trained(loops.by_bare_loop, regime), trained(loops.PEERS[name][1], regime)
-    # Keras multiplies the rate into the momentum; the others differ by nothing.
+    bare = train_weights(loops.train_bare_loop, regime)
+    own = train_weights(loops.PEERS[name][1], regime)
+    # Keras multiplies the learning rate into the momentum; the others agree exactly.
     tolerance = {"rtol": 0, "atol": 1e-3 if "Keras" in name else 0}
     torch.testing.assert_close(own, bare, **tolerance)
 
 
-def test_the_networks_have_the_sizes_that_their_names_say():
+def test_the_networks_have_the_sizes_in_the_names_of_the_regimes():
     sizes = {
         name: sum(p.numel() for p in regime.net().parameters())
         for name, regime in regimes.REGIMES.items()
@@ -155,30 +157,32 @@ def test_the_networks_have_the_sizes_that_their_names_say():
     assert sizes == {"Z": 90, "T16": 19258, "R": 175258}
 
 
-def changes():
+def pipelines():
     setting = augment.Setting(size=32, pad=4, batch=64, full=True, rounds=1)
-    there = [n for n, (module, _, _) in augment.PEERS.items() if find_spec(module)]
-    makers = {name: augment.PEERS[name][1] for name in there} | {"cnnlab": augment.by_cnnlab}
-    return [pytest.param(setting, by, id=name) for name, by in makers.items()]
+    factories = {
+        name: factory for name, (module, factory, _) in augment.PEERS.items() if find_spec(module)
+    }
+    factories["cnnlab"] = augment.cnnlab_pipeline
+    return [pytest.param(setting, factory, id=name) for name, factory in factories.items()]
 
 
-@pytest.mark.parametrize(("setting", "by"), changes())
+@pytest.mark.parametrize(("setting", "factory"), pipelines())
 @pytest.mark.filterwarnings("default")
-def test_every_contestant_changes_each_image_in_its_own_way(setting, by):
+def test_every_pipeline_changes_each_image_differently(setting, factory):
     torch.manual_seed(0)
     source = setting.images()[:1].expand(64, -1, -1, -1).contiguous()
-    chosen = torch.arange(64)
-    out = by(setting, source)(chosen)
-    plain = augment.by_nobody(setting, source)(chosen)
+    indices = torch.arange(64)
+    out = factory(setting, source)(indices)
+    plain = augment.no_augmentation(setting, source)(indices)
     assert out.shape == plain.shape
     assert out.dtype == torch.float32
     assert len({image.numpy().tobytes() for image in out}) == 64
-    # Black comes in at the border and nothing is scaled: the mean falls by a part of a deviation.
+    # Black pixels enter at the border, so the mean falls, by less than one standard deviation.
     assert -1.0 < float(out.mean() - plain.mean()) < 0.2
 
 
 @pytest.mark.parametrize("name", mixing.contestants())
-def test_every_mix_keeps_the_size_of_a_batch_and_most_give_targets_that_sum_to_one(name):
+def test_every_mix_keeps_the_shape_and_the_input_and_its_targets_sum_to_one(name):
     images, labels = torch.rand(16, 3, 8, 8), torch.randint(mixing.CLASSES, (16,))
     before = images.clone()
     mixed, targets = mixing.contestants()[name](images, labels)
@@ -188,15 +192,15 @@ def test_every_mix_keeps_the_size_of_a_batch_and_most_give_targets_that_sum_to_o
         torch.testing.assert_close(targets.sum(1), torch.ones(16))
 
 
-def test_both_layouts_take_the_same_steps():
+def test_both_layouts_end_with_the_same_weights():
     make = channels_last.MODELS["small_resnet"]
-    losses = []
+    weights = []
     for layout in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)
         model = make()
-        channels_last.steps(lambda model=model: model, layout, 2)()
-        losses.append([p.detach() for p in model.parameters()])
-    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
+        channels_last.training_steps(lambda model=model: model, layout, 2)()
+        weights.append([p.detach() for p in model.parameters()])
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
 # --- every script runs ----------------------------------------------------------------------------
@@ -214,33 +218,33 @@ def test_the_short_mode_runs_and_writes_its_tables(script, tmp_path, capsys):
     assert page in shown
     assert "torch 2" in page
     with (tmp_path / f"{name}.csv").open() as file:
-        written = {(row["table"], row["what"]) for row in csv.DictReader(file)}
-    assert written == {(table.title, row.what) for table in tables for row in table.rows}
+        rows = {(row["table"], row["what"]) for row in csv.DictReader(file)}
+    assert rows == {(table.title, row.name) for table in tables for row in table.rows}
     assert all(row.pairs.ratio > 0 for table in tables for row in table.rows)
 
 
-def test_a_peer_that_is_missing_is_left_out_with_a_sentence(capsys):
+def test_a_library_that_is_not_installed_is_left_out_with_a_message(capsys):
     assert report.installed(["torch", "no_such_peer"], of="a test") == ["torch"]
-    assert "no_such_peer not installed" in capsys.readouterr().out
+    assert "left out because not installed: no_such_peer." in capsys.readouterr().out
 
 
 STORED = sorted(report.RESULTS.glob("*.csv"))
 
 
-def test_every_script_has_its_stored_table_but_those_that_need_a_gpu_may_wait_for_one():
-    names, waiting = (
+def test_every_script_has_a_stored_table_unless_it_needs_a_gpu():
+    required, optional = (
         {m.__name__.partition(".")[2] for m in group} for group in (SCRIPTS, ON_A_GPU)
     )
-    assert names <= {path.stem for path in STORED} <= names | waiting
+    assert required <= {path.stem for path in STORED} <= required | optional
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-def test_without_a_gpu_the_clock_of_cifar10_does_not_start():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests what happens without a GPU")
+def test_without_a_gpu_the_cifar10_benchmark_refuses_to_run():
     with pytest.raises(SystemExit, match="needs a GPU"):
         cifar10.main([])
 
 
-def test_a_race_changes_who_goes_first_and_keeps_the_seeds_together():
+def test_a_race_alternates_the_order_and_runs_both_contestants_with_each_seed():
     turns = []
 
     def contestant(name):
@@ -255,7 +259,7 @@ def test_a_race_changes_who_goes_first_and_keeps_the_seeds_together():
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_a_stored_table_has_nine_pairs_or_more_and_shows_their_median(path):
+def test_a_stored_table_has_at_least_nine_pairs_and_shows_their_median(path):
     page = path.with_suffix(".md").read_text()
     with path.open() as file:
         rows = list(csv.DictReader(file))

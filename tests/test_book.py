@@ -1,4 +1,4 @@
-"""The book builds offline and without warnings, shows the results, and is accessible."""
+"""Test that the book builds offline without warnings, shows its results and is accessible."""
 
 import os
 import re
@@ -29,7 +29,7 @@ LOADED = {
 
 
 class Page(HTMLParser):
-    """The tags of a page, with their attributes."""
+    """The tags of a page and their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,20 +45,15 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """Folder of the pages; built with every connection to the outside refused, and none tried."""
+    """Build the book with other machines out of reach, and return the folder of its pages."""
     out = tmp_path_factory.mktemp("book")
     refused = out / "refused"
     env = os.environ | {"CNNLAB_PROFILE": "smoke", "CNNLAB_REFUSED": str(refused), "NO_COLOR": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnlab", "book", "--out", str(out)],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    assert "WARNING: " not in done.stderr
-    assert not refused.exists(), f"something wanted to reach {refused.read_text()}"
+    command = [sys.executable, "-m", "cnnlab", "book", "--out", str(out)]
+    build = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert build.returncode == 0, (build.stdout + build.stderr)[-5000:]
+    assert "WARNING: " not in build.stderr
+    assert not refused.exists(), f"the build tried to reach {refused.read_text()}"
     return out / "_build" / "html"
 
 
@@ -66,14 +61,14 @@ def pages(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.html")}
 
 
-def test_each_chapter_has_its_page_with_its_outputs(book):
+def test_each_chapter_has_a_page_with_outputs(book):
     for chapter in course.chapters():
         text = (book / "chapters" / f"{chapter.stem}.html").read_text()
         assert 'class="cell_output' in text
         assert "Traceback" not in text
 
 
-def test_the_front_page_leads_to_the_index(book):
+def test_the_front_page_links_to_the_index(book):
     assert "chapters/index.html" in (book / "index.html").read_text()
     assert (book / "chapters" / "references.html").read_text().count('role="doc-biblioentry"') >= 5
 
@@ -85,31 +80,30 @@ def test_the_library_reference_has_every_public_name(book):
     assert "::" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)  # no raw directive
 
 
-def test_chapters_and_the_library_reference_lead_to_each_other(book):
+def test_chapters_and_the_library_reference_link_to_each_other(book):
     chapter = (book / "chapters" / "05_schedules.html").read_text()
     (line,) = re.findall(r"In the library: (.*?)</p>", chapter)
     assert re.findall(r'href="D_library.html#module-cnnlab\.(\w+)"', line) == [
         "schedules", "tune", "widgets",
     ]  # fmt: skip
-    assert (
-        'href="D_library.html#cnnlab.schedules.attach"' in chapter
-    )  # the text writes cnnlab.attach
+    # the text has cnnlab.attach, without the module
+    assert 'href="D_library.html#cnnlab.schedules.attach"' in chapter
     reference = (book / "chapters" / "D_library.html").read_text()
     entry = reference[reference.index('id="cnnlab.schedules.inverse_sqrt"') :]
     (users,) = re.findall(r"<p>In chapter (.*?)</p>", entry[: entry.index("sig-object")])
     assert '<a class="reference internal" href="05_schedules.html">5</a>' in users
     for page in course.chapters():
-        if page.stem not in ("13_capstone", "A_keras"):  # these two bring nothing new
+        if page.stem not in ("13_capstone", "A_keras"):  # these two introduce nothing new
             assert "In the library: " in (book / "chapters" / f"{page.stem}.html").read_text()
 
 
-def test_each_page_says_when_it_was_last_verified(book):
+def test_each_page_states_when_it_was_last_verified(book):
     for name in ("index", "05_schedules", "D_library"):
         text = (book / "chapters" / f"{name}.html").read_text()
-        (foot,) = re.findall(r"Last verified with [^<]*", text)
-        assert f"torch {version('torch')} " in foot
-        assert str(date.today())[:7] in foot
-        assert "profile smoke" in foot
+        (footer,) = re.findall(r"Last verified with [^<]*", text)
+        assert f"torch {version('torch')} " in footer
+        assert str(date.today())[:7] in footer
+        assert "profile smoke" in footer
 
 
 def test_a_chapter_can_be_downloaded_as_a_notebook(book):
@@ -118,17 +112,17 @@ def test_a_chapter_can_be_downloaded_as_a_notebook(book):
     assert (book / "_sources" / "chapters" / "05_schedules.ipynb").is_file()
 
 
-def test_examples_of_the_extensions():
-    call = [sys.executable, "-m", "doctest", str(course.root() / "_ext" / "library_links.py")]
-    subprocess.run(call, check=True)
+def test_the_examples_in_the_extensions_work():
+    command = [sys.executable, "-m", "doctest", str(course.root() / "_ext" / "library_links.py")]
+    subprocess.run(command, check=True)
 
 
-def test_the_timings_name_each_chapter(book):
+def test_the_timings_page_lists_each_chapter(book):
     text = (book / "chapters" / "E_timings.html").read_text()
     assert all(f"chapters/{chapter.stem}" in text for chapter in course.chapters())
 
 
-def test_every_figure_is_described(book):
+def test_every_figure_has_an_alt_text(book):
     figures = [
         image
         for chapter in course.chapters()
@@ -139,7 +133,7 @@ def test_every_figure_is_described(book):
     assert all(len(image.get("alt") or "") > 20 for image in figures)
 
 
-def test_nothing_is_loaded_from_elsewhere(book):
+def test_nothing_is_loaded_from_another_site(book):
     checked = 0
     for name, text in pages(book).items():
         for tag, attributes in Page(text).tags:
@@ -153,7 +147,7 @@ def test_nothing_is_loaded_from_elsewhere(book):
     assert checked > 20
 
 
-def test_formulas_come_from_the_book(book):
+def test_formulas_are_drawn_by_the_copy_of_mathjax_in_the_book(book):
     text = (book / "chapters" / "01_training_loop.html").read_text()
     scripts = [script.get("src") or "" for script in Page(text).all("script")]
     (mathjax,) = [source for source in scripts if "mathjax" in source.lower()]
@@ -165,7 +159,7 @@ def test_formulas_come_from_the_book(book):
 
 @pytest.fixture(scope="module")
 def visits(book) -> dict[str, Visit]:
-    """What a browser met on each page; it could reach nothing but the book."""
+    """Open each page in a browser that can reach only the book; return what it reports."""
     return read_book(book)
 
 
@@ -182,7 +176,7 @@ def in_browser(test):
 
 
 @in_browser
-def test_pages_open_without_an_error_and_without_the_web(visits):
+def test_pages_open_without_errors_and_without_the_web(visits):
     assert len(visits) > len(course.chapters()) + 6
     assert not {name: visit.errors for name, visit in visits.items() if visit.errors}
     assert not {name: visit.refused for name, visit in visits.items() if visit.refused}
@@ -194,32 +188,32 @@ def test_formulas_are_drawn(visits):
 
 
 @in_browser
-def test_no_link_leads_nowhere(visits, book):
+def test_no_link_is_broken(visits, book):
     broken = []
     for name, visit in visits.items():
         for link in visit.links:
             path, _, anchor = link.partition("#")
             if path in visits:
-                there = not anchor or anchor in visits[path].ids
+                exists = not anchor or anchor in visits[path].ids
             else:
-                there = (book / path).is_file()
-            if not there:
+                exists = (book / path).is_file()
+            if not exists:
                 broken.append(f"{name} -> {link}")
     assert sum(len(visit.links) for visit in visits.values()) > 1000
     assert not broken
 
 
 @in_browser
-def test_every_picture_has_its_words(visits):
+def test_every_image_has_an_alt_text_in_the_browser(visits):
     assert not {name: visit.silent for name, visit in visits.items() if visit.silent}
 
 
 @in_browser
-def test_readers_who_see_less_or_use_no_mouse_can_read(visits):
-    """Check with axe-core: contrast in both modes, order of headings, names of controls."""
+def test_pages_are_accessible(visits):
+    """Check contrast in both modes, the heading order and the names of controls with axe-core."""
     assert not {name: visit.barriers for name, visit in visits.items() if visit.barriers}
 
 
 @in_browser
-def test_no_page_moves_sideways_on_a_phone(visits):
+def test_no_page_scrolls_sideways_on_a_phone(visits):
     assert not {name: visit.wider for name, visit in visits.items() if visit.wider}

@@ -1,4 +1,4 @@
-"""A student goes back and forth in a chapter: the numbers stay."""
+"""Test that the results of a chapter don't depend on the order in which cells are run."""
 
 import random
 import re
@@ -13,12 +13,12 @@ from cnnlab import course
 
 
 CHAPTERS = course.chapters()
-JUMPS = 200  # to any cell, in all chapters together
-SECONDS = 2.0  # a cell that takes longer is not run again in its place
+JUMPS = 200  # random cells to run, in all chapters together
+SECONDS = 2.0  # a cell that takes longer isn't run a second time at once
 
 
-def told(outputs):
-    """What a cell says, without what differs by nature: seconds, rates, addresses."""
+def output_text(outputs):
+    """Return the output of a cell without times, speeds and addresses, which always differ."""
     texts = []
     for output in outputs:
         data = output.get("data", {})
@@ -30,7 +30,7 @@ def told(outputs):
 def run(client, i):
     cell = client.nb.cells[i]
     client.execute_cell(cell, i)
-    return told(cell.outputs)
+    return output_text(cell.outputs)
 
 
 def has(cell, tag):
@@ -38,7 +38,7 @@ def has(cell, tag):
 
 
 def names(source):
-    """The names that a cell binds for the others, and those that it reads and has not bound."""
+    """Return the names that a cell binds at the top level, and those that it only reads."""
     top = symtable.symtable(source, "cell", "exec")
     bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
     read, tables = set(), [top]
@@ -51,32 +51,34 @@ def names(source):
 
 
 def sections(cells):
-    """For each section the cells to run: those before it that it leans on by name, and its own."""
-    binds, leans, groups, section = {}, {}, {}, 0
+    """Yield for each section the earlier cells that it depends on by name, and its own cells."""
+    binds, depends_on, groups, section = {}, {}, {}, 0
     for i, cell in enumerate(cells):
         if cell.cell_type == "markdown" and re.match(r"\s*## ", cell.source):
             section = i
         if cell.cell_type != "code":
             continue
         bound, read = names(cell.source)
-        leans[i] = {binds[name] for name in read if name in binds}
-        leans[i] |= {j for j in leans if has(cells[j], "setup") and j < i}
+        depends_on[i] = {binds[name] for name in read if name in binds}
+        depends_on[i] |= {j for j in depends_on if has(cells[j], "setup") and j < i}
         binds |= dict.fromkeys(bound, i)
         groups.setdefault(section, []).append(i)
     for own in groups.values():
-        wanted, before = list(own), set()
-        while wanted:
-            new = leans[wanted.pop()] - before - set(own)
+        pending, before = list(own), set()
+        while pending:
+            new = depends_on[pending.pop()] - before - set(own)
             before |= new
-            wanted += new
+            pending += new
         yield sorted(before), own
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
-def test_cells_run_twice_in_any_order_and_each_section_alone_show_the_same(notebook, monkeypatch):
+def test_outputs_stay_the_same_when_cells_run_twice_in_any_order_or_by_section(
+    notebook, monkeypatch
+):
     monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
-    monkeypatch.setenv("CNNLAB_STATIC", "1")  # lines instead of bars, which show the time
+    monkeypatch.setenv("CNNLAB_STATIC", "1")  # lines instead of progress bars, which show the time
     chapter = nbformat.read(notebook, as_version=4)
     client = NotebookClient(
         chapter,
@@ -91,16 +93,16 @@ def test_cells_run_twice_in_any_order_and_each_section_alone_show_the_same(noteb
         for i in code:
             start = time.monotonic()
             first[i] = run(client, i)
-            if time.monotonic() - start < SECONDS:  # the others run again with their section
+            if time.monotonic() - start < SECONDS:  # slower cells run again with their section
                 assert first[i] == run(client, i), cells[i].source
         for i in random.Random(0).choices(code, k=JUMPS // len(CHAPTERS)):
-            said = run(client, i)
-            if not has(cells[i], "check"):  # tells of the last attempt
-                assert first[i] == said, cells[i].source
+            text = run(client, i)
+            if not has(cells[i], "check"):  # a check reports on the latest attempt
+                assert first[i] == text, cells[i].source
         for before, own in reversed(list(sections(cells[:-1]))):
             run(client, len(cells) - 1)
             for i in [*before, *own]:
-                said = run(client, i)
+                text = run(client, i)
                 if i in own:
-                    assert first[i] == said, cells[i].source
+                    assert first[i] == text, cells[i].source
     assert first

@@ -261,7 +261,7 @@ def test_an_old_python_is_refused_with_one_sentence():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "cnnlab needs Python 3.11 or newer, and this is 3.10\n"
+    assert done.stderr == "cnnlab needs Python 3.11.4 or newer, and this is 3.10.13\n"
     assert done.stdout == "False\n"
 
 

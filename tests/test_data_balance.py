@@ -17,7 +17,7 @@ from cnnlab.data import (
     loader,
     logit_adjustment,
 )
-from cnnlab.data.balance import split
+from cnnlab.data.balance import stratified_split
 
 
 counts_of = st.lists(st.integers(1, 30), min_size=2, max_size=6)
@@ -28,7 +28,7 @@ def labels_with(counts):
 
 
 def numbered(counts):
-    """Images whose first pixel is their number."""
+    """Return images whose first pixel is their number."""
     labels = labels_with(counts)
     images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
     return ImageSet(images, labels, [f"class {k}" for k in range(len(counts))])
@@ -44,7 +44,7 @@ def test_balanced_weights_are_those_of_scikit_learn(counts):
 
 @given(counts=counts_of, beta=st.sampled_from([0.0, 0.9, 0.999]))
 @settings(deadline=None)
-def test_effective_weights_follow_the_sum_of_the_discounts(counts, beta):
+def test_effective_weights_follow_the_effective_number_of_samples(counts, beta):
     # The effective number of n samples is 1 + beta + ... + beta**(n - 1).
     effective = torch.tensor([sum(beta**i for i in range(n)) for n in counts])
     weights = class_weights(labels_with(counts), "effective", beta=beta)
@@ -54,29 +54,31 @@ def test_effective_weights_follow_the_sum_of_the_discounts(counts, beta):
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 2], [1, 1], []])
-def test_an_absent_class_has_no_weight(labels):
+def test_a_class_without_samples_is_an_error(labels):
     for weigh in (class_weights, balanced_sampler):
         with pytest.raises(ValueError, match="no sample of class"):
             weigh(torch.tensor(labels, dtype=torch.int64))
 
 
-def test_an_unknown_scheme_is_refused():
-    with pytest.raises(ValueError, match="'balanced' or 'effective'"):
+def test_an_unknown_scheme_or_beta_is_an_error():
+    with pytest.raises(ValueError, match="'balanced' or 'effective', got 'fair'"):
         class_weights([0, 1], "fair")
+    with pytest.raises(ValueError, match="less than 1, got 1"):
+        class_weights([0, 1], "effective", beta=1)
 
 
-def test_balanced_sampling_weighs_samples_and_evens_out_the_classes():
+def test_balanced_sampling_weights_samples_so_that_classes_are_equally_frequent():
     labels = labels_with([900, 90, 10])
     sampler = balanced_sampler(labels, seed=3)
     assert len(sampler.weights) == len(sampler) == 1000
-    shares = torch.tensor([sampler.weights[labels == k].sum() for k in range(3)])
-    torch.testing.assert_close(shares, torch.ones(3, dtype=shares.dtype), check_dtype=False)
+    sums = torch.tensor([sampler.weights[labels == k].sum() for k in range(3)])
+    torch.testing.assert_close(sums, torch.ones(3, dtype=sums.dtype), check_dtype=False)
     drawn = torch.bincount(labels[sampler.order(0)], minlength=3)
     # 1000 draws at 1/3: standard deviation 15; 75 is five of them.
     assert (drawn - 1000 / 3).abs().max() < 75
 
 
-def test_balanced_sampling_is_a_function_of_seed_and_epoch():
+def test_balanced_sampling_depends_only_on_seed_and_epoch():
     labels = [0, 0, 0, 0, 0, 0, 1]
     orders = {
         (seed, epoch): balanced_sampler(labels, seed).order(epoch).tolist()
@@ -97,29 +99,29 @@ def test_balanced_sampling_is_a_function_of_seed_and_epoch():
 
 @given(data=st.data(), counts=counts_of, seed=st.integers(0, 3))
 @settings(deadline=None, max_examples=40)
-def test_imbalance_keeps_as_many_of_each_class_as_asked(data, counts, seed):
+def test_imbalance_keeps_the_requested_number_of_each_class(data, counts, seed):
     dataset = numbered(counts)
-    wanted = [data.draw(st.integers(0, n)) for n in counts]
-    kept = imbalance(dataset, wanted, seed)
-    assert torch.bincount(kept.labels, minlength=len(counts)).tolist() == wanted
-    numbers = kept.images[:, 0, 0, 0].long()
+    requested = [data.draw(st.integers(0, n)) for n in counts]
+    imbalanced = imbalance(dataset, requested, seed)
+    assert torch.bincount(imbalanced.labels, minlength=len(counts)).tolist() == requested
+    numbers = imbalanced.images[:, 0, 0, 0].long()
     assert len(numbers.unique()) == len(numbers)
-    assert torch.equal(dataset.labels[numbers], kept.labels)
+    assert torch.equal(dataset.labels[numbers], imbalanced.labels)
 
 
-def test_imbalance_takes_names_and_says_what_is_missing():
+def test_imbalance_takes_class_names_and_names_classes_that_are_too_small():
     dataset = numbered([3, 2])
-    kept = imbalance(dataset, {"class 1": 1, "class 0": 2})
-    assert kept.labels.tolist() == [0, 0, 1]
+    imbalanced = imbalance(dataset, {"class 1": 1, "class 0": 2})
+    assert imbalanced.labels.tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match=r"more images than there are of class 1"):
         imbalance(dataset, [3, 5])
-    with pytest.raises(ValueError, match="one number, 0 or more, for each"):
+    with pytest.raises(ValueError, match="one number, 0 or more, per class"):
         imbalance(dataset, [3])
 
 
 @given(counts=counts_of, rate=st.floats(0, 1), seed=st.integers(0, 3))
 @settings(deadline=None, max_examples=40)
-def test_label_noise_changes_exactly_its_share_of_the_labels(counts, rate, seed):
+def test_label_noise_changes_exactly_its_fraction_of_the_labels(counts, rate, seed):
     dataset = numbered(counts)
     before = dataset.labels.clone()
     noisy = label_noise(dataset, rate, seed)
@@ -139,42 +141,47 @@ def test_wrong_labels_are_spread_evenly_over_the_other_classes(true):
     assert max(abs(n - 1000) for n in counts) < 130
 
 
-def test_noise_on_noise_keeps_the_first_labels_through_a_selection():
+def test_noise_added_twice_keeps_the_clean_labels_through_a_selection():
     dataset = numbered([4, 4])
     twice = label_noise(label_noise(dataset, 0.5, 0), 0.5, 1).select([7, 0, 3])
     assert twice.clean_labels.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
-def test_a_rate_that_is_no_share_is_refused(rate):
-    with pytest.raises(ValueError, match="rate="):
+def test_a_rate_outside_zero_to_one_is_an_error(rate):
+    with pytest.raises(ValueError, match="rate of label noise must be between 0 and 1"):
         label_noise(numbered([2, 2]), rate)
 
 
-@given(counts=counts_of, share=st.floats(0.05, 0.6), seed=st.integers(0, 3))
+@given(counts=counts_of, fraction=st.floats(0.05, 0.6), seed=st.integers(0, 3))
 @settings(deadline=None, max_examples=60)
-def test_a_split_is_a_partition_in_proportion(counts, share, seed):
+def test_a_stratified_split_is_a_partition_in_proportion(counts, fraction, seed):
     labels = labels_with(counts)
-    n = round(share * len(labels))
-    rest, taken = split(labels, n, seed)
-    assert sorted(rest.tolist() + taken.tolist()) == list(range(len(labels)))
+    n = round(fraction * len(labels))
+    rest, second = stratified_split(labels, n, seed)
+    assert sorted(rest.tolist() + second.tolist()) == list(range(len(labels)))
     assert len(torch.bincount(labels[rest]).nonzero()) == len(counts)
-    assert len(taken) <= n
+    assert len(second) <= n
     if min(counts) > 2:
-        assert len(taken) == n
+        assert len(second) == n
         quota = n * torch.tensor(counts) / len(labels)
-        got = torch.bincount(labels[taken], minlength=len(counts))
-        assert (got - quota).abs().max() < 1
+        n_second = torch.bincount(labels[second], minlength=len(counts))
+        assert (n_second - quota).abs().max() < 1
 
 
 @given(counts=counts_of, tau=st.floats(0, 3))
 @settings(deadline=None)
 def test_adjusted_probabilities_are_those_of_equally_frequent_classes(counts, tau):
-    # Bayes: p(class | image) is p(image | class) times the share of the class
-    share = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    # Bayes: p(class | image) is proportional to p(image | class) times the frequency of the class.
+    frequency = torch.tensor(counts, dtype=torch.float64) / sum(counts)
     likelihood = torch.rand(7, len(counts), dtype=torch.float64)
-    logits = (likelihood * share**tau).log()
+    logits = (likelihood * frequency**tau).log()
     adjusted = (logits - logit_adjustment(labels_with(counts), tau)).softmax(dim=1)
     torch.testing.assert_close(
         adjusted, likelihood / likelihood.sum(dim=1, keepdim=True), rtol=1e-5, atol=1e-6
     )
+
+
+def test_label_noise_needs_a_second_class():
+    with pytest.raises(ValueError, match="at least two classes, but there is 1"):
+        label_noise(numbered([4]), 0.5)

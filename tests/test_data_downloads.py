@@ -1,4 +1,4 @@
-"""The real sets: read from small copies in torchvision's format, and refused when offline."""
+"""The real data sets: read from small copies in torchvision's format, and an error when offline."""
 
 import hashlib
 import io
@@ -14,32 +14,31 @@ import torchvision.datasets
 from PIL import Image
 from test_data_fetch import serving
 
-from cnnlab.data import download as fetch
-from cnnlab.data import load
-from cnnlab.data import torchvision_sets as downloads
+from cnnlab.data import download, load, torchvision_sets
 from cnnlab.errors import DownloadError
 
 
+SOURCES = torchvision_sets._SOURCES
 NAMES = ("cifar10", "cifar100", "fashion_mnist", "pets", "flowers")
 
 
 @pytest.fixture
 def refused(monkeypatch):
-    """The network says no, and counts how often it was asked."""
-    asked = []
+    """Refuse every connection, and return the list of those that were tried."""
+    attempts = []
 
     def refuse(*arguments, **_):
-        asked.append(arguments)
+        attempts.append(arguments)
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return asked
+    return attempts
 
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """Two files of CIFAR-10 with 100 images; the first plane of image i is i."""
+    """Two files of CIFAR-10 with 100 images; the first channel of image i is i."""
     kind = torchvision.datasets.CIFAR10
     monkeypatch.setattr(kind, "_check_integrity", lambda _: True)
     monkeypatch.setattr(kind, "train_list", [["data_batch_1", ""]])
@@ -66,7 +65,7 @@ def test_cifar_keeps_pixels_labels_and_names_together(cifar):
         assert part.shape == (3, 32, 32)
 
 
-def test_the_validation_part_is_a_function_of_the_seed(cifar):
+def test_the_validation_set_depends_only_on_the_seed(cifar):
     def valid(seed):
         return load("cifar10", root=cifar, seed=seed).valid.images[:, 0, 0, 0].tolist()
 
@@ -74,7 +73,7 @@ def test_the_validation_part_is_a_function_of_the_seed(cifar):
     assert valid(0) != valid(1)
 
 
-def test_data_on_disk_need_no_network_though_download_is_allowed(cifar, refused):
+def test_data_on_disk_needs_no_network_even_with_download_true(cifar, refused):
     assert len(load("cifar10", root=cifar, download=True).train) == 90
     assert refused == []
 
@@ -94,7 +93,7 @@ def test_fashion_is_grey(tmp_path):
     assert [len(p) for p in (bundle.train, bundle.valid, bundle.test)] == [36, 4, 20]
 
 
-def test_pets_are_cut_to_squares(tmp_path):
+def test_pets_are_cropped_to_squares(tmp_path):
     base = tmp_path / "oxford-iiit-pet"
     for name in ("images", "annotations"):
         (base / name).mkdir(parents=True)
@@ -114,7 +113,7 @@ def test_pets_are_cut_to_squares(tmp_path):
     assert torch.equal(bundle.test.images[:, 0, 8, 8] > 50, bundle.test.labels == 1)
 
 
-def test_flowers_keep_their_official_parts(tmp_path, monkeypatch):
+def test_flowers_keep_their_official_splits(tmp_path, monkeypatch):
     from scipy.io import savemat
 
     kind = torchvision.datasets.Flowers102
@@ -135,47 +134,53 @@ def test_flowers_keep_their_official_parts(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_on_disk_is_not_fetched_unasked(name, tmp_path, refused):
-    with pytest.raises(DownloadError, match=r"pass download=True .*load\('\w+'\) needs no network"):
+def test_nothing_is_downloaded_without_download_true(name, tmp_path, refused):
+    with pytest.raises(
+        DownloadError,
+        match=rf"pass download=True, as in load\('{name}', download=True\); or use load",
+    ):
         load(name, root=tmp_path)
     assert refused == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_a_network_a_set_that_needs_none_is_named(name, tmp_path, refused):
+def test_without_a_network_the_error_suggests_a_data_set_that_needs_none(name, tmp_path, refused):
     begin = time.monotonic()
-    with pytest.raises(DownloadError, match=r"unreachable.*load\('(pocket|digits)'\)") as caught:
+    with pytest.raises(
+        DownloadError, match=r"unreachable.*load\('(pocket|digits)'\), which needs no network"
+    ) as caught:
         load(name, root=tmp_path, download=True)
     assert time.monotonic() - begin < 5
     assert caught.value.__suppress_context__
     assert len(refused) == 1
 
 
-def test_a_silent_server_is_given_up_within_the_limit(tmp_path, monkeypatch):
+def test_a_silent_server_is_an_error_after_the_timeout(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        there = downloads._SOURCES["CIFAR10"]._replace(server=f"http://127.0.0.1:{port}/")
-        monkeypatch.setitem(downloads._SOURCES, "CIFAR10", there)
-        monkeypatch.setattr(fetch, "TIMEOUT", 0.1)
+        silent = SOURCES["CIFAR10"]._replace(server=f"http://127.0.0.1:{port}/")
+        monkeypatch.setitem(SOURCES, "CIFAR10", silent)
+        monkeypatch.setattr(download, "TIMEOUT", 0.1)
         with pytest.raises(DownloadError, match="timed out"):
             load("cifar10", root=tmp_path, download=True)
 
 
-def test_a_broken_download_is_an_error_and_the_sockets_keep_their_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "fetch", lambda url, md5, folder: folder / "nothing.mat")
+def test_a_broken_download_is_an_error_and_sockets_keep_their_timeout(tmp_path, monkeypatch):
+    broken = lambda url, md5, folder: folder / "nothing.mat"
+    monkeypatch.setattr(torchvision_sets, "download_file", broken)
     with pytest.raises(DownloadError, match="corrupted"):
         load("cifar10", root=tmp_path, download=True)
     assert socket.getdefaulttimeout() is None
 
 
-def test_the_default_folder_lies_in_the_cache(tmp_path, monkeypatch):
+def test_the_default_folder_is_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path))
     with pytest.raises(DownloadError, match=str(tmp_path / "datasets")):
         load("cifar100")
 
 
 def test_the_addresses_and_digests_are_those_of_torchvision(tmp_path):
-    sources = {name: (s.server, s.files) for name, s in downloads._SOURCES.items()}
+    sources = {name: (s.server, s.files) for name, s in SOURCES.items()}
     sets = torchvision.datasets
     for kind in (sets.CIFAR10, sets.CIFAR100):
         server, files = sources[kind.__name__]
@@ -192,23 +197,23 @@ def test_the_addresses_and_digests_are_those_of_torchvision(tmp_path):
     )  # fmt: skip
 
 
-def test_what_a_server_gives_is_verified_unpacked_and_read(tmp_path, monkeypatch, cifar):
-    """The small CIFAR, packed as the real one is and served from this machine."""
+def test_a_downloaded_data_set_is_verified_unpacked_and_read(tmp_path, monkeypatch, cifar):
+    """The small CIFAR, packed like the real one and served from this machine."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as packed:
         packed.add(cifar / "cifar-10-batches-py", "cifar-10-batches-py")
     content, root = archive.getvalue(), tmp_path / "elsewhere"
     kind = torchvision.datasets.CIFAR10
-    there = lambda self: (root / kind.base_folder / "data_batch_1").exists()
-    monkeypatch.setattr(kind, "_check_integrity", there)
+    complete = lambda self: (root / kind.base_folder / "data_batch_1").exists()
+    monkeypatch.setattr(kind, "_check_integrity", complete)
     with serving({"/cifar-10-python.tar.gz": content}) as server:
-        source = downloads._SOURCES["CIFAR10"]
+        source = SOURCES["CIFAR10"]
         md5 = hashlib.md5(content).hexdigest()
         monkeypatch.setitem(
-            downloads._SOURCES, "CIFAR10",
+            SOURCES, "CIFAR10",
             source._replace(server=server.url, files={"cifar-10-python.tar.gz": md5}),
         )  # fmt: skip
         assert len(load("cifar10", root=root, download=True).train) == 90
         assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]
         assert len(load("cifar10", root=root, download=True).test) == 100
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1

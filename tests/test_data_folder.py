@@ -1,4 +1,4 @@
-"""Image folders: labels that cannot shift, and files that cannot be read."""
+"""Image folders: labels that stay correct, and files that can't be read."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def paint(path, colour=(10, 20, 30), size=(8, 6)):
 
 @pytest.fixture
 def animals(tmp_path):
-    """Three classes of 10 images; red is 10 times the class, green the number."""
+    """Three classes of 10 images; red is 10 times the class, green the number of the image."""
     for k, name in enumerate(("cat", "dog", "emu")):
         for i in range(10):
             paint(tmp_path / name / f"{i}.png", (10 * k, i, 0))
@@ -36,13 +36,13 @@ def animals(tmp_path):
 def test_labels_follow_the_sorted_names_of_the_folders(animals):
     bundle = from_folder(animals)
     assert bundle.classes == ("cat", "dog", "emu")
-    for part in (bundle.train, bundle.valid):
-        assert torch.equal(part.images[:, 0, 0, 0].long(), 10 * part.labels)
+    for split in (bundle.train, bundle.valid):
+        assert torch.equal(split.images[:, 0, 0, 0].long(), 10 * split.labels)
     assert (len(bundle.train), len(bundle.valid), bundle.test) == (24, 6, None)
     assert bundle.train.shape == (3, 6, 8)
 
 
-def test_the_split_is_stratified_and_a_function_of_the_seed(animals):
+def test_the_split_is_stratified_and_depends_only_on_the_seed(animals):
     def valid(seed):
         return from_folder(animals, valid=0.3, seed=seed).valid
 
@@ -51,12 +51,13 @@ def test_the_split_is_stratified_and_a_function_of_the_seed(animals):
     assert not torch.equal(valid(0).images, valid(1).images)
 
 
-@pytest.mark.parametrize(
-    "rubbish", [".ipynb_checkpoints", "__MACOSX", ".DS_Store", "cat/Thumbs.db"]
-)
+JUNK = [".ipynb_checkpoints", "__MACOSX", ".DS_Store", "cat/Thumbs.db"]
+
+
+@pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("where", ["above", "inside"])
-def test_what_systems_leave_behind_is_neither_class_nor_image(animals, rubbish, where):
-    path = (animals if where == "above" else animals / "cat") / rubbish
+def test_system_files_are_neither_classes_nor_images(animals, junk, where):
+    path = (animals if where == "above" else animals / "cat") / junk
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x") if "." in path.name[1:] or "DS" in path.name else paint(path / "0.png")
     bundle = from_folder(animals)
@@ -64,32 +65,32 @@ def test_what_systems_leave_behind_is_neither_class_nor_image(animals, rubbish, 
     assert len(bundle.train) + len(bundle.valid) == 30
 
 
-def test_parts_use_the_classes_of_the_training_part(tmp_path):
-    for blue, (part, names) in enumerate(
-        {"train": ("cat", "dog", "emu"), "val": ("cat", "emu"), "test": ("emu",)}.items()
-    ):
+def test_all_splits_use_the_classes_of_the_training_set(tmp_path):
+    classes = ("cat", "dog", "emu")
+    splits = {"train": classes, "val": ("cat", "emu"), "test": ("emu",)}
+    for blue, (split, names) in enumerate(splits.items()):
         for name in names:
             for i in range(3):
-                paint(
-                    tmp_path / part / name / f"{i}.png",
-                    (10 * ("cat", "dog", "emu").index(name), i, blue),
-                )
+                colour = (10 * classes.index(name), i, blue)
+                paint(tmp_path / split / name / f"{i}.png", colour)
     bundle = from_folder(tmp_path)
     assert bundle.classes == ("cat", "dog", "emu")
     assert bundle.counts("valid") == {"cat": 3, "dog": 0, "emu": 3}
     assert bundle.counts("test") == {"cat": 0, "dog": 0, "emu": 3}
-    for part in (bundle.train, bundle.valid, bundle.test):
-        assert torch.equal(part.images[:, 0, 0, 0].long(), 10 * part.labels)
+    for split in (bundle.train, bundle.valid, bundle.test):
+        assert torch.equal(split.images[:, 0, 0, 0].long(), 10 * split.labels)
 
 
-def test_a_class_that_training_lacks_is_an_error(tmp_path):
+def test_a_class_that_is_not_in_the_training_set_is_an_error(tmp_path):
     for path in ("train/cat/0.png", "train/dog/0.png", "valid/cow/0.png"):
         paint(tmp_path / path)
-    with pytest.raises(DataError, match=r"valid has classes that .*train has not: \['cow'\]"):
+    with pytest.raises(
+        DataError, match=r"valid contains classes that are not in .*train: \['cow'\]"
+    ):
         from_folder(tmp_path)
 
 
-def test_without_a_validation_part_it_is_split_from_training(tmp_path):
+def test_without_a_validation_folder_training_images_are_split_off(tmp_path):
     for i in range(10):
         paint(tmp_path / "train" / "cat" / f"{i}.png")
         paint(tmp_path / "train" / "dog" / f"{i}.png")
@@ -108,41 +109,65 @@ def test_a_class_may_be_called_train_or_test(tmp_path):
 def test_a_class_without_images_is_named(animals):
     (animals / "fox").mkdir()
     (animals / "fox" / "readme.txt").write_text("none yet")
-    with pytest.raises(DataError, match=r"no image in .*fox"):
+    with pytest.raises(DataError, match=r"contain no image: \['fox'\]\. Add images \(\.bmp, "):
         from_folder(animals)
 
 
-@pytest.mark.parametrize("make", [lambda p: p / "nowhere", lambda p: p / "empty"])
-def test_a_folder_that_is_missing_or_empty_is_an_error(tmp_path, make):
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere", "doesn't exist"),
+        ("empty", "contains no folders"),
+        ("photos.zip", "is a file, not a folder"),
+    ],
+)
+def test_a_folder_that_is_missing_or_empty_is_an_error(tmp_path, name, problem):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="one folder a class"):
-        from_folder(make(tmp_path))
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(DataError, match=f"{name} {problem}.*one folder per class, such as cat/"):
+        from_folder(tmp_path / name)
 
 
-@pytest.mark.parametrize("arguments", [{"valid": 0}, {"valid": 1}, {"size": 0}])
-def test_shares_and_sizes_out_of_bounds_are_refused(animals, arguments):
-    with pytest.raises(ValueError, match="valid lies in"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"valid": 0}, "valid must be a fraction between 0 and 1, got 0"),
+        ({"valid": 1}, "valid must be a fraction between 0 and 1, got 1"),
+        ({"size": 0}, "size must be 1 pixel or more, got 0"),
+    ],
+)
+def test_fractions_and_sizes_out_of_bounds_are_an_error(animals, arguments, message):
+    with pytest.raises(ValueError, match=message):
         from_folder(animals, **arguments)
 
 
-def test_every_broken_image_is_named_at_once(animals):
+def test_one_image_per_class_is_too_few_for_a_validation_set(tmp_path):
+    for name in ("cat", "dog"):
+        paint(tmp_path / name / "0.png")
+    with pytest.raises(
+        DataError, match="only one image per class, so there is none for validation"
+    ):
+        from_folder(tmp_path)
+
+
+def test_all_damaged_images_are_listed_at_once(animals):
     good = (animals / "cat" / "0.png").read_bytes()
-    broken = {
+    damaged = {
         "cut.png": good[:-30],
         "empty.jpg": b"",
         "page.jpg": b"<html>404</html>",
         "vector.png": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     }
-    for name, content in broken.items():
+    for name, content in damaged.items():
         (animals / "dog" / name).write_bytes(content)
-    with pytest.raises(DataError, match="4 of 34 images cannot be used") as caught:
+    with pytest.raises(DataError, match="4 of 34 images can't be used") as caught:
         from_folder(animals)
-    assert all(str(animals / "dog" / name) in str(caught.value) for name in broken)
+    assert all(str(animals / "dog" / name) in str(caught.value) for name in damaged)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
 
-def test_of_many_broken_images_ten_are_listed(animals):
+def test_of_many_damaged_images_ten_are_listed(animals):
     for i in range(13):
         (animals / "dog" / f"bad{i}.png").write_bytes(b"")
     with pytest.raises(DataError, match="and 3 more") as caught:
@@ -150,22 +175,24 @@ def test_of_many_broken_images_ten_are_listed(animals):
     assert str(caught.value).count("bad") == 10
 
 
-def test_sizes_that_differ_are_named_with_the_way_out(animals):
+def test_images_of_different_sizes_are_an_error_that_suggests_size(animals):
     paint(animals / "dog" / "wide.png", size=(9, 6))
-    with pytest.raises(DataError, match=r"is 8 x 6, .*wide\.png is 9 x 6; give size="):
+    with pytest.raises(
+        DataError, match=r"is 8 x 6 pixels, .*wide\.png is 9 x 6\. Pass size=, for example size=64"
+    ):
         from_folder(animals)
     assert from_folder(animals, size=4).train.shape == (3, 4, 4)
 
 
-def test_size_shortens_the_short_side_and_keeps_the_middle(tmp_path):
+def test_size_resizes_the_shorter_side_and_keeps_the_centre(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     whole = Image.fromarray(pixels).resize((12, 4), Image.Resampling.BILINEAR)
-    middle = torch.from_numpy(np.array(whole.crop((4, 0, 8, 4)))).permute(2, 0, 1)
-    assert torch.equal(folder.decode(tmp_path / "wide.png", 4), middle)
+    centre = torch.from_numpy(np.array(whole.crop((4, 0, 8, 4)))).permute(2, 0, 1)
+    assert torch.equal(folder.decode(tmp_path / "wide.png", 4), centre)
 
 
-def test_pictures_are_upright_rgb_on_white_with_all_their_bits(tmp_path):
+def test_images_are_decoded_upright_to_rgb_on_white_at_any_bit_depth(tmp_path):
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
     plain = Image.fromarray(pixels)
     exif = Image.Exif()
@@ -188,26 +215,28 @@ def test_pictures_are_upright_rgb_on_white_with_all_their_bits(tmp_path):
 
 
 def test_images_on_disk_equal_images_in_memory(animals, monkeypatch):
-    held = from_folder(animals, seed=2)
+    in_memory = from_folder(animals, seed=2)
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 100)
-    read = from_folder(animals, seed=2)
-    assert isinstance(held.train, ImageSet)
-    assert isinstance(read.train, FileSet)
-    assert read.train.shape == held.train.shape
-    torch.testing.assert_close(read.mean, held.mean)
-    torch.testing.assert_close(read.std, held.std)
-    assert read.counts() == held.counts()
+    on_disk = from_folder(animals, seed=2)
+    assert isinstance(in_memory.train, ImageSet)
+    assert isinstance(on_disk.train, FileSet)
+    assert on_disk.train.shape == in_memory.train.shape
+    torch.testing.assert_close(on_disk.mean, in_memory.mean)
+    torch.testing.assert_close(on_disk.std, in_memory.std)
+    assert on_disk.counts() == in_memory.counts()
     for ours, theirs in zip(
-        loader(read.train, 5, shuffle=True), loader(held.train, 5, shuffle=True), strict=True
+        loader(on_disk.train, 5, shuffle=True),
+        loader(in_memory.train, 5, shuffle=True),
+        strict=True,
     ):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
-    small, also = read.subset(per_class=2), held.subset(per_class=2)
+    small, also = on_disk.subset(per_class=2), in_memory.subset(per_class=2)
     assert torch.equal(small.train.pixels(torch.arange(6)), also.train.images)
-    assert repr(read.train) == "FileSet(24 images on disk, 3 classes)"
+    assert repr(on_disk.train) == "FileSet(24 images on disk, 3 classes)"
 
 
-def test_a_file_that_breaks_later_is_named(animals, monkeypatch):
+def test_a_file_that_is_damaged_later_is_named(animals, monkeypatch):
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 100)
     train = from_folder(animals).train
     train.paths[0].write_bytes(b"")
@@ -224,14 +253,14 @@ def chunk(kind, content):
 
 
 def png(width, height, pixels):
-    """A PNG that claims a size and holds what it likes; in every other way it is in order."""
+    """Return a PNG with any size in its header and any pixels; everything else in it is correct."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
 def hostile(animals):
-    """Files that stand among good ones, by what a message has to say of them."""
+    """Add bad files to the good ones; return file name -> what the error message must say."""
     folder = animals / "dog"
     whole = {}
     for kind in ("png", "jpeg"):
@@ -240,45 +269,45 @@ def hostile(animals):
     contents = {
         "cut.png": (whole["png"][:900], "truncated"),
         "cut.jpg": (whole["jpeg"][:900], "truncated"),
-        "empty.jpg": (b"", "no image of the kinds JPEG"),
-        "page.jpg": (b"<!doctype html><html>404</html>", "no image of the kinds"),
-        "short.png": (png(64, 64, b"\0"), "truncated"),  # torchvision's reader dies of it
-        "bomb100.png": (png(10_000, 10_000, b"\0"), "10000 x 10000 pixels are more than 67,108,864"),
+        "empty.jpg": (b"", "not an image in one of the formats JPEG"),
+        "page.jpg": (b"<!doctype html><html>404</html>", "not an image in one of the formats"),
+        "short.png": (png(64, 64, b"\0"), "truncated"),  # torchvision's reader crashes
+        "bomb100.png": (png(10_000, 10_000, b"\0"), "10000 x 10000 pixels is too large"),
         "bomb400.png": (png(20_000, 20_000, b"\0"), "400000000 pixels"),
-        "script.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no image of the kinds"),
+        "script.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image in one of the formats"),
     }  # fmt: skip
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
     (folder / "nowhere.png").symlink_to(folder / "gone.png")
     (folder / "itself.png").symlink_to(folder / "itself.png")
     os.mkfifo(folder / "pipe.png")
-    said = {name: told for name, (_, told) in contents.items()}
-    return said | dict.fromkeys(("nowhere.png", "itself.png", "pipe.png"), "no plain file")
+    reasons = {name: reason for name, (_, reason) in contents.items()}
+    return reasons | dict.fromkeys(("nowhere.png", "itself.png", "pipe.png"), "not a regular file")
 
 
-# PIL warns of a large picture before we refuse it.
+# PIL warns about a large image before we refuse it.
 LARGE = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
 
 @LARGE
-def test_every_hostile_file_is_named_with_its_reason_in_one_pass(animals):
-    said = hostile(animals)
+def test_every_hostile_file_is_listed_with_its_reason_at_once(animals):
+    reasons = hostile(animals)
     with pytest.raises(DataError, match=r"11 of 41 images.*on_error=\"skip\"") as caught:
         from_folder(animals)
     bundle = from_folder(animals, on_error="skip")
-    assert {fault.path.name: fault.why for fault in bundle.left_out}.keys() == said.keys()
-    for fault in bundle.left_out:
-        assert said[fault.path.name] in fault.why, fault
-        assert str(fault.path) not in fault.why
-    assert sum(str(fault) in str(caught.value) for fault in bundle.left_out) == 10
+    assert {file.path.name: file.why for file in bundle.left_out}.keys() == reasons.keys()
+    for file in bundle.left_out:
+        assert reasons[file.path.name] in file.why, file
+        assert str(file.path) not in file.why
+    assert sum(str(file) in str(caught.value) for file in bundle.left_out) == 10
     assert (len(bundle.train), len(bundle.valid)) == (24, 6)
     assert repr(bundle).endswith("; 11 files left out")
-    for part in (bundle.train, bundle.valid):
-        assert torch.equal(part.images[:, 0, 0, 0].long(), 10 * part.labels)
+    for split in (bundle.train, bundle.valid):
+        assert torch.equal(split.images[:, 0, 0, 0].long(), 10 * split.labels)
 
 
 @LARGE
-def test_what_is_left_out_stays_out_of_smaller_bundles_and_of_files_on_disk(animals, monkeypatch):
+def test_left_out_files_stay_out_of_subsets_and_of_data_on_disk(animals, monkeypatch):
     hostile(animals)
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 100)
     bundle = from_folder(animals, on_error="skip")
@@ -287,16 +316,18 @@ def test_what_is_left_out_stays_out_of_smaller_bundles_and_of_files_on_disk(anim
     assert bundle.subset(per_class=1).left_out == bundle.left_out != ()
 
 
-def test_a_class_of_which_nothing_is_left_is_an_error_and_never_moves_the_others(animals):
+def test_a_class_without_usable_images_is_an_error_and_never_shifts_other_labels(animals):
     for path in (animals / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"no image of \['dog'\] is left"):
+    with pytest.raises(
+        DataError, match=r"no usable training image is left in the classes \['dog'\]"
+    ):
         from_folder(animals, on_error="skip")
     with pytest.raises(ValueError, match='"raise" or "skip"'):
         from_folder(animals, on_error="ignore")
 
 
-def test_a_thousand_good_images_of_every_kind_raise_no_alarm(tmp_path):
+def test_a_thousand_good_images_of_every_format_are_all_accepted(tmp_path):
     noise = np.random.default_rng(0)
     kinds = ["png", "jpg", "bmp", "gif", "tiff", "webp", "ppm"]
     modes = ["RGB", "L", "P", "1", "CMYK", "RGBA", "LA", "I;16"]
@@ -319,7 +350,7 @@ def test_a_thousand_good_images_of_every_kind_raise_no_alarm(tmp_path):
     assert (len(bundle.train), len(bundle.valid), bundle.left_out) == (800, 200, ())
 
 
-def test_of_an_animation_the_first_picture_counts(tmp_path):
+def test_the_first_frame_of_an_animation_is_used(tmp_path):
     first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
         options = {"lossless": True} if name == "a.webp" else {}
@@ -339,22 +370,14 @@ def test_the_transparent_colour_of_a_palette_becomes_white(tmp_path):
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_a_photograph_stands_upright_however_the_camera_was_held(tmp_path, turn):
+def test_a_photograph_is_upright_however_the_camera_was_held(tmp_path, turn):
     pixels = np.zeros((16, 24, 3), np.uint8)
     pixels[:8, :8] = 255  # the top left corner is white
     exif = Image.Exif()
     exif[0x0112] = turn
-    held = {
-        2: 0,
-        3: 3,
-        4: 1,
-        5: 5,
-        6: 2,
-        7: 6,
-        8: 4,
-    }  # the inverse, as PIL numbers its transpositions
+    inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # in PIL's numbers of transpositions
     image = Image.fromarray(pixels)
-    (image.transpose(held[turn]) if turn > 1 else image).save(tmp_path / "a.jpg", exif=exif)
+    (image.transpose(inverse[turn]) if turn > 1 else image).save(tmp_path / "a.jpg", exif=exif)
     upright = folder.decode(tmp_path / "a.jpg", None)
     assert upright.shape == (3, 16, 24)
     assert upright[:, 2:6, 2:6].min() > 200
@@ -362,7 +385,7 @@ def test_a_photograph_stands_upright_however_the_camera_was_held(tmp_path, turn)
     assert upright[:, :, 10:].max() < 50
 
 
-def test_links_that_lead_back_are_not_followed_and_others_are(animals, tmp_path_factory):
+def test_links_to_a_surrounding_folder_are_not_followed_and_others_are(animals, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     paint(elsewhere / "10.png", (0, 10, 0))
     (animals / "cat" / "more").symlink_to(elsewhere)
@@ -371,14 +394,14 @@ def test_links_that_lead_back_are_not_followed_and_others_are(animals, tmp_path_
     (animals / "fox").symlink_to(animals / "fox")
     bundle = from_folder(animals, valid=0.01)
     assert bundle.classes == ("cat", "dog", "emu")
-    # dog/above leads to all of it once more, but not into itself
+    # dog/above contains everything once more, except itself
     assert len(bundle.train) + len(bundle.valid) == 11 + (10 + 11 + 10) + 10
 
 
 LONG = "ü" * 120 + ".png"
 
 
-def test_names_in_any_alphabet_of_any_length_and_of_any_bytes(tmp_path):
+def test_names_may_be_in_any_alphabet_long_or_not_unicode(tmp_path):
     names = ["Ärger", "犬", "مرحبا", "🐈", "two words", "-rf", "a'b\"c", "x" * 200]
     for k, name in enumerate(names):
         for i in range(3):
@@ -391,7 +414,7 @@ def test_names_in_any_alphabet_of_any_length_and_of_any_bytes(tmp_path):
     ]
     odd = os.fsdecode(b"caf\xe9.png")  # not UTF-8
     (tmp_path / names[0] / odd).write_bytes(b"")
-    with pytest.raises(DataError, match=r"caf\\udce9\.png: no image") as caught:
+    with pytest.raises(DataError, match=r"caf\\udce9\.png: not an image") as caught:
         from_folder(tmp_path)
     str(caught.value).encode()
 
@@ -404,41 +427,39 @@ def test_capital_letters_do_not_change_the_order_of_classes_between_systems(tmp_
 
 
 @pytest.mark.parametrize("name", ["lost+found", "$RECYCLE.BIN", "System Volume Information"])
-def test_folders_of_the_operating_system_are_no_class(animals, name):
+def test_folders_of_the_operating_system_are_not_classes(animals, name):
     paint(animals / name / "0.png")
     assert from_folder(animals).classes == ("cat", "dog", "emu")
 
 
-def parts_with_copies(root):
-    for red, part in enumerate(("train", "valid", "test")):
+def make_splits_with_duplicates(root):
+    for red, split in enumerate(("train", "valid", "test")):
         for name in ("cat", "dog"):
             for i in range(4):
-                paint(root / part / name / f"{i}.png", (red, i, 50 * (name == "dog")))
+                paint(root / split / name / f"{i}.png", (red, i, 50 * (name == "dog")))
     shutil.copy(root / "train/cat/0.png", root / "test/cat/same.png")
     shutil.copy(root / "train/cat/1.png", root / "valid/dog/other name.png")
     shutil.copy(root / "valid/cat/2.png", root / "test/cat/asked.png")
 
 
-def test_a_picture_in_two_parts_is_named_and_left_out_of_what_is_learnt(tmp_path):
-    parts_with_copies(tmp_path)
+def test_an_image_in_two_splits_is_listed_and_removed_from_the_earlier_one(tmp_path):
+    make_splits_with_duplicates(tmp_path)
     with pytest.raises(DataError, match="3 of 27 images") as caught:
         from_folder(tmp_path)
-    for name in (
-        "train/cat/0.png",
-        "test/cat/same.png",
-        "valid/cat/2.png",
-        "valid/dog/other name.png",
-    ):
+    leaks = ("train/cat/0.png", "test/cat/same.png", "valid/cat/2.png", "valid/dog/other name.png")
+    for name in leaks:
         assert str(tmp_path / name) in str(caught.value)
+    copy = tmp_path / "test/cat/same.png"
+    assert f"train/cat/0.png: also in a later split, as {copy}" in str(caught.value)
     bundle = from_folder(tmp_path, on_error="skip")
     assert [f"{f.path.relative_to(tmp_path)}" for f in bundle.left_out] == [
         "train/cat/0.png", "train/cat/1.png", "valid/cat/2.png",
     ]  # fmt: skip
-    assert [len(part) for part in (bundle.train, bundle.valid, bundle.test)] == [6, 8, 10]
+    assert [len(split) for split in (bundle.train, bundle.valid, bundle.test)] == [6, 8, 10]
     assert bundle.counts() == {"cat": 2, "dog": 4}
 
 
-def test_copies_within_a_part_are_the_users_affair(animals):
+def test_duplicates_within_a_split_are_allowed(animals):
     shutil.copy(animals / "cat" / "0.png", animals / "cat" / "again.png")
     assert from_folder(animals).left_out == ()
 
@@ -447,7 +468,7 @@ UNREADABLE = """
 import os, sys
 from PIL import Image, ImageOps
 from cnnlab.data import from_folder
-Image.init()  # while this may still be read
+Image.init()  # while its modules can still be read
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
@@ -455,8 +476,8 @@ print(from_folder(sys.argv[1], on_error="skip").left_out)
 """
 
 
-def test_files_and_folders_that_may_not_be_read_are_named(animals):
-    root = Path(tempfile.mkdtemp())  # pytest's own folders are root's alone
+def test_files_and_folders_without_read_permission_are_named(animals):
+    root = Path(tempfile.mkdtemp())  # pytest's own folders belong to root
     try:
         shutil.copytree(animals, root / "data")
         for folder in (root, root / "data"):
@@ -464,17 +485,17 @@ def test_files_and_folders_that_may_not_be_read_are_named(animals):
         secret, closed = root / "data" / "cat" / "3.png", root / "data" / "dog"
         secret.chmod(0)
 
-        def tell():
+        def load():
             return subprocess.run(
                 [sys.executable, "-c", UNREADABLE, str(root / "data")],
                 capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
             )  # fmt: skip
 
-        done = tell()
+        done = load()
         assert f"{secret}: Permission denied" in done.stdout, done.stderr
         closed.chmod(0)
-        done = tell()
-        assert f"cannot look into {closed}: Permission denied" in done.stderr
+        done = load()
+        assert f"cannot read the folder {closed}: Permission denied" in done.stderr
         assert "DataError" in done.stderr
     finally:
         closed.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The generated sets: what a seed, a size, a nuisance and a damaged cache may change."""
+"""The generated data sets: what a seed, a size, a nuisance and a damaged cache can change."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ SMALL = {
     "glyphs": {"n_train": 97, "n_valid": 20, "n_test": 20},
     "digits": {},
 }
-# The mean level and a digest of the training images of SMALL, made with seed 0. The means hold
-# wherever the library runs. The digests hold where letters are drawn and photographs decoded by
-# these versions; another version may move single levels. A change of ours must raise VERSION of the
-# set, or cached images of the old kind live on; `python tests/test_data_generated.py` prints the
-# new table.
+# The mean level and a digest of the training images of SMALL with seed 0. The means are the same
+# everywhere. The digests need these versions of the libraries that draw letters and decode
+# photographs, because another version may change single levels. If you change the images, increase
+# VERSION of the data set, or old images stay in the caches; `python tests/test_data_generated.py`
+# prints the new table.
 VERSIONS = {"freetype2": "2.14.3", "jpg": "6.2"}
 CHECKSUMS = {
     "pocket": (95.12, "ab50289329d55c0d"),
@@ -41,9 +41,9 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def signs(part="train", n=24, seed=0, **changes):
+def signs(split="train", n=24, seed=0, **changes):
     nuisances = pocket.LEVELS["medium"].with_(**changes)
-    return pocket.make(part, [n] * 12, n, seed, nuisances)
+    return pocket.make(split, [n] * 12, n, seed, nuisances)
 
 
 def checksum(name):
@@ -61,7 +61,7 @@ def test_a_seed_gives_the_recorded_images(name):
 
 
 @pytest.mark.slow
-def test_a_process_with_other_threads_makes_the_same_images(tmp_path):
+def test_a_process_with_more_threads_makes_the_same_images(tmp_path):
     environment = {**os.environ, "CNNLAB_CACHE": str(tmp_path / "other"), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(
         [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
@@ -71,7 +71,7 @@ def test_a_process_with_other_threads_makes_the_same_images(tmp_path):
 
 
 @pytest.mark.parametrize("nuisance", [field.name for field in fields(pocket.Nuisances)])
-def test_one_nuisance_changes_nothing_but_its_own_effect(nuisance):
+def test_one_nuisance_changes_only_its_own_effect(nuisance):
     stronger = (0.5, 0.6) if nuisance in ("scale", "gain", "blur", "noise") else 0.9
     plain, labels = signs()
     changed, same_labels = signs(**{nuisance: stronger})
@@ -79,25 +79,25 @@ def test_one_nuisance_changes_nothing_but_its_own_effect(nuisance):
     assert torch.equal(labels, same_labels)
     assert torch.equal(plain, back)
     assert not torch.equal(plain, changed)
-    # Pictures of the same sign over the same photo correlate more than those of two signs.
+    # Images of the same sign over the same photo correlate more than those of different signs.
     a, b = (x.double().flatten(1) for x in (plain, changed))
-    paired = torch.nn.functional.cosine_similarity(a - a.mean(0), b - b.mean(0)).mean()
-    strangers = torch.nn.functional.cosine_similarity(
+    same = torch.nn.functional.cosine_similarity(a - a.mean(0), b - b.mean(0)).mean()
+    different = torch.nn.functional.cosine_similarity(
         a - a.mean(0), b.roll(1, 0) - b.mean(0)
     ).mean()
-    assert paired > strangers + 0.15
+    assert same > different + 0.15
 
 
-def test_light_and_blur_and_noise_off_leave_pure_signs_over_photos():
+def test_without_nuisances_there_are_clean_signs_over_photographs():
     off = {"gain": 1.0, "gradient": 0, "cast": 0, "blur": 0, "noise": 0, "fade": 0, "occlusion": 0}
-    pictures, labels = signs(n=240, rotation=0, scale=1.0, shift=0, shear=0, **off)
-    stops = pictures[labels == pocket.CLASSES.index("no entry")]
+    images, labels = signs(n=240, rotation=0, scale=1.0, shift=0, shear=0, **off)
+    stops = images[labels == pocket.CLASSES.index("no entry")]
     white = stops[:, :, 15:17, 15:17].double().mean(dim=(0, 2, 3))
     torch.testing.assert_close(white.round(), torch.tensor([240.0, 240, 235]).double())
 
 
 @pytest.mark.parametrize(("n", "more"), [(1, 2), (239, 250), (241, 600)])
-def test_a_picture_does_not_depend_on_how_many_there_are(n, more):
+def test_an_image_does_not_depend_on_the_number_of_images(n, more):
     few, many = signs(n=n), signs(n=more)
     assert torch.equal(few[0], many[0][:n])
     assert torch.equal(few[1], many[1][:n])
@@ -106,41 +106,39 @@ def test_a_picture_does_not_depend_on_how_many_there_are(n, more):
 
 
 @pytest.mark.parametrize("n", [13, 100, 375])
-def test_classes_are_even_to_within_one(n):
+def test_class_sizes_differ_by_at_most_one(n):
     counts = load("pocket", n_train=n, n_valid=12, n_test=12).counts().values()
     assert sum(counts) == n
     assert max(counts) - min(counts) <= 1
 
 
-def test_counts_pick_from_the_pictures_of_the_balanced_set():
+def test_counts_select_from_the_images_of_the_balanced_set():
     counts = [30, 1, 0, 4, 30, 2, 2, 2, 2, 2, 2, 25]
     images, labels = pocket.make("train", counts, sum(counts), 0, pocket.LEVELS["medium"])
-    every, all_labels = signs(n=360)
+    all_images, all_labels = signs(n=360)
     for k, n in enumerate(counts):
-        assert torch.equal(images[labels == k], every[all_labels == k][:n])
-    named = dict(zip(pocket.CLASSES, counts, strict=True))
-    assert load("pocket", counts=named, n_valid=12, n_test=12).counts() == named
+        assert torch.equal(images[labels == k], all_images[all_labels == k][:n])
+    by_name = dict(zip(pocket.CLASSES, counts, strict=True))
+    assert load("pocket", counts=by_name, n_valid=12, n_test=12).counts() == by_name
 
 
-@pytest.mark.parametrize("make", [signs, lambda p, s: glyphs.make(p, [1] * 97, 24, s)])
-def test_parts_and_seeds_have_pictures_of_their_own(make):
-    made = [
-        make(part, seed=s)[0] if make is signs else make(part, s)[0]
-        for part in scenes.PARTS
-        for s in (0, 1)
-    ]
-    pictures = torch.cat(made).flatten(1)
-    assert len(pictures.unique(dim=0)) == len(pictures) == 6 * 24
+@pytest.mark.parametrize(
+    "make", [signs, lambda split, seed: glyphs.make(split, [1] * 97, 24, seed)]
+)
+def test_each_split_and_each_seed_has_its_own_images(make):
+    sets = [make(split, seed=seed)[0] for split in scenes.SPLITS for seed in (0, 1)]
+    images = torch.cat(sets).flatten(1)
+    assert len(images.unique(dim=0)) == len(images) == 6 * 24
 
 
-def test_no_photo_region_serves_both_training_and_test():
+def test_training_and_test_use_different_regions_of_the_photographs():
     width = scenes.photos().shape[3]
     ramp = torch.linspace(0, 1, width, dtype=torch.float64).expand_as(scenes.photos())
-    units = scenes.draw(500, 6, 0).units
+    uniform = scenes.draw(500, 6, 0).uniform
     for half, (low, high) in {"left": (0, 0.6), "right": (0.6, 1)}.items():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scenes, "photos", lambda: ramp)
-            crops = scenes.backgrounds(units, half)
+            crops = scenes.backgrounds(uniform, half)
         assert low - 1e-3 < crops.min() < low + 0.05
         assert high - 0.05 < crops.max() < high + 1e-3
 
@@ -148,10 +146,10 @@ def test_no_photo_region_serves_both_training_and_test():
 def test_training_and_test_share_no_font(monkeypatch):
     used = {}
     draw = pocket.bank
-    for part in scenes.PARTS:
-        record = lambda fonts, part=part: used.setdefault(part, set(fonts)) and draw(fonts)
+    for split in scenes.SPLITS:
+        record = lambda fonts, split=split: used.setdefault(split, set(fonts)) and draw(fonts)
         monkeypatch.setattr(pocket, "bank", record)
-        signs(part)
+        signs(split)
     assert used["train"] == used["valid"]
     assert used["train"].isdisjoint(used["test"])
 
@@ -181,20 +179,20 @@ def test_every_glyph_is_drawn_in_every_font():
     assert len(boxes) > 0.9 * 97 * 9  # a font without a letter would draw the same box for all
 
 
-def test_digits_are_scikit_learns_in_disjoint_stratified_parts():
+def test_digits_are_scikit_learns_in_disjoint_stratified_splits():
     from sklearn.datasets import load_digits
 
     plain = load("digits", plain=True)
-    parts = [plain.train, plain.valid, plain.test]
-    assert [len(p) for p in parts] == [960, 237, 600]
-    pictures = torch.cat([p.images for p in parts]).flatten(1)
-    assert len(pictures.unique(dim=0)) == 1797
-    sums = torch.cat([p.images[:, 0].double().sum(dim=(1, 2)) for p in parts])
+    splits = [plain.train, plain.valid, plain.test]
+    assert [len(split) for split in splits] == [960, 237, 600]
+    images = torch.cat([split.images for split in splits]).flatten(1)
+    assert len(images.unique(dim=0)) == 1797
+    sums = torch.cat([split.images[:, 0].double().sum(dim=(1, 2)) for split in splits])
     theirs = torch.from_numpy(load_digits().images).sum(dim=(1, 2)) / 16 * 255 * 3.5**2
     torch.testing.assert_close(sums.sort().values, theirs.sort().values, rtol=0.02, atol=60)
-    for part in parts:
-        share = torch.bincount(part.labels) / len(part)
-        assert (share - 0.1).abs().max() < 0.01
+    for split in splits:
+        fractions = torch.bincount(split.labels) / len(split)
+        assert (fractions - 0.1).abs().max() < 0.01
 
 
 def test_the_same_digit_keeps_its_label_when_painted():
@@ -212,31 +210,35 @@ def test_blur_equals_a_gaussian_filter_with_mirrored_ends():
     images = torch.rand(3, 2, 32, 32, dtype=torch.float64)
     sigmas = [0.0, 0.7, 1.5]
     blurred = scenes.blur(images, torch.tensor(sigmas).double())
-    for image, sigma, result in zip(images, sigmas, blurred, strict=True):
-        for channel, got in zip(image, result, strict=True):
+    for image, sigma, blurred_image in zip(images, sigmas, blurred, strict=True):
+        for channel, blurred_channel in zip(image, blurred_image, strict=True):
             expected = gaussian_filter(channel.numpy(), sigma, mode="mirror", radius=6)
-            torch.testing.assert_close(got, torch.from_numpy(expected))
+            torch.testing.assert_close(blurred_channel, torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"level": "hard"}, "use easy, medium, wild"),
-        ({"rotation": -1}, "rotation=-1: give a number between 0 and 180"),
-        ({"scale": (1.0, 0.5)}, "scale=.*pair"),
-        ({"rotation": (0, 5)}, "rotation=.*give a number between"),
-        ({"noise": float("nan")}, "noise=nan"),
-        ({"counts": [1] * 11}, "one number, 0 or more, for each"),
-        ({"n_train": 0}, "n_train=0"),
-        ({"label_noise": 2}, "rate=2"),
+        ({"level": "hard"}, "level must be one of 'easy', 'medium', 'wild'; got 'hard'"),
+        ({"rotation": -1}, "rotation must be a number between 0 and 180, got -1"),
+        (
+            {"scale": (1.0, 0.5)},
+            "scale must be a number or a pair .*between 0.05 and 10, got .1.0, 0.5.",
+        ),
+        ({"rotation": (0, 5)}, "rotation must be a number between"),
+        ({"noise": float("nan")}, "noise must be .* got nan"),
+        ({"counts": [1] * 11}, "one number, 0 or more, per class"),
+        ({"n_train": 0}, "n_train=0 gives no images"),
+        ({"counts": [0] * 12}, "counts=.* gives no images"),
+        ({"label_noise": 2}, "between 0 and 1, got 2"),
     ],
 )
-def test_impossible_knobs_are_refused_with_their_bounds(knobs, message):
+def test_options_out_of_bounds_are_an_error_that_states_the_bounds(knobs, message):
     with pytest.raises(ValueError, match=message):
         load("pocket", **{"n_train": 12, "n_valid": 12, "n_test": 12, **knobs})
 
 
-def test_label_noise_touches_the_training_part_alone():
+def test_label_noise_changes_only_the_training_set():
     bundle = load("pocket", n_train=60, n_valid=24, n_test=24, label_noise=0.5)
     clean = load("pocket", n_train=60, n_valid=24, n_test=24)
     assert int((bundle.train.labels != bundle.train.clean_labels).sum()) == 30
@@ -245,11 +247,10 @@ def test_label_noise_touches_the_training_part_alone():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_smoke_profile_makes_an_eighth(name, smoke):
-    bundle = load(
-        name, **({} if name == "digits" else {"n_train": 2400, "n_valid": 24, "n_test": 96})
-    )
-    sizes = [len(part) for part in (bundle.train, bundle.valid, bundle.test)]
+def test_the_smoke_profile_makes_an_eighth_of_the_images(name, smoke):
+    options = {} if name == "digits" else {"n_train": 2400, "n_valid": 24, "n_test": 96}
+    bundle = load(name, **options)
+    sizes = [len(split) for split in (bundle.train, bundle.valid, bundle.test)]
     expected = {"pocket": [300, 24, 48], "glyphs": [388, 24, 96], "digits": [120, 40, 75]}
     assert sizes == expected[name]
     assert min(bundle.counts().values()) >= 4
@@ -259,12 +260,13 @@ def tensors():
     return {"images": torch.arange(24, dtype=torch.uint8), "labels": torch.arange(3)}
 
 
-def test_a_second_load_reads_what_the_first_has_made(own_cache):
-    made = []
+def test_a_second_load_reads_the_cache_of_the_first(own_cache):
+    calls = []
     for parameters in ({"seed": 0}, {"seed": 0}, {"seed": 1}):
-        found = cache.cached(lambda p=parameters: made.append(p) or tensors(), "set", **parameters)
-        assert all(torch.equal(found[key], value) for key, value in tensors().items())
-    assert made == [{"seed": 0}, {"seed": 1}]
+        make = lambda p=parameters: calls.append(p) or tensors()
+        cached = cache.cached(make, "set", **parameters)
+        assert all(torch.equal(cached[key], value) for key, value in tensors().items())
+    assert calls == [{"seed": 0}, {"seed": 1}]
     assert len(list(own_cache.iterdir())) == 2
 
 
@@ -276,7 +278,7 @@ def test_a_damaged_cache_file_is_made_again(own_cache, damage):
     (path,) = own_cache.iterdir()
     good = path.read_bytes()
     flipped = good[:-40] + bytes([good[-40] ^ 1]) + good[-39:]
-    broken = {
+    contents = {
         "empty": b"",
         "cut": good[:-7],
         "flipped": flipped,
@@ -284,14 +286,14 @@ def test_a_damaged_cache_file_is_made_again(own_cache, damage):
         "foreign": save(tensors()),
     }
     path.unlink()
-    path.mkdir() if damage == "folder" else path.write_bytes(broken[damage])
-    found = cache.cached(tensors, "set", seed=0)
-    assert all(torch.equal(found[key], value) for key, value in tensors().items())
+    path.mkdir() if damage == "folder" else path.write_bytes(contents[damage])
+    again = cache.cached(tensors, "set", seed=0)
+    assert all(torch.equal(again[key], value) for key, value in tensors().items())
     assert damage == "folder" or path.read_bytes() == good
 
 
-def test_without_a_writable_folder_there_is_no_cache_and_no_complaint(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
+def test_without_a_writable_folder_there_is_no_cache_and_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "file" / "below"))
     assert torch.equal(cache.cached(tensors, "set", seed=0)["labels"], torch.arange(3))
 
@@ -308,7 +310,7 @@ def _write_and_read(_):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
-def test_processes_that_write_at_once_all_read_the_whole(own_cache):
+def test_processes_that_write_at_the_same_time_read_complete_files(own_cache):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert pool.map(_write_and_read, range(40)) == [[0, 1, 2]] * 40
     assert len(list(own_cache.iterdir())) == 1

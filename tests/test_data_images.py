@@ -17,11 +17,11 @@ def bundle(tmp_path_factory):
         yield load("pocket", n_train=125, n_valid=24, n_test=24)
 
 
-def test_mean_and_deviation_are_those_of_the_training_pixels(bundle):
+def test_mean_and_standard_deviation_are_those_of_the_training_pixels(bundle):
     pixels = bundle.train.images.double() / 255
     torch.testing.assert_close(bundle.mean.double(), pixels.mean(dim=(0, 2, 3)), rtol=1e-6, atol=0)
-    deviation = pixels.std(dim=(0, 2, 3), correction=0)
-    torch.testing.assert_close(bundle.std.double(), deviation, rtol=1e-6, atol=0)
+    std = pixels.std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(bundle.std.double(), std, rtol=1e-6, atol=0)
 
 
 def test_a_subset_has_its_own_mean(bundle):
@@ -32,7 +32,9 @@ def test_a_subset_has_its_own_mean(bundle):
 
 
 @pytest.mark.parametrize("per_class", [1, 5, 10])
-def test_a_subset_takes_as_many_of_each_class_and_leaves_the_rest(bundle, per_class):
+def test_a_subset_has_equally_many_images_of_each_class_and_all_evaluation_images(
+    bundle, per_class
+):
     small = bundle.subset(per_class=per_class, seed=3)
     assert set(small.counts().values()) == {per_class}
     assert small.valid is bundle.valid
@@ -40,30 +42,32 @@ def test_a_subset_takes_as_many_of_each_class_and_leaves_the_rest(bundle, per_cl
     assert len(bundle.train) == 125
 
 
-def test_smaller_subsets_of_a_seed_lie_inside_larger_ones(bundle):
-    def pictures(n, seed):
+def test_a_larger_subset_contains_a_smaller_one_of_the_same_seed(bundle):
+    def images(n, seed):
         return {
             image.numpy().tobytes() for image in bundle.subset(per_class=n, seed=seed).train.images
         }
 
-    assert pictures(3, 0) < pictures(7, 0)
-    assert pictures(3, 0) != pictures(3, 1)
+    assert images(3, 0) < images(7, 0)
+    assert images(3, 0) != images(3, 1)
 
 
 @pytest.mark.parametrize("per_class", [0, 11])
 def test_a_subset_larger_than_a_class_is_refused(bundle, per_class):
-    with pytest.raises(ValueError, match="use 1 to 10"):
+    with pytest.raises(ValueError, match="per_class must be between 1 and 10 for pocket"):
         bundle.subset(per_class=per_class)
 
 
-def test_counts_tell_each_part(bundle):
+def test_counts_work_for_every_split(bundle):
     assert sum(bundle.counts().values()) == 125
     assert bundle.counts("valid") == dict.fromkeys(pocket.CLASSES, 2)
-    with pytest.raises(ValueError, match="no part 'val' in pocket; there is train, valid, test"):
+    with pytest.raises(
+        ValueError, match="pocket has no split 'val'; use one of 'train', 'valid', 'test'"
+    ):
         bundle.counts("val")
 
 
-def test_showing_draws_the_asked_number_of_each_class(bundle):
+def test_show_draws_the_requested_number_of_images_per_class(bundle):
     plot = bundle.show(per_class=2)
     titles = [axis.get_title() for axis in plot.figure.axes if axis.get_images()]
     assert titles == [name for name in bundle.classes for _ in range(2)]
@@ -76,7 +80,7 @@ def test_descriptions_are_one_line(bundle):
     assert "test" not in repr(DataBundle("mine", bundle.train, bundle.valid, None))
 
 
-def test_an_item_is_the_picture_in_unit_range_and_a_plain_label(bundle):
+def test_an_item_is_an_image_in_the_unit_interval_and_a_plain_label(bundle):
     image, label = bundle.train[3]
     assert torch.equal(image, bundle.train.images[3].float() / 255)
     assert type(label) is int
@@ -88,21 +92,21 @@ def test_an_item_is_the_picture_in_unit_range_and_a_plain_label(bundle):
     [
         (torch.zeros(2, 3, 4, 4), [0, 1], r"must be uint8.*\(x \* 255\)"),
         (torch.zeros(2, 4, 4, dtype=torch.uint8), [0, 1], "must be uint8 of shape"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0], "2 images but 1 labels"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0], "got 2 images, 1 labels"),
         (
             torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
             [0, 2],
-            "labels run from 0 to 2, but 2 classes",
+            "labels range from 0 to 2, but with 2 classes they must be 0 to 1",
         ),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [-1, 1], "labels run from -1 to 1"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [-1, 1], "labels range from -1 to 1"),
     ],
 )
-def test_images_and_labels_that_do_not_fit_are_refused(images, labels, message):
+def test_images_and_labels_that_do_not_fit_together_are_an_error(images, labels, message):
     with pytest.raises(ValueError, match=message):
         ImageSet(images, labels, ["a", "b"])
 
 
-def test_selecting_copies_nothing_back(bundle):
+def test_changing_a_selection_does_not_change_the_original(bundle):
     chosen = bundle.train.select([5, 5, 0])
     chosen.images.zero_()
     assert chosen.labels.tolist() == bundle.train.labels[[5, 5, 0]].tolist()
@@ -112,17 +116,17 @@ def test_selecting_copies_nothing_back(bundle):
 @pytest.mark.parametrize(
     ("name", "knobs", "message"),
     [
-        ("poket", {}, "no data set is called 'poket'; there is pocket, .*Did you mean 'pocket'"),
+        ("poket", {}, "no data set 'poket'. Did you mean 'pocket'. Use one of: pocket, glyphs"),
         (
             "pocket",
             {"rotatoin": 3},
-            "no knob of pocket is called 'rotatoin'.*Did you mean 'rotation'",
+            "pocket has no option 'rotatoin'. Did you mean 'rotation'. Use one of: n_train",
         ),
-        ("digits", {"n_train": 3}, "no knob of digits is called 'n_train'; there is half, plain"),
-        ("cifar10", {"size": 3}, "no knob of cifar10 is called 'size'"),
+        ("digits", {"n_train": 3}, "digits has no option 'n_train'. Use one of: half, plain"),
+        ("cifar10", {"size": 3}, "cifar10 has no option 'size'. It has no options"),
     ],
 )
-def test_unknown_names_and_knobs_are_answered_with_the_nearest(name, knobs, message):
+def test_an_unknown_name_or_option_gets_the_most_similar_one_as_a_suggestion(name, knobs, message):
     with pytest.raises(ValueError, match=message):
         load(name, **knobs)
 

@@ -1,4 +1,4 @@
-"""The order of the batches is a function of (seed, epoch), and so is all that is random in them."""
+"""The order of the batches depends only on (seed, epoch), and so do their random transforms."""
 
 import functools
 import multiprocessing
@@ -29,12 +29,12 @@ from torch.utils.data import (
 
 from cnnlab import rng
 from cnnlab.data import ImageSet, balanced_sampler, loader
-from cnnlab.data.seeding import generators_in
+from cnnlab.data.seeding import find_generators
 from cnnlab.errors import DataError
 
 
 def numbers(n):
-    """Data that are their own indices."""
+    """Return a data set whose items are their own indices."""
     return TensorDataset(torch.arange(n))
 
 
@@ -43,11 +43,11 @@ def images(n=10):
     return ImageSet(pixels, torch.arange(n) % 2, ("even", "odd"))
 
 
-class Restless(Dataset):
-    """Items that draw from all three global generators, as transforms written by others do."""
+class Noisy(Dataset):
+    """Items that draw from all three global generators, as transforms by other authors do."""
 
     def __init__(self, n=7, dies=False):
-        self.n, self.dies, self.asked = n, dies, []
+        self.n, self.dies, self.read = n, dies, []
 
     def __len__(self):
         return self.n
@@ -55,7 +55,7 @@ class Restless(Dataset):
     def __getitem__(self, index):
         if self.dies:
             os._exit(1)
-        self.asked.append(index)
+        self.read.append(index)
         noise = torch.rand(()).item() + np.random.rand() + random.random()  # noqa: NPY002
         return torch.tensor(noise, dtype=torch.float64), index
 
@@ -65,8 +65,8 @@ def read(batches):
 
 
 def global_states():
-    numpys = str(np.random.get_state())  # noqa: NPY002
-    return torch.get_rng_state().tolist(), numpys, random.getstate()
+    numpy_state = str(np.random.get_state())  # noqa: NPY002
+    return torch.get_rng_state().tolist(), numpy_state, random.getstate()
 
 
 @given(
@@ -94,7 +94,7 @@ def test_batches_are_the_epochs_permutation_cut_into_pieces(
 
 @given(data=st.data(), n=st.integers(1, 30), batch_size=st.integers(1, 8))
 @settings(deadline=None, max_examples=40)
-def test_a_pass_begun_at_batch_k_equals_the_end_of_the_whole_pass(data, n, batch_size):
+def test_a_pass_started_at_batch_k_equals_the_end_of_the_whole_pass(data, n, batch_size):
     batches = loader(numbers(n), batch_size, shuffle=True)
     k = data.draw(st.integers(0, len(batches)))
     batches.seek(3)
@@ -104,7 +104,7 @@ def test_a_pass_begun_at_batch_k_equals_the_end_of_the_whole_pass(data, n, batch
     assert batches.epoch == 4
 
 
-def test_epochs_and_seeds_give_orders_of_their_own():
+def test_each_epoch_and_each_seed_has_its_own_order():
     orders = {
         tuple(loader(numbers(30), 4, seed=seed, shuffle=True).indices(epoch).tolist())
         for seed in range(4)
@@ -113,7 +113,7 @@ def test_epochs_and_seeds_give_orders_of_their_own():
     assert len(orders) == 16
 
 
-def test_the_epoch_advances_when_a_pass_ends_not_when_it_begins():
+def test_the_epoch_advances_at_the_end_of_a_pass_not_at_its_start():
     batches = loader(numbers(9), 3, shuffle=True)
     first = next(iter(batches))
     assert (batches.epoch, first[0].tolist()) == (0, read(batches)[0])
@@ -132,8 +132,8 @@ def read_epoch(epoch):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_seek_during_a_pass_wins_over_the_end_of_that_pass(workers):
-    batches = loader(Restless(9), 3, shuffle=True, workers=workers)
+def test_a_seek_during_a_pass_is_not_undone_by_the_end_of_that_pass(workers):
+    batches = loader(Noisy(9), 3, shuffle=True, workers=workers)
     for number, _ in enumerate(batches):
         if number == 1:
             batches.seek(7)
@@ -142,7 +142,7 @@ def test_a_seek_during_a_pass_wins_over_the_end_of_that_pass(workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_nested_passes_each_give_a_whole_epoch(workers):
-    batches = loader(Restless(4), 2, shuffle=True, drop_last=False, workers=workers)
+    batches = loader(Noisy(4), 2, shuffle=True, drop_last=False, workers=workers)
     outer = []
     for _, indices in batches:
         outer += indices.tolist()
@@ -153,7 +153,7 @@ def test_nested_passes_each_give_a_whole_epoch(workers):
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_random_transforms_do_not_depend_on_the_number_of_workers(epoch):
     def epoch_of(workers):
-        batches = loader(Restless(), 3, seed=1, shuffle=True, workers=workers)
+        batches = loader(Noisy(), 3, seed=1, shuffle=True, workers=workers)
         batches.seek(epoch)
         return read(batches)
 
@@ -163,43 +163,43 @@ def test_random_transforms_do_not_depend_on_the_number_of_workers(epoch):
 def test_random_transforms_differ_between_images_epochs_and_seeds():
     drawn = []
     for seed in range(3):
-        batches = loader(Restless(), 7, seed=seed)
+        batches = loader(Noisy(), 7, seed=seed)
         drawn += [value for _ in range(3) for batch in read(batches) for value in batch]
     assert len(set(drawn)) == 3 * 3 * 7
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_persistent_workers_draw_anew_in_each_epoch(workers):
-    batches = loader(Restless(), 3, workers=workers)
+def test_persistent_workers_draw_new_numbers_in_each_epoch(workers):
+    batches = loader(Noisy(), 3, workers=workers)
     passes = [read(batches) for _ in range(3)]
     assert len({str(p) for p in passes}) == 3
     batches.seek(1)
     assert read(batches) == passes[1]
 
 
-def test_a_random_transform_draws_what_the_epoch_and_the_index_say():
-    (values,) = read(loader(Restless(), 7, seed=4))
-    value = rng.fold_in(4, 0, 2)
-    torchs = torch.rand((), generator=torch.Generator().manual_seed(value)).item()
-    numpys = np.random.RandomState(value % 2**32).rand()
-    assert values[2] == torchs + numpys + random.Random(value).random()
+def test_the_numbers_of_a_random_transform_depend_on_seed_epoch_and_index():
+    (values,) = read(loader(Noisy(), 7, seed=4))
+    seed = rng.fold_in(4, 0, 2)
+    from_torch = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    from_numpy = np.random.RandomState(seed % 2**32).rand()
+    assert values[2] == from_torch + from_numpy + random.Random(seed).random()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_reading_leaves_the_global_generators_as_they_were(workers):
+def test_reading_does_not_change_the_global_generators(workers):
     before = global_states()
-    list(loader(Restless(), 3, shuffle=True, workers=workers))
-    list(loader(Restless(), 3, sampler=RandomSampler(range(7))))
+    list(loader(Noisy(), 3, shuffle=True, workers=workers))
+    list(loader(Noisy(), 3, sampler=RandomSampler(range(7))))
     next(iter(loader(images(), 3, shuffle=True)))
     assert global_states() == before
 
 
 def test_skipped_batches_are_not_loaded():
-    dataset = Restless(8)
+    dataset = Noisy(8)
     batches = loader(dataset, 2, shuffle=True)
     batches.seek(1, batch=3)
     list(batches)
-    assert dataset.asked == batches.indices(1)[6:].tolist()
+    assert dataset.read == batches.indices(1)[6:].tolist()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_skipped_batches_are_not_loaded():
 def test_whole_batches_equal_single_items_stacked(wrap):
     dataset = wrap(images())
     batches = loader(dataset, 3, shuffle=True, drop_last=False)
-    pixels, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    pixels, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     items = [dataset[i] for i in batches.indices(0).tolist()]
     assert torch.equal(pixels, torch.stack([image for image, _ in items]))
     assert pixels.dtype == torch.float32
@@ -217,12 +217,12 @@ def test_whole_batches_equal_single_items_stacked(wrap):
     assert labels.dtype == torch.int64
 
 
-def test_subsets_of_subsets_are_looked_through():
+def test_nested_subsets_are_read_correctly():
     dataset = Subset(Subset(numbers(10), [9, 8, 7, 6]), [2, 0])
     assert read(loader(dataset, 2)) == [[7, 9]]
 
 
-def test_a_subclass_with_items_of_its_own_is_asked_for_them():
+def test_the_getitem_of_a_subclass_is_used():
     class Negative(ImageSet):
         def __getitem__(self, index):
             image, label = super().__getitem__(index)
@@ -230,25 +230,25 @@ def test_a_subclass_with_items_of_its_own_is_asked_for_them():
 
     plain = images()
     negative = Negative(plain.images, plain.labels, plain.classes)
-    (batch,), (turned,) = loader(plain, 10), loader(negative, 10)
-    assert torch.equal(turned[0], -batch[0])
+    (batch,), (negated,) = loader(plain, 10), loader(negative, 10)
+    assert torch.equal(negated[0], -batch[0])
 
 
-def test_tensor_batches_pass_as_they_are():
+def test_batches_of_a_tensor_dataset_keep_their_types():
     dataset = TensorDataset(torch.arange(6, dtype=torch.uint8), torch.ones(6, 2))
     x, y = next(iter(loader(dataset, 4)))
     assert (x.dtype, y.shape) == (torch.uint8, (4, 2))
 
 
-def test_a_device_receives_the_data_once_and_indexes_there():
+def test_data_is_moved_to_the_device_and_indexed_there():
     batches = loader(images(), 3, shuffle=True, device="meta")
     pixels, labels = next(iter(batches))
     assert (pixels.device.type, labels.device.type, pixels.shape) == ("meta", "meta", (3, 3, 4, 4))
-    (x, _), *_ = loader(Restless(), 3, device="meta")
+    (x, _), *_ = loader(Noisy(), 3, device="meta")
     assert x.device.type == "meta"
 
 
-def test_measuring_reads_everything_once_in_dataset_order():
+def test_an_ordered_loader_reads_everything_once_in_data_set_order():
     batches = loader(numbers(10), 4, shuffle=True)
     list(batches)
     ordered = batches.ordered()
@@ -256,7 +256,7 @@ def test_measuring_reads_everything_once_in_dataset_order():
     assert (batches.epoch, len(batches), len(ordered)) == (1, 2, 3)
 
 
-def test_measuring_keeps_a_sampler_and_always_gives_its_first_epoch():
+def test_an_ordered_loader_keeps_a_sampler_and_always_gives_its_first_epoch():
     batches = loader(numbers(9), 4, sampler=SubsetRandomSampler([5, 6, 7, 8, 0]))
     once = read(batches.ordered())
     list(batches)
@@ -275,7 +275,7 @@ def test_measuring_keeps_a_sampler_and_always_gives_its_first_epoch():
     ],
     ids=["random", "own generator", "weighted", "balanced"],
 )
-def test_every_sampler_becomes_a_function_of_seed_and_epoch(sampler):
+def test_every_sampler_depends_only_on_seed_and_epoch(sampler):
     batches = loader(numbers(9), 3, sampler=sampler)
     passes = [read(batches) for _ in range(4)]
     assert len({str(p) for p in passes}) > 1
@@ -283,7 +283,7 @@ def test_every_sampler_becomes_a_function_of_seed_and_epoch(sampler):
     assert read(batches) == passes[2][1:]
 
 
-def test_a_samplers_own_generator_is_left_as_it_was():
+def test_the_generator_of_a_sampler_is_not_changed():
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
     list(loader(numbers(9), 3, sampler=RandomSampler(range(9), generator=generator)))
@@ -294,7 +294,7 @@ def test_a_samplers_own_generator_is_left_as_it_was():
 @pytest.mark.parametrize(
     "indices", [[3, 1, 1], range(2, 5), torch.tensor([4, 0, 2]), np.array([2])]
 )
-def test_a_sequence_of_indices_is_read_as_it_stands(indices):
+def test_a_sequence_of_indices_is_read_in_its_order(indices):
     batches = loader(numbers(5), 2, sampler=indices, drop_last=False)
     assert list(chain(*read(batches))) == [int(i) for i in indices]
 
@@ -303,18 +303,21 @@ def test_a_sequence_of_indices_is_read_as_it_stands(indices):
     ("arguments", "message"),
     [
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-        ({"batch_size": 6, "drop_last": True}, "5 images, batch_size=6.*batch_size=5 or less"),
-        ({"batch_size": 2, "shuffle": True, "sampler": [1]}, "sampler decides the order"),
-        ({"batch_size": 2, "sampler": [1, 5]}, "from 1 to 5, but the dataset has 5"),
-        ({"batch_size": 2, "sampler": []}, "takes none of 5 images"),
+        (
+            {"batch_size": 6, "drop_last": True},
+            "5 images are less than one batch of 6.*batch_size=5 or less",
+        ),
+        ({"batch_size": 2, "shuffle": True, "sampler": [1]}, "sampler determines the order"),
+        ({"batch_size": 2, "sampler": [1, 5]}, "from 1 to 5, but the data set has 5 images"),
+        ({"batch_size": 2, "sampler": []}, "selects none of the 5 images"),
     ],
 )
-def test_impossible_requests_name_the_numbers_and_the_way_out(arguments, message):
+def test_impossible_arguments_are_an_error_that_says_what_to_do(arguments, message):
     with pytest.raises(ValueError, match=message):
         loader(numbers(5), **arguments)
 
 
-def test_data_without_length_or_items_are_refused():
+def test_data_without_length_or_items_is_an_error():
     class Endless(IterableDataset):
         def __iter__(self):
             return iter(())
@@ -323,33 +326,33 @@ def test_data_without_length_or_items_are_refused():
         loader(Endless(), 2)
     with pytest.raises(ValueError, match="empty"):
         loader(numbers(0), 2)
-    with pytest.raises(TypeError, match="one integer an image"):
+    with pytest.raises(TypeError, match=r"one integer per image, got torch\.float32"):
         loader(numbers(5), 2, sampler=torch.tensor([0.5]))
 
 
-def test_seeking_beyond_the_epoch_is_refused():
+def test_seeking_beyond_the_epoch_is_an_error():
     with pytest.raises(ValueError, match="an epoch has 3 batches"):
         loader(numbers(9), 3).seek(0, 4)
 
 
-def test_a_worker_that_dies_is_said_to_have_died():
+def test_the_death_of_a_worker_is_a_data_error():
     with pytest.raises(DataError, match="workers=0"):
-        list(loader(Restless(dies=True), 3, workers=1))
+        list(loader(Noisy(dies=True), 3, workers=1))
 
 
-def test_the_only_batch_is_kept_though_it_is_short():
+def test_the_only_batch_is_kept_even_if_it_is_too_small():
     assert [len(x) for (x,) in loader(numbers(3), 8, shuffle=True)] == [3]
 
 
-def test_torchs_own_loader_reads_our_sets():
+def test_torchs_own_loader_reads_our_data_sets():
     x, y = next(iter(DataLoader(images(), 4)))
     ours = next(iter(loader(images(), 4)))
     assert torch.equal(x, ours[0])
     assert torch.equal(y, ours[1])
 
 
-class Held(Dataset):
-    """Noise from generators that the dataset and its transform hold, as many are written."""
+class OwnGenerators(Dataset):
+    """Noise from generators that the data set and its transforms hold, which is common."""
 
     def __init__(self, n=8):
         self.n, self.draw = n, np.random.default_rng(0)
@@ -367,36 +370,48 @@ class Held(Dataset):
         return self.transforms[0](x), index
 
 
-def test_a_generator_that_the_dataset_holds_draws_anew_in_each_worker_and_epoch():
+def test_a_generator_in_the_data_set_draws_new_numbers_in_each_worker_and_epoch():
     def drawn(workers):
-        batches = loader(Held(), 2, workers=workers)
+        batches = loader(OwnGenerators(), 2, workers=workers)
         return [value for _ in range(3) for batch in read(batches) for value in batch]
 
-    alone = drawn(0)
-    assert len(set(alone)) == 24
-    assert drawn(2) == alone
+    without_workers = drawn(0)
+    assert len(set(without_workers)) == 24
+    assert drawn(2) == without_workers
 
 
-def test_each_kind_of_generator_is_found_and_left_as_it_was():
-    dataset = Held()
+def test_every_kind_of_generator_is_found_and_not_changed():
+    dataset = OwnGenerators()
     before = dataset.draw.bit_generator.state, dataset.plain.getstate()
     list(loader(Subset(dataset, range(6)), 2))
     assert (dataset.draw.bit_generator.state, dataset.plain.getstate()) == before
-    found = generators_in(Subset(dataset, range(6)))
-    assert {type(g).__name__ for g in found} == {"Generator", "RandomState", "Random"}
-    assert len(found) == 4
+    generators = find_generators(Subset(dataset, range(6)))
+    assert {type(g).__name__ for g in generators} == {"Generator", "RandomState", "Random"}
+    assert len(generators) == 4
 
 
-class Faulty(Restless):
-    """Items that fail in the way that was asked for, in a worker process alone."""
+def test_the_generator_behind_a_method_in_a_partial_is_found():
+    class Noise:
+        def __init__(self):
+            self.draw = np.random.default_rng(0)
 
-    def __init__(self, how):
+        def add(self, strength, x):
+            return x + strength * self.draw.random()
+
+    noise = Noise()
+    assert find_generators({"transform": functools.partial(noise.add, 0.1)}) == [noise.draw]
+
+
+class Faulty(Noisy):
+    """Item 20 fails in the given way."""
+
+    def __init__(self, fail):
         super().__init__(40)
-        self.how = how
+        self.fail = fail
 
     def __getitem__(self, index):
         if index == 20:
-            self.how()
+            self.fail()
         return super().__getitem__(index)
 
 
@@ -416,23 +431,23 @@ def fill_shared_memory():
     import resource
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the next tensor finds no room
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # the next tensor does not fit
 
 
 @pytest.mark.parametrize(
-    ("how", "kind", "told"),
+    ("fail", "kind", "message"),
     [
-        (die, DataError, "a worker process died; workers=0"),
+        (die, DataError, "a worker process died; use workers=0"),
         (be_killed, DataError, "workers=0"),
         (fill_shared_memory, DataError, "memory that worker processes share"),
         (raise_error, ValueError, "a broken file"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_whatever_ends_a_worker_is_explained_and_no_process_is_left(how, kind, told):
+def test_a_failing_worker_is_explained_and_no_process_is_left(fail, kind, message):
     others = set(multiprocessing.active_children())
-    with pytest.raises(kind, match=told) as kept:  # as a notebook keeps the traceback
-        list(loader(Faulty(how), 2, workers=2))
+    with pytest.raises(kind, match=message) as kept:  # as a notebook keeps the traceback
+        list(loader(Faulty(fail), 2, workers=2))
     deadline = time.monotonic() + 5
     while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -461,11 +476,11 @@ except DataError as error:
 """
 
 
-def test_a_dataset_typed_into_a_notebook_is_refused_to_workers_that_cannot_find_it():
+def test_a_class_in_a_notebook_is_an_error_for_workers_that_cannot_import_it():
     run = [sys.executable, "-c", NOTEBOOK]  # a main module without a file, as a notebook has
     done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith("2\nMine is defined in this notebook")
-    assert "use workers=0, or move the class into a file" in done.stdout
+    assert "Use workers=0, or move the class to a .py file" in done.stdout
 
 
 SCRIPT = """
@@ -473,7 +488,7 @@ import multiprocessing, sys
 import numpy as np
 from cnnlab.data import loader
 
-class Noisy:
+class Draws:
     def __init__(self):
         self.draw = np.random.default_rng(0)
     def __len__(self):
@@ -483,16 +498,16 @@ class Noisy:
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    print([x.tolist() for x, _ in loader(Noisy(), 2, workers=int(sys.argv[2]))])
+    print([x.tolist() for x, _ in loader(Draws(), 2, workers=int(sys.argv[2]))])
 """
 
 
 @pytest.mark.slow
-def test_workers_that_begin_as_new_processes_give_the_same(tmp_path):
+def test_workers_that_start_as_new_processes_give_the_same_numbers(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    told = set()
+    outputs = set()
     for kind, workers in (("fork", "0"), ("spawn", "1")):
         run = [sys.executable, script, kind, workers]
-        told.add(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
-    assert len(told) == 1
+        outputs.add(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert len(outputs) == 1

@@ -1,4 +1,4 @@
-"""The same seed gives the same run: in another process, with other workers, and nearly so with other threads."""
+"""The same seed gives the same run in another process and with more workers or threads."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_two_processes_train_the_same_bits():
 
 
 class Augmented(Dataset):
-    """Images with a random transform of their own, as torchvision users write them."""
+    """Images with their own random transform, as users of torchvision write them."""
 
     def __len__(self):
         return 40
@@ -46,7 +46,7 @@ class Augmented(Dataset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_changes_no_bit_although_the_data_set_augments(workers):
+def test_the_number_of_workers_changes_no_bit_even_if_the_data_set_augments(workers):
     def run(n):
         trainer = make()
         trainer.fit(loader(Augmented(), 8, shuffle=True, workers=n), epochs=2)
@@ -55,7 +55,7 @@ def test_the_number_of_workers_changes_no_bit_although_the_data_set_augments(wor
     assert same(run(0), run(workers))
 
 
-def test_one_thread_and_two_agree_in_the_loss():
+def test_one_and_two_threads_give_the_same_loss_up_to_rounding():
     losses = []
     before = torch.get_num_threads()
     try:
@@ -64,10 +64,10 @@ def test_one_thread_and_two_agree_in_the_loss():
             losses.append(make(net(dropout=0)).fit(batches(), epochs=1).frame()["train_loss"][0])
     finally:
         torch.set_num_threads(before)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # sums in another order
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # the sums are in another order
 
 
-def test_another_seed_is_another_run():
+def test_another_seed_gives_another_run():
     one, two = make(seed=0, batch_transform=noisy), make(seed=1, batch_transform=noisy)
     one.fit(batches(), epochs=1)
     two.fit(batches(), epochs=1)

@@ -94,9 +94,8 @@ def test_a_linear_probe_does_not_depend_on_the_units_and_offsets_of_the_features
 
 def test_a_linear_probe_is_standardised_with_the_training_features_only():
     train = (torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1, 1]))
-    shifted = torch.tensor(
-        [[10.0], [11.0]]
-    )  # standardised with its own mean, it would lie on both sides
+    # Standardised with its own mean and standard deviation, it would lie on both sides.
+    shifted = torch.tensor([[10.0], [11.0]])
     assert linear_probe(train, (shifted, torch.tensor([1, 1]))) == 1.0
 
 
@@ -163,10 +162,8 @@ def test_a_query_is_excluded_by_its_index_but_its_duplicate_is_not():
     labels = torch.tensor([0, 0, 1, 1])
     result = retrieval(features, labels, features, labels, k=1, exclude_self=True)
     assert result.neighbours[:2].tolist() == [[1], [0]]
-    assert result.neighbours[2:].tolist() == [
-        [0],
-        [2],
-    ]  # the first of several equally similar items
+    # Of several equally similar items, the first.
+    assert result.neighbours[2:].tolist() == [[0], [2]]
     assert result.recall == 0.75  # each query has one relevant item
     # Without exclude_self every query retrieves itself.
     assert retrieval(features, labels, features, labels, k=1).precision == 1.0

@@ -1,4 +1,4 @@
-"""Answers in a process of their own: what goes through, what is kept in, what the grader is told."""
+"""Test the grading of submitted answers: messages, the sandboxed process, and points."""
 
 import io
 import json
@@ -17,17 +17,17 @@ from cnnlab.check.grading import KeyMissing, exercises
 from cnnlab.check.remote import AnswerError, GraderError, Remote
 
 
-# --- the line -------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------
 
 
-def through(value):
-    line = io.BytesIO()
-    wire.send(line, value)
-    line.seek(0)
-    return wire.receive(line)
+def send_and_receive(value):
+    stream = io.BytesIO()
+    wire.send(stream, value)
+    stream.seek(0)
+    return wire.receive(stream)
 
 
-plain = st.recursive(
+plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
         st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner, max_size=3)
@@ -36,27 +36,27 @@ plain = st.recursive(
 )
 
 
-@given(plain)
-def test_plain_values_come_through_as_they_are(value):
-    assert through(value) == value
+@given(plain_values)
+def test_plain_values_arrive_unchanged(value):
+    assert send_and_receive(value) == value
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.int64, torch.bool, torch.uint8, torch.float16]
 )
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
-def test_tensors_and_arrays_come_through_to_the_bit(dtype, shape):
+def test_tensors_and_arrays_arrive_bit_for_bit(dtype, shape):
     value = torch.arange(6).to(dtype)[: int(np.prod(shape))].reshape(shape)
-    back, array = through((value, value.numpy()))
-    assert torch.equal(back, value)
-    assert back.dtype == dtype
+    tensor, array = send_and_receive((value, value.numpy()))
+    assert torch.equal(tensor, value)
+    assert tensor.dtype == dtype
     assert isinstance(array, np.ndarray)
     assert array.dtype == value.numpy().dtype
-    back.add_(0) if dtype != torch.bool else None  # it can be written to
+    tensor.add_(0) if dtype != torch.bool else None  # the tensor is writable
 
 
-def test_what_is_no_plain_value_does_not_go_through():
-    with pytest.raises(TypeError, match="type object cannot be handed over"):
+def test_other_objects_are_refused():
+    with pytest.raises(TypeError, match="a value of type object can't be sent"):
         wire.pack([object()])
 
 
@@ -70,12 +70,12 @@ def test_what_is_no_plain_value_does_not_go_through():
         b'{"dict": [1]}\n',
     ],
 )
-def test_a_line_that_is_not_ours_is_refused(line):
-    with pytest.raises(ValueError):  # noqa: PT011 - whichever says it first
+def test_malformed_lines_are_refused(line):
+    with pytest.raises(ValueError):  # noqa: PT011 - json, base64, numpy or unpack may raise it
         wire.receive(io.BytesIO(line))
 
 
-def test_half_a_line_is_the_end_and_an_endless_one_is_refused(monkeypatch):
+def test_an_incomplete_line_ends_the_stream_and_a_very_long_line_is_refused(monkeypatch):
     with pytest.raises(EOFError):
         wire.receive(io.BytesIO(b'{"list": [1'))
     monkeypatch.setattr(wire, "LONGEST", 100)
@@ -86,7 +86,7 @@ def test_half_a_line_is_the_end_and_an_endless_one_is_refused(monkeypatch):
 # --- the process ----------------------------------------------------------------------------------
 
 
-# Even with the fence taken down these do no harm that lasts: the secret is a file of the test's own.
+# Without the sandbox, these functions would do no lasting harm: SECRET is a file of this test.
 BEHAVIOURS = """
 import os, socket, subprocess, sys, time
 import torch
@@ -161,9 +161,9 @@ def fits():
     return LogisticRegression().fit([[0.0], [1.0]], [0, 1]).predict([[1.0]])
 """
 
-SAID = {
+EXPECTED_ERRORS = {
     "faulty": "raised ZeroDivisionError: float division by zero, in line .*`return x / 0`",
-    "reads": "PermissionError: open .* not open to an answer",
+    "reads": "PermissionError: open .* is not allowed in an answer",
     "reads_by_system_call": "PermissionError: open",
     "lists": "PermissionError: os.listdir",
     "writes": "PermissionError: open",
@@ -177,13 +177,13 @@ SAID = {
     "malicious_checkpoint": "PermissionError: os.system",
     "much_memory": "MemoryError",
     "leaves": "raised SystemExit",
-    "unreadable": "type object cannot be handed over",
+    "unreadable": "returned a value that the grader can't read: a value of type object",
 }
 
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory):
-    """A file that an answer has no business with."""
+    """Return the path of a file that answers must not read or change."""
     path = tmp_path_factory.mktemp("grader") / "key.py"
     path.write_text("the answers")
     return path
@@ -191,34 +191,34 @@ def secret(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def behave(secret):
-    """One process; the function to call is named with each call."""
+    """Start one process for all tests; its function calls the function with the given name."""
     call = "\ndef call(name, *arguments):\n    return globals()[name](*arguments)\n"
     with Remote("import cnnlab", f"SECRET = {str(secret)!r}\n{BEHAVIOURS}{call}", "call") as remote:
         yield remote
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAID)
-def test_what_an_answer_must_not_do_is_told_and_not_done(behave, secret, name):
-    with pytest.raises(AnswerError, match=SAID[name]):
+@pytest.mark.parametrize("name", EXPECTED_ERRORS)
+def test_forbidden_actions_raise_an_error_and_have_no_effect(behave, secret, name):
+    with pytest.raises(AnswerError, match=EXPECTED_ERRORS[name]):
         behave(name, *([1.0] if name == "faulty" else []))
     assert [path.name for path in secret.parent.iterdir()] == ["key.py"]
     assert secret.read_text() == "the answers"
 
 
 @pytest.mark.slow
-def test_what_an_answer_may_do_it_can(behave):
+def test_allowed_actions_work(behave):
     x = torch.ones(3)
     assert behave("double_in_place", x) == torch.tensor(6.0)
-    assert x.tolist() == [2, 2, 2], "what is changed in place is changed here as well"
+    assert x.tolist() == [2, 2, 2], "an in-place change must reach the caller's tensor"
     assert behave("writes_at_home") == "x"
     assert behave("fits").tolist() == [1]
     with pytest.raises(NotImplementedError):
         behave("not_written")
 
 
-def ended(pid):
-    """Whether a process is gone, or about to be."""
+def has_ended(pid):
+    """Wait up to five seconds for a process to end, and return whether it did."""
     for _ in range(50):
         if not Path(f"/proc/{pid}").exists():
             return True
@@ -228,53 +228,53 @@ def ended(pid):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("while True: pass", "took longer than 2 seconds"),
         ("__import__('os')._exit(0)", "ended its process"),
         ("return 'x' * 2**29", "sent a line of more than|ended its process"),
     ],
 )
-def test_an_answer_that_does_not_come_back_is_ended_and_stays_so(body, said):
+def test_an_answer_that_does_not_return_is_terminated_for_good(body, message):
     with Remote("", f"def f():\n    {body}", "f", seconds=2 if "while" in body else 60) as f:
         pid, folder = f._process.pid, Path(f._folder.name)
         for _ in range(2):
-            with pytest.raises(AnswerError, match=said):
+            with pytest.raises(AnswerError, match=message):
                 f()
-    assert ended(pid)
+    assert has_ended(pid)
     assert not folder.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ("def f(:", "SyntaxError"),
         ("x = undefined\ndef f(): pass", "NameError"),
         ("g = 1", "KeyError: 'f'"),
     ],
 )
-def test_a_cell_that_does_not_run_is_told_with_its_line(answer, said):
-    with Remote("", answer, "f") as f, pytest.raises(AnswerError, match=said):
+def test_errors_of_the_answer_cell_are_reported(answer, message):
+    with Remote("", answer, "f") as f, pytest.raises(AnswerError, match=message):
         f()
 
 
 @pytest.mark.slow
-def test_a_set_up_that_fails_is_the_graders_fault_and_no_answer():
+def test_a_failing_set_up_raises_grader_error():
     with (
         pytest.raises(GraderError, match="no_such_library"),
         Remote("import no_such_library", "", "f"),
     ):
         pass
     with (
-        pytest.raises(GraderError, match="cannot start"),
+        pytest.raises(GraderError, match="can't start /no/python"),
         Remote("", "", "f", command=["/no/python"]),
     ):
         pass
 
 
 @pytest.mark.slow
-def test_the_answer_knows_nothing_of_the_graders_environment(monkeypatch):
+def test_the_answer_does_not_see_the_environment_of_the_grader(monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "x")
     with Remote("import os", "def f():\n    return sorted(os.environ)", "f") as f:
         assert "SECRET_TOKEN" not in f()
@@ -283,32 +283,32 @@ def test_the_answer_knows_nothing_of_the_graders_environment(monkeypatch):
 # --- points ---------------------------------------------------------------------------------------
 
 
-def test_points_are_all_or_none_and_the_sentence_is_printed(capsys):
-    right = check.EXERCISES["cosine"].answer
-    assert check.grade("cosine", right, points=4) == 4.0
+def test_grade_returns_all_points_or_none_and_prints_the_feedback(capsys):
+    solution = check.EXERCISES["cosine"].answer
+    assert check.grade("cosine", solution, points=4) == 4.0
     assert check.grade("cosine", lambda *arguments: 0.0, points=4) == 0.0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("✔ cosine")
-    assert said[1].startswith("✘ cosine")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("✔ cosine")
+    assert lines[1].startswith("✘ cosine")
 
 
-def test_a_key_is_a_file_with_exercises(tmp_path, monkeypatch):
-    with pytest.raises(KeyMissing, match=r"no key at .*cnnlab assignment"):
+def test_exercises_are_loaded_from_a_key_file(tmp_path, monkeypatch):
+    with pytest.raises(KeyMissing, match=r"there is no key at .*cnnlab assignment"):
         exercises(tmp_path / "key.py")
     key = tmp_path / "key.py"
     key.write_text("EXERCISES = 3")
-    with pytest.raises(KeyMissing, match="no dict `EXERCISES`"):
+    with pytest.raises(KeyMissing, match="defines no dict `EXERCISES`"):
         exercises(key)
     key.write_text("from cnnlab.check import EXERCISES as ALL\nEXERCISES = {'mine': ALL['cosine']}")
-    with pytest.raises(KeyMissing, match=r"no exercise 'cosine' in the key; it has mine"):
+    with pytest.raises(KeyMissing, match=r"the key has no exercise 'cosine'; it has mine"):
         check.grade("cosine", print, key=key)
     monkeypatch.setenv("CNNLAB_KEY", str(key))
     assert check.grade("mine", check.EXERCISES["cosine"].answer) == 1.0
 
 
-def test_nothing_of_what_is_sent_can_carry_code():
-    """The line is JSON; unpacking it calls nothing that a sender chose."""
+def test_messages_cannot_carry_code():
+    """A line is JSON, and unpacking it calls no function that the sender chooses."""
     evil = {"tensor": ["float32", [1], "AAAA", "__import__('os')"]}
-    with pytest.raises(ValueError, match="not a value of ours"):
+    with pytest.raises(ValueError, match="not a packed value"):
         wire.unpack(json.loads(json.dumps(evil)))
     assert "pickle" not in Path(wire.__file__).read_text()

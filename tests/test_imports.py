@@ -10,17 +10,18 @@ HEAVY = {"torchvision", "pandas", "sklearn", "matplotlib", "ipywidgets", "torch.
 @pytest.mark.parametrize(
     "code", ["import cnnlab; cnnlab.Trainer", "from cnnlab import compare, load"]
 )
-def test_import_is_light(code):
-    assert HEAVY.isdisjoint(loaded(code))
+def test_import_loads_no_heavy_library(code):
+    assert HEAVY.isdisjoint(loaded_modules(code))
 
 
 @pytest.mark.parametrize("module", ["cnnlab", "cnnlab.cli", "cnnlab.course", "cnnlab.doctor"])
-def test_the_command_and_its_doctor_start_without_torch(module):
-    assert "torch" not in loaded(f"import {module}")
+def test_the_command_line_and_the_doctor_start_without_torch(module):
+    assert "torch" not in loaded_modules(f"import {module}")
 
 
-def loaded(code):
+def loaded_modules(code):
     code = f"import sys; {code}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL, on real processes."""
+"""Test Ctrl-C, SIGTERM and SIGKILL on real processes."""
 
 import multiprocessing
 import signal
@@ -36,7 +36,7 @@ class Save(Callback):
             sys.stdin.readline()
     def on_fit_end(self, trainer):
         trainer.save({path!r})
-        print("tidy", flush=True)
+        print("saved", flush=True)
 
 trainer = make(callbacks=[Save()], batch_transform=noisy, schedule=one_cycle(20))
 if {resume}:
@@ -57,23 +57,23 @@ def start(path, *, pause=0, resume=False):
 
 
 def wait_for(child, line):
-    for said in child.stdout:
-        if said.strip() == line:
+    for output in child.stdout:
+        if output.strip() == line:
             return
     pytest.fail(child.stderr.read())
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_of_an_epoch_and_resumed_in_a_new_process_is_bit_exact(tmp_path):
-    path, straight = tmp_path / "killed.pt", tmp_path / "straight.pt"
-    child = start(path, pause=7)  # an epoch has five steps
+def test_a_run_killed_during_an_epoch_resumes_bit_exactly_in_a_new_process(tmp_path):
+    killed, uninterrupted = tmp_path / "killed.pt", tmp_path / "uninterrupted.pt"
+    child = start(killed, pause=7)  # an epoch has five steps
     wait_for(child, "step 7")
     child.kill()
     child.communicate()
     assert child.returncode == -signal.SIGKILL
-    assert "finished" in start(path, resume=True).communicate(timeout=60)[0]
-    assert "finished" in start(straight).communicate(timeout=60)[0]
-    one, two = checkpoint.load(straight), checkpoint.load(path)
+    assert "finished" in start(killed, resume=True).communicate(timeout=60)[0]
+    assert "finished" in start(uninterrupted).communicate(timeout=60)[0]
+    one, two = checkpoint.load(uninterrupted), checkpoint.load(killed)
     assert torch.equal(one["model"]["0.weight"], two["model"]["0.weight"])
     assert same(one, two)
 
@@ -81,51 +81,49 @@ def test_a_run_killed_in_the_middle_of_an_epoch_and_resumed_in_a_new_process_is_
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "codes"),
-    # Python ends by the signal itself, or with 1 when something evaluated code while it shut down
+    # Python dies of the signal itself, or exits with 1 if code still ran while it shut down
     [(signal.SIGINT, {-signal.SIGINT, 1}), (signal.SIGTERM, {143})],
 )
-def test_a_script_that_is_interrupted_ends_tidily_and_says_so_by_its_exit_code(
-    number, codes, tmp_path
-):
+def test_an_interrupted_script_runs_its_callbacks_and_gives_an_exit_code(number, codes, tmp_path):
     child = start(tmp_path / "run.pt", pause=7)
     wait_for(child, "step 7")
     child.send_signal(number)
     out, err = child.communicate("\n", timeout=60)
     assert child.returncode in codes
-    assert "tidy" in out
+    assert "saved" in out
     assert "finished" not in out
     assert ("KeyboardInterrupt" in err) == (number == signal.SIGINT)
     assert checkpoint.load(tmp_path / "run.pt")["step"] == 7
 
 
 class Interrupt(Callback):
-    """Press Ctrl-C at one point of the run."""
+    """Press Ctrl-C in the given call of one hook."""
 
     def __init__(self, hook, call=1):
         self.hook, self.call = hook, call
 
-    def _maybe(self, hook):
+    def _interrupt_in(self, hook):
         if hook == self.hook:
             self.call -= 1
             if self.call == 0:
                 signal.raise_signal(signal.SIGINT)
 
     def on_fit_start(self, trainer):
-        self._maybe("on_fit_start")
+        self._interrupt_in("on_fit_start")
 
     def on_epoch_start(self, trainer):
-        self._maybe("on_epoch_start")
+        self._interrupt_in("on_epoch_start")
 
     def on_step_end(self, trainer):
-        self._maybe("on_step_end")
+        self._interrupt_in("on_step_end")
 
     def on_epoch_end(self, trainer):
-        self._maybe("on_epoch_end")
+        self._interrupt_in("on_epoch_end")
 
 
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize("hook", ["on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end"])
-def test_ctrl_c_in_a_notebook_ends_the_fit_and_the_next_call_finishes_it_exactly(
+def test_ctrl_c_in_a_notebook_ends_the_fit_and_the_next_fit_continues_exactly(
     hook, call, monkeypatch
 ):
     monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: True)
@@ -141,25 +139,25 @@ def test_ctrl_c_in_a_notebook_ends_the_fit_and_the_next_call_finishes_it_exactly
     assert not trainer.model.training
     assert trainer.predict(batches()).isfinite().all()
     trainer.fit(batches(), epochs=3)
-    whole = make()
-    whole.fit(batches(), epochs=3)
-    assert same(whole.model.state_dict(), trainer.model.state_dict())
+    uninterrupted = make()
+    uninterrupted.fit(batches(), epochs=3)
+    assert same(uninterrupted.model.state_dict(), trainer.model.state_dict())
 
 
-def test_ctrl_c_in_a_script_is_raised_after_the_run_is_tidy():
-    ended = []
+def test_ctrl_c_in_a_script_is_raised_after_the_last_callback():
+    steps = []
 
     class Last(Callback):
         def on_fit_end(self, trainer):
-            ended.append(trainer.step)
+            steps.append(trainer.step)
 
     with pytest.raises(KeyboardInterrupt):
         make(callbacks=[Interrupt("on_step_end", 3), Last()]).fit(batches(), epochs=2)
-    assert ended == [3]
+    assert steps == [3]
 
 
-def test_a_second_ctrl_c_is_obeyed_at_once(request):
-    # Whoever starts the tests in the background of a shell has them ignore the signal.
+def test_a_second_ctrl_c_takes_effect_at_once(request):
+    # A shell that starts the tests in the background makes them ignore the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
@@ -167,27 +165,27 @@ def test_a_second_ctrl_c_is_obeyed_at_once(request):
         def on_step_end(self, trainer):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-            pytest.fail("the second signal was not obeyed")
+            pytest.fail("the second signal had no effect")
 
     with pytest.raises(KeyboardInterrupt):
         make(callbacks=[Twice()]).fit(batches(), epochs=2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_ctrl_c_while_the_run_is_saved_leaves_the_old_file_whole(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_during_saving_leaves_the_old_file_intact(tmp_path, monkeypatch):
     path = tmp_path / "run.pt"
     make().save(path)
     replace = Path.replace
 
     class Save(Callback):
         def on_fit_end(self, trainer):
-            monkeypatch.setattr(Path, "replace", self.press)
+            monkeypatch.setattr(Path, "replace", self.press_ctrl_c)
             trainer.save(path)
 
-        def press(self, *arguments):
+        def press_ctrl_c(self, *arguments):
             monkeypatch.setattr(Path, "replace", replace)
             signal.raise_signal(signal.SIGINT)
-            pytest.fail("the second signal was not obeyed")
+            pytest.fail("the second signal had no effect")
 
     with pytest.raises(KeyboardInterrupt):
         make(callbacks=[Interrupt("on_step_end"), Save()]).fit(batches(), epochs=1)
@@ -196,7 +194,7 @@ def test_a_second_ctrl_c_while_the_run_is_saved_leaves_the_old_file_whole(tmp_pa
 
 
 class Slow(torch.utils.data.Dataset):
-    """Images from somewhere else, so that worker processes are needed."""
+    """A data set that isn't a tensor in memory, so that worker processes load it."""
 
     def __len__(self):
         return 40
@@ -207,8 +205,8 @@ class Slow(torch.utils.data.Dataset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ours", "torch"])
-def test_no_worker_process_survives_an_error_in_the_middle_of_an_epoch(kind):
-    others = set(multiprocessing.active_children())  # those that other tests keep for reuse
+def test_no_worker_process_survives_an_error_during_an_epoch(kind):
+    others = set(multiprocessing.active_children())  # workers that other tests keep for reuse
 
     class Fail(Callback):
         def on_step_end(self, trainer):
@@ -218,18 +216,17 @@ def test_no_worker_process_survives_an_error_in_the_middle_of_an_epoch(kind):
 
     make_loader = loader if kind == "ours" else DataLoader
     workers = {"workers" if kind == "ours" else "num_workers": 2}
-    with pytest.raises(
-        RuntimeError, match="in the middle"
-    ) as kept:  # as a notebook keeps the traceback
+    # A notebook keeps the traceback, and so does `error`.
+    with pytest.raises(RuntimeError, match="in the middle") as error:
         make(callbacks=[Fail()]).fit(make_loader(Slow(), 8, shuffle=True, **workers), epochs=2)
     deadline = time.monotonic() + 5
     while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not set(multiprocessing.active_children()) - others
-    assert kept
+    assert error
 
 
-def test_a_fit_in_another_thread_works_and_leaves_signals_alone():
+def test_a_fit_in_another_thread_works_and_changes_no_signal_handler():
     handler = signal.getsignal(signal.SIGTERM)
     trainer = make()
     thread = threading.Thread(target=trainer.fit, args=(batches(),), kwargs={"epochs": 1})
@@ -239,7 +236,7 @@ def test_a_fit_in_another_thread_works_and_leaves_signals_alone():
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_the_partial_epoch_is_marked():
+def test_the_history_records_the_partial_epoch():
     history = make(callbacks=[StopAt(7)]).fit(batches(), epochs=3)
     assert history.partial == {"epoch": 2, "batches": 2}
     assert N // 8 == 5

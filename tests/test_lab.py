@@ -1,4 +1,4 @@
-"""Chapters in JupyterLab, as students use them: run, move a slider, check, interrupt."""
+"""Use chapters in JupyterLab as a student does: run, move a slider, check, interrupt."""
 
 import contextlib
 import json
@@ -29,18 +29,19 @@ pytestmark = [
 ]
 TOKEN = "opened-by-a-test"
 
-# chapter -> a slip to make in the solution of its first exercise, and what the check says to it
+# chapter -> correct code in the solution of its first exercise, a mistake to put there instead, and
+# a part of the feedback that the check then gives
 SLIPS = {
-    "01_training_loop": ("optimizer.zero_grad()", "pass", "the gradients of earlier batches"),
-    "03_augmentation": ("images.flip(3)", "images.flip(2)", "the images are turned upside down"),
-    "05_schedules": ("min(step / steps, 1.0)", "step / steps", "past its end the rate climbs"),
-    "07_debugging": ("math.sqrt(sum(", "float(sum(", "the sum of squares is taken for the norm"),
-    "10_finetuning": ("(top - stage)", "stage", "the rates grow smaller towards the head"),
+    "01_training_loop": ("optimizer.zero_grad()", "pass", "gradients of earlier batches are never"),
+    "03_augmentation": ("images.flip(3)", "images.flip(2)", "you turn the images upside down"),
+    "05_schedules": ("min(step / steps, 1.0)", "step / steps", "the multiplier climbs again"),
+    "07_debugging": ("math.sqrt(sum(", "float(sum(", "you use the sum of squares as the norm"),
+    "10_finetuning": ("(top - stage)", "stage", "your learning rates shrink towards the head"),
 }
 LONG_FIT = """batches = cnnlab.loader(data.train, batch_size=8, shuffle=True)
 trainer = cnnlab.Trainer(model, optimizer, seed=0, device="cpu")
 trainer.fit(batches, epochs=10_000)"""
-GO_ON = """print(trainer.history.stop_reason)
+CONTINUE = """print(trainer.history.stop_reason)
 before = trainer.epoch
 history = trainer.fit(batches, epochs=before + 1)
 print(f"{before} epochs before, {trainer.epoch} now, {len(history.frame())} rows")"""
@@ -48,7 +49,7 @@ print(f"{before} epochs before, {trainer.epoch} now, {len(history.frame())} rows
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a JupyterLab on a copy of the chapters, with settings of its own."""
+    """Start a JupyterLab with its own settings on a copy of the chapters; return its address."""
     home = tmp_path_factory.mktemp("jupyter")
     shutil.copytree(course.root() / "chapters", home / "chapters")
     page_config = home / "config" / "labconfig" / "page_config.json"
@@ -96,7 +97,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def plain_lab(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """`cnnlab lab` as a student calls it: its process, and its output up to the address."""
+    """Start `cnnlab lab` as a student does; return the process and its output up to the address."""
     env = os.environ | {
         f"JUPYTER_{name}_DIR": str(tmp_path) for name in ("CONFIG", "DATA", "RUNTIME")
     }
@@ -104,11 +105,11 @@ def plain_lab(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
         [sys.executable, "-m", "cnnlab", "lab", "--no-browser", "--allow-root"],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    told = ""
+    output = ""
     assert process.stdout is not None
-    while "127.0.0.1" not in told and (line := process.stdout.readline()):
-        told += line
-    yield process, told
+    while "127.0.0.1" not in output and (line := process.stdout.readline()):
+        output += line
+    yield process, output
     process.kill()
     process.communicate()
 
@@ -122,33 +123,33 @@ def wait_for(url: str, process: subprocess.Popen, log: Path | None = None) -> No
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:] if log else ''}")
 
 
-def test_lab_listens_on_this_machine_alone_and_asks_for_its_token(
+def test_lab_listens_only_on_this_machine_and_requires_its_token(
     plain_lab: tuple[subprocess.Popen, str],
 ) -> None:
     import psutil
 
-    process, told = plain_lab
-    address = re.search(r"http://127\.0\.0\.1:(\d+)/lab\?token=([0-9a-f]{48})$", told, re.MULTILINE)
-    assert address, told
-    assert told.index("copy the address with `token=`") < address.start()
+    process, output = plain_lab
+    pattern = r"http://127\.0\.0\.1:(\d+)/lab\?token=([0-9a-f]{48})$"
+    address = re.search(pattern, output, re.MULTILINE)
+    assert address, output
+    assert output.index("copy the address with `token=`") < address.start()
     base = address[0].partition("/lab")[0]
-    wait_for(
-        f"{base}/api/status?token={address[2]}", process
-    )  # Jupyter tells its address a moment before it listens there
+    # Jupyter prints its address a moment before it listens there.
+    wait_for(f"{base}/api/status?token={address[2]}", process)
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/api/contents", timeout=10)
-    with urllib.request.urlopen(f"{base}/api/contents?token={address[2]}", timeout=10) as answer:
-        assert b"01_training_loop.ipynb" in answer.read()
-    with urllib.request.urlopen(f"{base}/lab?token={address[2]}", timeout=10) as answer:
-        assert re.search(rb'"news": *{"disabled": *true}', answer.read()), "no question about news"
+    with urllib.request.urlopen(f"{base}/api/contents?token={address[2]}", timeout=10) as response:
+        assert b"01_training_loop.ipynb" in response.read()
+    with urllib.request.urlopen(f"{base}/lab?token={address[2]}", timeout=10) as response:
+        assert re.search(rb'"news": *{"disabled": *true}', response.read()), "Lab asks about news"
     sockets = psutil.Process(process.pid).net_connections()
     hosts = {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
-    assert hosts, "nothing was seen, so the next line says nothing"
+    assert hosts, "no listening socket, so the next line would test nothing"
     assert hosts <= {"127.0.0.1", "::1"}
 
 
 class Notebook:
-    """A chapter in a tab of its own, run through Lab's commands: early clicks would get lost."""
+    """A chapter in its own tab, run with Lab's commands because early clicks would get lost."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -158,7 +159,7 @@ class Notebook:
         self.call("panel.sessionContext.session.kernel.info")
 
     def call(self, expression: str, *values: object) -> Any:
-        """Evaluate JavaScript about the panel, its cells and the given values."""
+        """Evaluate a JavaScript expression that may use `panel`, `cells` and the given `values`."""
         return self.page.evaluate(
             f"""async (values) => {{
                 const panel = window.jupyterapp.shell.currentWidget;
@@ -178,7 +179,7 @@ class Notebook:
             }))"""
         )
 
-    def first(self, tag: str) -> int:
+    def index_of(self, tag: str) -> int:
         return next(i for i, cell in enumerate(self.cells()) if tag in cell["tags"])
 
     def run_all(self) -> list[dict]:
@@ -186,7 +187,7 @@ class Notebook:
         return [cell for cell in self.cells() if cell["type"] == "code"]
 
     def start(self, number: int) -> None:
-        """Run a cell, as Ctrl + Enter does, and do not wait for it."""
+        """Start a cell, as Ctrl + Enter does, without waiting for its end."""
         self.call(
             "void (panel.content.activeCellIndex = values[0],"
             " window.jupyterapp.commands.execute('notebook:run-cell'))",
@@ -194,7 +195,7 @@ class Notebook:
         )
 
     def run(self, number: int, source: str | None = None) -> str:
-        """Run a cell, perhaps with another source, and return what it shows, as text."""
+        """Run a cell, with another source if one is given; return its outputs as JSON."""
         if source is not None:
             self.call("cells[values[0]].setSource(values[1])", number, source)
         self.call(
@@ -233,46 +234,48 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
 
 
 @pytest.fixture
-def opened(lab: str, browser: BrowserContext) -> Iterator[Callable[[str], Notebook]]:
-    """A function that opens a chapter; nothing it asked for may have left this machine."""
+def open_notebook(lab: str, browser: BrowserContext) -> Iterator[Callable[[str], Notebook]]:
+    """Return a function that opens a chapter; check in the end that no request left the machine."""
     requests: list[str] = []
     page = browser.new_page()
     page.on("request", lambda request: requests.append(request.url))
     yield lambda name: Notebook(page, f"{lab}/doc/tree/{name}.ipynb?token={TOKEN}&reset")
     page.close()
     web = [url for url in requests if url.startswith(("http", "ws"))]
-    assert len(web) > 10, "no request was seen at all, so the next line says nothing"
+    assert len(web) > 10, "almost no requests, so the next line would test nothing"
     assert not [url for url in web if not url.startswith((f"{lab}/", lab.replace("http", "ws")))]
 
 
 @pytest.mark.parametrize("name", SLIPS)
-def test_a_student_works_through_a_chapter(name: str, opened: Callable[[str], Notebook]) -> None:
-    notebook = opened(name)
+def test_a_student_works_through_a_chapter(
+    name: str, open_notebook: Callable[[str], Notebook]
+) -> None:
+    notebook = open_notebook(name)
     cells = notebook.run_all()
     errors = [o for cell in cells for o in cell["outputs"] if o["output_type"] == "error"]
     assert not errors, errors[0]["evalue"]
     assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
-    check_pictures(notebook.page)
+    check_images(notebook.page)
     if any("widget" in cell["tags"] for cell in cells):
         seconds = move_slider(notebook)
-        sys.stdout.write(f"{name}: the picture follows after {seconds} s\n")
-        assert min(seconds) < 1, f"the picture followed the slider after {seconds} s"
+        sys.stdout.write(f"{name}: the image follows the slider after {seconds} s\n")
+        assert min(seconds) < 1, f"the image followed the slider only after {seconds} s"
     check_exercise(notebook, *SLIPS[name])
     if name == "01_training_loop":
         check_interrupt(notebook)
 
 
-def check_pictures(page: Page) -> None:
+def check_images(page: Page) -> None:
     page.wait_for_function("document.querySelectorAll('.jp-OutputArea img').length > 0")
-    described = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(img => img.alt)")
-    assert all(len(alt) > 20 for alt in described)
-    assert "No description has been provided for this image" not in described, "Lab's stand-in"
+    texts = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(img => img.alt)")
+    assert all(len(alt) > 20 for alt in texts)
+    assert "No description has been provided for this image" not in texts, "Lab's placeholder"
 
 
 def move_slider(notebook: Notebook) -> list[float]:
-    """Move each slider by arrow keys; return how long the image took each time, in seconds."""
+    """Move each slider with an arrow key; return the seconds until the image changed."""
     page = notebook.page
-    notebook.call("void panel.content.scrollToItem(values[0])", notebook.first("widget"))
+    notebook.call("void panel.content.scrollToItem(values[0])", notebook.index_of("widget"))
     handles = page.locator(".widget-slider .noUi-handle")
     handles.first.wait_for()
     seconds = []
@@ -298,20 +301,20 @@ def move_slider(notebook: Notebook) -> list[float]:
     return seconds
 
 
-def check_exercise(notebook: Notebook, right: str, wrong: str, sentence: str) -> None:
-    exercise, cells = notebook.first("exercise"), notebook.cells()
+def check_exercise(notebook: Notebook, correct: str, mistake: str, feedback: str) -> None:
+    exercise, cells = notebook.index_of("exercise"), notebook.cells()
     check = next(i for i in range(exercise, len(cells)) if "check" in cells[i]["tags"])
-    solution = cells[notebook.first("solution")]["source"]
-    assert right in solution
-    notebook.run(exercise, solution.replace(right, wrong))
-    assert sentence in notebook.run(check)
+    solution = cells[notebook.index_of("solution")]["source"]
+    assert correct in solution
+    notebook.run(exercise, solution.replace(correct, mistake))
+    assert feedback in notebook.run(check)
     notebook.run(exercise, solution)
     assert "✔" in notebook.run(check)
 
 
 def check_interrupt(notebook: Notebook) -> None:
-    """Interrupt a long fit by its button; what was trained is there, and the next cell goes on."""
-    long_fit, go_on = notebook.append(LONG_FIT), notebook.append(GO_ON)
+    """Interrupt a long fit with Lab's button; the next cell continues from the finished epochs."""
+    long_fit, resume = notebook.append(LONG_FIT), notebook.append(CONTINUE)
     notebook.call("void panel.content.scrollToItem(values[0])", long_fit)
     notebook.start(long_fit)
     notebook.page.wait_for_function(
@@ -320,8 +323,8 @@ def check_interrupt(notebook: Notebook) -> None:
         arg=long_fit,
     )
     notebook.page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
-    shown = notebook.run(go_on)
-    epochs, now, rows = map(int, re.findall(r"(\d+) (?:epochs|now|rows)", shown))
+    output = notebook.run(resume)
+    epochs, now, rows = map(int, re.findall(r"(\d+) (?:epochs|now|rows)", output))
     assert epochs >= 10
     assert (now, rows) == (epochs + 1, epochs + 1)
-    assert "stopped by SIGINT" in shown
+    assert "stopped by SIGINT" in output

@@ -1,4 +1,4 @@
-"""An instructor's own book: some chapters and an extra page, by editing only `_toc.yml`."""
+"""Test an instructor's own book: some chapters and an extra page, by editing only `_toc.yml`."""
 
 import os
 import re
@@ -40,7 +40,7 @@ LAUNCH = (
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The repository as an instructor would have it, with another `_toc.yml` and an extra page."""
+    """Copy the repository as an instructor would, with another `_toc.yml` and an extra page."""
     folder = tmp_path_factory.mktemp("own") / "course"
     folder.mkdir()
     caches = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
@@ -62,9 +62,9 @@ def build(folder: Path) -> subprocess.CompletedProcess:
 
 
 def test_a_book_of_two_chapters_and_an_extra_page(copy):
-    done = build(copy)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    executed = re.findall(r"(\w+)\.ipynb: Executed notebook", done.stdout + done.stderr)
+    result = build(copy)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
+    executed = re.findall(r"(\w+)\.ipynb: Executed notebook", result.stdout + result.stderr)
     assert executed == ["01_training_loop", "09_transfer"]
     pages = copy / "_build" / "html" / "chapters"
     names = ["01_training_loop.html", "09_transfer.html", "welcome.html"]
@@ -78,20 +78,18 @@ def test_a_book_of_two_chapters_and_an_extra_page(copy):
     lines = config.read_text().splitlines()
     commented = tuple(f"# {line}" for line in LAUNCH)
     config.write_text("\n".join(x[2:] if x.startswith(commented) else x for x in lines))
-    done = build(copy)  # the outputs of the first build are reused
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    assert "Executed notebook" not in done.stdout + done.stderr
+    result = build(copy)  # the outputs of the first build are reused
+    assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
+    assert "Executed notebook" not in result.stdout + result.stderr
     text = (pages / "09_transfer.html").read_text()
-    notebook = "chapters/09_transfer.ipynb"
-    assert (
-        f"https://mybinder.org/v2/gh/YOUR-GROUP/YOUR-COPY/main?urlpath=lab/tree/{notebook}" in text
-    )
+    notebook, binder = "chapters/09_transfer.ipynb", "https://mybinder.org/v2/gh"
+    assert f"{binder}/YOUR-GROUP/YOUR-COPY/main?urlpath=lab/tree/{notebook}" in text
     assert f"/github/YOUR-GROUP/YOUR-COPY/blob/main/{notebook}" in text
 
 
-def test_a_broken_link_stops_the_book(copy):
+def test_a_broken_link_stops_the_build(copy):
     page = copy / "chapters" / "welcome.md"
     page.write_text(WELCOME.replace("05_schedules.ipynb", "05_schedule.ipynb"))
-    done = build(copy)
-    assert done.returncode == 1
-    assert "05_schedule.ipynb" in done.stderr
+    result = build(copy)
+    assert result.returncode == 1
+    assert "05_schedule.ipynb" in result.stderr

@@ -1,4 +1,4 @@
-"""The README keeps its word. `python tests/test_readme.py` draws its picture anew."""
+"""Test what the README claims. `python tests/test_readme.py` draws its figure again."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ from cnnlab.experiment import Results
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PICTURE = ROOT / "chapters" / "pictures" / "labels.png"
+FIGURE_PATH = ROOT / "chapters" / "pictures" / "labels.png"
 
 
-def picture():
-    """The figure of chapter 9 with three of its lines."""
-    stored = Results.load(ROOT / "chapters" / "studies" / "09_labels.csv")
-    summary = stored.table()[["mean", "low", "high"]]
+def figure():
+    """Return the figure of chapter 9 with three of its lines."""
+    results = Results.load(ROOT / "chapters" / "studies" / "09_labels.csv")
+    summary = results.table()[["mean", "low", "high"]]
     counts = (5, 10, 20, 50, 96)
     arms = {
         "pretrained on letters, frozen": "logistic regression",
@@ -33,40 +33,41 @@ def picture():
         },
         xlabel="labelled digits a class",
         ylabel="test accuracy",
-        message="With few labels frozen features of another task win, "
-        "with many a network from scratch.",
+        message=(
+            "With few labels frozen features of another task win, with many a network from scratch."
+        ),
         log="x",
     )
 
 
 @pytest.mark.slow
-def test_the_example_runs_as_it_stands_and_reaches_what_it_says(capsys):
+def test_the_example_runs_unchanged_and_reaches_its_accuracy(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(code, {})  # noqa: S102 - it is ours
+    exec(code, {})  # noqa: S102 - our own code
     accuracy = float(re.search(r"'acc': ([\d.]+)", capsys.readouterr().out)[1])
-    assert accuracy > 0.88  # eight standard deviations below the three runs it quotes
+    assert accuracy > 0.88  # eight standard deviations below the three runs in the README
 
 
-def test_the_picture_is_described_by_the_numbers_it_was_made_from():
+def test_the_alt_text_of_the_figure_has_the_stored_numbers():
     (alt, path) = re.findall(r"!\[(.*?)\]\((.*?)\)", README, flags=re.DOTALL)[0]
-    assert ROOT / path == PICTURE
-    assert PICTURE.read_bytes().startswith(b"\x89PNG")
-    assert " ".join(alt.split()) == picture().alt
+    assert ROOT / path == FIGURE_PATH
+    assert FIGURE_PATH.read_bytes().startswith(b"\x89PNG")
+    assert " ".join(alt.split()) == figure().alt
 
 
-def test_the_counts_it_names_are_those_of_today():
-    known = sum(len(exercise.mistakes) for exercise in check.EXERCISES.values())
+def test_the_counts_in_the_readme_are_up_to_date():
+    mistakes = sum(len(exercise.mistakes) for exercise in check.EXERCISES.values())
     assert len(check.EXERCISES) == 40
     assert "Forty exercises" in README
-    assert f"{known} known mistakes" in README
+    assert f"{mistakes} known mistakes" in README
     assert len(FAULTS) == 12
     assert "twelve broken runs" in README
 
 
-def test_every_file_it_points_at_is_there():
+def test_every_linked_file_exists():
     for path in re.findall(r"\]\((?!http)(.*?)\)", README):
         assert (ROOT / path).exists(), path
 
 
 if __name__ == "__main__":
-    picture().save(PICTURE, dpi=110)
+    figure().save(FIGURE_PATH, dpi=110)

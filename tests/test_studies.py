@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,24 @@ import torch
 from cnnlab.experiment import Results, compare, study
 
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "chapters" / "studies").glob("*.py"))
+FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
 
 
 def import_script(script):
+    """Import a script with its own folder on the path, as if it were run."""
     spec = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(script.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(script.parent))
     return module
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_stored_table_has_the_variants_and_seeds_of_its_script_and_its_origin(
-    script,
-):
+def test_a_stored_table_has_the_variants_and_seeds_of_its_script_and_its_origin(script):
     module, stored = import_script(script), Results.load(script.with_suffix(".csv"))
     runs = {(row["variant"], row["seed"]) for row in stored.rows}
     assert runs == set(itertools.product(module.VARIANTS, range(module.SEEDS)))

@@ -12,13 +12,7 @@ from torch import nn
 from cnnlab.models import replace_head, small_resnet, stages
 from cnnlab.schedules import attach, cosine, warmup
 from cnnlab.trainer import Trainer
-from cnnlab.transfer import (
-    advise,
-    freeze,
-    param_groups,
-    train_mode,
-    unfreeze,
-)
+from cnnlab.transfer import advise, freeze, param_groups, train_mode, unfreeze
 
 
 def resnet(**options):

@@ -61,7 +61,7 @@ def test_each_draw_uses_the_runs_of_its_own_seed_and_is_reproducible():
     every = widgets.search_space(recorded())
     pages = [every.picture(strategy="grid", trials=25, draw=draw) for draw in (0, 1, 2)]
     assert pages[0] == widgets.search_space(recorded()).picture(strategy="grid", trials=25, draw=0)
-    best = [float(re.search(r"best valid_acc ([\d.]+)", page)[1]) for page in pages]
+    best = [float(re.search(r"best validation accuracy ([\d.]+)", page)[1]) for page in pages]
     assert all(score <= 0.9 - draw / 100 for draw, score in enumerate(best))
     assert "grid: 25 trials try 5 learning rates" in pages[0]
 

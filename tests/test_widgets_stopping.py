@@ -32,11 +32,11 @@ def test_the_static_page_shows_four_settings():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"patience": 1}, "stops after epoch 4 of 10, restores epoch 3 with 0.62"),
-        ({"patience": 3}, "stops after epoch 10 of 10, restores epoch 8 with 0.66"),
+        ({"patience": 1}, "stops after epoch 4 of 10 and restores epoch 3 with 0.62"),
+        ({"patience": 3}, "stops after epoch 10 of 10 and restores epoch 8 with 0.66"),
         (
             {"patience": 3, "min_delta": 0.05},
-            "stops after epoch 6 of 10, restores epoch 5 with 0.65",
+            "stops after epoch 6 of 10 and restores epoch 5 with 0.65",
         ),
     ],
 )
@@ -46,7 +46,7 @@ def test_the_explorer_stops_where_early_stopping_does(settings, sentence):
 
 def test_the_judged_value_belongs_to_the_restored_epoch():
     page = widgets.early_stopping(CURVE, judged=JUDGED).picture(patience=1)
-    assert "judged on other images 0.6" in page
+    assert "which reaches 0.6 on other images" in page
 
 
 def test_a_loss_should_be_small_and_a_curve_of_nan_restores_nothing():

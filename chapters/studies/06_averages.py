@@ -1,79 +1,85 @@
-"""Averages of weights with right labels: moving (EMA) and equal (SWA), at a constant rate and under a cosine.
+"""Compare averages of weights with the live model, at two schedules.
 
-Rate, batch, length and decay were chosen on other images and other seeds (both from 100); SWA averages the second
-half of the epochs. The live model, its EMA and its SWA come from the same run. The wobble is the mean size of the
-change of the validation accuracy from one epoch to the next.
+What varies is the model that is evaluated (the live model, its exponential
+moving average EMA, its equal average SWA, and SWA with the batch-norm
+statistics of the live model) and the schedule (a constant learning rate or a
+cosine). All four models of a schedule come from the same run. Everything else
+is fixed: 720 signs with correct labels, the architecture, SGD, batches of 32
+and twelve epochs, of which SWA averages the last six. The results are
+validation accuracy, validation loss, and the wobble: the mean absolute change
+of the validation accuracy from one epoch to the next.
+
+Learning rate, batch size, length and decay of the EMA were chosen on other
+images with other seeds (100 and above).
 """
 
 from functools import lru_cache, partial
 
-import torch
+from common import run_study, seeded_resnet, sgd, train
 
 import cnnlab
+from cnnlab import schedules
 from cnnlab.averaging import EMA, SWA, update_bn
-from cnnlab.experiment import study
 
 
 SEEDS = 6
 METRIC = "valid_acc"
-N_TRAIN, N_VALID, EPOCHS, BATCH, RATE, DECAY = 720, 720, 12, 32, 0.1, 0.98
+N_TRAIN, N_VALID = 720, 720
+EPOCHS, BATCH_SIZE, LR, DECAY = 12, 32, 0.1, 0.98
+SCHEDULES = {
+    "constant": lambda steps: schedules.constant(),
+    "cosine": schedules.cosine,
+}
 
 
 @lru_cache
 def run(seed: int, schedule: str) -> dict[str, dict[str, float]]:
-    """Train once; return the measurements of the model and of its averages."""
+    """Train once; return the metrics of the live model and its averages."""
     data = cnnlab.load("pocket", n_train=N_TRAIN, n_valid=N_VALID)
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(len(data.classes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
-    train = cnnlab.loader(data.train, BATCH, shuffle=True, seed=seed)
+    model = seeded_resnet(seed, len(data.classes))
     valid = cnnlab.loader(data.valid, 256)
-    multiplier = {
-        "constant": cnnlab.schedules.constant(),
-        "cosine": cnnlab.schedules.cosine(EPOCHS * len(train)),
-    }
     swa = SWA(model, start_epoch=EPOCHS // 2)
-    trainer = cnnlab.Trainer(
+    trainer = train(
         model,
-        optimizer,
-        scheduler=cnnlab.attach(optimizer, multiplier[schedule]),
+        sgd(model, LR),
+        data.train,
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
+        seed=seed,
+        schedule=SCHEDULES[schedule],
+        valid=valid,
         ema=EMA(model, DECAY),
         callbacks=[swa],
-        seed=seed,
-        device="cpu",
-        progress=False,
     )
-    curve = trainer.fit(train, valid, epochs=EPOCHS).frame()
-    found = {
+    curve = trainer.history.frame()
+    metrics = {
         name: {
-            "valid_acc": curve[f"{part}valid_acc"].iloc[-1],
-            "valid_loss": curve[f"{part}valid_loss"].iloc[-1],
-            "wobble": curve[f"{part}valid_acc"].diff().abs().mean(),
+            "valid_acc": curve[f"{prefix}valid_acc"].iloc[-1],
+            "valid_loss": curve[f"{prefix}valid_loss"].iloc[-1],
+            "wobble": curve[f"{prefix}valid_acc"].diff().abs().mean(),
         }
-        for name, part in (("live", ""), ("EMA", "ema_"))
+        for name, prefix in (("live", ""), ("EMA", "ema_"))
     }
     for name in ("SWA, statistics of the live model", "SWA"):
-        told = trainer.evaluate(valid, model=swa.model)
-        found[name] = {f"valid_{k}": v for k, v in told.items()} | {
-            "wobble": float("nan")
-        }
+        swa_metrics = trainer.evaluate(valid, model=swa.model)
+        metrics[name] = {f"valid_{k}": v for k, v in swa_metrics.items()}
+        metrics[name]["wobble"] = float("nan")  # it has only one value
         update_bn(swa.model, cnnlab.loader(data.train, 256))
-    return found
+    return metrics
 
 
 def outcome(seed: int, *, schedule: str, model: str) -> dict[str, float]:
-    """Return the measurements of one model of the run."""
+    """Return the metrics of one model of a run."""
     return run(seed, schedule)[model]
 
 
 MODELS = ("live", "EMA", "SWA", "SWA, statistics of the live model")
 VARIANTS = {
     f"{schedule}, {model}": partial(outcome, schedule=schedule, model=model)
-    for schedule in ("constant", "cosine")
+    for schedule in SCHEDULES
     for model in MODELS
 }
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    study(__file__, VARIANTS, SEEDS, metric=METRIC)
+    run_study(__file__, VARIANTS, SEEDS, METRIC)

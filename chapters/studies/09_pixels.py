@@ -1,108 +1,109 @@
-"""Pixels that are not what a network has learnt on: other normalisations, other levels, another order of the channels.
+"""Find out what wrong preprocessing costs a pretrained network.
 
-Frozen glyphnet on digits, twenty labels a class: `test_acc` with a probe that was fitted to the same wrong pixels,
-`served_acc` with one that was fitted to the right ones and met the wrong ones later. Then a network that has learnt
-from signs, whose colours tell something, and meets RGB or BGR. Nothing was tuned. Each seed draws images, labels and
-weights anew.
+What varies is the preprocessing: other normalisations, pixel values up to
+255, or the channel order BGR. Everything else is fixed: frozen glyphnet with
+a linear probe, on digits with twenty labels per class. There are two results:
+`test_acc`, for a probe that was fitted to images with the same preprocessing,
+and `served_acc`, for a probe that was fitted to correctly preprocessed images
+and gets wrong ones only at inference. Two more variants give RGB and BGR
+images to a network that was trained on signs, where colour carries
+information.
+
+Nothing was tuned. Each seed draws its own images, labels and initial weights.
 """
 
 from functools import lru_cache, partial
 
 import torch
-from torch import Tensor
+from common import run_study, seeded_resnet, sgd, train
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 import cnnlab
 from cnnlab.data import ImageSet
-from cnnlab.experiment import study
 from cnnlab.models.resnet import Normalize
+from cnnlab.schedules import one_cycle
 
 
 SEEDS = 8
 METRIC = "test_acc"
 PER_CLASS = 20
+RGB, BGR = [0, 1, 2], [2, 1, 0]
 IMAGENET = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 @torch.no_grad()
-def features(model, part: ImageSet, front, order) -> Tensor:
-    """What the head would receive, with another first layer and another order of the channels, (N, 96)."""
-    images = part.images[:, order].float() / 255
-    return model.blocks(model.stem(front(images))).mean(dim=(2, 3))
+def features(model, dataset: ImageSet, normalize, order: list[int]) -> Tensor:
+    """Return the inputs of the head, (N, 96), with other preprocessing."""
+    images = dataset.images[:, order].float() / 255
+    return model.blocks(model.stem(normalize(images))).mean(dim=(2, 3))
 
 
-def probes(seed: int, *, front=None, order=(0, 1, 2)) -> dict[str, float]:
-    """Fit one probe to the wrong pixels and one to the right ones; test both on the wrong ones."""
+def probes(seed: int, *, normalize=None, order=RGB) -> dict[str, float]:
+    """Fit a probe to wrong images and one to correct ones; test on wrong."""
     data = cnnlab.load("digits", seed=seed)
-    train = data.subset(per_class=PER_CLASS, seed=seed).train
+    train_set = data.subset(per_class=PER_CLASS, seed=seed).train
     model = cnnlab.pretrained("glyphnet", 10).eval()
-    wrong, right = (
-        (front or model.normalize, list(order)),
-        (model.normalize, [0, 1, 2]),
-    )
+    correct = (model.normalize, RGB)
+    wrong = (normalize or model.normalize, order)
     test = features(model, data.test, *wrong)
-    found = {}
-    for name, pixels in (("test_acc", wrong), ("served_acc", right)):
+    accuracies = {}
+    for name, settings in (("test_acc", wrong), ("served_acc", correct)):
         probe = make_pipeline(
             StandardScaler(), LogisticRegression(max_iter=5000)
         )
-        probe.fit(features(model, train, *pixels).double(), train.labels)
-        found[name] = float(probe.score(test.double(), data.test.labels))
-    return found
+        x = features(model, train_set, *settings).double()
+        probe.fit(x, train_set.labels)
+        score = probe.score(test.double(), data.test.labels)
+        accuracies[name] = float(score)
+    return accuracies
 
 
 @lru_cache(maxsize=1)
 def signs_network(seed: int):
-    """A small network that has learnt 960 signs in RGB, and 480 test signs."""
+    """Train a small network on 960 signs; return trainer and test set."""
     data = cnnlab.load(
         "pocket", seed=seed, n_train=960, n_valid=48, n_test=480
     )
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(len(data.classes))
-    batches = cnnlab.loader(data.train, 32, shuffle=True, seed=seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    schedule = cnnlab.schedules.one_cycle(10 * len(batches))
-    trainer = cnnlab.Trainer(
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
         model,
-        optimizer,
-        scheduler=cnnlab.attach(optimizer, schedule),
+        sgd(model, 0.1),
+        data.train,
+        batch_size=32,
+        epochs=10,
         seed=seed,
-        device="cpu",
-        progress=False,
+        schedule=one_cycle,
     )
-    trainer.fit(batches, epochs=10)
     return trainer, data.test
 
 
-def signs(seed: int, *, order=(0, 1, 2)) -> dict[str, float]:
-    """The network of signs meets test signs with their channels in this order."""
+def signs(seed: int, *, order=RGB) -> dict[str, float]:
+    """Evaluate the network of signs with another order of the channels."""
     trainer, test = signs_network(seed)
-    turned = ImageSet(test.images[:, list(order)], test.labels, test.classes)
-    accuracy = trainer.evaluate(cnnlab.loader(turned, 256))["acc"]
+    reordered = ImageSet(test.images[:, order], test.labels, test.classes)
+    accuracy = trainer.evaluate(cnnlab.loader(reordered, 256))["acc"]
     return {"test_acc": accuracy, "served_acc": accuracy}
 
 
-BGR = (2, 1, 0)
-
-
-def twice(images: Tensor) -> Tensor:
-    """What a pipeline that normalises hands to a model that normalises, too."""
+def normalise_twice(images: Tensor) -> Tensor:
+    """Normalise images twice: once in the pipeline, once in the model."""
     return (((images - 0.45) / 0.25) - 0.45) / 0.25
 
 
-def levels(images: Tensor) -> Tensor:
-    """Levels 0 to 255, which nobody divided."""
+def forget_division(images: Tensor) -> Tensor:
+    """Normalise pixel values from 0 to 255, not divided by 255."""
     return (images * 255 - 0.45) / 0.25
 
 
 VARIANTS = {
     "as in pretraining": probes,
-    "ImageNet's numbers": partial(probes, front=IMAGENET),
-    "not normalised": partial(probes, front=torch.nn.Identity()),
-    "normalised twice": partial(probes, front=twice),
-    "levels 0 to 255": partial(probes, front=levels),
+    "ImageNet's numbers": partial(probes, normalize=IMAGENET),
+    "not normalised": partial(probes, normalize=torch.nn.Identity()),
+    "normalised twice": partial(probes, normalize=normalise_twice),
+    "levels 0 to 255": partial(probes, normalize=forget_division),
     "BGR": partial(probes, order=BGR),
     "signs network, RGB": signs,
     "signs network, BGR": partial(signs, order=BGR),
@@ -110,5 +111,4 @@ VARIANTS = {
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    study(__file__, VARIANTS, SEEDS, metric=METRIC)
+    run_study(__file__, VARIANTS, SEEDS, METRIC)

@@ -1,113 +1,109 @@
-"""Class weights, oversampling, both, and logit adjustment, where one class has forty times the images of another.
+"""Compare methods against class imbalance.
 
-Each seed draws images of its own and deals the counts to the classes anew, so that no sign is always the rare one.
-Rate, schedule, length, batch and strength (tau = 1) were chosen on other images and other seeds (both from 100). The
-test part has as many images of each class; `train_like_acc` weighs its recalls by the shares of the training part.
-The adjusted logits are those of the plain run.
+What varies is the method: none, class weights, oversampling, both, logit
+adjustment after training or in the loss, and CutMix alone or with two of
+them. Everything else is fixed: twelve classes, of which the largest has forty
+times as many training images as the smallest, the architecture, SGD with a
+cosine schedule, batches of 64 and ten epochs. Each seed draws its own images
+and decides which class gets which size, so the rarest sign is not always the
+same. The result to compare is the balanced accuracy on a balanced test set.
+`train_like_acc` is the accuracy to expect on a test set with the class
+proportions of the training set.
+
+Learning rate, schedule, length, batch size and tau = 1 were chosen on other
+images with other seeds (100 and above). The adjusted logits are those of the
+plain run.
 """
 
 from functools import lru_cache, partial
 
-import torch
-from sklearn.metrics import balanced_accuracy_score, recall_score
+from common import (
+    COUNTS,
+    cpu_trainer,
+    imbalance_metrics,
+    imbalanced_signs,
+    run_study,
+    seeded_resnet,
+    sgd,
+)
 from torch import Tensor
 
 import cnnlab
-from cnnlab.data import (
-    balanced_sampler,
-    class_weights,
-    logit_adjustment,
-)
-from cnnlab.experiment import study
+from cnnlab.data import balanced_sampler, class_weights, logit_adjustment
 from cnnlab.mixing import CutMix, soft_cross_entropy
+from cnnlab.schedules import cosine
 
 
 SEEDS = 8
 METRIC = "balanced_acc"
-COUNTS = [10, 14, 20, 27, 38, 53, 75, 105, 146, 205, 286, 400]
-K, N_TEST, EPOCHS, BATCH, RATE = len(COUNTS), 960, 10, 64, 0.1
-
-
-@lru_cache(maxsize=2)
-def signs(seed: int) -> cnnlab.data.DataBundle:
-    """Images of the seed, and counts in the order of the seed."""
-    deal = torch.randperm(K, generator=torch.Generator().manual_seed(seed))
-    counts = [COUNTS[i] for i in deal.tolist()]
-    return cnnlab.load(
-        "pocket", seed=seed, counts=counts, n_valid=96, n_test=N_TEST
-    )
+K, EPOCHS, BATCH_SIZE, LR = len(COUNTS), 10, 64, 0.1
 
 
 @lru_cache
-def logits(
+def run(
     seed: int,
     *,
     weighted: bool = False,
-    sampled: bool = False,
-    added: float = 0.0,
+    oversampled: bool = False,
+    loss_tau: float = 0.0,
     mixed: bool = False,
 ) -> tuple[Tensor, float]:
-    """Train once; return the logits of the test part, and the accuracy on the training images."""
-    data = signs(seed)
+    """Train once; return the test logits and the training accuracy.
+
+    Args:
+        seed: draws images, weights and order.
+        weighted: whether the loss has class weights.
+        oversampled: whether a sampler balances the classes.
+        loss_tau: strength of the logit adjustment in the loss.
+        mixed: whether to use CutMix.
+    """
+    data = imbalanced_signs(seed)
     labels = data.train.labels
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(K)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    model = seeded_resnet(seed, K)
+    optimizer = sgd(model, LR)
     batches = cnnlab.loader(
         data.train,
-        BATCH,
-        shuffle=not sampled,
-        sampler=balanced_sampler(labels, seed) if sampled else None,
+        BATCH_SIZE,
+        shuffle=not oversampled,
+        sampler=balanced_sampler(labels, seed) if oversampled else None,
         seed=seed,
     )
     weight = class_weights(labels) if weighted else None
-    head_start = logit_adjustment(labels, added)
-    trainer = cnnlab.Trainer(
+    adjustment = logit_adjustment(labels, loss_tau)
+
+    def loss_fn(logits, targets):
+        return soft_cross_entropy(logits + adjustment, targets, weight)
+
+    schedule = cosine(EPOCHS * len(batches))
+    trainer = cpu_trainer(
         model,
         optimizer,
-        lambda out, wanted: soft_cross_entropy(
-            out + head_start, wanted, weight
-        ),
-        scheduler=cnnlab.attach(
-            optimizer, cnnlab.schedules.cosine(EPOCHS * len(batches))
-        ),
+        seed,
+        loss_fn=loss_fn,
+        scheduler=cnnlab.attach(optimizer, schedule),
         batch_transform=CutMix(1.0, num_classes=K) if mixed else None,
-        seed=seed,
-        device="cpu",
-        progress=False,
     )
     trainer.fit(batches, epochs=EPOCHS)
-    fitted = trainer.evaluate(cnnlab.loader(data.train, 256))["acc"]
-    return trainer.predict(cnnlab.loader(data.test, 256)), fitted
+    train_metrics = trainer.evaluate(cnnlab.loader(data.train, 256))
+    logits = trainer.predict(cnnlab.loader(data.test, 256))
+    return logits, train_metrics["acc"]
 
 
-def outcome(seed: int, *, tau: float = 0.0, **how) -> dict[str, float]:
-    """Judge the answers of a run, adjusted by tau."""
-    data = signs(seed)
-    shift = logit_adjustment(data.train.labels, tau)
-    told, fitted = logits(seed, **how)
-    answers = (told - shift).argmax(dim=1)
-    recall = torch.from_numpy(
-        recall_score(data.test.labels, answers, average=None)
-    )
-    counts = data.train.labels.bincount()
-    rank = counts.argsort()  # the rarest class first
-    return {
-        "balanced_acc": balanced_accuracy_score(data.test.labels, answers),
-        "rare_recall": recall[rank[:4]].mean().item(),
-        "common_recall": recall[rank[-4:]].mean().item(),
-        "train_like_acc": (recall @ (counts / counts.sum()).double()).item(),
-        "fitted": fitted,
-    } | {f"recall_{i + 1}": recall[k].item() for i, k in enumerate(rank)}
+def outcome(seed: int, *, tau: float = 0.0, **options) -> dict[str, float]:
+    """Evaluate a run, with its logits adjusted by tau after training."""
+    logits, train_acc = run(seed, **options)
+    metrics, recalls = imbalance_metrics(logits, imbalanced_signs(seed), tau)
+    by_rarity = {f"recall_{i}": r.item() for i, r in enumerate(recalls, 1)}
+    return metrics | {"fitted": train_acc} | by_rarity
 
 
 VARIANTS = {
     "plain": outcome,
     "class weights": partial(outcome, weighted=True),
-    "oversampling": partial(outcome, sampled=True),
-    "both": partial(outcome, weighted=True, sampled=True),
+    "oversampling": partial(outcome, oversampled=True),
+    "both": partial(outcome, weighted=True, oversampled=True),
     "logit adjustment": partial(outcome, tau=1.0),
-    "adjusted in the loss": partial(outcome, added=1.0),
+    "adjusted in the loss": partial(outcome, loss_tau=1.0),
     "CutMix": partial(outcome, mixed=True),
     "CutMix, class weights": partial(outcome, mixed=True, weighted=True),
     "CutMix, logit adjustment": partial(outcome, mixed=True, tau=1.0),
@@ -115,5 +111,4 @@ VARIANTS = {
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    study(__file__, VARIANTS, SEEDS, metric=METRIC)
+    run_study(__file__, VARIANTS, SEEDS, METRIC)

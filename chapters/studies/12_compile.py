@@ -1,9 +1,14 @@
-"""Does `torch.compile` pay? A training step with and without it, and what compiling costs.
+"""Time a training step with and without `torch.compile`.
 
-Times are those of the processor, one thread. Each seed is a measurement in a process of its own with an empty cache
-of the compiler, so that nothing is compiled already; the steps of the two take turns there, and the median of all is
-kept. The first two steps do not count: the first one compiles. The ratio is that of the compiled step to the plain one,
-which makes it 1 for the plain one.
+What varies is whether the model is compiled. Everything else is fixed: the
+network, one batch of 64 signs, SGD, and one thread. The result is the time of
+the compiled step divided by the time of the plain step, so it is 1 for the
+plain step. The table also has the seconds that compiling took.
+
+Times are processor times. Each seed is one measurement in a new process with
+an empty compiler cache, so nothing is compiled in advance. Plain and compiled
+steps alternate, and the median of each is kept. The first two steps don't
+count, because compiling happens there.
 """
 
 import os
@@ -16,24 +21,26 @@ from time import process_time
 
 import torch
 import torch.nn.functional as F
+from common import MACHINE, processor_seconds, run_study, sgd
 
 import cnnlab
-from cnnlab.experiment import study
 
 
 SEEDS = 5
 METRIC = "ratio"
-BATCH, STEPS = 64, 25
-MACHINE = "two-core CPU with AVX-512, shared with other work; one thread"
+BATCH_SIZE, STEPS = 64, 25
 
 
-def stepper(seed: int, compiled: bool):
-    """Return a function that takes one training step on the same batch and tells its seconds."""
+def make_step(seed: int, compiled: bool):
+    """Return a function that takes a training step and returns its seconds.
+
+    Every step uses the same batch.
+    """
     torch.manual_seed(seed)
-    data = cnnlab.load("pocket", n_train=BATCH, n_valid=12, n_test=12)
-    images, labels = next(iter(cnnlab.loader(data.train, BATCH)))
+    data = cnnlab.load("pocket", n_train=BATCH_SIZE, n_valid=12, n_test=12)
+    images, labels = next(iter(cnnlab.loader(data.train, BATCH_SIZE)))
     model = cnnlab.small_resnet(len(data.classes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    optimizer = sgd(model, 0.01)
     if compiled:
         model.compile()
 
@@ -47,52 +54,46 @@ def stepper(seed: int, compiled: bool):
     return step
 
 
-def processor_seconds() -> float:
-    """Return what this process and its finished children have used: the C++ compiler is one of them."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
-
-
-def measured(seed: int) -> None:
-    """Print milliseconds of the plain step, of the compiled one, and the seconds that compiling took."""
-    plain, compiled = stepper(seed, False), stepper(seed, True)
+def print_times(seed: int) -> None:
+    """Print ms of the plain and the compiled step, and s to compile."""
+    plain, compiled = make_step(seed, False), make_step(seed, True)
     plain(), plain()
     start = processor_seconds()
     compiled(), compiled()
-    first = processor_seconds() - start
+    first_two = processor_seconds() - start
     pairs = [(plain(), compiled()) for _ in range(STEPS)]
-    ms = [1000 * median(column) for column in zip(*pairs, strict=True)]
-    print(*ms, first - 2 * ms[1] / 1000)
+    ms = [1000 * median(times) for times in zip(*pairs, strict=True)]
+    print(*ms, first_two - 2 * ms[1] / 1000)
 
 
 @lru_cache
-def in_a_fresh_process(seed: int) -> list[float]:
-    """Measure with nothing compiled before."""
+def time_in_new_process(seed: int) -> list[float]:
+    """Return the three numbers of `print_times`, with an empty cache."""
     with tempfile.TemporaryDirectory() as cache:
         settings = {
             "TORCHINDUCTOR_CACHE_DIR": cache,
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, __file__, str(seed)],
             env=os.environ | settings,
             capture_output=True,
             text=True,
             check=True,
         )
-    return [float(number) for number in done.stdout.split()[-3:]]
+    return [float(number) for number in process.stdout.split()[-3:]]
 
 
 def outcome(seed: int, *, compiled: bool) -> dict[str, float]:
-    """Return the ratio, and what it was made of."""
+    """Return the ratio, and the times that it was computed from."""
     if not compiled:
         return {"ratio": 1.0}
-    plain, fast, seconds = in_a_fresh_process(seed)
+    plain_ms, compiled_ms, seconds = time_in_new_process(seed)
     return {
-        "ratio": fast / plain,
-        "plain_ms": plain,
-        "compiled_ms": fast,
+        "ratio": compiled_ms / plain_ms,
+        "plain_ms": plain_ms,
+        "compiled_ms": compiled_ms,
         "seconds_to_compile": seconds,
     }
 
@@ -104,10 +105,8 @@ VARIANTS = {
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     if len(sys.argv) > 1:
-        measured(int(sys.argv[1]))
+        torch.set_num_threads(1)
+        print_times(int(sys.argv[1]))
     else:
-        results = study(__file__, VARIANTS, SEEDS, metric=METRIC)
-        results.notes["machine"] = MACHINE
-        results.save(__file__.replace(".py", ".csv"))
+        run_study(__file__, VARIANTS, SEEDS, METRIC, machine=MACHINE)

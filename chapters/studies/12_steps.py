@@ -1,98 +1,101 @@
-"""What a training step costs: ways to load, a layout, a number format, microbatches, each against the plain step.
+"""Time variants of a training step against the plain step.
 
-Times are those of the processor with one thread, for an epoch of the `Trainer`. The variants take turns, and the
-median of all turns is kept. The ratio is that to the plain step (pictures in memory, float32, channels first, the
-batch as a whole), which makes it 1 for the plain one; "plain, again" is the same thing measured twice and shows how
-far to trust the others. Nothing was chosen here, so there was nothing to choose on other seeds.
+What varies is one property of the step at a time: how images are loaded and
+augmented, the memory layout, the precision, or microbatches. Everything else
+is fixed: 256 signs, the network, SGD, batches of 64, and one thread. The
+result is the time of an epoch divided by the time of a plain epoch (images in
+memory, float32, channels first, whole batches), so it is 1 for the plain one.
+"plain, again" measures the same thing twice and shows how accurate the other
+ratios are.
+
+Times are processor times of an epoch of the `Trainer`. The variants take
+turns, and the median of all turns is kept. Nothing was tuned.
 """
 
 from functools import lru_cache, partial
 from statistics import median
 from time import process_time
 
-import torch
+from common import MACHINE, cpu_trainer, run_study, seeded_resnet, sgd
 from torch.utils.data import Dataset
 
 import cnnlab
 from cnnlab.augment import Augment
-from cnnlab.experiment import study
 
 
 SEEDS = 6
 METRIC = "ratio"
-BATCH, STEPS, TURNS = 64, 4, 9
-MACHINE = "two-core CPU with AVX-512, shared with other work; one thread"
-LIGHT = Augment(flip=0.5, crop_pad=4)
+BATCH_SIZE, STEPS, TURNS = 64, 4, 9
+AUGMENT = Augment(flip=0.5, crop_pad=4)
 
 
 class OneByOne(Dataset):
-    """Gives one picture at a time, as a data set of files does, and changes each by itself if asked to."""
+    """A data set that returns, and may augment, one image at a time.
 
-    def __init__(self, part, augment=None):
-        self.part, self.augment = part, augment
+    Data sets of image files work like this.
+    """
+
+    def __init__(self, dataset, augment=None):
+        self.dataset, self.augment = dataset, augment
 
     def __len__(self):
-        return len(self.part)
+        return len(self.dataset)
 
     def __getitem__(self, index):
-        image, label = self.part[index]
+        image, label = self.dataset[index]
         if self.augment is not None:
             image = self.augment(image[None])[0]
         return image, label
 
 
-def trainer_for(seed: int, data, **options) -> cnnlab.Trainer:
-    """A fresh network of the course, wider if asked to, with its trainer."""
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(
-        len(data.classes), width=options.pop("width", 16)
-    )
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    return cnnlab.Trainer(
-        model, optimizer, seed=seed, device="cpu", progress=False, **options
-    )
-
-
 @lru_cache
-def measured(seed: int) -> dict[str, float]:
-    """Return milliseconds a step for each variant."""
+def step_times(seed: int) -> dict[str, float]:
+    """Return the milliseconds per step of each variant."""
     data = cnnlab.load(
-        "pocket", seed=seed, n_train=BATCH * STEPS, n_valid=12, n_test=12
+        "pocket", seed=seed, n_train=BATCH_SIZE * STEPS, n_valid=12, n_test=12
     )
-    train, whole = data.train, {"batch_size": BATCH, "shuffle": True}
-    memory = cnnlab.loader(train, **whole)
-    make = partial(trainer_for, seed, data)
+
+    def new_trainer(**options):
+        model = seeded_resnet(seed, len(data.classes))
+        return cpu_trainer(model, sgd(model, 0.01), seed, **options)
+
+    def new_loader(dataset):
+        return cnnlab.loader(dataset, BATCH_SIZE, shuffle=True)
+
+    one_by_one = OneByOne(data.train)
+    augmented = OneByOne(data.train, AUGMENT)
+    memory = new_loader(data.train)
     runs = {
-        "plain": (make(), memory),
-        "plain, again": (make(), memory),
-        "one image at a time": (
-            make(),
-            cnnlab.loader(OneByOne(train), **whole),
+        "plain": (new_trainer(), memory),
+        "plain, again": (new_trainer(), memory),
+        "one image at a time": (new_trainer(), new_loader(one_by_one)),
+        "Augment, whole batches": (
+            new_trainer(batch_transform=AUGMENT),
+            memory,
         ),
-        "Augment, whole batches": (make(batch_transform=LIGHT), memory),
         "Augment, one image at a time": (
-            make(),
-            cnnlab.loader(OneByOne(train, LIGHT), **whole),
+            new_trainer(),
+            new_loader(augmented),
         ),
-        "channels last": (make(channels_last=True), memory),
-        "bf16": (make(precision="bf16"), memory),
-        "microbatches of 16": (make(microbatch=16), memory),
+        "channels last": (new_trainer(channels_last=True), memory),
+        "bf16": (new_trainer(precision="bf16"), memory),
+        "microbatches of 16": (new_trainer(microbatch=16), memory),
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(TURNS + 1):
         for name, (trainer, batches) in runs.items():
             start = process_time()
             trainer.fit(batches, epochs=trainer.epoch + 1)
-            if turn:  # the first one is for warming up
+            if turn:  # the first turn is a warm-up
                 times[name].append(1000 * (process_time() - start) / STEPS)
-    return {name: median(column) for name, column in times.items()}
+    return {name: median(ms) for name, ms in times.items()}
 
 
 def outcome(seed: int, *, name: str) -> dict[str, float]:
-    """Return the ratio of a variant, and the milliseconds it was made of."""
+    """Return the ratio of a variant, and the times it was computed from."""
     if name == "plain":
         return {"ratio": 1.0}
-    ms = measured(seed)
+    ms = step_times(seed)
     return {
         "ratio": ms[name] / ms["plain"],
         "ms": ms[name],
@@ -114,7 +117,4 @@ VARIANTS = {name: partial(outcome, name=name) for name in NAMES}
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    results = study(__file__, VARIANTS, SEEDS, metric=METRIC)
-    results.notes["machine"] = MACHINE
-    results.save(__file__.replace(".py", ".csv"))
+    run_study(__file__, VARIANTS, SEEDS, METRIC, machine=MACHINE)

@@ -21,7 +21,7 @@ class Checkpoint(Callback):
     Args:
         path: the folder for the files, which is created if it's missing. A file is named after the
             optimizer step: `step-00000040.pt`.
-        every: save after every so many epochs.
+        every: the number of epochs from one file to the next.
         keep: the number of newest files to keep.
         best: also save the best epoch so far, as `best.pt`. Either a column of the history whose
             name ends in `_acc` (large values are good) or `_loss` (small values are good), or any

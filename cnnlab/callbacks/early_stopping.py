@@ -19,10 +19,10 @@ Mode = Literal["min", "max"]
 class EarlyStopping(Callback):
     """Stop the run when a metric stops improving, and put the best weights back into the model.
 
-    An epoch improves if it beats the last epoch that improved by more than `min_delta`. An equal
-    value is no improvement, and NaN never is. After `patience` epochs in a row without improvement
-    the run stops; `patience=0` acts like 1. Calling `fit` again then stops at once. To train for
-    more epochs, use more patience.
+    An epoch improves if its value is better than that of the last epoch that improved, by more than
+    `min_delta`. An equal value is no improvement, and NaN never is. After `patience` epochs in a
+    row without improvement the run stops; `patience=0` acts like 1. Calling `fit` again then stops
+    at once. To train for more epochs, use more patience.
 
     The best weights are those of the epoch with the best value, however small its lead; of equal
     epochs the first one counts. They are restored into the model, and into the EMA if there is one,

@@ -32,7 +32,7 @@ PAGES = ("B_checklist.md", "C_glossary.md")
 
 _WELCOME = """# cnnlab: the chapters
 
-Install the library once. You need Python 3.11 or newer. In the folder of the course repository, run
+Install the library once, with Python 3.11.4 or newer. In the folder of the course repository, run
 
     python -m pip install ".[lab]"
 

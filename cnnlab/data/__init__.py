@@ -72,7 +72,7 @@ def load(
 
     Raises:
         ValueError: the name or an option is unknown.
-        DownloadError: the data set isn't on this machine, and could or should not be downloaded.
+        DownloadError: the data set isn't on this machine, and wasn't or couldn't be downloaded.
 
     >>> load("pocket", n_train=120, n_valid=24, n_test=24, level="easy")
     pocket: 12 classes, 3 x 32 x 32; train 120, valid 24, test 24

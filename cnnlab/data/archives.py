@@ -31,7 +31,7 @@ _UNPACK_ERRORS = (
 
 
 def unpack(archive: Path, folder: Path, limit: int = SIZE_LIMIT) -> None:
-    """Unpack a .zip, a .tar (plain, .gz, .tgz, .bz2, .xz) or a single .gz file, all of it or nothing.
+    """Unpack a .zip, a .gz or a .tar file (plain, .tar.gz, .tgz, .bz2, .xz), or nothing of it.
 
     The contents are unpacked into a hidden subfolder first. Only a complete one is moved into
     place, where it replaces files and folders of the same names.
@@ -119,7 +119,8 @@ class _MemberCheck:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0
-        self.paths: set[PurePosixPath] = set()
+        self.files: set[PurePosixPath] = set()
+        self.folders: set[PurePosixPath] = set()
 
     def __call__(self, name: str, size: int, *, is_file: bool) -> None:
         """Raise DataError unless the member is a plain file inside the folder, and fits in it."""
@@ -129,18 +130,22 @@ class _MemberCheck:
         forbidden = set(name) & set('\\:\0"|<>?*')  # on Windows
         if path.is_absolute() or ".." in path.parts or not path.parts or forbidden:
             raise DataError(f"{name!r} is not a safe path")
-        if path in self.paths:
-            raise DataError(f"{name!r} appears twice")
-        self.paths.add(path)
+        if path in self.files or path in self.folders or not self.files.isdisjoint(path.parents):
+            raise DataError(f"{name!r} has the same place as another file")
+        self.files.add(path)
+        self.folders.update(path.parents)
         self.size += size
         if self.size > self.limit:
             raise DataError(_TOO_LARGE.format(self.limit))
-        if len(self.paths) > COUNT_LIMIT:
+        if len(self.files) > COUNT_LIMIT:
             raise DataError(f"it contains more than {COUNT_LIMIT:,} files")
 
 
 class _BoundedReader:
-    """A file that can't be read in huge pieces: tarfile reads a header of any length into memory."""
+    """A file that can't be read in huge pieces.
+
+    tarfile has no such limit: it reads a header of any claimed length into memory.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.seek, self.tell = file, file.seek, file.tell

@@ -24,7 +24,7 @@ def class_weights(
 
     Args:
         labels: integers in 0 .. K-1, each of them present, (N,).
-        scheme: "balanced" weights a class of n samples by 1 / n. "effective" weights it by
+        scheme: "balanced" uses the weight 1 / n for a class of n samples. "effective" uses
             (1 - beta) / (1 - beta ** n), because the samples of a large class resemble each other.
             Cui et al. 2019, equation 2, https://arxiv.org/abs/1901.05555; there the weights of the
             classes sum to K.
@@ -216,7 +216,7 @@ def counts_per_class(
         counts = [counts[name] for name in classes]
     if isinstance(counts, Mapping) or len(counts) != len(classes) or min(counts) < 0:
         raise ValueError(
-            f"counts must have one number, 0 or more, for each of {tuple(classes)}; got {counts}"
+            f"counts must give one number, 0 or more, per class of {tuple(classes)}; got {counts}"
         )
     return [int(n) for n in counts]
 
@@ -228,12 +228,12 @@ def _shuffled(labels: Tensor, label: int, seed: int) -> Tensor:
 
 
 def _counts(labels: Labels) -> Tensor:
-    """Count the samples of each class, float64 (K,); raise ValueError if there is an empty class."""
+    """Count the samples of each class, float64 (K,); raise ValueError if a class is empty."""
     counts = torch.bincount(torch.as_tensor(labels)).double()
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty or not len(counts):
         raise ValueError(
-            f"the labels contain no sample of class {empty or 0}, so it can't be weighted. Labels "
-            "must be 0 to K-1, each at least once"
+            f"the labels contain no sample of class {', '.join(map(str, empty or [0]))}. All the "
+            "labels 0 to K-1 must occur, because an empty class can't have a weight"
         )
     return counts

@@ -1,8 +1,8 @@
 """WildDigits: scikit-learn's 1,797 handwritten digits, painted over photographs.
 
-Each digit is painted once; the parts are split by digit. The photographs are cut on the right of
-the line that the glyphs stay left of, so a network that has learned from glyphs has not seen these
-backgrounds.
+Each digit is painted once, so no digit is in two splits. The backgrounds come from the right side
+of the photographs and those of the glyphs from the left, so a network that was trained on glyphs
+has not seen these backgrounds.
 """
 
 import gzip
@@ -16,16 +16,17 @@ from torch import Tensor
 from cnnlab.data import balance, scenes
 from cnnlab.data.cache import cached
 from cnnlab.data.images import DataBundle, ImageSet
-from cnnlab.data.scenes import Draws, between, per_image
+from cnnlab.data.scenes import Draws, as_nchw, to_range
 
 
-SET = 2  # its number among the generated sets, so that their streams differ
-VERSION = 1  # raise it with every change that moves a pixel: cached images are then made again
+SET = 2  # the number of this data set, so that each generated set has its own random stream
+VERSION = 1  # increase it if any pixel changes, so that cached images are made again
 CLASSES = tuple("0123456789")
 N_TEST, N_VALID = 600, 237
 
-_CHUNK = 240  # digits rendered together
-_DRAWS = {
+_CHUNK = 240  # digits that are rendered together
+# Uniform random numbers per image.
+_COLUMNS = {
     "rotation": 1,
     "scale": 1,
     "shift": 2,
@@ -38,38 +39,40 @@ _DRAWS = {
 
 
 def load(*, seed: int = 0, half: str = "right", plain: bool = False) -> DataBundle:
-    """Return the set: 960 training, 237 validation and 600 test digits, stratified.
+    """Make the data set: 960 training, 237 validation and 600 test digits, stratified.
 
     Args:
-        seed: chooses the parts, the colours and the backgrounds.
+        seed: determines the splits, the colours and the backgrounds.
         half: "right" or "left", the region of the photographs.
-        plain: the digits as they are, white on black; much easier.
+        plain: return the digits white on black, which is much easier.
 
     Raises:
-        ValueError: an unknown half.
+        ValueError: the half is unknown.
     """
     if half not in scenes.HALVES:
-        raise ValueError(f"half={half!r}: use {', '.join(scenes.HALVES)}")
+        raise ValueError(f"half must be {' or '.join(map(repr, scenes.HALVES))}, got {half!r}")
     strokes, labels = _handwritten()
     key = {"version": VERSION, "seed": seed, "half": half, "plain": plain}
-    make = partial(_plain, strokes) if plain else partial(_wild, strokes, seed, half)
+    make = partial(_plain, strokes) if plain else partial(_painted, strokes, seed, half)
     images = cached(lambda: {"images": make()}, "digits", **key)["images"]
     digits = ImageSet(images, labels, CLASSES)
-    rest, tested = balance.split(labels, N_TEST, seed)
-    chosen, held_out = balance.split(labels[rest], N_VALID, seed)
-    train, valid, test = (
-        _smaller(digits.select(part)) for part in (rest[chosen], rest[held_out], tested)
-    )
+    rest, in_test = balance.stratified_split(labels, N_TEST, seed)
+    in_train, in_valid = balance.stratified_split(labels[rest], N_VALID, seed)
+    splits = (rest[in_train], rest[in_valid], in_test)
+    train, valid, test = (_limited(digits.select(indices)) for indices in splits)
     return DataBundle("digits", train, valid, test)
 
 
-def _smaller(part: ImageSet) -> ImageSet:
-    n = scenes.smaller(len(part), len(CLASSES))
-    return part if n == len(part) else part.select(balance.split(part.labels, n)[1])
+def _limited(split: ImageSet) -> ImageSet:
+    """Return a stratified subset of the size that `limits.data_fraction` allows."""
+    n = scenes.limited(len(split), len(CLASSES))
+    if n == len(split):
+        return split
+    return split.select(balance.stratified_split(split.labels, n)[1])
 
 
 def _handwritten() -> tuple[Tensor, Tensor]:
-    """The ink of each digit, float64 (1797, 1, 8, 8) in [0, 1], and the labels."""
+    """Return the ink of each digit, float64 (1797, 1, 8, 8) in [0, 1], and the labels."""
     path = scenes.package_folder("sklearn") / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path) as file:
         table = torch.from_numpy(np.loadtxt(file, delimiter=","))  # 64 pixels and a label
@@ -77,42 +80,38 @@ def _handwritten() -> tuple[Tensor, Tensor]:
 
 
 def _plain(strokes: Tensor) -> Tensor:
-    """White on black with a margin of two pixels, uint8 (n, 3, 32, 32)."""
-    larger = F.interpolate(strokes, size=(28, 28), mode="bilinear", align_corners=False)
-    return scenes.to_bytes(F.pad(larger, (2,) * 4).expand(-1, 3, -1, -1)).contiguous()
+    """Return the digits white on black with a margin of two pixels, uint8 (n, 3, 32, 32)."""
+    enlarged = F.interpolate(strokes, size=(28, 28), mode="bilinear", align_corners=False)
+    return scenes.to_uint8(F.pad(enlarged, (2,) * 4).expand(-1, 3, -1, -1)).contiguous()
 
 
-def _wild(strokes: Tensor, seed: int, half: str) -> Tensor:
-    """The painted digits, uint8 (n, 3, 32, 32)."""
-    width = sum(_DRAWS.values())
-    painted = [
-        _render(
-            chunk, scenes.draw(_CHUNK, width, seed, SET, i).take(torch.arange(len(chunk))), half
-        )
-        for i, chunk in enumerate(_sharp(strokes).split(_CHUNK))
-    ]
-    return torch.cat(painted)
+def _painted(strokes: Tensor, seed: int, half: str) -> Tensor:
+    """Return the digits painted over photographs, uint8 (n, 3, 32, 32)."""
+    width = sum(_COLUMNS.values())
+    images = []
+    for number, chunk in enumerate(_sharpen(strokes).split(_CHUNK)):
+        draws = scenes.draw(_CHUNK, width, seed, SET, number)
+        images.append(_render(chunk, draws.select(torch.arange(len(chunk))), half))
+    return torch.cat(images)
 
 
-def _sharp(strokes: Tensor) -> Tensor:
-    """Enlarge six times and steepen the edges of the strokes: (n, 1, 8, 8) -> (n, 1, 48, 48)."""
-    larger = F.interpolate(
-        F.pad(strokes, (2,) * 4), size=(48, 48), mode="bicubic", align_corners=False
-    )
-    return ((larger - 0.15) / 0.6).clamp(0, 1)
+def _sharpen(strokes: Tensor) -> Tensor:
+    """Enlarge strokes by interpolation and sharpen their edges: (n, 1, 8, 8) -> (n, 1, 48, 48)."""
+    padded = F.pad(strokes, (2,) * 4)
+    enlarged = F.interpolate(padded, size=(48, 48), mode="bicubic", align_corners=False)
+    return ((enlarged - 0.15) / 0.6).clamp(0, 1)
 
 
 def _render(strokes: Tensor, draws: Draws, half: str) -> Tensor:
-    """Tint the background, paint the digit, blur, add noise."""
-    u = scenes.named(draws.units, _DRAWS)
+    """Paint digits over tinted backgrounds, blur and add noise, uint8 (m, 3, 32, 32)."""
+    u = scenes.by_name(draws.uniform, _COLUMNS)
     theta = scenes.placement(
-        rotation=torch.deg2rad(between(u["rotation"], -12, 12)),
-        scale=between(u["scale"], 0.95, 1.30),
-        shift=between(u["shift"], -0.10, 0.10),
+        rotation=torch.deg2rad(to_range(u["rotation"], -12, 12)),
+        scale=to_range(u["scale"], 0.95, 1.30),
+        shift=to_range(u["shift"], -0.10, 0.10),
     )
     alpha = scenes.warp(strokes, theta)  # (n, 1, 48, 48) -> (n, 1, 32, 32)
-    tint = u["tint"][:, :, None, None]
-    ground = 0.7 * scenes.backgrounds(u["background"], half) + 0.3 * tint
-    images = ground + (scenes.legible(u["ink"], ground) - ground) * alpha
-    images = scenes.blur(images, between(u["blur"], 0.2, 0.8))
-    return scenes.to_bytes(images + draws.noise * per_image(between(u["noise"], 0, 0.05)))
+    background = 0.7 * scenes.backgrounds(u["background"], half) + 0.3 * as_nchw(u["tint"])
+    images = background + (scenes.ensure_contrast(u["ink"], background) - background) * alpha
+    images = scenes.blur(images, to_range(u["blur"], 0.2, 0.8))
+    return scenes.to_uint8(images + draws.noise * as_nchw(to_range(u["noise"], 0, 0.05)))

@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 
 from cnnlab.data.balance import stratified_split
 from cnnlab.data.image_files import (
-    MAX_LISTED,
     SUFFIXES,
     UnusableFile,
     check_all_usable,
     find_duplicates,
     find_images,
     list_folders,
+    list_unusable,
     printable,
 )
 from cnnlab.data.images import DataBundle, ImageSet, Split, check_labels, unit
@@ -36,7 +36,7 @@ MEMORY_LIMIT = 2**30  # bytes of pixels; a larger data set stays on disk
 PIXEL_LIMIT = 2**26  # per image, because a file of a few bytes can decode to gigabytes
 
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
-_LAYOUT = "one folder per class, such as cat/ and dog/, with the images in it"
+_LAYOUT = "one folder per class, such as cat/ and dog/"
 
 LabelledFile = tuple[Path, int]
 
@@ -62,10 +62,8 @@ class FileSet(Dataset[tuple[Tensor, int]]):
         self.paths, self.classes, self.size = tuple(paths), tuple(classes), size
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
         if len(self.paths) != len(self.labels):
-            raise ValueError(
-                f"got {len(self.paths)} paths but {len(self.labels)} labels; give one label per "
-                "path"
-            )
+            n_paths, n_labels = len(self.paths), len(self.labels)
+            raise ValueError(f"got {n_paths} paths but {n_labels} labels; give one label per path")
         check_labels(self.labels, len(self.classes))
 
     @property
@@ -145,7 +143,9 @@ def from_folder(
     path = Path(path)
     if not path.is_dir():
         problem = "is a file, not a folder" if path.exists() else "doesn't exist"
-        raise DataError(f"{path.absolute()} {problem}. Give from_folder a folder with {_LAYOUT}")
+        raise DataError(
+            f"{path.absolute()} {problem}. Give from_folder the folder that contains {_LAYOUT}"
+        )
     if not 0 < valid < 1:
         raise ValueError(f"valid must be a fraction between 0 and 1, got {valid}; 0.2 is common")
     if size is not None and size < 1:
@@ -218,8 +218,8 @@ def _check_no_empty_class(
     empty = [name for k, name in enumerate(classes) if k not in labels]
     if empty:
         raise DataError(
-            f"no usable training image is left in the classes {empty}. Add images to their folders, "
-            f"or delete the folders. These files can't be used: {unusable[:MAX_LISTED]}"
+            f"no usable training image is left in the classes {empty}. Add images to their "
+            f"folders, or delete the folders. These files can't be used:{list_unusable(unusable)}"
         )
 
 
@@ -233,7 +233,9 @@ def _list_classes(path: Path) -> tuple[str, ...]:
     """Return the names of the class folders, each of which must contain an image."""
     classes = tuple(folder.name for folder in list_folders(path))
     if not classes:
-        raise DataError(f"{path} contains no folders. Give from_folder a folder with {_LAYOUT}")
+        raise DataError(
+            f"{path} contains no folders. Give from_folder the folder that contains {_LAYOUT}"
+        )
     empty = [name for name in classes if not any(find_images(path / name))]
     if empty:
         raise DataError(

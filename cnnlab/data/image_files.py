@@ -96,14 +96,17 @@ def _duplicates_among(files: list[tuple[int, Path]]) -> Iterator[UnusableFile]:
 
 def check_all_usable(unusable: Sequence[UnusableFile], n_files: int) -> None:
     """Raise DataError if there are unusable files; the message lists the first of them."""
-    if not unusable:
-        return
+    if unusable:
+        raise DataError(
+            f"{len(unusable)} of {n_files} images can't be used. Repair or delete these files, or "
+            f'pass on_error="skip" to leave them out:{list_unusable(unusable)}'
+        )
+
+
+def list_unusable(unusable: Sequence[UnusableFile]) -> str:
+    """Return one line of text for each of the first unusable files, and the number of the others."""
     more = [f"and {len(unusable) - MAX_LISTED} more"] if len(unusable) > MAX_LISTED else []
-    lines = "\n  ".join([*map(repr, unusable[:MAX_LISTED]), *more])
-    raise DataError(
-        f"{len(unusable)} of {n_files} images can't be used. Repair or delete these files, or pass "
-        f'on_error="skip" to leave them out:\n  {lines}'
-    )
+    return "".join(f"\n  {line}" for line in [*unusable[:MAX_LISTED], *more])
 
 
 def printable(path: Path) -> str:

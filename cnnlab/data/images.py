@@ -74,7 +74,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise ValueError(
                 f"images must be uint8 of shape (N, C, H, W), got {self.images.dtype} of shape "
-                f"{tuple(self.images.shape)}. Convert floats in [0, 1] with (x * 255).round().byte()"
+                f"{tuple(self.images.shape)}. To convert floats in [0, 1], use "
+                "(x * 255).round().byte()"
             )
         if not len(self.images) == len(self.labels) == len(self.clean_labels):
             raise ValueError(
@@ -222,13 +223,13 @@ class DataBundle:
         split = self._splits().get(part)
         if split is None:
             raise ValueError(
-                f"{self.name} has no split {part!r}; use {' or '.join(map(repr, self._splits()))}"
+                f"{self.name} has no split {part!r}; use one of {', '.join(map(repr, self._splits()))}"
             )
         counts = torch.bincount(split.labels, minlength=len(self.classes)).tolist()
         return dict(zip(self.classes, counts, strict=True))
 
     def show(self, per_class: int = 4) -> "Plot":
-        """Draw the first `per_class` training images of each class, with the names of the classes."""
+        """Draw the first `per_class` training images of each class, with its name as the title."""
         from cnnlab import plots
 
         chosen = torch.cat([_indices(self.train, k)[:per_class] for k in range(len(self.classes))])

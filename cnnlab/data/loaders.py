@@ -129,12 +129,28 @@ class Loader:
         Raises:
             ValueError: the epoch has no such batch.
         """
+        self._check_position(epoch, batch)
+        self.epoch, self._first_batch = epoch, batch
+
+    def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from number `start` on, without moving the loader.
+
+        Args:
+            epoch: number of finished epochs.
+            start: number of finished batches of that epoch.
+
+        Raises:
+            ValueError: the epoch has no such batch.
+        """
+        self._check_position(epoch, start)
+        return self._read(epoch, start)
+
+    def _check_position(self, epoch: int, batch: int) -> None:
         if epoch < 0 or not 0 <= batch <= len(self):
             raise ValueError(
                 f"cannot start at batch {batch} of epoch {epoch}: an epoch has {len(self)} "
                 "batches, and epochs count from 0"
             )
-        self.epoch, self._first_batch = epoch, batch
 
     def ordered(self) -> "Loader":
         """Return a loader of the same data for evaluation: in data-set order, with every image.
@@ -174,10 +190,13 @@ class Loader:
             self.indices(0)
 
     def _pass(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        batches = self.indices(epoch).split(self.batch_size)[: len(self)][first_batch:]
-        yield from self._reader.read(batches, epoch)
+        yield from self._read(epoch, first_batch)
         if self.epoch == epoch:  # unless another pass or a seek has changed it
             self.seek(epoch + 1)
+
+    def _read(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+        batches = self.indices(epoch).split(self.batch_size)[: len(self)][first_batch:]
+        return self._reader.read(batches, epoch)
 
     def _drops_last(self, full_batches: int) -> bool:
         """Return whether a last batch that is too small is left out."""

@@ -1,8 +1,8 @@
-"""PocketSigns: twelve traffic signs, pasted over photographs, spoiled by eleven nuisances.
+"""PocketSigns: twelve traffic signs, pasted over photographs, with eleven nuisances.
 
-Training and validation share four fonts and the left 60 % of the photographs; the test part has
-three other fonts and the right 40 %. Keep left and keep right are mirror images: here a horizontal
-flip changes the label.
+The training and validation sets use four fonts and the left 60 % of the photographs, the test set
+three other fonts and the right 40 %. Keep left and keep right are mirror images of each other, so
+here a horizontal flip changes the label.
 """
 
 import math
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from cnnlab.data import balance, scenes
 from cnnlab.data.images import DataBundle
-from cnnlab.data.scenes import Draws, between, per_image
+from cnnlab.data.scenes import Draws, as_nchw, to_range
 from cnnlab.data.signs import CLASSES, bank
 
 
-SET = 1  # its number among the generated sets, so that their streams differ
-VERSION = 1  # raise it with every change that moves a pixel: cached images are then made again
+SET = 1  # the number of this data set, so that each generated set has its own random stream
+VERSION = 1  # increase it if any pixel changes, so that cached images are made again
 FONTS = ("DejaVuSans-Bold", "DejaVuSansMono-Bold", "STIXGeneralBol", "cmb10")
 TEST_FONTS = ("DejaVuSerif-Bold", "cmss10", "DejaVuSans")
 
@@ -30,53 +30,46 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Nuisances:
-    """How far the pictures may stray from a clean sign; a pair is a range to draw from."""
+    """How much the images differ from a clean sign; a pair is a range to draw from."""
 
-    rotation: float  # degrees, either way
-    scale: Range  # side of the sign, in sides of the picture
-    shift: float  # of the centre, in half sides of the picture, either way
-    shear: float  # either way, and as much for the height
-    gain: Range  # brightness
-    cast: float  # of each colour channel, either way
-    gradient: float  # of the light across the picture
-    blur: Range  # sigma, pixels
-    noise: Range  # sigma, pixels in [0, 1]
-    occlusion: float  # share of the pictures with a patch over them
-    fade: float  # of the paint towards grey, at most
+    rotation: float  # largest rotation in degrees, in both directions
+    scale: Range  # side of the sign, as a fraction of the side of the image
+    shift: float  # largest shift of the centre, in half sides of the image, in both directions
+    shear: float  # largest shear, in both directions; the height changes by as much
+    gain: Range  # factor of the brightness
+    cast: float  # largest change of each colour channel, in both directions
+    gradient: float  # largest change of brightness across the image
+    blur: Range  # sigma in pixels
+    noise: Range  # sigma, for pixels in [0, 1]
+    occlusion: float  # fraction of the images that are partly covered
+    fade: float  # largest fading of the paint towards grey
 
     def with_(self, **changes: Any) -> "Nuisances":
-        """Return these nuisances with some changed; a number for a pair fixes the value.
+        """Return a copy with some values changed; None keeps a value, and a number x means (x, x).
 
         Raises:
-            ValueError: a value is out of its bounds.
+            ValueError: a value is out of bounds.
         """
-        given = {name: value for name, value in changes.items() if value is not None}
-        checked: dict[str, Any] = {name: _checked(name, value) for name, value in given.items()}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        checked: dict[str, Any] = {name: _check(name, value) for name, value in changes.items()}
         return replace(self, **checked)
 
 
 LEVELS = {
     "easy": Nuisances(
-        4, (0.80, 1.0), 0.10, 0.05, (0.90, 1.10), 0.03, 0.10, (0.3, 0.4), (0.005, 0.015), 0.0, 0.10
+        rotation=4, scale=(0.80, 1.0), shift=0.10, shear=0.05, gain=(0.90, 1.10), cast=0.03,
+        gradient=0.10, blur=(0.3, 0.4), noise=(0.005, 0.015), occlusion=0.0, fade=0.10,
     ),
     "medium": Nuisances(
-        8, (0.75, 1.0), 0.12, 0.12, (0.60, 1.12), 0.08, 0.25, (0.3, 0.9), (0.010, 0.050), 0.15, 0.30
+        rotation=8, scale=(0.75, 1.0), shift=0.12, shear=0.12, gain=(0.60, 1.12), cast=0.08,
+        gradient=0.25, blur=(0.3, 0.9), noise=(0.010, 0.050), occlusion=0.15, fade=0.30,
     ),
     "wild": Nuisances(
-        10,
-        (0.70, 1.0),
-        0.18,
-        0.15,
-        (0.55, 1.15),
-        0.10,
-        0.30,
-        (0.3, 1.0),
-        (0.010, 0.060),
-        0.25,
-        0.35,
+        rotation=10, scale=(0.70, 1.0), shift=0.18, shear=0.15, gain=(0.55, 1.15), cast=0.10,
+        gradient=0.30, blur=(0.3, 1.0), noise=(0.010, 0.060), occlusion=0.25, fade=0.35,
     ),
-}
-_LIMITS = {
+}  # fmt: skip
+_BOUNDS = {
     "rotation": (0, 180),
     "scale": (0.05, 10),
     "shift": (0, 2),
@@ -89,8 +82,8 @@ _LIMITS = {
     "occlusion": (0, 1),
     "fade": (0, 1),
 }
-# Numbers in [0, 1) that a picture takes, whatever the nuisances: so each can be changed alone.
-_DRAWS = {
+# Uniform random numbers per image. They are always drawn, so each nuisance can be changed alone.
+_COLUMNS = {
     "variant": 1,
     "rotation": 1,
     "scale": 1,
@@ -130,33 +123,33 @@ def load(
     occlusion: float | None = None,
     fade: float | None = None,
 ) -> DataBundle:
-    """Return the set with its three parts; one seed shows the same pictures at every level.
+    """Make the data set; the same seed gives the same signs and backgrounds at every level.
 
     Args:
         seed: base seed.
-        n_train: training pictures, as many of each class as of any other.
-        n_valid: validation pictures.
-        n_test: test pictures.
-        level: "easy", "medium" or "wild", the nuisances; below, each of them by name.
-        label_noise: share of wrong training labels; the true ones stay in `train.clean_labels`.
-        counts: training pictures of each class, instead of `n_train`.
-        rotation: degrees, either way.
-        scale: (low, high), side of the sign in sides of the picture.
-        shift: of the centre, in half sides of the picture, either way.
-        shear: either way, and as much for the height.
-        gain: (low, high), brightness.
-        cast: of each colour channel, either way.
-        gradient: of the light across the picture, at most.
-        blur: (low, high), sigma in pixels.
-        noise: (low, high), sigma of the pixels in [0, 1].
-        occlusion: share of the pictures with a patch over them.
-        fade: of the paint towards grey, at most.
+        n_train: number of training images, the same for each class.
+        n_valid: number of validation images.
+        n_test: number of test images.
+        level: "easy", "medium" or "wild" sets all nuisances; the arguments below change one each.
+        label_noise: fraction of wrong training labels; `train.clean_labels` has the correct ones.
+        counts: number of training images of each class, instead of `n_train`.
+        rotation: largest rotation in degrees, in both directions.
+        scale: (low, high) of the side of the sign, as a fraction of the side of the image.
+        shift: largest shift of the centre, in half sides of the image, in both directions.
+        shear: largest shear, in both directions; the height changes by as much.
+        gain: (low, high) of the factor of the brightness.
+        cast: largest change of each colour channel, in both directions.
+        gradient: largest change of brightness across the image.
+        blur: (low, high) of sigma in pixels.
+        noise: (low, high) of sigma, for pixels in [0, 1].
+        occlusion: fraction of the images that are partly covered.
+        fade: largest fading of the paint towards grey, in [0, 1].
 
     Raises:
-        ValueError: an unknown level, or a number out of its bounds.
+        ValueError: the level is unknown, or a number is out of bounds.
     """
     if level not in LEVELS:
-        raise ValueError(f"level={level!r}: use {', '.join(LEVELS)}")
+        raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}; got {level!r}")
     nuisances = LEVELS[level].with_(
         rotation=rotation,
         scale=scale,
@@ -170,32 +163,32 @@ def load(
         occlusion=occlusion,
         fade=fade,
     )
-    chosen = None if counts is None else balance.per_class(counts, CLASSES)
+    train_counts = None if counts is None else balance.counts_per_class(counts, CLASSES)
     train, valid, test = (
-        scenes.part(
+        scenes.make_split(
             partial(make, seed=seed, nuisances=nuisances),
             CLASSES,
-            part,
+            split,
             n,
-            chosen if part == "train" else None,
+            train_counts if split == "train" else None,
             {"set": "pocket", "version": VERSION, "seed": seed, **asdict(nuisances)},
         )
-        for part, n in (("train", n_train), ("valid", n_valid), ("test", n_test))
+        for split, n in (("train", n_train), ("valid", n_valid), ("test", n_test))
     )
     return DataBundle("pocket", balance.label_noise(train, label_noise, seed), valid, test)
 
 
 def make(
-    part: str, counts: Sequence[int], n: int, seed: int, nuisances: Nuisances
-) -> scenes.Pictures:
-    """Make the pictures of one part.
+    split: str, counts: Sequence[int], n: int, seed: int, nuisances: Nuisances
+) -> scenes.LabelledImages:
+    """Make the images of one split.
 
     Args:
-        part: "train", "valid" or "test".
-        counts: pictures of each class, at most.
-        n: pictures in all, at most.
-        seed: base seed of the set.
-        nuisances: how they are spoiled.
+        split: "train", "valid" or "test".
+        counts: largest number of images of each class.
+        n: largest total number of images.
+        seed: base seed of the data set.
+        nuisances: how much the images differ from clean signs.
 
     Returns:
         images, uint8 (N, 3, 32, 32), and labels, int64 (N,).
@@ -204,62 +197,69 @@ def make(
     >>> images.shape, labels.sort().values.tolist()
     (torch.Size([12, 3, 32, 32]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
     """
-    fonts, half = (TEST_FONTS, "right") if part == "test" else (FONTS, "left")
+    fonts, half = (TEST_FONTS, "right") if split == "test" else (FONTS, "left")
     render = partial(_render, signs=bank(fonts), half=half, nuisances=nuisances)
-    stream = scenes.Stream(len(CLASSES), sum(_DRAWS.values()), (seed, SET, scenes.PARTS[part]))
+    stream = scenes.Stream(len(CLASSES), sum(_COLUMNS.values()), (seed, SET, scenes.SPLITS[split]))
     return stream.render(render, counts, n)
 
 
 def _render(labels: Tensor, draws: Draws, signs: Tensor, half: str, nuisances: Nuisances) -> Tensor:
-    """Paste, cover, light, blur, add noise: unit-interval draws in, uint8 pictures out."""
-    n, u = nuisances, scenes.named(draws.units, _DRAWS)
+    """Paste signs over backgrounds and apply every nuisance, uint8 (m, 3, 32, 32)."""
+    n, u = nuisances, scenes.by_name(draws.uniform, _COLUMNS)
     background = scenes.backgrounds(u["background"], half)
     templates = signs[labels, (u["variant"] * signs.shape[1]).long()]  # (m, 4, 64, 64)
     theta = scenes.placement(
-        rotation=torch.deg2rad(between(u["rotation"], -n.rotation, n.rotation)),
-        scale=between(u["scale"], *n.scale),
-        shift=between(u["shift"], -n.shift, n.shift),
-        shear=between(u["shear"], -n.shear, n.shear),
+        rotation=torch.deg2rad(to_range(u["rotation"], -n.rotation, n.rotation)),
+        scale=to_range(u["scale"], *n.scale),
+        shift=to_range(u["shift"], -n.shift, n.shift),
+        shear=to_range(u["shear"], -n.shear, n.shear),
     )
-    images = _paste(scenes.warp(templates, theta), background, between(u["fade"], 0, n.fade))
+    images = _paste(scenes.warp(templates, theta), background, to_range(u["fade"], 0, n.fade))
     images = _cover(images, background, u["covered"] < n.occlusion, u["patch"])
-    images = images * _light(u["direction"], between(u["gradient"], 0, n.gradient))
-    images = images * per_image(between(u["gain"], *n.gain))
-    images = images * (1 + between(u["cast"], -n.cast, n.cast)[:, :, None, None])
-    images = scenes.blur(images, between(u["blur"], *n.blur))
-    return scenes.to_bytes(images + draws.noise * per_image(between(u["noise"], *n.noise)))
+    images = images * _light(u["direction"], to_range(u["gradient"], 0, n.gradient))
+    images = images * as_nchw(to_range(u["gain"], *n.gain))
+    images = images * (1 + as_nchw(to_range(u["cast"], -n.cast, n.cast)))
+    images = scenes.blur(images, to_range(u["blur"], *n.blur))
+    return scenes.to_uint8(images + draws.noise * as_nchw(to_range(u["noise"], *n.noise)))
 
 
 def _paste(signs: Tensor, background: Tensor, fade: Tensor) -> Tensor:
-    """Lay faded paint, with premultiplied alpha, over the background."""
+    """Fade the signs, which have premultiplied alpha, and paste them over the background."""
     paint, alpha = signs[:, :3], signs[:, 3:]  # (m, 4, H, W) -> (m, 3, H, W), (m, 1, H, W)
     grey = 0.5 * alpha
-    return torch.lerp(paint, grey.expand_as(paint), per_image(fade)) + background * (1 - alpha)
+    return torch.lerp(paint, grey.expand_as(paint), as_nchw(fade)) + background * (1 - alpha)
 
 
 def _cover(images: Tensor, background: Tensor, covered: Tensor, patch: Tensor) -> Tensor:
-    """Cover a rectangle with the opposite corner of the background, in other colours."""
-    x, y = scenes.coordinates()
-    middle = between(patch[:, :2], -0.8, 0.8)[:, :, None, None]
-    reach = between(patch[:, 2:], 0.15, 0.45)[:, :, None, None]
-    inside = ((x - middle[:, 0]).abs() < reach[:, 0]) & ((y - middle[:, 1]).abs() < reach[:, 1])
+    """Cover a rectangle of some images with the opposite corner of the background, recoloured.
+
+    Args:
+        images: (m, 3, H, W).
+        background: (m, 3, H, W); the cover is flipped both ways, with rotated channels.
+        covered: which images, bool (m,).
+        patch: centre and half size of the rectangle, in [0, 1), (m, 4).
+    """
+    x, y = scenes.pixel_coordinates()
+    centre = as_nchw(to_range(patch[:, :2], -0.8, 0.8))
+    reach = as_nchw(to_range(patch[:, 2:], 0.15, 0.45))
+    inside = ((x - centre[:, 0]).abs() < reach[:, 0]) & ((y - centre[:, 1]).abs() < reach[:, 1])
     hidden = (inside & covered[:, None, None])[:, None]  # (m, 1, H, W)
     return torch.where(hidden, background.flip(2, 3).roll(1, dims=1), images)
 
 
 def _light(direction: Tensor, gradient: Tensor) -> Tensor:
-    """Light that grows across the picture, 1 in its middle: (m, 1, H, W)."""
-    x, y = scenes.coordinates()
+    """Return a brightness that changes linearly across the image, 1 in the centre: (m, 1, H, W)."""
+    x, y = scenes.pixel_coordinates()
     angle = (2 * math.pi * direction)[:, None, None]
     return (1 + gradient[:, None, None] * (x * angle.cos() + y * angle.sin()))[:, None]
 
 
-def _checked(name: str, value: float | Range) -> float | Range:
-    """A nuisance within its bounds; a number for a pair becomes a range of no width."""
+def _check(name: str, value: float | Range) -> float | Range:
+    """Return a nuisance that is within its bounds; a number instead of a pair becomes (x, x)."""
     is_pair = isinstance(getattr(LEVELS["easy"], name), tuple)
     low, high = value if isinstance(value, Sequence) else (value, value)
-    least, most = _LIMITS[name]
-    if not least <= low <= high <= most or (isinstance(value, Sequence) and not is_pair):
-        wanted = "a number or a pair (low, high)" if is_pair else "a number"
-        raise ValueError(f"{name}={value!r}: give {wanted} between {least} and {most}")
+    lower, upper = _BOUNDS[name]
+    if not lower <= low <= high <= upper or (isinstance(value, Sequence) and not is_pair):
+        kind = "a number or a pair (low, high)" if is_pair else "a number"
+        raise ValueError(f"{name} must be {kind} between {lower} and {upper}, got {value!r}")
     return (float(low), float(high)) if is_pair else float(low)

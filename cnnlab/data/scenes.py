@@ -139,16 +139,16 @@ def make_split(
         raise ValueError(f"{option} gives no images for the split {name!r}; use 1 or more")
     if counts is None:
         n = limited(n, len(classes))
-        counts = [math.ceil(n / len(classes))] * len(classes)
+        per_class = [math.ceil(n / len(classes))] * len(classes)
     else:
-        counts = [limited(m) for m in counts]
-        n = sum(counts)
+        per_class = [limited(m) for m in counts]
+        n = sum(per_class)
 
     def make_tensors() -> dict[str, Tensor]:
-        images, labels = make(name, counts, n)
+        images, labels = make(name, per_class, n)
         return {"images": images, "labels": labels}
 
-    tensors = cached(make_tensors, f"{key['set']}-{name}", n=n, counts=counts, **key)
+    tensors = cached(make_tensors, f"{key['set']}-{name}", n=n, counts=per_class, **key)
     return ImageSet(tensors["images"], tensors["labels"], classes)
 
 

@@ -145,8 +145,9 @@ class _Sign:
     def _text(
         self, text: str, colour: Colour, *, width: float, height: float, down: float = 0
     ) -> None:
-        """Draw text centred, as large as a box allows that is given in sides of the canvas."""
-        left, top, right, bottom = self.pen.textbbox((0, 0), text, font=scenes.load_font(self.font, 100))
+        """Draw centred text as large as fits in a box; its size is given in sides of the canvas."""
+        font = scenes.load_font(self.font, 100)
+        left, top, right, bottom = self.pen.textbbox((0, 0), text, font=font)
         factor = min(width * _CANVAS / (right - left), height * _CANVAS / (bottom - top))
         font = scenes.load_font(self.font, min(90, int(100 * factor)))
         left, top, right, bottom = self.pen.textbbox((0, 0), text, font=font)

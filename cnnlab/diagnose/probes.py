@@ -84,8 +84,9 @@ def overfit_one_batch(
         steps: the number of optimizer steps.
         lr: the learning rate of Adam.
 
-    Returns: `steps` + 1 losses: one before each step, and one after the last step. A last loss
-        below 0.01 means that the network has passed.
+    Returns:
+        `steps` + 1 losses: one before each step, and one after the last step. If the last one is
+        below 0.01, the network has passed the test.
 
     >>> images, labels = torch.eye(4), torch.arange(4)
     >>> net, loss_fn = nn.Linear(4, 4), nn.CrossEntropyLoss()

@@ -42,8 +42,10 @@ def silent_share(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) 
     A ReLU that is always off passes no gradient to the unit before it, so that unit never changes.
     Units with frozen weights count too.
 
-    Args: model: the model; it isn't changed. batch: (images, targets), with at least thirty
-        samples, because a unit may be active for only a few of them.
+    Args:
+        model: the model; it isn't changed.
+        batch: (images, targets), with at least thirty samples, because a unit may be active for
+            only a few of them.
         loss_fn: (logits, targets) -> mean loss.
 
     >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 2))
@@ -72,7 +74,8 @@ def label_signal(images: Tensor, labels: Tensor) -> tuple[float, float]:
         images: (N, C, H, W), as the model gets them and in random order, with N at least 200.
         labels: class indices (N,).
 
-    Returns: (accuracy, chance), where chance is the accuracy of always predicting the most frequent
+    Returns:
+        (accuracy, chance), where chance is the accuracy of always predicting the most frequent
         class.
 
     >>> labels = torch.arange(200) % 2
@@ -257,7 +260,7 @@ RULES = (
     Rule(
         "steps too large",
         applies=lambda v: v["log10_update_ratio"] > -1.2,
-        seen="in the first epoch a step changes a weight by 10^{log10_update_ratio:.1f} of its "
+        seen="in the first epoch, one step changes a weight by 10^{log10_update_ratio:.1f} of its "
         "size; 10^-3 is usual, the limit is 10^-1.2",
         why="each step undoes the one before",
         advice="a learning rate that is ten times smaller, or warm-up",
@@ -265,7 +268,7 @@ RULES = (
     Rule(
         "steps too small",
         applies=lambda v: -11 < v["log10_update_ratio"] < -4.2,
-        seen="in the first epoch a step changes a weight by 10^{log10_update_ratio:.1f} of its "
+        seen="in the first epoch, one step changes a weight by 10^{log10_update_ratio:.1f} of its "
         "size; 10^-3 is usual, the limit is 10^-4.2",
         why="at this pace the model learns almost nothing during the whole run",
         advice="a learning rate that is ten times larger; the learning-rate finder",

@@ -99,13 +99,7 @@ class SmallResNet(nn.Module):
     """The course's network: stem, residual blocks, global average pooling, linear layer."""
 
     def __init__(
-        self,
-        num_classes: int,
-        in_channels: int,
-        width: int,
-        depth: int,
-        norm: Norm,
-        dropout: float,
+        self, num_classes: int, in_channels: int, width: int, depth: int, norm: Norm, dropout: float
     ) -> None:
         super().__init__()
         # Roughly the mean and standard deviation of the pixels in photographs.

@@ -1,7 +1,7 @@
-"""Every figure of the course: colour-blind safe, with alt text made from the data.
+"""The figures of the course, safe for colour-blind readers and with alt text made from the data.
 
-A plotting function takes plain arrays or tables and returns a `Plot`, which a notebook shows by itself. The
-figures never touch `pyplot`: nothing is drawn twice, and no style of yours is changed.
+A plotting function takes arrays or tables and returns a `Plot`, which a notebook displays. The
+figures don't use `pyplot`, so nothing is drawn twice and your own matplotlib style doesn't change.
 """
 
 from cnnlab.plots.comparisons import arrows, heatmap, histogram, intervals, layers, parts, trials

@@ -1,4 +1,4 @@
-"""A finished figure with its alt text, and how every figure of the course looks."""
+"""A figure with its alt text, and the common style of all figures."""
 
 import base64
 import html
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito 2008, "Color Universal Design": told apart by colour-blind readers. Yellow is left out: too faint.
+# Colour-blind readers can tell these colours apart (Okabe & Ito 2008, "Color Universal Design").
+# Their yellow is left out because it is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-GREY = "#767676"  # what stands behind: other studies, limits, what was not trained
+GREY = "#767676"  # for the background: stored studies, limits, epochs that were not trained
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -31,11 +32,11 @@ STYLE: dict[Any, Any] = {
 
 
 class Plot:
-    """A finished figure and the sentence that says what is to be seen in it.
+    """A finished figure with its alt text.
 
     Args:
         figure: a matplotlib figure.
-        alt: one or two sentences for a reader who does not see the picture, with numbers from the data.
+        alt: one or two sentences for readers who can't see the figure, with values from the data.
     """
 
     def __init__(self, figure: "Figure", alt: str) -> None:
@@ -45,13 +46,13 @@ class Plot:
         return f"Plot: {self.alt}"
 
     def png(self, dpi: int = 96) -> bytes:
-        """Return the picture as the bytes of a PNG file."""
+        """Return the figure as the bytes of a PNG file."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
         return buffer.getvalue()
 
     def save(self, path: str | Path, dpi: int = 150) -> None:
-        """Write the picture to `path`; the ending (.png, .svg, .pdf) chooses the format."""
+        """Save the figure; the extension of `path` (.png, .svg, .pdf) sets the format."""
         self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
 
     def _repr_html_(self) -> str:
@@ -62,8 +63,15 @@ class Plot:
         )
 
 
-def finish(axis: "Axes", xlabel: str, ylabel: str, log: str) -> None:
-    """Name the axes, make those in `log` (`"x"`, `"y"`, `"xy"`) logarithmic, and tell lines apart where there are some."""
+def label_axes(axis: "Axes", xlabel: str, ylabel: str, log: str) -> None:
+    """Label the axes, make those in `log` logarithmic, and add a legend if there are several lines.
+
+    Args:
+        axis: changed in place.
+        xlabel: with its unit.
+        ylabel: with its unit.
+        log: `""`, `"x"`, `"y"` or `"xy"`.
+    """
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if "x" in log:
         axis.set_xscale("log")
@@ -73,16 +81,36 @@ def finish(axis: "Axes", xlabel: str, ylabel: str, log: str) -> None:
         axis.legend()
 
 
-def look_of(part: str) -> dict[str, Any]:
-    """A part of the data looks the same in every figure of the course."""
-    i = ("train", "valid", "ema_valid").index(part)
+_WORDS = {
+    "train": "training",
+    "valid": "validation",
+    "test": "test",
+    "ema": "EMA",
+    "loss": "loss",
+    "acc": "accuracy",
+}
+
+
+def readable(name: str) -> str:
+    """Return the name of a metric in plain words; other names stay as they are.
+
+    >>> readable("valid_acc"), readable("error rate")
+    ('validation accuracy', 'error rate')
+    """
+    words = name.split("_")
+    return " ".join(_WORDS[word] for word in words) if set(words) <= set(_WORDS) else name
+
+
+def split_style(split: str) -> dict[str, Any]:
+    """Return the line style of "train", "valid" or "ema_valid", the same in every figure."""
+    i = ("train", "valid", "ema_valid").index(split)
     return {"color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i], "markersize": 4}
 
 
 def new_axes(
     rows: int = 1, columns: int = 1, *, width: float, height: float
 ) -> tuple["Figure", np.ndarray]:
-    """A figure in the course's style that belongs to no global state, and its axes, (rows, columns)."""
+    """Return a new figure in the course's style, without pyplot, and its axes, (rows, columns)."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

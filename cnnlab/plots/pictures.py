@@ -1,4 +1,4 @@
-"""Pictures: what goes into a network."""
+"""Figures of images, with or without soft labels."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from cnnlab.plots.core import COLOURS, Plot, new_axes
 def image_grid(
     images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, alt: str = "A grid of images"
 ) -> Plot:
-    """Show images side by side, each under its title.
+    """Show a grid of images, each with its title above.
 
     Args:
         images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
-        titles: one a picture, or none at all.
-        columns: pictures in a row.
-        alt: what the grid shows; the titles are added to it.
+        titles: one per image, or none at all.
+        columns: images per row.
+        alt: what the grid shows; the titles are appended to it.
     """
     rows = math.ceil(len(images) / columns)
     figure, axes = new_axes(
@@ -26,50 +26,50 @@ def image_grid(
     )
     for axis in axes.flat:
         axis.axis("off")
-    for axis, picture in zip(axes.flat, _pixels(images), strict=False):
-        axis.imshow(picture, cmap="gray")
+    for axis, image in zip(axes.flat, _to_arrays(images), strict=False):
+        axis.imshow(image, cmap="gray")
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title, fontsize=8, pad=2)
-    named = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
-    return Plot(figure, f"{alt}{named}.")
+    names = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
+    return Plot(figure, f"{alt}{names}.")
 
 
 def soft_labels(
     images: Tensor, targets: Tensor, classes: Sequence[str], *, message: str, title: str = ""
 ) -> Plot:
-    """Show images side by side, each above the bars of its soft label.
+    """Show images side by side, each with its soft label as bars below.
 
     Args:
         images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
-        targets: shares (N, K), each row with a sum of 1; a class without a share gets no bar.
-        classes: the K names.
-        message: what the reader should see; begins the alt text.
+        targets: soft targets (N, K), each row with a sum of 1; a class with weight 0 gets no bar.
+        classes: the K class names.
+        message: what the reader should see; the alt text starts with it.
         title: above the whole figure.
     """
-    shares = [
-        sorted(((share, classes[k]) for k, share in enumerate(row) if share > 0), reverse=True)
+    labels = [
+        sorted(((weight, classes[k]) for k, weight in enumerate(row) if weight > 0), reverse=True)
         for row in targets.tolist()
     ]
-    bars = max(map(len, shares))
+    bars = max(map(len, labels))
     figure, axes = new_axes(2, len(images), width=1.4 * len(images), height=1.8 + 0.22 * bars)
     axes[0, 0].get_gridspec().set_height_ratios([1.4, 0.22 * bars])
     for axis in axes.flat:
         axis.axis("off")
-    for axis, picture in zip(axes[0], _pixels(images), strict=True):
-        axis.imshow(picture, cmap="gray")
-    for axis, parts in zip(axes[1], shares, strict=True):
-        for row, (share, name) in enumerate(parts):
-            axis.barh(row, share, height=0.85, color=COLOURS[5])
-            axis.text(0.03, row, f"{share:.2f} {name}", va="center", fontsize=8)
+    for axis, image in zip(axes[0], _to_arrays(images), strict=True):
+        axis.imshow(image, cmap="gray")
+    for axis, label in zip(axes[1], labels, strict=True):
+        for row, (weight, name) in enumerate(label):
+            axis.barh(row, weight, height=0.85, color=COLOURS[5])
+            axis.text(0.03, row, f"{weight:.2f} {name}", va="center", fontsize=8)
         axis.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5))
     figure.suptitle(title, fontsize=9)
-    told = "; ".join(" + ".join(f"{share:.2f} {name}" for share, name in row) for row in shares)
-    return Plot(figure, f"{message} {len(images)} images with their labels: {told}.")
+    values = "; ".join(" + ".join(f"{w:.2f} {name}" for w, name in label) for label in labels)
+    return Plot(figure, f"{message} {len(images)} images with their labels: {values}.")
 
 
-def _pixels(images: Tensor) -> list[np.ndarray]:
-    """Images (N, C, H, W) as matplotlib draws them: (H, W, 3), or (H, W) where C is 1."""
+def _to_arrays(images: Tensor) -> list[np.ndarray]:
+    """Return images (N, C, H, W) as matplotlib needs them: (H, W, 3), or (H, W) if C is 1."""
     pixels = images.detach().cpu()
     if pixels.is_floating_point():
         pixels = pixels.float().clamp(0, 1)
-    return [picture.permute(1, 2, 0).squeeze(2).numpy() for picture in pixels]
+    return [image.permute(1, 2, 0).squeeze(2).numpy() for image in pixels]

@@ -1,4 +1,4 @@
-"""Runs and schedules: a number over the steps of training."""
+"""Figures of values over the steps or epochs of training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlab.plots.core import COLOURS, GREY, LINES, MARKERS, Plot, finish, look_of, new_axes
+from cnnlab.plots.core import COLOURS, GREY, LINES, MARKERS, Plot, label_axes, new_axes, split_style
 
 
 if TYPE_CHECKING:
@@ -14,28 +14,27 @@ if TYPE_CHECKING:
 
 
 def curves(history: "DataFrame") -> Plot:
-    """Draw loss and accuracy over the epochs, training and validation side by side.
+    """Draw the loss on the left and the accuracy on the right, for training and validation.
 
     Args:
-        history: a table with the columns of `History.frame`.
+        history: a table with the columns of `History.to_pandas`.
     """
     figure, axes = new_axes(1, 2, width=9, height=3.2)
-    told = []
+    values = []
     for axis, metric, label in zip(
         axes.flat, ("loss", "acc"), ("loss (nats)", "accuracy"), strict=True
     ):
-        for part, name in (("train", "training"), ("valid", "validation"), ("ema_valid", "EMA")):
-            column = f"{part}_{metric}"
+        for split, name in (("train", "training"), ("valid", "validation"), ("ema_valid", "EMA")):
+            column = f"{split}_{metric}"
             if column in history and history[column].notna().any():
-                values = history[column]
-                axis.plot(history["epoch"], values, label=name, **look_of(part))
-                told.append(
-                    f"{name} {label.split()[0]} {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}"
-                )
-        axis.set(xlabel="epochs finished", ylabel=label)
+                curve = history[column]
+                axis.plot(history["epoch"], curve, label=name, **split_style(split))
+                quantity = f"{name} {label.split()[0]}"
+                values.append(f"{quantity} from {curve.iloc[0]:.3g} to {curve.iloc[-1]:.3g}")
+        axis.set(xlabel="finished epochs", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
-    return Plot(figure, f"Learning curves over {len(history)} epochs: {'; '.join(told)}.")
+    return Plot(figure, f"Learning curves over {len(history)} epochs: {'; '.join(values)}.")
 
 
 def lines(
@@ -47,21 +46,21 @@ def lines(
     message: str,
     log: str = "",
 ) -> Plot:
-    """Draw one line a series, each with a colour and a dash of its own.
+    """Draw one line per series, each with its own colour and dash pattern.
 
     Args:
-        x: the common horizontal values.
-        series: name -> vertical values.
+        x: the x values of all series.
+        series: name -> y values.
         xlabel: with its unit.
         ylabel: with its unit.
-        message: what the reader should see; begins the alt text.
+        message: what the reader should see; the alt text starts with it.
         log: which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
     """
     figure, axes = new_axes(width=6.5, height=3.2)
     axis = axes.item()
     for (name, values), colour, dash in zip(series.items(), cycle(COLOURS), cycle(LINES)):
         axis.plot(x, values, label=name, color=colour, linestyle=dash)
-    finish(axis, xlabel, ylabel, log)
+    label_axes(axis, xlabel, ylabel, log)
     ends = "; ".join(f"{name} from {v[0]:.3g} to {v[-1]:.3g}" for name, v in series.items())
     return Plot(figure, f"{message} {ylabel} against {xlabel}: {ends}.")
 
@@ -75,22 +74,26 @@ def trend(
     message: str,
     log: str = "",
 ) -> Plot:
-    """Draw one line a series through means, each point with its interval: accuracy against labels, for one.
+    """Draw one line per series through mean values, each with its confidence interval.
 
     Args:
-        x: the common horizontal values; each is marked on the axis.
-        series: name -> (mean, low, high) for each of them.
+        x: the x values of all series; each gets a tick on the axis.
+        series: name -> one (mean, low, high) per x value.
         xlabel: with its unit.
         ylabel: with its unit.
-        message: what the reader should see; begins the alt text.
+        message: what the reader should see; the alt text starts with it.
         log: which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
 
-    >>> trend([5, 10], {"probe": [(0.7, 0.6, 0.8), (0.8, 0.75, 0.85)]}, xlabel="labels", ylabel="acc", message="Up.")
-    Plot: Up. acc against labels, mean and 95 % interval: probe 0.7 (0.6 to 0.8) at 5 to 0.8 (0.75 to 0.85) at 10.
+    >>> accuracy = {"probe": [(0.7, 0.6, 0.8), (0.8, 0.75, 0.85)]}
+    >>> plot = trend([5, 10], accuracy, xlabel="labels", ylabel="accuracy", message="It rises.")
+    >>> plot.alt.partition(": ")[0]
+    'It rises. accuracy against labels, mean and 95 % confidence interval'
+    >>> plot.alt.partition(": ")[2]
+    'probe 0.7 (0.6 to 0.8) at 5 to 0.8 (0.75 to 0.85) at 10.'
     """
     figure, axes = new_axes(width=6.5, height=3.4)
     axis = axes.item()
-    told = []
+    values = []
     for (name, points), colour, dash, marker in zip(
         series.items(), cycle(COLOURS), cycle(LINES), cycle(MARKERS)
     ):
@@ -107,29 +110,31 @@ def trend(
             label=name,
         )
         ends = (f"{mean[i]:.3g} ({low[i]:.3g} to {high[i]:.3g}) at {x[i]:g}" for i in (0, -1))
-        told.append(f"{name} {' to '.join(ends)}")
-    finish(axis, xlabel, ylabel, log)
-    axis.set_xticks(x, [f"{value:g}" for value in x])
+        values.append(f"{name} {' to '.join(ends)}")
+    label_axes(axis, xlabel, ylabel, log)
+    axis.set_xticks(x, [f"{tick:g}" for tick in x])
     axis.minorticks_off()
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return Plot(
-        figure, f"{message} {ylabel} against {xlabel}, mean and 95 % interval: {'; '.join(told)}."
+        figure,
+        f"{message} {ylabel} against {xlabel}, mean and 95 % confidence interval: "
+        f"{'; '.join(values)}.",
     )
 
 
 def schedules(named: dict[str, Callable[[int], float]], steps: int) -> Plot:
-    """Draw learning-rate schedules, each over the first `steps` updates.
+    """Draw learning-rate schedules over the first `steps` optimizer steps.
 
     Args:
-        named: name -> function from the step to a multiplier.
-        steps: updates to draw.
+        named: name -> function from the step to a multiplier of the base learning rate.
+        steps: number of optimizer steps.
     """
     traces = {name: [f(t) for t in range(steps)] for name, f in named.items()}
     return lines(
         range(steps),
         traces,
         xlabel="optimizer step",
-        ylabel="multiplier of the base rate",
+        ylabel="multiplier of the base learning rate",
         message=f"{len(named)} schedules over {steps} steps.",
     )
 
@@ -146,28 +151,31 @@ def schedule_beside_runs(
     """Draw a learning rate over the steps on the left, and the losses of runs with it on the right.
 
     Args:
-        rates: one a step.
-        runs: (R, P) training losses, a row a run, each over P equal parts of the steps; the bold line is their mean.
-        others: (Q, P) likewise, drawn in grey to compare with.
+        rates: one learning rate per step.
+        runs: training losses (R, P) of R runs, each averaged over P equal pieces of the run; a bold
+            line shows the mean over the runs.
+        others: (Q, P), drawn in grey for comparison.
         title: above the losses.
-        message: what the reader should see; begins the alt text.
-        top: upper end of the loss axis, when pictures are to be compared.
+        message: what the reader should see; the alt text starts with it.
+        top: upper end of the loss axis, to compare several figures.
 
-    >>> schedule_beside_runs([0.2, 0.1], [[2.0, 1.0], [2.0, 1.5]], title="two runs", message="The loss falls.")
-    Plot: The loss falls. Learning rate from 0.2 to 0.1 over 2 steps; mean training loss from 2 to 1.25.
+    >>> runs = [[2.0, 1.0], [2.0, 1.5]]
+    >>> plot = schedule_beside_runs([0.2, 0.1], runs, title="two runs", message="The loss falls.")
+    >>> plot.alt.partition("; ")[0]
+    'The loss falls. Learning rate from 0.2 to 0.1 over 2 steps'
     """
     steps, losses = len(rates), np.asarray(runs, dtype=float)
-    middles = (np.arange(losses.shape[1]) + 0.5) * steps / losses.shape[1]
+    centres = (np.arange(losses.shape[1]) + 0.5) * steps / losses.shape[1]  # of the pieces
     figure, axes = new_axes(1, 2, width=7.5, height=2.8)
     left, right = axes.flat
     left.plot(range(steps), rates, color=COLOURS[0])
     left.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None))
     for loss in others:
-        right.plot(middles, loss, color="#BBBBBB", linewidth=1)
+        right.plot(centres, loss, color="#BBBBBB", linewidth=1)
     for loss in losses:
-        right.plot(middles, loss, color=COLOURS[1], linewidth=0.7, alpha=0.6)
+        right.plot(centres, loss, color=COLOURS[1], linewidth=0.7, alpha=0.6)
     mean = losses.mean(axis=0)
-    right.plot(middles, mean, color=COLOURS[1], linewidth=2.2)
+    right.plot(centres, mean, color=COLOURS[1], linewidth=2.2)
     right.set(xlabel="optimizer step", ylabel="training loss (nats)", ylim=(0, top))
     right.set_title(title, fontsize=9)
     for axis in axes.flat:
@@ -187,34 +195,36 @@ def stopping(
     label: str,
     judged: Sequence[float] | None = None,
 ) -> Plot:
-    """Draw a curve of epochs that was stopped: what was seen, what was not, and the epoch that is kept.
+    """Draw a curve that early stopping would cut off, and the epoch that it would restore.
 
     Args:
-        values: one number an epoch, those after the stop too.
-        stop: index of the epoch after which training ended.
+        values: one value per epoch, including the epochs after the stop.
+        stop: index of the last epoch that is trained.
         best: index of the epoch whose weights are restored; -1 for none.
         label: what the values are, with their unit.
-        judged: the same epochs measured on other images; drawn at the restored epoch alone.
+        judged: one value per epoch on other images; only the restored epoch is drawn.
     """
     figure, axes = new_axes(width=6.5, height=3.2)
     axis = axes.item()
     epochs = range(1, len(values) + 1)
-    seen = {"color": COLOURS[0], "linestyle": LINES[0], "marker": MARKERS[0], "markersize": 4}
-    axis.plot(epochs[stop:], values[stop:], ":.", color=GREY, label="never trained")
-    axis.plot(epochs[: stop + 1], values[: stop + 1], **seen, label="seen")
+    trained = {"color": COLOURS[0], "linestyle": LINES[0], "marker": MARKERS[0], "markersize": 4}
+    axis.plot(epochs[stop:], values[stop:], ":.", color=GREY, label="after the stop")
+    axis.plot(epochs[: stop + 1], values[: stop + 1], **trained, label="trained")
     axis.axvline(stop + 1, color=COLOURS[6], linestyle=LINES[1], label=f"stop: epoch {stop + 1}")
-    told = f"stops after epoch {stop + 1} of {len(values)}"
+    result = f"stops after epoch {stop + 1} of {len(values)}"
     if best >= 0:
-        kept = {"color": COLOURS[1], "linestyle": "none", "markersize": 11, "fillstyle": "none"}
+        hollow = {"color": COLOURS[1], "linestyle": "none", "markersize": 11, "fillstyle": "none"}
         name = f"restored: epoch {best + 1}, {values[best]:.3g}"
-        axis.plot(best + 1, values[best], **kept, marker=MARKERS[1], label=name)
-        told += f", restores epoch {best + 1} with {values[best]:.3g}"
+        axis.plot(best + 1, values[best], **hollow, marker=MARKERS[1], label=name)
+        result += f" and restores epoch {best + 1} with {values[best]:.3g}"
         if judged is not None:
-            name = f"the same weights judged: {judged[best]:.3g}"
-            filled = kept | {"color": COLOURS[2], "fillstyle": "full", "markersize": 8}
+            name = f"on other images: {judged[best]:.3g}"
+            filled = hollow | {"color": COLOURS[2], "fillstyle": "full", "markersize": 8}
             axis.plot(best + 1, judged[best], **filled, marker=MARKERS[2], label=name)
-            told += f", judged on other images {judged[best]:.3g}"
-    axis.set(xlabel="epochs finished", ylabel=label)
+            result += f", which reaches {judged[best]:.3g} on other images"
+    axis.set(xlabel="finished epochs", ylabel=label)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return Plot(figure, f"Early stopping {told}. {label} ends at {values[-1]:.3g}.")
+    return Plot(
+        figure, f"Early stopping {result}. In the last recorded epoch, {label} is {values[-1]:.3g}."
+    )

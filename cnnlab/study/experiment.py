@@ -153,7 +153,7 @@ def study(
 
 
 class Results:
-    """The metrics of a comparison, for each variant and each seed.
+    """The metrics of every variant and every seed of a comparison.
 
     Args:
         rows: one dictionary per run, with `variant`, `seed` and the metrics.

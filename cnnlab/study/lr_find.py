@@ -123,8 +123,9 @@ def lr_find(
     Returns:
         The curve. `.suggest()` returns a learning rate, `.plot()` draws the losses.
 
-    Raises: ValueError: low and high aren't 0 < low < high, there are fewer than two steps, or the
-        loader gives no batch.
+    Raises:
+        ValueError: low and high aren't 0 < low < high, there are fewer than two steps, or the
+            loader gives no batch.
         NonFiniteError: the very first loss is NaN or infinite.
 
     >>> net = nn.Linear(2, 2)

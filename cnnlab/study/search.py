@@ -58,9 +58,8 @@ class LogUniform:
     def sample(self, rng: random.Random) -> float:
         """Draw a number."""
         value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-        return min(
-            max(value, self.low), self.high
-        )  # exp(log(x)) can differ from x in its last digit
+        # Clamped, because exp(log(x)) can differ from x in its last digit.
+        return min(max(value, self.low), self.high)
 
     def narrowed(self, values: Sequence[float]) -> "LogUniform":
         """Return the range of `values` with a margin on each side, within this range.
@@ -162,7 +161,7 @@ def grid_search(
 
 
 def refine(space: Space, results: "DataFrame", top: int = 3) -> dict[str, Any]:
-    """Narrow a space around the best trials, for a fine search after a coarse one.
+    """Narrow a space around the best trials, so that a fine search can follow a coarse one.
 
     Args:
         space: the space that was searched.

@@ -62,8 +62,7 @@ def save(state: Mapping[str, Any], path: str | Path) -> Path:
     except OSError as error:
         raise CheckpointError(
             f"can't write {path}: {error.strerror or error}. An older file of that name is "
-            "untouched; "
-            "free some space or choose another folder, and save again"
+            "untouched; free some space or choose another folder, and save again"
         ) from error
     return path
 
@@ -82,8 +81,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if not tail.startswith(_MARK):
         raise CheckpointError(
             f"{path} was cut short, or is not a checkpoint of cnnlab ({len(data)} bytes, no digest "
-            "at the "
-            "end); use an older checkpoint"
+            "at the end); use an older checkpoint"
         )
     if hashlib.sha256(payload).digest() != tail[len(_MARK) :]:
         raise CheckpointError(

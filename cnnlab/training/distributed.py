@@ -15,6 +15,7 @@ https://arxiv.org/abs/2006.15704.
 import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,7 @@ from cnnlab.rng import seed_at
 __all__ = [
     "all_reduce_sum",
     "any_rank",
+    "average_gradients",
     "barrier",
     "broadcast_from_rank0",
     "init_process_group",
@@ -129,8 +131,7 @@ def shard(batch: Tensor) -> Tensor:
     if len(batch) < world_size():
         raise DataError(
             f"a batch of {len(batch)} can't be divided among {world_size()} processes: use larger "
-            "batches, or "
-            "drop_last=True"
+            "batches, or drop_last=True"
         )
     return batch[rank() :: world_size()]
 
@@ -154,13 +155,28 @@ def any_rank(flag: bool) -> bool:
     return all_reduce_sum(float(flag))[0] > 0
 
 
-def broadcast_from_rank0(*modules: nn.Module | None) -> None:
+def broadcast_from_rank0(*modules: Any) -> None:
     """Copy the weights and buffers of the first process to all the others."""
     if world_size() == 1:
         return
     for module in modules:
-        for tensor in module.state_dict().values() if module is not None else ():
+        for tensor in module.state_dict().values() if isinstance(module, nn.Module) else ():
             dist.broadcast(tensor, src=0)
+
+
+def average_gradients(loss_fn: Any) -> None:
+    """Average the gradients of a loss with parameters, as DistributedDataParallel does for a model.
+
+    Its buffers, such as running centres, become those of the first process.
+    """
+    if world_size() == 1 or not isinstance(loss_fn, nn.Module):
+        return
+    for parameter in loss_fn.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
+    for buffer in loss_fn.buffers():
+        dist.broadcast(buffer, src=0)
 
 
 def barrier() -> None:

@@ -34,35 +34,47 @@ def explain_oom(images: Tensor, microbatch: int | None) -> Iterator[None]:
     halve = f"microbatch={size // 2}, which gives the same gradient, " if size > 1 else ""
     raise OutOfMemory(
         f"not enough memory for {size} images of shape {tuple(images.shape[1:])} at a time "
-        f"({reason}). "
-        f"Use {halve}smaller images, or precision='bf16'"
+        f"({reason}). Use {halve}smaller images, or precision='bf16'"
     )
 
 
 @contextmanager
-def explain_shape_errors() -> Iterator[None]:
+def explain_shape_errors(n: int | None = None) -> Iterator[None]:
     """Replace torch's errors about two common shape mistakes by ones that say what to change.
 
+    Args:
+        n: samples per forward pass, if all of them have the same number.
+
     Raises:
-        DataError: in the block, a batch-norm layer got one value per channel, or a linear layer got
-            the wrong number of features.
+        DataError: in the block, a batch-norm layer got one value per channel, a linear layer got
+            the wrong number of features, or a label was out of range.
     """
     try:
         yield
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError) as error:
         message = str(error)
         if "more than 1 value per channel" in message:
             shape = message.partition("torch.Size(")[2][:-1]
             explanation = (
                 f"BatchNorm got one value per channel (input shape {shape}), so it can't compute a "
-                "variance. "
-                "Use a batch (and a microbatch) of at least two images, larger images, or "
-                "norm='layer'"
+                "variance. Use a batch (and a microbatch) of at least two images, larger images, "
+                "or norm='layer'"
             )
-        elif sizes := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x", message):
+        elif sizes := re.search(r"cannot be multiplied \((\d+)x(\d+) and (\d+)x", message):
+            rows, got, expected = map(int, sizes.groups())
             explanation = (
-                f"a linear layer takes {sizes[2]} features per sample and got {sizes[1]}. Set its "
-                f"in_features={sizes[1]}, or use images of the size it was made for"
+                f"a linear layer takes {expected} features per sample and got {got}. Set its "
+                f"in_features={got}, or use images of the size it was made for"
+            )
+            if n is not None and rows != n:
+                explanation = (
+                    f"a linear layer takes {expected} features per sample, but its input still has "
+                    f"image dimensions ({rows} x {got} values): put nn.Flatten() before it"
+                )
+        elif label := re.search(r"Target (-?\d+) is out of bounds", message):
+            explanation = (
+                f"label {label[1]} is out of range: the model has too few outputs; build it with "
+                "num_classes=len(data.classes), or number the labels from 0"
             )
         else:
             raise

@@ -26,6 +26,7 @@ class Run(Protocol):
         batch: finished batches of the epoch in progress.
         step: finished optimizer steps.
         steps_planned: steps that the run will have in all; None if the loader has no length.
+        has_validation: whether this fit evaluates validation data after each epoch.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Run(Protocol):
     batch: int
     step: int
     steps_planned: int | None
+    has_validation: bool
 
     def evaluate(self, loader: Iterable, *, model: nn.Module | None = None) -> dict[str, float]:
         """Evaluate the model, without side effects."""

@@ -1,20 +1,32 @@
-"""Where batches come in: each is checked, moved to the device and transformed here, once."""
+"""Where batches come in: each is checked, converted, moved and transformed here, once."""
 
+import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnnlab.losses import LossFn
-from cnnlab.training.checks import check_batch, check_images, check_weighted_targets
+from cnnlab.training.checks import (
+    as_inputs,
+    as_targets,
+    check_batch,
+    check_images,
+    check_weighted_targets,
+)
 from cnnlab.training.transforms import BatchTransform
 
 
 class Intake:
     """Turn what a loader yields into a batch that model and loss can take without further checks.
 
+    What loses nothing is converted: numpy arrays, other float types of images, other integer types
+    of labels.
+
     Args:
-        model: its first convolution says which shape an image must have.
+        model: its first convolution says which shape an image must have, its weights which number
+            type.
         loss_fn: its class weights say what the targets must be.
         transform: (images, targets, step) -> (images, targets), for training batches.
         device: where the batch goes.
@@ -32,6 +44,9 @@ class Intake:
         self.model, self.loss_fn, self.transform = model, loss_fn, transform
         self.device, self.layout = device, layout
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
+        parameters = (p for p in model.parameters() if p.is_floating_point())
+        self.dtype = next((p.dtype for p in parameters), torch.float32)
+        self.takes_indices = any(isinstance(m, nn.Embedding) for m in model.modules())
 
     def train(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets to train on at a step."""
@@ -42,16 +57,36 @@ class Intake:
     def evaluate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the images and targets of a batch, on the device."""
         images, targets = check_batch(batch)
+        targets = as_targets(targets, self.loss_fn)
         check_weighted_targets(targets, self.loss_fn)
-        return self._place(images), targets.to(self.device, non_blocking=True)
+        return self._place(images, len(targets)), targets.to(self.device, non_blocking=True)
 
     def predict(self, batch: Any) -> Tensor:
-        """Return the images of a batch (images, targets), or of images alone, on the device."""
+        """Return the images of a batch (images, targets), (images,) or images, on the device."""
+        if isinstance(batch, list | tuple) and len(batch) == 1:
+            (batch,) = batch
+        if isinstance(batch, np.ndarray):
+            batch = torch.from_numpy(batch)
         return self._place(batch if isinstance(batch, Tensor) else check_batch(batch)[0])
 
-    def _place(self, images: Tensor) -> Tensor:
+    def _place(self, images: Tensor, n_targets: int | None = None) -> Tensor:
+        images = as_inputs(images, self.dtype, self.takes_indices)
         if images.shape[1:] != self.shape:
-            check_images(images, self.model)
+            check_images(images, self.model, n_targets)
+            _warn_if_bytes(images)
             self.shape = images.shape[1:]
         layout = self.layout if images.ndim == 4 else torch.preserve_format
         return images.to(self.device, memory_format=layout, non_blocking=True)
+
+
+def _warn_if_bytes(images: Tensor) -> None:
+    """Warn about images in 0..255, which were converted to float and never divided."""
+    if images.ndim == 4 and images.is_floating_point() and images.numel():
+        low, high = images.aminmax()
+        if low >= 0 and 16 < high <= 255:
+            warnings.warn(
+                f"pixel values run from {low:g} to {high:g}; networks and augmentations expect "
+                "them in [0, 1]: divide the images by 255",
+                UserWarning,
+                stacklevel=6,
+            )

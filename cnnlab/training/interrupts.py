@@ -53,16 +53,16 @@ class Interrupts:
     def raise_if_interrupted(self) -> None:
         """Raise the exception that belongs to a recorded signal, after the run has been cleaned up.
 
-        In a notebook or at an IPython prompt Ctrl-C only ends the fit, because the user wants to
-        keep working.
+        The stop button of a notebook is a SIGINT too. It stops the whole cell, so that a loop over
+        several fits doesn't continue with a run that was cut short.
 
         Raises:
-            KeyboardInterrupt: after SIGINT in a script.
+            KeyboardInterrupt: after SIGINT.
             SystemExit: with code 143 after SIGTERM.
         """
         if self.received == signal.SIGTERM:
             raise SystemExit(143)
-        if self.received == signal.SIGINT and not in_ipython():
+        if self.received == signal.SIGINT:
             raise KeyboardInterrupt
 
 

@@ -1,7 +1,10 @@
 """Set training and evaluation mode, and restore it afterwards."""
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -78,3 +81,44 @@ class rollback_norm_stats:
             with torch.no_grad():
                 for buffer, saved in zip(self.buffers, self.saved, strict=True):
                     buffer.copy_(saved)
+
+
+@contextmanager
+def unchanged_loss(loss_fn: Any) -> Iterator[None]:
+    """Put a loss in evaluation mode in a `with` block, and restore its mode and buffers afterwards.
+
+    A loss may keep a running value, such as the centre of each class, and an evaluation must not
+    change it.
+    """
+    if not isinstance(loss_fn, nn.Module):
+        yield
+        return
+    saved = {name: buffer.clone() for name, buffer in loss_fn.named_buffers()}
+    with eval_mode(loss_fn):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in loss_fn.named_buffers():
+                    buffer.copy_(saved[name])
+
+
+@contextmanager
+def eager_mode() -> Iterator[None]:
+    """Run compiled models uncompiled in a `with` block, so that their hooks are called."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def check_statistics(model: nn.Module) -> None:
+    """Warn about averaged weights whose batch-norm statistics were never computed for them."""
+    if any(getattr(module, "stale_statistics", False) for module in model.modules()):
+        warnings.warn(
+            "these averaged weights have the batch-norm statistics of another network: call "
+            "cnnlab.averaging.update_bn(model, loader) before you evaluate them",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,11 +1,11 @@
 """The options of a trainer: each is declared once, and all are checked together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -13,6 +13,9 @@ from cnnlab.losses import LossFn
 from cnnlab.training import distributed
 from cnnlab.training.checks import PRECISIONS, as_device, check_options
 from cnnlab.training.hooks import Callback
+
+
+Metric = Callable[[Any, Tensor], Any]  # (outputs, targets) -> mean over the batch
 
 
 @dataclass(eq=False, repr=False)
@@ -42,6 +45,7 @@ class TrainerOptions:
     channels_last: bool = False
     compile: bool = False
     progress: bool | None = None
+    metrics: Mapping[str, Metric] | None = None
 
     def __post_init__(self) -> None:
         self.device = as_device(self.device) if self.device is not None else best_device()

@@ -28,6 +28,7 @@ class ResumableRun(Run, Protocol):
 
     seed: int
     loss_fn: Any
+    batches: Any
     callbacks: list[Callback]
 
 
@@ -41,9 +42,10 @@ def state_of(run: ResumableRun) -> dict[str, Any]:
         "step": run.step,
         "frozen": [n for n, p in run.model.named_parameters() if not p.requires_grad],
         "callbacks": [[type(c).__name__, c.state_dict()] for c in run.callbacks],
-        "loss_fn": (loss := _trainable_loss(run.loss_fn)) and loss.state_dict(),
+        "loss_fn": _loss_state(run.loss_fn),
+        "batches": run.batches,
         "classes": {name: type(getattr(run, name)).__name__ for name in CLASSES},
-        **{name: part and part.state_dict() for name, part in parts.items()},
+        **{name: None if part is None else part.state_dict() for name, part in parts.items()},
     }
 
 
@@ -77,10 +79,10 @@ def check(run: ResumableRun, state: dict[str, Any]) -> None:
                 f"the {name} of the checkpoint is {saved}, that of this trainer is {own}; "
                 "build the trainer as it was"
             )
-    if (_trainable_loss(run.loss_fn) is None) != (state["loss_fn"] is None):
+    if (_loss_state(run.loss_fn) or {}).keys() != (state["loss_fn"] or {}).keys():
         raise CheckpointError(
-            "only one of the checkpoint and this trainer has a loss_fn with parameters of its own; "
-            "build the trainer as it was"
+            "the loss_fn of the checkpoint has other parameters or buffers than that of this "
+            "trainer; build the trainer as it was"
         )
     counts = {name: state[name] for name in ("epoch", "batch", "step")}
     if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
@@ -89,9 +91,9 @@ def check(run: ResumableRun, state: dict[str, Any]) -> None:
     _check_moments(run.optimizer, state["optimizer"])
 
 
-def _trainable_loss(loss_fn: Any) -> nn.Module | None:
-    """Return the loss if it has parameters of its own, else None."""
-    return loss_fn if isinstance(loss_fn, nn.Module) and [*loss_fn.parameters()] else None
+def _loss_state(loss_fn: Any) -> dict[str, Any] | None:
+    """Return the parameters and buffers of the loss; None if it has none."""
+    return (loss_fn.state_dict() or None) if isinstance(loss_fn, nn.Module) else None
 
 
 def _check_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -105,8 +107,8 @@ def _check_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
             if moment is not None and moment.shape != parameter.shape:
                 raise CheckpointError(
                     f"{name} of parameter {number} is {tuple(moment.shape)} in the checkpoint, but "
-                    "the parameter is "
-                    f"{tuple(parameter.shape)} here; build model and optimizer as they were"
+                    f"the parameter is {tuple(parameter.shape)} here; build model and optimizer as "
+                    "they were"
                 )
 
 
@@ -121,8 +123,9 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
     for name in PARTS:
         if getattr(run, name) is not None:
             getattr(run, name).load_state_dict(state[name])
-    if loss_fn := _trainable_loss(run.loss_fn):
-        loss_fn.load_state_dict(state["loss_fn"])
+    if state["loss_fn"] is not None:
+        run.loss_fn.load_state_dict(state["loss_fn"])
+    run.batches = state["batches"]
     frozen = set(state["frozen"])
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(name not in frozen)

@@ -6,6 +6,7 @@ saves (`state_dict`, `save`, `load`).
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -13,20 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnlab.errors import CheckpointError, DataError
-from cnnlab.losses import LossFn, RunningMeans, count_correct, normalizer
+from cnnlab.losses import (
+    LossFn,
+    RunningMeans,
+    classifies,
+    count_correct,
+    ignore_index,
+    normalizer,
+)
 from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training import checkpoint, distributed, resume
 from cnnlab.training.batches import evaluation_batches, training_batches
 from cnnlab.training.checks import (
+    batch_layout,
     check_finite,
+    check_finite_evaluation,
     check_fit,
+    check_length,
     check_loss,
+    check_optimizer,
     check_plateau,
+    check_same_batches,
     check_targets,
+    check_unchanged,
     n_batches,
 )
 from cnnlab.training.describe import describe
@@ -36,13 +49,26 @@ from cnnlab.training.history import History
 from cnnlab.training.hooks import Callback, StopTraining
 from cnnlab.training.intake import Intake
 from cnnlab.training.interrupts import Interrupts
-from cnnlab.training.modes import eval_mode, rollback_norm_stats, train_mode
-from cnnlab.training.options import TrainerOptions, best_device, memory_layout
+from cnnlab.training.modes import (
+    check_statistics,
+    eval_mode,
+    rollback_norm_stats,
+    train_mode,
+    unchanged_loss,
+)
+from cnnlab.training.options import Metric, TrainerOptions, best_device, memory_layout
+from cnnlab.training.outputs import as_float, detached, zero_loss
+from cnnlab.training.preparation import move_state, prepare_loss
 from cnnlab.training.progress import Progress
 from cnnlab.training.transforms import wrap_batch_transform
 
 
 __all__ = ["Callback", "History", "StopTraining", "Trainer", "best_device"]
+
+MAX_SKIPPED = 25  # fp16 steps in a row with a gradient that isn't finite: no longer an overflow
+NO_BATCH = (
+    "the loader gave no batch: its data set is empty, or it is a generator that was read before"
+)
 
 
 class Trainer(TrainerOptions):
@@ -79,6 +105,10 @@ class Trainer(TrainerOptions):
         compile: compile the model in place with `torch.compile`; worth it only for long runs.
         progress: True for a progress bar, False for silence; by default a bar, or plain lines in a
             log.
+        metrics: names -> functions (outputs, targets) -> mean over the batch, such as `{"mae":
+            torch.nn.functional.l1_loss}`. They are averaged over the samples and appear in the
+            history as `train_mae`, `valid_mae`. The accuracy is there without asking, for models
+            that classify.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -86,8 +116,8 @@ class Trainer(TrainerOptions):
             device.
 
     During a fit, torch's global generators are seeded at each step; afterwards they are as they
-    were before. Under torchrun several processes train the model together: see
-    `cnnlab.distributed`.
+    were before. So two fits at the same time need two processes, not two threads. Under torchrun
+    several processes train the model together: see `cnnlab.distributed`.
 
     >>> import cnnlab
     >>> data = cnnlab.load("pocket", n_train=96, n_valid=48, n_test=48, level="easy")
@@ -103,18 +133,19 @@ class Trainer(TrainerOptions):
     loss_fn: LossFn
     device: torch.device
     callbacks: list[Callback]
+    metrics: dict[str, Metric]
 
     def __post_init__(self) -> None:
         """Check the options, move the model to the device and start at step 0."""
         super().__post_init__()
         distributed.init_process_group(self.device)  # if torchrun has started several processes
         self.model.to(self.device)
-        if self.loss_fn is None:
-            self.loss_fn = F.cross_entropy
-        if isinstance(self.loss_fn, nn.Module):
-            self.loss_fn.to(self.device)  # class weights must be on the same device as the logits
+        self.loss_fn = prepare_loss(self.loss_fn, self.model, self.device)
+        move_state(self.optimizer)
         self.transform = wrap_batch_transform(self.batch_transform)
-        distributed.broadcast_from_rank0(self.model, self.ema and self.ema.model)
+        if self.ema is not None:
+            self.ema.model.to(self.device)
+        distributed.broadcast_from_rank0(self.model, self.ema and self.ema.model, self.loss_fn)
         progress = [] if self.progress is False else [Progress(bar=self.progress)]
         self.callbacks = sorted([*self.callbacks, *progress], key=lambda callback: callback.order)
 
@@ -133,8 +164,13 @@ class Trainer(TrainerOptions):
         self.steps_planned: int | None = None
         self.grad_norm = float("nan")
         self.history = History()
-        self.means = RunningMeans()  # of the epoch in progress
-        self._clock = 0.0
+        self.metrics = dict(self.metrics or {})
+        self.means = RunningMeans(self.metrics)  # of the epoch in progress
+        # batch size and number of batches
+        self.batches: tuple[int | None, int | None] | None = None
+        self.skipped_in_a_row = 0
+        self.has_validation = False
+        self._clock, self._layout = 0.0, self.batches
 
     def fit(self, train: Iterable, valid: Iterable | None = None, *, epochs: int) -> History:
         """Train until `epochs` epochs are finished in total; to resume, load a checkpoint first.
@@ -152,16 +188,16 @@ class Trainer(TrainerOptions):
             DataError: there is no batch, or the batches don't fit the model.
             NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from
                 before that batch.
-            KeyboardInterrupt: after Ctrl-C in a script. In a notebook the fit just ends, and can be
-                continued.
+            KeyboardInterrupt: after Ctrl-C, or the stop button of a notebook. The run is in order
+                then: call fit again to continue it.
         """
-        check_fit(self, train, valid, epochs)
-        self.steps_planned = self._count_steps(train, epochs)
+        epochs = check_fit(self, train, valid, epochs)
+        self._prepare_fit(train, valid, epochs)
         with fork_rng(), Interrupts() as interrupts, self._finalize():
             self._emit("on_fit_start")
             while self.epoch < epochs:
                 self._train_epoch(train, interrupts)
-                self._end_epoch(valid)
+                self._end_epoch(valid, interrupts)
                 interrupts.stop_if_requested()
         distributed.barrier()
         interrupts.raise_if_interrupted()
@@ -170,6 +206,7 @@ class Trainer(TrainerOptions):
     def _train_epoch(self, loader: Iterable, interrupts: Interrupts) -> None:
         """Train on the remaining batches of the epoch in progress, one optimizer step per batch."""
         self._emit("on_epoch_start")
+        check_optimizer(self.model, self.optimizer, self.loss_fn)
         train_mode(
             self.model
         )  # after the callbacks, which may have frozen or unfrozen a part of the model
@@ -190,13 +227,14 @@ class Trainer(TrainerOptions):
         """Take one optimizer step in which every sample of the batch has the same weight."""
         self.optimizer.zero_grad(set_to_none=True)
         with self._untouched_on_error(images):
-            loss, correct = self._forward_backward(images, targets)
-            self._clip_gradients(loss, images)
+            batch = self._forward_backward(images, targets)
+            self._clip_gradients(batch, images)
         self._step_optimizer()
         if self.ema is not None:
             self.ema.update()
-        self._record(loss, correct, targets)
+        self._record(batch)
         if self.scheduler is not None:
+            check_unchanged(self.scheduler, self.optimizer)
             self.scheduler.step()
 
     # Evaluate and predict.
@@ -210,27 +248,40 @@ class Trainer(TrainerOptions):
             model: the model to evaluate; by default the one in training.
 
         Returns:
-            `{"loss": mean loss over the samples, "acc": fraction of correct predictions}`.
+            `{"loss": mean loss over the samples, "acc": fraction of correct predictions, ...}`,
+            with the metrics of the trainer, and without an accuracy for a model that doesn't
+            classify.
+
+        Raises:
+            NonFiniteError: the loss of a batch is NaN or infinite; the message names the images.
 
         Several processes share the batches, so each of them has to call it.
         """
-        model = self.model if model is None else model
+        return self._evaluate(loader, self.model if model is None else model)
+
+    def _evaluate(
+        self, loader: Iterable, model: nn.Module, interrupts: Interrupts | None = None
+    ) -> dict[str, float]:
+        check_statistics(model)
         distributed.broadcast_from_rank0(model)  # each process has its own batch-norm statistics
-        intake, means = self._intake(model), RunningMeans()
-        with fork_rng(), torch.no_grad(), eval_mode(model):
+        intake, means = self._intake(model), RunningMeans(self.metrics)
+        with fork_rng(), torch.no_grad(), eval_mode(model), unchanged_loss(self.loss_fn):
             for number, batch in enumerate(evaluation_batches(loader)):
+                if interrupts is not None:
+                    interrupts.stop_if_requested()
                 if not distributed.is_local_batch(number):
                     continue
                 images, targets = intake.evaluate(batch)
-                with explain_oom(images, None), self.autocast:
-                    logits = model(images)
-                check_targets(logits, targets, self.loss_fn)
-                loss = self.loss_fn(logits.float(), targets).item()
-                correct = count_correct(logits, targets)
-                means.add(loss, correct, len(targets), normalizer(self.loss_fn, targets))
+                with explain_oom(images, None), explain_shape_errors(len(images)), self.autocast:
+                    outputs = as_float(model(images))
+                check_targets(outputs, targets, self.loss_fn)
+                divisor = normalizer(self.loss_fn, targets)
+                loss = self.loss_fn(outputs, targets).item() if divisor else 0.0
+                check_finite_evaluation(loss, model, images, number)
+                means.add(loss, divisor, len(targets), *self._measure(outputs, targets))
         means.reduce(distributed.all_reduce_sum)
-        if not means.count:
-            raise DataError("the loader to evaluate on gave no batch; its data set is empty")
+        if not means.samples:
+            raise DataError(NO_BATCH)
         return means.means()
 
     def predict(self, loader: Iterable, *, model: nn.Module | None = None) -> Tensor:
@@ -244,12 +295,19 @@ class Trainer(TrainerOptions):
         model = self.model if model is None else model
         intake, rows = self._intake(model), []
         with fork_rng(), torch.no_grad(), eval_mode(model):
-            for batch in evaluation_batches(loader):
+            for batch in evaluation_batches(loader, by_position=True):
                 images = intake.predict(batch)
-                with self.autocast:
-                    rows.append(model(images).float().cpu())
+                with explain_oom(images, None), explain_shape_errors(len(images)), self.autocast:
+                    outputs = model(images)
+                if not isinstance(outputs, Tensor):
+                    raise TypeError(
+                        "predict returns a tensor, but the model returns a "
+                        f"{type(outputs).__name__}: wrap it in a module that returns the part you "
+                        "need"
+                    )
+                rows.append(outputs.float().cpu())
         if not rows:
-            raise DataError("the loader to predict on gave no batch; its data set is empty")
+            raise DataError(NO_BATCH)
         return torch.cat(rows)
 
     def _intake(self, model: nn.Module) -> Intake:
@@ -298,100 +356,120 @@ class Trainer(TrainerOptions):
 
     # The parts of a step.
 
-    def _forward_backward(self, images: Tensor, targets: Tensor) -> tuple[float, float]:
-        """Compute the gradient of a batch; return its mean loss and its correct predictions."""
-        total, loss, correct = normalizer(self.loss_fn, targets), 0.0, 0.0
+    def _forward_backward(self, images: Tensor, targets: Tensor) -> RunningMeans:
+        """Compute the gradient of a batch, and return its loss, accuracy and metrics."""
+        total, batch = normalizer(self.loss_fn, targets), RunningMeans(self.metrics)
         for images_part, targets_part, last in microbatches(images, targets, self.microbatch):
+            divisor = normalizer(self.loss_fn, targets_part)
             with distributed.no_sync_until_last(self.parallel, last):
                 with self.autocast:
-                    logits = self.parallel(images_part)
-                    check_targets(logits, targets_part, self.loss_fn)
-                    part_loss = check_loss(self.loss_fn(logits, targets_part))
-                fraction = normalizer(self.loss_fn, targets_part) / total
-                # DistributedDataParallel averages the gradients of the processes, and we need their
-                # sum.
-                scale = fraction * distributed.world_size()
-                self.scaler.scale(part_loss * scale).backward()
-            loss += part_loss.item() * fraction
-            correct += count_correct(logits, targets_part)
-        loss, correct = distributed.all_reduce_sum(loss, correct)
-        self.scaler.unscale_(
-            self.optimizer
-        )  # the true gradients are checked and clipped, not scaled ones
-        return loss, correct
+                    outputs = self.parallel(images_part)
+                    check_targets(outputs, targets_part, self.loss_fn)
+                    if divisor:
+                        loss = check_loss(self.loss_fn(outputs, targets_part))
+                    else:  # every target is ignored, and a mean over nothing would be NaN
+                        loss = zero_loss(outputs)
+                # DistributedDataParallel averages the gradients of the processes; we need the sum.
+                fraction = divisor / total if total else 0.0
+                self.scaler.scale(loss * (fraction * distributed.world_size())).backward()
+            accuracy, metrics = self._measure(detached(outputs), targets_part)
+            batch.add(loss.item(), divisor, len(targets_part), accuracy, metrics)
+        batch.reduce(distributed.all_reduce_sum)
+        distributed.average_gradients(self.loss_fn)
+        self.scaler.unscale_(self.optimizer)  # what is checked and clipped are the true gradients
+        return batch
 
-    def _clip_gradients(self, loss: float, images: Tensor) -> None:
+    def _measure(self, outputs: Any, targets: Tensor) -> tuple[tuple[float, int], dict[str, float]]:
+        """Return the accuracy, as correct predictions and samples, and the metrics of a batch."""
+        accuracy = (0.0, 0)
+        if classifies(self.loss_fn, outputs, targets):
+            accuracy = count_correct(outputs, targets, ignore_index(self.loss_fn))
+        with torch.no_grad():
+            return accuracy, {k: float(fn(outputs, targets)) for k, fn in self.metrics.items()}
+
+    def _clip_gradients(self, batch: RunningMeans, images: Tensor) -> None:
         """Refuse a loss or gradient that is not finite, and clip the gradients."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = gradient_norm(parameters)
         self.grad_norm = norm.item()
+        loss = batch.means()["loss"] if batch.normalizer else 0.0
         # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
-        if not may_overflow:
+        if not may_overflow or self.skipped_in_a_row >= MAX_SKIPPED:
             where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
             check_finite(loss, self.grad_norm, self.model, images, where)
         clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
 
     def _step_optimizer(self) -> None:
-        scale = self.scaler.get_scale()
         if self.step == 0 and self.scaler.is_enabled():
             # If the first step is skipped, torch would warn that the scheduler was called before
-            # the optimizer.
+            # the
+            # optimizer.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.history.skipped_steps += self.scaler.get_scale() < scale
-        self.step, self.batch = self.step + 1, self.batch + 1
+        skipped = self.scaler.is_enabled() and not math.isfinite(self.grad_norm)
+        self.history.skipped_steps += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        self.step, self.batch, self.batches = self.step + 1, self.batch + 1, self._layout
 
-    def _record(self, loss: float, correct: float, targets: Tensor) -> None:
+    def _record(self, batch: RunningMeans) -> None:
         rows = self.history.step_rows
         rows["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
-        rows["loss"].append(loss)
+        rows["loss"].append(batch.means()["loss"])
         rows["grad_norm"].append(self.grad_norm)
-        self.means.add(loss, correct, len(targets), normalizer(self.loss_fn, targets))
+        self.means.merge(batch)
 
     @contextmanager
     def _untouched_on_error(self, images: Tensor) -> Iterator[None]:
         """Leave no trace of a batch that is refused, and explain torch's errors."""
-        with explain_oom(images, self.microbatch), explain_shape_errors(), self.norm_stats:
+        n = len(images) if self.microbatch is None and distributed.world_size() == 1 else None
+        with explain_oom(images, self.microbatch), explain_shape_errors(n), self.norm_stats:
             yield
 
     # Around the epochs: what the loop needs before, after and between them.
 
-    def _count_steps(self, train: Iterable, epochs: int) -> int | None:
-        """Return the total number of steps of the run, or None if the loader has no length."""
+    def _prepare_fit(self, train: Iterable, valid: Iterable | None, epochs: int) -> None:
+        """Count the steps of the run, and say what doesn't fit: schedule, batches, epochs."""
+        check_same_batches(self.batch, self.batches, train)
+        self._layout, self.has_validation = batch_layout(train), valid is not None
         length = n_batches(train)
-        if length is None:
-            return None
-        return self.step + max((epochs - self.epoch) * length - self.batch, 0)
+        self.steps_planned = None
+        if length is not None:
+            self.steps_planned = self.step + max((epochs - self.epoch) * length - self.batch, 0)
+        if self.epoch >= epochs:
+            if self.progress is not False and distributed.is_rank0():
+                sys.stdout.write(
+                    f"{self.epoch} of {epochs} epochs are done, so there is nothing to do; "
+                    f"fit(..., epochs={self.epoch + epochs}) trains {epochs} more\n"
+                )
+        elif self.scheduler is not None:
+            check_unchanged(self.scheduler, self.optimizer)
+            check_length(self.scheduler, self.step, self.steps_planned)
 
-    def _end_epoch(self, valid: Iterable | None) -> None:
+    def _end_epoch(self, valid: Iterable | None, interrupts: Interrupts) -> None:
         """Validate, write the row of the epoch, and call plateau and callbacks."""
         if not self.batch:
             raise DataError(
                 "the training loader gave no batch; a generator can be read only once, so use a "
                 "list or a loader"
             )
-        train = self.means.means()
-        row = {
-            "epoch": self.epoch + 1,
-            "lr": self.history.step_rows["lr"][-1],
-            "train_loss": train["loss"],
-            "train_acc": train["acc"],
-        }
+        row = {"epoch": self.epoch + 1, "lr": self.history.step_rows["lr"][-1]}
+        row |= {f"train_{k}": v for k, v in self.means.means().items()}
         if valid is not None:
-            row |= {f"valid_{k}": v for k, v in self.evaluate(valid).items()}
+            means = self._evaluate(valid, self.model, interrupts)
+            row |= {f"valid_{k}": v for k, v in means.items()}
             if self.ema is not None:
-                averaged = self.evaluate(valid, model=self.ema.model)
-                row |= {f"ema_valid_{k}": v for k, v in averaged.items()}
+                means = self._evaluate(valid, self.ema.model, interrupts)
+                row |= {f"ema_valid_{k}": v for k, v in means.items()}
         now = time.perf_counter()
         row["seconds"], self._clock = now - self._clock, now
         self.history.epochs.append(row)
-        self.epoch, self.batch, self.means = self.epoch + 1, 0, RunningMeans()
+        self.epoch, self.batch, self.means = self.epoch + 1, 0, RunningMeans(self.metrics)
         if self.plateau is not None:
-            monitored = row["valid_acc" if self.plateau.mode == "max" else "valid_loss"]
-            check_plateau(self.plateau, monitored)
-            self.plateau.step(monitored)
+            name = "valid_acc" if self.plateau.mode == "max" else "valid_loss"
+            check_plateau(self.plateau, name, row)
+            self.plateau.step(row[name])
         self._emit("on_epoch_end")
 
     @contextmanager

@@ -44,8 +44,7 @@ def wrap_batch_transform(transform: Any) -> BatchTransform:
         return lambda images, targets, step: check_batch(transform(images, targets))
     raise TypeError(
         "batch_transform must be an Augment, a function (images, targets) -> (images, targets), "
-        "or "
-        f"a list of these; got {type(transform).__name__}"
+        f"or a list of these; got {type(transform).__name__}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Extract the features of a frozen network, and measure how well a linear classifier does on them."""
+"""Extract the features of a frozen network, and fit a linear classifier to them."""
 
 from collections.abc import Iterable
 from typing import Any, Literal

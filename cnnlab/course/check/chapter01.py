@@ -44,6 +44,13 @@ class _ForwardRecorder:
         self.gradients.add(torch.is_grad_enabled())
 
 
+def _single_value(recorded: set[bool]) -> bool | str:
+    """Return the value recorded in every forward pass, or explain why there isn't one."""
+    if len(recorded) == 1:
+        return next(iter(recorded))
+    return "sometimes True" if recorded else "unknown, because the model is never called"
+
+
 def _observe_epoch(attempt: Callable[..., Any], seed: int) -> Observation:
     model, batches = _problem(seed)
     model.eval()  # the mode in which an evaluation before the epoch leaves the model
@@ -52,7 +59,7 @@ def _observe_epoch(attempt: Callable[..., Any], seed: int) -> Observation:
     returned = attempt(model, batches, optimizer, F.cross_entropy)
     weights = [p.detach().clone() for p in model.parameters()]
     return {
-        "`model.training` during the epoch": recorder.training,
+        "`model.training` during the epoch": _single_value(recorder.training),
         "the list of weights after the epoch": weights,
         "the value you return": returned,
     }
@@ -201,8 +208,8 @@ def _observe_evaluate(attempt: Callable[..., Any], seed: int) -> Observation:
     before = mean.clone()
     returned = attempt(model, batches)
     return {
-        "`model.training` during the evaluation": recorder.training,
-        "`torch.is_grad_enabled()` during the evaluation": recorder.gradients,
+        "`model.training` during the evaluation": _single_value(recorder.training),
+        "`torch.is_grad_enabled()` during the evaluation": _single_value(recorder.gradients),
         "running statistics unchanged": torch.equal(before, mean),
         "the accuracy you return": returned,
     }

@@ -101,8 +101,8 @@ LAYERWISE_LR = Exercise(
     name="layerwise_lr",
     observe=_observe_lrs,
     answer=layerwise_lr,
-    praise="The head trains at `lr`, each stage at a fixed fraction of the learning rate above it, "
-    "and freezing a stage doesn't change the others.",
+    praise="The head trains at `lr`, each lower stage at a fixed fraction of the learning rate of "
+    "the stage above, and freezing a stage doesn't change the others.",
     mistakes={
         "upside down": Mistake(
             _upside_down,

@@ -124,7 +124,7 @@ CLASS_WEIGHTS = Exercise(
         "number of classes forgotten": Mistake(
             _weights_inverse_fraction,
             "the ratios are correct, but the mean weight of a sample is K instead of 1, because "
-            "you divide by the fractions of K classes and never by K.",
+            "you divide only by each class's fraction of the images, and there are K classes.",
             _SUM_IS_N,
         ),
         "weights sum to K": Mistake(

@@ -122,13 +122,15 @@ class Exercise:
         wrong = [name for name in expected if not agree(observed.get(name), expected[name])]
         # An observation that ends early lacks some names; report only the ones it has.
         reported = [name for name in wrong if name in observed] or wrong
-        differences = (
+        differences = [
             f"{name} is {_summarise(observed.get(name))}, expected {_summarise(expected[name])}"
             for name in reported
-        )
-        return self._failed(
-            f"{'; '.join(differences)}.", "compare your function with the text, line by line"
-        )
+        ]
+        if len(differences) == 1:
+            says = f"{differences[0]}."
+        else:
+            says = "\n  - ".join(("your function doesn't behave as expected.", *differences))
+        return self._failed(says, "compare your function with the task, step by step")
 
     def _failed(self, says: str, hint: str) -> Outcome:
         return Outcome(self.name, False, says, hint)

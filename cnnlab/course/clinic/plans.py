@@ -93,8 +93,8 @@ def healthy_plan(*counters: int) -> Plan:
     rng = generator(7, *counters)
     pool = load("pocket", seed=counters[0], n_train=POOL, n_valid=12, n_test=12, level="easy").train
     candidates = [k for k, name in enumerate(pool.classes) if name not in LOOK_ALIKE]
-    order = torch.randperm(len(candidates), generator=rng)[:CLASSES].tolist()
-    chosen = [candidates[i] for i in order]
+    sample = torch.randperm(len(candidates), generator=rng)[:CLASSES].tolist()
+    chosen = [candidates[i] for i in sample]
     images = []
     for k in chosen:
         indices = (pool.labels == k).nonzero().flatten()

@@ -43,8 +43,9 @@ def search_space(results: "Results") -> Explorer:
     table = results.frame()
     missing = sorted({"log_rate", "log_decay", "seed", results.metric} - set(table))
     if missing:
+        columns = ", ".join(map(str, table))
         raise ValueError(
-            f"the runs have no column {', '.join(missing)}; their columns are {', '.join(table)}"
+            f"the runs have no column {', '.join(missing)}; their columns are {columns}"
         )
     seeds = sorted(table["seed"].unique().tolist())
     counts = [side**2 for side in SIDES]

@@ -1,0 +1,69 @@
+"""Everything the trainer refuses, in the order of a run, from its options to a checkpoint.
+
+Each function raises an error that says what is wrong, what is allowed and what to type instead.
+Where torch would raise a long traceback, or train on something wrong without a word, the check
+comes first.
+"""
+
+from cnnlab.training.checks.batch import (
+    as_inputs,
+    as_targets,
+    check_batch,
+    check_class_indices,
+    check_images,
+    check_weighted_targets,
+)
+from cnnlab.training.checks.fit import (
+    batch_layout,
+    check_balance,
+    check_fit,
+    check_loader,
+    check_optimizer,
+    check_same_batches,
+    check_sampler,
+    last_batch_size,
+    n_batches,
+    sorted_labels,
+)
+from cnnlab.training.checks.options import PRECISIONS, as_device, check_options
+from cnnlab.training.checks.record import check_keys, check_mode, check_number, check_plateau
+from cnnlab.training.checks.schedule import check_length, check_unchanged
+from cnnlab.training.checks.step import (
+    check_finite,
+    check_finite_evaluation,
+    check_loss,
+    check_targets,
+)
+
+
+__all__ = [
+    "PRECISIONS",
+    "as_device",
+    "as_inputs",
+    "as_targets",
+    "batch_layout",
+    "check_balance",
+    "check_batch",
+    "check_class_indices",
+    "check_finite",
+    "check_finite_evaluation",
+    "check_fit",
+    "check_images",
+    "check_keys",
+    "check_length",
+    "check_loader",
+    "check_loss",
+    "check_mode",
+    "check_number",
+    "check_optimizer",
+    "check_options",
+    "check_plateau",
+    "check_same_batches",
+    "check_sampler",
+    "check_targets",
+    "check_unchanged",
+    "check_weighted_targets",
+    "last_batch_size",
+    "n_batches",
+    "sorted_labels",
+]

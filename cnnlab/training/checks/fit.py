@@ -1,0 +1,300 @@
+"""Checks when a fit starts: epochs, loaders, optimizer."""
+
+import warnings
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler, TensorDataset
+
+from cnnlab.errors import CheckpointError, DataError
+from cnnlab.losses import (
+    class_weights,
+)
+from cnnlab.training.checks.options import positive_int
+from cnnlab.training.checks.wording import few
+from cnnlab.training.modes import frozen_norms
+
+
+Options = Any  # `TrainerOptions`, which this file checks and so can't import
+
+
+def check_fit(options: Options, train: Any, valid: Any, epochs: int) -> int:
+    """Refuse arguments of `Trainer.fit` that can't work, and return the number of epochs.
+
+    Raises:
+        TypeError: a loader can't be iterated over.
+        ValueError: there are no epochs, no validation data for the plateau, unusable class weights,
+            or nothing that the optimizer could train.
+        DataError: a loader is empty, or its last batch has a single image, which batch norm can't
+            use.
+    """
+    epochs = positive_int("epochs", epochs, "the total number of epochs")
+    check_loader(train)
+    _check_last_batch(train, options.model)
+    if options.plateau is not None and valid is None:
+        raise ValueError("plateau needs validation data to watch: fit(train, valid, epochs=...)")
+    if valid is not None:
+        check_loader(valid)
+        _check_classes(train, valid)
+    check_balance(train, options.loss_fn)
+    check_optimizer(options.model, options.optimizer, options.loss_fn)
+    _check_groups(options)
+    _warn_if_sorted(train)
+    return epochs
+
+
+def check_loader(loader: Any) -> None:
+    """Refuse something that yields no batches, such as a data set or an empty loader.
+
+    Raises:
+        TypeError: it can't be iterated over; a data set can't.
+        DataError: it has no batch, or its sampler was made for another data set.
+    """
+    if isinstance(loader, Tensor):
+        raise TypeError(
+            f"expected a loader that yields batches, got a tensor of shape {tuple(loader.shape)}; "
+            "for a single batch, pass a list: [images] or [(images, targets)]"
+        )
+    if not isinstance(loader, Iterable):  # torch's data sets are not
+        raise TypeError(
+            f"expected a loader that yields batches, got {type(loader).__name__}; make one from a "
+            "data set with cnnlab.loader(dataset, batch_size=64)"
+        )
+    if n_batches(loader) == 0:
+        size = len(getattr(loader, "dataset", ()))
+        raise DataError(
+            f"the loader is empty, it gave no batch: {size} samples, batch size "
+            f"{getattr(loader, 'batch_size', '?')}, drop_last={getattr(loader, 'drop_last', '?')}; "
+            "add data, or make the batches smaller"
+        )
+    check_sampler(getattr(loader, "sampler", None), getattr(loader, "dataset", None))
+
+
+def check_sampler(sampler: Any, dataset: Any) -> None:
+    """Refuse a sampler whose weights or indices belong to another data set.
+
+    Raises:
+        DataError: it has another number of weights than the data set has samples, or an index that
+            is too large.
+    """
+    if sampler is None or not isinstance(dataset, Sized):
+        return
+    size, name = len(dataset), type(sampler).__name__
+    weights, indices = getattr(sampler, "weights", None), getattr(sampler, "indices", None)
+    if weights is not None and len(weights) != size:
+        raise DataError(
+            f"{name} has {len(weights)} weights, but the data set has {size} samples: make the "
+            "sampler from the labels of this data set"
+        )
+    largest = max(map(int, indices), default=0) if isinstance(indices, Sequence | Tensor) else 0
+    if largest >= size:
+        raise DataError(
+            f"{name} draws index {largest}, but the data set has {size} samples, "
+            f"0 to {size - 1}: make the sampler for this data set"
+        )
+    source = getattr(sampler, "data_source", None)
+    if isinstance(source, Sized) and len(source) != size:
+        raise DataError(
+            f"{name} was made for {len(source)} samples, but the data set has {size}: make the "
+            "sampler for this data set"
+        )
+
+
+def _check_last_batch(loader: Any, model: nn.Module) -> None:
+    frozen = set(frozen_norms(model))
+    normalises = any(
+        isinstance(m, nn.modules.batchnorm._BatchNorm) and m not in frozen for m in model.modules()
+    )
+    if normalises and last_batch_size(loader) == 1 and loader.batch_size != 1:
+        raise DataError(
+            f"with batches of {loader.batch_size}, the last batch has a single image, and "
+            "BatchNorm can't compute a variance from one: use drop_last=True or another batch size"
+        )
+
+
+def _check_classes(train: Any, valid: Any) -> None:
+    """Refuse training and validation data whose classes are numbered differently."""
+    own, other = (getattr(getattr(x, "dataset", None), "classes", None) for x in (train, valid))
+    if own is None or other is None or list(own) == list(other):
+        return
+    raise ValueError(
+        f"training and validation data have different classes, {few(own)} and {few(other)}, so "
+        "the same label means different things: make both from one data set, or give both the "
+        "same list of classes"
+    )
+
+
+def _warn_if_sorted(loader: Any) -> None:
+    """Warn about training data that come class by class."""
+    labels, batch_size = sorted_labels(loader), getattr(loader, "batch_size", None)
+    if labels is None or not batch_size:
+        return
+    batches = labels.split(batch_size)
+    pure = sum(int(batch[0] == batch[-1]) for batch in batches)
+    if len(batches) > 1 and pure > len(batches) / 2:
+        warnings.warn(
+            f"the training data are sorted by class and not shuffled: {pure} of {len(batches)} "
+            "batches contain a single class, so the model forgets one class while it learns the "
+            "next. Use cnnlab.loader(..., shuffle=True)",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def sorted_labels(loader: Any) -> Tensor | None:
+    """Return the labels of a loader that yields them in ascending order; None in any other case."""
+    dataset, sampler = getattr(loader, "dataset", None), getattr(loader, "sampler", None)
+    sequential = sampler is None or isinstance(sampler, SequentialSampler)
+    if not sequential or getattr(loader, "shuffle", False):
+        return None
+    labels = getattr(dataset, "labels", getattr(dataset, "targets", None))
+    if labels is None and isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        labels = dataset.tensors[1]
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if labels.ndim != 1 or labels.is_floating_point() or len(labels) < 2:
+        return None
+    return labels if bool((labels[1:] >= labels[:-1]).all()) else None
+
+
+def check_balance(loader: Any, loss_fn: Any) -> None:
+    """Refuse class weights that are not positive, or that a weighted sampler makes redundant.
+
+    Raises:
+        ValueError: a weight is not a positive number, or the loader has a weighted sampler and the
+            loss class weights.
+    """
+    weights = class_weights(loss_fn)
+    if weights is not None and not ((weights > 0) & weights.isfinite()).all():
+        raise ValueError(
+            f"class weights must be positive numbers, got {weights.tolist()}; leave classes that "
+            "don't occur out of the data"
+        )
+    sampler = getattr(loader, "sampler", None)
+    other = getattr(loss_fn, "weight", None)  # of a loss that is no cross-entropy
+    per_class = (
+        isinstance(other, Tensor) and other.ndim == 1 and not isinstance(other, nn.Parameter)
+    )
+    if (weights is not None or per_class) and hasattr(sampler, "weights"):
+        raise ValueError(
+            f"{type(sampler).__name__} and class weights together correct the imbalance twice, so "
+            "the rare classes are predicted too often: leave out the sampler, or the weight of the "
+            "loss"
+        )
+
+
+def check_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Any = None
+) -> None:
+    """Refuse an optimizer that trains nothing, only a part, or an earlier version of the model.
+
+    Raises:
+        ValueError: everything is frozen, the optimizer was made for another model, or a parameter
+            is neither frozen nor in the optimizer.
+    """
+    loss_parameters = dict(loss_fn.named_parameters()) if isinstance(loss_fn, nn.Module) else {}
+    own = {id(p) for p in model.parameters()}
+    held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    if not own & held.keys():
+        raise ValueError(
+            "the optimizer holds no parameter of this model; create it from model.parameters()"
+        )
+    unknown = held.keys() - own - {id(p) for p in loss_parameters.values()}
+    missing = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if unknown and missing:
+        raise ValueError(
+            f"the optimizer holds {len(unknown)} tensors that are not in the model, and "
+            f"{missing[0]} is missing from it: the model was changed after the optimizer was made. "
+            "Create the optimizer after replace_head"
+        )
+    if not any(p.requires_grad for p in held.values()):
+        raise ValueError(
+            "every parameter is frozen, so there is nothing to train: unfreeze a part of the model"
+        )
+    if missing:
+        raise ValueError(
+            f"{len(missing)} parameters are neither frozen nor in the optimizer, so they would "
+            f"never train: {few(missing)}. Freeze them with cnnlab.transfer.freeze(module), or "
+            "create the optimizer from model.parameters()"
+        )
+    untrained = [n for n, p in loss_parameters.items() if p.requires_grad and id(p) not in held]
+    if untrained:
+        raise ValueError(
+            f"the loss has parameters that are not in the optimizer, so they would never train: "
+            f"{few(untrained)}. Create it from [*model.parameters(), *loss_fn.parameters()]"
+        )
+
+
+def _check_groups(options: Options) -> None:
+    """Refuse a scheduler or an average that was made before the optimizer or the model changed."""
+    groups = len(options.optimizer.param_groups)
+    planned = len(getattr(options.scheduler, "base_lrs", ())) or groups
+    if planned != groups:
+        raise ValueError(
+            f"the optimizer has {groups} parameter groups, but the scheduler was made for "
+            f"{planned}: attach it again after add_param_group"
+        )
+    averaged = getattr(options.ema, "model", None)
+    if averaged is None:
+        return
+    own, other = ({n: p.shape for n, p in m.named_parameters()} for m in (options.model, averaged))
+    if own != other:
+        name = min(n for n in own.keys() | other.keys() if own.get(n) != other.get(n))
+        raise ValueError(
+            f"the ema was made before the model changed ({name} differs): create EMA(model) after "
+            "replace_head"
+        )
+
+
+def check_same_batches(batch: int, saved: Any, loader: Any) -> None:
+    """Refuse to continue in the middle of an epoch with batches of another size.
+
+    Args:
+        batch: finished batches of the epoch in progress.
+        saved: `batch_layout` of the loader that they came from.
+        loader: the one to continue with.
+
+    Raises:
+        CheckpointError: the loader cuts the epoch into other batches.
+    """
+    now = batch_layout(loader)
+    if batch and saved and None not in (*saved, *now) and tuple(saved) != now:
+        raise CheckpointError(
+            f"the epoch in progress has {saved[1]} batches of {saved[0]} and {batch} of them are "
+            f"done, but this loader has {now[1]} batches of {now[0]}: continue with "
+            f"batch_size={saved[0]}, or load a checkpoint from the end of an epoch"
+        )
+
+
+def batch_layout(loader: Any) -> tuple[int | None, int | None]:
+    """Return the batch size of a loader and its number of batches; None where it doesn't know."""
+    return getattr(loader, "batch_size", None), n_batches(loader)
+
+
+def n_batches(loader: Iterable) -> int | None:
+    """Return the number of batches in one pass, or None if the loader doesn't know."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def last_batch_size(loader: Any) -> int | None:
+    """Return the size of the last batch, or None if the loader doesn't know.
+
+    >>> from torch.utils.data import DataLoader
+    >>> last_batch_size(DataLoader(range(9), batch_size=4))
+    1
+    >>> last_batch_size(DataLoader(range(9), batch_size=4, drop_last=True))
+    4
+    """
+    batch_size, batches = batch_layout(loader)
+    samples = getattr(loader, "sampler", None)
+    samples = getattr(loader, "dataset", None) if samples is None else samples
+    if not batch_size or not batches or not isinstance(samples, Sized):
+        return None
+    return min(batch_size, len(samples) - (batches - 1) * batch_size)

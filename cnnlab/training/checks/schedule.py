@@ -1,0 +1,104 @@
+"""Compare a schedule with the run: its length, and the learning rates that it set."""
+
+import copy
+import math
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+LONGEST = 20_000  # steps of a torch scheduler that are simulated
+
+
+def check_unchanged(scheduler: Any, optimizer: Optimizer) -> None:
+    """Refuse a learning rate that was set by hand, because the next step of the schedule resets it.
+
+    Raises:
+        ValueError: the learning rate of a group isn't the one that the scheduler set last.
+    """
+    expected = getattr(scheduler, "_last_lr", None)
+    if expected is None:
+        return
+    for number, (group, lr) in enumerate(zip(optimizer.param_groups, expected, strict=False)):
+        now, last = float(group["lr"]), float(lr)
+        if not math.isclose(now, last, rel_tol=1e-9, abs_tol=1e-15):
+            raise ValueError(
+                f"the learning rate of parameter group {number} is {now:g}, but the scheduler set "
+                f"it to {last:g} and would overwrite yours at the next step. To change it, set "
+                f"optimizer.param_groups[{number}]['initial_lr'] and attach the schedule again, or "
+                "train without a scheduler"
+            )
+
+
+def check_length(scheduler: Any, step: int, planned: int | None) -> None:
+    """Warn about a schedule whose length doesn't fit the run, such as one counted in epochs.
+
+    Args:
+        scheduler: the one in use.
+        step: finished optimizer steps.
+        planned: optimizer steps at the end of the run; None if it isn't known.
+
+    Raises:
+        ValueError: torch's `OneCycleLR` has fewer steps than the run.
+    """
+    if planned is None or planned <= step:
+        return
+    total = getattr(scheduler, "total_steps", None)
+    if isinstance(total, int) and planned > total:
+        raise ValueError(
+            f"{type(scheduler).__name__} was made for {total} steps, and this run has {planned}: "
+            f"create it with total_steps={planned}"
+        )
+    rates = _learning_rates(scheduler, step, planned)
+    if len(rates) < 8 or not max(rates) > 0:
+        return
+    tiny = sum(rate <= 0.01 * max(rates) for rate in rates)
+    swings = sum((b - a) * (c - b) < 0 for (a, b), (_, c) in pairwise(pairwise(rates)))
+    length = getattr(getattr(scheduler, "schedule", None), "steps", None)
+    way_out = f"Schedules count optimizer steps, and this run ends at step {planned}"
+    if tiny > len(rates) / 2:
+        problem = f"is at most 1 % of its maximum in {tiny} of the {len(rates)} steps of this run"
+    elif type(scheduler).__name__.startswith("Cosine") and swings > len(rates) / 8:
+        problem = f"turns around {swings} times in the {len(rates)} steps of this run"
+    elif length is not None and step == 0 and length > 2 * planned:
+        problem = f"follows a schedule of {length} steps, of which this run has only {planned}"
+    else:
+        return
+    warnings.warn(f"the learning rate {problem}. {way_out}", UserWarning, stacklevel=4)
+
+
+def _learning_rates(scheduler: Any, step: int, planned: int) -> list[float]:
+    """Return the learning rates of the steps to come, of the first parameter group."""
+    schedule = getattr(scheduler, "schedule", None)
+    if schedule is not None:
+        return [float(schedule(t)) for t in range(step, planned)]
+    if not isinstance(scheduler, LRScheduler) or planned - step > LONGEST:
+        return []
+    try:
+        return _simulate(scheduler, planned - step)
+    except Exception:  # noqa: BLE001 - a scheduler of somebody's own may need anything
+        return []
+
+
+def _simulate(scheduler: LRScheduler, steps: int) -> list[float]:
+    """Step a copy of a scheduler on an optimizer without weights."""
+    groups = [
+        {"params": [torch.zeros(1)], **{k: v for k, v in group.items() if k != "params"}}
+        for group in scheduler.optimizer.param_groups
+    ]
+    dummy = torch.optim.SGD(groups, lr=0.0)
+    dummy.step()
+    others = {k: v for k, v in vars(scheduler).items() if k != "optimizer"}
+    twin = copy.copy(scheduler)
+    vars(twin).update(copy.deepcopy(others), optimizer=dummy)
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(steps):
+            rates.append(float(dummy.param_groups[0]["lr"]))
+            twin.step()
+    return rates
