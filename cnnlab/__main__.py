@@ -3,7 +3,7 @@
 import sys
 
 
-if sys.version_info < (3, 11, 4):  # noqa: UP036 - a checkout may be run without pip
+if sys.version_info < (3, 11, 4):  # a checkout may be run without pip
     version = "{}.{}.{}".format(*sys.version_info[:3])
     sys.exit("cnnlab needs Python 3.11.4 or newer, and this is " + version)
 

@@ -121,26 +121,60 @@ class Interrupt(Callback):
         self._interrupt_in("on_epoch_end")
 
 
+@pytest.mark.parametrize("notebook", [True, False])
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize("hook", ["on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end"])
-def test_ctrl_c_in_a_notebook_ends_the_fit_and_the_next_fit_continues_exactly(
-    hook, call, monkeypatch
+def test_ctrl_c_stops_the_cell_and_the_next_fit_continues_exactly(
+    hook, call, notebook, monkeypatch
 ):
-    monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: True)
+    monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: notebook)
     handler = signal.getsignal(signal.SIGINT)
     trainer = make(callbacks=[Interrupt(hook, call)])
-    history = trainer.fit(batches(), epochs=3)
-    if not (hook == "on_fit_start" and call == 2):
-        assert history.stop_reason == "stopped by SIGINT"
-        assert trainer.epoch < 3
-    assert (history.partial is None) == (trainer.batch == 0)
-    assert len(history.frame()) == trainer.epoch
+    if hook == "on_fit_start" and call == 2:
+        trainer.fit(batches(), epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batches(), epochs=3)
+    assert trainer.history.stop_reason == "stopped by SIGINT"
+    assert trainer.epoch < 3
+    assert (trainer.history.partial is None) == (trainer.batch == 0)
+    assert len(trainer.history.to_pandas()) == trainer.epoch
     assert signal.getsignal(signal.SIGINT) is handler
     assert not trainer.model.training
     assert trainer.predict(batches()).isfinite().all()
     trainer.fit(batches(), epochs=3)
     uninterrupted = make()
     uninterrupted.fit(batches(), epochs=3)
+    assert same(uninterrupted.model.state_dict(), trainer.model.state_dict())
+
+
+def test_ctrl_c_during_the_validation_stops_it_and_the_next_fit_validates_again():
+    class Pressed(list):
+        """Validation batches; Ctrl-C is pressed while the second one is read."""
+
+        read = 0
+
+        def __iter__(self):
+            for batch in super().__iter__():
+                self.read += 1
+                if self.read == 2:
+                    signal.raise_signal(signal.SIGINT)
+                yield batch
+
+    valid = Pressed([(torch.rand(4, 3, 8, 8), torch.arange(4)) for _ in range(9)])
+    trainer, uninterrupted = make(), make()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(batches(), valid, epochs=2)
+    assert valid.read < 9
+    assert trainer.epoch == 0
+    assert trainer.history.partial == {"epoch": 1, "batches": len(batches())}
+    trainer.fit(batches(), list(valid), epochs=2)
+    uninterrupted.fit(batches(), list(valid), epochs=2)
+    drop = ["seconds"]
+    assert (
+        trainer.history.to_pandas()
+        .drop(columns=drop)
+        .equals(uninterrupted.history.to_pandas().drop(columns=drop))
+    )
     assert same(uninterrupted.model.state_dict(), trainer.model.state_dict())
 
 

@@ -31,7 +31,7 @@ _UNPACK_ERRORS = (
 
 
 def unpack(archive: Path, folder: Path, limit: int = SIZE_LIMIT) -> None:
-    """Unpack a .zip, a .gz or a .tar file (plain, .tar.gz, .tgz, .bz2, .xz), or nothing of it.
+    """Unpack a .zip, .gz or .tar file (also .tgz, .tar.gz, .bz2 and .xz), completely or not at all.
 
     The contents are unpacked into a hidden subfolder first. Only a complete one is moved into
     place, where it replaces files and folders of the same names.

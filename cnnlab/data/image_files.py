@@ -104,7 +104,7 @@ def check_all_usable(unusable: Sequence[UnusableFile], n_files: int) -> None:
 
 
 def list_unusable(unusable: Sequence[UnusableFile]) -> str:
-    """Return one line of text for each of the first unusable files, and the number of the others."""
+    """Return one indented line per unusable file; of many files only the first are listed."""
     more = [f"and {len(unusable) - MAX_LISTED} more"] if len(unusable) > MAX_LISTED else []
     return "".join(f"\n  {line}" for line in [*unusable[:MAX_LISTED], *more])
 

@@ -222,9 +222,8 @@ class DataBundle:
         """
         split = self._splits().get(part)
         if split is None:
-            raise ValueError(
-                f"{self.name} has no split {part!r}; use one of {', '.join(map(repr, self._splits()))}"
-            )
+            names = ", ".join(map(repr, self._splits()))
+            raise ValueError(f"{self.name} has no split {part!r}; use one of {names}")
         counts = torch.bincount(split.labels, minlength=len(self.classes)).tolist()
         return dict(zip(self.classes, counts, strict=True))
 

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def curves(history: "DataFrame") -> Plot:
-    """Draw the loss on the left and the accuracy on the right, for training and validation.
+    """Draw the loss on the left, and the accuracy and every other metric beside it.
 
     Args:
         history: a table with the columns of `History.to_pandas`.
     """
-    figure, axes = new_axes(1, 2, width=9, height=3.2)
+    names = _metrics_in(history)
+    figure, axes = new_axes(1, len(names), width=4.5 * max(2, len(names)), height=3.2)
     values = []
-    for axis, metric, label in zip(
-        axes.flat, ("loss", "acc"), ("loss (nats)", "accuracy"), strict=True
-    ):
-        for split, name in (("train", "training"), ("valid", "validation"), ("ema_valid", "EMA")):
+    for axis, metric in zip(axes.flat, names, strict=True):
+        label = {"loss": "loss (nats)", "acc": "accuracy"}.get(metric, metric)
+        for split, name in SPLITS.items():
             column = f"{split}_{metric}"
             if column in history and history[column].notna().any():
                 curve = history[column]
@@ -33,8 +33,22 @@ def curves(history: "DataFrame") -> Plot:
                 values.append(f"{quantity} from {curve.iloc[0]:.3g} to {curve.iloc[-1]:.3g}")
         axis.set(xlabel="finished epochs", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend()
+        if axis.get_lines():
+            axis.legend()
     return Plot(figure, f"Learning curves over {len(history)} epochs: {'; '.join(values)}.")
+
+
+SPLITS = {"train": "training", "valid": "validation", "ema_valid": "EMA"}
+
+
+def _metrics_in(history: "DataFrame") -> list[str]:
+    """Return the metrics of a history, the loss first; each has a column for one split or more."""
+    names = ["loss"]
+    for column in map(str, history):
+        for split in SPLITS:
+            if column.startswith(f"{split}_") and history[column].notna().any():
+                names.append(column.removeprefix(f"{split}_"))
+    return list(dict.fromkeys(names))
 
 
 def lines(

@@ -38,7 +38,7 @@ class Progress(Callback):
     def on_epoch_end(self, trainer: Run) -> None:
         """Show the metrics of the epoch."""
         row = trainer.history.epochs[-1]
-        metrics = {k: v for k, v in row.items() if k.endswith(("_loss", "_acc"))}
+        metrics = {k: v for k, v in row.items() if k.startswith(("train_", "valid_", "ema_valid_"))}
         if self._bar is not None:
             self._bar.set_description(f"epoch {trainer.epoch}", refresh=False)
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in metrics.items()})

@@ -4,6 +4,7 @@ A run takes a second or two on a CPU.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,10 +180,13 @@ def run_plan(plan: Plan, seed: int) -> Record:
         progress=False,
     )
     ended = ""
-    try:
-        trainer.fit(train, epochs=plan.epochs)
-    except NonFiniteError as error:
-        ended = str(error).split(". ")[0]
+    with warnings.catch_warnings():
+        # The trainer's warning about images in 0..255 would give the fault "not normalised" away.
+        warnings.filterwarnings("ignore", "pixel values run from", UserWarning)
+        try:
+            trainer.fit(train, epochs=plan.epochs)
+        except NonFiniteError as error:
+            ended = str(error).split(". ")[0]
     images, labels = (torch.cat(tensors) for tensors in zip(*first_batches, strict=True))
     return Record(fresh, plan.model, trainer.history, ended, (images, labels))
 
