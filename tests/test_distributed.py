@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchrun_cases import CASES, run
+from torchrun_cases import CASES, SHARDED, run
 
 from cnnlab import distributed
 from cnnlab.distributed import launched
@@ -56,7 +56,7 @@ def test_two_processes_give_what_one_gives(case, outcome):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES | SHARDED)
 def test_the_processes_agree_to_the_bit(case, outcome):
     first, second = (process[case] for process in outcome)
     torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)

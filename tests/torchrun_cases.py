@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,8 +28,29 @@ def dataset(n, seed=0):
     return TensorDataset(images, labels)
 
 
+class Scaled(nn.Module):
+    """A loss with a parameter of its own, and a buffer that follows the batches of each process."""
+
+    def __init__(self, follows=False):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0 + int(os.environ.get("RANK", "0"))))
+        self.register_buffer("centre", torch.zeros(K))
+        self.follows = follows
+
+    def forward(self, logits, targets):
+        if self.follows and self.training:
+            self.centre.lerp_(logits.detach().float().mean(0), 0.1)
+        return nn.functional.cross_entropy(logits * self.scale - self.centre, targets)
+
+
+def confidence(logits, targets):
+    return logits.softmax(1).amax(1).mean()
+
+
 CASES = {
     "plain": {},
+    "metrics": {"metrics": {"confidence": confidence}},
+    "a loss that learns": {"loss": Scaled},
     "microbatch": {"microbatch": 3},
     "mixing": {"batch_transform": [Augment(flip=0.5, crop_pad=1), MixUp(0.4, K)]},
     "cutmix and microbatch": {"batch_transform": CutMix(1.0, K), "microbatch": 5},
@@ -38,6 +60,8 @@ CASES = {
     "bf16": {"precision": "bf16"},
     "unfreeze": {"unfreeze": [1, 2]},
 }
+# The processes agree, but each sees only its shard, so a single process gets something else.
+SHARDED = {"a loss with a buffer": {"loss": partial(Scaled, follows=True)}}
 
 
 def trainer_of(options, norm="layer"):
@@ -45,7 +69,11 @@ def trainer_of(options, norm="layer"):
     options = dict(options)
     torch.manual_seed(int(os.environ.get("RANK", "0")))
     model = small_resnet(K, width=4, depth=1, norm=norm)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    parameters = [*model.parameters()]
+    if make_loss := options.pop("loss", None):
+        options["loss_fn"] = make_loss()
+        parameters += options["loss_fn"].parameters()
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3)
     watchers = list(options.pop("callbacks", []))
     if unfreeze := options.pop("unfreeze", None):
         watchers.append(callbacks.GradualUnfreeze(stages(model), unfreeze))
@@ -70,12 +98,13 @@ def train_batches():
 
 def run(name):
     """Train for three epochs of 7 batches, the last of them short and odd; return what came out."""
-    trainer = trainer_of(CASES[name])
+    trainer = trainer_of((CASES | SHARDED)[name])
     trainer.fit(train_batches(), loader(dataset(45, seed=1), 10), epochs=3)
     rows = trainer.history.frame().drop(columns="seconds").to_numpy()
     measured = trainer.evaluate(loader(dataset(23, seed=2), 4))
     return {
         "weights": {k: v.clone() for k, v in trainer.model.state_dict().items()},
+        "loss": dict(trainer.loss_fn.state_dict()) if isinstance(trainer.loss_fn, Scaled) else {},
         "average": trainer.ema.model.state_dict() if trainer.ema else {},
         "history": torch.tensor(rows),
         "steps": torch.tensor(trainer.history.steps.to_numpy()),
@@ -111,7 +140,7 @@ def with_accident(folder, number):
 
 def main(what, out):
     if what == "cases":
-        result = {name: run(name) for name in CASES}
+        result = {name: run(name) for name in CASES | SHARDED}
     else:
         trainer = with_accident(out, {"killed": signal.SIGKILL, "asked": signal.SIGTERM}.get(what))
         result = {"weights": trainer.model.state_dict(), "step": trainer.step}

@@ -1,0 +1,477 @@
+"""What the trainer refuses or notices, because the result would be wrong."""
+
+import copy
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_trainer import StopAt, same
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+import cnnlab
+from cnnlab import schedules
+from cnnlab.averaging import EMA, SWA
+from cnnlab.callbacks import Checkpoint
+from cnnlab.data import balanced_sampler, loader
+from cnnlab.errors import CheckpointError, DataError, NonFiniteError
+from cnnlab.models import replace_head, small_resnet
+from cnnlab.trainer import Callback, Trainer
+
+
+N, K = 24, 4
+G = torch.Generator().manual_seed(0)
+IMAGES, LABELS = torch.rand(N, 3, 8, 8, generator=G), torch.arange(N) % K
+DATA = TensorDataset(IMAGES, LABELS)
+
+
+def net(norm=False):
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8) if norm else nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, K))
+
+
+def make(model=None, parameters=None, lr=0.1, schedule=None, **options):
+    model = net() if model is None else model
+    parameters = model.parameters() if parameters is None else parameters
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+    if schedule is not None:
+        options["scheduler"] = schedule(optimizer)
+    return Trainer(model, optimizer, device="cpu", progress=False, **options)
+
+
+def attached(schedule):
+    return lambda optimizer: schedules.attach(optimizer, schedule)
+
+
+# --- samplers and order ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        balanced_sampler(LABELS[:10]),
+        WeightedRandomSampler(torch.ones(10), N),
+        SubsetRandomSampler(range(N + 1)),
+        RandomSampler(range(10)),
+    ],
+)
+def test_a_sampler_of_another_data_set_is_refused(sampler):
+    with pytest.raises(DataError, match=f"the data set has {N}"):
+        make().fit(DataLoader(DATA, 4, sampler=sampler), epochs=1)
+
+
+class Mean(nn.Module):
+    """Logits that name the image, so that an order can be seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(K))
+
+    def forward(self, images):
+        return images.mean((1, 2, 3))[:, None] * self.scale
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        loader(DATA, 5, shuffle=True),
+        loader(DATA, 5, sampler=balanced_sampler(LABELS)),
+        DataLoader(DATA, 5, shuffle=True),
+        DataLoader(DATA, 5, drop_last=True),
+        DataLoader(DATA, 5, shuffle=True, drop_last=True),
+        DataLoader(DATA, 5, sampler=WeightedRandomSampler(torch.ones(N), N)),
+        DataLoader(DATA, 5, shuffle=True, generator=torch.Generator()),
+    ],
+)
+def test_predictions_are_rows_in_the_order_of_the_data_set_and_evaluations_see_every_sample(
+    batches,
+):
+    trainer = make(Mean())
+    wanted = Mean()(IMAGES).detach()
+    torch.testing.assert_close(trainer.predict(batches), wanted)
+    everything = trainer.evaluate([(IMAGES, LABELS)])
+    assert trainer.evaluate(batches) == pytest.approx(everything, rel=1e-5)
+    assert len(list(batches)) in (4, 5)  # the loader itself goes on as before
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        DataLoader(DATA, 5, sampler=SubsetRandomSampler([3, 1, 2])),
+        DataLoader(DATA, batch_sampler=BatchSampler(SubsetRandomSampler([3, 1, 2]), 2, False)),
+    ],
+)
+def test_predictions_whose_rows_would_belong_to_unknown_samples_are_refused(batches):
+    with pytest.raises(DataError, match="use a loader without a sampler, on a Subset"):
+        make().predict(batches)
+    assert math.isfinite(make().evaluate(batches)["loss"])
+
+
+def test_a_subset_is_read_in_its_own_order():
+    subset = Subset(DATA, [5, 3, 8])
+    torch.testing.assert_close(
+        make(Mean()).predict(DataLoader(subset, 2, shuffle=True)),
+        Mean()(IMAGES[[5, 3, 8]]).detach(),
+    )
+
+
+@pytest.mark.parametrize("form", ["pair", "alone", "tuple of one", "array"])
+def test_predictions_take_images_in_every_usual_form(form):
+    batch = {"pair": (IMAGES, LABELS), "alone": IMAGES, "tuple of one": (IMAGES,)}
+    batch = batch.get(form, IMAGES.numpy())
+    assert make().predict([batch]).shape == (N, K)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (IMAGES, TypeError, r"for a single batch, pass a list: \[images\]"),
+        ([(IMAGES * 255).byte()], DataError, "images.float"),
+        ([IMAGES[0]], DataError, r"batch dimension is missing: use images\[None\]"),
+        ([IMAGES.permute(0, 2, 3, 1)], DataError, "permute"),
+    ],
+)
+def test_predictions_are_guarded_like_training(given, error, message):
+    with pytest.raises(error, match=message):
+        make().predict(given)
+
+
+@pytest.mark.parametrize("make_loader", [DataLoader, loader])
+def test_data_sorted_by_class_are_noticed_unless_they_are_shuffled(make_loader):
+    ordered = TensorDataset(IMAGES, LABELS.sort().values)
+    with pytest.warns(UserWarning, match=r"sorted by class.*shuffle=True"):
+        make().fit(make_loader(ordered, 4), epochs=1)
+    make().fit(make_loader(ordered, 4, shuffle=True), epochs=1)
+    make().fit(make_loader(ordered, N), epochs=1)  # all in one batch
+    make().fit(make_loader(DATA, 4), epochs=1)
+
+
+def test_classes_that_are_numbered_differently_are_refused():
+    train, valid = copy.copy(DATA), copy.copy(DATA)
+    train.classes, valid.classes = ["a", "b", "c", "d"], ["b", "c", "d"]
+    with pytest.raises(ValueError, match="different classes, a, b, c, d and b, c, d"):
+        make().fit(DataLoader(train, 8), DataLoader(valid, 8), epochs=1)
+
+
+# --- what trains ----------------------------------------------------------------------------------
+
+
+def test_parameters_that_would_never_train_are_named():
+    model = net()
+    with pytest.raises(ValueError, match=r"2 parameters are neither frozen .*: 0.weight, 0.bias"):
+        make(model, model[4].parameters()).fit(loader(DATA, 8), epochs=1)
+    cnnlab.transfer.freeze(model[0])
+    make(model, model[4].parameters()).fit(loader(DATA, 8), epochs=1)
+
+
+def test_a_part_that_is_unfrozen_later_and_not_in_the_optimizer_is_named():
+    model = net()
+    cnnlab.transfer.freeze(model[0])
+
+    class Unfreeze(Callback):
+        def on_epoch_start(self, trainer):
+            if trainer.epoch == 1:
+                cnnlab.transfer.unfreeze(model[0])
+
+    trainer = make(model, model[4].parameters(), callbacks=[Unfreeze()])
+    with pytest.raises(ValueError, match="neither frozen nor in the optimizer"):
+        trainer.fit(loader(DATA, 8), epochs=2)
+    assert trainer.epoch == 1
+
+
+def test_parameters_of_the_loss_belong_in_the_optimizer():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, targets):
+            return F.cross_entropy(logits * self.scale, targets)
+
+    with pytest.raises(ValueError, match=r"loss has parameters .*: scale"):
+        make(loss_fn=Scaled()).fit(loader(DATA, 8), epochs=1)
+
+
+def test_what_was_made_before_the_model_changed_is_refused():
+    model = small_resnet(7, width=4)
+    ema = EMA(model)
+    replace_head(model, K)
+    with pytest.raises(ValueError, match=r"create EMA\(model\) after replace_head"):
+        make(model, ema=ema).fit(loader(DATA, 8), epochs=1)
+
+
+def test_a_group_added_after_the_schedule_is_refused():
+    model = net()
+    trainer = make(model, model[0].parameters(), schedule=attached(schedules.cosine(3)))
+    trainer.optimizer.add_param_group({"params": model[4].parameters()})
+    with pytest.raises(ValueError, match="attach it again after add_param_group"):
+        trainer.fit(loader(DATA, 8), epochs=1)
+
+
+def test_lbfgs_is_refused():
+    model = net()
+    with pytest.raises(TypeError, match="LBFGS evaluates the loss several times"):
+        Trainer(model, torch.optim.LBFGS(model.parameters()), device="cpu")
+
+
+def test_class_weights_that_are_no_numbers_are_refused():
+    for bad in (math.inf, math.nan, 0.0):
+        loss_fn = nn.CrossEntropyLoss(torch.tensor([1.0, bad, 1.0, 1.0]))
+        with pytest.raises(ValueError, match="class weights must be positive"):
+            make(loss_fn=loss_fn).fit(loader(DATA, 8), epochs=1)
+
+
+def test_too_few_class_weights_are_counted():
+    with pytest.raises(DataError, match="but the loss has 3 class weights"):
+        make(loss_fn=nn.CrossEntropyLoss(torch.ones(3))).fit(loader(DATA, 8), epochs=1)
+
+
+def test_a_weight_that_is_a_parameter_is_no_class_weight():
+    class ArcFace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(K))
+
+        def forward(self, features, targets):
+            return F.cross_entropy(features @ self.weight, targets)
+
+    model, loss_fn = net(), ArcFace()
+    trainer = make(model, [*model.parameters(), *loss_fn.parameters()], loss_fn=loss_fn)
+    trainer.fit(loader(DATA, 8, sampler=balanced_sampler(LABELS)), epochs=1)
+
+
+def test_frozen_batch_norm_takes_a_last_batch_of_one():
+    model = net(norm=True)
+    odd = TensorDataset(IMAGES[:9], LABELS[:9])
+    with pytest.raises(DataError, match="last batch has a single image"):
+        make(model).fit(DataLoader(odd, 4), epochs=1)
+    cnnlab.transfer.freeze(model[1])
+    make(model).fit(DataLoader(odd, 4), epochs=1)
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        attached(schedules.one_cycle(3)),
+        attached(schedules.cosine(3)),
+        lambda optimizer: StepLR(optimizer, 2),
+        lambda optimizer: CosineAnnealingLR(optimizer, T_max=2),
+    ],
+    ids=["one_cycle", "cosine", "StepLR", "CosineAnnealingLR"],
+)
+def test_a_schedule_counted_in_epochs_is_noticed(schedule):
+    with pytest.warns(UserWarning, match="Schedules count optimizer steps, .* ends at step 36"):
+        make(schedule=schedule).fit(loader(DATA, 8, shuffle=True), epochs=12)
+
+
+def test_a_one_cycle_of_torch_that_is_too_short_is_refused_before_the_first_step():
+    trainer = make(schedule=lambda o: OneCycleLR(o, 0.1, total_steps=12))
+    with pytest.raises(ValueError, match="was made for 12 steps, and this run has 36"):
+        trainer.fit(loader(DATA, 8, shuffle=True), epochs=12)
+    assert trainer.step == 0
+
+
+def test_a_schedule_much_longer_than_the_run_is_noticed():
+    with pytest.warns(UserWarning, match="a schedule of 360 steps, of which this run has only 36"):
+        make(schedule=attached(schedules.cosine(360))).fit(loader(DATA, 8), epochs=12)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.cosine(36),
+        schedules.one_cycle(36),
+        schedules.warmup(6, schedules.cosine(30)),
+        schedules.step(12),
+        schedules.multistep([18, 27]),
+        schedules.linear(36, final=0.1),
+        schedules.inverse_sqrt(),
+        schedules.warm_restarts(6),
+        schedules.constant(),
+    ],
+)
+def test_a_schedule_that_fits_is_not_mentioned(schedule):
+    make(schedule=attached(schedule)).fit(loader(DATA, 8), epochs=12)
+
+
+def set_by_hand(trainer):
+    trainer.optimizer.param_groups[0]["lr"] = 1e-3
+
+
+@pytest.mark.parametrize("scheduler", ["ours", "torch"])
+@pytest.mark.parametrize("when", ["before", "between", "during"])
+def test_a_learning_rate_set_behind_the_back_of_the_schedule_is_refused(scheduler, when):
+    class Meddle(Callback):
+        def on_epoch_start(self, trainer):
+            if when == "during" and trainer.epoch == 1:
+                set_by_hand(trainer)
+
+    ours = attached(schedules.constant())
+    schedule = ours if scheduler == "ours" else lambda o: StepLR(o, 100)
+    trainer = make(schedule=schedule, callbacks=[Meddle()])
+    if when == "between":
+        trainer.fit(loader(DATA, 8), epochs=1)
+    if when != "during":
+        set_by_hand(trainer)
+    with pytest.raises(ValueError, match=r"group 0 is 0\.001, but the scheduler set it to 0\.1"):
+        trainer.fit(loader(DATA, 8), epochs=2)
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Images with noise from numpy's and Python's global generators."""
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        noise = np.random.rand(3, 8, 8).astype("float32")  # noqa: NPY002
+        return IMAGES[i] + torch.from_numpy(noise) * 0.1, LABELS[i]
+
+
+LOADERS = {
+    "generator": lambda: DataLoader(
+        DATA, 5, shuffle=True, generator=torch.Generator().manual_seed(9)
+    ),
+    "generator of the sampler": lambda: DataLoader(
+        DATA, 5, sampler=RandomSampler(DATA, generator=torch.Generator().manual_seed(9))
+    ),
+    "batch sampler": lambda: DataLoader(
+        DATA, batch_sampler=BatchSampler(RandomSampler(DATA, generator=torch.Generator()), 5, False)
+    ),
+    "numpy noise": lambda: DataLoader(Noisy(), 5, shuffle=True),
+    "ours": lambda: loader(DATA, 5, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("stop", [3, 5, 7])
+def test_a_run_with_any_loader_resumes_exactly(kind, stop):
+    whole, resumed = make(), make()
+    np.random.seed(5)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    whole.fit(LOADERS[kind](), epochs=3)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    stopped = make(callbacks=[StopAt(stop)])
+    stopped.fit(LOADERS[kind](), epochs=3)
+    state = stopped.state_dict()
+    state["callbacks"] = []
+    resumed.load_state_dict(state)
+    used = LOADERS[kind]()
+    list(used)  # the loader has been used before
+    resumed.fit(used, epochs=3)
+    assert same(whole.model.state_dict(), resumed.model.state_dict())
+
+
+@pytest.mark.parametrize("make_loader", [DataLoader, loader])
+def test_continuing_an_epoch_with_another_batch_size_is_refused(make_loader):
+    trainer = make(callbacks=[StopAt(2)])
+    trainer.fit(make_loader(DATA, 4), epochs=2)
+    with pytest.raises(CheckpointError, match=r"6 batches of 4 and 2 of them .* 3 batches of 8"):
+        trainer.fit(make_loader(DATA, 8), epochs=2)
+    trainer.fit(make_loader(DATA, 4), epochs=1)
+    trainer.fit(make_loader(DATA, 8), epochs=2)  # at the end of an epoch it is fine
+
+
+def test_the_loader_is_where_it_was_after_a_fit_that_was_stopped():
+    batches = loader(DATA, 4)
+    make(callbacks=[StopAt(2)]).fit(batches, epochs=1)
+    assert len(list(batches)) == 6
+
+
+def test_a_fit_without_anything_left_to_do_says_so(capsys):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, optimizer, device="cpu")
+    trainer.fit(loader(DATA, 8), epochs=2)
+    trainer.fit(loader(DATA, 8), epochs=2)
+    assert "fit(..., epochs=4) trains 2 more" in capsys.readouterr().out
+
+
+def test_a_compiled_model_is_saved_and_resumed(tmp_path):
+    def compiled():
+        return make(torch.compile(net(), backend="eager"), callbacks=[Checkpoint(tmp_path / "run")])
+
+    trainer = compiled()
+    trainer.fit(loader(DATA, 8), epochs=1)
+    again = compiled()
+    again.load(tmp_path / "run")
+    assert again.epoch == 1
+
+
+def test_a_prefix_that_a_wrapper_added_is_named():
+    state = make().state_dict()
+    state["model"] = {f"module.{k}": v for k, v in state["model"].items()}
+    with pytest.raises(CheckpointError, match=r"begin with 'module\.'"):
+        make().load_state_dict(state)
+
+
+# --- fp16, averages -------------------------------------------------------------------------------
+
+
+def test_a_gradient_that_is_never_finite_ends_the_run():
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.nan
+
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, images):
+            return Poison.apply(self.net(images))
+
+    trainer = make(Broken())
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    with pytest.raises(NonFiniteError, match="gradient"):
+        trainer.fit(loader(DATA, 8), epochs=50)
+    assert trainer.history.skipped_steps == 25
+
+
+def test_averaged_weights_without_statistics_are_noticed():
+    model = net(norm=True)
+    swa = SWA(model)
+    trainer = make(model, callbacks=[swa])
+    trainer.fit(loader(DATA, 8), epochs=2)
+    with pytest.warns(UserWarning, match="call cnnlab.averaging.update_bn"):
+        trainer.evaluate(loader(DATA, 8), model=swa.model)
+    cnnlab.averaging.update_bn(swa.model, loader(DATA, 8))
+    trainer.evaluate(loader(DATA, 8), model=swa.model)
+
+
+def test_a_negative_step_of_any_kind_of_loss_is_allowed_where_it_may_be_negative():
+    def negative(outputs, targets):
+        return -F.cosine_similarity(outputs, F.one_hot(targets, K).float()).mean()
+
+    history = make(loss_fn=negative).fit(loader(DATA, 8), epochs=1)
+    assert math.isfinite(history.epochs[0]["train_loss"])
+
+
+def test_partial_losses_keep_their_options():
+    loss_fn = partial(F.cross_entropy, label_smoothing=0.1)
+    wanted = F.cross_entropy(net()(IMAGES), LABELS, label_smoothing=0.1).item()
+    assert make(loss_fn=loss_fn).evaluate([(IMAGES, LABELS)])["loss"] == pytest.approx(wanted)
