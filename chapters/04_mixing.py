@@ -232,7 +232,7 @@ for mix in (MixUp(1.0, K), CutMix(1.0, K)):
 
 lam = asked[:48]  # and with the λ that was asked for
 mixed, _ = mixing.blend(
-    painted, one_hot, mixing.inside(boxes[:48], 32, 32), shift=1
+    painted, one_hot, mixing.box_masks(boxes[:48], 32, 32), shift=1
 )
 wrong = lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot.roll(1, 0)
 print(f"λ of the unclipped box: {broken_promise(mixed, wrong):.6f}")

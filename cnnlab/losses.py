@@ -151,8 +151,16 @@ def normalizer(loss_fn: Any, targets: Tensor) -> float:
     # soft targets: torch divides by the number of samples or pixels
     if targets.is_floating_point():
         return float(targets.numel() / targets.shape[1] if targets.ndim > 1 else len(targets))
-    counted = targets[targets != ignored]
-    return float(len(counted) if weight is None else weight.to(targets.device)[counted].sum())
+    if weight is None:
+        return float(targets.numel() - _count(targets, ignored))
+    return float(weight.to(targets.device)[targets[targets != ignored]].sum())
+
+
+def _count(targets: Tensor, label: int) -> int:
+    """Return how many targets have a label; for a vector, a list is faster than a mask."""
+    if targets.ndim == 1:
+        return targets.tolist().count(label)
+    return int(torch.count_nonzero(targets == label))
 
 
 def classifies(loss_fn: Any, outputs: Any, targets: Tensor) -> bool:
@@ -180,9 +188,8 @@ def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -
             return float("nan"), len(targets)
         targets = targets.argmax(1)
     correct = torch.count_nonzero(logits.argmax(1) == targets).item()
-    if ignored is None or not (unlabelled := torch.count_nonzero(targets == ignored).item()):
-        return correct, len(targets)
-    return correct, len(targets) - int(unlabelled)
+    unlabelled = 0 if ignored is None else _count(targets, ignored)
+    return correct, len(targets) - unlabelled
 
 
 class RunningMeans:

@@ -53,8 +53,8 @@ def _seeded_sources(loader: Any, seed: int, epoch: int) -> Iterator[None]:
     batch_sampler = getattr(loader, "batch_sampler", None)
     holders = [loader, getattr(loader, "sampler", None), batch_sampler]
     holders.append(getattr(batch_sampler, "sampler", None))
-    found = (getattr(holder, "generator", None) for holder in holders)
-    own = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+    generators = (getattr(holder, "generator", None) for holder in holders)
+    own = list({id(g): g for g in generators if isinstance(g, torch.Generator)}.values())
     states = [generator.get_state() for generator in own]
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     for number, generator in enumerate(own):

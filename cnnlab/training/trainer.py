@@ -152,7 +152,7 @@ class Trainer(TrainerOptions):
         self.layout = memory_layout(self.channels_last, self.precision, self.device)
         self.model.to(memory_format=self.layout)
         if self.compile:
-            # in place: torch.compile(model) would rename every key of a checkpoint
+            # In place: torch.compile(model) would rename every key of a checkpoint.
             self.model.compile()
         low = self.low_precision
         self.autocast = torch.autocast(self.device.type, low) if low else nullcontext()
@@ -166,11 +166,12 @@ class Trainer(TrainerOptions):
         self.history = History()
         self.metrics = dict(self.metrics or {})
         self.means = RunningMeans(self.metrics)  # of the epoch in progress
-        # batch size and number of batches
-        self.batches: tuple[int | None, int | None] | None = None
         self.skipped_in_a_row = 0
         self.has_validation = False
-        self._clock, self._layout = 0.0, self.batches
+        # Batch size and number of batches: of the last step's loader, and of the one in this fit.
+        self.batches: tuple[int | None, int | None] | None = None
+        self._layout: tuple[int | None, int | None] | None = None
+        self._clock = 0.0
 
     def fit(self, train: Iterable, valid: Iterable | None = None, *, epochs: int) -> History:
         """Train until `epochs` epochs are finished in total; to resume, load a checkpoint first.
@@ -207,9 +208,8 @@ class Trainer(TrainerOptions):
         """Train on the remaining batches of the epoch in progress, one optimizer step per batch."""
         self._emit("on_epoch_start")
         check_optimizer(self.model, self.optimizer, self.loss_fn)
-        train_mode(
-            self.model
-        )  # after the callbacks, which may have frozen or unfrozen a part of the model
+        # After the callbacks, which may have frozen or unfrozen a part of the model.
+        train_mode(self.model)
         self.parallel = distributed.wrap_parallel(self.model)  # in one process, the model itself
         self.norm_stats = rollback_norm_stats(self.model)
         intake = self._intake(self.model)
@@ -384,6 +384,8 @@ class Trainer(TrainerOptions):
         accuracy = (0.0, 0)
         if classifies(self.loss_fn, outputs, targets):
             accuracy = count_correct(outputs, targets, ignore_index(self.loss_fn))
+        if not self.metrics:
+            return accuracy, {}
         with torch.no_grad():
             return accuracy, {k: float(fn(outputs, targets)) for k, fn in self.metrics.items()}
 
