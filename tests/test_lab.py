@@ -323,6 +323,12 @@ def check_interrupt(notebook: Notebook) -> None:
         arg=long_fit,
     )
     notebook.page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
+    # The cell ends with an error, which would cancel a cell that is queued already.
+    notebook.page.wait_for_function(
+        """number => window.jupyterapp.shell.currentWidget.content.widgets[number]
+            .node.querySelector(".jp-OutputArea")?.innerText.match(/KeyboardInterrupt|Stopped/)""",
+        arg=long_fit,
+    )
     output = notebook.run(resume)
     epochs, now, rows = map(int, re.findall(r"(\d+) (?:epochs|now|rows)", output))
     assert epochs >= 10

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -90,14 +91,27 @@ def test_a_failed_trial_and_a_nan_score_do_not_end_the_search(tmp_path):
     assert table.score.isna().tolist() == [False, True, True, False]
 
 
-def test_an_interrupt_ends_the_search_and_keeps_its_trials(tmp_path):
-    def objective(prune, lr):
-        raise KeyboardInterrupt
+def test_an_interrupt_ends_the_search_and_the_trial_that_was_cut_short_does_not_count(
+    tmp_path, capsys
+):
+    calls = []
 
-    with pytest.raises(KeyboardInterrupt):
-        shared_search(objective, SPACE, 4, storage=tmp_path / "journal.log")
-    table = shared_search(near_a_tenth, SPACE, 4, storage=tmp_path / "journal.log")
-    assert table.state.tolist() == ["fail", "complete", "complete", "complete"]
+    def interrupted(prune, lr):
+        calls.append(lr)
+        if len(calls) in (1, 4):
+            raise KeyboardInterrupt
+        return lr
+
+    journal = tmp_path / "journal.log"
+    with pytest.raises(KeyboardInterrupt):  # there is nothing to return yet
+        shared_search(interrupted, SPACE, 4, storage=journal)
+    table = shared_search(interrupted, SPACE, 4, storage=journal)
+    assert table.state.tolist() == ["complete"] * 2
+    assert table.score.tolist() == calls[1:3]
+    assert "2 of 4 trials are finished and kept" in capsys.readouterr().out
+    table = shared_search(interrupted, SPACE, np.int64(4), storage=journal)
+    assert table.state.tolist() == ["complete"] * 4
+    assert len(calls) == 6
 
 
 def test_a_database_works_as_storage_too(tmp_path):

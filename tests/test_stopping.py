@@ -2,17 +2,21 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna import TrialPruned
 from test_trainer import StopAt, batches, make, net, noisy, same
 from torch import nn
 
+from cnnlab import checkpoint
 from cnnlab.averaging import EMA
-from cnnlab.callbacks import Checkpoint, EarlyStopping, replay
+from cnnlab.callbacks import Checkpoint, EarlyStopping, Prune, replay
 from cnnlab.errors import NonFiniteError
-from cnnlab.trainer import Callback, StopTraining
+from cnnlab.trainer import Callback, StopTraining, Trainer
 from cnnlab.training.history import History
 
 
@@ -68,8 +72,7 @@ def play(stopping, values):
         # an equal value is no improvement, and the earlier epoch stays best
         ([1, 1, 1], 2, {}, 3, 1),
         # NaN is never an improvement and never best
-        ([NAN, 5, 4, NAN, NAN, 1], 2, {}, 5, 3),
-        ([NAN, NAN, 1], 2, {}, 2, 0),
+        ([5, 4, NAN, NAN, 1], 2, {}, 4, 2),
         ([INF, 3, 4], 2, {}, None, 2),
         ([-INF, 3, 4], 2, {}, 3, 1),
         # small improvements count once their sum exceeds min_delta; the best weights always follow
@@ -81,6 +84,9 @@ def play(stopping, values):
         # the first epochs are ignored
         ([1, 5, 6, 7], 2, {"start_epoch": 1}, 4, 2),
         ([1, 5], 1, {"start_epoch": 2}, None, 0),
+        ([NAN, 5, 6, 7], 2, {"start_epoch": 1}, 4, 2),
+        # patience without end
+        ([1, 2, 3], INF, {}, None, 1),
     ],
 )
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -114,10 +120,15 @@ def expected_stop(values, patience, min_delta):
 def test_early_stopping_follows_its_definition_even_across_a_restart(
     values, patience, min_delta, cut
 ):
+    replayed = replay(values, "min", patience, min_delta)
     stopping = EarlyStopping("value", "min", patience, min_delta)
+    if math.isnan(values[0]):  # nothing can be decided by a column that has never been a number
+        with pytest.raises(ValueError, match="value is NaN"):
+            play(stopping, values)
+        assert replayed[0] == (expected_stop(values, patience, min_delta) or len(values)) - 1
+        return
     stopped_at, trainer = play(stopping, values)
     assert stopped_at == expected_stop(values, patience, min_delta)
-    replayed = replay(values, "min", patience, min_delta)
     assert replayed == ((stopped_at or len(values)) - 1, stopping.best_epoch - 1)
     finite = [v for v in values[:stopped_at] if not math.isnan(v) and v < INF]
     if finite:
@@ -129,6 +140,7 @@ def test_early_stopping_follows_its_definition_even_across_a_restart(
         second.load_state_dict(copy.deepcopy(first.state_dict()))
         resumed = StandIn()
         resumed.epoch = resumed.step = cut
+        resumed.history.epochs = [{"value": value} for value in values[:cut]]
         best = first._best_weights
         resumed.model.weight.data.fill_(best["model"]["weight"].item() if best else cut)
         second.on_fit_start(resumed)
@@ -176,6 +188,8 @@ def test_the_mode_has_no_default():
         (("valid_loss", "min", 1, -0.1), "min_delta must be at least 0"),
         (("valid_loss", "min", 1, NAN), "min_delta must be at least 0"),
         (("valid_loss", "min", 1, 0.0, -2), "start_epoch must be at least 0"),
+        (("valid_loss", "min", "3"), "patience must be at least 0, got '3'"),
+        (("valid_loss", "min", 2.5), "patience is a number of epochs, a whole number; got 2.5"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
@@ -183,21 +197,118 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         EarlyStopping(*arguments)
 
 
+def monitors(column, path):
+    """The callbacks that watch a column."""
+    trial = SimpleNamespace(report=lambda *_: None, should_prune=lambda: False)
+    return [
+        EarlyStopping(column, "max", 3),
+        Checkpoint(path, best=(column, "max")),
+        Prune(trial, column),
+    ]
+
+
+WATCHERS = pytest.mark.parametrize(
+    "watcher", range(3), ids=["EarlyStopping", "Checkpoint", "Prune"]
+)
+
+
+@WATCHERS
 @pytest.mark.parametrize(
-    "callback",
+    ("column", "valid", "message"),
     [
-        lambda path: EarlyStopping("valid_acc", "max", 3),
-        lambda path: Checkpoint(path, best="valid_acc"),
+        ("valid_loss", False, r"valid_loss needs validation data: fit\(train, valid"),
+        ("valid_acc", False, "valid_acc needs validation data.* 'train_acc'"),
+        ("valid_mae", False, "valid_mae needs validation data"),
+        ("ema_valid_acc", False, "ema_valid_acc needs validation data"),
+        ("ema_valid_acc", True, r"needs a moving average: .*ema=EMA\(model\)"),
+        ("val_loss", False, "valid_loss needs validation data"),
+        ("val_loss", True, "no column 'val_loss': it is called 'valid_loss'"),
+        ("val_accuracy", True, "it is called 'valid_acc'"),
+        ("val_mae", True, "it is called 'valid_mae'"),
+        ("validation_acc", True, "it is called 'valid_acc'"),
+        ("training_loss", True, "it is called 'train_loss'"),
+        ("loss", True, "monitor 'train_loss' or, with validation data, 'valid_loss'"),
+        ("accuracy", True, "monitor 'train_acc' or"),
     ],
 )
-def test_a_missing_column_is_reported_after_the_first_epoch_with_those_that_exist(
-    callback, tmp_path
+def test_a_monitor_that_the_run_cannot_have_is_refused_before_the_first_step(
+    column, valid, message, watcher, tmp_path
 ):
-    trainer = make(callbacks=[callback(tmp_path)])
-    message = r"no column 'valid_acc'; it has epoch, lr, train_loss, .*fit\(train, valid\)"
+    mae = lambda logits, targets: logits.abs().mean()
+    trainer = make(callbacks=[monitors(column, tmp_path)[watcher]], metrics={"mae": mae})
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(batches(), batches() if valid else None, epochs=2)
+    assert trainer.step == 0
+
+
+@WATCHERS
+def test_a_missing_column_is_reported_after_the_first_epoch_with_those_that_exist(
+    watcher, tmp_path
+):
+    trainer = make(callbacks=[monitors("valid_f1", tmp_path)[watcher]])
+    message = r"no column 'valid_f1'; it has epoch, lr, train_loss, .*fit\(train, valid\)"
     with pytest.raises(ValueError, match=message):
         trainer.fit(batches(), epochs=2)
     assert trainer.epoch == 1
+
+
+@WATCHERS
+def test_the_accuracy_of_a_regression_is_no_column(watcher, tmp_path):
+    model = nn.Linear(3, 1)
+    trainer = Trainer(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), nn.MSELoss(), device="cpu",
+        progress=False, callbacks=[monitors("valid_acc", tmp_path)[watcher]],
+    )  # fmt: skip
+    data = [(torch.ones(4, 3), torch.ones(4, 1))]
+    message = (
+        "no column 'valid_acc'; it has epoch, lr, train_loss, valid_loss, seconds; .*one class"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(data, data, epochs=2)
+
+
+@WATCHERS
+def test_a_column_that_has_never_been_a_number_is_refused_and_a_later_nan_is_not(watcher, tmp_path):
+    trainer = make(callbacks=[Script(NAN, 1), monitors("value", tmp_path)[watcher]])
+    with pytest.raises(ValueError, match="value is NaN, so nothing can be decided by it"):
+        trainer.fit(batches(), epochs=2)
+    assert trainer.epoch == 1
+    callback = monitors("value", tmp_path)[watcher]
+    trainer = make(callbacks=[Script(1, NAN), callback])
+    if watcher == 2:
+        with pytest.raises(TrialPruned):
+            trainer.fit(batches(), epochs=2)
+    else:
+        trainer.fit(batches(), epochs=2)
+        assert callback.best_value == 1
+
+
+def test_a_callback_of_your_own_may_add_any_column(tmp_path):
+    class Validate(Callback):
+        order = -50
+
+        def on_epoch_end(self, trainer):
+            trainer.history.epochs[-1]["val_loss"] = trainer.evaluate(batches())["loss"]
+
+    stopping = EarlyStopping("val_loss", "min", 3)
+    make(callbacks=[stopping, Validate()]).fit(batches(), epochs=2)
+    assert stopping.best_epoch == 2
+
+
+def test_replay_of_a_column_without_any_number_returns_no_best_epoch():
+    assert replay([NAN, NAN, 1], "min", 2) == (1, -1)
+    assert replay([NAN, 3, 4], "min", 3) == (2, 1)
+    assert replay([], "min", 3) == (-1, -1)
+
+
+def test_an_unknown_mode_or_monitor_is_refused():
+    with pytest.raises(ValueError, match="'min' or 'max'"):
+        Prune(None, "valid_acc", "maximize")
+    with pytest.raises(TypeError, match="name of a column"):
+        EarlyStopping(None, "min", 3)
+    for best in (3, ("valid_acc",), ("valid_acc", "max", 1)):
+        with pytest.raises(TypeError, match=r"or a pair such as \('seconds', 'min'\)"):
+            Checkpoint("run", best=best)
 
 
 # --- real runs -----------------------------------------------------------------------------------
@@ -294,3 +405,29 @@ def test_a_run_that_was_stopped_early_stays_stopped():
     assert trainer.epoch == 8
     assert "best was 3 in epoch 5" in history.stop_reason
     assert same(state, trainer.state_dict())
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_two_early_stoppings_continue_from_the_last_weights_and_not_from_the_best(
+    restart, tmp_path
+):
+    def run():
+        model = net()
+        watchers = [EarlyStopping("value", "min", 9), EarlyStopping("value", "max", 9)]
+        every = [Script(5, 1, 9, 4, 6, 7), *watchers]
+        return make(model, callbacks=every, ema=EMA(model, 0.9), batch_transform=noisy)
+
+    whole = run()
+    whole.fit(batches(), epochs=6)
+    assert same(whole.model.state_dict(), whole.callbacks[0].weights[3])  # the best of the last one
+    piecewise = run()
+    for epochs in (2, 4, 6):
+        piecewise.fit(batches(), epochs=epochs)
+        if restart:
+            state = checkpoint.load(piecewise.save(tmp_path / "run.pt"))
+            piecewise = run()
+            piecewise.load_state_dict(state)
+    assert same(whole.state_dict(), piecewise.state_dict())
+    kept = [stopping._current_weights for stopping in piecewise.callbacks[1:]]
+    assert kept[0] is not None
+    assert kept[1] is None

@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cnnlab.callbacks.early_stopping import Mode, improvement, metric
+from cnnlab.callbacks.monitor import Mode, check_column, check_monitor, improvement, number
 from cnnlab.errors import CheckpointError
+from cnnlab.files import output_folder
 from cnnlab.training import checkpoint
-from cnnlab.training.checks import check_mode
+from cnnlab.training.checks.options import positive_int
 from cnnlab.training.hooks import Callback, Run
 
 
@@ -19,20 +20,25 @@ class Checkpoint(Callback):
     with an error isn't saved; you can resume from the last epoch before the error.
 
     Args:
-        path: the folder for the files, which is created if it's missing. A file is named after the
-            optimizer step: `step-00000040.pt`.
+        path: the folder for the files, which is created if it's missing; a leading `~` is your home
+            folder. A file is named after the optimizer step: `step-00000040.pt`.
         every: the number of epochs from one file to the next.
         keep: the number of newest files to keep.
         best: also save the best epoch so far, as `best.pt`. Either a column of the history whose
             name ends in `_acc` (large values are good) or `_loss` (small values are good), or any
             column with its mode, such as `("grad_norm_max", "min")`. NaN is never best, and of
             equal epochs the first one counts.
+        resume: let a new run continue from the newest file in the folder, so that you can simply
+            run a notebook cell or a script again. Without it, a folder that contains a later
+            checkpoint than the run has reached is refused.
 
     Raises:
-        ValueError: an argument is out of range, or, after the first epoch, the history has no such
-            column.
+        TypeError: `best` is not a column, or a column and its mode.
+        ValueError: an argument is out of range. Or, when a fit starts, the column of `best` needs
+            validation data and there is none. Or, after the first epoch, the history has no such
+            column, or it has never been a number.
         CheckpointError: the folder contains a checkpoint from a later step than this run has
-            reached, or the disk is full.
+            reached, or one of another run, or the disk is full.
 
     >>> Checkpoint("run", best="valid_acc").best
     ('valid_acc', 'max')
@@ -47,11 +53,13 @@ class Checkpoint(Callback):
         every: int = 1,
         keep: int = 1,
         best: str | tuple[str, Mode] | None = None,
+        resume: bool = False,
     ) -> None:
-        if every < 1 or keep < 1:
-            raise ValueError(f"every and keep must be at least 1, got {every} and {keep}")
-        self.path, self.every, self.keep = Path(path), every, keep
+        self.path = output_folder(path, "Checkpoint")
+        self.every = positive_int("every", every, "a number of epochs")
+        self.keep = positive_int("keep", keep, "a number of files")
         self.best = None if best is None else _column_and_mode(best)
+        self.resume_from = self.path if resume else None
         self._reset()
 
     def _reset(self) -> None:
@@ -61,21 +69,23 @@ class Checkpoint(Callback):
 
     def on_fit_start(self, trainer: Run) -> None:
         """Refuse a folder that contains a later checkpoint than this run has reached."""
+        if self.best is not None:
+            check_column(trainer, self.best[0])
         if trainer.step == 0:
             self._reset()
         for path in checkpoint.listed(self.path):
             if checkpoint.number(path) > trainer.step and _is_readable(path):
                 raise CheckpointError(
                     f"{path} was saved at a later step than this run has reached (step "
-                    f"{trainer.step}); resume that run with trainer.load({str(self.path)!r}), or "
-                    "use another folder for this one"
+                    f"{trainer.step}); resume that run with trainer.load({str(self.path)!r}) or "
+                    f"Checkpoint({str(self.path)!r}, resume=True), or use another folder"
                 )
 
     def on_epoch_end(self, trainer: Run) -> None:
         """Save the epoch if it is the best so far, or if `every` epochs have passed."""
-        self._epoch_end_step = trainer.step
         if self.best is not None and self._is_best(trainer, *self.best):
             trainer.save(self.path / "best.pt")
+        self._epoch_end_step = trainer.step
         if trainer.epoch % self.every == 0:
             self._save(trainer)
 
@@ -92,7 +102,7 @@ class Checkpoint(Callback):
         self._saved_step = trainer.step
 
     def _is_best(self, trainer: Run, column: str, mode: Mode) -> bool:
-        value, worst = metric(trainer, column), math.inf if mode == "min" else -math.inf
+        value, worst = number(trainer, column), math.inf if mode == "min" else -math.inf
         best = worst if self.best_value is None else self.best_value
         if not improvement(value, best, mode) > 0:
             return False
@@ -118,8 +128,13 @@ def _column_and_mode(best: str | tuple[str, Mode]) -> tuple[str, Mode]:
             f"best={best!r} doesn't say whether large or small values are good; use "
             f"best=({best!r}, 'max') or best=({best!r}, 'min')"
         )
+    if not (isinstance(best, tuple | list) and len(best) == 2):
+        raise TypeError(
+            f"best must be a column of the history, or a pair such as ('seconds', 'min'); got "
+            f"{best!r:.60}"
+        )
     column, mode = best
-    check_mode(mode)
+    check_monitor(column, mode)
     return column, mode
 
 

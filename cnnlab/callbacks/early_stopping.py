@@ -2,18 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from types import SimpleNamespace
-from typing import Any, Literal
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnnlab.training.checks import check_mode
-from cnnlab.training.history import History
+from cnnlab.callbacks.monitor import Mode, check_column, check_monitor, improvement, metric, number
 from cnnlab.training.hooks import Callback, Run, StopTraining
-
-
-Mode = Literal["min", "max"]
 
 
 class EarlyStopping(Callback):
@@ -29,7 +25,8 @@ class EarlyStopping(Callback):
     whenever the fit ends: stopped early, completed, interrupted or failed. The weights that
     training had reached are kept too, also in checkpoints, and the next `fit` continues from them,
     unless you have changed the model in between. A checkpoint written during the run contains the
-    weights of that moment; after `load`, the same call of `fit` ends as the original run did.
+    weights of that moment; after `load`, the same call of `fit` ends as the original run did. With
+    several of these callbacks the last one in the list has its best weights restored.
 
     Args:
         monitor: the column of the history to watch, such as `"valid_loss"`.
@@ -47,8 +44,10 @@ class EarlyStopping(Callback):
         bad_epochs: the number of epochs since the last improvement.
 
     Raises:
-        ValueError: an argument is out of range, or, after the first epoch, the history has no such
-            column.
+        TypeError: the monitor is not a name.
+        ValueError: an argument is out of range. Or, when a fit starts, the monitor needs validation
+            data and there is none. Or, after the first epoch, the history has no such column, or
+            the column has never been a number.
 
     Prechelt 1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3: the
     criterion UP, with strips of one epoch.
@@ -66,13 +65,17 @@ class EarlyStopping(Callback):
         start_epoch: int = 0,
         restore_best: bool = True,
     ) -> None:
-        check_mode(mode)
+        check_monitor(monitor, mode)
         settings = {"patience": patience, "min_delta": min_delta, "start_epoch": start_epoch}
         for name, value in settings.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+            if not (isinstance(value, Real) and float(value) >= 0):
+                raise ValueError(f"{name} must be at least 0, got {value!r}")
+            # infinity never stops the run
+            if name != "min_delta" and float(value) % 1 != 0 and not math.isinf(value):
+                raise ValueError(f"{name} is a number of epochs, a whole number; got {value!r}")
         self.monitor, self.mode, self.patience = monitor, mode, patience
         self.min_delta, self.start_epoch, self.restore_best = min_delta, start_epoch, restore_best
+        self._in_fit = False
         self._reset()
 
     def _reset(self) -> None:
@@ -85,39 +88,57 @@ class EarlyStopping(Callback):
 
     def on_fit_start(self, trainer: Run) -> None:
         """Continue from the weights that training had reached, not from the best ones."""
+        check_column(trainer, self.monitor)
         if trainer.step == 0:
             self._reset()
-        if (
-            self._current_weights is not None
-            and self._best_weights is not None
-            and _has_weights(trainer, self._best_weights)
-        ):
-            _restore(trainer, self._current_weights)
-        self._current_weights = None
+        if self._current_weights is not None:
+            stoppings = self._all(trainer)
+            if any(_has_weights(trainer, stopping._best_weights) for stopping in stoppings):
+                _restore(trainer, self._current_weights)
+            for stopping in stoppings:
+                stopping._current_weights = None
+        self._in_fit = True
         self._check_patience()
 
     def on_epoch_end(self, trainer: Run) -> None:
         """Compare the epoch with the best one, and stop the run when the patience has run out."""
-        value = metric(trainer, self.monitor)
         if trainer.epoch <= self.start_epoch:
+            metric(trainer, self.monitor)  # is there such a column?
             return
-        if improvement(value, self.best_value, self.mode) > 0:
-            self.best_value, self.best_epoch = value, trainer.epoch
+        if self._judge(number(trainer, self.monitor), trainer.epoch):
             self._best_weights = _snapshot(trainer) if self.restore_best else None
+        self._check_patience()
+
+    def _judge(self, value: float, epoch: int) -> bool:
+        """Compare the value of an epoch with those before, and return whether it is the best."""
+        is_best = improvement(value, self.best_value, self.mode) > 0
+        if is_best:
+            self.best_value, self.best_epoch = value, epoch
         if improvement(value, self._last_improved_value, self.mode) > self.min_delta:
             self._last_improved_value, self.bad_epochs = value, 0
         else:
             self.bad_epochs += 1
-        self._check_patience()
+        return is_best
 
     def on_fit_end(self, trainer: Run) -> None:
         """Restore the best weights, and keep the current ones for the next fit."""
-        if self._best_weights is not None and self._current_weights is None:
-            self._current_weights = _snapshot(trainer)
+        if self._best_weights is not None and self._in_fit:
+            # The first of several callbacks still sees the current weights, and keeps them.
+            if all(stopping._current_weights is None for stopping in self._all(trainer)):
+                self._current_weights = _snapshot(trainer)
             _restore(trainer, self._best_weights)
+        self._in_fit = False
+
+    def _all(self, trainer: Run) -> "list[EarlyStopping]":
+        """Return the callbacks of this class in the run, with this one."""
+        others = [c for c in getattr(trainer, "callbacks", ()) if isinstance(c, EarlyStopping)]
+        return others if self in others else [self, *others]
+
+    def _patience_is_over(self) -> bool:
+        return self.bad_epochs >= max(self.patience, 1)
 
     def _check_patience(self) -> None:
-        if self.bad_epochs >= max(self.patience, 1):
+        if self._patience_is_over():
             raise StopTraining(
                 f"{self.monitor} has not improved for {self.bad_epochs} epochs; the best was "
                 f"{self.best_value:.4g} in epoch {self.best_epoch}"
@@ -165,33 +186,12 @@ def replay(
     (4, 4)
     """
     stopping = EarlyStopping("value", mode, patience, min_delta, restore_best=False)
-    run: Any = SimpleNamespace(epoch=0, history=History())
-    for value in values:
-        run.epoch += 1
-        run.history.epochs.append({"value": value})
-        try:
-            stopping.on_epoch_end(run)
-        except StopTraining:
+    epoch = 0
+    for epoch, value in enumerate(values, start=1):
+        stopping._judge(value, epoch)
+        if stopping._patience_is_over():
             break
-    return run.epoch - 1, stopping.best_epoch - 1
-
-
-def improvement(value: float, best: float, mode: Mode) -> float:
-    """Return by how much a value is better than the best one; NaN if either of them is NaN."""
-    return best - value if mode == "min" else value - best
-
-
-def metric(trainer: Run, name: str) -> float:
-    """Return a column of the history for the epoch that has just finished.
-
-    Raises:
-        ValueError: there is no such column; the message lists those that exist.
-    """
-    row = trainer.history.epochs[-1]
-    if name not in row:
-        hint = "; pass validation data to get more: fit(train, valid)" if "valid" in name else ""
-        raise ValueError(f"the history has no column {name!r}; it has {', '.join(row)}{hint}")
-    return row[name]
+    return epoch - 1, stopping.best_epoch - 1
 
 
 def _snapshot(trainer: Run) -> dict[str, Any]:
@@ -207,8 +207,10 @@ def _restore(trainer: Run, snapshot: dict[str, Any]) -> None:
         trainer.ema.load_state_dict(snapshot["ema"])
 
 
-def _has_weights(trainer: Run, snapshot: dict[str, Any]) -> bool:
+def _has_weights(trainer: Run, snapshot: dict[str, Any] | None) -> bool:
     """Check whether the weights of the model equal those of a snapshot."""
+    if snapshot is None:
+        return False
     current, saved = trainer.model.state_dict(), snapshot["model"]
     return current.keys() == saved.keys() and all(
         torch.equal(current[name].cpu(), saved[name]) for name in current

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnlab.files import write_whole
+from cnnlab.files import output_folder, user_path, write_whole
 from cnnlab.training.hooks import Callback, Run
 
 
@@ -136,13 +136,20 @@ class CSVLog(Callback):
 
     Args:
         path: the file; its folder is created if it's missing. A file of an earlier run is replaced.
+
+    Raises:
+        ValueError: the path is empty or a folder.
     """
 
     order = _WRITE_ORDER
     writes = True
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
+        if not self.path.name or self.path.is_dir():
+            raise ValueError(
+                f"CSVLog writes a file, and {str(path)!r} is a folder: use a name like 'run.csv'"
+            )
 
     def on_epoch_end(self, trainer: Run) -> None:
         """Write the table."""
@@ -167,13 +174,14 @@ class TensorBoardLog(Callback):
 
     Raises:
         ImportError: TensorBoard isn't installed.
+        ValueError: the path is empty or a file.
     """
 
     order = _WRITE_ORDER
     writes = True
 
     def __init__(self, dir: str | Path) -> None:
-        self.dir = Path(dir)
+        self.dir = output_folder(dir, "TensorBoardLog")
         self._open = _summary_writer()
         self._writer: SummaryWriter | None = None
 

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from cnnlab.callbacks.early_stopping import Mode, metric
+from cnnlab.callbacks.monitor import Mode, check_column, check_monitor, number
 from cnnlab.training.hooks import Callback, Run
 
 
@@ -24,17 +24,24 @@ class Prune(Callback):
         mode: `"max"` if large values are good, `"min"` if small ones are.
 
     Raises:
-        ValueError: after the first epoch, if the history has no such column.
+        TypeError: the monitor is not a name.
+        ValueError: the mode is neither of these; or the monitor needs validation data and there is
+            none; or, after the first epoch, the history has no such column or it is NaN.
     """
 
     def __init__(self, trial: "Trial", monitor: str = "valid_acc", mode: Mode = "max") -> None:
+        check_monitor(monitor, mode)
         self.trial, self.monitor, self.mode = trial, monitor, mode
+
+    def on_fit_start(self, trainer: Run) -> None:
+        """Refuse a metric that this fit can't have."""
+        check_column(trainer, self.monitor)
 
     def on_epoch_end(self, trainer: Run) -> None:
         """Report the metric of this epoch, and stop the trial as pruned if Optuna says so."""
         from optuna import TrialPruned
 
-        value = metric(trainer, self.monitor)
+        value = number(trainer, self.monitor)
         score = value if self.mode == "max" else -value
         if math.isfinite(score):
             self.trial.report(score, trainer.epoch)

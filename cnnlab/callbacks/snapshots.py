@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cnnlab.callbacks.early_stopping import cpu_copy
+from cnnlab.training.checks.options import positive_int
 from cnnlab.training.hooks import Callback, Run
 
 
@@ -33,11 +34,7 @@ class SnapshotEnsemble(Callback):
     """
 
     def __init__(self, cycle_steps: int) -> None:
-        if cycle_steps < 1:
-            raise ValueError(
-                f"cycle_steps is a number of optimizer steps, at least 1; got {cycle_steps}"
-            )
-        self.cycle_steps = cycle_steps
+        self.cycle_steps = positive_int("cycle_steps", cycle_steps, "a number of optimizer steps")
         self.snapshots: list[dict[str, Tensor]] = []
 
     def on_fit_start(self, trainer: Run) -> None:
@@ -59,6 +56,8 @@ class SnapshotEnsemble(Callback):
                 weaker.
         """
         models = []
+        if last is not None:
+            last = positive_int("last", last, "a number of snapshots")
         for state in self.snapshots if last is None else self.snapshots[-last:]:
             model = copy.deepcopy(template).eval().requires_grad_(False)
             model.load_state_dict(state)

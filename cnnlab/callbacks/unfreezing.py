@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import index
 
 from torch import nn
 
@@ -40,7 +41,11 @@ class GradualUnfreeze(Callback):
     order = -20  # before the callbacks that measure
 
     def __init__(self, stages: Sequence[nn.Module], at_epochs: Sequence[int]) -> None:
-        self.stages, self.at_epochs = list(stages), list(at_epochs)
+        self.stages = list(stages)
+        try:
+            self.at_epochs = [index(epoch) for epoch in at_epochs]
+        except TypeError:
+            raise ValueError(f"at_epochs are whole numbers of epochs, got {at_epochs!r}") from None
         if len(self.at_epochs) != len(self.stages) - 1:
             raise ValueError(
                 f"{len(self.stages)} stages need {len(self.stages) - 1} epochs, one for each stage "

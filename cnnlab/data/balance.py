@@ -1,13 +1,15 @@
 """Class balance: loss weights, samplers, stratified splits, and imbalance made on purpose."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from operator import index as as_index
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from cnnlab import rng
+from cnnlab.data.arrays import as_labels
 from cnnlab.data.images import ImageSet
 
 
@@ -100,7 +102,8 @@ class BalancedSampler(Sampler[int]):
 
     def __init__(self, labels: Labels, seed: int = 0) -> None:
         self.seed, self.epoch = seed, 0
-        self.weights = (1 / _counts(labels))[torch.as_tensor(labels)]
+        numbers = as_labels(labels)
+        self.weights = (1 / _counts(numbers))[numbers]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next pass; the `Trainer` calls this."""
@@ -132,12 +135,14 @@ def imbalance(
 
     Raises:
         ValueError: a class has too few images, or the counts don't fit the classes.
+        TypeError: it isn't a set of images, such as the training set of a bundle.
 
     >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
     >>> few = imbalance(ImageSet(pixels, [0, 0, 0, 1, 1, 1], ["cat", "dog"]), [3, 1])
     >>> few.labels.bincount().tolist()
     [3, 1]
     """
+    _check_set(dataset, "imbalance", "select")
     n_draws = counts_per_class(counts, dataset.classes)
     available = torch.bincount(dataset.labels, minlength=len(n_draws)).tolist()
     too_few = [c for c, n, m in zip(dataset.classes, n_draws, available, strict=True) if n > m]
@@ -160,12 +165,14 @@ def label_noise(dataset: ImageSet, rate: float, seed: int = 0) -> ImageSet:
 
     Raises:
         ValueError: the rate is not in [0, 1], or there is only one class.
+        TypeError: it isn't an `ImageSet`.
 
     >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
     >>> noisy = label_noise(ImageSet(pixels, [0, 0, 0, 1, 1, 1], ["cat", "dog"]), rate=0.5)
     >>> int((noisy.labels != noisy.clean_labels).sum())
     3
     """
+    _check_set(dataset, "label_noise", "images")
     n, n_classes = len(dataset), len(dataset.classes)
     if not 0 <= rate <= 1:
         raise ValueError(f"the rate of label noise must be between 0 and 1, got {rate}")
@@ -180,7 +187,9 @@ def label_noise(dataset: ImageSet, rate: float, seed: int = 0) -> ImageSet:
     return ImageSet(dataset.images, labels, dataset.classes, clean_labels=dataset.clean_labels)
 
 
-def stratified_split(labels: Tensor, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    labels: Tensor, n: int, seed: int = 0, copies: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Split at random into two sets with the same class proportions.
 
     Args:
@@ -188,6 +197,7 @@ def stratified_split(labels: Tensor, n: int, seed: int = 0) -> tuple[Tensor, Ten
         n: size of the second set. It's smaller if n would leave a class without images in the first
             set.
         seed: determines which images go where.
+        copies: samples with the same number stay together, (N,); by default each is on its own.
 
     Returns:
         The indices of the first and of the second set, both in ascending order.
@@ -202,23 +212,61 @@ def stratified_split(labels: Tensor, n: int, seed: int = 0) -> tuple[Tensor, Ten
     for k in (take - quota).argsort(stable=True).tolist():  # the largest remainders first
         if take.sum() < n and take[k] < upper[k]:
             take[k] += 1
-    chosen = [_shuffled(labels, k, seed)[:m] for k, m in enumerate(take.tolist())]
+    chosen = [_shuffled(labels, k, seed) for k in range(len(take))]
+    if copies is None:
+        chosen = [indices[:m] for indices, m in zip(chosen, take.tolist(), strict=True)]
+    else:
+        chosen = [
+            _whole_groups(indices, copies[indices], m)
+            for indices, m in zip(chosen, take.tolist(), strict=True)
+        ]
     in_second = torch.zeros(len(labels), dtype=torch.bool)
     in_second[torch.cat(chosen)] = True
     return (~in_second).nonzero().flatten(), in_second.nonzero().flatten()
+
+
+def _whole_groups(indices: Tensor, groups: Tensor, n: int) -> Tensor:
+    """Return about n of the indices, in order, without dividing a group.
+
+    At most n, unless every group is larger; then one group, if that doesn't leave too few.
+    """
+    members: dict[int, list[int]] = {}
+    for i, group in zip(indices.tolist(), groups.tolist(), strict=True):
+        members.setdefault(group, []).append(i)
+    chosen: list[int] = []
+    for group_members in members.values():
+        if len(chosen) + len(group_members) <= n:
+            chosen += group_members
+    if n and not chosen and len(members) > 1:
+        chosen = min(members.values(), key=len)
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def counts_per_class(
     counts: Sequence[int] | Mapping[str, int], classes: Sequence[str]
 ) -> list[int]:
     """Return the counts in the order of the classes; raise ValueError if they don't fit them."""
+    if hasattr(counts, "to_dict"):  # a Series, such as value_counts, isn't in the order of classes
+        counts = counts.to_dict()
+        if set(counts) == set(range(len(classes))):
+            counts = [counts[k] for k in range(len(classes))]
     if isinstance(counts, Mapping) and set(counts) == set(classes):
         counts = [counts[name] for name in classes]
     if isinstance(counts, Mapping) or len(counts) != len(classes) or min(counts) < 0:
         raise ValueError(
             f"counts must give one number, 0 or more, per class of {tuple(classes)}; got {counts}"
         )
-    return [int(n) for n in counts]
+    try:
+        return [as_index(n) for n in counts]
+    except TypeError:
+        raise ValueError(f"counts must be whole numbers, got {counts}") from None
+
+
+def _check_set(dataset: Any, function: str, needed: str) -> None:
+    """Raise TypeError for anything but a set of images that has the attribute that is needed."""
+    if not all(hasattr(dataset, name) for name in ("labels", "classes", needed)):
+        hint = "pass its training set, data.train" if hasattr(dataset, "train") else "make one"
+        raise TypeError(f"{function} takes an ImageSet, got {type(dataset).__name__}: {hint}")
 
 
 def _shuffled(labels: Tensor, label: int, seed: int) -> Tensor:
@@ -229,11 +277,17 @@ def _shuffled(labels: Tensor, label: int, seed: int) -> Tensor:
 
 def _counts(labels: Labels) -> Tensor:
     """Count the samples of each class, float64 (K,); raise ValueError if a class is empty."""
-    counts = torch.bincount(torch.as_tensor(labels)).double()
-    empty = (counts == 0).nonzero().flatten().tolist()
-    if empty or not len(counts):
+    numbers = as_labels(labels)
+    present, counts = numbers.unique(return_counts=True)
+    if len(present) and present[0] < 0:
         raise ValueError(
-            f"the labels contain no sample of class {', '.join(map(str, empty or [0]))}. All the "
-            "labels 0 to K-1 must occur, because an empty class can't have a weight"
+            f"labels must be integers from 0 on, got {int(present[0])}. Leave out the samples that "
+            "have no label"
         )
-    return counts
+    if not len(present) or present[-1] >= len(present):
+        first = next(k for k in range(len(present) + 1) if k not in present)
+        raise ValueError(
+            f"the labels contain no sample of class {first}. All the labels 0 to K-1 must occur, "
+            "because an empty class can't have a weight"
+        )
+    return counts.double()

@@ -1,20 +1,24 @@
 """Labelled images: one split of a data set, and the bundle of its three splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from operator import index as as_index
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cnnlab import rng
+from cnnlab.data.arrays import as_indices, as_labels, as_pixels
 from cnnlab.data.image_files import UnusableFile
 
 
 if TYPE_CHECKING:
     from cnnlab.plots import Plot
+
+
+MAX_SHOWN = 1000  # images in one figure; it takes a second per hundred
 
 
 class Split(Protocol):
@@ -44,7 +48,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     """Images and labels in memory; `ds[i]` is a float image in [0, 1] and its label.
 
     Args:
-        images: uint8, (N, C, H, W).
+        images: uint8, (N, C, H, W), as a tensor or a numpy array. Grey images may be (N, H, W), and
+            the channels may be last, (N, H, W, C), where there is no doubt about it.
         labels: integers in 0 .. K-1, (N,).
         classes: the K names.
         clean_labels: the labels before noise was added, (N,); by default the labels themselves.
@@ -59,30 +64,24 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor | Sequence[int],
+        images: Any,
+        labels: Any,
         classes: Sequence[str],
         *,
-        clean_labels: Tensor | None = None,
+        clean_labels: Any = None,
     ) -> None:
-        self.images, self.classes = images, tuple(classes)
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
-        self.clean_labels = self.labels if clean_labels is None else clean_labels
+        self.images, self.classes = as_pixels(images), tuple(classes)
+        self.labels = as_labels(labels, whole_floats=True)
+        self.clean_labels = self.labels if clean_labels is None else as_labels(clean_labels)
         self._check()
 
     def _check(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(
-                f"images must be uint8 of shape (N, C, H, W), got {self.images.dtype} of shape "
-                f"{tuple(self.images.shape)}. To convert floats in [0, 1], use "
-                "(x * 255).round().byte()"
-            )
         if not len(self.images) == len(self.labels) == len(self.clean_labels):
             raise ValueError(
                 f"got {len(self.images)} images, {len(self.labels)} labels and "
                 f"{len(self.clean_labels)} clean labels; give one label per image"
             )
-        check_labels(self.labels, len(self.classes))
+        check_labels(self.labels, self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,8 +103,13 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return self.images.index_select(0, indices)  # 20 times as fast as images[indices]
 
     def select(self, indices: Tensor | Sequence[int]) -> "ImageSet":
-        """Return the images at `indices`, in that order, as a set of their own."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        """Return the images at `indices`, in that order, as a set of their own; or those in a mask.
+
+        >>> ds = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), [0, 1, 1], ["cat", "dog"])
+        >>> len(ds.select([2, 0])), len(ds.select(ds.labels == 1))
+        (2, 2)
+        """
+        chosen = as_indices(indices, len(self))
         return ImageSet(
             self.images[chosen],
             self.labels[chosen],
@@ -154,7 +158,7 @@ class ResizedSet(Dataset[tuple[Tensor, int]]):
         return functional.center_crop(resized, [self.size, self.size])
 
     def select(self, indices: Tensor | Sequence[int]) -> "ResizedSet":
-        """Return the images at `indices`, in that order, as a set of their own."""
+        """Return the images at `indices`, in that order, as a set of their own; or those in a mask."""
         return ResizedSet(self.source.select(indices), self.size)
 
     def resized(self, size: int) -> Split:
@@ -168,7 +172,7 @@ class DataBundle:
 
     `test` is None if an image folder has no test set. `mean` and `std` are computed on the training
     set alone, because the other two stand for images that nobody has seen yet. `left_out` lists the
-    files that `from_folder` couldn't use, each with the reason.
+    files and folders that `from_folder` couldn't use or passed over, each with the reason.
 
     >>> tiny = ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], ["cat", "dog"])
     >>> bundle = DataBundle("pets", tiny, tiny, None)
@@ -183,6 +187,18 @@ class DataBundle:
     valid: Split
     test: Split | None = None
     left_out: tuple[UnusableFile, ...] = ()
+    _moments: tuple[Split, Tensor, Tensor] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        for name, split in self._splits().items():
+            if tuple(split.classes) != tuple(self.train.classes):
+                raise ValueError(
+                    f"the classes of the {name} set are {split.classes}, but those of the training "
+                    f"set are {self.train.classes}, so the same label would mean different things. "
+                    "Give every split the same list of classes"
+                )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -192,16 +208,17 @@ class DataBundle:
     @property
     def mean(self) -> Tensor:
         """Mean of each channel over the training set, (C,), for pixels in [0, 1]."""
-        return self._moments[0]
+        return self._mean_and_std()[0]
 
     @property
     def std(self) -> Tensor:
         """Standard deviation of each channel over the training set, (C,), for pixels in [0, 1]."""
-        return self._moments[1]
+        return self._mean_and_std()[1]
 
-    @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
+    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation from the histogram of the 256 levels, exact at low memory."""
+        if self._moments is not None and self._moments[0] is self.train:
+            return self._moments[1:]
         chunks = torch.arange(len(self.train)).split(512)
         counts = sum(_histogram(self.train, indices) for indices in chunks)
         assert isinstance(counts, Tensor)
@@ -209,7 +226,8 @@ class DataBundle:
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean = fractions @ levels
         variance = (fractions * (levels - mean[:, None]) ** 2).sum(dim=1)
-        return mean.float(), variance.sqrt().float()
+        self._moments = self.train, mean.float(), variance.sqrt().float()
+        return self._moments[1:]
 
     def counts(self, part: str = "train") -> dict[str, int]:
         """Return the number of images per class in one split.
@@ -228,9 +246,18 @@ class DataBundle:
         return dict(zip(self.classes, counts, strict=True))
 
     def show(self, per_class: int = 4) -> "Plot":
-        """Draw the first `per_class` training images of each class, with its name as the title."""
+        """Draw the first `per_class` training images of each class, with its name as the title.
+
+        Raises:
+            ValueError: that would be no image, or more than a figure can hold.
+        """
         from cnnlab import plots
 
+        if not 1 <= _whole("per_class", per_class) <= max(1, MAX_SHOWN // len(self.classes)):
+            raise ValueError(
+                f"per_class must be between 1 and {max(1, MAX_SHOWN // len(self.classes))} for "
+                f"{len(self.classes)} classes, got {per_class}; a figure holds {MAX_SHOWN} images"
+            )
         chosen = torch.cat([_indices(self.train, k)[:per_class] for k in range(len(self.classes))])
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
         columns = per_class * max(1, 8 // per_class)
@@ -250,6 +277,7 @@ class DataBundle:
         Raises:
             ValueError: a class has fewer images.
         """
+        per_class = _whole("per_class", per_class)
         too_small = {name: n for name, n in self.counts().items() if n < per_class}
         if too_small or per_class < 1:
             largest = min(self.counts().values())
@@ -271,14 +299,24 @@ class DataBundle:
         Args:
             model: from `pretrained`; its `size` is the side of the square, in pixels.
 
+        Raises:
+            TypeError: this is no model.
+
         >>> tiny = ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [0], ["cat"])
         >>> from cnnlab.models import pretrained
         >>> model = pretrained("resnet18", 3, weights=None)
         >>> DataBundle("one", tiny, tiny).transform(model).train.shape
         (3, 224, 224)
         """
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"transform takes a model, got {type(model).__name__}; use "
+                "cnnlab.models.pretrained(name, num_classes) to make one"
+            )
+        for wrapper in ("module", "_orig_mod"):  # of several devices, of torch.compile
+            model = getattr(model, wrapper, model)
         size = getattr(model, "size", None)
-        if size is None:
+        if not isinstance(size, int):
             return self
         resized: dict[str, Any] = {n: split.resized(size) for n, split in self._splits().items()}
         return replace(self, **resized)
@@ -290,7 +328,8 @@ class DataBundle:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
         shape = " x ".join(map(str, self.train.shape))
-        left_out = f"; {len(self.left_out)} files left out" if self.left_out else ""
+        n = len(self.left_out)
+        left_out = f"; {n} file{'s' * (n != 1)} left out" if n else ""
         return f"{self.name}: {len(self.classes)} classes, {shape}; {sizes}{left_out}"
 
 
@@ -299,13 +338,25 @@ def unit(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(255)
 
 
-def check_labels(labels: Tensor, n_classes: int) -> None:
-    """Raise ValueError unless every label is in 0 .. n_classes - 1."""
+def check_labels(labels: Tensor, classes: Sequence[str]) -> None:
+    """Raise ValueError unless the classes differ, and every label is in 0 .. n_classes - 1."""
+    n_classes = len(classes)
+    if len(set(classes)) < n_classes:
+        twice = next(name for i, name in enumerate(classes) if name in classes[:i])
+        raise ValueError(f"the class {twice!r} is listed twice; give every class a name of its own")
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
         raise ValueError(
             f"labels range from {int(labels.min())} to {int(labels.max())}, but with {n_classes} "
             f"classes they must be 0 to {n_classes - 1}"
         )
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a count as an int; raise TypeError if it isn't a whole number."""
+    try:
+        return as_index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
 
 
 def _describe(split: Split) -> str:

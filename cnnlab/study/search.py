@@ -4,11 +4,16 @@ import inspect
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import index
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cnnlab.rng import fold_in
+from cnnlab.study.runs import describe_error, number_of_jobs, run_all
 
 
 if TYPE_CHECKING:
@@ -23,7 +28,8 @@ class Uniform:
     high: float
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
+        _as_plain_numbers(self)
+        if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(f"Uniform needs low < high, got low={self.low} and high={self.high}")
 
     def sample(self, rng: random.Random) -> float:
@@ -50,7 +56,8 @@ class LogUniform:
     high: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.low < self.high:
+        _as_plain_numbers(self)
+        if not 0 < self.low < self.high < math.inf:
             raise ValueError(
                 f"LogUniform needs 0 < low < high, got low={self.low} and high={self.high}"
             )
@@ -77,6 +84,7 @@ class Choice:
     options: Sequence[Any]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "options", _as_options(self.options))
         if not len(self.options):
             raise ValueError("Choice needs at least one option")
 
@@ -92,10 +100,40 @@ class Choice:
 Space = Mapping[str, Uniform | LogUniform | Choice]
 
 
+def _as_plain_numbers(values: Uniform | LogUniform) -> None:
+    """Turn numpy's numbers into Python's."""
+    for name in ("low", "high"):
+        value = getattr(values, name)
+        if isinstance(value, np.generic):
+            object.__setattr__(values, name, value.item())
+
+
+def _as_options(options: Any) -> Sequence[Any]:
+    """Return a list of options, with numpy's numbers as Python's.
+
+    Raises:
+        TypeError: it is a single text or number, or has no order.
+    """
+    if hasattr(options, "tolist"):  # an array, or a column of a table
+        options = options.tolist()
+    if isinstance(options, str | set | frozenset) or not isinstance(options, Iterable):
+        raise TypeError(
+            f"options must be in a list, such as Choice(['a', 'b']); got {options!r:.80}"
+        )
+    if not isinstance(options, Sequence):
+        options = list(options)
+    if any(isinstance(option, np.generic) for option in options):
+        return [o.item() if isinstance(o, np.generic) else o for o in options]
+    return options
+
+
 def random_search(
     objective: Callable[..., float], space: Space, n: int, seed: int = 0, *, jobs: int = 1
 ) -> "DataFrame":
     """Evaluate an objective for `n` settings drawn at random from a space.
+
+    After Ctrl-C, or the stop button of a notebook, the trials that have finished are returned. The
+    trial that was cut short never counts.
 
     The setting of trial i depends on (seed, i) only. So a longer search begins with the same trials
     as a shorter one, and the number of processes makes no difference. If only a few of the
@@ -117,12 +155,13 @@ def random_search(
 
     Raises:
         ValueError: n is less than 1, or the space is empty.
+        KeyboardInterrupt: after an interrupt, if no trial has finished.
 
     >>> table = random_search(lambda lr: -abs(lr - 0.1), {"lr": LogUniform(1e-3, 1)}, n=3)
     >>> list(table.columns)
     ['trial', 'lr', 'score', 'error']
     """
-    check_search(space, n)
+    n = check_search(space, n)
     settings = []
     for trial in range(n):
         rng = random.Random(fold_in(seed, trial))
@@ -141,10 +180,11 @@ def grid_search(
         jobs: the number of parallel processes.
 
     Returns:
-        A table with the same columns as that of `random_search`.
+        A table with the same columns as that of `random_search`, also after an interrupt.
 
     Raises:
         ValueError: a parameter has a range instead of options.
+        KeyboardInterrupt: after an interrupt, if no trial has finished.
 
     >>> len(grid_search(lambda a, b: a + b, {"a": [1, 2], "b": [10, 20, 30]}))
     6
@@ -155,7 +195,7 @@ def grid_search(
                 f"{name} is a {type(values).__name__}, and a grid needs options: "
                 "Choice([0.01, 0.1, 1.0])"
             )
-    options = [v.options if isinstance(v, Choice) else v for v in space.values()]
+    options = [v.options if isinstance(v, Choice) else _as_options(v) for v in space.values()]
     settings = [dict(zip(space, values, strict=True)) for values in itertools.product(*options)]
     return _evaluate(objective, settings, jobs)
 
@@ -189,38 +229,47 @@ def refine(space: Space, results: "DataFrame", top: int = 3) -> dict[str, Any]:
     return {name: values.narrowed(best[name].tolist()) for name, values in space.items()}
 
 
-def check_search(space: Space, n: int) -> None:
-    """Refuse a search without trials or without parameters."""
-    if n < 1 or not space:
+def check_search(space: Space, n: Any) -> int:
+    """Return the number of trials, also if it is one of numpy's.
+
+    Raises:
+        ValueError: there is no trial or no parameter.
+        TypeError: the values of a parameter are none of the three kinds.
+    """
+    try:
+        n_trials = index(n)
+    except TypeError:
+        n_trials = 0
+    if n_trials < 1 or not space:
         raise ValueError(
             "a search needs at least one trial and one parameter, got "
             f"n={n} and {len(space)} parameters"
         )
-
-
-def describe_error(error: Exception) -> str:
-    """Return the entry of a failed trial in the column `error`."""
-    return f"{type(error).__name__}: {error}"
+    for name, values in space.items():
+        if not isinstance(values, Uniform | LogUniform | Choice):
+            raise TypeError(
+                f"the values of {name} must be a LogUniform(low, high), a Uniform(low, high) or a "
+                f"Choice([...]), got {values!r:.80}"
+            )
+    return n_trials
 
 
 def _evaluate(objective: Callable[..., float], settings: list[dict], jobs: int) -> "DataFrame":
-    """Run one trial per setting, and return them as a table."""
+    """Run one trial per setting, and return those that finish as a table."""
     import pandas as pd
 
-    if jobs == 1:
-        outcomes = [_run_trial(objective, setting) for setting in settings]
-    else:
-        from joblib import Parallel, delayed  # installed with scikit-learn
-
-        outcomes = Parallel(n_jobs=jobs)(delayed(_run_trial)(objective, s) for s in settings)
-    rows = [
-        {"trial": i, **setting, **outcome}
-        for i, (setting, outcome) in enumerate(zip(settings, outcomes, strict=True))
-    ]
+    calls = [partial(_run_trial, objective, setting) for setting in settings]
+    outcomes = run_all(calls, number_of_jobs(jobs))
+    rows = []
+    for trial, (setting, outcome) in enumerate(zip(settings, outcomes, strict=True)):
+        if outcome is not None:  # None after an interrupt
+            # The error of a trial is in its value; this one is of its process, which was killed.
+            result = outcome.value if outcome.error is None else _failed(outcome.error)
+            rows.append({"trial": trial, **setting, **result})
     frame = pd.DataFrame(rows)
     for name in settings[0] if settings else ():
-        if any(setting[name] is None for setting in settings):  # pandas would turn None into NaN
-            frame[name] = pd.Series([setting[name] for setting in settings], dtype=object)
+        if any(row[name] is None for row in rows):  # pandas would turn None into NaN
+            frame[name] = pd.Series([row[name] for row in rows], dtype=object)
     return frame
 
 
@@ -235,4 +284,8 @@ def _run_trial(objective: Callable[..., float], setting: dict[str, Any]) -> dict
     try:
         return {"score": float(call()), "error": ""}
     except Exception as error:  # noqa: BLE001 - one failed trial must not end an overnight search
-        return {"score": math.nan, "error": describe_error(error)}
+        return _failed(error)
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    return {"score": math.nan, "error": describe_error(error)}

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlab.callbacks.early_stopping import Mode
 from cnnlab.callbacks.pruning import Prune
-from cnnlab.study.search import (
-    Choice,
-    LogUniform,
-    Space,
-    Uniform,
-    check_search,
-    describe_error,
-)
+from cnnlab.study.runs import describe_error, keep_finished, say
+from cnnlab.study.search import Choice, LogUniform, Space, Uniform, check_search
 
 
 if TYPE_CHECKING:
@@ -31,6 +25,9 @@ __all__ = [
     "Prune",
     "shared_search",
 ]
+
+
+INTERRUPTED = "interrupted"  # marks trials that were cut short
 
 
 def shared_search(
@@ -50,6 +47,9 @@ def shared_search(
     et al. 2011, https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization).
     With several processes the result depends on their timing, so you can't repeat such a search
     exactly. Keep its table.
+
+    After Ctrl-C, or the stop button of a notebook, the trials that have finished are returned. The
+    trial that was cut short doesn't count, and another call continues the search.
 
     Args:
         objective: returns a score, higher is better. It is called with a `Prune`, which belongs in
@@ -72,6 +72,7 @@ def shared_search(
     Raises:
         ImportError: Optuna isn't installed.
         ValueError: n is less than 1, or the space is empty.
+        KeyboardInterrupt: after an interrupt, if no trial has finished.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -84,13 +85,17 @@ def shared_search(
     >>> list(table.columns), len(table)
     (['trial', 'lr', 'score', 'state', 'error'], 3)
     """
-    check_search(space, n)
+    n = check_search(space, n)
     study = _load_or_create(storage, name, seed)
-    while len(_finished_trials(study)) < n:
-        trial = study.ask()
-        setting = {name: _suggest(trial, name, values) for name, values in space.items()}
-        prune = Prune(trial, monitor, mode)
-        _run_trial(study, trial, lambda: objective(prune, **setting))  # noqa: B023 - called at once
+    with keep_finished() as loop:
+        while (done := len(_finished_trials(study))) < n:
+            loop.finished = done
+            trial = study.ask()
+            setting = {name: _suggest(trial, name, values) for name, values in space.items()}
+            prune = Prune(trial, monitor, mode)
+            _run_trial(study, trial, lambda: objective(prune, **setting))  # noqa: B023 - called at once
+    if loop.interrupted:
+        say(f"Interrupted: {done} of {n} trials are finished and kept. Call it again to continue")
     return _table(study, space)
 
 
@@ -137,7 +142,7 @@ def _decode(stored: Any, values: Uniform | LogUniform | Choice) -> Any:
 
 
 def _run_trial(study: "Study", trial: "Trial", call: Callable[[], float]) -> None:
-    """Run one trial and record its score or its error; an interrupt also ends the search."""
+    """Run one trial and record its score or its error; an interrupted trial is marked as such."""
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
@@ -152,6 +157,7 @@ def _run_trial(study: "Study", trial: "Trial", call: Callable[[], float]) -> Non
         trial.set_user_attr("error", describe_error(error))
         study.tell(trial, state=TrialState.FAIL)
     except BaseException:
+        trial.set_user_attr(INTERRUPTED, True)
         study.tell(trial, state=TrialState.FAIL)
         raise
     else:
@@ -159,7 +165,12 @@ def _run_trial(study: "Study", trial: "Trial", call: Callable[[], float]) -> Non
 
 
 def _finished_trials(study: "Study") -> list[Any]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    """Return the trials that count."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and not trial.user_attrs.get(INTERRUPTED)
+    ]
 
 
 def _table(study: "Study", space: Space) -> "DataFrame":

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cnnlab.errors import CheckpointError
-from cnnlab.files import write_whole
+from cnnlab.files import user_path, write_whole
 
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
 
 _MARK = b"cnnlab-sha256:"
 _TAIL = len(_MARK) + hashlib.sha256().digest_size
+# How a complete file of `torch.save` ends, which is a ZIP archive without a comment.
+_ZIP_END, _ZIP_TAIL = b"PK\x05\x06", 22
 
 
 def save(state: Mapping[str, Any], path: str | Path) -> Path:
@@ -42,7 +44,7 @@ def save(state: Mapping[str, Any], path: str | Path) -> Path:
         state: tensors, numbers, strings, None, and lists, tuples and dictionaries of these. Numpy
             scalars, numpy arrays and paths are converted. Anything else is refused now, not when
             the file is read.
-        path: the file; its folder is created if needed.
+        path: the file; its folder is created if needed. A leading `~` is your home folder.
 
     Returns:
         The path.
@@ -52,7 +54,9 @@ def save(state: Mapping[str, Any], path: str | Path) -> Path:
         CheckpointError: the disk is full, or the folder can't be written to. An older file is
             untouched.
     """
-    path = Path(path)
+    path = user_path(path)
+    if not path.name:
+        raise CheckpointError(f"{str(path)!r} is not the name of a file: use a name like 'run.pt'")
     buffer = io.BytesIO()
     torch.save(_plain(state, "state"), buffer)
     payload = buffer.getvalue()
@@ -74,10 +78,20 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged or cut short, or wasn't written by `save`.
+        CheckpointError: the file is damaged or cut short, or wasn't written by `save`; or it is a
+            folder.
     """
-    data = Path(path).read_bytes()
+    path = user_path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; load_newest reads its newest checkpoint")
+    data = path.read_bytes()
     payload, tail = data[:-_TAIL], data[-_TAIL:]
+    if not tail.startswith(_MARK) and data[-_ZIP_TAIL:].startswith(_ZIP_END):
+        raise CheckpointError(
+            f"{path} was not written by Trainer.save: it has no digest at its end. If these are "
+            "weights saved by torch.save, use "
+            f"model.load_state_dict(torch.load({str(path)!r}, weights_only=True))"
+        )
     if not tail.startswith(_MARK):
         raise CheckpointError(
             f"{path} was cut short, or is not a checkpoint of cnnlab ({len(data)} bytes, no digest "
@@ -98,7 +112,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def numbered(folder: str | Path, number: int) -> Path:
     """Return the path of the checkpoint in a folder that belongs to step `number`."""
-    return Path(folder) / f"step-{number:08d}.pt"
+    return user_path(folder) / f"step-{number:08d}.pt"
 
 
 def number(path: Path) -> int:
@@ -113,7 +127,7 @@ def number(path: Path) -> int:
 
 def listed(folder: str | Path) -> list[Path]:
     """Return the numbered checkpoints of a folder, sorted by step, oldest first."""
-    return sorted((p for p in Path(folder).glob("step-*") if number(p) >= 0), key=number)
+    return sorted((p for p in user_path(folder).glob("step-*") if number(p) >= 0), key=number)
 
 
 def load_newest(folder: str | Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The record of a run: one row per epoch, one row per step."""
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,7 +56,13 @@ class History:
         return rows
 
     def plot(self) -> "Plot":
-        """Draw the learning curves."""
+        """Draw the learning curves.
+
+        Raises:
+            ValueError: no epoch has finished yet.
+        """
+        if not self.epochs:
+            raise ValueError("no epoch has finished, so there is nothing to draw: call fit first")
         from cnnlab.plots import curves
 
         return curves(self.to_pandas())
@@ -64,7 +71,9 @@ class History:
         if not self.epochs:
             return "History: no epoch finished yet"
         last = ", ".join(
-            f"{k} {v:.4g}" for k, v in self.epochs[-1].items() if k not in ("epoch", "seconds")
+            f"{k} {v:.4g}" if isinstance(v, Real) else f"{k} {v}"
+            for k, v in self.epochs[-1].items()
+            if k not in ("epoch", "seconds")
         )
         return f"History: {len(self.epochs)} epochs, {last}"
 

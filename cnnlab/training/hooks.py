@@ -67,6 +67,7 @@ class Callback:
 
     order = 0
     writes = False  # to a file, or to the screen
+    resume_from: Path | None = None  # the folder whose newest checkpoint a new run starts from
 
     def on_fit_start(self, trainer: Run) -> None:
         """Run once per fit, before the first step."""

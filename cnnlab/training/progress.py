@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from numbers import Real
 from typing import Any
 
 from cnnlab.training.hooks import Callback, Run
@@ -38,12 +39,16 @@ class Progress(Callback):
     def on_epoch_end(self, trainer: Run) -> None:
         """Show the metrics of the epoch."""
         row = trainer.history.epochs[-1]
-        metrics = {k: v for k, v in row.items() if k.startswith(("train_", "valid_", "ema_valid_"))}
+        shown = {
+            _in_one_line(name): f"{value:.3f}"
+            for name, value in row.items()
+            if name.startswith(("train_", "valid_", "ema_valid_")) and isinstance(value, Real)
+        }
         if self._bar is not None:
             self._bar.set_description(f"epoch {trainer.epoch}", refresh=False)
-            self._bar.set_postfix({k: f"{v:.3f}" for k, v in metrics.items()})
+            self._bar.set_postfix(shown)
         else:
-            text = "  ".join(f"{k} {v:.3f}" for k, v in metrics.items())
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
             sys.stdout.write(f"epoch {trainer.epoch}  {text}  {row['seconds']:.1f} s\n")
             sys.stdout.flush()
 
@@ -52,6 +57,16 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _in_one_line(name: str) -> str:
+    r"""Return the name of a metric in one line, with characters that can't be shown as `?`.
+
+    >>> _in_one_line("valid_mean\nerror")
+    'valid_mean error'
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return " ".join(name.split()).encode(encoding, "replace").decode(encoding)
 
 
 def _is_interactive() -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.errors import CheckpointError, DataError
+from cnnlab.files import user_path
 from cnnlab.losses import (
     LossFn,
     RunningMeans,
@@ -321,7 +322,7 @@ class Trainer(TrainerOptions):
         Of several processes only the first one writes.
         """
         if not distributed.is_rank0():
-            return Path(path)
+            return user_path(path)
         return checkpoint.save(resume.state_of(self), path)
 
     def load(self, path: str | Path) -> None:
@@ -336,7 +337,7 @@ class Trainer(TrainerOptions):
             CheckpointError: the file is damaged, or belongs to another model; nothing has been
                 changed.
         """
-        path = Path(path)
+        path = user_path(path)
         state = checkpoint.load_newest(path) if path.is_dir() else checkpoint.load(path)
         self.load_state_dict(state)
 
@@ -433,6 +434,7 @@ class Trainer(TrainerOptions):
 
     def _prepare_fit(self, train: Iterable, valid: Iterable | None, epochs: int) -> None:
         """Count the steps of the run, and say what doesn't fit: schedule, batches, epochs."""
+        self._continue_saved_run()
         check_same_batches(self.batch, self.batches, train)
         self._layout, self.has_validation = batch_layout(train), valid is not None
         length = n_batches(train)
@@ -448,6 +450,16 @@ class Trainer(TrainerOptions):
         elif self.scheduler is not None:
             check_unchanged(self.scheduler, self.optimizer)
             check_length(self.scheduler, self.step, self.steps_planned)
+
+    def _continue_saved_run(self) -> None:
+        """Load the run that a callback such as `Checkpoint(folder, resume=True)` has saved."""
+        folders = (getattr(callback, "resume_from", None) for callback in self.callbacks)
+        folder = next((folder for folder in folders if folder is not None), None)
+        if self.step > 0 or folder is None or not checkpoint.listed(folder):
+            return
+        self.load(folder)
+        if self.progress is not False and distributed.is_rank0():
+            sys.stdout.write(f"continuing {folder} from epoch {self.epoch}, step {self.step}\n")
 
     def _end_epoch(self, valid: Iterable | None, interrupts: Interrupts) -> None:
         """Validate, write the row of the epoch, and call plateau and callbacks."""

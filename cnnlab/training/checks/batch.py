@@ -133,8 +133,9 @@ def check_weighted_targets(targets: Tensor, loss_fn: Any) -> None:
         return
     soft = targets.is_floating_point() and targets.ndim > 1
     if not soft and (targets.ndim == 1 or ignored is not None):
+        _check_dtype(targets)
         low, high = _range(targets, ignored)
-        if targets.dtype == torch.int64 and (low < 0 or high >= len(weight)):
+        if low < 0 or high >= len(weight):
             raise DataError(
                 f"labels run from {low} to {high}, but the loss has {len(weight)} class weights, "
                 f"for the classes 0 to {len(weight) - 1}: give it one weight per class"
@@ -160,15 +161,19 @@ def check_class_indices(targets: Tensor, k: int, ignored: int | None = None) -> 
     Raises:
         DataError: they are not int64, or out of range.
     """
-    if targets.dtype != torch.int64:
-        raise DataError(
-            f"class indices are {dtype_name(targets)}; they must be int64: use targets.long()"
-        )
+    _check_dtype(targets)
     low, high = _range(targets, ignored)
     if low < 0 or high >= k:
         raise DataError(
             f"labels run from {low} to {high}, but the model has {k} classes, 0 to {k - 1}: "
             "build it with num_classes=len(data.classes), or number the labels from 0"
+        )
+
+
+def _check_dtype(targets: Tensor) -> None:
+    if targets.dtype != torch.int64:
+        raise DataError(
+            f"class indices are {dtype_name(targets)}; they must be int64: use targets.long()"
         )
 
 

@@ -67,6 +67,11 @@ def _check_types(options: Options) -> None:
     _check_loss_type(options.loss_fn)
     if not (options.ema is None or hasattr(options.ema, "update")):
         raise TypeError(f"ema must be a cnnlab.averaging.EMA(model), got {options.ema!r:.60}")
+    if hasattr(type(options.ema), "on_step_end"):  # such as SWA
+        name = type(options.ema).__name__
+        raise TypeError(
+            f"{name} is a callback: pass it as callbacks=[...]; ema= takes an EMA(model)"
+        )
     callbacks = options.callbacks
     if not isinstance(callbacks, list | tuple) or not all(
         hasattr(type(callback), "on_step_end") for callback in callbacks

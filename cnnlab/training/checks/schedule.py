@@ -72,14 +72,17 @@ def check_length(scheduler: Any, step: int, planned: int | None) -> None:
 
 
 def _learning_rates(scheduler: Any, step: int, planned: int) -> list[float]:
-    """Return the learning rates of the steps to come, of the first parameter group."""
+    """Return the learning rates of the whole run, of the first parameter group.
+
+    A torch scheduler can only be simulated from where it is, so for a resumed run there are none.
+    """
     schedule = getattr(scheduler, "schedule", None)
     if schedule is not None:
-        return [float(schedule(t)) for t in range(step, planned)]
-    if not isinstance(scheduler, LRScheduler) or planned - step > LONGEST:
+        return [float(schedule(t)) for t in range(planned)]
+    if not isinstance(scheduler, LRScheduler) or step or planned > LONGEST:
         return []
     try:
-        return _simulate(scheduler, planned - step)
+        return _simulate(scheduler, planned)
     except Exception:  # noqa: BLE001 - a scheduler of somebody's own may need anything
         return []
 

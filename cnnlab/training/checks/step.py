@@ -82,6 +82,11 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
             "x.flatten(1), which keep the batch dimension"
         )
     if targets.shape == logits.shape and targets.is_floating_point():
+        if ignored is not None and ignored >= 0:
+            raise DataError(
+                f"targets are mixed or soft, but ignore_index={ignored} needs class indices: leave out "
+                "ignore_index, or the mixing"
+            )
         return
     if shape == (n, *space) and not targets.is_floating_point():
         check_class_indices(targets, k, ignored)

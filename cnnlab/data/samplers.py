@@ -1,0 +1,41 @@
+"""Check that a sampler belongs to the data set it is used with."""
+
+from collections.abc import Sequence, Sized
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cnnlab.errors import DataError
+
+
+def check_sampler(sampler: Any, dataset: Any) -> None:
+    """Refuse a sampler whose weights or indices belong to another data set.
+
+    Raises:
+        DataError: it has another number of weights than the data set has samples, or an index that
+            is too large, or was made for another number of samples.
+    """
+    if sampler is None or not isinstance(dataset, Sized):
+        return
+    size, name = len(dataset), type(sampler).__name__
+    weights, indices = getattr(sampler, "weights", None), getattr(sampler, "indices", None)
+    if weights is not None and len(weights) != size:
+        raise DataError(
+            f"{name} has {len(weights)} weights, but the data set has {size} samples: make the "
+            "sampler from the labels of this data set"
+        )
+    listed = isinstance(indices, Sequence | Tensor | np.ndarray)
+    largest = max(map(int, indices), default=0) if listed else 0
+    if largest >= size:
+        raise DataError(
+            f"{name} draws index {largest}, but the data set has {size} samples, "
+            f"0 to {size - 1}: make the sampler for this data set"
+        )
+    for attribute in ("data_source", "dataset"):  # torch's DistributedSampler has the second
+        source = getattr(sampler, attribute, None)
+        if isinstance(source, Sized) and len(source) != size:
+            raise DataError(
+                f"{name} was made for {len(source)} samples, but the data set has {size}: make "
+                "the sampler for this data set"
+            )
