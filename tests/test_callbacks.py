@@ -1,5 +1,6 @@
 import copy
 import csv
+import io
 import os
 import shutil
 import signal
@@ -7,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_interrupts import Interrupt, wait_for
 from test_stopping import INF, NAN, Script
 from test_trainer import K, StopAt, batches, dataset, make, net, noisy, same
+from torch import nn
 
 from cnnlab import checkpoint
 from cnnlab.averaging import EMA, SWA
@@ -87,8 +90,8 @@ def test_a_run_that_fails_within_an_epoch_keeps_the_checkpoint_of_the_last_epoch
 @pytest.mark.parametrize(
     ("values", "best", "expected"),
     [
-        ((NAN, 0.5, 0.9, 0.7), ("value", "max"), 3),
-        ((NAN, 0.5, 0.9, 0.7), ("value", "min"), 2),
+        ((0.5, NAN, 0.9, 0.7), ("value", "max"), 3),
+        ((0.5, NAN, 0.9, 0.7), ("value", "min"), 1),
         ((0.9, 0.9, NAN, 0.1), ("value", "max"), 1),
         ((0.1, 0.2, NAN, INF), ("value", "min"), 1),
     ],
@@ -120,9 +123,114 @@ def test_the_mode_of_best_is_inferred_only_for_losses_and_accuracies():
         Checkpoint("x", best="seconds")
     with pytest.raises(ValueError, match="'min' or 'max'"):
         Checkpoint("x", best=("seconds", "least"))
-    for options in ({"every": 0}, {"keep": 0}):
-        with pytest.raises(ValueError, match="every and keep must be at least 1"):
+    for options in ({"every": 0}, {"keep": 0}, {"every": 1.5}, {"keep": 1.5}, {"keep": True}):
+        name = next(iter(options))
+        with pytest.raises(ValueError, match=f"{name} is a number of .*, at least 1; got"):
             Checkpoint("x", **options)
+
+
+def test_numbers_of_numpy_are_taken(tmp_path):
+    checkpoints = Checkpoint(tmp_path, every=np.int64(2), keep=np.int32(3))
+    snapshots = SnapshotEnsemble(np.int64(5))
+    stopping = EarlyStopping("valid_loss", "min", np.int64(1), min_delta=np.float32(0.1))
+    unfreeze = GradualUnfreeze([nn.Linear(1, 1), nn.Linear(1, 1)], np.array([2]))
+    assert (checkpoints.every, checkpoints.keep, unfreeze.at_epochs) == (2, 3, [2])
+    make(callbacks=[checkpoints, snapshots, stopping]).fit(batches(), VALID, epochs=2)
+    assert len(snapshots.snapshots) == 2
+    with pytest.raises(ValueError, match="at_epochs are whole numbers"):
+        GradualUnfreeze([nn.Linear(1, 1), nn.Linear(1, 1)], [1.5])
+    for cycle in (0, 1.5):
+        with pytest.raises(ValueError, match="cycle_steps is a number of optimizer steps"):
+            SnapshotEnsemble(cycle)
+    with pytest.raises(ValueError, match="last is a number of snapshots, at least 1; got 0"):
+        snapshots.models(net(), last=0)
+
+
+def test_places_that_nothing_can_be_written_to_are_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    for make_callback in (Checkpoint, TensorBoardLog):
+        with pytest.raises(ValueError, match="writes to a folder, and '' names no folder"):
+            make_callback("")
+        with pytest.raises(ValueError, match=r"writes to a folder, and .*file' is a file"):
+            make_callback(tmp_path / "file")
+    for path in ("", tmp_path):
+        with pytest.raises(ValueError, match=r"CSVLog writes a file, and .* use a name like"):
+            CSVLog(path)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    loggers = [CSVLog("~/log/run.csv"), TensorBoardLog("~/board")]
+    trainer = make(callbacks=[Checkpoint("~/run", best="train_loss"), *loggers])
+    trainer.fit(batches(), epochs=1)
+    assert trainer.save("~/mine.pt") == tmp_path / "mine.pt"
+    assert files(tmp_path) == ["board", "log", "mine.pt", "run"]
+    for path in ("~/run", "~/run/best.pt", "~/mine.pt"):
+        again = make(callbacks=[Checkpoint("~/run")])
+        again.load(path)
+        assert again.step == 5
+
+
+def test_a_checkpoint_with_resume_continues_the_run_in_its_folder_as_if_without_a_break(
+    tmp_path, capsys
+):
+    def run(folder, *extra, **options):
+        model = net()
+        watch = EarlyStopping("valid_loss", "min", 9)
+        saved = Checkpoint(folder, best="valid_loss", resume=True)
+        every = [watch, saved, GradNormLog(), SnapshotEnsemble(3), *extra]
+        options = {"ema": EMA(model, 0.9), "batch_transform": noisy, **options}
+        return make(model, callbacks=every, **options)
+
+    whole = run(tmp_path / "whole")
+    whole.fit(batches(), VALID, epochs=3)
+    for stop in (2, 5, 7):
+        folder = tmp_path / str(stop)
+        run(folder, StopAt(stop)).fit(batches(), VALID, epochs=3)
+        again = run(folder)
+        again.fit(batches(), VALID, epochs=3)
+        assert same(whole.state_dict(), again.state_dict())
+    assert capsys.readouterr().out == ""
+    for epochs in (3, 4):  # the same cell once more, and then for more epochs
+        again = run(tmp_path / "whole", progress=None)
+        again.fit(batches(), VALID, epochs=epochs)
+        assert (again.epoch, again.step) == (epochs, 5 * epochs)
+        line = f"continuing {tmp_path / 'whole'} from epoch 3, step 15\n"
+        assert capsys.readouterr().out.startswith(line)
+
+
+def test_resume_counts_the_steps_of_the_whole_run_and_leaves_a_loaded_run_alone(tmp_path):
+    seen = []
+
+    class Plan(Callback):
+        def on_fit_start(self, trainer):
+            seen.append((trainer.step, trainer.steps_planned))
+
+    make(callbacks=[Checkpoint(tmp_path, keep=9)]).fit(batches(), epochs=2)
+    make(callbacks=[Checkpoint(tmp_path, keep=9, resume=True), Plan()]).fit(batches(), epochs=3)
+    assert seen == [(10, 15)]
+    older = make(callbacks=[Checkpoint(tmp_path, resume=True)])
+    older.load(tmp_path / "step-00000005.pt")
+    with pytest.raises(CheckpointError, match=r"step 5\); resume that run .*resume=True"):
+        older.fit(batches(), epochs=3)
+    other = make(nn.Sequential(net()), callbacks=[Checkpoint(tmp_path, resume=True)])
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        other.fit(batches(), epochs=3)
+
+
+def test_a_failed_monitor_leaves_no_checkpoint_behind(tmp_path):
+    trainer = make(callbacks=[Checkpoint(tmp_path, best=("f1", "max"))])
+    with pytest.raises(ValueError, match="no column 'f1'"):
+        trainer.fit(batches(), epochs=1)
+    assert files(tmp_path) == []
+
+
+def test_an_average_that_is_a_callback_is_refused_as_ema():
+    model = net()
+    with pytest.raises(TypeError, match=r"SWA is a callback: pass it as callbacks="):
+        make(model, ema=SWA(model))
 
 
 def test_there_is_a_complete_checkpoint_at_every_instant(tmp_path, monkeypatch):
@@ -202,14 +310,16 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize("hook", ["on_fit_start", "on_epoch_start", "on_step_end", "on_epoch_end"])
 def test_a_run_with_all_callbacks_continues_exactly_after_ctrl_c_at_any_hook(
-    hook, call, monkeypatch, uninterrupted, tmp_path
+    hook, call, uninterrupted, tmp_path
 ):
-    monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: True)
     trainer = with_everything(tmp_path / "cut", Interrupt(hook, call))
-    history = trainer.fit(batches(), VALID, epochs=2)
+    if (hook, call) == ("on_fit_start", 2):  # a fit starts only once
+        trainer.fit(batches(), VALID, epochs=2)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(batches(), VALID, epochs=2)
+        assert trainer.history.stop_reason == "stopped by SIGINT"
     assert trainer.predict(batches()).isfinite().all()
-    if (hook, call) != ("on_fit_start", 2):  # a fit starts only once
-        assert history.stop_reason == "stopped by SIGINT"
     shutil.copytree(tmp_path / "cut", tmp_path / "copy")
     trainer.fit(batches(), VALID, epochs=2)
     fresh = with_everything(tmp_path / "copy")
@@ -444,6 +554,36 @@ def test_epochs_that_do_not_fit_the_stages_are_refused():
     trainer = Trainer(model, optimizer, callbacks=[unfreeze], device="cpu", progress=False)
     with pytest.raises(ValueError, match="the optimizer lacks"):
         trainer.fit(batches(), epochs=1)
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_metric_with_a_strange_name_or_a_text_in_the_history_does_not_break_the_progress(
+    bar, capsys, monkeypatch
+):
+    class Note(Callback):
+        order = -50
+
+        def on_epoch_end(self, trainer):
+            trainer.history.epochs[-1]["train_note"] = "fine"
+
+    zero = lambda outputs, targets: 0.0
+    names = ["a b\nc", "{x}", "α", "100 %", "", "<bar/>", "loss/é"]
+    trainer = make(callbacks=[Note(), Progress(bar)], metrics=dict.fromkeys(names, zero))
+    history = trainer.fit(batches(), VALID, epochs=2)
+    text = "".join(capsys.readouterr())
+    assert "train_a b c" in text
+    assert "train_α" in text
+    assert "train_{x}" in text
+    assert "train_note fine" in repr(history)
+    if not bar:
+        assert len(text.splitlines()) == 2
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+        trainer.fit(batches(), VALID, epochs=3)
+
+
+def test_a_history_without_an_epoch_can_not_be_drawn():
+    with pytest.raises(ValueError, match="no epoch has finished, so there is nothing to draw"):
+        make().history.plot()
 
 
 def test_importing_the_callbacks_imports_no_heavy_package():

@@ -100,6 +100,38 @@ def test_a_file_cut_anywhere_or_with_something_added_is_refused_with_its_path(tm
             checkpoint.load(path)
 
 
+def test_a_file_of_torch_save_is_named_with_the_call_that_reads_it(tmp_path):
+    for number, saved in enumerate((STATE["model"], torch.nn.Linear(2, 2), [1, 2])):
+        path = tmp_path / f"weights{number}.pt"
+        torch.save(saved, path)
+        message = r"not written by Trainer.save.*model.load_state_dict\(torch.load\('.*weights"
+        with pytest.raises(CheckpointError, match=message):
+            checkpoint.load(path)
+    whole = checkpoint.save(STATE, tmp_path / "run.pt")
+    whole.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="was cut short"):
+        checkpoint.load(whole)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder; load_newest reads"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(CheckpointError, match="not the name of a file"):
+        checkpoint.save(STATE, "")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save({"step": 3}, checkpoint.numbered("~/run", 3))
+    assert checkpoint.listed("~/run") == [tmp_path / "run" / "step-00000003.pt"]
+    assert checkpoint.load_newest("~/run") == checkpoint.load("~/run/step-00000003.pt")
+    checkpoint.prune("~/run", keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert checkpoint.save({}, "~nobody-has-this-name/x.pt").is_file()  # an ordinary folder
+
+
 def test_a_pickle_that_runs_code_is_refused_even_with_a_right_digest(tmp_path):
     import hashlib
     import io

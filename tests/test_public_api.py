@@ -96,8 +96,8 @@ SIGNATURES = {
     ),
     "transfer.advise": "(n_per_class, similarity)",
     "tune.lr_find": (
-        "(model, optimizer, loss_fn, loader, *, low=1e-06, high=10.0, steps=100, "
-        "batch_transform=None)"
+        "(model, optimizer=None, loss_fn=None, loader=None, *, low=1e-06, high=10.0, steps=100, "
+        "batch_transform=None, seeds=1)"
     ),
     "tune.random_search": "(objective, space, n, seed=0, *, jobs=1)",
     "tune.grid_search": "(objective, space, *, jobs=1)",

@@ -31,10 +31,11 @@ def figure():
             name: summary.loc[[f"digits, {n}: {arm}" for n in counts]].to_numpy().tolist()
             for name, arm in arms.items()
         },
-        xlabel="labelled digits a class",
+        xlabel="labelled digits per class",
         ylabel="test accuracy",
         message=(
-            "With few labels frozen features of another task win, with many a network from scratch."
+            "With few labels, frozen features from another task win; with many, training from "
+            "scratch does."
         ),
         log="x",
     )

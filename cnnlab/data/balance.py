@@ -1,7 +1,6 @@
 """Class balance: loss weights, samplers, stratified splits, and imbalance made on purpose."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import index as as_index
 from typing import Any, Literal
 
 import torch
@@ -256,10 +255,9 @@ def counts_per_class(
         raise ValueError(
             f"counts must give one number, 0 or more, per class of {tuple(classes)}; got {counts}"
         )
-    try:
-        return [as_index(n) for n in counts]
-    except TypeError:
-        raise ValueError(f"counts must be whole numbers, got {counts}") from None
+    if any(n != int(n) for n in counts):
+        raise ValueError(f"counts must be whole numbers, got {counts}")
+    return [int(n) for n in counts]
 
 
 def _check_set(dataset: Any, function: str, needed: str) -> None:

@@ -253,12 +253,14 @@ class DataBundle:
         """
         from cnnlab import plots
 
-        if not 1 <= _whole("per_class", per_class) <= max(1, MAX_SHOWN // len(self.classes)):
-            raise ValueError(
-                f"per_class must be between 1 and {max(1, MAX_SHOWN // len(self.classes))} for "
-                f"{len(self.classes)} classes, got {per_class}; a figure holds {MAX_SHOWN} images"
-            )
+        if _whole("per_class", per_class) < 1:
+            raise ValueError(f"per_class must be 1 or more, got {per_class}")
         chosen = torch.cat([_indices(self.train, k)[:per_class] for k in range(len(self.classes))])
+        if len(chosen) > MAX_SHOWN:
+            raise ValueError(
+                f"per_class={per_class} would draw {len(chosen):,} images, and a figure holds "
+                f"{MAX_SHOWN}. Use per_class={max(1, MAX_SHOWN // len(self.classes))} or less"
+            )
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
         columns = per_class * max(1, 8 // per_class)
         alt = f"{len(chosen)} training images of {self.name}, up to {per_class} of each class"

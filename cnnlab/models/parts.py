@@ -89,13 +89,17 @@ def last_linear(model: nn.Module, only: bool = False) -> tuple[str, nn.Linear]:
     """
     name, kind = _last_linear_name(model, only), type(model).__name__
     layer = model.get_submodule(name) if name else None
-    if not isinstance(layer, nn.Linear):
-        last = f" (its last layer is {name}, a {type(layer).__name__})" if name else ""
+    if isinstance(layer, nn.Linear):
+        return name, layer
+    if layer is None:
         raise ValueError(
-            f"{kind} has no linear layer inside that could be its head{last}; put one at its end "
-            "yourself: model.head = nn.Linear(n_features, num_classes)"
+            f"{kind} has no linear layer inside that could be its head; add one yourself: "
+            "model.head = nn.Linear(n_features, num_classes)"
         )
-    return name, layer
+    raise ValueError(
+        f"{kind} has no linear layer at its end: its last layer is {name}, a "
+        f"{type(layer).__name__}. Replace that one yourself: model.set_submodule({name!r}, layer)"
+    )
 
 
 def _last_linear_name(model: nn.Module, only: bool) -> str:
@@ -107,8 +111,8 @@ def _last_linear_name(model: nn.Module, only: bool) -> str:
     if only and len(heads) > 1:
         raise ValueError(
             f"{type(model).__name__} has {len(heads)} linear layers at its end, "
-            f"{', '.join(heads)}: replace them yourself, as in "
-            f"model.{heads[-1]} = nn.Linear(model.{heads[-1]}.in_features, num_classes)"
+            f"{', '.join(heads)}: replace each yourself, as in model.set_submodule({heads[-1]!r}, "
+            "nn.Linear(n_features, num_classes))"
         )
     return (heads or outputs or linear or [""])[-1]
 
@@ -169,6 +173,8 @@ def _groups_by_child(model: nn.Module) -> list[list[Part]]:
     calls, limit = trace(model), LARGEST * _size([model])
     parts = _parts(model)
     loose = [name for name, part in parts.items() if isinstance(part, nn.Parameter)]
+    if loose and calls is not None and len(loose) == len(parts):
+        return [[model]]  # a single layer
     if loose and calls is None:
         raise ValueError(
             f"the parameters {', '.join(loose)} of {type(model).__name__} are in none of its "
@@ -181,7 +187,8 @@ def _groups_by_child(model: nn.Module) -> list[list[Part]]:
         for name, part in list(parts.items()):
             if isinstance(part, nn.Module) and _size([part]) > limit:
                 inside = _parts(part, f"{name}.")
-                if _can_be_split(part, inside, calls, limit):
+                known = calls is not None and calls.is_known(name)
+                if _can_be_split(part, inside, calls if known else None, limit):
                     split = True
                     del parts[name]
                     parts |= inside
@@ -201,7 +208,7 @@ def _can_be_split(
     children = {name: part for name, part in inside.items() if isinstance(part, nn.Module)}
     if not children or isinstance(module, _CONTAINERS) or len(inside) == 1:
         return bool(children)
-    if calls is not None and any(calls.positions(name) for name in children):
+    if calls is not None:
         return calls.run_in_sequence(list(children))
     # Not known, but a long list of layers that makes up nearly everything is rarely anything else.
     return len(inside) == len(children) and any(
@@ -307,7 +314,9 @@ def _children(module: nn.Module) -> list[nn.Module]:
 
 def _is_small(part: Part) -> bool:
     """Return whether a part is no stage of its own: a normalisation layer or a loose parameter."""
-    return isinstance(part, nn.Parameter) or all(p.ndim <= 1 for p in part.parameters())
+    return isinstance(part, nn.Parameter) or not any(
+        is_lazy(p) or p.ndim > 1 for p in part.parameters()
+    )
 
 
 def _size(parts: Sequence[Part]) -> int:

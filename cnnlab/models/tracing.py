@@ -21,8 +21,20 @@ class Calls:
         self.nodes, self.model = list(graph.nodes), model
 
     def positions(self, name: str) -> list[int]:
-        """Return where a module or parameter is used, in the order of all calls."""
-        return [i for i, node in enumerate(self.nodes) if self._is_inside(node, name)]
+        """Return where a module or parameter is used, in the order of all calls.
+
+        A layer inside a layer of torch is used where that one is.
+        """
+        return [
+            i
+            for i, node in enumerate(self.nodes)
+            if self._is_inside(node, name)
+            or (node.op == "call_module" and name.startswith(f"{node.target}."))
+        ]
+
+    def is_known(self, name: str) -> bool:
+        """Return whether it is known what happens inside a module."""
+        return any(self._is_inside(node, name) and node.target != name for node in self.nodes)
 
     def run_in_sequence(self, names: Sequence[str]) -> bool:
         """Return whether there are calls of these modules, and each gets what the last one made."""

@@ -84,8 +84,8 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
     if targets.shape == logits.shape and targets.is_floating_point():
         if ignored is not None and ignored >= 0:
             raise DataError(
-                f"targets are mixed or soft, but ignore_index={ignored} needs class indices: leave out "
-                "ignore_index, or the mixing"
+                f"targets are mixed or soft, but ignore_index={ignored} needs class indices: leave "
+                "out ignore_index, or the mixing"
             )
         return
     if shape == (n, *space) and not targets.is_floating_point():
