@@ -14,6 +14,7 @@ import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from cnnlab.version import __version__ as __version__
@@ -125,13 +126,13 @@ class _PublicModules(MetaPathFinder, Loader):
     """Import `cnnlab.schedules`, and anything inside it, as `cnnlab.training.schedules`."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> "ModuleSpec | None":
-        return ModuleSpec(fullname, self) if _real_name(fullname) else None
+        real_name = _real_name(fullname)
+        return ModuleSpec(fullname, self) if real_name and find_spec(real_name) else None
 
     def create_module(self, spec: ModuleSpec) -> Any:
         module = import_module(_real_name(spec.name))
-        spec.loader_state = (
-            module.__spec__
-        )  # importlib is about to replace it by the spec of the short name
+        # importlib is about to replace it by the spec of the short name.
+        spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: Any) -> None:
