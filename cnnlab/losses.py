@@ -1,6 +1,6 @@
-"""The arithmetic of losses and metrics: pure functions of predictions, targets and class weights.
+"""Losses, metrics and their running means.
 
-Batches differ in size, and so do microbatches and the shares of several processes. A mean over all
+Batches differ in size, and so do microbatches and the shards of several processes. A mean over all
 samples is exact only if each part is weighted by its *normalizer*, the number that its own mean was
 divided by.
 """
@@ -187,9 +187,11 @@ def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -
         if not ((targets == 1).sum(1) == 1).all() or not ((targets == 0) | (targets == 1)).all():
             return float("nan"), len(targets)
         targets = targets.argmax(1)
-    correct = torch.count_nonzero(logits.argmax(1) == targets).item()
+    correct = logits.argmax(1) == targets
     unlabelled = 0 if ignored is None else _count(targets, ignored)
-    return correct, len(targets) - unlabelled
+    if unlabelled:
+        correct &= targets != ignored
+    return torch.count_nonzero(correct).item(), len(targets) - unlabelled
 
 
 class RunningMeans:

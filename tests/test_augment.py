@@ -341,6 +341,59 @@ def test_images_of_another_shape_or_type_are_refused(channels):
             Augment(flip=0.5)(wrong)
 
 
+VALUES = ("brightness", "contrast", "saturation", "hue", "noise")
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(255, 0), (4.4, -2.1), (2, -1), (1, -0.13), (1.1, 0), (math.inf, 0)]
+)
+def test_operations_on_values_refuse_pixels_outside_0_to_1(name, scale, shift):
+    images = torch.rand(4, 3, 8, 8, generator=rng()) + 0.001
+    bad = images * scale + shift
+    augment = Augment(flip=0.5, **{name: 0.3})
+    augment(images)
+    with pytest.raises(DataError, match=rf"{name} needs pixels in \[0, 1\], got .* by 255"):
+        augment(bad)
+    with pytest.raises(DataError, match=name):
+        augment.apply(bad, augment.sample(4, 8, 8))
+    one = images.clone()
+    one[2] = bad[2]
+    with pytest.raises(DataError, match=name):
+        augment(one)
+    growing = Augment(strength=ramp(0, 1, 10), **{name: 0.3})
+    growing(bad)  # nothing is changed yet
+    growing.step = 1
+    with pytest.raises(DataError, match=name):
+        growing(bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rounding_outside_0_to_1_is_no_other_range(dtype):
+    images = torch.rand(4, 3, 8, 8, generator=rng()).to(dtype)
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = -0.004, 1.004
+    Augment(**dict.fromkeys(VALUES, 0.3))(images)
+
+
+def test_operations_on_places_take_any_values():
+    images = torch.randn(8, 3, S, S, generator=rng()) * 100
+    flipped = Augment(flip=1.0)(images)
+    torch.testing.assert_close(flipped, images.flip(3))
+    places = {name: value for name, value in EVERYTHING.items() if name not in VALUES}
+    assert Augment(**places)(images).min() < -50
+    assert Augment(brightness=0.5)(images[:0]).shape == (0, 3, S, S)
+
+
+def test_a_fit_stops_at_images_that_an_augmentation_would_cut_off():
+    images = torch.rand(12, 3, 8, 8) * 4 - 2
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, K))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    augment = Augment(flip=0.5, contrast=0.2)
+    trainer = Trainer(model, optimizer, batch_transform=augment, device="cpu", progress=False)
+    with pytest.raises(DataError, match="normalise after the augmentation"):
+        trainer.fit(loader(TensorDataset(images, torch.arange(12) % K), 4), epochs=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

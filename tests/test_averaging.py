@@ -7,13 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer import StopAt, batches, dataset, make, net, noisy, same
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SubsetRandomSampler, WeightedRandomSampler
 
 from cnnlab.averaging import EMA, SWA, ensemble, update_bn
 from cnnlab.callbacks import SnapshotEnsemble
 from cnnlab.data.loaders import loader
+from cnnlab.errors import DataError, NonFiniteError
+from cnnlab.models import replace_head
 from cnnlab.trainer import Callback
-from cnnlab.transfer import freeze
+from cnnlab.transfer import extract_features, freeze
 
 
 WEIGHTS = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
@@ -262,10 +264,187 @@ def test_in_an_average_the_norms_count_as_frozen_that_are_frozen_in_the_model(ki
 def test_data_that_cannot_be_measured_leave_the_statistics_as_they_were(data):
     model = trained()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises((ValueError, RuntimeError), match=r"no batch|expected input"):
+    with pytest.raises((ValueError, RuntimeError), match=r"no batch|9 channels"):
         update_bn(model, data)
     assert same(before, model.state_dict())
     assert not model[1]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_leave_the_statistics_as_they_were(value):
+    model = trained()
+    before = copy.deepcopy(model.state_dict())
+    images = dataset().tensors[0].clone()
+    images[3, 0, 0, 0] = value
+    with pytest.raises(NonFiniteError, match="nothing was changed"):
+        update_bn(model, [images[:8], images[8:]])
+    assert same(before, model.state_dict())
+
+
+def test_a_compiled_model_gets_the_statistics_of_a_plain_one():
+    """torch doesn't see hooks that are added after it has compiled the same modes."""
+    model = trained()
+    compiled = copy.deepcopy(model)
+    compiled.compile(backend="eager")
+    wrapped = torch.compile(copy.deepcopy(model), backend="eager")
+    images = dataset().tensors[0]
+    for network in (compiled, wrapped):
+        network.eval()
+        network.get_submodule("1" if network is compiled else "_orig_mod.1").train()
+        with torch.no_grad():
+            network(images[:8])
+    for network in (model, compiled, wrapped):
+        update_bn(network, [images[:30], images[30:]])
+    for other in (compiled, wrapped):
+        assert same([*model.buffers()], [*other.buffers()])
+    test = [images]
+    torch.testing.assert_close(
+        ensemble([compiled, wrapped], loader=test), ensemble([model], loader=test)
+    )
+
+
+def test_statistics_take_batches_of_images_alone_arrays_and_other_number_types():
+    images = dataset().tensors[0]
+    expected = trained()
+    update_bn(expected, [images])
+    for batch in ((images,), [images], images.numpy(), images.double(), (images, "paths", 3)):
+        model = trained()
+        update_bn(model, [batch])
+        assert same(expected.state_dict(), model.state_dict())
+    with pytest.raises(DataError, match="uint8"):
+        update_bn(trained(), [(images * 255).byte()])
+
+
+# --- averages of unusual models -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [EMA, SWA])
+def test_weights_that_were_infinite_before_the_first_update_are_forgotten(kind):
+    model = nn.Linear(2, 2)
+    model.weight.data[0, 0] = math.inf
+    model.bias.data[0] = math.nan
+    average = kind(model)
+    nn.init.ones_(model.weight)
+    nn.init.ones_(model.bias)
+    average.update()
+    assert same(average.model.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("kind", [EMA, SWA])
+def test_a_model_without_parameters_can_be_averaged(kind):
+    model = nn.Sequential(nn.BatchNorm2d(3, affine=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    average = kind(model)
+    model(torch.rand(4, 3, 8, 8))
+    average.update()
+    assert same(average.model.state_dict(), model.state_dict())
+
+
+class Late(nn.Module):
+    """It makes a buffer at its first forward pass, and another one gets a new shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("queue", torch.zeros(1))
+        self.register_buffer("count", None)
+
+    def forward(self, x):
+        if not hasattr(self, "scale"):
+            self.register_buffer("scale", x.abs().mean(), persistent=False)
+            self.queue, self.count = torch.zeros(3), torch.ones(2)
+        return self.linear(x / self.scale)
+
+
+@pytest.mark.parametrize("kind", [EMA, SWA])
+def test_buffers_that_are_made_later_are_copied_too(kind):
+    model = Late()
+    average = kind(model)
+    model(torch.rand(3, 4))
+    for _ in range(2):
+        average.update()
+        assert same(dict(average.model.named_buffers()), dict(model.named_buffers()))
+    assert same(average.model.state_dict(), model.state_dict())
+    assert pointers(model).isdisjoint(pointers(average.model))
+
+
+@pytest.mark.parametrize("kind", [EMA, SWA])
+def test_an_average_from_before_the_model_changed_is_refused(kind):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    average = kind(model)
+    for num_classes in (5, 1):  # a single row would be broadcast
+        replace_head(model, num_classes)
+        with pytest.raises(ValueError, match=rf"{kind.__name__}\(model\) after replace_head"):
+            average.update()
+    assert average.model[1].out_features == 3
+    with pytest.raises(ValueError, match="lazy layers"):
+        kind(nn.LazyLinear(3))
+
+
+# --- stale statistics -----------------------------------------------------------------------------
+
+
+def test_an_equal_average_has_stale_statistics_until_they_are_computed():
+    model = trained()
+    swa = SWA(model)
+    trainer = make(model)
+    test = loader(dataset(1), 16)
+    trainer.evaluate(test, model=swa.model)  # no update: it is the model
+    swa.update()
+    trainer.evaluate(test, model=swa.model)  # the weights of one step, with their statistics
+    swa.update()
+    for use in (
+        lambda: trainer.evaluate(test, model=swa.model),
+        lambda: ensemble([swa.model], loader=test),
+        lambda: extract_features(swa.model, test),
+    ):
+        with pytest.warns(UserWarning, match="update_bn"):
+            use()
+    update_bn(swa.model, test)
+    trainer.evaluate(test, model=swa.model)
+    swa.update()
+    with pytest.warns(UserWarning, match="update_bn"):
+        trainer.evaluate(test, model=swa.model)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_checkpoint_knows_whether_the_statistics_are_stale(fresh):
+    model = trained()
+    swa = SWA(model)
+    swa.update()
+    swa.update()
+    if fresh:
+        update_bn(swa.model, loader(dataset(), 16))
+    other = SWA(model)
+    other.load_state_dict(copy.deepcopy(swa.state_dict()))
+    assert any(getattr(m, "stale_statistics", False) for m in other.model.modules()) is not fresh
+    old = {k: v for k, v in swa.state_dict().items() if k != "stale"}  # from an earlier version
+    other.load_state_dict(old)
+    assert other.model[1].stale_statistics
+
+
+def test_averages_whose_statistics_fit_are_not_stale():
+    model = trained()
+    ema = EMA(model)
+    for _ in range(3):
+        ema.update()
+    plain = SWA(net(norm=False))
+    frozen = SWA(freeze(copy.deepcopy(model)))
+    for average in (plain, frozen):
+        average.update()
+        average.update()
+    trainer = make(model)
+    for average in (ema, plain, frozen):
+        trainer.evaluate(loader(dataset(1), 16), model=average.model)
+
+
+def test_a_new_run_starts_a_new_average():
+    model = net()
+    swa = SWA(model)
+    make(model, callbacks=[swa]).fit(batches(), epochs=3)
+    assert swa.model[1].stale_statistics
+    make(model, callbacks=[swa, StopAt(2)]).fit(batches(), epochs=1)
+    assert swa.n_averaged == 0
+    assert not swa.model[1].stale_statistics
 
 
 # --- ensembles ------------------------------------------------------------------------------------
@@ -302,6 +481,42 @@ def test_snapshots_make_an_ensemble():
         ensemble(members, loader=test),
         ensemble([trainer.predict(test, model=member) for member in members]),
     )
+
+
+def test_an_ensemble_reads_every_loader_in_the_order_of_the_data_set_or_refuses():
+    model = trained()
+    ordered = ensemble([model], loader=[dataset(1).tensors[0]])
+    data = dataset(1)
+    weights = torch.ones(len(data))
+    for shuffled in (
+        DataLoader(data, 7, shuffle=True, drop_last=True),
+        DataLoader(data, 7, sampler=WeightedRandomSampler(weights, 10)),
+        loader(data, 7, shuffle=True, drop_last=True),
+    ):
+        torch.testing.assert_close(ensemble([model], loader=shuffled), ordered)
+    with pytest.raises(DataError, match="SubsetRandomSampler decides"):
+        ensemble([model], loader=DataLoader(data, 7, sampler=SubsetRandomSampler([3, 1])))
+
+
+def test_an_ensemble_takes_arrays_and_images_alone():
+    model, images = trained(), dataset(1).tensors[0]
+    expected = ensemble([model], loader=[images])
+    logits = make().predict([images], model=model).numpy()
+    torch.testing.assert_close(ensemble([logits]), expected)
+    for batch in ((images,), images.double(), images.numpy(), (images.numpy(), None)):
+        torch.testing.assert_close(ensemble([model], loader=[batch]), expected)
+    for wrong in ((images * 255).byte(), images.permute(0, 2, 3, 1), images[:, 0]):
+        with pytest.raises(DataError, match="images"):
+            ensemble([model], loader=[wrong])
+
+
+def test_a_member_that_predicts_nan_is_named():
+    rows = torch.zeros(4, 3)
+    rows[2, 1] = math.nan
+    with pytest.raises(NonFiniteError, match=r"member 1 .* NaN for 1 of 4 samples.* position 2"):
+        ensemble([torch.zeros(4, 3), rows])
+    masked = torch.tensor([[0.0, -math.inf]])
+    assert ensemble([masked]).tolist() == [[1.0, 0.0]]
 
 
 def test_ensembles_that_cannot_be_are_refused():

@@ -16,7 +16,16 @@ from cnnlab import cli, data
 from cnnlab.course import pretrain as recipes
 from cnnlab.data import ImageSet, loader
 from cnnlab.errors import CheckpointError, DownloadError
-from cnnlab.models import Backbone, SmallResNet, backbones, pretrained, small_resnet, stages
+from cnnlab.models import (
+    Backbone,
+    Normalize,
+    SmallResNet,
+    backbones,
+    pretrained,
+    replace_head,
+    small_resnet,
+    stages,
+)
 from cnnlab.transfer import param_groups
 
 
@@ -28,7 +37,7 @@ FAMILIES = {
     "mobilenet_v2": 6,
     "mobilenet_v3_small": 7,
     "efficientnet_b0": 6,
-    "convnext_tiny": 6,
+    "convnext_tiny": 5,
 }
 
 
@@ -213,6 +222,99 @@ def test_learning_rates_fall_from_stage_to_stage_and_cover_every_parameter(famil
     groups = param_groups(model, lr=0.1, layer_decay=0.5)
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
     assert {g["lr"] for g in groups} == {0.1 * 0.5**d for d in range(len(stages(model)))}
+
+
+# name -> number of stages, side of the images
+CLASSIFIERS = {
+    "alexnet": (4, 64),
+    "convnext_small": (6, 32),
+    "efficientnet_v2_s": (7, 32),
+    "googlenet": (15, 64),
+    "inception_v3": (18, 75),
+    "maxvit_t": (7, 224),
+    "mnasnet1_0": (6, 32),
+    "regnet_y_400mf": (7, 32),
+    "resnet152": (7, 32),
+    "shufflenet_v2_x1_0": (6, 32),
+    "squeezenet1_0": (5, 64),
+    "swin_t": (5, 32),
+    "swin_v2_t": (5, 64),
+    "vit_b_32": (14, 224),
+}
+
+
+def with_random_weights(name):
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def fractions(parts):
+    sizes = [sum(p.numel() for p in part.parameters()) for part in parts]
+    return [size / sum(sizes) for size in sizes]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_of_torchvision_are_split_in_the_order_in_which_they_run(name):
+    model = with_random_weights(name).eval()
+    parts = stages(model)
+    number, side = CLASSIFIERS[name]
+    assert len(parts) == number
+    in_stages = [id(p) for stage in parts for p in stage.parameters()]
+    assert sorted(in_stages) == sorted(map(id, model.parameters()))
+    # a single layer of alexnet has 62 % of its weights
+    assert max(fractions(parts)) < (0.62 if name == "alexnet" else 0.601)
+    assert all(any(p.ndim > 1 for p in part.parameters()) for part in parts)  # no norm alone
+    stage_of = {module: i for i, part in enumerate(parts) for module in part.modules()}
+    order = []
+    for layer in [module for module in stage_of if not list(module.children())]:
+        layer.register_forward_pre_hook(lambda layer, _: order.append(stage_of[layer]))
+    with torch.no_grad():
+        model(torch.rand(1, 3, side, side))
+    assert order == sorted(order)
+    assert order[-1] == number - 1
+    assert [p.shape[0] for p in parts[-1].parameters()][-1] == 1000
+
+
+def test_the_number_of_stages_does_not_depend_on_the_number_of_classes():
+    for name in ("mobilenet_v2", "efficientnet_b0"):
+        few = pretrained(name, 2, weights=None)
+        assert len(stages(few)) == len(stages(with_random_weights(name))) == FAMILIES[name]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: nn.Sequential(Normalize(0.5, 0.25), net),
+        lambda net: torch.compile(net, backend="eager"),
+        lambda net: nn.Sequential(Normalize(0.5, 0.25), torch.compile(net, backend="eager")),
+        nn.DataParallel,
+    ],
+    ids=["normalised", "compiled", "both", "parallel"],
+)
+@pytest.mark.parametrize("name", ["resnet18", "small_resnet"])
+def test_a_wrapped_network_is_split_like_the_network_inside(wrap, name):
+    net = small_resnet(3, width=4) if name == "small_resnet" else with_random_weights(name)
+    expected = [[id(p) for p in part.parameters()] for part in stages(net)]
+    wrapped = wrap(net)
+    assert [[id(p) for p in part.parameters()] for part in stages(wrapped)] == expected
+    groups = param_groups(wrapped, 0.1, layer_decay=0.5, head_lr=1.0)
+    assert sum(p.numel() for g in groups if g["lr"] == 1.0 for p in g["params"]) == sum(
+        p.numel() for p in stages(net)[-1].parameters()
+    )
+
+
+@pytest.mark.parametrize("name", ["googlenet", "vit_b_32", "maxvit_t", "mobilenet_v3_small"])
+def test_the_head_of_a_classifier_is_replaced_and_nothing_else(name):
+    model = with_random_weights(name).eval()
+    before = dict(model.named_parameters())
+    replace_head(model, 3)
+    changed = {n for n, p in model.named_parameters() if p is not before.get(n)}
+    assert {n.rpartition(".")[0] for n in changed} == {
+        "googlenet": {"fc"},
+        "vit_b_32": {"heads.head"},
+        "maxvit_t": {"classifier.5"},
+        "mobilenet_v3_small": {"classifier.3"},
+    }[name]
 
 
 # --- image size ---------------------------------------------------------------------

@@ -92,17 +92,17 @@ def test_a_class_that_is_not_in_the_training_set_is_an_error(tmp_path):
 
 def test_without_a_validation_folder_training_images_are_split_off(tmp_path):
     for i in range(10):
-        paint(tmp_path / "train" / "cat" / f"{i}.png")
-        paint(tmp_path / "train" / "dog" / f"{i}.png")
+        paint(tmp_path / "train" / "cat" / f"{i}.png", (i, 0, 0))
+        paint(tmp_path / "train" / "dog" / f"{i}.png", (0, i, 9))
     paint(tmp_path / "test" / "dog" / "0.png", (40, 50, 60))
     bundle = from_folder(tmp_path)
     assert [len(p) for p in (bundle.train, bundle.valid, bundle.test)] == [16, 4, 1]
 
 
 def test_a_class_may_be_called_train_or_test(tmp_path):
-    for name in ("bus", "train"):
+    for k, name in enumerate(("bus", "train")):
         for i in range(5):
-            paint(tmp_path / name / f"{i}.png")
+            paint(tmp_path / name / f"{i}.png", (i, k, 0))
     assert from_folder(tmp_path).classes == ("bus", "train")
 
 
@@ -142,8 +142,8 @@ def test_fractions_and_sizes_out_of_bounds_are_an_error(animals, arguments, mess
 
 
 def test_one_image_per_class_is_too_few_for_a_validation_set(tmp_path):
-    for name in ("cat", "dog"):
-        paint(tmp_path / name / "0.png")
+    for k, name in enumerate(("cat", "dog")):
+        paint(tmp_path / name / "0.png", (k, 0, 0))
     with pytest.raises(
         DataError, match="only one image per class, so there is none for validation"
     ):
@@ -390,12 +390,16 @@ def test_links_to_a_surrounding_folder_are_not_followed_and_others_are(animals, 
     paint(elsewhere / "10.png", (0, 10, 0))
     (animals / "cat" / "more").symlink_to(elsewhere)
     (animals / "cat" / "loop").symlink_to(animals / "cat")
-    (animals / "dog" / "above").symlink_to(animals)
+    (animals / "dog" / "again").symlink_to(animals / "dog")
     (animals / "fox").symlink_to(animals / "fox")
-    bundle = from_folder(animals, valid=0.01)
+    bundle = from_folder(animals)
     assert bundle.classes == ("cat", "dog", "emu")
+    assert len(bundle.train) + len(bundle.valid) == 11 + 10 + 10
+    (animals / "dog" / "above").symlink_to(animals)
     # dog/above contains everything once more, except itself
-    assert len(bundle.train) + len(bundle.valid) == 11 + (10 + 11 + 10) + 10
+    with pytest.raises(DataError, match="42 of 52 images") as caught:
+        from_folder(animals)
+    assert "also in another class, as " in str(caught.value)
 
 
 LONG = "ü" * 120 + ".png"
@@ -420,9 +424,9 @@ def test_names_may_be_in_any_alphabet_long_or_not_unicode(tmp_path):
 
 
 def test_capital_letters_do_not_change_the_order_of_classes_between_systems(tmp_path):
-    for name in ("bee", "Cow", "ant"):
+    for k, name in enumerate(("bee", "Cow", "ant")):
         for i in range(3):
-            paint(tmp_path / name / f"{i}.png")
+            paint(tmp_path / name / f"{i}.png", (i, k, 0))
     assert from_folder(tmp_path).classes == ("Cow", "ant", "bee")
 
 

@@ -91,7 +91,7 @@ def test_an_item_is_an_image_in_the_unit_interval_and_a_plain_label(bundle):
     ("images", "labels", "message"),
     [
         (torch.zeros(2, 3, 4, 4), [0, 1], r"must be uint8.*\(x \* 255\)"),
-        (torch.zeros(2, 4, 4, dtype=torch.uint8), [0, 1], "must be uint8 of shape"),
+        (torch.zeros(2, 4, dtype=torch.uint8), [0, 1], "must be uint8 of shape"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0], "got 2 images, 1 labels"),
         (
             torch.zeros(2, 3, 4, 4, dtype=torch.uint8),

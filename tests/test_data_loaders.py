@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -27,10 +28,11 @@ from torch.utils.data import (
     random_split,
 )
 
-from cnnlab import rng
+from cnnlab import Trainer, rng
 from cnnlab.data import ImageSet, balanced_sampler, loader
 from cnnlab.data.seeding import find_generators
 from cnnlab.errors import DataError
+from cnnlab.training.hooks import Callback
 
 
 def numbers(n):
@@ -511,3 +513,171 @@ def test_workers_that_start_as_new_processes_give_the_same_numbers(tmp_path):
         run = [sys.executable, script, kind, workers]
         outputs.add(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
     assert len(outputs) == 1
+
+
+# --- what a data set can do wrong -----------------------------------------------------------------
+
+
+class Endless(Dataset):
+    """Item 5 reads from an iterator that has ended."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return next(iter(())) if index == 5 else (torch.zeros(3, 8, 8), index)
+
+
+class Pictures(Dataset):
+    """PIL images, or arrays of different sizes, or items of different lengths."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if self.kind == "PIL":
+            return Image.new("RGB", (8, 8)), index
+        if self.kind == "lengths":
+            return (torch.zeros(3, 8, 8), index)[: 1 + index % 2]
+        if self.kind == "None":
+            return (torch.zeros(3, 8, 8) if index else None), index
+        size = 8 + index % 3
+        image = torch.zeros(3, size, 8)
+        return (image.numpy() if self.kind == "numpy" else image), index
+
+
+def linear():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 9))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return Trainer(model, optimizer, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_that_raises_stop_iteration_is_named(workers):
+    with pytest.raises(DataError, match=r"^item 5 of the data set \(Endless\) raised StopItera"):
+        list(loader(Endless(), 2, workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("use", ["fit", "evaluate", "predict"])
+def test_an_item_that_raises_stop_iteration_does_not_end_an_epoch_of_torchs_loader(workers, use):
+    batches = DataLoader(Endless(), 2, num_workers=workers)
+    trainer = linear()
+    with pytest.raises(DataError, match=r"item in batch 2 of the data set \(Endless\) raised Stop"):
+        trainer.fit(batches, epochs=1) if use == "fit" else getattr(trainer, use)(batches)
+
+
+EXPLAINED = {
+    "PIL": r"PIL images, which can't be stacked.*transforms\.ToTensor\(\)",
+    "sizes": r"shapes, such as \(3, 8, 8\) and \(3, 9, 8\).*transforms\.Resize",
+    "numpy": r"shapes, such as \(3, 8, 8\) and \(3, 9, 8\).*transforms\.Resize",
+    "lengths": r"different lengths, \[1, 2\]: return \(image, label\)",
+    "None": "contains None",
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", EXPLAINED)
+def test_items_that_cannot_be_stacked_are_explained_in_a_sentence(kind, workers):
+    with pytest.raises(DataError, match=EXPLAINED[kind]) as caught:
+        list(loader(Pictures(kind), 4, workers=workers))
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["PIL", "sizes"])
+def test_items_of_torchs_loader_are_explained_too(kind):
+    for use in (lambda x: linear().fit(x, epochs=1), lambda x: linear().evaluate(x)):
+        with pytest.raises(DataError, match=r"ToTensor|Resize"):
+            use(DataLoader(Pictures(kind), 4))
+
+
+def test_the_states_of_the_generators_are_read_once_a_batch(monkeypatch):
+    reads = []
+    get_state = np.random.get_state
+    monkeypatch.setattr(np.random, "get_state", lambda *args: reads.append(0) or get_state(*args))
+    list(loader(Noisy(12), 4))
+    assert len(reads) == 3
+
+
+def test_a_loader_is_whole_after_a_resumed_fit_was_interrupted():
+    dataset = TensorDataset(torch.zeros(24, 192), torch.arange(24) % 9)
+
+    class Stop(Callback):
+        at = 2
+
+        def on_step_end(self, run):
+            if run.step == self.at:
+                raise KeyboardInterrupt
+
+    def make():
+        model = torch.nn.Linear(192, 9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return Trainer(
+            model, optimizer, device="cpu", progress=False, callbacks=[stop := Stop()]
+        ), stop
+
+    batches = loader(dataset, 4, shuffle=True)
+    trainer, stop = make()
+    for at in (2, 3):  # the second time in the middle of the epoch that was continued
+        stop.at = at
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(batches, epochs=1)
+    assert trainer.step == 3
+    assert batches.epoch == 0
+    assert len(list(batches)) == 6
+
+
+UNGUARDED = """
+import multiprocessing, sys
+import torch
+from torch.utils.data import Dataset
+from cnnlab.data import loader
+
+class Mine(Dataset):
+    def __init__(self, function):
+        self.function = function
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return torch.tensor(self.function(index)), index
+
+multiprocessing.set_start_method("spawn", force=True)
+list(loader(Mine(abs), 2, workers=1))
+"""
+
+GUARDED = """
+if __name__ == "__main__":
+    for function in (lambda i: i, type("Local", (), {"__call__": lambda self, i: i})()):
+        try:
+            list(loader(Mine(function), 2, workers=1))
+        except Exception as error:
+            print(type(error).__name__, error)
+    print(len(list(loader(Mine(abs), 2, workers=1))))
+"""
+
+
+def run_script(tmp_path, text):
+    script = tmp_path / "my_training.py"
+    script.write_text(text)
+    run = [sys.executable, script]
+    return subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_script_without_a_main_guard_is_told_so_before_any_worker_starts(tmp_path):
+    done = run_script(tmp_path, UNGUARDED)
+    assert done.returncode == 1
+    assert 'my_training.py does under if __name__ == "__main__":, or use workers=0' in done.stderr
+    assert done.stderr.count("Traceback") == 1
+
+
+def test_what_cannot_be_sent_to_workers_is_named(tmp_path):
+    body = UNGUARDED.replace("list(loader(Mine(abs), 2, workers=1))", "")
+    done = run_script(tmp_path, body + GUARDED)
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["DataError", "DataError", "2"], done.stderr
+    for line in lines[:2]:
+        assert "the data set can't be sent to worker processes" in line
+        assert "use workers=0" in line

@@ -1,13 +1,18 @@
 import copy
 import math
+import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from test_trainer import IMAGES, LABELS, K, dataset, make, net, same
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import cnnlab
 from cnnlab.diagnose import (
     check_data,
     diagnose,
@@ -17,6 +22,8 @@ from cnnlab.diagnose import (
     overfit_one_batch,
     update_ratios,
 )
+from cnnlab.errors import DataError
+from cnnlab.training.history import History
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,9 @@ GOOD = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 CLASS_INDICES = torch.arange(40) % 4
 
 
+COPIES = [0] * 20 + list(range(20))
+
+
 class Named(TensorDataset):
     classes = ("a", "b", "c", "d", "e")
 
@@ -153,7 +163,8 @@ class Named(TensorDataset):
             TensorDataset(GOOD.clone().index_fill_(0, torch.tensor([3]), 0.5), CLASS_INDICES),
             ["constant images"],
         ),
-        (TensorDataset(GOOD[[0] * 20 + list(range(20))], CLASS_INDICES), ["duplicates"]),
+        (TensorDataset(GOOD[COPIES], CLASS_INDICES[COPIES]), ["duplicates"]),
+        (TensorDataset(GOOD[COPIES], CLASS_INDICES), ["duplicates", "contradictory labels"]),
         (TensorDataset(GOOD, CLASS_INDICES - 1), ["labels out of range"]),
         (Named(GOOD, CLASS_INDICES), ["missing classes"]),
         (Named(GOOD, CLASS_INDICES + 3), ["labels out of range"]),
@@ -165,6 +176,240 @@ def test_each_problem_of_a_data_set_is_found_and_no_other(data, names):
     findings = check_data(data)
     assert [f.name for f in findings] == names
     assert all(f.seen and f.why and f.advice and f.name in str(f) for f in findings)
+
+
+class Items:
+    """A data set with these items."""
+
+    def __init__(self, images, labels):
+        self.items = list(zip(images, labels, strict=True))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Odd(Items):
+    """A data set whose items are not pairs, or raise an error."""
+
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if isinstance(self.item, Exception):
+            raise self.item
+        return self.item
+
+
+def pixels(image):
+    return (image.permute(1, 2, 0).numpy() * 255).astype("uint8")
+
+
+LABELS_40 = CLASS_INDICES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (Items([Image.fromarray(pixels(x)) for x in GOOD], LABELS_40), ["not tensors"]),
+        (Items(GOOD.tolist(), LABELS_40), ["not tensors"]),
+        (Items(["cat.png"] * 40, LABELS_40), ["not tensors"]),
+        (Items([pixels(x) for x in GOOD], LABELS_40), ["layout", "range"]),
+        (TensorDataset(GOOD.permute(0, 2, 3, 1), CLASS_INDICES), ["layout"]),
+        (TensorDataset(GOOD[:, 0], CLASS_INDICES), ["layout"]),
+        (TensorDataset(GOOD[:, None], CLASS_INDICES), ["layout"]),
+        (TensorDataset(torch.zeros(4, 3, 0, 5), CLASS_INDICES[:4]), ["layout"]),
+        (TensorDataset((GOOD * 255).byte(), CLASS_INDICES), ["range"]),
+        (TensorDataset((GOOD > 0.5).byte(), CLASS_INDICES), ["range"]),
+        (Items([(x.numpy() * 4095).astype(">u2") for x in GOOD], LABELS_40), ["range"]),
+        (TensorDataset((GOOD * 255).to(torch.uint16), CLASS_INDICES), ["range"]),
+        (TensorDataset(GOOD * 4095 / 65535, CLASS_INDICES), ["nearly black"]),
+        (TensorDataset(GOOD / 255, CLASS_INDICES), ["nearly black"]),
+        (TensorDataset(GOOD.bfloat16(), CLASS_INDICES), []),
+        (TensorDataset(GOOD.double(), CLASS_INDICES.int()), []),
+        (Items([x.numpy()[:, ::-1] for x in GOOD], np.array(LABELS_40)), []),
+        (Items(GOOD, [*LABELS_40[:-1], "cat"]), ["label type"]),
+        (Items(GOOD, ["cat", "dog"] * 20), ["label type"]),
+        (Items(GOOD, np.array(["cat", "dog"] * 20)), ["label type"]),
+        (Items(GOOD, [None] * 40), ["label type"]),
+        (Items(GOOD, [{"boxes": GOOD}] * 40), ["label type"]),
+        (Items(GOOD, [*LABELS_40[:-1], math.nan]), ["labels not finite"]),
+        (Items(GOOD, [*LABELS_40[:-1], math.inf]), ["labels not finite"]),
+        (TensorDataset(GOOD, CLASS_INDICES.float()), ["label type"]),
+        (TensorDataset(GOOD, torch.full((40,), 0.7)), ["label type"]),
+        (TensorDataset(GOOD, CLASS_INDICES > 1), ["label type"]),
+        (TensorDataset(GOOD, CLASS_INDICES[:, None]), ["label type"]),
+        (TensorDataset(GOOD, torch.ones(40, 3).long()), ["label type"]),
+        (Items(GOOD, [torch.zeros(k % 3 + 1) for k in range(40)]), ["label type"]),
+        (TensorDataset(GOOD, F.one_hot(CLASS_INDICES)), ["one-hot labels"]),
+        (TensorDataset(GOOD, F.one_hot(CLASS_INDICES).float()), ["one-hot labels"]),
+        # what only the loss can judge: several answers, soft labels, a regression, masks
+        (TensorDataset(GOOD, (torch.eye(4)[CLASS_INDICES] + torch.eye(4)[0]).clamp(max=1)), []),
+        (TensorDataset(GOOD, torch.full((40, 4), 0.25)), []),
+        (TensorDataset(GOOD, torch.arange(40.0)[:, None]), []),
+        (TensorDataset(GOOD, torch.zeros(40, 6, 6, dtype=torch.int64)), []),
+        (TensorDataset(GOOD, CLASS_INDICES.where(CLASS_INDICES < 3, -100)), []),
+        (TensorDataset(GOOD, torch.full((40,), -100)), ["missing classes"]),
+        (TensorDataset(GOOD, CLASS_INDICES + 10**12), ["missing classes"]),
+        (TensorDataset(GOOD, CLASS_INDICES * 0), ["one class"]),
+        (TensorDataset(GOOD, CLASS_INDICES.sort().values), ["sorted by class"]),
+        (TensorDataset(GOOD, CLASS_INDICES.sort(descending=True).values), ["sorted by class"]),
+        (TensorDataset(GOOD, CLASS_INDICES, CLASS_INDICES), ["items"]),
+        (Odd({"image": GOOD[0], "label": 1}), ["items"]),
+        (Odd(GOOD[0]), ["items"]),
+        (Odd(None), ["items"]),
+        (Odd(OSError("broken file")), ["unreadable"]),
+        (GOOD, ["not a data set"]),
+        (GOOD.numpy(), ["not a data set"]),
+        ((GOOD, CLASS_INDICES), ["not a data set"]),
+        ([(GOOD, CLASS_INDICES)], ["not a data set"]),
+        ({"train": GOOD}, ["not a data set"]),
+        (None, ["not a data set"]),
+        (3, ["not a data set"]),
+        ("photos", ["not a data set"]),
+        (list(zip(GOOD, LABELS_40, strict=True)), []),
+        (zip(GOOD, LABELS_40, strict=True), []),
+    ],
+)
+def test_whatever_training_would_refuse_is_a_finding(data, names):
+    findings = check_data(data)
+    assert [f.name for f in findings] == names
+    assert all(f.seen and f.why and f.advice and f.name in str(f) for f in findings)
+
+
+def test_a_loader_stands_for_its_data_set_and_a_bundle_for_its_splits():
+    by_class = TensorDataset(GOOD, CLASS_INDICES.sort().values)
+    for make_loader in (cnnlab.loader, DataLoader):
+        assert [f.name for f in check_data(make_loader(by_class, 8))] == ["sorted by class"]
+        assert check_data(make_loader(by_class, 8, shuffle=True)) == []
+    bundle = cnnlab.load("pocket", n_train=48, n_valid=48, n_test=48, level="easy")
+    assert check_data(bundle) == []
+    bundle.valid.images.zero_()
+    findings = check_data(bundle)
+    assert "constant images" in [f.name for f in findings]
+    assert all(f.seen.startswith("valid set: ") for f in findings)
+
+
+def test_a_large_data_set_is_sampled_so_that_no_class_is_missed_by_its_position():
+    images = torch.rand(4000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert check_data(TensorDataset(images, torch.arange(4000) % 2), limit=400) == []
+    by_class = TensorDataset(images, torch.arange(4000) // 2000)
+    assert [f.name for f in check_data(by_class, limit=400)] == ["sorted by class"]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda m, b, f: initial_loss(m, [b], f),
+        lambda m, b, f: overfit_one_batch(m, b, f, steps=2),
+        lambda m, b, f: nan_hunt(m, b, f),
+    ],
+)
+def test_batches_are_converted_or_refused_as_in_a_fit(measure):
+    loss = nn.CrossEntropyLoss()
+    expected = measure(net(), (IMAGES, LABELS), loss)
+    for batch in (
+        (IMAGES.numpy(), LABELS.numpy()),
+        (IMAGES.double(), LABELS.int()),
+        [IMAGES, LABELS.byte()],
+    ):
+        assert measure(net(), batch, loss) == expected
+    for batch, message in (
+        ((IMAGES.permute(0, 2, 3, 1), LABELS), "channels last"),
+        (((IMAGES * 255).byte(), LABELS), "images are uint8"),
+        ((IMAGES, LABELS + 5), "labels run from 5"),
+        ((IMAGES, LABELS.float()), "class indices are float32"),
+        ((IMAGES, LABELS[:3]), "3 targets"),
+    ):
+        with pytest.raises(DataError, match=message):
+            measure(net(), batch, loss)
+    with pytest.raises(DataError, match="NLLLoss takes log-probabilities"):
+        measure(net(), (IMAGES, LABELS), nn.NLLLoss())
+    # a loss of another kind gets targets of its own kind
+    measure(net(), (IMAGES, torch.zeros(len(IMAGES), K)), nn.BCEWithLogitsLoss())
+    measure(net(), (IMAGES, torch.zeros(len(IMAGES), K)), nn.MSELoss())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrap", [torch.compile, lambda model: model.compile() or model])
+def test_compiled_models_are_measured_uncompiled(wrap):
+    batch, loss = (IMAGES[:8], LABELS[:8]), nn.CrossEntropyLoss()
+    plain, compiled = net(), wrap(net())
+    assert initial_loss(compiled, [batch], loss) == initial_loss(plain, [batch], loss)
+    assert overfit_one_batch(compiled, batch, loss, steps=2) == overfit_one_batch(
+        plain, batch, loss, steps=2
+    )
+
+    class Root(nn.Module):
+        def forward(self, x):
+            return x * 1e30 * 1e30
+
+    plain[5] = Root()
+    assert nan_hunt(wrap(plain), batch, loss).name == "forward"
+
+
+def test_a_data_set_or_a_loader_in_the_wrong_place_is_refused_in_a_sentence():
+    data, loss = TensorDataset(IMAGES, LABELS), nn.CrossEntropyLoss()
+    with pytest.raises(TypeError, match=r"make one from a data set with cnnlab.loader"):
+        initial_loss(net(), data, loss)
+    with pytest.raises(TypeError, match=r"for a single batch pass \[\(images, targets\)\]"):
+        initial_loss(net(), (IMAGES, LABELS), loss)
+    for measure in (overfit_one_batch, nan_hunt):
+        with pytest.raises(DataError, match=r"takes a single batch.*next\(iter\(loader\)\)"):
+            measure(net(), DataLoader(data, 8), loss)
+        with pytest.raises(DataError, match=r"takes a single batch.*iter\(cnnlab.loader\(data"):
+            measure(net(), data, loss)
+
+
+def test_the_expected_loss_is_that_of_equal_probabilities_or_not_a_number():
+    batch = [(IMAGES, torch.zeros(len(IMAGES), K))]
+    assert initial_loss(net(), batch, nn.BCEWithLogitsLoss())[1] == math.log(2)
+    assert math.isnan(initial_loss(net(), batch, nn.MSELoss())[1])
+    one = nn.Sequential(nn.Flatten(), nn.LazyLinear(1))
+    one(IMAGES)
+    observed, expected = initial_loss(one, [(IMAGES, LABELS)], lambda x, y: x.square().mean())
+    assert math.isnan(expected)
+    assert math.isfinite(observed)
+    pixels = nn.Conv2d(3, 7, 1)
+    masks = torch.zeros(len(IMAGES), *IMAGES.shape[2:], dtype=torch.int64)
+    assert initial_loss(pixels, [(IMAGES, masks)], nn.CrossEntropyLoss())[1] == math.log(7)
+
+
+def test_a_negative_loss_is_no_passed_test():
+    def without_log_softmax(logits, targets):
+        return -logits[range(len(targets)), targets].mean()
+
+    with pytest.warns(UserWarning, match=r"the loss fell to -.*so this is no passed test"):
+        losses = overfit_one_batch(net(), (IMAGES[:8], LABELS[:8]), without_log_softmax, lr=0.1)
+    assert losses[-1] < 0
+
+
+def test_a_frozen_model_and_a_loss_per_sample_are_refused_and_a_loss_with_weights_is_trained():
+    batch = IMAGES[:8], LABELS[:8]
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        overfit_one_batch(net().requires_grad_(False), batch, nn.CrossEntropyLoss())
+    assert nan_hunt(net().requires_grad_(False), batch, nn.CrossEntropyLoss()) is None
+    with pytest.raises(TypeError, match="reduction='mean'"):
+        overfit_one_batch(net(), batch, nn.CrossEntropyLoss(reduction="none"))
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, targets):
+            return F.cross_entropy(logits * self.scale, targets)
+
+    loss = Scaled()
+    overfit_one_batch(net(), batch, loss, steps=3)
+    nan_hunt(net(), batch, loss)
+    assert loss.scale.item() == 1
+    assert loss.scale.grad is None
 
 
 def falling(n, start=2.5, rate=0.75, floor=0.1):
@@ -195,6 +440,130 @@ PATTERNS = {
 @pytest.mark.parametrize("name", PATTERNS)
 def test_each_pattern_of_the_curves_is_found_and_no_other(name):
     assert [f.name for f in diagnose(PATTERNS[name])] == [name]
+
+
+NOT_ALIKE = "training and validation data are not alike"
+GOOD_TRAINING = [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.99, 1.0, 1.0]
+RISING = [1.5 + 0.3 * k for k in range(12)]
+DOWN = falling(12, start=1.35, floor=0.02)
+
+
+def table(train_loss=DOWN, **columns):
+    columns = {k: v if isinstance(v, list) else [v] * len(train_loss) for k, v in columns.items()}
+    return pd.DataFrame({"train_loss": train_loss, **columns})
+
+
+@pytest.mark.parametrize(
+    ("curves", "n_classes", "names"),
+    [
+        # at or below chance, beside a good training
+        (table(train_acc=GOOD_TRAINING, valid_loss=RISING, valid_acc=0.25), None, [NOT_ALIKE]),
+        (table(train_acc=GOOD_TRAINING, valid_loss=RISING, valid_acc=0.30), None, [NOT_ALIKE]),
+        (table(train_acc=GOOD_TRAINING, valid_loss=RISING, valid_acc=0.0), None, [NOT_ALIKE]),
+        (table(train_acc=GOOD_TRAINING, valid_loss=RISING, valid_acc=0.25), 4, [NOT_ALIKE]),
+        (table(valid_loss=RISING, valid_acc=0.25), 4, [NOT_ALIKE]),
+        (table(valid_loss=RISING), 4, [NOT_ALIKE]),
+        (table(valid_loss=math.log(4), valid_acc=0.25), None, [NOT_ALIKE]),
+        (table(falling(12), valid_loss=math.log(10), valid_acc=0.1), None, [NOT_ALIKE]),
+        (table(falling(12), valid_loss=math.log(10)), None, [NOT_ALIKE]),
+        (table(falling(12), valid_loss=math.log(10)), 10, [NOT_ALIKE]),
+        # far above log K from the first epoch on: only some classes are numbered apart
+        (table(train_acc=GOOD_TRAINING, valid_loss=[3.0] * 12, valid_acc=0.5), 4, [NOT_ALIKE]),
+        # overfitting, even of a model that is poor on other data
+        (
+            table(
+                falling(12, start=2.2),
+                train_acc=GOOD_TRAINING,
+                valid_loss=[1.9, 1.7, *(1.8 + 0.1 * k for k in range(10))],
+                valid_acc=0.4,
+            ),
+            10,
+            ["overfitting"],
+        ),
+        # overfitting of a model that could classify before the fit
+        (
+            table(
+                [0.1 * 0.7**k for k in range(12)],
+                train_acc=[0.96] * 3 + [1.0] * 9,
+                valid_loss=[1.5 + 0.1 * k for k in range(12)],
+                valid_acc=0.65,
+            ),
+            None,
+            ["overfitting"],
+        ),
+        # regressions and losses of your own have no chance level
+        (table(falling(12, 300), valid_loss=[290.0, 280, *range(285, 405, 12)]), None,
+         ["overfitting"]),
+        (table([-1.0 - k for k in range(12)], valid_loss=[-1.0] * 6 + [-0.9] * 6), None, []),
+        # a validation that is good, and one beside a training that isn't
+        (table(train_acc=GOOD_TRAINING, valid_loss=falling(12, 1.2, rate=0.5), valid_acc=0.9),
+         4, []),
+        (table([1.39] * 12, train_acc=0.25, valid_loss=1.39, valid_acc=0.25), 4, ["underfitting"]),
+        # each batch has a single class
+        (table([1.9] * 12, train_acc=0.0, valid_loss=1.5, valid_acc=0.25), None,
+         ["training data not shuffled"]),
+        # a cross-entropy below 0
+        (table([-1.0 * 2**k for k in range(12)], train_acc=0.3), None, ["negative loss"]),
+        (table([1.0, 0.5, -3.0], train_acc=0.3), None, ["negative loss"]),
+        (table(valid_loss=[1.0] * 11 + [-4.0], valid_acc=0.3), None, ["negative loss"]),
+    ],
+)  # fmt: skip
+def test_a_broken_validation_a_broken_loss_and_sorted_data_are_no_overfitting(
+    curves, n_classes, names
+):
+    findings = diagnose(curves, n_classes)
+    assert [f.name for f in findings] == names
+    assert all(f.seen and f.why and f.advice for f in findings)
+
+
+def easy_classes(n, seed):
+    """Four classes of images, each with its own pattern."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 4
+    patterns = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(9))
+    return 0.5 * patterns[labels] + 0.5 * torch.rand(n, 3, 8, 8, generator=draw), labels
+
+
+def normalised(images):
+    return (images - 0.5) / 0.2
+
+
+BREAK = {
+    "nothing": lambda images, labels: (normalised(images), labels),
+    "not normalised": lambda images, labels: (images, labels),
+    "0..255": lambda images, labels: (images * 255, labels),
+    "0..255, normalised": lambda images, labels: (normalised(images * 255), labels),
+    "divided twice": lambda images, labels: (normalised(images / 255), labels),
+    "inverted": lambda images, labels: (-normalised(images), labels),
+    "shifted": lambda images, labels: (normalised(images), (labels + 1) % 4),
+    "in another order": lambda images, labels: (normalised(images), 3 - labels),
+    "without images": lambda images, labels: (normalised(images).roll(7, dims=0), labels),
+}
+
+
+@pytest.mark.parametrize("name", BREAK)
+def test_real_runs_with_a_broken_validation_are_told_apart_from_healthy_ones(name):
+    torch.manual_seed(0)
+    model = cnnlab.small_resnet(4, width=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    trainer = cnnlab.Trainer(model, optimizer, device="cpu", progress=False)
+    images, labels = easy_classes(96, 1)
+    train = cnnlab.loader(TensorDataset(normalised(images), labels), 16, shuffle=True)
+    valid = cnnlab.loader(TensorDataset(*BREAK[name](*easy_classes(64, 2))), 64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pixel values run from")
+        history = trainer.fit(train, valid, epochs=12)
+    for n_classes in (None, 4):
+        names = {f.name for f in diagnose(history, n_classes)}
+        assert "overfitting" not in names
+        assert (NOT_ALIKE in names) == (name != "nothing")
+
+
+def test_the_number_of_classes_must_be_one():
+    for n in (1, 0, 2.5, "4"):
+        with pytest.raises(ValueError, match="n_classes"):
+            diagnose(table(), n)
+    assert diagnose(History()) == []
 
 
 @pytest.mark.parametrize("seed", range(20))

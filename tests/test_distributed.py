@@ -103,6 +103,17 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000016.pt"]
 
 
+@pytest.mark.slow
+def test_what_goes_wrong_or_is_asked_for_in_one_process_is_known_to_all(tmp_path):
+    done = torchrun(SCRIPT, "alone", tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = results(tmp_path)
+    assert first["step"] == second["step"] == 5
+    assert "labels run from 0 to 3" in first["message"] + second["message"]
+    assert "another process" in first["message"] + second["message"]
+    assert first["after"] == second["after"]
+
+
 # --- several machines -----------------------------------------------------------------------------
 
 

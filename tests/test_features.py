@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer import K, batches, dataset, make, net, same
 from torch import nn
+from torch.utils.data import DataLoader, SubsetRandomSampler, WeightedRandomSampler
 
 from cnnlab.data.loaders import loader
+from cnnlab.errors import DataError
 from cnnlab.models import replace_head, small_resnet
 from cnnlab.transfer import extract_features, linear_probe, retrieval
 
@@ -70,6 +73,106 @@ def test_models_without_a_head_and_empty_loaders_are_refused():
 
     with pytest.raises(ValueError, match="ran 12 times for 6 batches"):
         extract_features(Twice(), loader(dataset(), 8))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: (model.compile(backend="eager"), model)[1],
+    ],
+    ids=["wrapped", "in place"],
+)
+def test_a_compiled_model_has_the_features_of_a_plain_one(wrap):
+    model = resnet()
+    expected, _ = extract_features(model, batches())
+    compiled = wrap(copy.deepcopy(model))
+    with torch.no_grad():
+        compiled.eval()(dataset().tensors[0][:8])  # compiled before the hook is there
+    features, _ = extract_features(compiled, batches())
+    assert torch.equal(features, expected)
+
+
+def test_features_are_read_in_the_order_of_the_data_set_whatever_the_loader():
+    model, data = resnet(), dataset()
+    expected, labels = extract_features(model, [data.tensors])
+    for shuffled in (
+        DataLoader(data, 8, shuffle=True, drop_last=True),
+        DataLoader(data, 8, sampler=WeightedRandomSampler(torch.ones(len(data)), 5)),
+        loader(data, 8, shuffle=True, drop_last=True),
+    ):
+        features, found = extract_features(model, shuffled)
+        torch.testing.assert_close(features, expected)
+        assert torch.equal(found, labels)
+    with pytest.raises(DataError, match="SubsetRandomSampler decides"):
+        extract_features(model, DataLoader(data, 8, sampler=SubsetRandomSampler([3, 1])))
+
+
+def test_features_of_images_without_labels_of_arrays_and_of_other_number_types():
+    model, (images, labels) = resnet(), dataset().tensors
+    expected, _ = extract_features(model, [(images, labels)])
+    for batch in (images, (images,), [images], images.numpy(), images.double()):
+        features, found = extract_features(model, [batch])
+        assert torch.equal(features, expected)
+        assert found.shape == (0,)
+    features, found = extract_features(model, [(images.numpy(), labels.numpy())])
+    assert torch.equal(features, expected)
+    assert torch.equal(found, labels)
+    for wrong in (
+        (images * 255).byte(),  # the normalisation would make floats of them without a word
+        (images.permute(0, 2, 3, 1), labels),
+        (images, labels[:-1]),
+    ):
+        with pytest.raises(DataError, match="images"):
+            extract_features(model, [wrong])
+    with pytest.raises(DataError, match="only 1 of 2 batches"):
+        extract_features(model, [(images, labels), images])
+
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.hidden = nn.Linear(6, K), nn.Linear(8, 6)
+        self.body = net(dropout=0.0)[:5]
+
+    def forward(self, images):
+        return self.fc(self.hidden(self.body(images)).relu())
+
+
+def test_the_head_is_the_layer_that_runs_last_not_the_one_written_down_last():
+    model = HeadFirst().eval()
+    features, _ = extract_features(model, batches())
+    with torch.no_grad():
+        expected = model.hidden(model.body(dataset().tensors[0])).relu()
+    torch.testing.assert_close(features, expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused_with_their_rows(value):
+    x, y = torch.rand(6, 2), torch.arange(6) % 2
+    bad = x.clone()
+    bad[4, 1] = value
+    for call in (
+        lambda: linear_probe((bad, y), (x, y)),
+        lambda: linear_probe((x, y), (bad, y)),
+        lambda: retrieval(bad, y, x, y, k=1),
+        lambda: retrieval(x, y, bad, y, k=1),
+        lambda: retrieval(x, y, x, bad[:, 1], k=1),
+    ):
+        with pytest.raises(ValueError, match=r"1 of 6 rows.*NaN or infinite.*numbers 4"):
+            call()
+
+
+def test_probe_and_retrieval_take_lists_arrays_and_series():
+    x, y = torch.rand(20, 3), torch.arange(20) % 2
+    shuffled = pd.Series(y.numpy(), index=np.random.default_rng(0).permutation(20))
+    for labels in (y.tolist(), y.numpy().astype(np.uint8), shuffled):
+        assert linear_probe((x.tolist(), labels), (x.numpy(), labels)) == linear_probe(
+            (x, y), (x, y)
+        )
+        assert retrieval(x, labels, x.numpy(), labels, k=3) == retrieval(x, y, x, y, k=3)
+    with pytest.raises(ValueError, match=r"must be numbers.*classes\.index"):
+        linear_probe((x, ["cat"] * 20), (x, y))
 
 
 @pytest.mark.parametrize("kind", ["logistic", "svm"])

@@ -9,6 +9,7 @@ from scipy import stats
 from torch import nn
 from torchvision.transforms import v2
 
+from cnnlab.augment import Augment, ramp
 from cnnlab.augment.geometry import box_masks
 from cnnlab.data.loaders import loader
 from cnnlab.errors import DataError
@@ -23,6 +24,7 @@ from cnnlab.mixing import (
     soft_cross_entropy,
 )
 from cnnlab.trainer import Trainer
+from cnnlab.training.transforms import wrap_batch_transform
 
 
 K = 7
@@ -232,6 +234,44 @@ def test_either_chooses_with_the_given_probabilities():
     assert stats.chisquare(list(counts.values()), [400, 1000, 600]).pvalue > 0.01
     equal = [either(*calls)(images, targets, generator)[0] for _ in range(1000)]
     assert stats.binomtest(equal.count("a"), 1000).pvalue > 0.01
+
+
+def test_either_takes_an_augmentation_of_the_images_alone():
+    images, labels = batch()
+    dark = Augment(brightness=0.5)
+    choose = either(dark, MixUp(1.0, K), p=(1, 0))
+    result, soft = choose(images, labels, rng())
+    after = rng()
+    torch.rand((), generator=after, dtype=torch.float64)  # the choice is drawn first
+    assert torch.equal(result, dark(images, after))
+    assert torch.equal(soft, F.one_hot(labels, K).float())  # as if another transform mixed them
+    assert either(dark)(images, labels)[1] is labels
+
+
+def test_the_strength_of_an_augmentation_inside_either_grows_in_a_fit():
+    growing = Augment(flip=1.0, strength=ramp(0, 1, steps=4))
+    nested = wrap_batch_transform([either(either(growing), p=(1,))])
+    images, labels = batch()
+    for step in (0, 1, 4):
+        result, _ = nested(images, labels, step)
+        assert growing.step == step
+    assert torch.equal(result, images.flip(3))
+    assert torch.equal(nested(images, labels, 0)[0], images)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: x, "either calls <lambda> with images and targets"),
+        (nn.ReLU(), "either calls ReLU with images and targets"),
+        (lambda: None, "for the images alone"),
+        (0.5, "got 0.5"),
+        ([Augment(), MixUp(1.0, K)], "Augments, got"),
+    ],
+)
+def test_either_refuses_at_once_what_does_not_take_a_batch(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        either(MixUp(1.0, K), wrong)
 
 
 def test_either_gives_soft_targets_to_unmixed_batches_too():

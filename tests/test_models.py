@@ -56,6 +56,189 @@ def test_stages_names_the_parameters_that_are_in_no_child():
         stages(model)
 
 
+# --- networks of one's own ------------------------------------------------------------------------
+
+
+class HeadFirst(nn.Module):
+    """Its layers are written down in another order than they run in."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 5)
+        self.unused = nn.Linear(2, 2)
+        self.hidden = nn.Linear(4, 8)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("calls", torch.zeros(1))
+        self.seen = None
+
+    def forward(self, x):
+        self.calls += 1
+        n, _, _, _ = x.shape
+        self.seen = x
+        x = self.norm(self.conv(x)).mean((2, 3)) + torch.rand(1)
+        return self.fc(self.hidden(x).relu()).view(n, -1)
+
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3)
+
+    def forward(self, x):
+        return self.conv2(self.conv1(x).relu()).mean((2, 3))
+
+
+class WithBody(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.fc = body, nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.fc(self.body(x))
+
+
+class Vit(nn.Module):
+    """A small transformer with parameters of its own, and layers inside a layer of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 5)
+        self.token = nn.Parameter(torch.zeros(1, 1, 16))
+        self.position = nn.Parameter(torch.zeros(1, 5, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(16)
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+
+    def forward(self, x, return_tokens=False, mask=None):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        x = self.norm(self.encoder(x, mask))
+        return x if return_tokens else self.head(x[:, 0])
+
+
+class Untraceable(HeadFirst):
+    def forward(self, x):
+        return super().forward(x if x.mean() > 0 else -x)
+
+
+def names_of(model, part):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)].removesuffix(".weight").removesuffix(".bias") for p in part.parameters()}
+
+
+def test_stages_follow_the_forward_pass_and_not_the_order_of_definition():
+    model = HeadFirst()
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    model.conv.register_forward_pre_hook(lambda *_: pytest.fail("a hook was called"))
+    found = [names_of(model, part) for part in stages(model)]
+    assert found == [{"conv", "norm"}, {"hidden"}, {"unused"}, {"fc"}]
+    # Nothing was run.
+    assert torch.equal(torch.rand(1), expected)
+    assert (model.calls.item(), model.seen, model.training) == (0, None, True)
+
+
+def test_a_child_with_most_weights_is_split_if_its_layers_run_one_after_the_other():
+    model = WithBody(Body())
+    assert stages(model) == [model.body.conv1, model.body.conv2, model.fc]
+    block = small_resnet(3, width=8, depth=1).blocks[0]  # two layers and a shortcut around them
+    model = WithBody(
+        nn.Sequential(nn.Conv2d(3, 8, 1), block, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )
+    assert stages(model) == [model.body[0], block, model.fc]
+
+
+def test_a_transformer_is_split_into_its_layers_and_the_tokens_belong_to_the_stem():
+    model = Vit()
+    parts = stages(model)
+    assert names_of(model, parts[0]) == {"patches", "token", "position"}
+    assert [*parts[1:4], parts[-1]] == [*model.encoder.layers[:3], model.head]
+    assert set(parts[4].modules()) >= {model.encoder.layers[3], model.norm}
+    assert len(parts) == 6
+
+
+def test_a_norm_is_no_stage_of_its_own():
+    model = nn.Sequential(
+        nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert [names_of(model, part) for part in stages(model)] == [{"0", "1", "2"}, {"4"}]
+
+
+def test_a_single_layer_is_one_stage_and_a_model_without_parameters_has_none():
+    layer = nn.Linear(3, 2)
+    assert stages(layer) == stages(nn.Sequential(layer)) == [layer]
+    with pytest.raises(ValueError, match="no parameters"):
+        stages(nn.Sequential(nn.Flatten()))
+
+
+def test_a_forward_pass_that_cannot_be_followed_falls_back_to_the_order_of_definition():
+    model = Untraceable()
+    assert len(stages(model)) == 4
+    assert stages(model)[0] is model.fc
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, torch.compile], ids=["plain", "compiled"])
+def test_the_layer_that_runs_last_is_the_head_wherever_it_is_written_down(wrap):
+    model = HeadFirst()
+    conv = model.conv.weight
+    wrapped = wrap(model)
+    assert replace_head(wrapped, 3, dropout=0.1) is wrapped
+    assert isinstance(model.fc[1], nn.Linear)
+    assert model.conv.weight is conv
+    assert model(torch.rand(2, 3, 8, 8)).shape == (2, 3)
+    assert replace_head(wrapped, 4).fc.out_features == 4
+
+
+def test_the_head_of_a_compiled_small_resnet_keeps_its_structure():
+    model = small_resnet(3, width=4)
+    replace_head(torch.compile(model), 7, dropout=0.2)
+    assert [type(layer) for layer in model.head] == [nn.Dropout, nn.Linear]
+    assert model.head.dropout.p == 0.2
+
+
+class Ends(nn.Module):
+    """Several ways to end without a single linear layer."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
+        self.inner = nn.Linear(4, 4)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(4, 5)
+        self.last = nn.Conv2d(4, 5, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        h = self.inner(x.mean((2, 3)))
+        ends = {
+            "two": lambda: (self.a(h), self.b(h)),
+            "sum": lambda: self.a(h) + self.b(h),
+            "conv": lambda: self.last(x * h[:, :, None, None]).mean((2, 3)),
+            "features too": lambda: (self.a(h), x),
+        }
+        return ends[self.end]()
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [("two", "linear layers at its end, a, b"), ("sum", "a, b"), ("conv", "is last, a Conv2d")],
+)
+def test_a_model_whose_logits_do_not_come_from_one_linear_layer_gets_no_new_head(end, message):
+    model = Ends(end)
+    before = list(model.parameters())
+    with pytest.raises(ValueError, match=message):
+        replace_head(model, 3)
+    assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_model_that_returns_its_features_too_has_one_head():
+    model = replace_head(Ends("features too"), 3)
+    assert (model.a.out_features, model.b.out_features) == (3, 5)
+
+
 @pytest.mark.parametrize(
     ("scheme", "std"),
     [

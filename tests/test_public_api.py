@@ -31,7 +31,7 @@ SIGNATURES = {
         "(model, optimizer, loss_fn=None, *, scheduler=None, plateau=None, "
         "batch_transform=None, clip_norm=None, clip_value=None, precision='fp32', "
         "microbatch=None, ema=None, callbacks=(), seed=0, device=None, channels_last=False, "
-        "compile=False, progress=None)"
+        "compile=False, progress=None, metrics=None)"
     ),
     "trainer.Trainer.fit": "(self, train, valid=None, *, epochs)",
     "trainer.Trainer.evaluate": "(self, loader, *, model=None)",
@@ -64,11 +64,11 @@ SIGNATURES = {
     "diagnose.nan_hunt": "(model, batch, loss_fn)",
     "diagnose.grad_norms": "(model)",
     "diagnose.update_ratios": "(before, model)",
-    "diagnose.diagnose": "(history)",
+    "diagnose.diagnose": "(history, n_classes=None)",
     "callbacks.EarlyStopping": (
         "(monitor, mode, patience, min_delta=0.0, start_epoch=0, restore_best=True)"
     ),
-    "callbacks.Checkpoint": "(path, every=1, keep=1, best=None)",
+    "callbacks.Checkpoint": "(path, every=1, keep=1, best=None, resume=False)",
     "callbacks.SnapshotEnsemble": "(cycle_steps)",
     "callbacks.GradualUnfreeze": "(stages, at_epochs)",
     "callbacks.GradNormLog": "()",
@@ -88,7 +88,9 @@ SIGNATURES = {
     "transfer.freeze": "(module)",
     "transfer.unfreeze": "(module)",
     "transfer.train_mode": "(model)",
-    "transfer.param_groups": "(model, lr, weight_decay=0.0, *, layer_decay=None, head_lr=None)",
+    "transfer.param_groups": (
+        "(model, lr, weight_decay=0.0, *, layer_decay=None, head_lr=None, stages=None)"
+    ),
     "transfer.extract_features": "(model, loader)",
     "transfer.linear_probe": "(train, test, kind='logistic')",
     "transfer.retrieval": (
@@ -112,6 +114,7 @@ SIGNATURES = {
     "symptoms.recalls": "(logits, labels)",
     "symptoms.moved_statistics": "(before, after)",
     "symptoms.sums_to_one": "(outputs)",
+    "symptoms.unregistered_layers": "(model)",
     "symptoms.judge": "(vitals)",
     "clinic.case": "(n, seed=0)",
     "clinic.example": "(fault, seed=0)",

@@ -166,6 +166,31 @@ def test_classes_that_are_numbered_differently_are_refused():
         make().fit(DataLoader(train, 8), DataLoader(valid, 8), epochs=1)
 
 
+class Replicas(RandomSampler):
+    num_replicas = 2
+
+
+def test_a_sampler_that_divides_the_data_among_processes_is_refused():
+    with pytest.raises(DataError, match="would divide them twice"):
+        make().fit(DataLoader(DATA, 4, sampler=Replicas(DATA)), epochs=1)
+
+
+def test_a_microbatch_never_leaves_a_single_sample_to_batch_norm():
+    make(net(norm=True), microbatch=7).fit(DataLoader(DATA, 8), epochs=1)
+
+
+def test_a_learning_rate_that_was_refused_leaves_the_schedule_in_step():
+    class Meddle(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == 2:
+                set_by_hand(trainer)
+
+    trainer = make(schedule=attached(schedules.linear(30)), callbacks=[Meddle()])
+    with pytest.raises(ValueError, match="the scheduler set it to"):
+        trainer.fit(loader(DATA, 8), epochs=2)
+    assert trainer.step == trainer.scheduler.last_epoch == 2
+
+
 # --- what trains ----------------------------------------------------------------------------------
 
 

@@ -1,4 +1,7 @@
+import copy
+import functools
 import math
+import types
 
 import numpy as np
 import pytest
@@ -198,9 +201,112 @@ def test_an_impossible_length_or_share_is_refused_when_the_schedule_is_made(wron
         wrong()
 
 
-def test_a_number_is_not_a_schedule():
-    with pytest.raises(TypeError, match="function of the step"):
-        s.attach(sgd(0.1), 0.5)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (0.5, "got 0.5"),
+        (s.cosine, r"returns a function: call it first, cosine\(\.\.\.\)"),
+        (s.one_cycle, "one_cycle returns a function"),
+        (functools.partial(s.linear, final=0.1), "partial returns a function"),
+        (s.constant, "constant can't be called with a step alone"),
+        (s.multistep, "multistep can't be called"),
+        (s.warmup, "warmup can't be called"),
+        (lambda: 1.0, "can't be called with a step alone"),
+        (lambda step: None, "returns None, not a number"),
+        (lambda step: "fast", "returns 'fast', not a number"),
+    ],
+)
+def test_what_is_not_a_schedule_is_refused_when_it_is_attached(wrong, message):
+    optimizer = sgd(0.1)
+    for use in (
+        lambda: s.attach(optimizer, wrong),
+        lambda: s.attach(optimizer, s.constant(), wrong if wrong != 0.5 else "low"),
+        lambda: s.warmup(3, wrong),
+    ):
+        with pytest.raises(TypeError, match="a schedule is a function of the step"):
+            use()
+    with pytest.raises(TypeError, match=message):
+        s.attach(optimizer, wrong)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert "initial_lr" not in optimizer.param_groups[0]
+
+
+def test_any_function_that_returns_a_number_is_a_schedule():
+    for schedule in (lambda step: 1, lambda step: np.float32(0.5), lambda step: torch.tensor(0.5)):
+        s.attach(sgd(0.1), s.warmup(2, schedule))
+
+
+@pytest.mark.parametrize("mult", [0.5, 0.0, -1, math.nan, math.inf])
+def test_cycles_that_become_shorter_would_never_end(mult):
+    with pytest.raises(ValueError, match="mult must be at least 1"):
+        s.warm_restarts(10, mult)
+
+
+def test_a_schedule_that_ends_knows_its_length_and_every_schedule_its_name():
+    lengths = {
+        s.linear(40): 40,
+        s.cosine(30): 30,
+        s.one_cycle(20): 20,
+        s.one_cycle_momentum(20): 20,
+        s.warmup(5, s.cosine(30)): 35,
+        s.warmup(5, s.warmup(2, s.linear(3))): 10,
+    }
+    for schedule, length in lengths.items():
+        assert isinstance(schedule, types.FunctionType)
+        assert schedule.steps == length
+        assert schedule(length) == schedule(length + 7)
+    endless = (s.constant(), s.step(3), s.multistep([3]), s.inverse_sqrt(), s.warm_restarts(4))
+    for schedule in (*endless, s.warmup(5, s.constant())):
+        assert not hasattr(schedule, "steps")
+    for name, schedule in EVERY.items():
+        assert schedule.__qualname__.partition(".")[0] == name
+
+
+# --- learning rates set by hand -------------------------------------------------------------------
+
+
+def test_a_learning_rate_set_by_hand_before_a_second_attach_is_noticed():
+    optimizer = sgd(0.1, 0.01)
+    rates_of(optimizer, s.attach(optimizer, s.linear(10)), 4)
+    s.attach(optimizer, s.linear(10))  # a second one starts from the base learning rates
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.01]
+    optimizer.param_groups[1]["lr"] = 1e-3
+    with pytest.raises(
+        ValueError, match=r"group 1 was set to 0.001.*\[1\]\['initial_lr'\] = 0.001"
+    ):
+        s.attach(optimizer, s.cosine(10))
+    optimizer.param_groups[1]["initial_lr"] = 1e-3  # what the message says
+    s.attach(optimizer, s.cosine(10))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 1e-3]
+    optimizer.param_groups[0]["initial_lr"] = 0.2  # without setting lr, which attach sets
+    s.attach(optimizer, s.cosine(10))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 1e-3]
+    for group in optimizer.param_groups:
+        group.pop("initial_lr")
+        group["lr"] = 0.3  # a fresh start
+    s.attach(optimizer, s.cosine(10))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+
+
+def test_a_learning_rate_set_by_hand_after_a_warm_up_from_zero_is_noticed_too():
+    optimizer = sgd(0.1)
+    s.attach(optimizer, s.warmup(10, s.cosine(90)))
+    assert optimizer.param_groups[0]["lr"] == 0
+    optimizer.param_groups[0]["lr"] = 1e-3
+    with pytest.raises(ValueError, match=r"was set to 0\.001"):
+        s.attach(optimizer, s.cosine(10))
+
+
+def test_resuming_and_new_groups_are_no_learning_rates_set_by_hand():
+    first, second = sgd(0.1), sgd(0.1)
+    scheduler, resumed = s.attach(first, s.linear(10)), s.attach(second, s.linear(10))
+    rates_of(first, scheduler, 3)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    second.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.5})
+    s.attach(second, s.linear(10))
+    assert [group["lr"] for group in second.param_groups] == [0.1, 0.5]
+    assert copy.deepcopy(second).state_dict() == second.state_dict()
 
 
 @pytest.mark.parametrize(("patience", "acts_at"), [(1, 2), (2, 3), (3, None)])

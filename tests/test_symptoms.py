@@ -20,6 +20,7 @@ from cnnlab.symptoms import (
     shared_share,
     silent_share,
     sums_to_one,
+    unregistered_layers,
 )
 
 
@@ -111,6 +112,10 @@ HEALTHY = {
     "worst_recall": 0.8,
     "shared_share": 0.0,
     "moved_statistics": 0.0,
+    "unregistered_layers": 0.0,
+    "n_outputs": 4.0,
+    "n_classes": 4.0,
+    "lowest_output": -3.0,
 }
 
 
@@ -128,6 +133,10 @@ HEALTHY = {
         ("missed class", {"worst_recall": 0.0}),
         ("leak", {"shared_share": 0.3}),
         ("frozen statistics move", {"moved_statistics": 4.0}),
+        ("unregistered layers", {"unregistered_layers": 1.0}),
+        ("too many outputs", {"n_outputs": 1000.0}),
+        ("activation at the end", {"lowest_output": 0.0}),
+        ("softmax inside", {"lowest_output": 0.0, "sums_to_one": 1.0}),
     ],
 )
 def test_each_symptom_gives_its_finding_and_a_healthy_run_gives_none(name, change):
@@ -137,6 +146,25 @@ def test_each_symptom_gives_its_finding_and_a_healthy_run_gives_none(name, chang
     assert finding.seen
     assert finding.why
     assert finding.advice
+
+
+def test_layers_in_lists_and_dictionaries_are_named_and_registered_ones_are_not():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(2, 2), nn.ReLU()]
+            self.by_name = {"a": nn.Linear(2, 2)}
+            self.sizes, self.activations = [1, 2], [nn.ReLU()]
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+            self.good = nn.ModuleList([nn.Linear(2, 2)])
+            self.order = [self.good[0]]  # registered above
+
+    assert unregistered_layers(Outer()) == ["inner.layers", "inner.by_name"]
+    assert unregistered_layers(small_resnet(K, width=4)) == []
 
 
 def test_missing_vital_signs_are_not_judged():

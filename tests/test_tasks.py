@@ -479,3 +479,39 @@ def test_what_is_known_of_a_loss():
     assert losses.ignore_index(nn.CrossEntropyLoss(ignore_index=7)) == 7
     assert losses.ignore_index(Focal()) is None
     assert losses.class_weights(Focal(WEIGHT)) is None
+
+
+def test_ignored_samples_predicted_as_the_ignored_class_are_not_correct():
+    labels = torch.tensor([0, 1, 2])
+    assert losses.count_correct(torch.eye(3), labels, ignored=0) == (2, 2)
+
+
+def test_a_new_epoch_may_have_other_metrics_and_one_in_progress_may_not(tmp_path):
+    def made(metrics, *callbacks):
+        return make(net(1), nn.MSELoss(), metrics=metrics, callbacks=list(callbacks))
+
+    first = made({"mae": mae})
+    first.fit(cut(IMAGES, AREAS), epochs=1)
+    first.save(tmp_path / "whole.pt")
+    other = made({"other": mae})
+    other.load(tmp_path / "whole.pt")
+    other.fit(cut(IMAGES, AREAS), epochs=2)
+    assert math.isfinite(other.history.epochs[-1]["train_other"])
+    broken_off = made({"mae": mae}, StopAt(2))
+    broken_off.fit(cut(IMAGES, AREAS), epochs=1)
+    broken_off.save(tmp_path / "cut.pt")
+    with pytest.raises(CheckpointError, match=r"metrics \['mae'\], and this trainer has"):
+        made({"other": mae}).load(tmp_path / "cut.pt")
+
+
+def test_metrics_get_full_precision_outputs():
+    seen = set()
+
+    def metric(outputs, targets):
+        seen.add(outputs.dtype)
+        return outputs.numpy().mean()
+
+    make(net(), precision="bf16", metrics={"mean": metric}).fit(
+        cut(IMAGES, LABELS), cut(IMAGES, LABELS), epochs=1
+    )
+    assert seen == {torch.float32}

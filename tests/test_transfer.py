@@ -173,6 +173,54 @@ def test_a_parameter_that_two_stages_share_is_in_the_group_closer_to_the_head():
     assert [(g["name"], len(g["params"])) for g in groups] == [("head", 2), ("head, no decay", 1)]
 
 
+class Loose(nn.Module):
+    """A network whose forward pass can't be followed, with a parameter outside its children."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 2))
+        self.stem, self.fc = nn.Linear(3, 2), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.fc(self.stem(x) * self.scale) if x.sum() > 0 else x
+
+
+def test_stages_of_ones_own_replace_the_automatic_ones():
+    model = Loose()
+    with pytest.raises(ValueError, match=r"scale of Loose.*stages="):
+        param_groups(model, 0.1)
+    own = [[model.stem, model.scale], model.fc]
+    groups = param_groups(model, 0.1, 0.01, layer_decay=0.5, head_lr=1.0, stages=own)
+    found = [(g["name"], g["lr"], [id(p) for p in g["params"]]) for g in groups]
+    assert found == [
+        ("head", 1.0, [id(model.fc.weight)]),
+        ("head, no decay", 1.0, [id(model.fc.bias)]),
+        ("head - 1", 0.05, [id(model.stem.weight), id(model.scale)]),
+        ("head - 1, no decay", 0.05, [id(model.stem.bias)]),
+    ]
+    whole = param_groups(model, 0.1, stages=(model, model.fc))  # the upper one of two stages
+    assert [len(g["params"]) for g in whole] == [1, 1, 2, 1]
+    net = resnet()
+    assert same(param_groups(net, 0.1, stages=stages(net)), param_groups(net, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("own", "error", "message"),
+    [
+        (lambda m: [m.stem, m.fc], ValueError, "lacks 1 parameters of the model, scale"),
+        (lambda m: [], ValueError, "lacks 5"),
+        (lambda m: [m, nn.Linear(2, 2)], ValueError, "2 parameters that are not in the model"),
+        (lambda m: ["stem", m], TypeError, "a stage must be a module.*'stem'"),
+        (lambda m: [m.scale, m], TypeError, "a stage must be a module"),
+        (lambda m: [[m.stem, None], m], TypeError, "a stage must be a module"),
+    ],
+)
+def test_stages_that_do_not_cover_the_model_are_refused(own, error, message):
+    model = Loose()
+    with pytest.raises(error, match=message):
+        param_groups(model, 0.1, stages=own(model))
+
+
 def test_options_out_of_range_are_refused():
     for options in (
         {"layer_decay": 0.0},

@@ -13,7 +13,10 @@ from torch.utils.data import DataLoader
 
 from cnnlab.augment import Augment, ramp
 from cnnlab.data.loaders import loader
-from cnnlab.errors import NonFiniteError
+from cnnlab.errors import DataError, NonFiniteError
+from cnnlab.models import small_resnet
+from cnnlab.schedules import attach, cosine, warmup
+from cnnlab.trainer import Callback, Trainer
 from cnnlab.tune import (
     Choice,
     LogUniform,
@@ -80,7 +83,7 @@ def test_learning_rates_are_log_spaced_and_keep_the_ratio_of_the_groups():
             rates.append([group["lr"] for group in self.param_groups])
             return super().step(closure)
 
-    model = net()
+    model = net(norm=False)
     groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[6].parameters()}]
     curve = sweep(model, Spy(groups, lr=0.1), low=1e-5, high=1e-2, steps=31)
     gaps = [math.log(b / a) for a, b in zip(curve.rates, curve.rates[1:], strict=False)]
@@ -233,3 +236,349 @@ def test_none_is_a_valid_option():
     assert any(value is None for value in results["d"])
     best = refine(space, results, top=1)
     assert best["d"].options == [None]
+
+
+# --- the range test refuses what would give a wrong suggestion ------------------------------------
+
+
+def sgd(model, lr=0.1):
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+def test_an_attached_schedule_makes_no_difference():
+    model = net()
+    optimizer = torch.optim.SGD(
+        [{"params": model[:3].parameters(), "lr": 0.01}, {"params": model[3:].parameters()}], lr=0.1
+    )
+    expected = sweep(model, optimizer)
+    scheduler = attach(optimizer, warmup(10, cosine(90)))
+    assert optimizer.param_groups[0]["lr"] == 0
+    assert sweep(model, optimizer).losses == expected.losses
+    optimizer.step()
+    for _ in range(30):
+        scheduler.step()
+    assert sweep(model, optimizer).losses == expected.losses
+
+
+def test_a_learning_rate_of_0_is_refused_in_the_first_group_and_kept_in_another():
+    model = net()
+    with pytest.raises(ValueError, match=r"first one must be positive, and they are 0: .*lr=0\.1"):
+        sweep(model, sgd(model, lr=0.0))
+    groups = [{"params": model[:3].parameters()}, {"params": model[3:].parameters(), "lr": 0.0}]
+    assert len(sweep(model, torch.optim.SGD(groups, lr=0.1)).losses) > 50
+    optimizer = torch.optim.SGD(reversed(groups), lr=0.1)
+    with pytest.raises(ValueError, match=r"they are 0, 0\.1"):
+        sweep(model, optimizer)
+
+
+def test_an_optimizer_that_does_not_train_the_model_is_refused():
+    model = net()
+    with pytest.raises(ValueError, match="no parameter of this model"):
+        sweep(model, sgd(net()))
+    with pytest.raises(ValueError, match="neither frozen nor in the optimizer"):
+        sweep(model, sgd(model[6]))
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        sweep(model, sgd(model))
+    with pytest.raises(TypeError, match="LBFGS"):
+        sweep(net(), torch.optim.LBFGS(net().parameters()))
+    with pytest.raises(TypeError, match=r"create it, CrossEntropyLoss\(\)"):
+        sweep(loss_fn=nn.CrossEntropyLoss)
+
+
+def test_data_that_are_no_batches_are_refused():
+    with pytest.raises(TypeError, match=r"cnnlab\.loader\(dataset, batch_size=64\)"):
+        sweep(data=dataset())
+    with pytest.raises(DataError, match="single sample"):
+        sweep(data=list(dataset()))
+    samples = [(image, int(label)) for image, label in dataset()]
+    with pytest.raises(DataError, match=r"single sample.*cnnlab\.loader"):
+        sweep(data=samples)
+    with pytest.raises(DataError, match="gave no batch"):
+        lr_find(net(), sgd(net()), None, [])
+    with pytest.raises(ValueError, match="can be read only once"):
+        sweep(data=iter(loader(dataset(), 8)))
+    small = small_resnet(3, width=4)
+    with pytest.raises(DataError, match="labels run from 0 to 4"):
+        sweep(small, sgd(small))
+
+
+def test_a_bad_image_is_not_taken_for_the_end_of_the_useful_learning_rates():
+    images, labels = dataset().tensors
+    bad = images[:8].clone()
+    bad[3, 0, 0, 0] = torch.nan
+    batches = [(images[:8], labels[:8])] * 30 + [(bad, labels[:8])]
+    with pytest.raises(NonFiniteError, match=r"batch 31 .* in image 3, so the learning"):
+        sweep(data=batches)
+
+
+def test_any_loss_works_with_its_own_targets_and_number_types():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
+    x = torch.rand(64, 3, 2, 2)
+    y = x.mean((1, 2, 3))[:, None]
+    expected = lr_find(model, sgd(model), F.mse_loss, [(x, y)], steps=50, high=0.1)
+    assert expected.suggest() is not None
+    doubles = [(x.double().numpy(), y.numpy())]
+    assert lr_find(model, sgd(model), F.mse_loss, doubles, steps=50, high=0.1) == expected
+    # A loss may be negative: less a constant, it suggests the same.
+    lower = lr_find(
+        model, sgd(model), lambda o, t: F.mse_loss(o, t) - 9, [(x, y)], steps=50, high=0.1
+    )
+    assert len(lower.losses) == 50
+    assert lower.suggest() == expected.suggest()
+    with pytest.raises(DataError, match="compares entry by entry"):
+        lr_find(model, sgd(model), F.mse_loss, [(x, y[:, 0])])
+    numbered = [(x, (y[:, 0] > 0.5).int())]
+    two = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    assert lr_find(two, sgd(two), loader=numbered).losses  # int32 labels, the default loss
+
+
+def test_a_batch_whose_targets_are_all_ignored_is_passed_over():
+    images, labels = dataset().tensors
+    ignored = torch.full_like(labels, -100)
+    curve = sweep(net(dropout=0.0), data=[(images, labels), (images, ignored)], steps=40)
+    assert len(curve.losses) == 40
+    assert [math.isfinite(loss) for loss in curve.losses] == [True, False] * 20
+    assert all(map(math.isfinite, curve.smoothed()))
+
+
+def test_a_loss_with_state_of_its_own_is_left_alone():
+    class Centres(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, logits, targets):
+            self.calls += 1
+            return F.cross_entropy(logits * self.scale, targets)
+
+    model, loss_fn = net(), Centres()
+    optimizer = torch.optim.SGD([*model.parameters(), *loss_fn.parameters()], lr=0.1)
+    sweep(model, optimizer, loss_fn)
+    assert loss_fn.calls == 0
+    assert loss_fn.scale.grad is None
+
+
+def test_a_distributed_sampler_keeps_its_epoch():
+    data = dataset()
+    sampler = torch.utils.data.DistributedSampler(data, num_replicas=1, rank=0)
+    sampler.set_epoch(7)
+    sweep(data=DataLoader(data, 8, sampler=sampler), steps=20)
+    assert sampler.epoch == 7
+
+
+# --- when a sweep ends ----------------------------------------------------------------------------
+
+
+def replayed(losses, steps=100):
+    """Sweep with a loss that takes the given values in turn, again and again."""
+    values = iter(losses * (1 + steps // len(losses)))
+
+    def loss_fn(logits, targets):
+        return logits.sum() * 0 + next(values)
+
+    return sweep(net(norm=False), None, loss_fn, steps=steps)
+
+
+@pytest.mark.parametrize("losses", [[0.1, 0.5], [0.01, 1.0], [1.0, 0.02, 0.4], [1e-3, 0.3, 0.2]])
+def test_the_noise_of_single_batches_does_not_end_a_sweep(losses):
+    assert len(replayed(losses).losses) == 100
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_a_partly_trained_network_is_swept_beyond_the_noise_of_small_batches(size):
+    torch.manual_seed(0)
+    labels = torch.arange(96) % 2
+    images = torch.randn(96, 3, 8, 8) / 4 + labels[:, None, None, None]
+    labels[:6] = 1 - labels[:6]
+    data = torch.utils.data.TensorDataset(images, labels)
+    model = net(dropout=0.0)
+    trainer = Trainer(model, sgd(model, 0.03), device="cpu", progress=False)
+    trainer.fit(loader(data, 16, shuffle=True), epochs=5)
+    curve = lr_find(model, sgd(model), nn.CrossEntropyLoss(), loader(data, size, shuffle=True))
+    assert len(curve.losses) > 60
+
+
+@pytest.mark.parametrize("after", [[9.0] * 3, [50.0, 9e9], [7.9, 8.1, 30.0]])
+def test_an_explosion_ends_a_sweep_at_the_loss_with_which_it_begins(after):
+    losses = [2.0] * 40 + after
+    losses += [1e12] * (100 - len(losses))
+    curve = replayed(losses)
+    first = next(k for k, loss in enumerate(losses) if loss > 8)
+    assert curve.losses == pytest.approx(losses[: first + 1])
+
+
+def test_a_fall_from_a_peak_is_no_suggestion():
+    rates = [10 ** (-6 + 7 * i / 99) for i in range(100)]
+    falling = [2 - math.tanh(2 * (math.log10(r) + 3)) for r in rates]
+    peak = [*falling[:90], 6.0, *falling[91:]]
+    assert LRCurve(rates, peak).suggest() == LRCurve(rates, falling).suggest()
+    exploded = [2.3, 1e6] + [2.3] * 98
+    assert LRCurve(rates, [2.3] * 50 + [30.0] + [2.4] * 49).suggest() is None
+    assert LRCurve(rates, [2.3] * 100).suggest() is None
+    assert len(replayed(exploded).losses) == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [0, 7, 50, 99])
+def test_a_loss_that_is_not_finite_does_not_prevent_a_suggestion(bad, where):
+    rates = [10 ** (-6 + 7 * i / 99) for i in range(100)]
+    losses = [2 - math.tanh(2 * (math.log10(r) + 2)) for r in rates]
+    expected = LRCurve(rates, losses).suggest()
+    losses[where] = bad
+    curve = LRCurve(rates, losses)
+    assert curve.suggest() == pytest.approx(expected, rel=0.2)
+    assert len(curve.smoothed()) == 100
+    assert sum(map(math.isnan, curve.smoothed())) == (where == 0)
+
+
+# --- a trainer, and several sweeps ----------------------------------------------------------------
+
+
+def test_a_trainer_is_swept_as_it_trains():
+    """A fit whose callback sets the same learning rates has the same losses."""
+
+    class Sweep(Callback):
+        def __init__(self, rates):
+            self.rates = iter(rates)
+
+        def on_fit_start(self, trainer):
+            trainer.optimizer.param_groups[0]["lr"] = next(self.rates)
+
+        def on_step_end(self, trainer):
+            trainer.optimizer.param_groups[0]["lr"] = next(self.rates, 0.0)
+
+    loss_fn = nn.CrossEntropyLoss(weight=torch.arange(1.0, 6.0), label_smoothing=0.1)
+    options = {"clip_norm": 0.1, "microbatch": 3, "precision": "bf16"}
+    options |= {"batch_transform": lambda images, targets: (images.flip(3), targets)}
+    batches = list(loader(dataset(), 8))
+
+    def trainer(model, **more):
+        return Trainer(model, sgd(model), loss_fn, device="cpu", progress=False, **options, **more)
+
+    model = net(dropout=0.0, norm=False)
+    ours = trainer(model)
+    before = copy.deepcopy(ours.state_dict())
+    curve = lr_find(ours, batches, low=1e-3, high=3.0, steps=len(batches))
+    assert same(before, ours.state_dict())
+    assert len(curve.losses) == len(batches)
+    other = net(dropout=0.0, norm=False)
+    fit = trainer(other, callbacks=[Sweep(curve.rates)]).fit(batches, epochs=1)
+    assert curve.losses == pytest.approx(fit.steps["loss"].tolist(), rel=1e-6)
+    plain = lr_find(model, sgd(model), loss_fn, batches, low=1e-3, high=3.0, steps=len(batches))
+    assert plain.losses != curve.losses
+
+
+def test_a_trainer_takes_only_a_loader_beside_it():
+    model = net()
+    trainer = Trainer(model, sgd(model), device="cpu", progress=False)
+    data = loader(dataset(), 8, shuffle=True)
+    expected = lr_find(model, sgd(model), None, data, steps=20)
+    assert lr_find(trainer, data, steps=20) == lr_find(trainer, loader=data, steps=20) == expected
+    wrong = [
+        lambda: lr_find(trainer),
+        lambda: lr_find(trainer, data, F.cross_entropy),
+        lambda: lr_find(trainer, data, batch_transform=Augment()),
+        lambda: lr_find(trainer, data, loader=data),
+    ]
+    for call in wrong:
+        with pytest.raises(TypeError, match="only a loader beside it"):
+            call()
+    for call in (lambda: lr_find(model, data), lambda: lr_find(model, sgd(model), data)):
+        with pytest.raises(TypeError, match="needs a loader"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["ours", "torch", "list"])
+def test_several_sweeps_say_how_much_the_suggestion_spreads(kind):
+    data = loader(dataset(), 8, shuffle=True)
+    if kind == "torch":
+        data = DataLoader(dataset(), 8, shuffle=True)
+    if kind == "list":
+        data = list(data)
+    options = {"low": 1e-4, "high": 3.0, "steps": 40}
+    one = sweep(data=data, **options)
+    curve = sweep(data=data, seeds=np.int64(3), **options)
+    assert (curve.rates, curve.losses) == (one.rates, one.losses)
+    assert len({tuple(c.losses) for c in (one, *curve.others)}) == 3
+    suggestions = sorted(c.suggest() for c in (one, *curve.others))
+    assert curve.spread() == (suggestions[0], suggestions[2])
+    assert curve.suggest() == suggestions[1]
+    assert f"median of 3 sweeps, {suggestions[0]:.2g} to {suggestions[2]:.2g}" in str(curve)
+    assert str(curve) in curve.plot().alt
+    assert sweep(data=data, seeds=3, **options) == curve
+    assert one.spread() == (one.suggest(), one.suggest())
+    assert "sweeps" not in str(one)
+
+
+def test_sweeps_without_a_suggestion_are_counted():
+    rates = [0.1, 0.2, 0.4, 0.8, 1.6]
+    rising, falling = ([float(i) for i in range(5)], [5.0 - i for i in range(5)])
+    curve = LRCurve(rates, rising, [LRCurve(rates, falling), LRCurve(rates, rising)])
+    assert curve.suggest() == 0.4
+    assert "In 2 of them it never falls." in str(curve)
+    assert LRCurve(rates, rising).spread() is None
+    with pytest.raises(ValueError, match="seeds is the number of sweeps"):
+        sweep(seeds=0)
+
+
+# --- numpy's numbers in a search ------------------------------------------------------------------
+
+
+def test_spaces_take_numpy_numbers_and_arrays():
+    space = {
+        "lr": LogUniform(np.float64(1e-4), np.int64(1)),
+        "width": Choice(np.array([8, 16])),
+        "decay": Uniform(np.float32(0), np.float32(0.5)),
+        "drop": Choice([np.float64(0.25), None]),
+    }
+    plain = {
+        "lr": LogUniform(1e-4, 1),
+        "width": Choice([8, 16]),
+        "decay": Uniform(0.0, 0.5),
+        "drop": Choice([0.25, None]),
+    }
+    assert space == plain
+    calls = []
+
+    def objective(**setting):
+        calls.append(setting)
+        return setting["lr"]
+
+    table = random_search(objective, space, np.int64(6), np.int64(3), jobs=np.int64(1))
+    assert table.equals(random_search(objective, plain, 6, 3))
+    assert {type(value) for call in calls for value in call.values()} <= {float, int, type(None)}
+    assert grid_search(lambda a: a, {"a": np.logspace(-2, 0, 3)}).a.tolist() == [0.01, 0.1, 1.0]
+    finer = refine(space, table, np.int64(2))
+    assert set(finer["width"].options) <= {8, 16}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Choice("sgd"), "in a list"),
+        (lambda: Choice({"sgd", "adam"}), "in a list"),
+        (lambda: Choice(3), "in a list"),
+        (lambda: grid_search(lambda o: 0, {"o": "sgd"}), "in a list"),
+        (lambda: random_search(lambda lr: 0, {"lr": [0.1, 0.2]}, 3), r"a\s+Choice\(\[...\]\), got"),
+    ],
+)
+def test_options_that_are_no_list_are_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Uniform(0, math.inf),
+        lambda: LogUniform(1, math.inf),
+        lambda: Uniform(math.nan, 1),
+        lambda: random_search(objective, SPACE, 2.5),
+    ],
+)
+def test_numbers_that_define_no_search_are_refused(call):
+    with pytest.raises(ValueError, match="needs"):
+        call()

@@ -15,7 +15,7 @@ from cnnlab.augment import Augment
 from cnnlab.averaging import EMA
 from cnnlab.mixing import CutMix, MixUp
 from cnnlab.models import small_resnet, stages
-from cnnlab.trainer import Callback, Trainer
+from cnnlab.trainer import Callback, StopTraining, Trainer
 
 
 K = 3
@@ -138,8 +138,32 @@ def with_accident(folder, number):
     return trainer
 
 
+class StopOne(Callback):
+    """Ask for an end in the second process alone."""
+
+    def on_step_end(self, trainer):
+        if trainer.step == 5 and distributed.rank() == 1:
+            raise StopTraining("enough")
+
+
+def alone():
+    """What goes wrong, or is asked for, in one process is known to the other."""
+    stopped = trainer_of({"callbacks": [StopOne()]})
+    stopped.fit(train_batches(), epochs=3)
+    images, labels = dataset(24).tensors
+    labels[3] = K  # in the second of six batches, which the second process evaluates
+    try:
+        stopped.evaluate(loader(TensorDataset(images, labels), 4))
+    except Exception as error:  # noqa: BLE001 - another one in each process
+        message = str(error)
+    after = stopped.evaluate(loader(dataset(24), 4))  # nobody hangs
+    return {"step": stopped.step, "message": message, "after": after["loss"]}
+
+
 def main(what, out):
-    if what == "cases":
+    if what == "alone":
+        result = alone()
+    elif what == "cases":
         result = {name: run(name) for name in CASES | SHARDED}
     else:
         trainer = with_accident(out, {"killed": signal.SIGKILL, "asked": signal.SIGTERM}.get(what))

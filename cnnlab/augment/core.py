@@ -17,6 +17,8 @@ from cnnlab.rng import fold_in
 
 # Values that are changed at a time on a CPU: a chunk that fits into the cache is faster.
 CHUNK = 2**19
+# How far a pixel may be outside [0, 1]: more than the rounding of any 16-bit type.
+TOLERANCE = 0.01
 
 
 class Params(NamedTuple):
@@ -66,7 +68,8 @@ class Augment:
     what the crop has removed; those pixels stay black. With the same parameters each operation
     gives the same result as torchvision's v2 on float images, and the parameters have the same
     distributions. The one difference is that torchvision shuffles its colour operations, while the
-    order here is fixed. Nothing is normalised.
+    order here is fixed. Nothing is normalised. Operations that change the values of pixels
+    (brightness, contrast, saturation, hue, noise) need them in [0, 1]; the others take any values.
 
     Args:
         flip: probability of mirroring left and right.
@@ -145,7 +148,7 @@ class Augment:
             generator: a CPU generator; by default torch's global one.
 
         Raises:
-            DataError: the images have another shape or type.
+            DataError: the images have another shape, type or range.
         """
         if x.ndim != 4 or not x.is_floating_point() or x.shape[1] not in (1, 3):
             raise DataError(
@@ -210,12 +213,16 @@ class Augment:
     def apply(self, x: Tensor, params: Params) -> Tensor:
         """Return the images (N, C, H, W), augmented with the given parameters.
 
+        Raises:
+            DataError: pixels are outside [0, 1], and an operation needs them to be inside.
+
         >>> import torch
         >>> images = torch.rand(2, 3, 8, 8)
         >>> half = Params(brightness=torch.tensor([0.5, 0.5]))
         >>> torch.equal(Augment().apply(images, half), images / 2)
         True
         """
+        self._check_range_of_pixels(x, params)
         n = max(1, CHUNK // max(1, x[:1].numel())) if x.device.type == "cpu" else len(x)
         if n >= len(x):
             return self._apply(x, params)
@@ -224,6 +231,20 @@ class Augment:
             rows = slice(start, start + n)
             out[rows] = self._apply(x[rows], params.part(rows))
         return out
+
+    def _check_range_of_pixels(self, x: Tensor, params: Params) -> None:
+        """Refuse pixels outside [0, 1] if an operation would cut them off there."""
+        used = [name for name in _NEED_UNIT_RANGE if getattr(params, name) is not None]
+        # Reading a value from a GPU waits for it, so in a fit every hundredth step has to do.
+        if not used or not x.numel() or (x.device.type != "cpu" and self.step % 100):
+            return
+        low, high = (value.item() for value in x.detach().aminmax())
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            raise DataError(
+                f"{used[0]} needs pixels in [0, 1], got {low:.4g} to {high:.4g}: divide pixels in "
+                "0..255 by 255; normalise after the augmentation, best in the first layer of the "
+                "model (cnnlab.models.Normalize)"
+            )
 
     def _apply(self, x: Tensor, params: Params) -> Tensor:
         """Augment all images at once, in the order that the class describes."""
@@ -297,6 +318,8 @@ def _check_range(name: str, pair: tuple[float, float] | None, limit: float) -> N
         )
 
 
+# Operations that clamp the pixels to [0, 1], or whose formula assumes colours in this range.
+_NEED_UNIT_RANGE = ("brightness", "contrast", "saturation", "hue", "noise")
 _COLOURS = (colour.brightness_, colour.contrast_, colour.saturation_, colour.hue_)
 # The options that the strength multiplies, and the largest value of each.
 _LIMITS = {

@@ -12,13 +12,16 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from itertools import accumulate
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from cnnlab.augment.core import Augment
 from cnnlab.augment.geometry import box_masks
 from cnnlab.errors import DataError
 from cnnlab.losses import soft_cross_entropy, total_weight
@@ -143,7 +146,9 @@ class CutMix(_Mixing):
         return box_masks(sample_boxes(fraction, height, width, generator), height, width)
 
 
-def either(*transforms: Callable[..., Batch], p: Sequence[float] | None = None) -> "Either":
+def either(
+    *transforms: Augment | Callable[..., Batch], p: Sequence[float] | None = None
+) -> "Either":
     """Return a transform that applies one of several transforms to each batch, chosen at random.
 
     If the probabilities sum to less than 1, the remaining batches are left unchanged. Their class
@@ -151,13 +156,14 @@ def either(*transforms: Callable[..., Batch], p: Sequence[float] | None = None) 
     the log get the same kind of targets during the whole run.
 
     Args:
-        transforms: (images, targets, generator=None) -> (images, targets), such as `MixUp`.
+        transforms: (images, targets, generator=None) -> (images, targets), such as `MixUp`, or an
+            `Augment`, which leaves the targets unchanged.
         p: the probability of each transform; by default all are equally likely.
 
     Raises:
         ValueError: there is no transform, p doesn't match the transforms, or they disagree about
             num_classes.
-        TypeError: p is a single number.
+        TypeError: p is a single number, or a transform doesn't take images and targets.
 
     >>> mix = either(MixUp(0.2, num_classes=3), CutMix(1.0, num_classes=3), p=(0.25, 0.25))
     >>> mix(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))[1].shape
@@ -171,8 +177,16 @@ def either(*transforms: Callable[..., Batch], p: Sequence[float] | None = None) 
             f"either needs at least one transform and one probability for each, as in "
             f"either(a, b, p=(0.5, 0.5)); got {len(transforms)} transforms and p={p}"
         )
-    if min(chances) < 0 or sum(chances) > 1 + 1e-9:
+    if not all(chance >= 0 for chance in chances) or sum(chances) > 1 + 1e-9:
         raise ValueError(f"p must hold probabilities that sum to at most 1, got {p}")
+    for transform in transforms:
+        if not callable(transform):
+            raise TypeError(
+                "either takes functions (images, targets) -> (images, targets) and Augments, got "
+                f"{transform!r:.60}"
+            )
+        if not isinstance(transform, Augment):
+            check_takes_batch(transform, "either", generator=True)
     counts = {t.num_classes for t in transforms if hasattr(t, "num_classes")}
     if len(counts) > 1:
         raise ValueError(
@@ -186,7 +200,7 @@ class Either:
     """Apply one of several transforms to each batch; `either` builds it.
 
     Attributes:
-        transforms: (images, targets, generator=None) -> (images, targets).
+        transforms: (images, targets, generator=None) -> (images, targets), or an `Augment`.
         chances: the probability of each transform.
         num_classes: K, if one of the transforms mixes labels.
 
@@ -194,7 +208,7 @@ class Either:
     3
     """
 
-    transforms: Sequence[Callable[..., Batch]]
+    transforms: Sequence[Augment | Callable[..., Batch]]
     chances: Sequence[float]
     num_classes: int | None = None
 
@@ -204,12 +218,52 @@ class Either:
         """Choose a transform, or none, and apply it to images (N, C, H, W) and their targets."""
         point = torch.rand((), generator=generator, dtype=torch.float64).item()
         index = bisect_right(list(accumulate(self.chances)), point)
-        if index < len(self.transforms):
+        transform = self.transforms[index] if index < len(self.transforms) else None
+        if isinstance(transform, Augment):
+            images = transform(images, generator)
+        elif transform is not None:
             rest = () if generator is None else (generator,)  # a plain function takes no generator
-            return self.transforms[index](images, targets, *rest)
+            return transform(images, targets, *rest)
         if self.num_classes is None:
             return images, targets
         return images, soft_targets(images, targets, self.num_classes)
+
+    def set_step(self, step: int) -> None:
+        """Tell every `Augment` inside the step; `Trainer(batch_transform=...)` does it."""
+        for transform in self.transforms:
+            if isinstance(transform, Augment):
+                transform.step = step
+            elif isinstance(transform, Either):
+                transform.set_step(step)
+
+
+def check_takes_batch(transform: Any, caller: str, generator: bool = False) -> None:
+    """Refuse a transform that can't be called with images and targets.
+
+    Args:
+        transform: a function or a module.
+        caller: what calls it, for the message.
+        generator: whether it may need a generator as well.
+
+    Raises:
+        TypeError: it takes other arguments, for example the images alone.
+    """
+    call = transform.forward if isinstance(transform, nn.Module) else transform
+    failure = None
+    for arguments in [("images", "targets"), ("images", "targets", "generator")][: 1 + generator]:
+        try:
+            signature(call).bind(*arguments)
+        except ValueError:
+            return  # a function written in C has no signature
+        except TypeError as error:
+            failure = failure or error
+        else:
+            return
+    name = getattr(transform, "__name__", type(transform).__name__)
+    raise TypeError(
+        f"{caller} calls {name} with images and targets, but it doesn't take these two "
+        f"({failure}); for the images alone: lambda images, targets: (f(images), targets)"
+    )
 
 
 # Drawing random values.

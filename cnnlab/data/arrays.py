@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 
 def as_tensor(values: Any) -> Tensor:
@@ -29,10 +30,13 @@ def as_tensor(values: Any) -> Tensor:
     if array.dtype.kind not in "biuf":
         if array.ndim == 0:
             raise TypeError(f"got {type(values).__name__}, which is neither an array nor a list")
-        raise ValueError(f"it contains {array.flat[0]!r}, which is not a number")
+        first = next(iter(array.flat), None)
+        first = first.item() if isinstance(first, np.generic) else first
+        raise ValueError(f"it contains {first!r}, which is not a number")
     if array.dtype.kind == "u" and array.itemsize > 1:  # torch can do little with uint16
         array = array.astype(np.int64)
-    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array = np.ascontiguousarray(array) if array.ndim else array
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
@@ -59,6 +63,11 @@ def as_labels(labels: Any, *, whole_floats: bool = False) -> Tensor:
                 f"labels must be one class number per sample, got {type(labels).__name__}: pass "
                 f"its labels, such as x.{labels_of}"
             )
+    if isinstance(labels, Dataset):
+        raise TypeError(
+            f"labels must be one class number per sample, got {type(labels).__name__}: pass "
+            "[label for _, label in x]"
+        )
     try:
         values = as_tensor(labels)
     except (TypeError, ValueError) as error:

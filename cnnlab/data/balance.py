@@ -246,9 +246,9 @@ def counts_per_class(
 ) -> list[int]:
     """Return the counts in the order of the classes; raise ValueError if they don't fit them."""
     if hasattr(counts, "to_dict"):  # a Series, such as value_counts, isn't in the order of classes
-        counts = counts.to_dict()
-        if set(counts) == set(range(len(classes))):
-            counts = [counts[k] for k in range(len(classes))]
+        by_class: Any = counts.to_dict()
+        by_number = set(by_class) == set(range(len(classes)))
+        counts = [by_class[k] for k in range(len(classes))] if by_number else by_class
     if isinstance(counts, Mapping) and set(counts) == set(classes):
         counts = [counts[name] for name in classes]
     if isinstance(counts, Mapping) or len(counts) != len(classes) or min(counts) < 0:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cnnlab.files import write_whole
+from cnnlab.files import user_path, write_whole
 
 
 Tensors = dict[str, Tensor]
@@ -28,7 +28,7 @@ Tensors = dict[str, Tensor]
 def folder() -> Path:
     """Return the folder of this user's cache: `CNNLAB_CACHE`, or the usual one of the system."""
     override = os.environ.get("CNNLAB_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("cnnlab"))
+    return user_path(override) if override else Path(platformdirs.user_cache_dir("cnnlab"))
 
 
 def cached(make: Callable[[], Tensors], name: str, **parameters: Any) -> Tensors:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,25 @@ from cnnlab.errors import DataError
 SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
+MORE_SUFFIXES = {
+    ".jpe", ".jfif", ".jif", ".pjpeg", ".mpo", ".apng", ".dib", ".pnm", ".pfm", ".avif", ".avifs",
+    ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".qoi",
+}  # fmt: skip
+# In raw files of cameras, PIL would find a tiny preview.
+RAW_SUFFIXES = {
+    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".sr2", ".orf", ".rw2", ".pef", ".srw", ".raf",
+}  # fmt: skip
+# Notes, tables and annotations that often lie among the images.
+DOCUMENT_SUFFIXES = {
+    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml",
+    ".ini", ".html", ".htm", ".pdf", ".log", ".py", ".ipynb", ".zip", ".gz", ".tar",
+}  # fmt: skip
 # Folders and files that macOS, Windows, Linux and network drives create. Hidden ones start with a
 # dot.
-SYSTEM_NAMES = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir")
+SYSTEM_NAMES = (
+    "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir",
+    "Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini", "Icon\r",
+)  # fmt: skip
 MAX_LISTED = 10  # files that an error message lists
 
 
@@ -39,8 +55,13 @@ def list_folders(path: Path) -> list[Path]:
     return [entry for entry in _entries(path) if entry.is_dir()]
 
 
-def find_images(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yield the image files in a folder and its subfolders; none if the folder doesn't exist.
+def list_files(path: Path) -> list[Path]:
+    """Return the files directly in a folder, sorted by name, without those of the system."""
+    return [entry for entry in _entries(path) if not entry.is_dir()]
+
+
+def find_files(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders; none if the folder doesn't exist.
 
     A link that points to a folder around it is not followed, because its images would repeat
     without end.
@@ -54,8 +75,8 @@ def find_images(folder: Path, parents: tuple[str, ...] = ()) -> Iterator[Path]:
         return
     for path in _entries(folder):
         if path.is_dir():
-            yield from find_images(path, (*parents, real))
-        elif path.suffix.lower() in SUFFIXES:
+            yield from find_files(path, (*parents, real))
+        else:
             yield path
 
 
@@ -65,33 +86,54 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(entries, key=lambda p: p.name)  # sorting the paths would ignore case on Windows
 
 
-def find_duplicates(splits: Sequence[Iterable[Path]]) -> list[UnusableFile]:
-    """Return the files with an identical copy in a later split, because that would be a leak.
+def digests(paths: Iterable[Path]) -> dict[Path, bytes]:
+    """Return a digest of each file's contents; equal for identical files.
 
     Only files of the same length are read.
+    """
+    by_length: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_length[path.stat().st_size].append(path)
+    return {
+        path: hashlib.blake2b(path.read_bytes()).digest()
+        if len(files) > 1
+        else os.fsencode(path)  # its length is unique, so it has no copy
+        for files in by_length.values()
+        for path in files
+    }
+
+
+def find_duplicates(
+    splits: Sequence[Sequence[tuple[Path, int]]], contents: Mapping[Path, bytes]
+) -> list[UnusableFile]:
+    """Return the files with an identical copy in a later split, or in another class of their split.
+
+    The first would be a leak. Of the second, nobody knows which label is right, so none is used.
 
     Args:
-        splits: the files of the training, the validation and the test set, in this order.
+        splits: the files and labels of the training, the validation and the test set, in order.
+        contents: the digest of each file.
     """
-    by_length: dict[int, list[tuple[int, Path]]] = defaultdict(list)
-    for number, split in enumerate(splits):
-        for path in split:
-            by_length[path.stat().st_size].append((number, path))
-    return [duplicate for files in by_length.values() for duplicate in _duplicates_among(files)]
-
-
-def _duplicates_among(files: list[tuple[int, Path]]) -> Iterator[UnusableFile]:
-    """Compare files of the same length, each given as (number of its split, path)."""
-    if len({number for number, _ in files}) < 2:
-        return
     latest: dict[bytes, tuple[int, Path]] = {}
-    digests = [hashlib.blake2b(path.read_bytes()).digest() for _, path in files]
-    for digest, (number, path) in zip(digests, files, strict=True):
-        if digest not in latest or number > latest[digest][0]:
-            latest[digest] = number, path
-    for digest, (number, path) in zip(digests, files, strict=True):
-        if number < latest[digest][0]:
-            yield UnusableFile(path, f"also in a later split, as {printable(latest[digest][1])}")
+    for number, split in enumerate(splits):
+        for path, _ in split:
+            if number > latest.get(contents[path], (-1, path))[0]:
+                latest[contents[path]] = number, path
+    found = []
+    for number, split in enumerate(splits):
+        in_class: dict[bytes, dict[int, Path]] = defaultdict(dict)
+        for path, label in split:
+            in_class[contents[path]].setdefault(label, path)
+        for path, label in split:
+            last, copy = latest[contents[path]]
+            others = [other for k, other in in_class[contents[path]].items() if k != label]
+            if number < last:
+                found.append(UnusableFile(path, f"also in a later split, as {printable(copy)}"))
+            elif others:
+                found.append(
+                    UnusableFile(path, f"also in another class, as {printable(others[0])}")
+                )
+    return found
 
 
 def check_all_usable(unusable: Sequence[UnusableFile], n_files: int) -> None:

@@ -103,7 +103,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return self.images.index_select(0, indices)  # 20 times as fast as images[indices]
 
     def select(self, indices: Tensor | Sequence[int]) -> "ImageSet":
-        """Return the images at `indices`, in that order, as a set of their own; or those in a mask.
+        """Return the images at `indices`, in that order, or of a mask, as a set of their own.
 
         >>> ds = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), [0, 1, 1], ["cat", "dog"])
         >>> len(ds.select([2, 0])), len(ds.select(ds.labels == 1))
@@ -158,7 +158,7 @@ class ResizedSet(Dataset[tuple[Tensor, int]]):
         return functional.center_crop(resized, [self.size, self.size])
 
     def select(self, indices: Tensor | Sequence[int]) -> "ResizedSet":
-        """Return the images at `indices`, in that order, as a set of their own; or those in a mask."""
+        """Return the images at `indices`, in that order, or of a mask, as a set of their own."""
         return ResizedSet(self.source.select(indices), self.size)
 
     def resized(self, size: int) -> Split:

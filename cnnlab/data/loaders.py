@@ -13,19 +13,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_start_method
 from multiprocessing.queues import Queue
+from operator import index as as_index
+from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from cnnlab import rng
-from cnnlab.data.images import ImageSet, Split, unit
-from cnnlab.data.seeding import find_generators, seeded
+from cnnlab.data.arrays import as_indices, as_labels, as_pixels, as_tensor, channels_first, is_array
+from cnnlab.data.images import ImageSet, unit
+from cnnlab.data.samplers import check_sampler
+from cnnlab.data.seeding import find_generators, preserved, seed_everything, seeded
 from cnnlab.errors import DataError
 
 
-Source = Dataset[Any] | Split
+Source = Any  # a data set of torch, a `Split`, or a pair (images, labels) of arrays
 Batch = Any  # (images, labels) for our own sets; whatever the items collate to for others
 
 
@@ -51,8 +64,9 @@ def loader(
 
     Args:
         dataset: an `ImageSet`, a `TensorDataset` or a `Subset` of one, which are indexed one whole
-            batch at a time; or any data set with a length and an index, read by a torch
-            `DataLoader`.
+            batch at a time; a pair (images, labels) of tensors or numpy arrays; or any data set
+            with a length and an index, read by a torch `DataLoader`. In a pair, images of uint8
+            become floats in [0, 1], the channels may be last, and numpy's float64 becomes float32.
         batch_size: images per batch.
         seed: determines the order, and the random transforms of the data set if it has any.
         shuffle: use a new random order in each epoch, instead of the order of the data set.
@@ -68,13 +82,17 @@ def loader(
     Raises:
         ValueError: there would be no batch, or two arguments contradict each other.
         TypeError: the data set has no length or no index.
+        DataError: the sampler was made for another data set, or the arrays of a pair don't have
+            equal lengths.
 
     >>> from torch.utils.data import TensorDataset
     >>> batches = loader(TensorDataset(torch.arange(10)), 4, shuffle=True)
     >>> len(batches), len(batches.ordered()), [x.tolist() for (x,) in batches.ordered()][0]
     (2, 3, [0, 1, 2, 3])
     """
-    _check_dataset(dataset, batch_size)
+    dataset = _from_arrays(dataset)
+    batch_size = _check_dataset(dataset, batch_size)
+    check_sampler(sampler, dataset)
     if shuffle and sampler is not None:
         raise ValueError("a sampler determines the order: pass either shuffle=True or the sampler")
     batches = Loader(dataset, batch_size, seed, shuffle, sampler, drop_last, workers, device)
@@ -244,8 +262,8 @@ class _DataLoaderReader:
         except BaseException as error:
             with suppress(RuntimeError):  # another worker may die meanwhile
                 _shut_down_workers(data_loader)
-            if explanation := _explain_worker_error(error):
-                raise explanation from error
+            if explanation := _explain_worker_error(error, self.workers):
+                raise explanation from (None if isinstance(error, DataError) else error)
             raise
         self.idle.append(data_loader)
 
@@ -255,6 +273,7 @@ class _DataLoaderReader:
         return DataLoader(
             self.dataset,
             batch_sampler=cast(Any, _BatchList()),
+            collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             worker_init_fn=_exit_if_a_batch_is_lost,
@@ -275,36 +294,121 @@ class _BatchList:
 
 
 class _SeededDataset(Dataset[Any]):
-    """A data set indexed by (epoch, index), which also determine its random numbers."""
+    """A data set indexed by lists of (epoch, index), which also determine its random numbers."""
 
     def __init__(self, dataset: Source, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
         self.generators = find_generators(dataset)
 
-    def __getitem__(self, pair: tuple[int, int]) -> Any:
-        epoch, index = pair
-        with seeded(self.seed, epoch, index, generators=self.generators):
+    def __getitems__(self, pairs: list[tuple[int, int]]) -> list[Any]:
+        """Return the items of a batch; the generators' states are read once for all of them."""
+        with preserved(self.generators):
+            return [self._item(epoch, index) for epoch, index in pairs]
+
+    def _item(self, epoch: int, index: int) -> Any:
+        seed_everything(self.seed, epoch, index, generators=self.generators)
+        try:
             return self.dataset[index]
+        except StopIteration:  # would end the loop over the batches, as if there were no more
+            raise DataError(
+                f"item {index} of the data set ({type(self.dataset).__name__}) raised "
+                "StopIteration, which means the end of an iterator: __getitem__ must return the "
+                "item. Is there a next(...) in it, on something that has ended?"
+            ) from None
+
+
+def collate(items: list[Any]) -> Any:
+    """Stack the items of a batch as torch's `default_collate` does.
+
+    Raises:
+        DataError: they can't be stacked; the message says why.
+    """
+    try:
+        return default_collate(items)
+    except (TypeError, RuntimeError) as error:
+        if explanation := _explain_items(items):
+            raise DataError(explanation) from error
+        raise
+
+
+def _explain_items(items: list[Any]) -> str | None:
+    """Return why the items of a batch can't be stacked, and what to do."""
+    rows = [item if isinstance(item, list | tuple) else (item,) for item in items]
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        return f"the items have different lengths, {lengths}: return (image, label) for each"
+    for values in zip(*rows, strict=True):
+        types = {type(value).__module__.split(".")[0] for value in values}
+        if "PIL" in types:
+            return f"the items contain PIL images, which can't be stacked: {_TO_TENSOR}"
+        if any(value is None for value in values):
+            return "an item contains None, which can't be stacked: leave out such samples"
+        shapes = {tuple(np.shape(value)): None for value in values if hasattr(value, "shape")}
+        if len(shapes) > 1:
+            first, second = list(shapes)[:2]
+            return (
+                f"the items of a batch have different shapes, such as {first} and {second}, and "
+                f"can't be stacked: {_RESIZE}"
+            )
+    return None
+
+
+def explain_stacking(text: str) -> str | None:
+    """Return a clearer sentence for an error of torch's `default_collate`; None for others."""
+    if "default_collate" in text and "PIL" in text:
+        return f"the items contain PIL images, which can't be stacked: {_TO_TENSOR}"
+    if "stack expects each tensor to be equal size" in text:
+        return f"the items of a batch have different shapes and can't be stacked: {_RESIZE}"
+    return None
+
+
+_TO_TENSOR = "convert them in the data set, with torchvision's transforms.ToTensor()"
+_RESIZE = (
+    "bring the images to one size in the data set, with torchvision's transforms.Resize((64, 64)), "
+    "or from_folder(path, size=64)"
+)
 
 
 def _check_importable(dataset: Source) -> None:
-    """Raise DataError if worker processes couldn't import the class of the data set.
+    """Raise DataError if worker processes couldn't start, or import the class of the data set.
 
-    A class written in a notebook can't be imported by workers that start as new processes, as they
-    do on Windows and macOS, and since Python 3.14 on Linux.
+    Workers that start as new processes, as they do on Windows and macOS, and since Python 3.14 on
+    Linux, can't import a class from a notebook, and run a script from its beginning.
     """
-    cls = type(_unwrap(dataset)[0])
-    in_notebook = cls.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-    if in_notebook and get_start_method() != "fork":
+    if get_start_method() == "fork":
+        return
+    cls, main = type(_unwrap(dataset)[0]), sys.modules["__main__"]
+    script = getattr(main, "__file__", None)
+    if cls.__module__ == "__main__" and script is None:
         raise DataError(
             f"{cls.__name__} is defined in this notebook, where worker processes can't import it. "
             "Use workers=0, or move the class to a .py file and import it from there"
         )
+    if script is not None and _has_no_guard(Path(script)):
+        raise DataError(
+            "worker processes run this script from its beginning, and would start workers in turn. "
+            f'Put what {Path(script).name} does under if __name__ == "__main__":, or use workers=0'
+        )
 
 
-def _explain_worker_error(error: BaseException) -> DataError | None:
+def _has_no_guard(script: Path) -> bool:
+    """Return whether a script certainly has no `if __name__ == "__main__":`."""
+    try:
+        return script.suffix == ".py" and "__main__" not in script.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _explain_worker_error(error: BaseException, workers: int) -> DataError | None:
     """Return an explanation if worker processes failed; None for an error inside the data set."""
     text = str(error)
+    if isinstance(error, DataError) and "in DataLoader worker" in text:
+        return DataError(text.rpartition("DataError: ")[2].strip())  # without its traceback
+    if workers and "in DataLoader worker" not in text and re.search("pickle|local object", text):
+        return DataError(
+            f"the data set can't be sent to worker processes ({text}). Replace lambdas, and move "
+            "functions and classes to the top level of a .py file; or use workers=0"
+        )
     if isinstance(error, ConnectionError | EOFError) and "in DataLoader worker" not in text:
         text = "exited unexpectedly"  # the broken pipe was noticed first
     elif not isinstance(error, RuntimeError):
@@ -315,9 +419,12 @@ def _explain_worker_error(error: BaseException) -> DataError | None:
             "only 64 MB of it. Use workers=0, smaller batches, or docker run --shm-size=2g"
         )
     if "exited unexpectedly" in text or "killed by signal" in text:
+        guard = '. A script needs if __name__ == "__main__": around what it does'
         return DataError(
             "a worker process died; use workers=0 to see its error. In a container, the memory "
             "that worker processes share may be full: use docker run --shm-size=2g"
+            + guard
+            * (get_start_method() != "fork")
         )
     return None
 
@@ -342,8 +449,9 @@ def _memory_reader(dataset: Source, device: Any) -> _MemoryReader | None:
     if isinstance(dataset, ImageSet) and get is ImageSet.__getitem__:
         tensors = _to_device((dataset.images, dataset.labels), device)
         return _MemoryReader(tensors, lookup, is_images=True)
-    if isinstance(dataset, TensorDataset) and get is TensorDataset.__getitem__:
-        return _MemoryReader(_to_device(dataset.tensors, device), lookup, is_images=False)
+    if isinstance(dataset, TensorDataset) and get in _TENSORS:
+        tensors = _to_device(dataset.tensors, device)
+        return _MemoryReader(tensors, lookup, is_images=get is _Pixels.__getitem__)
     return None
 
 
@@ -352,7 +460,12 @@ def _unwrap(dataset: Source) -> tuple[Source, Tensor | None]:
     if type(dataset) is not Subset:
         return dataset, None
     inner, lookup = _unwrap(dataset.dataset)
-    indices = torch.as_tensor(dataset.indices, dtype=torch.int64)
+    if np.asarray(dataset.indices).dtype == bool:
+        raise DataError(
+            "a Subset takes indices, and reads truth values as the indices 0 and 1: use "
+            "Subset(dataset, mask.nonzero().flatten().tolist())"
+        )
+    indices = as_indices(dataset.indices, len(cast(Any, dataset.dataset)))
     return inner, indices if lookup is None else lookup[indices]
 
 
@@ -402,13 +515,78 @@ def _check_indices(indices: Tensor, n: int) -> Tensor:
     return indices.to(torch.int64)
 
 
-def _check_dataset(dataset: Source, batch_size: int) -> None:
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+def _from_arrays(dataset: Source) -> Source:
+    """Return (images, labels), or more arrays of one length, as a data set; others as they are."""
+    if not (isinstance(dataset, list | tuple) and dataset and is_array(dataset[0])):
+        return dataset
+    # A list of tensors of one shape may be a list of images.
+    is_pair = len(dataset) == 2 and np.shape(dataset[0]) != np.shape(dataset[1])
+    if not is_pair and not (isinstance(dataset, tuple) and all(map(is_array, dataset))):
+        return dataset
+    lengths = [len(array) if hasattr(array, "__len__") else None for array in dataset]
+    if len(set(lengths)) > 1:
+        raise DataError(
+            f"the images and labels have different lengths, {lengths}: give one label per image. "
+            "For a single sample, use [(image, label)]"
+        )
+    images, *others = dataset
+    return _pair(images, others)
+
+
+def _pair(images: Any, others: list[Any]) -> Source:
+    """Return images and their labels or other targets as a data set in memory."""
+    targets = [_as_target(values) for values in others]
+    inputs = as_tensor(images)
+    if inputs.dtype == torch.uint8 and inputs.ndim in (3, 4):
+        return _Pixels(as_pixels(inputs), *targets)
+    if inputs.dtype == torch.float64 and not isinstance(images, Tensor):
+        inputs = inputs.float()
+    return TensorDataset(channels_first(inputs) if inputs.ndim == 4 else inputs, *targets)
+
+
+class _Pixels(TensorDataset):
+    """A `TensorDataset` whose first tensor has uint8 pixels, which are read as floats in [0, 1]."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        first, *others = super().__getitem__(index)
+        return (unit(first), *others)
+
+
+def _as_target(values: Any) -> Tensor:
+    """Return targets as a tensor: class numbers as int64, and numpy's float64 as float32."""
+    target = values if isinstance(values, Tensor) else None
+    if target is None:
+        target = as_labels(values) if np.asarray(values).dtype.kind in "OUS" else as_tensor(values)
+        target = target.float() if target.dtype == torch.float64 else target
+    is_number = target.ndim == 1 and not (target.is_floating_point() or target.is_complex())
+    return target.long() if is_number and target.dtype != torch.bool else target
+
+
+_TENSORS = (TensorDataset.__getitem__, _Pixels.__getitem__)
+
+
+def _check_dataset(dataset: Source, batch_size: Any) -> int:
+    """Raise TypeError or ValueError if no batches can be made; return the batch size as an int."""
+    name = type(dataset).__name__
+    if dataset is None:
+        raise TypeError("got None instead of a data set; a bundle has no such split")
+    if hasattr(dataset, "train") and hasattr(dataset, "valid"):
+        raise TypeError(f"got a {name} instead of one of its splits: use data.train or data.valid")
+    if isinstance(dataset, dict | set | str):
+        raise TypeError(f"got a {name}; batches are made of a data set, or of (images, labels)")
+    if isinstance(dataset, IterableDataset) or not (
+        hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    ):
         raise TypeError(
-            f"{type(dataset).__name__} has no length or no index, so it can't be shuffled. Give it "
+            f"{name} has no length or no index, so it can't be shuffled. Give it "
             "__len__ and __getitem__, or use torch's own DataLoader"
         )
     if len(dataset) == 0:
         raise ValueError("the data set is empty: it has 0 images")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}; 64 is common")
+    try:
+        size = as_index(batch_size)
+    except TypeError:
+        raise TypeError(f"batch_size must be a whole number, got {batch_size!r}; use 64") from None
+    if size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {size}; 64 is common")
+    return size

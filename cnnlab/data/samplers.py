@@ -4,6 +4,7 @@ from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cnnlab.errors import DataError
@@ -20,13 +21,18 @@ def check_sampler(sampler: Any, dataset: Any) -> None:
         return
     size, name = len(dataset), type(sampler).__name__
     weights, indices = getattr(sampler, "weights", None), getattr(sampler, "indices", None)
+    if getattr(sampler, "num_replicas", 1) > 1:
+        raise DataError(
+            f"every process reads every batch and trains on its own samples of it, so {name} would "
+            "divide them twice: use shuffle=True and no sampler"
+        )
     if weights is not None and len(weights) != size:
         raise DataError(
             f"{name} has {len(weights)} weights, but the data set has {size} samples: make the "
             "sampler from the labels of this data set"
         )
-    listed = isinstance(indices, Sequence | Tensor | np.ndarray)
-    largest = max(map(int, indices), default=0) if listed else 0
+    listed = indices if isinstance(indices, Sequence | Tensor | np.ndarray) else ()
+    largest = int(torch.as_tensor(listed).max()) if len(listed) else 0
     if largest >= size:
         raise DataError(
             f"{name} draws index {largest}, but the data set has {size} samples, "

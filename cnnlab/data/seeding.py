@@ -14,42 +14,70 @@ from cnnlab import rng
 
 
 @contextmanager
-def seeded(*counters: int, generators: Sequence[Any] = ()) -> Iterator[None]:
+def preserved(generators: Sequence[Any] = ()) -> Iterator[None]:
+    """Restore the global generators of torch, numpy and Python, and the given ones, on exit."""
+    # Transforms by other authors draw from numpy's legacy global generator.
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with rng.fork_rng(), ExitStack() as stack:
+        stack.callback(random.setstate, python_state)
+        stack.callback(np.random.set_state, numpy_state)
+        for generator in generators:
+            stack.callback(_restorer(generator))
+        yield
+
+
+@contextmanager
+def seeded(*counters: int) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python, and restore their states on exit.
 
     Args:
         counters: determine every random number that is drawn inside.
-        generators: other generators to seed, each with a stream of its own: see `find_generators`.
     """
-    # Transforms by other authors draw from numpy's legacy global generator.
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    seed = rng.fold_in(*counters)
-    with rng.fork_rng(), ExitStack() as stack:
-        stack.callback(random.setstate, python_state)
-        stack.callback(np.random.set_state, numpy_state)
-        rng.seed_at(*counters)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
-        for number, generator in enumerate(generators):
-            stack.callback(_seed(generator, rng.fold_in(*counters, number)))
+    with preserved():
+        seed_everything(*counters)
         yield
 
 
-def _seed(generator: Any, seed: int) -> Callable[[], object]:
-    """Seed one generator, and return a function that restores its state."""
-    restore: Callable[[], object]
+def seed_everything(*counters: int, generators: Sequence[Any] = ()) -> None:
+    """Seed the global generators of torch, numpy and Python.
+
+    Args:
+        counters: determine every random number that is drawn from now on.
+        generators: other generators to seed, each with a stream of its own: see `find_generators`.
+    """
+    seed = rng.fold_in(*counters)
+    rng.seed_at(*counters)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    for number, generator in enumerate(generators):
+        _seed(generator, rng.fold_in(*counters, number))
+
+
+def _seed(generator: Any, seed: int) -> None:
+    """Seed one generator."""
     if isinstance(generator, torch.Generator):
-        restore = partial(generator.set_state, generator.get_state())
         generator.manual_seed(seed)
     elif isinstance(generator, random.Random):
-        restore = partial(generator.setstate, generator.getstate())
         generator.seed(seed)
     else:
-        is_new = isinstance(generator, np.random.Generator)  # else a RandomState
-        bits = generator.bit_generator if is_new else generator._bit_generator
-        restore = partial(setattr, bits, "state", bits.state)
+        bits = _bits(generator)
         bits.state = type(bits)(seed).state
-    return restore
+
+
+def _restorer(generator: Any) -> Callable[[], object]:
+    """Return a function that restores the present state of a generator."""
+    if isinstance(generator, torch.Generator):
+        return partial(generator.set_state, generator.get_state())
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    bits = _bits(generator)
+    return partial(setattr, bits, "state", bits.state)
+
+
+def _bits(generator: Any) -> Any:
+    """Return the bit generator of a numpy `Generator` or `RandomState`."""
+    is_new = isinstance(generator, np.random.Generator)
+    return generator.bit_generator if is_new else generator._bit_generator
 
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)

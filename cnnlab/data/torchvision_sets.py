@@ -17,6 +17,7 @@ from cnnlab.data.download import download_file
 from cnnlab.data.folder import to_rgb
 from cnnlab.data.images import DataBundle, ImageSet
 from cnnlab.errors import DataError, DownloadError
+from cnnlab.files import user_path
 
 
 VALID_FRACTION = 0.1  # of the official training set, if there is no official validation set
@@ -148,7 +149,7 @@ def _open(class_name: str, root: Root, download: bool, **options: Any) -> Any:
     """Open a torchvision data set from the disk, after a download if needed and allowed."""
     import torchvision.datasets
 
-    folder = Path(root) if root is not None else cache.folder() / "datasets"
+    folder = user_path(root) if root is not None else cache.folder() / "datasets"
     make = partial(getattr(torchvision.datasets, class_name), folder, download=False, **options)
     source = _SOURCES[class_name]
     offline = f"load({source.alternative!r}), which needs no network"

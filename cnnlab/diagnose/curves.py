@@ -3,10 +3,13 @@
 The thresholds are rules of thumb, and each finding states its own.
 """
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 from cnnlab.diagnose.finding import Finding
+from cnnlab.training.checks.options import positive_int
 from cnnlab.training.history import History
 
 
@@ -133,18 +136,130 @@ def overfit(curves: Curves) -> Finding | None:
 PATTERNS = (flat_start, early_decay, stuck, unfinished, overfit)
 
 
-def diagnose(history: "History | DataFrame") -> list[Finding]:
+def negative(curves: Curves) -> Finding | None:
+    """Recognise a negative loss of a classifier, which a cross-entropy can't have."""
+    if not any(name.endswith("_acc") for name in curves):
+        return None  # another kind of loss, which may be negative
+    values = [value for name, curve in curves.items() if name.endswith("_loss") for value in curve]
+    lowest = min(values, default=0.0)
+    if lowest > -0.01:
+        return None
+    return Finding(
+        "negative loss",
+        f"the loss fell to {lowest:.3g}, and a cross-entropy is never below 0",
+        "it can fall without end while the model learns nothing, so no curve can be trusted",
+        "look at what the loss gets: NLLLoss takes log-probabilities, CrossEntropyLoss takes "
+        "logits, and BCELoss takes probabilities and targets in [0, 1]",
+    )
+
+
+def unlike(curves: Curves, n_classes: int | None) -> Finding | None:
+    """Recognise a validation at chance level, or worse, beside a training that goes well.
+
+    A training goes well if its loss has halved and its accuracy is 0.3 above that of the
+    validation. With K classes, a validation is at chance level if
+
+    - its accuracy is at most 1.1/K + 0.05 (and its loss never fell below 0.75 log K), or
+    - its accuracy is at most 3.5/K, or 0.35, and its loss never fell below 0.97 log K, or
+    - its accuracy is at most 0.6 and stays the same within 0.02 (in a training from scratch), or
+    - its loss never fell below 1.25 log K, or below 5 log K with any accuracy, or
+    - there is no accuracy, and its loss stays the same within 1 %.
+
+    Where K isn't known, the training loss of the first epoch stands for log K, because training
+    starts from there. Then the second rule doesn't apply, and 1.5 stands for 1.25.
+    """
+    train, lowest = curves["train_loss"], min(curves.get("valid_loss", [0.0]))
+    if not 0 < train[0] < math.inf or train[-1] > 0.5 * train[0] or "valid_loss" not in curves:
+        return None
+    log_k = math.log(n_classes) if n_classes else max(train[0], math.log(2))
+    # A model that could classify before the fit starts far below log K.
+    from_scratch = "train_acc" not in curves or curves["train_acc"][0] < 0.75
+    if "valid_acc" in curves:
+        broken = lowest > 5 * log_k and (n_classes is not None or from_scratch)
+        broken |= _at_chance(curves, lowest, log_k, n_classes is not None, from_scratch)
+        accuracy = _late(curves["valid_acc"])
+        seen = f"the validation accuracy is {accuracy:.2f} and its loss at least {lowest:.2f}"
+    else:
+        broken = max(curves["valid_loss"]) <= 1.01 * lowest and lowest >= 0.9 * train[0]
+        broken |= n_classes is not None and lowest > 0.97 * log_k
+        seen = f"the validation loss never fell below {lowest:.2f}"
+    if not broken:
+        return None
+    return Finding(
+        "training and validation data are not alike",
+        f"{seen}, which is no better than chance, while the training loss fell from "
+        f"{train[0]:.2f} to {train[-1]:.2f}",
+        "in ordinary overfitting the validation is good at first; here, nothing that the model "
+        "learns from the training data holds for the validation data",
+        "show a batch of each exactly as the model gets it, and compare the scale of the pixels, "
+        "the labels and the order of the classes; and shuffle the training data",
+    )
+
+
+def _at_chance(
+    curves: Curves, lowest: float, log_k: float, known: bool, from_scratch: bool
+) -> bool:
+    """Apply the rules of `unlike` to a validation with an accuracy."""
+    accuracies, chance = curves["valid_acc"], math.exp(-min(log_k, 50.0))
+    accuracy = _late(accuracies)
+    if "train_acc" in curves and _late(curves["train_acc"]) < accuracy + 0.3:
+        return False
+    if from_scratch and max(accuracies) - min(accuracies) <= 0.02 and accuracy <= 0.6:
+        return True
+    if known:
+        poor = accuracy <= min(3.5 * chance, 0.35) and lowest > 0.97 * log_k
+        return poor or accuracy <= 1.1 * chance + 0.05 or lowest > 1.25 * log_k
+    if accuracy <= 1.1 * chance + 0.05 and lowest >= 0.75 * log_k:
+        return True
+    return from_scratch and lowest > 1.5 * log_k
+
+
+def unshuffled(curves: Curves) -> Finding | None:
+    """Recognise training data in the order of their classes.
+
+    With one class per batch the model predicts the class of the batch before. The training accuracy
+    is then less than half of the validation accuracy, and that is the same within 0.02 in every
+    epoch, because the last class is predicted for every image.
+    """
+    if "train_acc" not in curves or "valid_acc" not in curves:
+        return None
+    train, valid = _late(curves["train_acc"]), curves["valid_acc"]
+    if max(valid) - min(valid) > 0.02 or train > 0.5 * min(valid) or min(valid) > 0.6:
+        return None
+    return Finding(
+        "training data not shuffled",
+        f"the training accuracy is {train:.2f}, which is below chance level, and the validation "
+        f"accuracy stays at {valid[-1]:.2f}",
+        "if the data come class by class, the model forgets one class while it learns the next",
+        "cnnlab.loader(data, batch_size, shuffle=True)",
+    )
+
+
+def _late(values: list[float]) -> float:
+    """Return the mean of the last third of the epochs."""
+    last = values[-(len(values) // 3) :]
+    return sum(last) / len(last)
+
+
+def diagnose(history: "History | DataFrame", n_classes: int | None = None) -> list[Finding]:
     """Look for well-known patterns in the learning curves of a run.
 
     The patterns are "flat then a drop", "plateau", "decayed too early", "still rising",
-    "overfitting" and "underfitting". Their thresholds are rules of thumb, and each finding states
-    its own. A healthy run gives no finding.
+    "overfitting" and "underfitting". Three more mean that something is broken, and are reported
+    alone: "training and validation data are not alike", "training data not shuffled" and "negative
+    loss". The thresholds are rules of thumb, and each finding states its own. A healthy run gives
+    no finding.
 
     Args:
         history: of a fit of at least six epochs, or its `.to_pandas()`.
+        n_classes: the number of classes. Without it, it is estimated from the training loss of the
+            first epoch, which is too low for a model that could classify before this fit.
 
     Returns:
         The findings; an empty list if no pattern fits, or if the run is too short to tell.
+
+    Raises:
+        ValueError: n_classes is not a number of classes.
 
     >>> import pandas as pd
     >>> down = [2.5 * 0.7**k for k in range(12)]
@@ -152,9 +267,23 @@ def diagnose(history: "History | DataFrame") -> list[Finding]:
     >>> [f.name for f in diagnose(pd.DataFrame({"train_loss": down, "valid_loss": up}))]
     ['overfitting']
     """
+    if n_classes is not None and positive_int("n_classes", n_classes, "a number of classes") == 1:
+        raise ValueError("n_classes must be at least 2; leave it out if there are no classes")
     frame = history.to_pandas() if isinstance(history, History) else history
+    columns = {str(name): frame[name].tolist() for name in frame}
+    curves = {name: values for name, values in columns.items() if all(map(_is_number, values))}
+    if not curves.get("train_loss"):
+        return []
+    broken = negative(curves)
+    if broken is None and len(frame) >= 6:
+        broken = unlike(curves, n_classes) or unshuffled(curves)
+    if broken is not None:
+        return [broken]
     if len(frame) < 6:
         return []
-    curves = {str(name): frame[name].tolist() for name in frame if frame[name].notna().all()}
     findings = [pattern(curves) for pattern in PATTERNS]
     return [finding for finding in findings if finding is not None]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not math.isnan(value)

@@ -6,6 +6,7 @@ training is needed, a copy is trained.
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -15,18 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.diagnose.finding import Finding
-from cnnlab.losses import normalizer
+from cnnlab.errors import DataError
+from cnnlab.losses import is_elementwise, loss_name, normalizer
 from cnnlab.rng import fork_rng
 from cnnlab.training.batches import evaluation_batches
-from cnnlab.training.checks import check_batch, check_targets
-from cnnlab.training.modes import train_mode
+from cnnlab.training.checks import (
+    as_inputs,
+    as_targets,
+    check_batch,
+    check_images,
+    check_loss,
+    check_targets,
+    check_weighted_targets,
+)
+from cnnlab.training.modes import eager_mode, train_mode
+from cnnlab.training.outputs import as_float
+from cnnlab.training.preparation import prepare_loss
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def initial_loss(model: nn.Module, loader: Iterable, loss_fn: Loss) -> tuple[float, float]:
-    """Compute the loss of a fresh model, and the loss of predicting every class equally often.
+    """Compute the loss of a fresh model, and the loss of giving every class the same probability.
 
     If the observed loss is much larger than the expected one, the first steps are wasted on undoing
     the initialisation.
@@ -38,30 +50,45 @@ def initial_loss(model: nn.Module, loader: Iterable, loss_fn: Loss) -> tuple[flo
         loss_fn: the cross-entropy, with or without label smoothing and class weights.
 
     Returns:
-        (observed, expected), where expected is log K for K classes.
+        (observed, expected), where expected is log K for K classes. It is log 2 for a binary
+        cross-entropy, and NaN for a loss without classes, such as the mean squared error.
 
     Raises:
+        TypeError: it is a data set instead of a loader.
         ValueError: the loader gives no batch.
+        DataError: a batch doesn't fit the model or the loss.
 
     >>> batches = [(torch.zeros(5, 4), torch.arange(5))]
     >>> observed, expected = initial_loss(nn.Linear(4, 10), batches, nn.CrossEntropyLoss())
     >>> round(expected, 3)
     2.303
     """
+    if isinstance(loader, tuple) and len(loader) == 2:
+        raise TypeError("initial_loss takes a loader; for a single batch pass [(images, targets)]")
     total = total_weight = 0.0
-    num_classes = 1
-    with _training_copy(model) as model_copy, torch.no_grad():
-        for images, targets in islice(map(check_batch, evaluation_batches(loader)), 10):
-            logits = model_copy(images.to(_device(model_copy)))
-            targets = targets.to(logits.device)
-            check_targets(logits, targets)
-            weight = normalizer(loss_fn, targets)
-            total += loss_fn(logits, targets).item() * weight
+    expected = math.nan
+    with _training_copy(model, loss_fn) as (model_copy, loss_copy), torch.no_grad():
+        for batch in islice(evaluation_batches(loader), 10):
+            images, targets = _prepare(batch, model_copy, loss_copy)
+            outputs = as_float(model_copy(images))
+            check_targets(outputs, targets, loss_copy)
+            weight = normalizer(loss_copy, targets)
+            if weight:  # else every target is ignored
+                total += loss_copy(outputs, targets).item() * weight
             total_weight += weight
-            num_classes = logits.shape[1]
+            expected = _loss_of_equal_probabilities(outputs, loss_copy)
     if not total_weight:
         raise ValueError("the loader gave no batch to compute the loss on; check its data set")
-    return total / total_weight, math.log(num_classes)
+    return total / total_weight, expected
+
+
+def _loss_of_equal_probabilities(outputs: Any, loss_fn: Any) -> float:
+    """Return the loss of giving every class the same probability; NaN without classes."""
+    if loss_name(loss_fn).lower().replace("_", "").startswith(("bce", "binarycrossentropy")):
+        return math.log(2)
+    if is_elementwise(loss_fn) or not isinstance(outputs, Tensor) or outputs.ndim < 2:
+        return math.nan
+    return math.log(outputs.shape[1]) if outputs.shape[1] > 1 else math.nan
 
 
 def overfit_one_batch(
@@ -86,7 +113,13 @@ def overfit_one_batch(
 
     Returns:
         `steps` + 1 losses: one before each step, and one after the last step. If the last one is
-        below 0.01, the network has passed the test.
+        between 0 and 0.01, the network has passed the test. A loss that falls below 0 gives a
+        warning, because a cross-entropy or a squared error can't.
+
+    Raises:
+        DataError: the batch doesn't fit the model or the loss.
+        ValueError: every parameter is frozen.
+        TypeError: the loss isn't a single number.
 
     >>> images, labels = torch.eye(4), torch.arange(4)
     >>> net, loss_fn = nn.Linear(4, 4), nn.CrossEntropyLoss()
@@ -94,24 +127,37 @@ def overfit_one_batch(
     >>> losses[-1] < 0.01
     True
     """
-    images, targets = check_batch(batch)
     losses = []
-    with _training_copy(model) as model_copy:
+    with _training_copy(model, loss_fn) as (model_copy, loss_copy), torch.enable_grad():
         for module in model_copy.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
-        images, targets = images.to(_device(model_copy)), targets.to(_device(model_copy))
-        optimizer = torch.optim.Adam(model_copy.parameters(), lr=lr)
+        images, targets = _prepare(_single(batch), model_copy, loss_copy)
+        parameters = [p for p in _parameters(model_copy, loss_copy) if p.requires_grad]
+        if not parameters:
+            raise ValueError(
+                "every parameter is frozen, so there is nothing to train: unfreeze a part of the "
+                "model with cnnlab.transfer.unfreeze"
+            )
+        optimizer = torch.optim.Adam(parameters, lr=lr)
         for _ in range(steps):
             optimizer.zero_grad()
-            logits = model_copy(images)
-            check_targets(logits, targets, loss_fn)
-            loss = loss_fn(logits, targets)
+            outputs = model_copy(images)
+            check_targets(outputs, targets, loss_copy)
+            loss = check_loss(loss_copy(outputs, targets))
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
         with torch.no_grad():
-            losses.append(loss_fn(model_copy(images), targets).item())
+            losses.append(loss_copy(model_copy(images), targets).item())
+    if losses[-1] < 0:
+        warnings.warn(
+            f"the loss fell to {losses[-1]:.3g}, and a cross-entropy or a squared error is never "
+            "below 0, so this is no passed test: check that loss_fn gets what it expects (NLLLoss "
+            "takes log-probabilities). Compare a loss that may be negative with its own minimum",
+            UserWarning,
+            stacklevel=2,
+        )
     return losses
 
 
@@ -127,11 +173,14 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
         A finding named "images", "weights", "forward", "loss" or "gradient"; None if everything is
         finite.
 
+    Raises:
+        DataError: the batch doesn't fit the model or the loss.
+
     >>> bad = torch.full((1, 2), float("inf"))
     >>> nan_hunt(nn.Linear(2, 2), (bad, torch.tensor([0])), nn.CrossEntropyLoss()).name
     'images'
     """
-    images, targets = check_batch(batch)
+    images, targets = check_batch(_single(batch))
     if n_bad := int((~images.isfinite()).sum()):
         place = f"{n_bad} of {images.numel()} values of the images"
         return _non_finite("images", place, "clean the data")
@@ -139,17 +188,21 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
         if not value.isfinite().all():
             advice = "load an earlier checkpoint, and use a smaller learning rate"
             return _non_finite("weights", name, advice)
-    with _training_copy(model) as model_copy, torch.enable_grad():
+    with _training_copy(model, loss_fn) as (model_copy, loss_copy), torch.enable_grad():
+        images, targets = _prepare((images, targets), model_copy, loss_copy)
         modules = _record_non_finite_outputs(model_copy)
-        device = _device(model_copy)
-        loss = loss_fn(model_copy(images.to(device)), targets.to(device))
+        outputs = model_copy(images)
+        if not modules:
+            check_targets(outputs, targets, loss_copy)
+        loss = loss_copy(outputs, targets)
         if modules:
             advice = "a smaller learning rate, normalised inputs, He initialisation"
             return _non_finite("forward", f"the output of {modules[0]}", advice)
-        if not loss.isfinite():
+        if not loss.isfinite().all():
             advice = "look for log(0) or a division by 0 in the loss function"
             return _non_finite("loss", "the loss of finite logits", advice)
-        loss.backward()
+        if any(p.requires_grad for p in _parameters(model_copy, loss_copy)):
+            check_loss(loss).backward()
         for name, parameter in model_copy.named_parameters():
             if parameter.grad is not None and not parameter.grad.isfinite().all():
                 advice = "clip_norm=1.0; look for sqrt or log at 0 in the forward pass"
@@ -235,10 +288,43 @@ def _non_finite(name: str, place: str, advice: str) -> Finding:
 
 
 @contextmanager
-def _training_copy(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield a copy of the model in training mode; restore the random generators on exit."""
-    with fork_rng():
-        yield train_mode(copy.deepcopy(model))
+def _training_copy(model: nn.Module, loss_fn: Any) -> Iterator[tuple[nn.Module, Any]]:
+    """Yield copies of model and loss, the model in training mode; restore the random generators.
+
+    A compiled model runs uncompiled, because hooks need it and a few steps are faster so.
+    """
+    with fork_rng(), eager_mode():
+        model_copy = train_mode(copy.deepcopy(model))
+        loss_copy = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        yield model_copy, prepare_loss(loss_copy, model_copy, _device(model_copy))
+
+
+def _single(batch: Any) -> Any:
+    """Refuse a loader or a data set where a single batch is expected."""
+    if isinstance(batch, Tensor | list | tuple):
+        return batch
+    is_loader = hasattr(batch, "__iter__")
+    hint = "next(iter(loader))" if is_loader else "next(iter(cnnlab.loader(data, 16)))"
+    raise DataError(
+        f"this takes a single batch (images, targets), got {type(batch).__name__}: use {hint}"
+    )
+
+
+def _prepare(batch: Any, model: nn.Module, loss_fn: Any) -> tuple[Tensor, Tensor]:
+    """Return the images and targets of a batch as the trainer gives them to model and loss."""
+    images, targets = check_batch(batch)
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    takes_indices = any(isinstance(module, nn.Embedding) for module in model.modules())
+    images = as_inputs(images, next(floats, torch.float32), takes_indices)
+    check_images(images, model, len(targets))
+    targets = as_targets(targets, loss_fn)
+    check_weighted_targets(targets, loss_fn)
+    return images.to(_device(model)), targets.to(_device(model))
+
+
+def _parameters(model: nn.Module, loss_fn: Any) -> list[nn.Parameter]:
+    own = list(loss_fn.parameters()) if isinstance(loss_fn, nn.Module) else []
+    return [*model.parameters(), *own]
 
 
 def _device(model: nn.Module) -> torch.device:

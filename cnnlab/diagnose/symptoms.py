@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnlab.diagnose.finding import Finding
 from cnnlab.rng import fork_rng
-from cnnlab.training.modes import eval_mode, train_mode
+from cnnlab.training.modes import eager_mode, eval_mode, train_mode
 
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "shared_share",
     "silent_share",
     "sums_to_one",
+    "unregistered_layers",
 ]
 
 
@@ -54,7 +56,7 @@ def silent_share(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) 
     0.25
     """
     images, targets = batch
-    with fork_rng(), torch.enable_grad():
+    with fork_rng(), eager_mode(), torch.enable_grad():
         model = train_mode(copy.deepcopy(model)).requires_grad_(True)
         model.zero_grad()
         loss_fn(model(images), targets).backward()
@@ -177,6 +179,32 @@ def sums_to_one(outputs: Tensor) -> bool:
     return bool((outputs >= 0).all() and (sums - 1).abs().max() < 1e-3)
 
 
+def unregistered_layers(model: nn.Module) -> list[str]:
+    """List the attributes that hold layers in a plain list or dictionary, which torch doesn't see.
+
+    Their weights are not in `model.parameters()`, so they are neither trained nor saved nor moved
+    to another device. `nn.ModuleList` and `nn.ModuleDict` are seen.
+
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layers = [nn.Linear(2, 2), nn.ReLU()]
+    >>> unregistered_layers(Net())
+    ['layers']
+    """
+    seen = {id(p) for p in model.parameters()}
+    names = []
+    for prefix, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            layers = value.values() if isinstance(value, dict) else value
+            hidden = [p for m in layers if isinstance(m, nn.Module) for p in m.parameters()]
+            if any(id(p) not in seen for p in hidden):
+                names.append(f"{prefix}.{name}".lstrip("."))
+    return names
+
+
 def judge(vitals: Mapping[str, float]) -> list[Finding]:
     """Compare the vital signs of a run with thresholds.
 
@@ -195,6 +223,9 @@ def judge(vitals: Mapping[str, float]) -> list[Finding]:
             | `worst_recall` | the lowest recall of a class |
             | `shared_share` | see `shared_share` |
             | `moved_statistics` | number of running statistics of frozen layers that changed |
+            | `unregistered_layers` | number of lists of layers that torch doesn't see |
+            | `n_outputs`, `n_classes` | outputs of the model, and classes of the data |
+            | `lowest_output` | smallest output of the model on many images |
 
     Returns:
         The findings; an empty list if nothing is wrong.
@@ -289,6 +320,29 @@ RULES = (
         advice="let the model return logits",
     ),
     Rule(
+        "activation at the end",
+        applies=lambda v: v["lowest_output"] >= 0 and not v["sums_to_one"] > 0,
+        seen="no output of the model is below 0; the smallest is {lowest_output:.3g}",
+        why="a ReLU or a sigmoid after the last layer keeps the cross-entropy from lowering the "
+        "score of a wrong class, and often stops the gradient",
+        advice="let the model return the values of its last linear layer",
+    ),
+    Rule(
+        "too many outputs",
+        applies=lambda v: v["n_outputs"] > v["n_classes"],
+        seen="the model has {n_outputs:.0f} outputs for {n_classes:.0f} classes",
+        why="classes that don't exist take part in every prediction and in the loss",
+        advice="cnnlab.replace_head(model, n_classes), before you create the optimizer",
+    ),
+    Rule(
+        "unregistered layers",
+        applies=lambda v: v["unregistered_layers"] > 0,
+        seen="{unregistered_layers:.0f} lists or dictionaries hold layers that are not in "
+        "model.parameters()",
+        why="these layers are neither trained nor saved nor moved to the GPU",
+        advice="nn.ModuleList or nn.Sequential instead of a list, nn.ModuleDict instead of a dict",
+    ),
+    Rule(
         "train-mode validation",
         applies=lambda v: abs(v["valid_acc"] - v["valid_acc_again"]) > 0.1,
         seen="the run recorded a validation accuracy of {valid_acc:.2f}, but in evaluation mode it "
@@ -334,8 +388,13 @@ VITALS = (
     "worst_recall",
     "shared_share",
     "moved_statistics",
+    "unregistered_layers",
+    "n_outputs",
+    "n_classes",
+    "lowest_output",
 )
 
 
 def _bytes(image: Any) -> bytes:
-    return torch.as_tensor(image).numpy().tobytes()
+    array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    return array.tobytes()

@@ -181,17 +181,19 @@ def _groups_by_child(model: nn.Module) -> list[list[Part]]:
             "children, so it can't be split; list its stages yourself, from bottom to top, as in "
             "param_groups(model, lr, stages=[...])"
         )
-    split = True
-    while split:
-        split = False
-        for name, part in list(parts.items()):
-            if isinstance(part, nn.Module) and _size([part]) > limit:
-                inside = _parts(part, f"{name}.")
-                known = calls is not None and calls.is_known(name)
-                if _can_be_split(part, inside, calls if known else None, limit):
-                    split = True
-                    del parts[name]
-                    parts |= inside
+    waiting = list(parts)
+    while waiting:
+        name = waiting.pop()
+        part = parts[name]
+        others = [other for n, other in parts.items() if n != name]
+        # a child that shares its weights with another one stays whole
+        if isinstance(part, nn.Module) and _size([part, *others]) - _size(others) > limit:
+            inside = _parts(part, f"{name}.")
+            known = calls is not None and calls.is_known(name)
+            if _can_be_split(part, inside, calls if known else None, limit):
+                del parts[name]
+                parts |= inside
+                waiting += inside
     groups: list[list[Part]] = []
     for part in _in_order(parts, model, calls):
         if groups and (_is_small(part) or all(map(_is_small, groups[-1]))):
@@ -221,7 +223,8 @@ def _in_order(parts: Mapping[str, Part], model: nn.Module, calls: Calls | None) 
 
     A part that never runs, such as an auxiliary classifier, keeps its place below the next one.
     """
-    defined = [name for name, _ in [*model.named_modules(), *model.named_parameters()]]
+    modules = model.named_modules(remove_duplicate=False)
+    defined = [n for n, _ in [*modules, *model.named_parameters(remove_duplicate=False)]]
     names = sorted(parts, key=defined.index)
     used = {name: calls.positions(name) for name in names} if calls else {}
     if not any(used.values()):
@@ -255,8 +258,10 @@ def _groups_by_resolution(model: nn.Module) -> list[list[Part]]:
     if groups and all(map(_is_small, hidden)):
         groups[-1] += hidden
     else:
-        groups.append(list(hidden))
-    limit = LARGEST * _size([model])
+        groups.append([*hidden])
+    # The head counts as one for ImageNet: the stages don't depend on the number of classes.
+    features = next((p.shape[1] for p in head.parameters() if p.ndim > 1), 0)
+    limit = LARGEST * (sum(map(_size, groups)) + 1000 * features)
     return [half for group in groups for half in _halved(group, limit)] + [[head]]
 
 
@@ -294,7 +299,7 @@ def _cut(layers: list[Part]) -> tuple[list[Part], list[Part]]:
 
 
 def _blocks(part: Part) -> list[Part]:
-    """Return the blocks of a sequence of blocks; a block, or a sequence of single layers, is one."""
+    """Return the blocks of a sequence of blocks; anything else counts as one block."""
     children = _children(part) if isinstance(part, nn.Sequential) else []
     if not children or any(not _children(child) for child in children):
         return [part]
@@ -320,13 +325,13 @@ def _is_small(part: Part) -> bool:
 
 
 def _size(parts: Sequence[Part]) -> int:
-    """Return the number of weights; a lazy layer, which has none yet, counts as one."""
-    parameters = [
-        p
+    """Return the number of weights, each counted once; a lazy layer, which has none yet, as one."""
+    parameters = {
+        id(p): p
         for part in parts
         for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
-    ]
-    return sum(1 if is_lazy(p) else p.numel() for p in parameters)
+    }
+    return sum(1 if is_lazy(p) else p.numel() for p in parameters.values())
 
 
 def _as_module(group: Sequence[Part]) -> nn.Module:

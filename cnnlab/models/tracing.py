@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Sequence
+from inspect import signature
 from itertools import pairwise
 
 from torch import fx, nn
@@ -82,8 +83,16 @@ class Calls:
         return node.op in ("call_module", "get_attr") and f"{node.target}.".startswith(f"{name}.")
 
 
+class _Symbol(fx.Proxy):
+    def __len__(self) -> int:
+        return 1  # the batch size, which doesn't change what runs
+
+
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # or forward passes that change a buffer would really do it
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Symbol(node, self)
 
 
 def trace(model: nn.Module) -> Calls | None:
@@ -104,6 +113,8 @@ def trace(model: nn.Module) -> Calls | None:
             for module in twin.modules():  # the hooks of the user must not see symbols
                 module._forward_hooks.clear()
                 module._forward_pre_hooks.clear()
-            return Calls(_Tracer().trace(twin), model)
+            options = signature(twin.forward).parameters.values()
+            defaults = {p.name: p.default for p in options if p.default is not p.empty}
+            return Calls(_Tracer().trace(twin, defaults), model)
     except Exception:  # noqa: BLE001 - code of the user may raise anything
         return None

@@ -241,11 +241,9 @@ class Results:
         for name in self.names:
             values = self.values(name)
             mean, low, high = _t_interval(values)
-            rows.append(
-                {"variant": name, "mean": mean, "low": low, "high": high}
-                | {"sd": float(values.std(ddof=1)) if len(values) > 1 else nan}
-                | {"n": len(values)}
-            )
+            std = float(values.std(ddof=1)) if isfinite(low) else nan
+            rows.append({"variant": name, "mean": mean, "low": low, "high": high, "sd": std})
+            rows[-1]["n"] = len(values)
         return pd.DataFrame(rows).set_index("variant")
 
     def difference(self, a: str, b: str) -> tuple[float, float, float]:
@@ -399,8 +397,10 @@ class Results:
             )
         unfinished = json.loads(notes.pop("unfinished", "[]"))
         table = "\n".join(dropwhile(lambda line: line.startswith("# "), lines))
+        frame = pd.read_csv(StringIO(table))
         # A name such as "None" or "0.1" stays as it is.
-        frame = pd.read_csv(StringIO(table), converters={"variant": str})
+        names = pd.read_csv(StringIO(table), usecols=["variant"], dtype=str, keep_default_na=False)
+        frame["variant"] = names["variant"]
         return cls(frame.to_dict("records"), metric, notes, unfinished)  # type: ignore[arg-type]
 
     def _repr_html_(self) -> str:

@@ -119,8 +119,10 @@ class LRCurve:
         smoothed = LRCurve(*map(list, zip(*points, strict=True))).smoothed()
         bottom = smoothed.index(min(smoothed[MEMORY - 1 :] or smoothed))
         slopes = slopes[: max(bottom - half + 1, 0)]
-        steepest = int(np.argmin(slopes)) if slopes else 0
-        return points[centres[steepest]][0] if slopes and slopes[steepest] < 0 else None
+        flat = -1e-9 * float(np.median(np.abs(y)))  # the slope of a constant loss, but for rounding
+        if not slopes or not min(slopes) < flat:
+            return None
+        return points[centres[int(np.argmin(slopes))]][0]
 
     def __str__(self) -> str:
         lr = self.suggest()
@@ -247,7 +249,8 @@ def _options(
             "lr_find needs a loader: lr_find(trainer, loader), or lr_find(model, optimizer, "
             "loss_fn, loader)"
         )
-    device = next(model.parameters()).device if isinstance(model, nn.Module) else None
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    device = None if parameter is None else parameter.device
     options = TrainerOptions(
         model, optimizer, loss_fn, batch_transform=batch_transform, device=device
     )
@@ -258,7 +261,8 @@ class _Sweep:
     """A copy of a model, its optimizer and its loss, to be trained at growing learning rates."""
 
     def __init__(self, options: TrainerOptions) -> None:
-        self.options, device = options, options.device
+        self.options = options
+        device: Any = options.device
         # Copied in one call, so that the new optimizer refers to the parameters of the new model.
         own_loss = options.loss_fn if isinstance(options.loss_fn, nn.Module) else None
         copies = copy.deepcopy((options.model, options.optimizer, own_loss))
@@ -285,30 +289,36 @@ class _Sweep:
             seed_at(seed, step, 2)
             for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
                 group["lr"] = lr * ratio
-            images, targets = self.intake.train(batch, first_step + step)
+            images, targets = self.intake.training_batch(batch, first_step + step)
+            if not normalizer(self.loss_fn, targets):  # every target of this batch is ignored
+                losses.append(math.nan)
+                continue
             loss = self.step(images, targets)
             if not math.isfinite(loss):
                 _check_images(images, step)
                 break
             losses.append(loss)
-            if _diverged(losses):
+            if _diverged([x for x in losses if math.isfinite(x)]):
                 return _without_tail(losses)
         return losses
 
     def step(self, images: Tensor, targets: Tensor) -> float:
         """Take one optimizer step, as the trainer does, and return the loss before it."""
         options, total, mean = self.options, normalizer(self.loss_fn, targets), 0.0
-        size = options.microbatch or len(images)
+        size, whole = options.microbatch or len(images), options.microbatch is None
         self.optimizer.zero_grad()
-        with explain_oom(images, options.microbatch), explain_shape_errors(min(size, len(images))):
+        with (
+            explain_oom(images, options.microbatch),
+            explain_shape_errors(len(images) if whole else None),
+        ):
             for x, y in zip(images.split(size), targets.split(size), strict=True):
                 divisor = normalizer(self.loss_fn, y)
                 with self.autocast:
                     outputs = self.model(x)
                     check_targets(outputs, y, self.loss_fn)
-                    # If every target is ignored, a mean would be one over nothing.
+                    # A mean over targets that are all ignored would be NaN.
                     loss = check_loss(self.loss_fn(outputs, y)) if divisor else zero_loss(outputs)
-                fraction = divisor / total if total else 0.0
+                fraction = divisor / total
                 self.scaler.scale(loss * fraction).backward()
                 mean += loss.item() * fraction
         self.scaler.unscale_(self.optimizer)
@@ -345,14 +355,13 @@ def _diverged(losses: list[float]) -> bool:
     """
     smoothed = LRCurve([], losses).smoothed()
     if len(losses) < MEMORY:
-        return _exceeds(smoothed[-1], min(smoothed), smoothed[0], factor=1000)
-    return _exceeds(smoothed[-1], min(smoothed[MEMORY - 1 :]), smoothed[0])
+        return losses[-1] > 1000 * max([1.0, losses[0], *map(abs, losses[:-1])])
+    return _far_above(smoothed[-1], min(smoothed[MEMORY - 1 :]), smoothed[0])
 
 
-def _exceeds(loss: float, best: float, first: float, factor: float = 4) -> bool:
-    """Return whether a loss is several times the best one, or as far above it if that is < 0."""
-    limit = factor * best if best > 0 else best + factor * max(abs(best), abs(first))
-    return loss > limit
+def _far_above(loss: float, best: float, first: float) -> bool:
+    """Return whether a loss is four times the best one, or as far above it if that is negative."""
+    return loss > (4 * best if best > 0 else best + 4 * max(abs(best), abs(first)))
 
 
 def _without_tail(losses: list[float]) -> list[float]:
@@ -361,7 +370,8 @@ def _without_tail(losses: list[float]) -> list[float]:
     The average reacts a few steps late, so that loss is among the last ones that it remembers.
     """
     for k in range(max(len(losses) - MEMORY, 0), len(losses)):
-        if _exceeds(losses[k], min(losses[: k + 1]), losses[0]):
+        finite = [x for x in losses[: k + 1] if math.isfinite(x)]
+        if finite and _far_above(losses[k], min(finite), finite[0]):
             return losses[: k + 1]
     return losses
 

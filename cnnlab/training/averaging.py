@@ -9,13 +9,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from cnnlab.errors import NonFiniteError
 from cnnlab.rng import fork_rng
 from cnnlab.training.batches import evaluation_batches
 from cnnlab.training.hooks import Callback, Run
-from cnnlab.training.modes import eval_mode, frozen_norms, rollback_norm_stats
+from cnnlab.training.intake import Intake
+from cnnlab.training.modes import (
+    Rollback,
+    eager_mode,
+    eval_mode,
+    frozen_norms,
+    warn_if_stale_statistics,
+)
+from cnnlab.training.transforms import wrap_batch_transform
 
 
 __all__ = [
@@ -37,6 +49,11 @@ class _Average:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if any(is_lazy(p) for p in model.parameters()):
+            raise ValueError(
+                "the model has lazy layers, which have no weights yet: pass one batch through it "
+                "before you average it"
+            )
         self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.model.zero_grad(set_to_none=True)  # nobody needs a copy of the gradients
@@ -47,13 +64,35 @@ class _Average:
     def _move_towards(self, source: nn.Module, fraction: float) -> None:
         """Move each parameter by a fraction of its distance to the source, and copy the buffers."""
         own, other = ([p.detach() for p in m.parameters()] for m in (self.model, source))
+        if [p.shape for p in own] != [p.shape for p in other]:
+            raise ValueError(
+                f"the {type(self).__name__} was made before the model changed: create "
+                f"{type(self).__name__}(model) after replace_head"
+            )
         if own and own[0].device != other[0].device:  # the model has moved since it was copied
             self.model.to(other[0].device)
             own = [p.detach() for p in self.model.parameters()]
-        torch._foreach_lerp_(own, other, fraction)
-        for mine, theirs in zip(self.model.buffers(), source.buffers(), strict=True):
-            mine.copy_(theirs)
+        if own and fraction == 1:
+            torch._foreach_copy_(own, other)  # even if the average isn't finite
+        elif own:
+            torch._foreach_lerp_(own, other, fraction)
+        self._copy_buffers(source)
         self._record_frozen_norms(source)
+
+    def _copy_buffers(self, source: nn.Module) -> None:
+        """Copy the buffers, also those that the source got after it was copied."""
+        for mine, theirs in zip(self.model.modules(), source.modules(), strict=True):
+            for name, buffer in theirs._buffers.items():
+                own = mine._buffers.get(name)
+                if own is not None and buffer is not None and own.shape == buffer.shape:
+                    own.copy_(buffer)
+                else:
+                    persistent = name not in theirs._non_persistent_buffers_set
+                    value = None if buffer is None else buffer.detach().clone()
+                    mine.register_buffer(name, value, persistent=persistent)
+
+    def _is_finite(self) -> bool:
+        return all(bool(p.isfinite().all()) for p in self.model.parameters())
 
     def _record_frozen_norms(self, source: nn.Module) -> None:
         """Mark the batch-norm layers that train in the source: nothing trains in the copy."""
@@ -111,6 +150,8 @@ class EMA(_Average):
             model: by default the model that the average was made from.
         """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        if self.updates == 0 and not self._is_finite():
+            decay = 0.0  # such a start would never be forgotten
         self._move_towards(self.source if model is None else model, 1 - decay)
         self.updates += 1
 
@@ -168,11 +209,25 @@ class SWA(_Average, Callback):
         """
         self._move_towards(self.source if model is None else model, 1 / (self.n_averaged + 1))
         self.n_averaged += 1
+        self._mark_statistics(self.n_averaged > 1)
+
+    def _mark_statistics(self, stale: bool) -> None:
+        """Note whether the batch-norm statistics are those of another network, the source.
+
+        Frozen layers aren't affected, because they have the same statistics in every network.
+        `update_bn` removes the mark.
+        """
+        norms = set(_norms_to_update(self.model))
+        for module in self.model.modules():
+            if isinstance(module, Norm):
+                module.stale_statistics = stale and module in norms  # type: ignore[assignment]
 
     def on_fit_start(self, trainer: Run) -> None:
         """Start a new average for a new run."""
         if trainer.step == 0:
+            self._move_towards(trainer.model, 1)
             self.n_averaged = 0
+            self._mark_statistics(False)
 
     def on_epoch_end(self, trainer: Run) -> None:
         """Add the weights at the end of the epoch."""
@@ -180,13 +235,15 @@ class SWA(_Average, Callback):
             self.update(trainer.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the average and the number of updates."""
-        return {"model": self.model.state_dict(), "n_averaged": self.n_averaged}
+        """Return the average, the number of updates, and whether its statistics are stale."""
+        stale = any(getattr(module, "stale_statistics", False) for module in self.model.modules())
+        return {"model": self.model.state_dict(), "n_averaged": self.n_averaged, "stale": stale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.n_averaged = int(state["n_averaged"])
+        self._mark_statistics(bool(state.get("stale", self.n_averaged > 1)))
 
 
 def update_bn(model: nn.Module, loader: Iterable) -> None:
@@ -208,6 +265,7 @@ def update_bn(model: nn.Module, loader: Iterable) -> None:
     Raises:
         ValueError: the loader has no batch, and nothing was changed; or a batch has a single value
             per channel.
+        NonFiniteError: the inputs of a layer are NaN or infinite; nothing was changed.
 
     Izmailov et al. 2018, section 3.2, https://arxiv.org/abs/1803.05407.
 
@@ -219,20 +277,26 @@ def update_bn(model: nn.Module, loader: Iterable) -> None:
     norms = _norms_to_update(model)
     if not norms:
         return
-    with fork_rng(), torch.no_grad(), eval_mode(model), ExitStack() as stack:
+    with fork_rng(), torch.no_grad(), eval_mode(model), eager_mode(), ExitStack() as stack:
         moments = [stack.enter_context(_recorded(norm)) for norm in norms]
-        stack.enter_context(rollback_norm_stats(model))
+        stack.enter_context(Rollback(model))
         n_batches = 0
-        for images in _images(loader, model):
+        for images in _images(evaluation_batches(loader), model):
             model(images)
             n_batches += 1
         if not n_batches:
             raise ValueError("the loader gave no batch to compute the statistics from")
+        if not all(inputs.is_finite() for inputs in moments):
+            raise NonFiniteError(
+                "the inputs of a batch-norm layer are NaN or infinite, so its statistics would be "
+                "too; nothing was changed. Clean the images, or start again from a checkpoint"
+            )
     for norm, inputs in zip(norms, moments, strict=True):
         if inputs.count:
             norm.running_mean.copy_(inputs.mean)
             norm.running_var.copy_(inputs.variance())
             norm.num_batches_tracked.fill_(n_batches)
+            norm.stale_statistics = False
 
 
 class _Moments:
@@ -255,6 +319,10 @@ class _Moments:
         self.mean = self.mean + distance * n / total
         self.squares = self.squares + variance * n + distance**2 * n * self.count / total
         self.count = total
+
+    def is_finite(self) -> bool:
+        """Return whether every value so far was finite."""
+        return bool(self.squares.isfinite().all())
 
     def variance(self) -> Tensor:
         """Return the unbiased variance, (C,), which is what batch norm stores."""
@@ -301,6 +369,8 @@ def ensemble(
 
     Raises:
         ValueError: there are no members, models come without a loader, or the shapes differ.
+        DataError: a sampler decides which samples the loader reads, so the rows have no order.
+        NonFiniteError: a member predicts NaN.
 
     Hansen & Salamon 1990; Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474.
 
@@ -314,23 +384,35 @@ def ensemble(
             "an ensemble needs one or more members whose logits have the same shape (N, K), got "
             f"{sorted(shapes)}"
         )
-    return torch.stack([logits.softmax(1) for logits in members]).mean(0)
+    probabilities = torch.stack([logits.softmax(1) for logits in members])
+    for number, rows in enumerate(probabilities):
+        if bad := rows.isnan().any(1).nonzero().flatten().tolist():
+            raise NonFiniteError(
+                f"member {number} of the ensemble predicts NaN for {len(bad)} of {len(rows)} "
+                f"samples, the first at position {bad[0]}: leave it out, or clean the data"
+            )
+    return probabilities.mean(0)
 
 
 def _logits(member: nn.Module | Tensor, loader: Iterable | None) -> Tensor:
-    if isinstance(member, Tensor):
-        return member.detach().float().cpu()
+    if isinstance(member, Tensor | np.ndarray):
+        return torch.as_tensor(member).detach().float().cpu()
     if loader is None:
         raise ValueError("models need data to predict on: ensemble(models, loader=test)")
-    with fork_rng(), torch.no_grad(), eval_mode(member):
-        rows = [member(images).float().cpu() for images in _images(loader, member)]
+    warn_if_stale_statistics(member)
+    with fork_rng(), torch.no_grad(), eval_mode(member), eager_mode():
+        batches = evaluation_batches(loader, by_position=True)
+        rows = [member(images).float().cpu() for images in _images(batches, member)]
     if not rows:
         raise ValueError("the loader gave no batch to predict on")
     return torch.cat(rows)
 
 
-def _images(loader: Iterable, model: nn.Module) -> Iterator[Tensor]:
-    """Yield the images of a loader in data-set order, on the device of the model."""
-    device = next((tensor.device for tensor in model.state_dict().values()), None)
-    for batch in evaluation_batches(loader):
-        yield (batch if isinstance(batch, Tensor) else batch[0]).to(device)
+def _images(batches: Iterable, model: nn.Module) -> Iterator[Tensor]:
+    """Yield the images of batches, checked and converted as in training, on the model's device."""
+    tensors = model.state_dict().values()
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    no_transform = wrap_batch_transform(None)
+    intake = Intake(model, F.cross_entropy, no_transform, device, torch.preserve_format)
+    for batch in batches:
+        yield intake.prediction_images(batch[0] if isinstance(batch, list | tuple) else batch)

@@ -5,12 +5,14 @@ import random
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from cnnlab.data.loaders import explain_stacking
 from cnnlab.errors import DataError
 from cnnlab.rng import fold_in, seed_at
 from cnnlab.training.checks import check_loader
@@ -33,7 +35,7 @@ def training_batches(
         sampler.set_epoch(epoch)
     with _seeded_sources(loader, seed, epoch):
         seed_at(seed, epoch)
-        iterator = iter(loader)
+        iterator = _explained(iter(loader), loader)
         for number in count():
             _seed_globals(seed, epoch, number, 1)
             try:
@@ -109,8 +111,47 @@ def evaluation_batches(loader: Iterable, by_position: bool = False) -> Iterable:
                 "samples the loader reads, and in which order: use a loader without a sampler, on "
                 "a Subset if you need only some of the samples"
             )
-        return loader if ordered is None else ordered
-    return ordered
+        return _explained_passes(loader if ordered is None else ordered)
+    return _explained_passes(ordered)
+
+
+def _explained_passes(loader: Iterable) -> Iterable:
+    """Return a torch loader with its errors explained, and any other loader as it is."""
+    return _explained(None, loader) if isinstance(loader, DataLoader) else loader
+
+
+def _explained(iterator: Iterator | None, loader: Iterable) -> Iterator:
+    """Yield the batches of a torch loader, with its errors explained.
+
+    Args:
+        iterator: the pass in progress; None starts one.
+        loader: where it comes from.
+
+    Raises:
+        DataError: items couldn't be stacked, or one of them raised StopIteration, which would end
+            the epoch early, without a word.
+    """
+    iterator = iter(loader) if iterator is None else iterator
+    dataset = getattr(loader, "dataset", None)
+    for number in count():
+        try:
+            batch = next(iterator)
+        except StopIteration as end:
+            functions = {frame.f_code.co_name for frame, _ in walk_tb(end.__traceback__)}
+            from_an_item = isinstance(loader, DataLoader) and functions & {"fetch", "reraise"}
+            if from_an_item and not isinstance(dataset, IterableDataset):
+                raise DataError(
+                    f"an item in batch {number} of the data set ({type(dataset).__name__}) "
+                    "raised StopIteration, which means the end of an iterator: __getitem__ must "
+                    "return the item. Is there a next(...) in it, on something that has ended?"
+                ) from None
+            return
+        except (TypeError, RuntimeError) as error:
+            explanation = explain_stacking(str(error))
+            if explanation is None:
+                raise
+            raise DataError(explanation) from error
+        yield batch
 
 
 def _ordered(loader: DataLoader) -> Iterable | None:

@@ -89,8 +89,8 @@ def load(path: str | Path) -> dict[str, Any]:
     if not tail.startswith(_MARK) and data[-_ZIP_TAIL:].startswith(_ZIP_END):
         raise CheckpointError(
             f"{path} was not written by Trainer.save: it has no digest at its end. If these are "
-            "weights saved by torch.save, use "
-            f"model.load_state_dict(torch.load({str(path)!r}, weights_only=True))"
+            f"weights saved by torch.save, use model.load_state_dict(torch.load({str(path)!r}, "
+            "weights_only=True))"
         )
     if not tail.startswith(_MARK):
         raise CheckpointError(

@@ -64,6 +64,9 @@ def _step(options: TrainerOptions) -> list[str]:
     return lines
 
 
+PART = "model(images_part), targets_part"
+
+
 def _forward_backward(options: TrainerOptions) -> list[str]:
     lines = [f"loss = {_loss(options.loss_fn)}"]
     if options.low_precision is not None:
@@ -73,8 +76,10 @@ def _forward_backward(options: TrainerOptions) -> list[str]:
         "scaler.scale(loss).backward()" if options.precision == "fp16" else "loss.backward()"
     )
     if options.microbatch is not None:
-        split = f"for images, targets in split(images, targets, {options.microbatch}):"
-        lines = [f"{split}  # gradient accumulation", *_indented(lines)]
+        lines = [line.replace("model(images), targets", PART) for line in lines]
+        lines[-1] = lines[-1].replace("loss", "(loss * len(targets_part) / len(targets))", 1)
+        split = f"zip(images.split({options.microbatch}), targets.split({options.microbatch}))"
+        lines = [f"for images_part, targets_part in {split}:", *_indented(lines)]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Training with several processes (torchrun). Every function is a no-op in a single process.
+"""Training with several processes (torchrun). In a single process nothing here has an effect.
 
     torchrun --nproc-per-node 2 train.py
 
@@ -14,7 +14,8 @@ https://arxiv.org/abs/2006.15704.
 
 import atexit
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "any_rank",
     "average_gradients",
     "barrier",
+    "broadcast_buffers",
     "broadcast_from_rank0",
     "init_process_group",
     "is_local_batch",
@@ -38,6 +40,7 @@ __all__ = [
     "launched",
     "local_gpu",
     "no_sync_until_last",
+    "raised_together",
     "rank",
     "seed_rank",
     "shard",
@@ -50,7 +53,7 @@ AVAILABLE = dist.is_available()  # torch can be built without it
 
 
 def launched() -> bool:
-    """Return whether torchrun, or a similar launcher, started this process.
+    """Return whether torchrun started this process, or something that sets its variables.
 
     >>> launched()
     False
@@ -164,6 +167,32 @@ def broadcast_from_rank0(*modules: Any) -> None:
             dist.broadcast(tensor, src=0)
 
 
+def broadcast_buffers(module: nn.Module) -> None:
+    """Copy the buffers of the first process, such as batch-norm statistics, to all the others."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def raised_together(in_all: bool = True) -> Iterator[None]:
+    """Raise an error of the block in every process, so that none waits for one that failed.
+
+    Args:
+        in_all: whether every process gets here. The second microbatch may exist in one process only.
+    """
+    if world_size() == 1 or not in_all:
+        yield
+        return
+    failure = None
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others have to know
+        failure = error
+    if any_rank(failure is not None):
+        raise failure or RuntimeError("another process of this training failed, see its message")
+
+
 def average_gradients(loss_fn: Any) -> None:
     """Average the gradients of a loss with parameters, as DistributedDataParallel does for a model.
 
@@ -171,12 +200,12 @@ def average_gradients(loss_fn: Any) -> None:
     """
     if world_size() == 1 or not isinstance(loss_fn, nn.Module):
         return
-    for parameter in loss_fn.parameters():
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world_size()
-    for buffer in loss_fn.buffers():
-        dist.broadcast(buffer, src=0)
+    for parameter in filter(lambda p: p.requires_grad, loss_fn.parameters()):
+        if parameter.grad is None:  # in this process nothing counted
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= world_size()
+    broadcast_buffers(loss_fn)
 
 
 def barrier() -> None:
@@ -199,7 +228,7 @@ def _job_attempt() -> str:
     attempt has the same name.
     """
     one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-    return f"life {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if one_machine else 'any'}"
+    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if one_machine else 'any'}"
 
 
 def _initialized() -> bool:

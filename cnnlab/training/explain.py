@@ -11,7 +11,7 @@ from cnnlab.errors import DataError, OutOfMemory
 
 
 @contextmanager
-def explain_oom(images: Tensor, microbatch: int | None) -> Iterator[None]:
+def explain_oom(images: Tensor, microbatch: int | None = None) -> Iterator[None]:
     """Replace torch's out-of-memory error by one that says what to change, and free the cache.
 
     Args:
@@ -31,7 +31,11 @@ def explain_oom(images: Tensor, microbatch: int | None) -> Iterator[None]:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     size = min(len(images), microbatch or len(images))
-    halve = f"microbatch={size // 2}, which gives the same gradient, " if size > 1 else ""
+    halve = ""
+    if size > 1 and torch.is_grad_enabled():
+        halve = f"microbatch={size // 2}, which gives the same gradient, "
+    elif size > 1:
+        halve = f"a loader with batches of {size // 2}, "
     raise OutOfMemory(
         f"not enough memory for {size} images of shape {tuple(images.shape[1:])} at a time "
         f"({reason}). Use {halve}smaller images, or precision='bf16'"
@@ -78,6 +82,4 @@ def explain_shape_errors(n: int | None = None) -> Iterator[None]:
             )
         else:
             raise
-    else:
-        return
-    raise DataError(explanation)
+        raise DataError(explanation) from error

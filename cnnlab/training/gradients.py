@@ -25,12 +25,16 @@ def microbatches(
 
     >>> [(len(part), last) for part, _, last in microbatches(torch.zeros(5, 1), torch.zeros(5), 2)]
     [(2, False), (2, False), (1, True)]
+    >>> [len(part) for part, _, _ in microbatches(torch.zeros(9, 1), torch.zeros(9), 4)]
+    [3, 3, 3]
     """
     images, targets = distributed.shard(images), distributed.shard(targets)
     size = size or len(images)
     if size >= len(images):
         yield images, targets, True
         return
+    if len(images) % size == 1:  # batch norm can't use a single sample, so cut evenly
+        size = -(-len(images) // (len(images) // size + 1))
     for start in range(0, len(images), size):
         end = start + size
         yield images[start:end], targets[start:end], end >= len(images)

@@ -24,7 +24,7 @@ class Run(Protocol):
         history: one row per epoch, one row per step; a callback may add columns to the newest row.
         epoch: finished epochs.
         batch: finished batches of the epoch in progress.
-        step: finished optimizer steps.
+        step: optimizer steps, including those that fp16 skipped.
         steps_planned: steps that the run will have in all; None if the loader has no length.
         has_validation: whether this fit evaluates validation data after each epoch.
     """

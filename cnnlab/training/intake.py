@@ -30,7 +30,7 @@ class Intake:
         loss_fn: its class weights say what the targets must be.
         transform: (images, targets, step) -> (images, targets), for training batches.
         device: where the batch goes.
-        layout: memory format of the images.
+        memory_format: of the images.
     """
 
     def __init__(
@@ -39,44 +39,44 @@ class Intake:
         loss_fn: LossFn,
         transform: BatchTransform,
         device: torch.device,
-        layout: torch.memory_format,
+        memory_format: torch.memory_format,
     ) -> None:
         self.model, self.loss_fn, self.transform = model, loss_fn, transform
-        self.device, self.layout = device, layout
+        self.device, self.memory_format = device, memory_format
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
         parameters = (p for p in model.parameters() if p.is_floating_point())
         self.dtype = next((p.dtype for p in parameters), torch.float32)
         self.takes_indices = any(isinstance(m, nn.Embedding) for m in model.modules())
 
-    def train(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
+    def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets to train on at a step."""
-        images, targets = self.transform(*self.evaluate(batch), step)
+        images, targets = self.transform(*self.evaluation_batch(batch), step)
         check_weighted_targets(targets, self.loss_fn)
         return images, targets
 
-    def evaluate(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def evaluation_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the images and targets of a batch, on the device."""
         images, targets = check_batch(batch)
         targets = as_targets(targets, self.loss_fn)
         check_weighted_targets(targets, self.loss_fn)
-        return self._place(images, len(targets)), targets.to(self.device, non_blocking=True)
+        return self._to_device(images, len(targets)), targets.to(self.device, non_blocking=True)
 
-    def predict(self, batch: Any) -> Tensor:
+    def prediction_images(self, batch: Any) -> Tensor:
         """Return the images of a batch (images, targets), (images,) or images, on the device."""
         if isinstance(batch, list | tuple) and len(batch) == 1:
             (batch,) = batch
         if isinstance(batch, np.ndarray):
             batch = torch.from_numpy(batch)
-        return self._place(batch if isinstance(batch, Tensor) else check_batch(batch)[0])
+        return self._to_device(batch if isinstance(batch, Tensor) else check_batch(batch)[0])
 
-    def _place(self, images: Tensor, n_targets: int | None = None) -> Tensor:
+    def _to_device(self, images: Tensor, n_targets: int | None = None) -> Tensor:
         images = as_inputs(images, self.dtype, self.takes_indices)
         if images.shape[1:] != self.shape:
             check_images(images, self.model, n_targets)
             _warn_if_bytes(images)
             self.shape = images.shape[1:]
-        layout = self.layout if images.ndim == 4 else torch.preserve_format
-        return images.to(self.device, memory_format=layout, non_blocking=True)
+        memory_format = self.memory_format if images.ndim == 4 else torch.preserve_format
+        return images.to(self.device, memory_format=memory_format, non_blocking=True)
 
 
 def _warn_if_bytes(images: Tensor) -> None:

@@ -46,9 +46,11 @@ class Interrupts:
         Raises:
             StopTraining: a signal was received.
         """
-        if distributed.any_rank(self.received is not None):
-            name = signal.Signals(self.received).name if self.received else "a signal"
-            raise StopTraining(f"stopped by {name}")
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        received = distributed.all_reduce_sum(*(float(self.received == n) for n in numbers))
+        if any(received):  # every process ends in the same way
+            self.received = numbers[0] if received[0] else numbers[1]
+            raise StopTraining(f"stopped by {signal.Signals(self.received).name}")
 
     def raise_if_interrupted(self) -> None:
         """Raise the exception that belongs to a recorded signal, after the run has been cleaned up.

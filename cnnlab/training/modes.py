@@ -63,24 +63,31 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-class rollback_norm_stats:
-    """Restore the running statistics of batch-norm layers if a `with` block raises an error.
+class Rollback:
+    """Restore batch-norm statistics and the buffers of a loss if a `with` block raises an error.
 
-    It can be entered many times, and searches the model only once.
+    It can be entered many times, and searches the modules only once.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss_fn: Any = None) -> None:
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
-        self.buffers = [b for norm in norms for b in norm.buffers(recurse=False)]
+        buffers = [b for norm in norms for b in norm.buffers(recurse=False)]
+        buffers += loss_fn.buffers() if isinstance(loss_fn, nn.Module) else []
+        # Those of one number type are copied in one call.
+        types = {buffer.dtype for buffer in buffers}
+        self.groups = [[b for b in buffers if b.dtype == dtype] for dtype in types]
+        self.saved = [[b.clone() for b in group] for group in self.groups]
 
+    @torch.no_grad()
     def __enter__(self) -> None:
-        self.saved = [b.clone() for b in self.buffers]
+        for saved, buffers in zip(self.saved, self.groups, strict=True):
+            torch._foreach_copy_(saved, buffers)
 
+    @torch.no_grad()
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            with torch.no_grad():
-                for buffer, saved in zip(self.buffers, self.saved, strict=True):
-                    buffer.copy_(saved)
+            for buffers, saved in zip(self.groups, self.saved, strict=True):
+                torch._foreach_copy_(buffers, saved)
 
 
 @contextmanager
@@ -113,7 +120,7 @@ def eager_mode() -> Iterator[None]:
         yield
 
 
-def check_statistics(model: nn.Module) -> None:
+def warn_if_stale_statistics(model: nn.Module) -> None:
     """Warn about averaged weights whose batch-norm statistics were never computed for them."""
     if any(getattr(module, "stale_statistics", False) for module in model.modules()):
         warnings.warn(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cnnlab.errors import CheckpointError
+from cnnlab.losses import RunningMeans
 from cnnlab.training.checks import check_keys
 from cnnlab.training.hooks import Callback, Run
 
@@ -28,7 +29,9 @@ class ResumableRun(Run, Protocol):
 
     seed: int
     loss_fn: Any
-    batches: Any
+    means: RunningMeans
+    last_loader_shape: Any
+    skipped_in_a_row: int
     callbacks: list[Callback]
 
 
@@ -43,7 +46,8 @@ def state_of(run: ResumableRun) -> dict[str, Any]:
         "frozen": [n for n, p in run.model.named_parameters() if not p.requires_grad],
         "callbacks": [[type(c).__name__, c.state_dict()] for c in run.callbacks],
         "loss_fn": _loss_state(run.loss_fn),
-        "batches": run.batches,
+        "loader_shape": run.last_loader_shape,
+        "skipped_in_a_row": run.skipped_in_a_row,
         "classes": {name: type(getattr(run, name)).__name__ for name in CLASSES},
         **{name: None if part is None else part.state_dict() for name, part in parts.items()},
     }
@@ -84,11 +88,22 @@ def check(run: ResumableRun, state: dict[str, Any]) -> None:
             "the loss_fn of the checkpoint has other parameters or buffers than that of this "
             "trainer; build the trainer as it was"
         )
+    if not isinstance(state["means"], dict) or state["means"].keys() != vars(run.means).keys():
+        raise CheckpointError("the means of the epoch in progress are damaged in the checkpoint")
+    if state["batch"] and _metric_names(state) != set(run.means.metrics):
+        raise CheckpointError(
+            f"the epoch in progress was measured with the metrics {sorted(_metric_names(state))}, "
+            f"this trainer has {sorted(run.means.metrics)}; build the trainer as it was"
+        )
     counts = {name: state[name] for name in ("epoch", "batch", "step")}
     if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
         raise CheckpointError(f"the counts of the checkpoint are {counts}, not whole numbers")
     check_keys(run.model, state["model"])
     _check_moments(run.optimizer, state["optimizer"])
+
+
+def _metric_names(state: dict[str, Any]) -> set[str]:
+    return set(state["means"].get("metrics", ()))
 
 
 def _loss_state(loss_fn: Any) -> dict[str, Any] | None:
@@ -121,11 +136,14 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
     """
     state = copy.deepcopy(state)  # optimizers keep the tensors they are given
     for name in PARTS:
+        if name == "means" and not state["batch"]:
+            continue  # a new epoch starts, perhaps with other metrics
         if getattr(run, name) is not None:
             getattr(run, name).load_state_dict(state[name])
     if state["loss_fn"] is not None:
         run.loss_fn.load_state_dict(state["loss_fn"])
-    run.batches = state["batches"]
+    run.last_loader_shape = state["loader_shape"]
+    run.skipped_in_a_row = state["skipped_in_a_row"]
     frozen = set(state["frozen"])
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(name not in frozen)

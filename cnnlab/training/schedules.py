@@ -1,7 +1,8 @@
 """Learning-rate schedules: functions from a step to a multiplier of the base learning rate.
 
 The step is the number of finished optimizer updates: 0, 1, 2, ... A schedule has no state, so there
-is nothing to save, and nothing that could get out of sync. After its end it keeps its last value.
+is nothing to save, and nothing that could get out of sync. After its end it keeps its last value. A
+schedule that has an end knows it: `cosine(1000).steps` is 1000.
 
 >>> halve_twice = step(10, gamma=0.5)
 >>> [halve_twice(t) for t in (0, 9, 10, 20)]
@@ -56,7 +57,7 @@ def linear(steps: int, final: float = 0.0) -> Schedule:
     0.75
     """
     _positive(steps=steps)
-    return lambda step: 1.0 + (final - 1.0) * min(step / steps, 1.0)
+    return _ends_at(steps, lambda step: 1.0 + (final - 1.0) * min(step / steps, 1.0))
 
 
 def step(size: int, gamma: float = 0.1) -> Schedule:
@@ -89,7 +90,7 @@ def cosine(steps: int, final: float = 0.0) -> Schedule:
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
     _positive(steps=steps)
-    return lambda step: _half_cosine(1.0, final, min(step / steps, 1.0))
+    return _ends_at(steps, lambda step: _half_cosine(1.0, final, min(step / steps, 1.0)))
 
 
 def inverse_sqrt(timescale: float = 1) -> Schedule:
@@ -111,10 +112,23 @@ def warm_restarts(first: int, mult: int = 1, final: float = 0.0) -> Schedule:
 
     Loshchilov & Hutter 2017 (SGDR), eq. 5, https://arxiv.org/abs/1608.03983.
 
+    Args:
+        first: steps of the first cycle.
+        mult: length of a cycle / length of the one before it, at least 1.
+        final: multiplier at the end of each cycle.
+
+    Raises:
+        ValueError: first is not positive, or mult is below 1.
+
     >>> [warm_restarts(10)(t) for t in (0, 5, 10, 15)]
     [1.0, 0.5, 1.0, 0.5]
     """
-    _positive(first=first, mult=mult)
+    _positive(first=first)
+    if not 1 <= mult < math.inf:
+        raise ValueError(
+            f"mult must be at least 1, so that each cycle is as long as the one before it or "
+            f"longer; got {mult}"
+        )
 
     def multiplier(step: int) -> float:
         length, elapsed = first, step
@@ -132,11 +146,21 @@ def warmup(steps: int, then: Schedule, start: float = 0.0) -> Schedule:
 
     Goyal et al. 2017, section 2.2, https://arxiv.org/abs/1706.02677.
 
+    Raises:
+        ValueError: steps is not positive.
+        TypeError: `then` is not a schedule, for example `cosine` without its number of steps.
+
     >>> [warmup(10, cosine(90))(t) for t in (0, 5, 10, 55, 100)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     _positive(steps=steps)
-    return lambda step: start + (1.0 - start) * step / steps if step < steps else then(step - steps)
+    _check_schedule(then)
+
+    def multiplier(step: int) -> float:
+        return start + (1.0 - start) * step / steps if step < steps else then(step - steps)
+
+    length = getattr(then, "steps", None)
+    return multiplier if length is None else _ends_at(steps + length, multiplier)
 
 
 def one_cycle(
@@ -162,7 +186,9 @@ def one_cycle(
     [0.04, 1.0, 0.0001]
     """
     _positive(steps=steps, div_factor=div_factor, final_div_factor=final_div_factor)
-    return _cycle(steps, peak_fraction, 1 / div_factor, 1.0, 1 / final_div_factor)
+    multiplier = _cycle(steps, peak_fraction, 1 / div_factor, 1.0, 1 / final_div_factor)
+    multiplier.__qualname__ = "one_cycle"  # what a printed trainer shows
+    return multiplier
 
 
 def one_cycle_momentum(
@@ -211,7 +237,8 @@ def attach(
 
     Raises:
         TypeError: `schedule` is not a function of the step.
-        ValueError: `momentum` is given, and the optimizer has none.
+        ValueError: `momentum` is given, and the optimizer has none; or the `lr` of a group was set
+            by hand after an earlier `attach`, which this one would ignore.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
@@ -220,10 +247,10 @@ def attach(
     >>> optimizer.param_groups[0]["lr"]
     0.45
     """
-    if not callable(schedule):
-        raise TypeError(
-            f"a schedule is a function of the step, such as cosine(1000); got {schedule!r}"
-        )
+    _check_schedule(schedule)
+    if momentum is not None:
+        _check_schedule(momentum)
+    _check_base_rates(optimizer)
     if momentum is not None and not all(
         {"momentum", "betas"} & group.keys() for group in optimizer.param_groups
     ):
@@ -231,6 +258,25 @@ def attach(
             f"{type(optimizer).__name__} has no momentum to schedule; leave out momentum="
         )
     return AttachedSchedule(optimizer, schedule, momentum)
+
+
+def _check_base_rates(optimizer: Optimizer) -> None:
+    """Refuse a learning rate that was set by hand, because `attach` starts from `initial_lr`.
+
+    Raises:
+        ValueError: the `lr` of a group isn't the one that the schedule attached last has set.
+    """
+    attached = vars(optimizer).get("attached")
+    rates = attached.get_last_lr() if attached is not None else []
+    for number, (group, last) in enumerate(zip(optimizer.param_groups, rates, strict=False)):
+        lr = float(group["lr"])
+        base = float(group.get("initial_lr", lr))
+        if not math.isclose(lr, float(last), rel_tol=1e-9) and not math.isclose(lr, base):
+            raise ValueError(
+                f"the learning rate of parameter group {number} was set to {lr:g}, but attach "
+                f"starts again from its base learning rate, {base:g}. To change that one: "
+                f"optimizer.param_groups[{number}]['initial_lr'] = {lr:g}"
+            )
 
 
 class AttachedSchedule(LambdaLR):
@@ -241,6 +287,7 @@ class AttachedSchedule(LambdaLR):
     ) -> None:
         self.schedule, self.momentum = schedule, momentum
         super().__init__(optimizer, schedule)
+        vars(optimizer)["attached"] = self  # so that the next `attach` can compare learning rates
 
     def step(self, epoch: int | None = None) -> None:
         """Advance by one optimizer update."""
@@ -315,6 +362,7 @@ def _half_cosine(start: float, end: float, progress: float) -> float:
 
 
 def _cycle(steps: int, fraction: float, start: float, peak: float, end: float) -> Schedule:
+    """Return half a cosine from `start` to `peak`, followed by one from `peak` to `end`."""
     if not 0 < fraction < 1:
         raise ValueError(
             f"peak_fraction must be between 0 and 1, got {fraction}; with 0.3 the peak is at 30 % "
@@ -327,7 +375,35 @@ def _cycle(steps: int, fraction: float, start: float, peak: float, end: float) -
             return _half_cosine(start, peak, step / top)
         return _half_cosine(peak, end, min((step - top) / (steps - top), 1.0))
 
-    return value
+    return _ends_at(steps, value)
+
+
+def _ends_at(steps: int, schedule: Schedule) -> Schedule:
+    """Write the length of a schedule on it, which `Trainer.fit` compares with the run."""
+    vars(schedule)["steps"] = steps
+    return schedule
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    """Refuse something that doesn't return a number at a step, such as `cosine` without a length.
+
+    Raises:
+        TypeError: it is no function of the step.
+    """
+    way_out = "a schedule is a function of the step, such as cosine(1000)"
+    if not callable(schedule):
+        raise TypeError(f"{way_out}; got {schedule!r:.60}")
+    name = getattr(schedule, "__name__", type(schedule).__name__)
+    try:
+        value = schedule(1)
+    except TypeError as error:
+        raise TypeError(f"{way_out}; {name} can't be called with a step alone ({error})") from None
+    if callable(value):
+        raise TypeError(f"{way_out}; {name} returns a function: call it first, {name}(...)")
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{way_out}; {name} returns {value!r:.60}, not a number") from None
 
 
 def _positive(**numbers: float) -> None:

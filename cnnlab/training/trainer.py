@@ -1,4 +1,4 @@
-"""The training loop. Read `fit`, `_train_epoch` and `_update`: that is all of training.
+"""The training loop. Read `fit`, `_train_epoch`, `_update` and `_forward_backward`, in this order.
 
 The rest of the file prepares the loop (`__post_init__`), evaluates (`evaluate`, `predict`) and
 saves (`state_dict`, `save`, `load`).
@@ -34,13 +34,13 @@ from cnnlab.training.checks import (
     check_finite,
     check_finite_evaluation,
     check_fit,
-    check_length,
+    check_learning_rates,
     check_loss,
     check_optimizer,
     check_plateau,
     check_same_batches,
+    check_schedule_length,
     check_targets,
-    check_unchanged,
     n_batches,
 )
 from cnnlab.training.describe import describe
@@ -51,11 +51,11 @@ from cnnlab.training.hooks import Callback, StopTraining
 from cnnlab.training.intake import Intake
 from cnnlab.training.interrupts import Interrupts
 from cnnlab.training.modes import (
-    check_statistics,
+    Rollback,
     eval_mode,
-    rollback_norm_stats,
     train_mode,
     unchanged_loss,
+    warn_if_stale_statistics,
 )
 from cnnlab.training.options import Metric, TrainerOptions, best_device, memory_layout
 from cnnlab.training.outputs import as_float, detached, zero_loss
@@ -99,7 +99,7 @@ class Trainer(TrainerOptions):
         ema: a `cnnlab.averaging.EMA` of the model; updated once per step, and validated beside the
             model.
         callbacks: objects with the hooks of `Callback`.
-        seed: with the epoch and the step, it determines every random number of the training.
+        seed: with the epoch and the step, it determines every random number that torch draws.
         device: where to train; by default CUDA, else MPS, else the CPU.
         channels_last: use the channels-last memory format for images and weights; not with bf16 on
             a CPU.
@@ -130,12 +130,13 @@ class Trainer(TrainerOptions):
     2
     """
 
-    # What the options become when the trainer is made.
+    # Types of these options once `__post_init__` has filled in the defaults.
     loss_fn: LossFn
     device: torch.device
     callbacks: list[Callback]
     metrics: dict[str, Metric]
 
+    # `TrainerOptions` is a dataclass: its `__init__` stores the arguments, then calls this.
     def __post_init__(self) -> None:
         """Check the options, move the model to the device and start at step 0."""
         super().__post_init__()
@@ -150,8 +151,8 @@ class Trainer(TrainerOptions):
         progress = [] if self.progress is False else [Progress(bar=self.progress)]
         self.callbacks = sorted([*self.callbacks, *progress], key=lambda callback: callback.order)
 
-        self.layout = memory_layout(self.channels_last, self.precision, self.device)
-        self.model.to(memory_format=self.layout)
+        self.memory_format = memory_layout(self.channels_last, self.precision, self.device)
+        self.model.to(memory_format=self.memory_format)
         if self.compile:
             # In place: torch.compile(model) would rename every key of a checkpoint.
             self.model.compile()
@@ -161,7 +162,7 @@ class Trainer(TrainerOptions):
 
         self.epoch = 0  # finished epochs
         self.batch = 0  # finished batches of the epoch in progress
-        self.step = 0  # finished optimizer steps
+        self.step = 0  # optimizer steps, including those that fp16 skipped
         self.steps_planned: int | None = None
         self.grad_norm = float("nan")
         self.history = History()
@@ -170,8 +171,8 @@ class Trainer(TrainerOptions):
         self.skipped_in_a_row = 0
         self.has_validation = False
         # Batch size and number of batches: of the last step's loader, and of the one in this fit.
-        self.batches: tuple[int | None, int | None] | None = None
-        self._layout: tuple[int | None, int | None] | None = None
+        self.last_loader_shape: tuple[int | None, int | None] | None = None
+        self._loader_shape: tuple[int | None, int | None] | None = None
         self._clock = 0.0
 
     def fit(self, train: Iterable, valid: Iterable | None = None, *, epochs: int) -> History:
@@ -212,13 +213,13 @@ class Trainer(TrainerOptions):
         # After the callbacks, which may have frozen or unfrozen a part of the model.
         train_mode(self.model)
         self.parallel = distributed.wrap_parallel(self.model)  # in one process, the model itself
-        self.norm_stats = rollback_norm_stats(self.model)
+        self.rollback = Rollback(self.model, self.loss_fn)  # of a step that is refused
         intake = self._intake(self.model)
         # Closed, so that an error or a stop request ends the worker processes too.
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
             for batch in batches:
                 seed_at(self.seed, self.epoch, self.step)
-                images, targets = intake.train(batch, self.step)
+                images, targets = intake.training_batch(batch, self.step)
                 distributed.seed_rank(self.seed, self.epoch, self.step)
                 self._update(images, targets)
                 self._emit("on_step_end")
@@ -226,16 +227,16 @@ class Trainer(TrainerOptions):
 
     def _update(self, images: Tensor, targets: Tensor) -> None:
         """Take one optimizer step in which every sample of the batch has the same weight."""
+        check_learning_rates(self.scheduler, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         with self._untouched_on_error(images):
-            batch = self._forward_backward(images, targets)
-            self._clip_gradients(batch, images)
+            means = self._forward_backward(images, targets)
+            self._clip_gradients(means, images)
         self._step_optimizer()
         if self.ema is not None:
             self.ema.update()
-        self._record(batch)
+        self._record(means)
         if self.scheduler is not None:
-            check_unchanged(self.scheduler, self.optimizer)
             self.scheduler.step()
 
     # Evaluate and predict.
@@ -263,17 +264,24 @@ class Trainer(TrainerOptions):
     def _evaluate(
         self, loader: Iterable, model: nn.Module, interrupts: Interrupts | None = None
     ) -> dict[str, float]:
-        check_statistics(model)
-        distributed.broadcast_from_rank0(model)  # each process has its own batch-norm statistics
+        warn_if_stale_statistics(model)
+        if model is self.model:
+            distributed.broadcast_buffers(model)  # each process has its own batch-norm statistics
         intake, means = self._intake(model), RunningMeans(self.metrics)
-        with fork_rng(), torch.no_grad(), eval_mode(model), unchanged_loss(self.loss_fn):
+        with (
+            fork_rng(),
+            torch.no_grad(),
+            eval_mode(model),
+            unchanged_loss(self.loss_fn),
+            distributed.raised_together(),
+        ):
             for number, batch in enumerate(evaluation_batches(loader)):
-                if interrupts is not None:
+                if interrupts is not None and distributed.world_size() == 1:
                     interrupts.stop_if_requested()
                 if not distributed.is_local_batch(number):
                     continue
-                images, targets = intake.evaluate(batch)
-                with explain_oom(images, None), explain_shape_errors(len(images)), self.autocast:
+                images, targets = intake.evaluation_batch(batch)
+                with explain_oom(images), explain_shape_errors(len(images)), self.autocast:
                     outputs = as_float(model(images))
                 check_targets(outputs, targets, self.loss_fn)
                 divisor = normalizer(self.loss_fn, targets)
@@ -297,8 +305,8 @@ class Trainer(TrainerOptions):
         intake, rows = self._intake(model), []
         with fork_rng(), torch.no_grad(), eval_mode(model):
             for batch in evaluation_batches(loader, by_position=True):
-                images = intake.predict(batch)
-                with explain_oom(images, None), explain_shape_errors(len(images)), self.autocast:
+                images = intake.prediction_images(batch)
+                with explain_oom(images), explain_shape_errors(len(images)), self.autocast:
                     outputs = model(images)
                 if not isinstance(outputs, Tensor):
                     raise TypeError(
@@ -312,7 +320,7 @@ class Trainer(TrainerOptions):
         return torch.cat(rows)
 
     def _intake(self, model: nn.Module) -> Intake:
-        return Intake(model, self.loss_fn, self.transform, self.device, self.layout)
+        return Intake(model, self.loss_fn, self.transform, self.device, self.memory_format)
 
     # Save and load.
 
@@ -359,11 +367,13 @@ class Trainer(TrainerOptions):
 
     def _forward_backward(self, images: Tensor, targets: Tensor) -> RunningMeans:
         """Compute the gradient of a batch, and return its loss, accuracy and metrics."""
-        total, batch = normalizer(self.loss_fn, targets), RunningMeans(self.metrics)
-        for images_part, targets_part, last in microbatches(images, targets, self.microbatch):
+        means = RunningMeans(self.metrics)
+        total = normalizer(self.loss_fn, targets)
+        pieces = microbatches(images, targets, self.microbatch)
+        for number, (images_part, targets_part, last) in enumerate(pieces):
             divisor = normalizer(self.loss_fn, targets_part)
             with distributed.no_sync_until_last(self.parallel, last):
-                with self.autocast:
+                with self.autocast, distributed.raised_together(number == 0):
                     outputs = self.parallel(images_part)
                     check_targets(outputs, targets_part, self.loss_fn)
                     if divisor:
@@ -373,12 +383,12 @@ class Trainer(TrainerOptions):
                 # DistributedDataParallel averages the gradients of the processes; we need the sum.
                 fraction = divisor / total if total else 0.0
                 self.scaler.scale(loss * (fraction * distributed.world_size())).backward()
-            accuracy, metrics = self._measure(detached(outputs), targets_part)
-            batch.add(loss.item(), divisor, len(targets_part), accuracy, metrics)
-        batch.reduce(distributed.all_reduce_sum)
+            accuracy, metrics = self._measure(as_float(detached(outputs)), targets_part)
+            means.add(loss.item(), divisor, len(targets_part), accuracy, metrics)
+        means.reduce(distributed.all_reduce_sum)
         distributed.average_gradients(self.loss_fn)
         self.scaler.unscale_(self.optimizer)  # what is checked and clipped are the true gradients
-        return batch
+        return means
 
     def _measure(self, outputs: Any, targets: Tensor) -> tuple[tuple[float, int], dict[str, float]]:
         """Return the accuracy, as correct predictions and samples, and the metrics of a batch."""
@@ -390,12 +400,12 @@ class Trainer(TrainerOptions):
         with torch.no_grad():
             return accuracy, {k: float(fn(outputs, targets)) for k, fn in self.metrics.items()}
 
-    def _clip_gradients(self, batch: RunningMeans, images: Tensor) -> None:
+    def _clip_gradients(self, means: RunningMeans, images: Tensor) -> None:
         """Refuse a loss or gradient that is not finite, and clip the gradients."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = gradient_norm(parameters)
         self.grad_norm = norm.item()
-        loss = batch.means()["loss"] if batch.normalizer else 0.0
+        loss = means.means()["loss"] if means.normalizer else 0.0
         # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
         if not may_overflow or self.skipped_in_a_row >= MAX_SKIPPED:
@@ -404,30 +414,32 @@ class Trainer(TrainerOptions):
         clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
 
     def _step_optimizer(self) -> None:
+        """Update the weights, unless fp16 gradients overflowed, and count the step."""
         if self.step == 0 and self.scaler.is_enabled():
-            # If the first step is skipped, torch would warn that the scheduler was called before
-            # the
-            # optimizer.
+            # If this step is skipped, torch would warn that the scheduler was called before it.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         skipped = self.scaler.is_enabled() and not math.isfinite(self.grad_norm)
         self.history.skipped_steps += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-        self.step, self.batch, self.batches = self.step + 1, self.batch + 1, self._layout
+        self.step += 1
 
-    def _record(self, batch: RunningMeans) -> None:
+    def _record(self, means: RunningMeans) -> None:
+        """Add the step to the history and to the means of the epoch."""
+        self.batch += 1
+        self.last_loader_shape = self._loader_shape
         rows = self.history.step_rows
         rows["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
-        rows["loss"].append(batch.means()["loss"])
+        rows["loss"].append(means.means()["loss"])
         rows["grad_norm"].append(self.grad_norm)
-        self.means.merge(batch)
+        self.means.merge(means)
 
     @contextmanager
     def _untouched_on_error(self, images: Tensor) -> Iterator[None]:
         """Leave no trace of a batch that is refused, and explain torch's errors."""
         n = len(images) if self.microbatch is None and distributed.world_size() == 1 else None
-        with explain_oom(images, self.microbatch), explain_shape_errors(n), self.norm_stats:
+        with explain_oom(images, self.microbatch), explain_shape_errors(n), self.rollback:
             yield
 
     # Around the epochs: what the loop needs before, after and between them.
@@ -435,8 +447,8 @@ class Trainer(TrainerOptions):
     def _prepare_fit(self, train: Iterable, valid: Iterable | None, epochs: int) -> None:
         """Count the steps of the run, and say what doesn't fit: schedule, batches, epochs."""
         self._continue_saved_run()
-        check_same_batches(self.batch, self.batches, train)
-        self._layout, self.has_validation = batch_layout(train), valid is not None
+        check_same_batches(self.batch, self.last_loader_shape, train)
+        self._loader_shape, self.has_validation = batch_layout(train), valid is not None
         length = n_batches(train)
         self.steps_planned = None
         if length is not None:
@@ -448,8 +460,8 @@ class Trainer(TrainerOptions):
                     f"fit(..., epochs={self.epoch + epochs}) trains {epochs} more\n"
                 )
         elif self.scheduler is not None:
-            check_unchanged(self.scheduler, self.optimizer)
-            check_length(self.scheduler, self.step, self.steps_planned)
+            check_learning_rates(self.scheduler, self.optimizer)
+            check_schedule_length(self.scheduler, self.step, self.steps_planned)
 
     def _continue_saved_run(self) -> None:
         """Load the run that a callback such as `Checkpoint(folder, resume=True)` has saved."""
@@ -490,7 +502,8 @@ class Trainer(TrainerOptions):
     def _finalize(self) -> Iterator[None]:
         """Finish a fit, whether it completed, stopped or failed."""
         self.history.stop_reason = self.history.partial = None
-        self._clock, fault = time.perf_counter(), None
+        self._clock = time.perf_counter()
+        fault = None
         try:
             yield
         except StopTraining as stop:
@@ -514,10 +527,10 @@ class Trainer(TrainerOptions):
                 pass  # it has stopped
             except Exception as error:  # noqa: BLE001 - whatever it is, the other callbacks must run
                 failures.append(error)
-        reported = fault or next(iter(failures), None)
+        reported = fault or (failures.pop(0) if failures else None)
         for failure in failures:
-            if reported is not None and failure is not reported:
-                reported.add_note(f"at the end of the fit: {failure!r}")
+            assert reported is not None
+            reported.add_note(f"at the end of the fit: {failure!r}")
         if fault is None and reported is not None:
             raise reported
 
@@ -529,8 +542,8 @@ class Trainer(TrainerOptions):
                 getattr(callback, hook)(self)
             except StopTraining as stop:
                 stop_request = stop_request or stop
-        if stop_request is not None:
-            raise stop_request
+        if distributed.any_rank(stop_request is not None):
+            raise stop_request or StopTraining("stopped by a callback of another process")
 
     def _active_callbacks(self) -> Iterator[Callback]:
         """Return the callbacks that this process calls: only the first process writes."""

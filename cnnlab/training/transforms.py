@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cnnlab.augment import Augment
-from cnnlab.augment.mixing import Batch
+from cnnlab.augment.mixing import Batch, Either, check_takes_batch
 from cnnlab.training.checks import check_batch
 
 
@@ -27,6 +25,7 @@ def wrap_batch_transform(transform: Any) -> BatchTransform:
     Raises:
         TypeError: it is none of these, for example a function of the images alone.
 
+    >>> import torch
     >>> from cnnlab.augment import ramp
     >>> both = wrap_batch_transform([Augment(strength=ramp(0, 1, 10)), lambda x, y: (x + 1, y)])
     >>> both(torch.zeros(1, 1, 1, 1), torch.tensor([0]), 3)
@@ -38,28 +37,16 @@ def wrap_batch_transform(transform: Any) -> BatchTransform:
         return partial(_apply_in_order, [wrap_batch_transform(part) for part in transform])
     if isinstance(transform, Augment):
         return partial(_augment, transform)
+    if isinstance(transform, Either):
+        return partial(_either, transform)
     if callable(transform):
-        _check_takes_two(transform)
+        check_takes_batch(transform, "batch_transform")
         # The result of a student's function is checked like a batch from a loader.
         return lambda images, targets, step: check_batch(transform(images, targets))
     raise TypeError(
         "batch_transform must be an Augment, a function (images, targets) -> (images, targets), "
         f"or a list of these; got {type(transform).__name__}"
     )
-
-
-def _check_takes_two(transform: Callable) -> None:
-    call = transform.forward if isinstance(transform, torch.nn.Module) else transform
-    try:
-        signature(call).bind("images", "targets")
-    except ValueError:
-        return  # a function written in C has no signature
-    except TypeError as error:
-        name = getattr(transform, "__name__", type(transform).__name__)
-        raise TypeError(
-            f"batch_transform calls {name} with images and targets, but it doesn't take these two "
-            f"({error}); for the images alone: lambda images, targets: (f(images), targets)"
-        ) from None
 
 
 def _apply_in_order(
@@ -73,3 +60,8 @@ def _apply_in_order(
 def _augment(augment: Augment, images: Tensor, targets: Tensor, step: int) -> Batch:
     augment.step = step
     return augment(images), targets
+
+
+def _either(either: Either, images: Tensor, targets: Tensor, step: int) -> Batch:
+    either.set_step(step)
+    return check_batch(either(images, targets))

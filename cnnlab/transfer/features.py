@@ -3,13 +3,20 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnlab.models.parts import last_linear
+from cnnlab.errors import DataError
+from cnnlab.models.parts import last_linear, uncompiled
 from cnnlab.rng import fork_rng
 from cnnlab.training.batches import evaluation_batches
-from cnnlab.training.modes import eval_mode
+from cnnlab.training.checks import check_batch
+from cnnlab.training.checks.wording import few
+from cnnlab.training.intake import Intake
+from cnnlab.training.modes import warn_if_stale_statistics, eager_mode, eval_mode
+from cnnlab.training.transforms import wrap_batch_transform
 
 
 # Features (N, D) and labels (N,), tensors or numpy arrays.
@@ -24,15 +31,18 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
 
     Args:
         model: any classifier with a linear head.
-        loader: yields (images, labels), without augmentation. A `cnnlab.loader` is read completely
-            and in data-set order, even if it shuffles for training.
+        loader: yields (images, labels), or images alone, without augmentation. A `cnnlab.loader` or
+            a torch `DataLoader` is read completely and in data-set order, even if it shuffles for
+            training.
 
     Returns:
-        Features, float32 (N, D), and labels (N,), on the CPU.
+        Features, float32 (N, D), and labels (N,), on the CPU; for images alone, labels (0,).
 
     Raises:
         ValueError: there is no linear layer, it doesn't run exactly once per batch, or the loader
             has no batch.
+        DataError: the batches don't fit the model, or a sampler decides which samples the loader
+            reads, so the rows have no order.
 
     >>> from cnnlab.models import small_resnet
     >>> batches = [(torch.rand(5, 3, 32, 32), torch.arange(5))]
@@ -40,30 +50,40 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
     >>> features.shape, labels.shape
     (torch.Size([5, 16]), torch.Size([5]))
     """
-    _, head = last_linear(model)
+    _, head = last_linear(uncompiled(model))
+    no_transform, device = wrap_batch_transform(None), head.weight.device
+    intake = Intake(model, F.cross_entropy, no_transform, device, torch.preserve_format)
     features: list[Tensor] = []
     labels: list[Tensor] = []
+    n_batches = 0
+    warn_if_stale_statistics(model)
     handle = head.register_forward_pre_hook(
         lambda module, inputs: features.append(inputs[0].detach().flatten(1).float().cpu())
     )
     try:
-        with fork_rng(), torch.no_grad(), eval_mode(model):
-            for images, targets in evaluation_batches(loader):
-                model(images.to(head.weight.device))
-                labels.append(targets.cpu())
+        with fork_rng(), torch.no_grad(), eval_mode(model), eager_mode():
+            for batch in evaluation_batches(loader, by_position=True):
+                images = batch
+                if isinstance(batch, list | tuple) and len(batch) > 1:
+                    images, targets = check_batch(batch)
+                    labels.append(targets.cpu())
+                model(intake.prediction_images(images))
+                n_batches += 1
     finally:
         handle.remove()
-    if not labels:
+    if not n_batches:
         raise ValueError(
             "the loader gave no batch, so there are no features; is its data set empty?"
         )
-    if len(features) != len(labels):
+    if len(features) != n_batches:
         raise ValueError(
             f"the last linear layer of {type(model).__name__} ran {len(features)} times for "
-            f"{len(labels)} batches, so its inputs are not the features of the images; it must run "
+            f"{n_batches} batches, so its inputs are not the features of the images; it must run "
             "exactly once per batch"
         )
-    return torch.cat(features), torch.cat(labels)
+    if labels and len(labels) != n_batches:
+        raise DataError(f"only {len(labels)} of {n_batches} batches have labels")
+    return torch.cat(features), torch.cat(labels or [torch.empty(0, dtype=torch.int64)])
 
 
 def linear_probe(
@@ -81,7 +101,8 @@ def linear_probe(
             versus rest, squared hinge loss); both with scikit-learn's default penalty, C = 1.
 
     Raises:
-        ValueError: the kind is unknown, the shapes don't fit, or `train` has only one class.
+        ValueError: the kind is unknown, the shapes don't fit, a feature is NaN, or `train` has only
+            one class.
 
     Alain & Bengio 2016, https://arxiv.org/abs/1610.01644.
 
@@ -111,11 +132,32 @@ def linear_probe(
 
 
 def as_tensors(pair: FeaturesAndLabels) -> tuple[Tensor, Tensor]:
-    """Return features (N, D) and labels (N,) as tensors on the CPU; refuse other shapes."""
-    features, labels = (torch.as_tensor(array).detach().cpu() for array in pair)
+    """Return features (N, D) and labels (N,) as finite tensors on the CPU; refuse anything else."""
+    features, labels = map(_as_tensor, pair)
     if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise ValueError(
             f"features must be (N, D) and labels (N,) with N > 0; got {tuple(features.shape)} and "
             f"{tuple(labels.shape)}"
         )
-    return features.float(), labels
+    features = features.float()
+    bad = (~features.isfinite()).any(1) | ~labels.isfinite()
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(bad)} rows of features and labels are NaN or infinite, "
+            f"numbers {few(bad.nonzero().flatten().tolist())}: leave these images out, or clean "
+            "them"
+        )
+    return features, labels
+
+
+def _as_tensor(values: Any) -> Tensor:
+    """Return a tensor, an array or a series as a tensor on the CPU."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    array = np.array(values)  # a copy: the array of a pandas series is read-only
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"features and labels must be numbers, got {array.dtype}; number the classes: "
+            "labels = [classes.index(name) for name in names]"
+        )
+    return torch.as_tensor(array)

@@ -59,7 +59,8 @@ def retrieval(
             nor counted as relevant; duplicates of it at other indices are.
 
     Raises:
-        ValueError: k is too large, the shapes don't fit, or no query has a relevant item.
+        ValueError: k is too large, the shapes don't fit, a feature is NaN, or no query has a
+            relevant item.
 
     >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
     >>> labels = torch.tensor([0, 0, 1, 1])

@@ -20,6 +20,7 @@ import torch
 from cnnlab.course.clinic.cases import Case
 from cnnlab.course.clinic.faults import FAULTS
 from cnnlab.course.clinic.plans import healthy_plan, run_plan
+from cnnlab.data import loader
 from cnnlab.diagnose import Finding, check_data
 from cnnlab.diagnose import diagnose as diagnose_curves
 from cnnlab.diagnose.symptoms import judge
@@ -145,7 +146,8 @@ def examine(case: Case) -> list[Finding]:
     >>> [finding.name for finding in examine(healthy())]
     []
     """
-    return [*check_data(case.train), *judge(case.vitals()), *diagnose_curves(case.history)]
+    shuffled = loader(case.train, 32, shuffle=True)  # as in the run
+    return [*check_data(shuffled), *judge(case.vitals()), *diagnose_curves(case.history)]
 
 
 def _planted_fault(n: int, seed: int) -> str:

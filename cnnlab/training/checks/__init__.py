@@ -20,14 +20,13 @@ from cnnlab.training.checks.fit import (
     check_loader,
     check_optimizer,
     check_same_batches,
-    check_sampler,
     last_batch_size,
     n_batches,
     sorted_labels,
 )
 from cnnlab.training.checks.options import PRECISIONS, as_device, check_options
 from cnnlab.training.checks.record import check_keys, check_mode, check_number, check_plateau
-from cnnlab.training.checks.schedule import check_length, check_unchanged
+from cnnlab.training.checks.schedule import check_learning_rates, check_schedule_length
 from cnnlab.training.checks.step import (
     check_finite,
     check_finite_evaluation,
@@ -50,7 +49,7 @@ __all__ = [
     "check_fit",
     "check_images",
     "check_keys",
-    "check_length",
+    "check_learning_rates",
     "check_loader",
     "check_loss",
     "check_mode",
@@ -59,9 +58,8 @@ __all__ = [
     "check_options",
     "check_plateau",
     "check_same_batches",
-    "check_sampler",
+    "check_schedule_length",
     "check_targets",
-    "check_unchanged",
     "check_weighted_targets",
     "last_batch_size",
     "n_batches",

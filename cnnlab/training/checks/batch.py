@@ -29,10 +29,13 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
             + "; let the dataset return (image, label), and a batch_transform (images, targets)"
         )
     images, targets = (torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in batch)
-    if isinstance(images, Tensor) and isinstance(targets, int | np.integer):
+    one_label = isinstance(targets, int | np.integer) or (
+        isinstance(targets, Tensor) and targets.ndim == 0
+    )
+    if isinstance(images, Tensor) and images.ndim < 4 and one_label:
         raise DataError(
             f"a batch is a single sample, an image of shape {tuple(images.shape)} and the label "
-            f"{targets}: make batches of samples with cnnlab.loader(dataset, batch_size=64)"
+            f"{targets:g}: make batches of samples with cnnlab.loader(dataset, batch_size=64)"
         )
     for name, value, way_out in (
         ("images", images, "convert images with torchvision's ToTensor or torch.from_numpy"),

@@ -1,13 +1,14 @@
 """Checks when a fit starts: epochs, loaders, optimizer."""
 
 import warnings
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler, TensorDataset
 
+from cnnlab.data.samplers import check_sampler
 from cnnlab.errors import CheckpointError, DataError
 from cnnlab.losses import (
     class_weights,
@@ -70,36 +71,6 @@ def check_loader(loader: Any) -> None:
             "add data, or make the batches smaller"
         )
     check_sampler(getattr(loader, "sampler", None), getattr(loader, "dataset", None))
-
-
-def check_sampler(sampler: Any, dataset: Any) -> None:
-    """Refuse a sampler whose weights or indices belong to another data set.
-
-    Raises:
-        DataError: it has another number of weights than the data set has samples, or an index that
-            is too large.
-    """
-    if sampler is None or not isinstance(dataset, Sized):
-        return
-    size, name = len(dataset), type(sampler).__name__
-    weights, indices = getattr(sampler, "weights", None), getattr(sampler, "indices", None)
-    if weights is not None and len(weights) != size:
-        raise DataError(
-            f"{name} has {len(weights)} weights, but the data set has {size} samples: make the "
-            "sampler from the labels of this data set"
-        )
-    largest = max(map(int, indices), default=0) if isinstance(indices, Sequence | Tensor) else 0
-    if largest >= size:
-        raise DataError(
-            f"{name} draws index {largest}, but the data set has {size} samples, "
-            f"0 to {size - 1}: make the sampler for this data set"
-        )
-    source = getattr(sampler, "data_source", None)
-    if isinstance(source, Sized) and len(source) != size:
-        raise DataError(
-            f"{name} was made for {len(source)} samples, but the data set has {size}: make the "
-            "sampler for this data set"
-        )
 
 
 def _check_last_batch(loader: Any, model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 LONGEST = 20_000  # steps of a torch scheduler that are simulated
 
 
-def check_unchanged(scheduler: Any, optimizer: Optimizer) -> None:
+def check_learning_rates(scheduler: Any, optimizer: Optimizer) -> None:
     """Refuse a learning rate that was set by hand, because the next step of the schedule resets it.
 
     Raises:
@@ -34,7 +34,7 @@ def check_unchanged(scheduler: Any, optimizer: Optimizer) -> None:
             )
 
 
-def check_length(scheduler: Any, step: int, planned: int | None) -> None:
+def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> None:
     """Warn about a schedule whose length doesn't fit the run, such as one counted in epochs.
 
     Args:
