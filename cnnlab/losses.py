@@ -5,6 +5,7 @@ samples is exact only if each part is weighted by its *normalizer*, the number t
 divided by.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -78,12 +79,16 @@ def total_weight(targets: Tensor, weight: Tensor | None = None) -> Tensor:
     return (targets @ weight.to(targets)).sum()
 
 
+BINARY = (
+    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits),
+    *(nn.BCELoss, nn.BCEWithLogitsLoss),
+)
 # Losses that compare outputs and targets entry by entry, and average over the entries.
-ELEMENTWISE = {
-    *("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"),
-    *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
-    *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
-}
+ELEMENTWISE = (
+    *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss),
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+    *BINARY,
+)
 CROSS_ENTROPIES = (F.cross_entropy, F.nll_loss, soft_cross_entropy)
 CROSS_ENTROPY_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -99,13 +104,23 @@ def is_cross_entropy(loss_fn: Any) -> bool:
 
     A subclass, such as a focal loss, may divide by something else, so nothing is assumed about it.
     """
-    function = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
-    return function in CROSS_ENTROPIES or type(loss_fn) in CROSS_ENTROPY_MODULES
+    return _is_one_of((*CROSS_ENTROPIES, *CROSS_ENTROPY_MODULES), loss_fn)
 
 
 def is_elementwise(loss_fn: Any) -> bool:
     """Return whether a loss compares entry by entry, as the mean squared error does."""
-    return loss_name(loss_fn) in ELEMENTWISE
+    return _is_one_of(ELEMENTWISE, loss_fn)
+
+
+def is_binary(loss_fn: Any) -> bool:
+    """Return whether this is torch's cross-entropy of single probabilities, not of classes."""
+    return _is_one_of(BINARY, loss_fn)
+
+
+def _is_one_of(losses: tuple[Any, ...], loss_fn: Any) -> bool:
+    """Return whether a loss is one of these functions or of exactly these classes."""
+    function = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
+    return any(function is loss or type(loss_fn) is loss for loss in losses)
 
 
 def _option(loss_fn: Any, name: str, default: Any = None) -> Any:
@@ -165,11 +180,13 @@ def _count(targets: Tensor, label: int) -> int:
 
 def classifies(loss_fn: Any, outputs: Any, targets: Tensor) -> bool:
     """Return whether an accuracy means something: one score per class, and one class per sample."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or is_elementwise(loss_fn):
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
         return False
-    if targets.ndim == 1:
-        return not targets.is_floating_point()
-    return targets.shape == outputs.shape and targets.is_floating_point()
+    if is_cross_entropy(loss_fn):
+        return targets.ndim == 1 or targets.shape == outputs.shape
+    if is_elementwise(loss_fn) or targets.ndim != 1 or targets.is_floating_point():
+        return False
+    return bool((targets < outputs.shape[1]).all())  # larger ones are counts or ages
 
 
 def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -> tuple[float, int]:
@@ -198,7 +215,8 @@ class RunningMeans:
     """Loss, accuracy and other metrics averaged over samples, whatever the batch sizes.
 
     Args:
-        metrics: names of the other metrics.
+        metrics: names of the other metrics. A batch where one of them is NaN, because it isn't
+            defined there, doesn't count for it.
     """
 
     def __init__(self, metrics: Iterable[str] = ()) -> None:
@@ -206,6 +224,7 @@ class RunningMeans:
         self.correct = self.count = 0.0  # of the samples that have a class
         self.samples = 0.0
         self.metrics = dict.fromkeys(metrics, 0.0)
+        self.measured = dict.fromkeys(self.metrics, 0.0)  # samples of each metric
 
     def add(
         self,
@@ -229,7 +248,9 @@ class RunningMeans:
         self.correct, self.count = self.correct + accuracy[0], self.count + accuracy[1]
         self.samples += samples
         for name, value in (metrics or {}).items():
-            self.metrics[name] += value * samples
+            if not math.isnan(value):
+                self.metrics[name] += value * samples
+                self.measured[name] += samples
 
     def merge(self, other: "RunningMeans") -> None:
         """Add everything that was added to another one."""
@@ -238,24 +259,28 @@ class RunningMeans:
         self.samples += other.samples
         for name, value in other.metrics.items():
             self.metrics[name] += value
+            self.measured[name] += other.measured[name]
 
     def reduce(self, all_reduce_sum: Callable[..., list[float]]) -> None:
         """Add the sums of the other processes, with `distributed.all_reduce_sum`."""
         sums = [self.loss, self.normalizer, self.correct, self.count, self.samples]
-        total = all_reduce_sum(*sums, *self.metrics.values())
-        self.loss, self.normalizer, self.correct, self.count, self.samples, *metrics = total
-        self.metrics = dict(zip(self.metrics, metrics, strict=True))
+        total = all_reduce_sum(*sums, *self.metrics.values(), *self.measured.values())
+        self.loss, self.normalizer, self.correct, self.count, self.samples, *rest = total
+        self.metrics = dict(zip(self.metrics, rest, strict=False))
+        self.measured = dict(zip(self.metrics, rest[len(self.metrics) :], strict=True))
 
     def means(self) -> dict[str, float]:
         """Return `{"loss": ..., "acc": ..., ...}`; no accuracy if nothing was classified."""
         means = {"loss": self.loss / self.normalizer if self.normalizer else float("nan")}
         if self.count:
             means["acc"] = self.correct / self.count
-        return means | {name: value / self.samples for name, value in self.metrics.items()}
+        for name, value in self.metrics.items():
+            means[name] = value / self.measured[name] if self.measured[name] else float("nan")
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch in progress."""
-        return {**vars(self), "metrics": dict(self.metrics)}
+        return {**vars(self), "metrics": dict(self.metrics), "measured": dict(self.measured)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""

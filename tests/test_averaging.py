@@ -294,7 +294,7 @@ def test_a_compiled_model_gets_the_statistics_of_a_plain_one():
         with torch.no_grad():
             network(images[:8])
     for network in (model, compiled, wrapped):
-        update_bn(network, [images[:30], images[30:]])
+        update_bn(network, images[8:40].split(8))  # batches of another size would compile again
     for other in (compiled, wrapped):
         assert same([*model.buffers()], [*other.buffers()])
     test = [images]
@@ -371,8 +371,9 @@ def test_buffers_that_are_made_later_are_copied_too(kind):
 def test_an_average_from_before_the_model_changed_is_refused(kind):
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     average = kind(model)
-    for num_classes in (5, 1):  # a single row would be broadcast
-        replace_head(model, num_classes)
+    # A single row would be broadcast, and with dropout there is one more module.
+    for num_classes, dropout in ((5, 0.0), (1, 0.0), (3, 0.1)):
+        replace_head(model, num_classes, dropout)
         with pytest.raises(ValueError, match=rf"{kind.__name__}\(model\) after replace_head"):
             average.update()
     assert average.model[1].out_features == 3

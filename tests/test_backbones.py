@@ -275,6 +275,22 @@ def test_classifiers_of_torchvision_are_split_in_the_order_in_which_they_run(nam
     assert [p.shape[0] for p in parts[-1].parameters()][-1] == 1000
 
 
+@pytest.mark.slow
+def test_every_classifier_of_torchvision_has_stages():
+    names = torchvision.models.list_models(torchvision.models)
+    sizes = {n: torchvision.models.get_model_weights(n).DEFAULT.meta["num_params"] for n in names}
+    for name in [name for name in names if sizes[name] < 1.5e8]:
+        model = with_random_weights(name)
+        parts = stages(model)
+        in_stages = [id(p) for stage in parts for p in stage.parameters()]
+        assert sorted(in_stages) == sorted(map(id, model.parameters())), name
+        assert 4 <= len(parts) <= 18, name
+        # The exceptions are single layers, two layers, or stages of two or three blocks.
+        if not name.startswith(("vgg", "alexnet", "resnet18", "shufflenet_v2_x0")):
+            assert max(fractions(parts)) < 0.61, name
+        assert next(p.shape[0] for p in parts[-1].parameters()) == 1000, name
+
+
 def test_the_number_of_stages_does_not_depend_on_the_number_of_classes():
     for name in ("mobilenet_v2", "efficientnet_b0"):
         few = pretrained(name, 2, weights=None)

@@ -571,7 +571,7 @@ def test_a_metric_with_a_strange_name_or_a_text_in_the_history_does_not_break_th
             trainer.history.epochs[-1]["train_note"] = "fine"
 
     zero = lambda outputs, targets: 0.0
-    names = ["a b\nc", "{x}", "α", "100 %", "", "<bar/>", "loss/é"]
+    names = ["a b\nc", "{x}", "α", "100 %", "<bar/>", "loss/é"]
     trainer = make(callbacks=[Note(), Progress(bar)], metrics=dict.fromkeys(names, zero))
     history = trainer.fit(batches(), VALID, epochs=2)
     text = "".join(capsys.readouterr())

@@ -10,6 +10,12 @@ from torch import Tensor
 from cnnlab.errors import DataError
 
 
+def sampler_of(loader: Any) -> Any:
+    """Return what chooses the samples of a loader, also inside a `BatchSampler`; or None."""
+    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    return getattr(loader, "sampler", None) if inner is None else inner
+
+
 def check_sampler(sampler: Any, dataset: Any) -> None:
     """Refuse a sampler whose weights or indices belong to another data set.
 

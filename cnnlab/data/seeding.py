@@ -22,7 +22,7 @@ def preserved(generators: Sequence[Any] = ()) -> Iterator[None]:
         stack.callback(random.setstate, python_state)
         stack.callback(np.random.set_state, numpy_state)
         for generator in generators:
-            stack.callback(_restorer(generator))
+            stack.callback(restorer(generator))
         yield
 
 
@@ -50,10 +50,10 @@ def seed_everything(*counters: int, generators: Sequence[Any] = ()) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
     for number, generator in enumerate(generators):
-        _seed(generator, rng.fold_in(*counters, number))
+        seed_generator(generator, rng.fold_in(*counters, number))
 
 
-def _seed(generator: Any, seed: int) -> None:
+def seed_generator(generator: Any, seed: int) -> None:
     """Seed one generator."""
     if isinstance(generator, torch.Generator):
         generator.manual_seed(seed)
@@ -64,7 +64,7 @@ def _seed(generator: Any, seed: int) -> None:
         bits.state = type(bits)(seed).state
 
 
-def _restorer(generator: Any) -> Callable[[], object]:
+def restorer(generator: Any) -> Callable[[], object]:
     """Return a function that restores the present state of a generator."""
     if isinstance(generator, torch.Generator):
         return partial(generator.set_state, generator.get_state())

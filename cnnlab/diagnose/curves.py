@@ -161,7 +161,7 @@ def unlike(curves: Curves, n_classes: int | None) -> Finding | None:
 
     - its accuracy is at most 1.1/K + 0.05 (and its loss never fell below 0.75 log K), or
     - its accuracy is at most 3.5/K, or 0.35, and its loss never fell below 0.97 log K, or
-    - its accuracy is at most 0.6 and stays the same within 0.02 (in a training from scratch), or
+    - its accuracy stays at 1/2 or less within 0.02, and its loss at that of guessing, or
     - its loss never fell below 1.25 log K, or below 5 log K with any accuracy, or
     - there is no accuracy, and its loss stays the same within 1 %.
 
@@ -204,8 +204,10 @@ def _at_chance(
     accuracy = _late(accuracies)
     if "train_acc" in curves and _late(curves["train_acc"]) < accuracy + 0.3:
         return False
-    if from_scratch and max(accuracies) - min(accuracies) <= 0.02 and accuracy <= 0.6:
-        return True
+    if from_scratch and max(accuracies) - min(accuracies) <= 0.02 and 0 < accuracy <= 0.51:
+        guess = max(-math.log(accuracy), curves["valid_loss"][0])
+        if lowest >= 0.9 * guess:
+            return True
     if known:
         poor = accuracy <= min(3.5 * chance, 0.35) and lowest > 0.97 * log_k
         return poor or accuracy <= 1.1 * chance + 0.05 or lowest > 1.25 * log_k
@@ -256,7 +258,8 @@ def diagnose(history: "History | DataFrame", n_classes: int | None = None) -> li
             first epoch, which is too low for a model that could classify before this fit.
 
     Returns:
-        The findings; an empty list if no pattern fits, or if the run is too short to tell.
+        The findings; an empty list if no pattern fits, or if the run is too short to tell, or if
+        the loss of a model that doesn't classify is negative.
 
     Raises:
         ValueError: n_classes is not a number of classes.
@@ -279,8 +282,8 @@ def diagnose(history: "History | DataFrame", n_classes: int | None = None) -> li
         broken = unlike(curves, n_classes) or unshuffled(curves)
     if broken is not None:
         return [broken]
-    if len(frame) < 6:
-        return []
+    if len(frame) < 6 or min(curves["train_loss"] + curves.get("valid_loss", [])) < 0:
+        return []  # too short; or the patterns' thresholds are fractions of a positive loss
     findings = [pattern(curves) for pattern in PATTERNS]
     return [finding for finding in findings if finding is not None]
 

@@ -142,18 +142,18 @@ def _images(raw: list[Any]) -> tuple[list[Tensor] | None, list[Finding | None]]:
     images = [_as_tensor(image) for image in raw if _is_array(image)]
     if len(images) < len(raw):
         odd = next(image for image in raw if not _is_array(image))
-        finding = Finding(
+        no_arrays = Finding(
             "not tensors",
             f"{len(raw) - len(images)} of {len(raw)} images are no arrays of numbers, such as "
             f"{_describe(odd)}",
             "a loader can't join them to a batch",
             "transform=torchvision.transforms.ToTensor() in the data set",
         )
-        return None, [finding]
-    finding = check_layout(images)
-    if finding is not None and not all(image.numel() for image in images):
-        return None, [finding]
-    return images, [finding, *(check(images) for check in IMAGE_CHECKS)]
+        return None, [no_arrays]
+    layout = check_layout(images)
+    if layout is not None and not all(image.numel() for image in images):
+        return None, [layout]
+    return images, [layout, *(check(images) for check in IMAGE_CHECKS)]
 
 
 def _is_array(value: Any) -> bool:

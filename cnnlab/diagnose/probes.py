@@ -162,7 +162,7 @@ def overfit_one_batch(
 
 
 def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> Finding | None:
-    """Find where NaN or infinity first appears: images, weights, a module, the loss or a gradient.
+    """Find where NaN or infinity first appears: data, weights, a module, the loss or a gradient.
 
     Args:
         model: the model; it isn't changed.
@@ -170,8 +170,8 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
         loss_fn: (logits, targets) -> mean loss.
 
     Returns:
-        A finding named "images", "weights", "forward", "loss" or "gradient"; None if everything is
-        finite.
+        A finding named "images", "targets", "weights", "forward", "loss" or "gradient"; None if
+        everything is finite.
 
     Raises:
         DataError: the batch doesn't fit the model or the loss.
@@ -184,6 +184,9 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
     if n_bad := int((~images.isfinite()).sum()):
         place = f"{n_bad} of {images.numel()} values of the images"
         return _non_finite("images", place, "clean the data")
+    if n_bad := int((~targets.isfinite()).sum()):
+        place = f"{n_bad} of {targets.numel()} values of the targets"
+        return _non_finite("targets", place, "leave out the samples without a target")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if not value.isfinite().all():
             advice = "load an earlier checkpoint, and use a smaller learning rate"
@@ -281,7 +284,7 @@ def _record_non_finite_outputs(model: nn.Module) -> list[str]:
 def _non_finite(name: str, place: str, advice: str) -> Finding:
     return Finding(
         name,
-        f"{place} {'are' if name == 'images' else 'is'} NaN or infinite",
+        f"{place} {'are' if name in ('images', 'targets') else 'is'} NaN or infinite",
         "it spreads to every weight within one step",
         advice,
     )
@@ -315,9 +318,10 @@ def _prepare(batch: Any, model: nn.Module, loss_fn: Any) -> tuple[Tensor, Tensor
     images, targets = check_batch(batch)
     floats = (p.dtype for p in model.parameters() if p.is_floating_point())
     takes_indices = any(isinstance(module, nn.Embedding) for module in model.modules())
-    images = as_inputs(images, next(floats, torch.float32), takes_indices)
+    dtype = next(floats, torch.float32)
+    images = as_inputs(images, dtype, takes_indices)
     check_images(images, model, len(targets))
-    targets = as_targets(targets, loss_fn)
+    targets = as_targets(targets, loss_fn, dtype)
     check_weighted_targets(targets, loss_fn)
     return images.to(_device(model)), targets.to(_device(model))
 

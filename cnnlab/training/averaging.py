@@ -64,32 +64,31 @@ class _Average:
     def _move_towards(self, source: nn.Module, fraction: float) -> None:
         """Move each parameter by a fraction of its distance to the source, and copy the buffers."""
         own, other = ([p.detach() for p in m.parameters()] for m in (self.model, source))
-        if [p.shape for p in own] != [p.shape for p in other]:
+        modules = [list(m.modules()) for m in (self.model, source)]
+        shapes = [[p.shape for p in parameters] for parameters in (own, other)]
+        if shapes[0] != shapes[1] or len(modules[0]) != len(modules[1]):
             raise ValueError(
                 f"the {type(self).__name__} was made before the model changed: create "
                 f"{type(self).__name__}(model) after replace_head"
             )
-        if own and own[0].device != other[0].device:  # the model has moved since it was copied
-            self.model.to(other[0].device)
+        if self._follow_device(source):
             own = [p.detach() for p in self.model.parameters()]
         if own and fraction == 1:
             torch._foreach_copy_(own, other)  # even if the average isn't finite
         elif own:
             torch._foreach_lerp_(own, other, fraction)
-        self._copy_buffers(source)
+        for mine, theirs in zip(*modules, strict=True):
+            _copy_buffers(theirs, mine)
         self._record_frozen_norms(source)
 
-    def _copy_buffers(self, source: nn.Module) -> None:
-        """Copy the buffers, also those that the source got after it was copied."""
-        for mine, theirs in zip(self.model.modules(), source.modules(), strict=True):
-            for name, buffer in theirs._buffers.items():
-                own = mine._buffers.get(name)
-                if own is not None and buffer is not None and own.shape == buffer.shape:
-                    own.copy_(buffer)
-                else:
-                    persistent = name not in theirs._non_persistent_buffers_set
-                    value = None if buffer is None else buffer.detach().clone()
-                    mine.register_buffer(name, value, persistent=persistent)
+    def _follow_device(self, source: nn.Module) -> bool:
+        """Move the average if its source has moved since it was copied; return whether it did."""
+        for mine, theirs in zip(_tensors(self.model), _tensors(source), strict=False):
+            if mine.device != theirs.device:
+                self.model.to(theirs.device)
+                return True
+            break  # the first one tells
+        return False
 
     def _is_finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.model.parameters())
@@ -104,6 +103,23 @@ class _Average:
         for mine, theirs in zip(self.model.modules(), source.modules(), strict=True):
             if isinstance(mine, Norm):
                 mine.trains_in_source = theirs not in frozen  # type: ignore[assignment]
+
+
+def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Copy the buffers of a single module, also those that it got after it was copied itself."""
+    for name, buffer in source._buffers.items():
+        own = target._buffers.get(name)
+        if own is not None and buffer is not None and own.shape == buffer.shape:
+            own.copy_(buffer)
+        else:
+            persistent = name not in source._non_persistent_buffers_set
+            value = None if buffer is None else buffer.detach().clone()
+            target.register_buffer(name, value, persistent=persistent)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 class EMA(_Average):
@@ -162,6 +178,7 @@ class EMA(_Average):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
+        self._follow_device(self.source)
         self.updates = int(state["updates"])
 
 
@@ -242,6 +259,7 @@ class SWA(_Average, Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
+        self._follow_device(self.source)
         self.n_averaged = int(state["n_averaged"])
         self._mark_statistics(bool(state.get("stale", self.n_averaged > 1)))
 
@@ -410,8 +428,7 @@ def _logits(member: nn.Module | Tensor, loader: Iterable | None) -> Tensor:
 
 def _images(batches: Iterable, model: nn.Module) -> Iterator[Tensor]:
     """Yield the images of batches, checked and converted as in training, on the model's device."""
-    tensors = model.state_dict().values()
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    device = next((tensor.device for tensor in _tensors(model)), torch.device("cpu"))
     no_transform = wrap_batch_transform(None)
     intake = Intake(model, F.cross_entropy, no_transform, device, torch.preserve_format)
     for batch in batches:

@@ -3,16 +3,23 @@
 import copy
 import random
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from traceback import walk_tb
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from cnnlab.data.loaders import explain_stacking
+from cnnlab.data.samplers import sampler_of
+from cnnlab.data.seeding import find_generators, restorer, seed_generator
 from cnnlab.errors import DataError
 from cnnlab.rng import fold_in, seed_at
 from cnnlab.training.checks import check_loader
@@ -30,7 +37,7 @@ def training_batches(
     if hasattr(loader, "epoch_batches"):
         yield from loader.epoch_batches(epoch, start)
         return
-    sampler: Any = getattr(loader, "sampler", None)
+    sampler: Any = sampler_of(loader)
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)
     with _seeded_sources(loader, seed, epoch):
@@ -48,26 +55,23 @@ def training_batches(
 
 @contextmanager
 def _seeded_sources(loader: Any, seed: int, epoch: int) -> Iterator[None]:
-    """Seed the generators of a foreign loader and its samplers, and restore them afterwards.
+    """Seed the generators that a foreign loader holds, and restore them afterwards.
 
-    numpy's and Python's global generators are restored as well; torch's belong to the trainer.
+    They may be in its samplers, its data set or its transforms. numpy's and Python's global
+    generators are restored as well; torch's belong to the trainer. Workers that outlive an epoch
+    would go on with the random numbers of the epoch before, so they are started again.
     """
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    holders = [loader, getattr(loader, "sampler", None), batch_sampler]
-    holders.append(getattr(batch_sampler, "sampler", None))
-    generators = (getattr(holder, "generator", None) for holder in holders)
-    own = list({id(g): g for g in generators if isinstance(g, torch.Generator)}.values())
-    states = [generator.get_state() for generator in own]
+    if getattr(loader, "persistent_workers", False):
+        loader._iterator = None
+    generators = find_generators(loader)
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    for number, generator in enumerate(own):
-        generator.manual_seed(fold_in(seed, epoch, number, 3))
-    try:
+    with ExitStack() as stack:
+        stack.callback(np.random.set_state, numpy_state)
+        stack.callback(random.setstate, python_state)
+        for number, generator in enumerate(generators):
+            stack.callback(restorer(generator))
+            seed_generator(generator, fold_in(seed, epoch, number, 3))
         yield
-    finally:
-        for generator, state in zip(own, states, strict=True):
-            generator.set_state(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
 
 
 def _seed_globals(*counters: int) -> None:
@@ -92,32 +96,28 @@ def evaluation_batches(loader: Iterable, by_position: bool = False) -> Iterable:
         DataError: it has no batch; or the order matters, and its sampler decides it.
     """
     check_loader(loader)
-    sampler = getattr(loader, "sampler", None)
+    sampler: Any = getattr(loader, "sampler", None)
     if isinstance(loader, DataLoader):
-        ordered = _ordered(loader)
-    elif hasattr(loader, "ordered"):
-        ordered = loader.ordered()
-        if hasattr(sampler, "weights"):
-            ordered.sampler = sampler = None
-        elif sampler is None:
-            return ordered
-    else:
+        ordered, chosen = _complete(loader)
+        if chosen and by_position:
+            _refuse_order(sampler_of(loader))
+        return _explained(None, ordered)
+    if not hasattr(loader, "ordered"):
         return loader
-    if ordered is None or (sampler is not None and not isinstance(loader, DataLoader)):
-        if by_position:
-            name = type(sampler).__name__
-            raise DataError(
-                f"the results are rows in the order of the data set, but {name} decides which "
-                "samples the loader reads, and in which order: use a loader without a sampler, on "
-                "a Subset if you need only some of the samples"
-            )
-        return _explained_passes(loader if ordered is None else ordered)
-    return _explained_passes(ordered)
+    ordered = loader.ordered()
+    if hasattr(sampler, "weights"):
+        ordered.sampler = None
+    elif sampler is not None and by_position:
+        _refuse_order(sampler)
+    return ordered
 
 
-def _explained_passes(loader: Iterable) -> Iterable:
-    """Return a torch loader with its errors explained, and any other loader as it is."""
-    return _explained(None, loader) if isinstance(loader, DataLoader) else loader
+def _refuse_order(sampler: Any) -> None:
+    raise DataError(
+        f"the results are rows in the order of the data set, but {type(sampler).__name__} decides "
+        "which samples the loader reads, and in which order: use a loader without a sampler, on "
+        "a Subset if you need only some of the samples"
+    )
 
 
 def _explained(iterator: Iterator | None, loader: Iterable) -> Iterator:
@@ -154,20 +154,24 @@ def _explained(iterator: Iterator | None, loader: Iterable) -> Iterator:
         yield batch
 
 
-def _ordered(loader: DataLoader) -> Iterable | None:
-    """Return a torch loader that reads everything in order; None if its sampler decides."""
-    if isinstance(loader.dataset, IterableDataset):
-        return loader
-    sampler = loader.sampler
-    whole = isinstance(sampler, RandomSampler | SequentialSampler) or hasattr(sampler, "weights")
-    if loader.batch_size is None or not whole:
-        return None
-    if isinstance(sampler, SequentialSampler) and not loader.drop_last:
-        return loader
+def _complete(loader: DataLoader) -> tuple[DataLoader, bool]:
+    """Return a torch loader that drops nothing, and whether its sampler still decides the order.
+
+    Shuffling and sampling by weights are for training, so such a loader is read in order.
+    """
+    batch_sampler = loader.batch_sampler
+    if isinstance(loader.dataset, IterableDataset) or type(batch_sampler) is not BatchSampler:
+        sequential = isinstance(loader.sampler, SequentialSampler) and batch_sampler is None
+        return loader, not (sequential or isinstance(loader.dataset, IterableDataset))
+    sampler: Any = batch_sampler.sampler
+    in_order = isinstance(sampler, SequentialSampler) or sampler == range(len(loader.dataset))  # type: ignore[arg-type]
+    for_training = isinstance(sampler, RandomSampler) or hasattr(sampler, "weights")
+    if not for_training and not batch_sampler.drop_last:
+        return loader, not in_order
+    if for_training:
+        sampler, in_order = SequentialSampler(loader.dataset), True  # type: ignore[arg-type]
     twin = copy.copy(loader)
     # DataLoader refuses to have these set; a new one would lose the options of a subclass.
-    order = SequentialSampler(loader.dataset)  # type: ignore[arg-type]
-    vars(twin)["sampler"], vars(twin)["drop_last"] = order, False
-    vars(twin)["batch_sampler"] = torch.utils.data.BatchSampler(order, loader.batch_size, False)
-    vars(twin)["_iterator"] = None
-    return twin
+    vars(twin)["batch_sampler"] = BatchSampler(sampler, batch_sampler.batch_size, False)
+    vars(twin)["sampler"], vars(twin)["drop_last"], vars(twin)["_iterator"] = sampler, False, None
+    return twin, not in_order

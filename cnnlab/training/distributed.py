@@ -34,6 +34,7 @@ __all__ = [
     "barrier",
     "broadcast_buffers",
     "broadcast_from_rank0",
+    "check_equal",
     "init_process_group",
     "is_local_batch",
     "is_rank0",
@@ -179,7 +180,7 @@ def raised_together(in_all: bool = True) -> Iterator[None]:
     """Raise an error of the block in every process, so that none waits for one that failed.
 
     Args:
-        in_all: whether every process gets here. The second microbatch may exist in one process only.
+        in_all: whether every process gets here. The second microbatch may be in one only.
     """
     if world_size() == 1 or not in_all:
         yield
@@ -206,6 +207,20 @@ def average_gradients(loss_fn: Any) -> None:
         dist.all_reduce(parameter.grad)
         parameter.grad /= world_size()
     broadcast_buffers(loss_fn)
+
+
+def check_equal(name: str, value: float) -> None:
+    """Refuse a number that differs between the processes; every process has to call it.
+
+    Raises:
+        DataError: it differs, so the processes would wait for each other forever.
+    """
+    total, squares = all_reduce_sum(value, value * value)
+    if squares * world_size() != total * total:
+        raise DataError(
+            f"the processes have different numbers of {name}, {value:g} in process {rank()}: every "
+            "process reads the same loader, and trains on its own samples of each batch"
+        )
 
 
 def barrier() -> None:

@@ -46,18 +46,20 @@ class Intake:
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
         parameters = (p for p in model.parameters() if p.is_floating_point())
         self.dtype = next((p.dtype for p in parameters), torch.float32)
-        self.takes_indices = any(isinstance(m, nn.Embedding) for m in model.modules())
+        layers = (m for m in model.modules() if list(m.parameters(recurse=False)))
+        self.takes_indices = isinstance(next(layers, None), nn.Embedding)
 
     def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets to train on at a step."""
         images, targets = self.transform(*self.evaluation_batch(batch), step)
+        targets = as_targets(targets, self.loss_fn, self.dtype)
         check_weighted_targets(targets, self.loss_fn)
-        return images, targets
+        return as_inputs(images, self.dtype, self.takes_indices), targets
 
     def evaluation_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the images and targets of a batch, on the device."""
         images, targets = check_batch(batch)
-        targets = as_targets(targets, self.loss_fn)
+        targets = as_targets(targets, self.loss_fn, self.dtype)
         check_weighted_targets(targets, self.loss_fn)
         return self._to_device(images, len(targets)), targets.to(self.device, non_blocking=True)
 
@@ -83,7 +85,7 @@ def _warn_if_bytes(images: Tensor) -> None:
     """Warn about images in 0..255, which were converted to float and never divided."""
     if images.ndim == 4 and images.is_floating_point() and images.numel():
         low, high = images.aminmax()
-        if low >= 0 and 16 < high <= 255:
+        if low >= 0 and 100 < high <= 255:
             warnings.warn(
                 f"pixel values run from {low:g} to {high:g}; networks and augmentations expect "
                 "them in [0, 1]: divide the images by 255",

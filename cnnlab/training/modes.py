@@ -92,22 +92,27 @@ class Rollback:
 
 @contextmanager
 def unchanged_loss(loss_fn: Any) -> Iterator[None]:
-    """Put a loss in evaluation mode in a `with` block, and restore its mode and buffers afterwards.
+    """Put a loss in evaluation mode in a `with` block, and restore it afterwards.
 
-    A loss may keep a running value, such as the centre of each class, and an evaluation must not
-    change it.
+    A loss may keep a running value, such as the centre of each class or a count of its calls, and
+    an evaluation must not change it.
     """
     if not isinstance(loss_fn, nn.Module):
         yield
         return
-    saved = {name: buffer.clone() for name, buffer in loss_fn.named_buffers()}
+    saved = [(module, dict(vars(module)), dict(module._buffers)) for module in loss_fn.modules()]
+    values = {name: buffer.clone() for name, buffer in loss_fn.named_buffers()}
     with eval_mode(loss_fn):
         try:
             yield
         finally:
+            for module, attributes, buffers in saved:
+                vars(module).update(attributes)
+                module._buffers.clear()
+                module._buffers.update(buffers)
             with torch.no_grad():
                 for name, buffer in loss_fn.named_buffers():
-                    buffer.copy_(saved[name])
+                    buffer.copy_(values[name])
 
 
 @contextmanager

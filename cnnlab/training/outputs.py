@@ -1,5 +1,6 @@
 """Handle what a model returns: usually a tensor, sometimes a dictionary or tuple of tensors."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], outputs: Any) -> Any:
         return type(outputs)(*(map_tensors(function, part) for part in outputs))
     if isinstance(outputs, list | tuple):
         return type(outputs)(map_tensors(function, part) for part in outputs)
+    if isinstance(outputs, dict):  # or a subclass, such as the outputs of other libraries
+        twin = copy.copy(outputs)
+        for name, part in outputs.items():
+            twin[name] = map_tensors(function, part)
+        return twin
     if isinstance(outputs, Mapping):
         return {name: map_tensors(function, part) for name, part in outputs.items()}
     return outputs
@@ -33,6 +39,24 @@ def as_float(outputs: Any) -> Any:
 def detached(outputs: Any) -> Any:
     """Return the outputs without their graph."""
     return map_tensors(Tensor.detach, outputs)
+
+
+def measure(
+    name: str, metric: Callable[[Any, Tensor], Any], outputs: Any, targets: Tensor
+) -> float:
+    """Return a metric of a batch; it gets copies, so that it can't change what is trained on."""
+    try:
+        value = metric(map_tensors(Tensor.clone, outputs), targets.clone())
+    except Exception as error:
+        error.add_note(f"in the metric {name!r}")
+        raise
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+        raise TypeError(
+            f"the metric {name!r} must return one number per batch, got {got}; take its mean()"
+        ) from None
 
 
 def zero_loss(outputs: Any) -> Tensor:

@@ -5,13 +5,15 @@ Generator states and the order of the data are not saved: both follow from the s
 """
 
 import copy
+import warnings
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from cnnlab.errors import CheckpointError
-from cnnlab.losses import RunningMeans
+from cnnlab.losses import RunningMeans, class_weights
 from cnnlab.training.checks import check_keys
 from cnnlab.training.hooks import Callback, Run
 
@@ -21,6 +23,8 @@ PARTS = ("model", "optimizer", "scheduler", "plateau", "scaler", "ema", "history
 # Parts that come in several classes: another class might accept the state and misread it.
 CLASSES = ("optimizer", "scheduler", "plateau", "ema")
 # Values that an optimizer keeps for each parameter, in the parameter's shape.
+# Settings of an optimizer. A scheduler changes some of them.
+SETTINGS = ("initial_lr", "lr", "momentum", "weight_decay", "betas", "nesterov", "alpha")
 MOMENTS = {"momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
 
 
@@ -29,6 +33,8 @@ class ResumableRun(Run, Protocol):
 
     seed: int
     loss_fn: Any
+    scheduler: Any
+    plateau: Any
     means: RunningMeans
     last_loader_shape: Any
     skipped_in_a_row: int
@@ -95,11 +101,13 @@ def check(run: ResumableRun, state: dict[str, Any]) -> None:
             f"the epoch in progress was measured with the metrics {sorted(_metric_names(state))}, "
             f"this trainer has {sorted(run.means.metrics)}; build the trainer as it was"
         )
+    _check_class_weights(run.loss_fn, state["loss_fn"])
     counts = {name: state[name] for name in ("epoch", "batch", "step")}
     if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
         raise CheckpointError(f"the counts of the checkpoint are {counts}, not whole numbers")
     check_keys(run.model, state["model"])
     _check_moments(run.optimizer, state["optimizer"])
+    _warn_about_settings(run, state["optimizer"])
 
 
 def _metric_names(state: dict[str, Any]) -> set[str]:
@@ -109,6 +117,36 @@ def _metric_names(state: dict[str, Any]) -> set[str]:
 def _loss_state(loss_fn: Any) -> dict[str, Any] | None:
     """Return the parameters and buffers of the loss; None if it has none."""
     return (loss_fn.state_dict() or None) if isinstance(loss_fn, nn.Module) else None
+
+
+def _check_class_weights(loss_fn: Any, saved: dict[str, Any] | None) -> None:
+    """Refuse other class weights than those of the saved run, which would replace them."""
+    own, there = class_weights(loss_fn), (saved or {}).get("weight")
+    if own is not None and there is not None and not torch.equal(own.cpu(), there.cpu()):
+        raise CheckpointError(
+            f"the checkpoint was made with the class weights {there.tolist()}, the loss of this "
+            f"trainer has {own.tolist()}; build the trainer as it was"
+        )
+
+
+def _warn_about_settings(run: ResumableRun, state: dict[str, Any]) -> None:
+    """Warn about settings of a new optimizer that the checkpoint replaces, once for all groups."""
+    scheduled = set() if run.scheduler is None else {"momentum", "betas", "lr"}
+    if run.plateau is not None:
+        scheduled.add("lr")
+    for own, saved in zip(run.optimizer.param_groups, state.get("param_groups", ()), strict=False):
+        names = [n for n in SETTINGS if n in own and n in saved and n not in scheduled]
+        differing = [name for name in names if own[name] != saved[name]]
+        if differing and run.step == 0:
+            name = differing[0]
+            warnings.warn(
+                f"the optimizer has {name}={own[name]}, and the checkpoint {saved[name]}, which is "
+                "used from now on, so that the run continues exactly. To change it, set "
+                f"optimizer.param_groups[...][{name!r}] after load",
+                UserWarning,
+                stacklevel=5,
+            )
+            return
 
 
 def _check_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:

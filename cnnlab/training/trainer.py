@@ -41,6 +41,7 @@ from cnnlab.training.checks import (
     check_same_batches,
     check_schedule_length,
     check_targets,
+    loss_value,
     n_batches,
 )
 from cnnlab.training.describe import describe
@@ -58,7 +59,7 @@ from cnnlab.training.modes import (
     warn_if_stale_statistics,
 )
 from cnnlab.training.options import Metric, TrainerOptions, best_device, memory_layout
-from cnnlab.training.outputs import as_float, detached, zero_loss
+from cnnlab.training.outputs import as_float, detached, measure, zero_loss
 from cnnlab.training.preparation import move_state, prepare_loss
 from cnnlab.training.progress import Progress
 from cnnlab.training.transforms import wrap_batch_transform
@@ -80,8 +81,10 @@ class Trainer(TrainerOptions):
     Args:
         model: maps images (N, C, H, W) to logits (N, K).
         optimizer: over all parameters of the model, including the frozen ones.
-        loss_fn: (logits, targets) -> mean loss; by default cross-entropy, for class indices (N,)
-            and for soft targets (N, K).
+        loss_fn: (outputs, targets) -> mean loss; by default cross-entropy, for class indices (N,)
+            and for soft targets (N, K). A loss of your own counts as a mean over the samples; if it
+            divides by something else, such as the number of boxes, give it a method
+            `normalizer(targets)` that returns this number.
         scheduler: what `cnnlab.schedules.attach` returns, or any torch scheduler; steps once per
             update.
         plateau: `cnnlab.schedules.Plateau` or torch's `ReduceLROnPlateau`; steps once per epoch
@@ -265,7 +268,7 @@ class Trainer(TrainerOptions):
         self, loader: Iterable, model: nn.Module, interrupts: Interrupts | None = None
     ) -> dict[str, float]:
         warn_if_stale_statistics(model)
-        if model is self.model:
+        if model is self.model or (self.ema is not None and model is self.ema.model):
             distributed.broadcast_buffers(model)  # each process has its own batch-norm statistics
         intake, means = self._intake(model), RunningMeans(self.metrics)
         with (
@@ -285,12 +288,17 @@ class Trainer(TrainerOptions):
                     outputs = as_float(model(images))
                 check_targets(outputs, targets, self.loss_fn)
                 divisor = normalizer(self.loss_fn, targets)
-                loss = self.loss_fn(outputs, targets).item() if divisor else 0.0
+                loss = loss_value(self.loss_fn(outputs, targets)) if divisor else 0.0
                 check_finite_evaluation(loss, model, images, number)
                 means.add(loss, divisor, len(targets), *self._measure(outputs, targets))
         means.reduce(distributed.all_reduce_sum)
         if not means.samples:
             raise DataError(NO_BATCH)
+        if not means.normalizer:
+            raise DataError(
+                "no target of this evaluation counts, so there is no loss: every one of them is "
+                f"the ignore_index {ignore_index(self.loss_fn)}, or has the weight 0"
+            )
         return means.means()
 
     def predict(self, loader: Iterable, *, model: nn.Module | None = None) -> Tensor:
@@ -313,6 +321,12 @@ class Trainer(TrainerOptions):
                         "predict returns a tensor, but the model returns a "
                         f"{type(outputs).__name__}: wrap it in a module that returns the part you "
                         "need"
+                    )
+                if outputs.shape[:1] != images.shape[:1]:
+                    raise DataError(
+                        f"the model returns shape {tuple(outputs.shape)} for {len(images)} "
+                        "samples: flatten with nn.Flatten(), or x.flatten(1), which keep the batch "
+                        "dimension"
                     )
                 rows.append(outputs.float().cpu())
         if not rows:
@@ -397,8 +411,8 @@ class Trainer(TrainerOptions):
             accuracy = count_correct(outputs, targets, ignore_index(self.loss_fn))
         if not self.metrics:
             return accuracy, {}
-        with torch.no_grad():
-            return accuracy, {k: float(fn(outputs, targets)) for k, fn in self.metrics.items()}
+        with torch.no_grad(), fork_rng():
+            return accuracy, {k: measure(k, fn, outputs, targets) for k, fn in self.metrics.items()}
 
     def _clip_gradients(self, means: RunningMeans, images: Tensor) -> None:
         """Refuse a loss or gradient that is not finite, and clip the gradients."""
@@ -450,6 +464,7 @@ class Trainer(TrainerOptions):
         check_same_batches(self.batch, self.last_loader_shape, train)
         self._loader_shape, self.has_validation = batch_layout(train), valid is not None
         length = n_batches(train)
+        distributed.check_equal("batches per epoch", -1 if length is None else length)
         self.steps_planned = None
         if length is not None:
             self.steps_planned = self.step + max((epochs - self.epoch) * length - self.batch, 0)

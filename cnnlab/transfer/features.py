@@ -15,7 +15,7 @@ from cnnlab.training.batches import evaluation_batches
 from cnnlab.training.checks import check_batch
 from cnnlab.training.checks.wording import few
 from cnnlab.training.intake import Intake
-from cnnlab.training.modes import warn_if_stale_statistics, eager_mode, eval_mode
+from cnnlab.training.modes import eager_mode, eval_mode, warn_if_stale_statistics
 from cnnlab.training.transforms import wrap_batch_transform
 
 

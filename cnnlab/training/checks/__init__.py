@@ -32,6 +32,7 @@ from cnnlab.training.checks.step import (
     check_finite_evaluation,
     check_loss,
     check_targets,
+    loss_value,
 )
 
 
@@ -62,6 +63,7 @@ __all__ = [
     "check_targets",
     "check_weighted_targets",
     "last_batch_size",
+    "loss_value",
     "n_batches",
     "sorted_labels",
 ]

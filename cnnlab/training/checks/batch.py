@@ -6,13 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnlab.errors import DataError
-from cnnlab.losses import (
-    class_weights,
-    ignore_index,
-    is_cross_entropy,
-)
-from cnnlab.training.checks.wording import dtype_name
+from cnnlab.errors import DataError, NonFiniteError
+from cnnlab.losses import class_weights, ignore_index, is_cross_entropy, is_elementwise
+from cnnlab.training.checks.wording import dtype_name, few
 
 
 def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -61,14 +57,16 @@ def as_inputs(images: Tensor, dtype: torch.dtype, takes_indices: bool) -> Tensor
     Args:
         images: a batch.
         dtype: of the weights.
-        takes_indices: whether the first layer is an embedding, which takes integers.
+        takes_indices: whether the first layer is an embedding, so that integers are meant.
 
     Raises:
         DataError: they are integers, whose range only you know.
     """
-    if images.dtype == dtype or takes_indices:
+    if images.dtype == dtype:
         return images
     if not images.is_floating_point():
+        if takes_indices:
+            return images
         raise DataError(
             f"images are {dtype_name(images)}; they must be float in [0, 1]: use images.float() / "
             "255, or cnnlab.loader on an ImageSet, which does it for you"
@@ -76,14 +74,36 @@ def as_inputs(images: Tensor, dtype: torch.dtype, takes_indices: bool) -> Tensor
     return images.to(dtype)
 
 
-def as_targets(targets: Tensor, loss_fn: Any) -> Tensor:
-    """Return class indices of any integer type as int64, which torch's cross-entropy needs."""
-    integers = not (
-        targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool
-    )
+def as_targets(targets: Tensor, loss_fn: Any, dtype: torch.dtype) -> Tensor:
+    """Return targets in the number type that the loss needs, if nothing is lost.
+
+    Args:
+        targets: class indices of any integer type become int64, float targets `dtype`.
+        loss_fn: what they are for.
+        dtype: of the weights.
+
+    Raises:
+        NonFiniteError: a loss that can't leave it out would get a NaN or infinite target.
+    """
+    if targets.is_floating_point():
+        if is_cross_entropy(loss_fn) or is_elementwise(loss_fn):
+            _check_finite_targets(targets)
+        return targets.to(dtype)
+    integers = not (targets.is_complex() or targets.dtype == torch.bool)
     if integers and targets.dtype != torch.int64 and is_cross_entropy(loss_fn):
         return targets.long() if targets.ndim != 2 else targets
     return targets
+
+
+def _check_finite_targets(targets: Tensor) -> None:
+    bad = ~torch.isfinite(targets)
+    if bad.any():
+        which = bad.flatten(1).any(1) if targets.ndim > 1 else bad
+        samples = which.nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"{int(bad.sum())} of {targets.numel()} target values are NaN or infinite, in samples "
+            f"{few(samples)} of the batch: leave these samples out"
+        )
 
 
 def check_images(images: Tensor, model: nn.Module, n_targets: int | None = None) -> None:

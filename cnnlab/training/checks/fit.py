@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler, TensorDataset
+from torch.utils.data import ConcatDataset, SequentialSampler, Subset, TensorDataset
 
-from cnnlab.data.samplers import check_sampler
+from cnnlab.data.samplers import check_sampler, sampler_of
 from cnnlab.errors import CheckpointError, DataError
-from cnnlab.losses import (
-    class_weights,
-)
+from cnnlab.losses import class_weights, is_elementwise
 from cnnlab.training.checks.options import positive_int
 from cnnlab.training.checks.wording import few
 from cnnlab.training.modes import frozen_norms
@@ -42,7 +40,9 @@ def check_fit(options: Options, train: Any, valid: Any, epochs: int) -> int:
     check_balance(train, options.loss_fn)
     check_optimizer(options.model, options.optimizer, options.loss_fn)
     _check_groups(options)
-    _warn_if_sorted(train)
+    _warn_about_foreign_tensors(options)
+    if not is_elementwise(options.loss_fn):
+        _warn_if_sorted(train)
     return epochs
 
 
@@ -70,7 +70,18 @@ def check_loader(loader: Any) -> None:
             f"{getattr(loader, 'batch_size', '?')}, drop_last={getattr(loader, 'drop_last', '?')}; "
             "add data, or make the batches smaller"
         )
-    check_sampler(getattr(loader, "sampler", None), getattr(loader, "dataset", None))
+    if (
+        isinstance(loader, tuple)
+        and len(loader) == 2
+        and all(isinstance(part, Tensor) for part in loader)
+        and loader[0].ndim != loader[1].ndim
+    ):
+        raise TypeError(
+            "expected a loader that yields batches, got a pair of tensors of shapes "
+            f"{tuple(loader[0].shape)} and {tuple(loader[1].shape)}; for a single batch, pass a "
+            "list: [(images, targets)]"
+        )
+    check_sampler(sampler_of(loader), getattr(loader, "dataset", None))
 
 
 def _check_last_batch(loader: Any, model: nn.Module) -> None:
@@ -99,11 +110,11 @@ def _check_classes(train: Any, valid: Any) -> None:
 
 def _warn_if_sorted(loader: Any) -> None:
     """Warn about training data that come class by class."""
-    labels, batch_size = sorted_labels(loader), getattr(loader, "batch_size", None)
-    if labels is None or not batch_size:
+    labels, batch_size = sorted_labels(loader), _batch_size(loader)
+    if labels is None or not batch_size or batch_size < 2:
         return
     batches = labels.split(batch_size)
-    pure = sum(int(batch[0] == batch[-1]) for batch in batches)
+    pure = sum(bool((batch == batch[0]).all()) for batch in batches)
     if len(batches) > 1 and pure > len(batches) / 2:
         warnings.warn(
             f"the training data are sorted by class and not shuffled: {pure} of {len(batches)} "
@@ -115,11 +126,28 @@ def _warn_if_sorted(loader: Any) -> None:
 
 
 def sorted_labels(loader: Any) -> Tensor | None:
-    """Return the labels of a loader that yields them in ascending order; None in any other case."""
-    dataset, sampler = getattr(loader, "dataset", None), getattr(loader, "sampler", None)
-    sequential = sampler is None or isinstance(sampler, SequentialSampler)
+    """Return the labels of a loader that yields them class by class; None in any other case."""
+    sampler = sampler_of(loader)
+    sequential = sampler is None or isinstance(sampler, SequentialSampler | range)
     if not sequential or getattr(loader, "shuffle", False):
         return None
+    labels = _labels(getattr(loader, "dataset", None))
+    if labels is None or len(labels) < 2:
+        return None
+    n_classes, changes = len(labels.unique()), int((labels[1:] != labels[:-1]).sum())
+    in_runs = n_classes > 1 and changes < 2 * n_classes < len(labels) / 2
+    return labels if in_runs else None
+
+
+def _labels(dataset: Any) -> Tensor | None:
+    """Return the class indices of a data set without reading its images; None if it has none."""
+    if isinstance(dataset, ConcatDataset):
+        parts = [_labels(part) for part in dataset.datasets]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if known and len(known) == len(parts) else None
+    if isinstance(dataset, Subset):
+        labels = _labels(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(dataset.indices)]
     labels = getattr(dataset, "labels", getattr(dataset, "targets", None))
     if labels is None and isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         labels = dataset.tensors[1]
@@ -127,9 +155,13 @@ def sorted_labels(loader: Any) -> Tensor | None:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):
         return None
-    if labels.ndim != 1 or labels.is_floating_point() or len(labels) < 2:
-        return None
-    return labels if bool((labels[1:] >= labels[:-1]).all()) else None
+    return labels if labels.ndim == 1 and not labels.is_floating_point() else None
+
+
+def _batch_size(loader: Any) -> int | None:
+    """Return the batch size of a loader, also that of its `BatchSampler`."""
+    own = getattr(loader, "batch_size", None)
+    return own or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
 
 
 def check_balance(loader: Any, loss_fn: Any) -> None:
@@ -145,7 +177,7 @@ def check_balance(loader: Any, loss_fn: Any) -> None:
             f"class weights must be positive numbers, got {weights.tolist()}; leave classes that "
             "don't occur out of the data"
         )
-    sampler = getattr(loader, "sampler", None)
+    sampler = sampler_of(loader)
     other = getattr(loss_fn, "weight", None)  # of a loss that is no cross-entropy
     per_class = (
         isinstance(other, Tensor) and other.ndim == 1 and not isinstance(other, nn.Parameter)
@@ -200,6 +232,23 @@ def check_optimizer(
         )
 
 
+def _warn_about_foreign_tensors(options: Options) -> None:
+    """Warn about parameters that are trained, but belong to neither the model nor the loss."""
+    loss_fn = options.loss_fn
+    loss_parameters = loss_fn.parameters() if isinstance(loss_fn, nn.Module) else ()
+    own = {id(p) for p in [*options.model.parameters(), *loss_parameters]}
+    held = (p for group in options.optimizer.param_groups for p in group["params"])
+    foreign = sum(id(p) not in own for p in held)
+    if foreign:
+        warnings.warn(
+            f"the optimizer holds {foreign} tensors that are in neither the model nor the loss, so "
+            "they are not saved with the run: pass a loss with parameters as an nn.Module, or "
+            "create the optimizer from model.parameters()",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def _check_groups(options: Options) -> None:
     """Refuse a scheduler or an average that was made before the optimizer or the model changed."""
     groups = len(options.optimizer.param_groups)
@@ -233,17 +282,20 @@ def check_same_batches(batch: int, saved: Any, loader: Any) -> None:
         CheckpointError: the loader cuts the epoch into other batches.
     """
     now = batch_layout(loader)
-    if batch and saved and None not in (*saved, *now) and tuple(saved) != now:
+    differ = any(None not in pair and pair[0] != pair[1] for pair in zip(saved or (), now))  # noqa: B905
+    if batch and differ:
+        way_out = "the same loader" if saved[0] is None else f"batch_size={saved[0]}"
         raise CheckpointError(
-            f"the epoch in progress has {saved[1]} batches of {saved[0]} and {batch} of them are "
-            f"done, but this loader has {now[1]} batches of {now[0]}: continue with "
-            f"batch_size={saved[0]}, or load a checkpoint from the end of an epoch"
+            f"the epoch in progress has {saved[1]} batches of {saved[0] or 'unknown size'} and "
+            f"{batch} of them are done, but this loader has {now[1]} batches of "
+            f"{now[0] or 'unknown size'}: continue with {way_out}, or load a checkpoint from the "
+            "end of an epoch"
         )
 
 
 def batch_layout(loader: Any) -> tuple[int | None, int | None]:
     """Return the batch size of a loader and its number of batches; None where it doesn't know."""
-    return getattr(loader, "batch_size", None), n_batches(loader)
+    return _batch_size(loader), n_batches(loader)
 
 
 def n_batches(loader: Iterable) -> int | None:
@@ -264,7 +316,7 @@ def last_batch_size(loader: Any) -> int | None:
     4
     """
     batch_size, batches = batch_layout(loader)
-    samples = getattr(loader, "sampler", None)
+    samples = sampler_of(loader)
     samples = getattr(loader, "dataset", None) if samples is None else samples
     if not batch_size or not batches or not isinstance(samples, Sized):
         return None

@@ -99,6 +99,9 @@ def _check_types(options: Options) -> None:
             "metrics must be a dictionary from names to functions (outputs, targets) -> mean, "
             f"such as {{'mae': torch.nn.functional.l1_loss}}; got {metrics!r:.60}"
         )
+    for name in metrics or ():
+        if not (isinstance(name, str) and name):
+            raise TypeError(f"the name of a metric must be a string such as 'mae', got {name!r}")
     if metrics and (taken := {"loss", "acc"} & set(metrics)):
         raise ValueError(
             f"the name {min(taken)!r} is taken by the trainer: give the metric another name"
@@ -122,7 +125,8 @@ def _check_belongs_together(options: Options) -> None:
                 f"the {name} controls a different optimizer and would have no effect; create it "
                 "from this one"
             )
-    if getattr(options.ema, "source", options.model) is not options.model:
+    source = getattr(options.ema, "source", options.model)
+    if source not in (options.model, getattr(options.model, "_orig_mod", None)):
         raise ValueError("the ema averages a different model; create it from this one: EMA(model)")
     if options.scheduler is not None and options.plateau is not None:
         raise ValueError(

@@ -29,11 +29,13 @@ def check_plateau(plateau: Any, name: str, row: Mapping[str, float]) -> None:
 
 
 def check_number(name: str, value: float) -> None:
-    """Refuse to act on a metric that is NaN.
+    """Refuse to act on a metric that is NaN or infinite.
 
     Raises:
-        ValueError: it is NaN.
+        ValueError: it is.
     """
+    if math.isinf(value):
+        raise ValueError(f"{name} is {value}, so nothing can be decided by it: monitor the loss")
     if math.isnan(value):
         reason = " (mixed targets have no single correct class)" if name.endswith("acc") else ""
         raise ValueError(
@@ -65,6 +67,12 @@ def check_keys(model: nn.Module, state: dict[str, Tensor]) -> None:
                 f"torch.compile added: remove it, {{k.removeprefix({prefix!r}): v for k, v in "
                 "state.items()}"
             )
+    if own and all(k.startswith("_orig_mod.") for k in own) and not own.keys() & state.keys():
+        raise CheckpointError(
+            "the model was compiled with torch.compile(model), which puts '_orig_mod.' before its "
+            "names, and the checkpoint is that of a plain model: load it into the plain model, and "
+            "use Trainer(..., compile=True), which keeps the names"
+        )
     shapes = [
         f"{k} is {tuple(state[k].shape)} in the file, {tuple(own[k].shape)} in the model"
         for k in own.keys() & state.keys()

@@ -3,12 +3,11 @@
 import copy
 import math
 import warnings
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 
 LONGEST = 20_000  # steps of a torch scheduler that are simulated
@@ -43,7 +42,8 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
         planned: optimizer steps at the end of the run; None if it isn't known.
 
     Raises:
-        ValueError: torch's `OneCycleLR` has fewer steps than the run.
+        ValueError: torch's `OneCycleLR` has fewer steps than the run; or the learning rate isn't
+            finite at one of its steps.
     """
     if planned is None or planned <= step:
         return
@@ -54,21 +54,34 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
             f"create it with total_steps={planned}"
         )
     rates = _learning_rates(scheduler, step, planned)
+    for number, rate in enumerate(rates):
+        if not math.isfinite(rate):
+            raise ValueError(
+                f"the schedule makes the learning rate {rate} at step {number}: it must return a "
+                "finite number for each step of the run"
+            )
     if len(rates) < 8 or not max(rates) > 0:
         return
-    tiny = sum(rate <= 0.01 * max(rates) for rate in rates)
-    swings = sum((b - a) * (c - b) < 0 for (a, b), (_, c) in pairwise(pairwise(rates)))
-    length = getattr(getattr(scheduler, "schedule", None), "steps", None)
+    tiny = sum(rate < 0.0099 * max(rates) for rate in rates)  # 0.01 is a common final value
+    half_period = scheduler.T_max if type(scheduler) is CosineAnnealingLR else planned
+    length = _length(scheduler)
     way_out = f"Schedules count optimizer steps, and this run ends at step {planned}"
     if tiny > len(rates) / 2:
         problem = f"is at most 1 % of its maximum in {tiny} of the {len(rates)} steps of this run"
-    elif type(scheduler).__name__.startswith("Cosine") and swings > len(rates) / 8:
-        problem = f"turns around {swings} times in the {len(rates)} steps of this run"
+    elif planned >= 2 * half_period:
+        problem = f"rises and falls again: T_max={half_period}, and this run has {planned} steps"
     elif length is not None and step == 0 and length > 2 * planned:
         problem = f"follows a schedule of {length} steps, of which this run has only {planned}"
     else:
         return
     warnings.warn(f"the learning rate {problem}. {way_out}", UserWarning, stacklevel=4)
+
+
+def _length(scheduler: Any) -> int | None:
+    """Return the steps that a schedule was made for, as far as it says so."""
+    own = getattr(getattr(scheduler, "schedule", None), "steps", None)
+    names = ("total_steps", "T_max", "total_iters")
+    return next((n for name in names if (n := getattr(scheduler, name, None))), own)
 
 
 def _learning_rates(scheduler: Any, step: int, planned: int) -> list[float]:
@@ -90,14 +103,13 @@ def _learning_rates(scheduler: Any, step: int, planned: int) -> list[float]:
 def _simulate(scheduler: LRScheduler, steps: int) -> list[float]:
     """Step a copy of a scheduler on an optimizer without weights."""
     groups = [
-        {"params": [torch.zeros(1)], **{k: v for k, v in group.items() if k != "params"}}
+        {k: [torch.zeros(1)] if k == "params" else copy.deepcopy(v) for k, v in group.items()}
         for group in scheduler.optimizer.param_groups
     ]
     dummy = torch.optim.SGD(groups, lr=0.0)
     dummy.step()
-    others = {k: v for k, v in vars(scheduler).items() if k != "optimizer"}
-    twin = copy.copy(scheduler)
-    vars(twin).update(copy.deepcopy(others), optimizer=dummy)
+    # With the optimizer in the memo, the schedulers inside a SequentialLR get the dummy as well.
+    twin = copy.deepcopy(scheduler, {id(scheduler.optimizer): dummy})
     rates = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,6 +11,7 @@ from cnnlab.errors import DataError, NonFiniteError
 from cnnlab.losses import (
     class_weights,
     ignore_index,
+    is_binary,
     is_cross_entropy,
     is_elementwise,
     loss_name,
@@ -54,6 +55,11 @@ def _tensor(outputs: Any, loss_fn: Any) -> Tensor:
 
 def _check_same_shape(outputs: Tensor, targets: Tensor, loss_fn: Any) -> None:
     if targets.shape == outputs.shape and targets.is_floating_point():
+        if is_binary(loss_fn) and (targets.min() < 0 or targets.max() > 1):
+            raise DataError(
+                f"{loss_name(loss_fn)} takes targets between 0 and 1, got {targets.min():g} to "
+                f"{targets.max():g}: scale them, or use MSELoss for a regression"
+            )
         return
     raise DataError(
         f"{loss_name(loss_fn)} compares entry by entry, so targets must be float of shape "
@@ -71,6 +77,12 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
             "flatten with nn.Flatten(), which keeps the batch dimension"
         )
     n, k, *space = logits.shape
+    if k == 1:
+        raise DataError(
+            f"the model has a single output (logits of shape {tuple(logits.shape)}), and the "
+            "cross-entropy of a single class is always 0: use num_classes=2, or "
+            "BCEWithLogitsLoss with float targets of the same shape"
+        )
     weights = class_weights(loss_fn)
     if weights is not None and len(weights) != k:
         raise DataError(f"the loss has {len(weights)} class weights, but the model has {k} classes")
@@ -87,6 +99,7 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
                 f"targets are mixed or soft, but ignore_index={ignored} needs class indices: leave "
                 "out ignore_index, or the mixing"
             )
+        _check_probabilities(targets)
         return
     if shape == (n, *space) and not targets.is_floating_point():
         check_class_indices(targets, k, ignored)
@@ -112,8 +125,21 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
         check_class_indices(targets, k, ignored)
 
 
+def _check_probabilities(targets: Tensor) -> None:
+    sums = targets.sum(1)
+    if targets.min() < 0 or (sums - 1).abs().max() > 0.02:
+        raise DataError(
+            "soft targets of a cross-entropy are probabilities, at least 0 and with a sum of 1 "
+            f"per sample; here they start at {targets.min():.3g}, with sums from {sums.min():.3g} "
+            f"to {sums.max():.3g}. For several labels per image use BCEWithLogitsLoss"
+        )
+
+
 def _check_log_probabilities(outputs: Tensor, loss_fn: Any) -> None:
-    sums = outputs.detach().float().logsumexp(1)
+    outputs = outputs.detach().float()
+    axes = [1] if is_cross_entropy(loss_fn) else range(1, outputs.ndim)
+    deviations = {axis: outputs.logsumexp(axis) for axis in axes}
+    sums = min(deviations.values(), key=lambda sums: float(sums.abs().max()))
     if sums.abs().max() > 0.05:
         raise DataError(
             f"{loss_name(loss_fn)} takes log-probabilities, whose exponentials sum to 1, but here "
@@ -142,6 +168,21 @@ def check_loss(loss: Any) -> Tensor:
         f"loss_fn must return a scalar tensor computed from the outputs of the model, got {got}; "
         "use reduction='mean', and only torch's operations"
     )
+
+
+def loss_value(loss: Any) -> float:
+    """Return the number that a loss is, without asking for a gradient.
+
+    Raises:
+        TypeError: it isn't a single number.
+    """
+    try:
+        return float(loss)
+    except (TypeError, ValueError, RuntimeError):
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60]
+        raise TypeError(
+            f"loss_fn must return a single number, got {got}; use reduction='mean'"
+        ) from None
 
 
 def check_finite(
