@@ -2,6 +2,8 @@
 
 import copy
 import math
+import random
+import warnings
 from functools import partial
 
 import numpy as np
@@ -500,3 +502,171 @@ def test_partial_losses_keep_their_options():
     loss_fn = partial(F.cross_entropy, label_smoothing=0.1)
     wanted = F.cross_entropy(net()(IMAGES), LABELS, label_smoothing=0.1).item()
     assert make(loss_fn=loss_fn).evaluate([(IMAGES, LABELS)])["loss"] == pytest.approx(wanted)
+
+
+# --- loaders in disguise --------------------------------------------------------------------------
+
+
+class Counting(torch.utils.data.Dataset):
+    """Add noise from a generator of its own, as transforms of other libraries do."""
+
+    def __init__(self, generator):
+        self.generator, self.labels = generator, LABELS
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        return IMAGES[index] + 0.1 * float(self.generator.random()), LABELS[index]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "python", "sampler"])
+def test_generators_inside_the_data_set_or_the_sampler_are_seeded_for_each_epoch(kind, tmp_path):
+    generator = random.Random(3) if kind == "python" else np.random.default_rng(3)
+    dataset = DATA if kind == "sampler" else Counting(generator)
+    sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(5))
+    batches = DataLoader(dataset, batch_sampler=BatchSampler(sampler, 4, False))
+    whole = make()
+    whole.fit(batches, epochs=2)
+    first, second = make(callbacks=[StopAt(8)]), make()
+    first.fit(batches, epochs=2)
+    first.save(tmp_path / "run.pt")
+    second.load(tmp_path / "run.pt")
+    second.fit(batches, epochs=2)
+    assert same(whole.model.state_dict(), second.model.state_dict())
+
+
+@pytest.mark.slow
+def test_workers_that_outlive_an_epoch_go_on_as_new_ones(tmp_path):
+    dataset = Counting(np.random.default_rng(3))
+    batches = DataLoader(dataset, 6, shuffle=True, num_workers=1, persistent_workers=True)
+    whole = make()
+    whole.fit(batches, epochs=2)
+    first, second = make(), make()
+    first.fit(batches, epochs=1)
+    first.save(tmp_path / "run.pt")
+    second.load(tmp_path / "run.pt")
+    second.fit(batches, epochs=2)
+    assert same(whole.model.state_dict(), second.model.state_dict())
+
+
+def test_a_sampler_inside_a_batch_sampler_is_seen():
+    weighted = WeightedRandomSampler(torch.ones(N), N)
+    batches = DataLoader(DATA, batch_sampler=BatchSampler(weighted, 5, True))
+    trainer = make()
+    assert torch.equal(trainer.predict(batches), trainer.predict(loader(DATA, 5)))
+    assert trainer.evaluate(batches) == trainer.evaluate(loader(DATA, 5))
+    short = BatchSampler(WeightedRandomSampler(torch.ones(N - 1), N - 1), 5, False)
+    with pytest.raises(DataError, match="23 weights, but the data set has 24"):
+        trainer.fit(DataLoader(DATA, batch_sampler=short), epochs=1)
+    with_weights = Trainer(
+        trainer.model, trainer.optimizer, nn.CrossEntropyLoss(torch.ones(K)), device="cpu"
+    )
+    with pytest.raises(ValueError, match="twice"):
+        with_weights.fit(batches, epochs=1)
+
+
+def test_an_evaluation_never_drops_the_samples_of_a_sampler_of_ones_own():
+    chosen = SubsetRandomSampler(range(10))
+    trainer = make()
+    dropping = trainer.evaluate(DataLoader(DATA, 4, sampler=chosen, drop_last=True))
+    everything = trainer.evaluate(DataLoader(Subset(DATA, range(10)), 4))
+    assert dropping["loss"] == pytest.approx(everything["loss"], rel=1e-6)
+    in_order = DataLoader(DATA, 4, sampler=range(N))
+    assert trainer.predict(in_order).shape == (N, K)
+
+
+@pytest.mark.parametrize(
+    ("labels", "noticed"),
+    [
+        (torch.arange(N) // 6, True),
+        ((torch.arange(N) // 6).flip(0), True),
+        (torch.tensor([2, 0, 3, 1]).repeat_interleave(6), True),
+        (torch.arange(N) % 4, False),
+        (torch.zeros(N, dtype=torch.int64), False),  # a single class is another mistake
+        (torch.arange(N) // 2, False),  # two images per class: every order has short runs
+    ],
+)
+def test_runs_of_one_class_are_noticed_in_any_order_and_through_a_subset(labels, noticed):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 12))
+    for dataset in (TensorDataset(IMAGES, labels), Subset(TensorDataset(IMAGES, labels), range(N))):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            make(model).fit(DataLoader(dataset, 3), epochs=1)
+        assert noticed == any("sorted by class" in str(w.message) for w in caught)
+
+
+def test_a_pair_of_tensors_is_no_loader():
+    with pytest.raises(TypeError, match="pass a list"):
+        make().predict((IMAGES, LABELS.float()))
+
+
+def test_rows_that_belong_to_no_sample_are_refused():
+    with pytest.raises(DataError, match="for 8 samples"):
+        make(nn.Sequential(net(), nn.Flatten(0), nn.Unflatten(0, (-1, 1)))).predict([IMAGES[:8]])
+
+
+# --- settings on resume ---------------------------------------------------------------------------
+
+
+def test_settings_that_a_checkpoint_replaces_are_said_once(tmp_path):
+    first = make()
+    first.fit(DataLoader(DATA, 8), epochs=1)
+    first.save(tmp_path / "run.pt")
+    with pytest.warns(UserWarning, match=r"lr=0.01, and the checkpoint 0.1"):
+        make(lr=0.01).load(tmp_path / "run.pt")
+    weighted = [
+        Trainer(m, torch.optim.SGD(m.parameters(), lr=0.1), nn.CrossEntropyLoss(w), device="cpu")
+        for m, w in ((net(), torch.ones(K)), (net(), torch.arange(1.0, K + 1)))
+    ]
+    weighted[0].save(tmp_path / "weighted.pt")
+    with pytest.raises(CheckpointError, match="class weights"):
+        weighted[1].load(tmp_path / "weighted.pt")
+
+
+def test_continuing_an_epoch_of_another_length_is_refused():
+    batches = list(zip(IMAGES.split(4), LABELS.split(4), strict=True))
+    trainer = make(callbacks=[StopAt(2)])
+    trainer.fit(batches, epochs=1)
+    trainer.callbacks.clear()
+    with pytest.raises(CheckpointError, match="has 3 batches of unknown size"):
+        trainer.fit(batches[:3], epochs=1)
+
+
+def test_parameters_that_belong_to_nothing_are_noticed():
+    model, other = net(), nn.Linear(2, 2)
+    trainer = make(model, [*model.parameters(), *other.parameters()])
+    with pytest.warns(UserWarning, match="holds 2 tensors that are in neither"):
+        trainer.fit(DataLoader(DATA, 8), epochs=1)
+
+
+# --- schedules of torch ---------------------------------------------------------------------------
+
+
+def test_schedules_inside_a_schedule_are_simulated():
+    def sequential(optimizer):
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=2)
+        short = CosineAnnealingLR(optimizer, T_max=4)
+        return torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, short], [2])
+
+    trainer = make(schedule=sequential)
+    trainer.fit(DataLoader(DATA, 4), epochs=1)  # 2 + 4 steps: it fits
+    with pytest.warns(UserWarning, match="rises and falls again"):
+        make(schedule=lambda o: CosineAnnealingLR(o, T_max=4)).fit(DataLoader(DATA, 2), epochs=1)
+    with pytest.warns(UserWarning, match="40 steps, of which this run has only 12"):
+        make(schedule=lambda o: CosineAnnealingLR(o, T_max=40)).fit(DataLoader(DATA, 2), epochs=1)
+    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+    make(schedule=lambda o: restarts(o, 3)).fit(DataLoader(DATA, 2), epochs=1)
+
+
+def test_a_rate_that_is_not_finite_is_refused_before_the_first_step():
+    trainer = make(schedule=attached(lambda step: math.nan if step == 3 else 1.0))
+    with pytest.raises(ValueError, match="nan at step 3"):
+        trainer.fit(DataLoader(DATA, 4), epochs=1)
+    assert trainer.step == 0
+
+
+def test_a_learning_rate_in_a_tensor_survives_the_simulation():
+    trainer = make(lr=torch.tensor(0.1), schedule=lambda o: StepLR(o, 100, 0.5))
+    trainer.fit(DataLoader(DATA, 2), epochs=1)
+    assert float(trainer.optimizer.param_groups[0]["lr"]) == pytest.approx(0.1)

@@ -515,3 +515,141 @@ def test_metrics_get_full_precision_outputs():
         cut(IMAGES, LABELS), cut(IMAGES, LABELS), epochs=1
     )
     assert seen == {torch.float32}
+
+
+# --- what an accuracy and a metric may not do -----------------------------------------------------
+
+
+def test_an_accuracy_needs_classes():
+    def of(outputs, targets, loss_fn):
+        return "acc" in make(net(outputs), loss_fn).evaluate(cut(IMAGES, targets))
+
+    own = Own()
+    assert of(K, LABELS, own)
+    assert not of(1, LABELS, lambda x, y: (x[:, 0] - y).pow(2).mean())  # a count, of one output
+    assert not of(K, LABELS + 30, lambda x, y: (x.sum(1) - y).pow(2).mean())
+    assert not of(K, TAGS, lambda x, y: F.mse_loss(x.sigmoid(), y))
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls, self.center = 0, None
+        self.register_buffer("mean", None)
+
+    def forward(self, outputs, targets):
+        self.calls += 1
+        self.mean = outputs.detach().mean(0)
+        return F.cross_entropy(outputs, targets)
+
+
+def test_an_evaluation_leaves_counts_and_late_buffers_of_a_loss_alone():
+    own = Own()
+    make(net(), own).evaluate(cut(IMAGES, LABELS))
+    assert own.calls == 0
+    assert own.mean is None
+    assert own.training
+
+
+def test_a_metric_can_neither_change_the_training_nor_hide_its_name():
+    def greedy(outputs, targets):
+        torch.rand(3)
+        outputs.zero_()
+        targets.zero_()
+        return 1.0
+
+    def trained(**options):
+        drop = nn.Sequential(nn.Dropout(0.5), net())
+        trainer = make(drop, microbatch=3, **options)
+        trainer.fit(cut(IMAGES, LABELS), epochs=1)
+        return drop.state_dict(), trainer.history.epochs[-1]["train_acc"]
+
+    plain, measured = trained(), trained(metrics={"greedy": greedy})
+    assert same(plain[0], measured[0])
+    assert plain[1] == measured[1]
+    with pytest.raises(TypeError, match="metric 'each' must return one number"):
+        make(net(), metrics={"each": lambda x, y: x}).evaluate(cut(IMAGES, LABELS))
+    with pytest.raises(ZeroDivisionError) as info:
+        make(net(), metrics={"bad": lambda x, y: 1 / 0}).evaluate(cut(IMAGES, LABELS))
+    assert "in the metric 'bad'" in info.value.__notes__
+    with pytest.raises(TypeError, match="name of a metric"):
+        make(net(), metrics={"": mae})
+
+
+def test_a_batch_where_a_metric_is_not_defined_does_not_count():
+    values = iter([0.25, math.nan, 0.75])
+    row = make(net(), metrics={"auc": lambda x, y: next(values)}).evaluate(cut(IMAGES, LABELS))
+    assert row["auc"] == 0.5
+    row = make(net(), metrics={"auc": lambda x, y: math.nan}).evaluate(cut(IMAGES, LABELS))
+    assert math.isnan(row["auc"])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss_fn", "targets", "message"),
+    [
+        (K, nn.BCEWithLogitsLoss(), TAGS * 2, "between 0 and 1, got 0 to 2"),
+        (K, None, TAGS + 1, "use BCEWithLogitsLoss"),
+        (K, None, TAGS * 0, "with sums from 0 to 0"),
+        (1, None, LABELS * 0, "always 0"),
+        (1, nn.MSELoss(), AREAS.clone().index_fill_(0, torch.tensor([2]), math.nan), "samples 2"),
+        (K, nn.CrossEntropyLoss(ignore_index=-1), LABELS * 0 - 1, "no target of this evaluation"),
+    ],
+)
+def test_targets_that_mean_nothing_to_the_loss_are_refused(outputs, loss_fn, targets, message):
+    with pytest.raises((DataError, NonFiniteError), match=message):
+        make(net(outputs), loss_fn).evaluate(cut(IMAGES, targets))
+
+
+def test_log_probabilities_may_be_along_any_axis():
+    model = nn.Sequential(nn.Conv2d(3, K, 1), nn.Flatten(2), nn.LogSoftmax(2))
+    target = torch.full((N, K, 64), 1 / 64)
+    row = make(model, nn.KLDivLoss(reduction="batchmean")).evaluate(cut(IMAGES, target))
+    assert math.isfinite(row["loss"])
+
+
+def test_what_a_transform_returns_is_converted_like_a_batch():
+    def in_double(images, targets):
+        return images.double(), targets.int()
+
+    trainer = make(net(), batch_transform=in_double)
+    trainer.fit(cut(IMAGES, LABELS), epochs=1)
+    doubles = make(net(1), nn.MSELoss())
+    doubles.fit(cut(IMAGES.double(), AREAS.double()), epochs=1)
+    assert math.isfinite(doubles.history.epochs[-1]["train_loss"])
+
+
+def test_an_embedding_somewhere_inside_does_not_make_images_integers():
+    class Conditioned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.place = net(), nn.Embedding(3, K)
+
+        def forward(self, x):
+            return self.body(x) + self.place(torch.zeros(len(x), dtype=torch.long))
+
+    with pytest.raises(DataError, match="images are uint8"):
+        make(Conditioned()).evaluate(cut((IMAGES * 255).to(torch.uint8), LABELS))
+    make(Conditioned()).evaluate(cut(IMAGES.double(), LABELS))
+
+
+def test_outputs_keep_their_class():
+    class Outputs(dict):
+        @property
+        def logits(self):
+            return self["logits"]
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = net()
+
+        def forward(self, x):
+            return Outputs(logits=self.body(x), name="x")
+
+    trainer = make(
+        Wrapped(),
+        lambda out, y: F.cross_entropy(out.logits, y),
+        metrics={"acc1": lambda out, y: (out.logits.argmax(1) == y).float().mean()},
+    )
+    trainer.fit(cut(IMAGES, LABELS), epochs=1)
+    assert 0 <= trainer.history.epochs[-1]["train_acc1"] <= 1
