@@ -4,6 +4,7 @@ A run that raises an error doesn't end the others. A run that is cut short by Ct
 button of a notebook, never counts, and no further run starts.
 """
 
+import copy
 import pickle
 import sys
 import traceback
@@ -151,7 +152,7 @@ def _in_worker(number: int, call: Callable[[], Any], parent: Limits) -> tuple[in
     try:
         outcome = _call(call)
         try:
-            pickle.loads(pickle.dumps(outcome))
+            pickle.dumps(copy.deepcopy(outcome))
         except Exception:  # noqa: BLE001 - an error may need more arguments than it has kept
             what = outcome.value if outcome.error is None else describe_error(outcome.error)
             outcome = Outcome(
