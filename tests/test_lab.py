@@ -46,6 +46,21 @@ before = trainer.epoch
 history = trainer.fit(batches, epochs=before + 1)
 print(f"{before} epochs before, {trainer.epoch} now, {len(history.frame())} rows")"""
 
+COMPARISON = """import torch
+batches = cnnlab.loader(data.train, batch_size=8, shuffle=True)
+def run(epochs):
+    def variant(seed):
+        model = cnnlab.small_resnet(len(data.classes), width=4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        trainer = cnnlab.Trainer(model, optimizer, seed=seed, device="cpu")
+        trainer.fit(batches, epochs=epochs)
+        return trainer.epoch
+    return variant
+from cnnlab.experiment import compare
+results = compare({"short": run(1), "endless": run(10_000)}, seeds=2, metric="epochs")
+print("rows:", results.rows)
+print("not finished:", [(run["variant"], run["seed"]) for run in results.unfinished])"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -263,6 +278,7 @@ def test_a_student_works_through_a_chapter(
     check_exercise(notebook, *SLIPS[name])
     if name == "01_training_loop":
         check_interrupt(notebook)
+        check_interrupted_comparison(notebook)
 
 
 def check_images(page: Page) -> None:
@@ -315,22 +331,38 @@ def check_exercise(notebook: Notebook, correct: str, mistake: str, feedback: str
 def check_interrupt(notebook: Notebook) -> None:
     """Interrupt a long fit with Lab's button; the next cell continues from the finished epochs."""
     long_fit, resume = notebook.append(LONG_FIT), notebook.append(CONTINUE)
-    notebook.call("void panel.content.scrollToItem(values[0])", long_fit)
-    notebook.start(long_fit)
-    notebook.page.wait_for_function(
-        """number => window.jupyterapp.shell.currentWidget.content.widgets[number]
-            .node.querySelector(".jp-OutputArea-output")?.innerText.match(/epoch\\s+\\d\\d/)""",
-        arg=long_fit,
-    )
-    notebook.page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
     # The cell ends with an error, which would cancel a cell that is queued already.
-    notebook.page.wait_for_function(
-        """number => window.jupyterapp.shell.currentWidget.content.widgets[number]
-            .node.querySelector(".jp-OutputArea")?.innerText.match(/KeyboardInterrupt|Stopped/)""",
-        arg=long_fit,
-    )
+    start_and_stop(notebook, long_fit, "KeyboardInterrupt|Stopped")
     output = notebook.run(resume)
     epochs, now, rows = map(int, re.findall(r"(\d+) (?:epochs|now|rows)", output))
     assert epochs >= 10
     assert (now, rows) == (epochs + 1, epochs + 1)
     assert "stopped by SIGINT" in output
+
+
+def check_interrupted_comparison(notebook: Notebook) -> None:
+    """Interrupt the second run of a comparison: it ends, and only the first run counts."""
+    number = notebook.append(COMPARISON)
+    start_and_stop(notebook, number, "not finished")
+    output = "".join(
+        o.get("text", "")
+        for o in notebook.cells()[number]["outputs"]
+        if o["output_type"] == "stream"
+    )
+    assert "Interrupted: 1 of 4 runs are finished and kept" in output
+    assert "rows: [{'variant': 'short', 'seed': 0, 'epochs': 1.0}]" in output
+    assert "not finished: [('endless', 0), ('short', 1), ('endless', 1)]" in output
+    if folder := os.environ.get("CNNLAB_SCREENSHOTS"):
+        notebook.page.screenshot(path=Path(folder, "interrupted.png"))
+
+
+def start_and_stop(notebook: Notebook, number: int, ending: str) -> None:
+    """Start a cell, press Lab's stop button after ten epochs, and wait for the ending."""
+    notebook.call("void panel.content.scrollToItem(values[0])", number)
+    notebook.start(number)
+    output = """window.jupyterapp.shell.currentWidget.content.widgets[number]
+        .node.querySelector(".jp-OutputArea")?.innerText"""
+    page = notebook.page
+    page.wait_for_function(rf"number => {output}.match(/epoch\s+\d\d/)", arg=number)
+    page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
+    page.wait_for_function(f"number => {output}.match(/{ending}/)", arg=number)
