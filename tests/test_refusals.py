@@ -5,11 +5,13 @@ import math
 import random
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from test_trainer import StopAt, same
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
@@ -670,3 +672,9 @@ def test_a_learning_rate_in_a_tensor_survives_the_simulation():
     trainer = make(lr=torch.tensor(0.1), schedule=lambda o: StepLR(o, 100, 0.5))
     trainer.fit(DataLoader(DATA, 2), epochs=1)
     assert float(trainer.optimizer.param_groups[0]["lr"]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("picture", ["mug.jpg", Path("mug.jpg"), Image.new("RGB", (8, 8))])
+def test_a_single_picture_is_told_how_to_become_a_batch(picture):
+    with pytest.raises(TypeError, match="For a single picture"):
+        make().predict(picture)

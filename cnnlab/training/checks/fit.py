@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,12 @@ def check_loader(loader: Any) -> None:
         TypeError: it can't be iterated over; a data set can't.
         DataError: it has no batch, or its sampler was made for another data set.
     """
+    if isinstance(loader, str | Path) or type(loader).__module__.startswith("PIL."):
+        raise TypeError(
+            f"expected a loader that yields batches, got {loader!r:.60}. For a single picture, use "
+            "torchvision: image = to_tensor(Image.open(path).convert('RGB').resize((32, 32))), "
+            "then pass [image[None]]"
+        )
     if isinstance(loader, Tensor):
         raise TypeError(
             f"expected a loader that yields batches, got a tensor of shape {tuple(loader.shape)}; "
