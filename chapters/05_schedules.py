@@ -321,7 +321,7 @@ units.claim("cosine(STEPS)", ">", "cosine(EPOCHS)", by=0.3)
 
 # %% [markdown]
 # After four steps the rate is zero, and the rest of the run changes nothing. The curve of such a run looks like a network that
-# cannot learn.
+# cannot learn. torch says nothing about it; `cnnlab` compares every schedule with the length of the run, and warns above.
 #
 # ### What would change it
 #

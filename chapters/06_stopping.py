@@ -524,6 +524,8 @@ stored_averages = Results.load("studies/06_averages.csv")
 live_averages.plot(stored_averages)
 
 # %% [markdown]
+# The warning belongs to the last variant, which leaves out `update_bn` on purpose.
+#
 # Coloured: your five runs; grey: the stored study `06_averages.py`, six seeds, more images, two epochs more. Its
 # settings, too, were chosen on other images with other seeds; so were those of the third study, further down. First
 # the curve:

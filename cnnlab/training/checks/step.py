@@ -70,29 +70,9 @@ def _check_same_shape(outputs: Tensor, targets: Tensor, loss_fn: Any) -> None:
 
 
 def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None:
+    _check_logits(logits, len(targets), loss_fn)
     shape, ignored = tuple(targets.shape), ignore_index(loss_fn)
-    if logits.ndim < 2:
-        raise DataError(
-            f"logits must be (N, K), one score per class, got shape {tuple(logits.shape)}: "
-            "flatten with nn.Flatten(), which keeps the batch dimension"
-        )
     n, k, *space = logits.shape
-    if k == 1:
-        raise DataError(
-            f"the model has a single output (logits of shape {tuple(logits.shape)}), and the "
-            "cross-entropy of a single class is always 0: use num_classes=2, or "
-            "BCEWithLogitsLoss with float targets of the same shape"
-        )
-    weights = class_weights(loss_fn)
-    if weights is not None and len(weights) != k:
-        raise DataError(f"the loss has {len(weights)} class weights, but the model has {k} classes")
-    if "nll" in loss_name(loss_fn).lower():
-        _check_log_probabilities(logits, loss_fn)
-    if n != len(targets):
-        raise DataError(
-            f"the model returns {n} rows for {len(targets)} samples: flatten with nn.Flatten(), or "
-            "x.flatten(1), which keep the batch dimension"
-        )
     if targets.shape == logits.shape and targets.is_floating_point():
         if ignored is not None and ignored >= 0:
             raise DataError(
@@ -123,6 +103,31 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
         )
     else:
         check_class_indices(targets, k, ignored)
+
+
+def _check_logits(logits: Tensor, n_samples: int, loss_fn: Any) -> None:
+    if logits.ndim < 2:
+        raise DataError(
+            f"logits must be (N, K), one score per class, got shape {tuple(logits.shape)}: "
+            "flatten with nn.Flatten(), which keeps the batch dimension"
+        )
+    n, k = logits.shape[:2]
+    if k == 1:
+        raise DataError(
+            f"the model has a single output (logits of shape {tuple(logits.shape)}), and the "
+            "cross-entropy of a single class is always 0: use num_classes=2, or "
+            "BCEWithLogitsLoss with float targets of the same shape"
+        )
+    weights = class_weights(loss_fn)
+    if weights is not None and len(weights) != k:
+        raise DataError(f"the loss has {len(weights)} class weights, but the model has {k} classes")
+    if "nll" in loss_name(loss_fn).lower():
+        _check_log_probabilities(logits, loss_fn)
+    if n != n_samples:
+        raise DataError(
+            f"the model returns {n} rows for {n_samples} samples: flatten with nn.Flatten(), or "
+            "x.flatten(1), which keep the batch dimension"
+        )
 
 
 def _check_probabilities(targets: Tensor) -> None:
