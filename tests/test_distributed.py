@@ -112,6 +112,9 @@ def test_what_goes_wrong_or_is_asked_for_in_one_process_is_known_to_all(tmp_path
     assert "labels run from 0 to 3" in first["message"] + second["message"]
     assert "another process" in first["message"] + second["message"]
     assert first["after"] == second["after"]
+    for result in (first, second):
+        assert "different numbers of batches per epoch" in result["unequal"]
+    assert torch.equal(first["buffers"], second["buffers"])
 
 
 # --- several machines -----------------------------------------------------------------------------

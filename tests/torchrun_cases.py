@@ -157,7 +157,21 @@ def alone():
     except Exception as error:  # noqa: BLE001 - another one in each process
         message = str(error)
     after = stopped.evaluate(loader(dataset(24), 4))  # nobody hangs
-    return {"step": stopped.step, "message": message, "after": after["loss"]}
+    try:
+        trainer_of({}).fit(loader(dataset(24 - 8 * distributed.rank()), 4), epochs=3)
+    except Exception as error:  # noqa: BLE001 - the same one in both
+        unequal = str(error)
+    averaged = trainer_of({"ema": 0.5}, norm="batch")
+    averaged.fit(train_batches(), epochs=1)
+    averaged.evaluate(loader(dataset(24), 4), model=averaged.ema.model)
+    buffers = torch.cat([b.flatten().float() for b in averaged.ema.model.buffers()])
+    return {
+        "step": stopped.step,
+        "message": message,
+        "after": after["loss"],
+        "unequal": unequal,
+        "buffers": buffers,
+    }
 
 
 def main(what, out):
