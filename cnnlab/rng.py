@@ -49,7 +49,8 @@ def seed_at(seed: int, *counters: int) -> None:
 @contextmanager
 def fork_rng() -> Iterator[None]:
     """Restore the state of torch's global generators at the end of a `with` block."""
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    # All of them, because `seed_at` seeds all of them.
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=cuda):
         try:

@@ -1,5 +1,6 @@
 """The same seed gives the same run in another process and with more workers or threads."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from test_trainer import batches, make, net, noisy, same
 from torch.utils.data import Dataset
 
+from cnnlab import rng
 from cnnlab.data.loaders import loader
 
 
@@ -72,3 +74,16 @@ def test_another_seed_gives_another_run():
     one.fit(batches(), epochs=1)
     two.fit(batches(), epochs=1)
     assert not same(one.model.state_dict(), two.model.state_dict())
+
+
+def test_the_generators_of_every_gpu_are_restored(monkeypatch):
+    """`seed_at` seeds all of them; on a machine without a GPU torch's own fork is asked."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(
+        torch.random, "fork_rng", lambda devices: asked.extend(devices) or contextlib.nullcontext()
+    )
+    with rng.fork_rng():
+        pass
+    assert asked == [0, 1, 2]

@@ -1127,3 +1127,22 @@ def test_each_option_of_the_trainer_is_declared_once():
     assert names[:3] == ["model", "optimizer", "loss_fn"]
     documented = re.findall(r"^    (\w+): ", inspect.getdoc(Trainer), re.MULTILINE)
     assert [name for name in documented if name in names] == names
+
+
+def test_memory_that_runs_out_in_a_transform_or_in_the_optimizer_is_explained():
+    def full(*_):
+        raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB. GPU 0 has no more.")
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    batches = [(torch.rand(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))]
+
+    def trainer_of(**options):
+        optimizer = torch.optim.Adam(model.parameters())
+        return Trainer(model, optimizer, device="cpu", progress=False, **options)
+
+    with pytest.raises(OutOfMemory, match="8 images"):
+        trainer_of(batch_transform=lambda images, targets: full()).fit(batches, epochs=1)
+    trainer = trainer_of()
+    trainer.optimizer.step = full
+    with pytest.raises(OutOfMemory, match="what the optimizer keeps of each weight"):
+        trainer.fit(batches, epochs=1)

@@ -43,6 +43,24 @@ def explain_oom(images: Tensor, microbatch: int | None = None) -> Iterator[None]
 
 
 @contextmanager
+def explain_optimizer_oom() -> Iterator[None]:
+    """Replace torch's out-of-memory error in a step of the optimizer, where no image is needed.
+
+    Raises:
+        OutOfMemory: torch ran out of memory in the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(".")[0]
+        raise OutOfMemory(
+            "not enough memory for what the optimizer keeps of each weight, as large as the model "
+            f"for SGD with momentum, and twice that for Adam ({reason}). Use a smaller model, "
+            "freeze a part of it, or use SGD"
+        ) from error
+
+
+@contextmanager
 def explain_shape_errors(n: int | None = None) -> Iterator[None]:
     """Replace torch's errors about two common shape mistakes by ones that say what to change.
 

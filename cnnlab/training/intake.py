@@ -15,6 +15,7 @@ from cnnlab.training.checks import (
     check_images,
     check_weighted_targets,
 )
+from cnnlab.training.explain import explain_oom
 from cnnlab.training.transforms import BatchTransform
 
 
@@ -51,7 +52,9 @@ class Intake:
 
     def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets to train on at a step."""
-        images, targets = self.transform(*self.evaluation_batch(batch), step)
+        images, targets = self.evaluation_batch(batch)
+        with explain_oom(images):
+            images, targets = self.transform(images, targets, step)
         targets = as_targets(targets, self.loss_fn, self.dtype)
         check_weighted_targets(targets, self.loss_fn)
         return as_inputs(images, self.dtype, self.takes_indices), targets

@@ -45,7 +45,7 @@ from cnnlab.training.checks import (
     n_batches,
 )
 from cnnlab.training.describe import describe
-from cnnlab.training.explain import explain_oom, explain_shape_errors
+from cnnlab.training.explain import explain_oom, explain_optimizer_oom, explain_shape_errors
 from cnnlab.training.gradients import clip_gradients, gradient_norm, microbatches
 from cnnlab.training.history import History
 from cnnlab.training.hooks import Callback, StopTraining
@@ -432,7 +432,8 @@ class Trainer(TrainerOptions):
         if self.step == 0 and self.scaler.is_enabled():
             # If this step is skipped, torch would warn that the scheduler was called before it.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
-        self.scaler.step(self.optimizer)
+        with explain_optimizer_oom():
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         skipped = self.scaler.is_enabled() and not math.isfinite(self.grad_norm)
         self.history.skipped_steps += skipped
