@@ -119,7 +119,7 @@ def find_duplicates(
         for path, _ in split:
             if number > latest.get(contents[path], (-1, path))[0]:
                 latest[contents[path]] = number, path
-    found = []
+    unusable = []
     for number, split in enumerate(splits):
         in_class: dict[bytes, dict[int, Path]] = defaultdict(dict)
         for path, label in split:
@@ -128,12 +128,12 @@ def find_duplicates(
             last, copy = latest[contents[path]]
             others = [other for k, other in in_class[contents[path]].items() if k != label]
             if number < last:
-                found.append(UnusableFile(path, f"also in a later split, as {printable(copy)}"))
+                unusable.append(UnusableFile(path, f"also in a later split, as {printable(copy)}"))
             elif others:
-                found.append(
+                unusable.append(
                     UnusableFile(path, f"also in another class, as {printable(others[0])}")
                 )
-    return found
+    return unusable
 
 
 def check_all_usable(unusable: Sequence[UnusableFile], n_files: int) -> None:

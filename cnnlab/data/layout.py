@@ -190,26 +190,26 @@ def _find_splits(top: Path, passed_over: list[UnusableFile]) -> dict[str, Path]:
                 f"of splits, so there are no classes. from_folder needs {LAYOUT}"
             )
         return {}
-    found: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     names = {split_of(folder.name) for folder in splits}
     for folder, split in splits.items():
         if split == "test" and "eval" in folder.name.casefold() and _two_tests(splits, names):
             split = "valid"  # eval/ beside test/
-        if split in found:
+        if split in folder_of:
             raise DataError(
                 f"{printable(top)} contains two folders for the {_SET[split]} set, "
-                f"{_names([found[split], folder])}. Rename or remove one of them"
+                f"{_names([folder_of[split], folder])}. Rename or remove one of them"
             )
-        found[split] = folder
-    if "train" not in found:
+        folder_of[split] = folder
+    if "train" not in folder_of:
         raise DataError(
             f"{printable(top)} contains {_names(splits)}, but no folder for the training set. "
             f"from_folder needs {LAYOUT}"
         )
     unlabelled = [folder for folder in others if folder in named]
     strange = [folder for folder in others if folder not in named]
-    classes = {folder.name for folder in list_folders(found["train"])}
-    mixed = [folder for folder in strange if len(found) == 1 or folder.name in classes]
+    classes = {folder.name for folder in list_folders(folder_of["train"])}
+    mixed = [folder for folder in strange if len(folder_of) == 1 or folder.name in classes]
     if mixed:
         raise DataError(
             f"{printable(top)} contains {_names(splits)} for splits, and beside them the folders "
@@ -223,7 +223,7 @@ def _find_splits(top: Path, passed_over: list[UnusableFile]) -> dict[str, Path]:
         for folder in folders
         if folder not in splits and folder not in others
     ]
-    return found
+    return folder_of
 
 
 def _two_tests(splits: dict[Path, str], names: set[str | None]) -> bool:
@@ -264,8 +264,8 @@ def _check_subfolders(folders: list[Path], notes: list[str]) -> None:
     classes = {folder.name for folder in folders}
     inner = {folder: list_folders(folder) for folder in folders}
     for folder, subfolders in inner.items():
-        found = {split for sub in subfolders if (split := split_of(sub.name)) and _has_images(sub)}
-        if len(found) > 1 and "train" in found:
+        inside = {split for sub in subfolders if (split := split_of(sub.name)) and _has_images(sub)}
+        if len(inside) > 1 and "train" in inside:
             raise DataError(
                 f"the class folder {printable(folder)} contains the splits {_names(subfolders)}; "
                 f"the splits must be around the classes. from_folder needs {LAYOUT}"

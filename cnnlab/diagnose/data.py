@@ -279,11 +279,11 @@ IMAGE_CHECKS = (check_pixels, check_shapes, check_constant, check_duplicates)
 
 def check_contradictions(images: list[Tensor], labels: Tensor) -> Finding | None:
     """Check that copies of an image have the same label."""
-    found: dict[bytes, set[int]] = defaultdict(set)
+    classes_of: dict[bytes, set[int]] = defaultdict(set)
     for image, label in zip(images, labels.tolist(), strict=True):
         if label != UNLABELLED and float(image.min()) < float(image.max()):
-            found[image.numpy().tobytes()].add(label)
-    contradictions = [sorted(classes) for classes in found.values() if len(classes) > 1]
+            classes_of[image.numpy().tobytes()].add(label)
+    contradictions = [sorted(classes) for classes in classes_of.values() if len(classes) > 1]
     if not contradictions:
         return None
     return Finding(
@@ -357,10 +357,10 @@ def _is_one_hot(label: Tensor) -> bool:
 
 def check_order(labels: Tensor) -> Finding | None:
     """Check that the samples don't come class by class."""
-    kept = labels[labels != UNLABELLED]
-    counts = kept.unique(return_counts=True)[1]
-    changes = int((kept[1:] != kept[:-1]).sum())
-    if len(kept) < 10 or len(counts) < 2 or counts.min() < 2 or changes != len(counts) - 1:
+    known = labels[labels != UNLABELLED]
+    counts = known.unique(return_counts=True)[1]
+    changes = int((known[1:] != known[:-1]).sum())
+    if len(known) < 10 or len(counts) < 2 or counts.min() < 2 or changes != len(counts) - 1:
         return None
     return Finding(
         "sorted by class",

@@ -59,15 +59,15 @@ class Calls:
 
     def _sources(self, node: fx.Node, until_weights: bool = False) -> list[fx.Node]:
         """Return all nodes that a node depends on; optionally only up to layers with weights."""
-        found: set[fx.Node] = set()
+        needed: set[fx.Node] = set()
         waiting = list(node.all_input_nodes)
         while waiting:
             source = waiting.pop()
-            if source not in found:
-                found.add(source)
+            if source not in needed:
+                needed.add(source)
                 if not (until_weights and self._layer_with_weights(source) is not None):
                     waiting += source.all_input_nodes
-        return [source for source in self.nodes if source in found]
+        return [source for source in self.nodes if source in needed]
 
     def _layer_with_weights(self, node: fx.Node) -> str | None:
         """Return the layer whose weights a node uses, unless they belong to the whole model."""

@@ -87,8 +87,8 @@ class LRCurve:
         Smith 2017, section 3.3, https://arxiv.org/abs/1506.01186, with the slope taken against the
         log of the learning rate.
         """
-        found = self._suggestions()
-        return statistics.median_low(found) if found else None
+        suggestions = self._suggestions()
+        return statistics.median_low(suggestions) if suggestions else None
 
     def spread(self) -> tuple[float, float] | None:
         """Return the lowest and the highest suggestion of all sweeps; None if there is none.
@@ -97,8 +97,8 @@ class LRCurve:
         >>> falling.spread()
         (0.4, 0.4)
         """
-        found = self._suggestions()
-        return (min(found), max(found)) if found else None
+        suggestions = self._suggestions()
+        return (min(suggestions), max(suggestions)) if suggestions else None
 
     def _suggestions(self) -> list[float]:
         """Return the suggestion of each sweep that has one."""
@@ -131,10 +131,11 @@ class LRCurve:
         message = f"The loss falls most steeply at a learning rate of {lr:.2g}"
         if not self.others:
             return f"{message}."
-        found, sweeps = self._suggestions(), 1 + len(self.others)
-        message += f" (median of {sweeps} sweeps, {min(found):.2g} to {max(found):.2g})."
-        if len(found) < sweeps:
-            message += f" In {sweeps - len(found)} of them it never falls."
+        suggestions, sweeps = self._suggestions(), 1 + len(self.others)
+        low, high = min(suggestions), max(suggestions)
+        message += f" (median of {sweeps} sweeps, {low:.2g} to {high:.2g})."
+        if len(suggestions) < sweeps:
+            message += f" In {sweeps - len(suggestions)} of them it never falls."
         return message
 
     def plot(self) -> "Plot":

@@ -90,11 +90,11 @@ def _parameters(stage: Stage) -> list[nn.Parameter]:
             "a stage must be a module, or a list of modules and parameters, such as "
             f"[model.conv1, model.bn1]; got {stage!r:.60}"
         )
-    found: dict[int, nn.Parameter] = {}
+    parameters: dict[int, nn.Parameter] = {}
     for part in parts:
         for parameter in [part] if isinstance(part, nn.Parameter) else part.parameters():
-            found[id(parameter)] = parameter
-    return list(found.values())
+            parameters[id(parameter)] = parameter
+    return list(parameters.values())
 
 
 def _check_complete(model: nn.Module, listed: Sequence[Sequence[nn.Parameter]]) -> None:
