@@ -184,9 +184,19 @@ def classifies(loss_fn: Any, outputs: Any, targets: Tensor) -> bool:
         return False
     if is_cross_entropy(loss_fn):
         return targets.ndim == 1 or targets.shape == outputs.shape
-    if is_elementwise(loss_fn) or targets.ndim != 1 or targets.is_floating_point():
+    if is_elementwise(loss_fn):
         return False
-    return bool((targets < outputs.shape[1]).all())  # larger ones are counts or ages
+    # A loss of your own may be for a regression, whose targets look different.
+    if targets.shape == outputs.shape and targets.is_floating_point():
+        return are_probabilities(targets)
+    if targets.ndim != 1 or targets.is_floating_point():
+        return False
+    return bool((targets < outputs.shape[1]).all())
+
+
+def are_probabilities(targets: Tensor) -> bool:
+    """Return whether targets are at least 0 and sum to 1 over the classes, dimension 1."""
+    return bool(targets.min() >= 0 and (targets.sum(1) - 1).abs().max() <= 0.02)
 
 
 def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -> tuple[float, int]:

@@ -519,3 +519,9 @@ def test_after_setup_the_stop_button_shows_one_line(other):
     assert shown == f"{line}\n"
     assert "ZeroDivisionError" in rest  # other errors have their traceback
     assert "KeyboardInterrupt" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("seed", ["a", -1, 2**32, 0.5, None])
+def test_a_seed_that_numpy_cannot_take_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        cnnlab.setup(seed)

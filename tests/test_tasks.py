@@ -529,6 +529,7 @@ def test_an_accuracy_needs_classes():
     assert not of(1, LABELS, lambda x, y: (x[:, 0] - y).pow(2).mean())  # a count, of one output
     assert not of(K, LABELS + 30, lambda x, y: (x.sum(1) - y).pow(2).mean())
     assert not of(K, TAGS, lambda x, y: F.mse_loss(x.sigmoid(), y))
+    assert of(K, F.one_hot(LABELS, K).float(), lambda x, y: F.cross_entropy(x, y))
 
 
 class Own(nn.Module):

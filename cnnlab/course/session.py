@@ -3,6 +3,7 @@
 import random
 import sys
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,9 @@ def setup(seed: int = 0) -> Session:
     Returns:
         The settings.
 
+    Raises:
+        ValueError: the seed isn't a whole number, or numpy can't take it.
+
     >>> setup().seed  # doctest: +ELLIPSIS
     cnnlab ..., profile laptop, seed 0
     0
@@ -64,6 +68,8 @@ def setup(seed: int = 0) -> Session:
 
     from cnnlab.plots import STYLE
 
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**32):
+        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}; use 0")
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - other libraries draw from this generator
     torch.manual_seed(seed)
