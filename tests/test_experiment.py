@@ -350,7 +350,7 @@ def test_an_interrupted_study_is_stored_beside_the_complete_one(tmp_path, capsys
 
 
 PARALLEL = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from cnnlab.experiment import compare
 from cnnlab.tune import random_search, Choice
@@ -364,6 +364,8 @@ def variant(seed):
     return 0.5 + seed
 
 if __name__ == "__main__":
+    # A shell that runs the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[2] == "compare":
         print([row["seed"] for row in compare({"a": variant}, 6, jobs=2).rows], flush=True)
     else:

@@ -226,7 +226,7 @@ RUN = st.fixed_dictionaries(
         "seed": st.integers(0, 99),
         "n": st.integers(1, 13),
         "batch_size": st.integers(1, 6),
-        "classes": st.integers(1, 4),
+        "classes": st.integers(2, 4),
         "channels": st.sampled_from([1, 3]),
         "size": st.integers(1, 9),
         "model": st.sampled_from(list(MODELS)),
