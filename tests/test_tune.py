@@ -582,3 +582,13 @@ def test_options_that_are_no_list_are_refused(call, message):
 def test_numbers_that_define_no_search_are_refused(call):
     with pytest.raises(ValueError, match="needs"):
         call()
+
+
+def test_a_sweep_cuts_microbatches_as_the_trainer_does():
+    """9 samples in microbatches of 4 would leave a single one, which batch norm can't use."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, sgd, microbatch=4, device="cpu", progress=False)
+    curve = lr_find(trainer, [(torch.rand(9, 3, 2, 2), torch.arange(9) % 2)], steps=5)
+    assert len(curve.losses) == 5

@@ -16,13 +16,20 @@ from cnnlab import rng
 @contextmanager
 def preserved(generators: Sequence[Any] = ()) -> Iterator[None]:
     """Restore the global generators of torch, numpy and Python, and the given ones, on exit."""
+    with rng.fork_rng(), preserved_except_torch(generators):
+        yield
+
+
+@contextmanager
+def preserved_except_torch(generators: Sequence[Any] = ()) -> Iterator[None]:
+    """Restore the global generators of numpy and Python, and the given ones, on exit."""
     # Transforms by other authors draw from numpy's legacy global generator.
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with rng.fork_rng(), ExitStack() as stack:
+    with ExitStack() as stack:
         stack.callback(random.setstate, python_state)
         stack.callback(np.random.set_state, numpy_state)
         for generator in generators:
-            stack.callback(restorer(generator))
+            stack.callback(_restorer(generator))
         yield
 
 
@@ -64,7 +71,7 @@ def seed_generator(generator: Any, seed: int) -> None:
         bits.state = type(bits)(seed).state
 
 
-def restorer(generator: Any) -> Callable[[], object]:
+def _restorer(generator: Any) -> Callable[[], object]:
     """Return a function that restores the present state of a generator."""
     if isinstance(generator, torch.Generator):
         return partial(generator.set_state, generator.get_state())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import RandomSampler
 
+from cnnlab.data.samplers import sampler_of
 from cnnlab.diagnose.finding import Finding
 from cnnlab.rng import fork_rng, generator
 
@@ -67,8 +68,7 @@ def check_data(dataset: Any, limit: int = 2000) -> list[Finding]:
 
 def _is_shuffled(loader: Any) -> bool:
     """Return whether this is a loader that shuffles, so that the order of the data is no matter."""
-    sampler = getattr(loader, "sampler", None)
-    return bool(getattr(loader, "shuffle", False)) or isinstance(sampler, RandomSampler)
+    return bool(getattr(loader, "shuffle", False)) or isinstance(sampler_of(loader), RandomSampler)
 
 
 def _read(dataset: Any, limit: int) -> tuple[list[tuple[Any, Any]], Finding | None]:

@@ -31,7 +31,7 @@ from cnnlab.training.checks import (
 )
 from cnnlab.training.modes import eager_mode, train_mode
 from cnnlab.training.outputs import as_float
-from cnnlab.training.preparation import prepare_loss
+from cnnlab.training.preparation import prepare_loss, takes_indices, weights_dtype
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -316,12 +316,9 @@ def _single(batch: Any) -> Any:
 def _prepare(batch: Any, model: nn.Module, loss_fn: Any) -> tuple[Tensor, Tensor]:
     """Return the images and targets of a batch as the trainer gives them to model and loss."""
     images, targets = check_batch(batch)
-    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
-    takes_indices = any(isinstance(module, nn.Embedding) for module in model.modules())
-    dtype = next(floats, torch.float32)
-    images = as_inputs(images, dtype, takes_indices)
+    images = as_inputs(images, weights_dtype(model), takes_indices(model))
     check_images(images, model, len(targets))
-    targets = as_targets(targets, loss_fn, dtype)
+    targets = as_targets(targets, loss_fn, weights_dtype(model))
     check_weighted_targets(targets, loss_fn)
     return images.to(_device(model)), targets.to(_device(model))
 

@@ -29,7 +29,7 @@ from cnnlab.training.checks import (
 from cnnlab.training.checks.options import positive_int
 from cnnlab.training.checks.wording import few
 from cnnlab.training.explain import explain_oom, explain_shape_errors
-from cnnlab.training.gradients import clip_gradients, gradient_norm
+from cnnlab.training.gradients import clip_gradients, gradient_norm, microbatch_size
 from cnnlab.training.intake import Intake
 from cnnlab.training.modes import train_mode
 from cnnlab.training.options import TrainerOptions, memory_layout
@@ -306,7 +306,7 @@ class _Sweep:
     def step(self, images: Tensor, targets: Tensor) -> float:
         """Take one optimizer step, as the trainer does, and return the loss before it."""
         options, total, mean = self.options, normalizer(self.loss_fn, targets), 0.0
-        size, whole = options.microbatch or len(images), options.microbatch is None
+        size, whole = microbatch_size(len(images), options.microbatch), options.microbatch is None
         self.optimizer.zero_grad()
         with (
             explain_oom(images, options.microbatch),

@@ -1,14 +1,12 @@
 """Batches from any kind of loader, in an order that depends only on the seed and the epoch."""
 
 import copy
-import random
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from traceback import walk_tb
 from typing import Any
 
-import numpy as np
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -19,7 +17,12 @@ from torch.utils.data import (
 
 from cnnlab.data.loaders import explain_stacking
 from cnnlab.data.samplers import sampler_of
-from cnnlab.data.seeding import find_generators, restorer, seed_generator
+from cnnlab.data.seeding import (
+    find_generators,
+    preserved_except_torch,
+    seed_everything,
+    seed_generator,
+)
 from cnnlab.errors import DataError
 from cnnlab.rng import fold_in, seed_at
 from cnnlab.training.checks import check_loader
@@ -44,7 +47,7 @@ def training_batches(
         seed_at(seed, epoch)
         iterator = _explained(iter(loader), loader)
         for number in count():
-            _seed_globals(seed, epoch, number, 1)
+            seed_everything(seed, epoch, number, 1)
             try:
                 batch = next(iterator)
             except StopIteration:
@@ -64,21 +67,10 @@ def _seeded_sources(loader: Any, seed: int, epoch: int) -> Iterator[None]:
     if getattr(loader, "persistent_workers", False):
         loader._iterator = None
     generators = find_generators(loader)
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with ExitStack() as stack:
-        stack.callback(np.random.set_state, numpy_state)
-        stack.callback(random.setstate, python_state)
+    with preserved_except_torch(generators):
         for number, generator in enumerate(generators):
-            stack.callback(restorer(generator))
             seed_generator(generator, fold_in(seed, epoch, number, 3))
         yield
-
-
-def _seed_globals(*counters: int) -> None:
-    seed_at(*counters)
-    value = fold_in(*counters)
-    np.random.seed(value % 2**32)  # noqa: NPY002 - the data sets of others draw from it
-    random.seed(value)
 
 
 def evaluation_batches(loader: Iterable, by_position: bool = False) -> Iterable:

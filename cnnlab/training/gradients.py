@@ -29,15 +29,25 @@ def microbatches(
     [3, 3, 3]
     """
     images, targets = distributed.shard(images), distributed.shard(targets)
-    size = size or len(images)
-    if size >= len(images):
-        yield images, targets, True
-        return
-    if len(images) % size == 1:  # batch norm can't use a single sample, so cut evenly
-        size = -(-len(images) // (len(images) // size + 1))
+    size = microbatch_size(len(images), size)
     for start in range(0, len(images), size):
         end = start + size
         yield images[start:end], targets[start:end], end >= len(images)
+
+
+def microbatch_size(n: int, size: int | None) -> int:
+    """Return how many of n samples go into each microbatch.
+
+    Args:
+        n: the number of samples.
+        size: the largest number per microbatch; None for a single one.
+
+    >>> microbatch_size(9, 4)  # not 4, 4 and 1, because batch norm can't use a single sample
+    3
+    """
+    if size is None or size >= n:
+        return n
+    return -(-n // (n // size + 1)) if n % size == 1 else size
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from cnnlab.training.checks import (
     check_weighted_targets,
 )
 from cnnlab.training.explain import explain_oom
+from cnnlab.training.preparation import takes_indices, weights_dtype
 from cnnlab.training.transforms import BatchTransform
 
 
@@ -45,10 +46,7 @@ class Intake:
         self.model, self.loss_fn, self.transform = model, loss_fn, transform
         self.device, self.memory_format = device, memory_format
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
-        parameters = (p for p in model.parameters() if p.is_floating_point())
-        self.dtype = next((p.dtype for p in parameters), torch.float32)
-        layers = (m for m in model.modules() if list(m.parameters(recurse=False)))
-        self.takes_indices = isinstance(next(layers, None), nn.Embedding)
+        self.dtype, self.takes_indices = weights_dtype(model), takes_indices(model)
 
     def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets to train on at a step."""

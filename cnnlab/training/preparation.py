@@ -17,8 +17,7 @@ def prepare_loss(loss_fn: Any, model: nn.Module, device: torch.device) -> LossFn
     """
     if loss_fn is None:
         return F.cross_entropy
-    parameters = (p for p in model.parameters() if p.is_floating_point())
-    dtype = next((p.dtype for p in parameters), torch.float32)
+    dtype = weights_dtype(model)
     if isinstance(loss_fn, nn.Module):
         loss_fn.to(device)
         weight = getattr(loss_fn, "weight", None)
@@ -30,6 +29,18 @@ def prepare_loss(loss_fn: Any, model: nn.Module, device: torch.device) -> LossFn
             on_device = torch.as_tensor(weight).to(device, dtype)
             return partial(loss_fn.func, *loss_fn.args, **loss_fn.keywords | {"weight": on_device})
     return loss_fn
+
+
+def weights_dtype(model: nn.Module) -> torch.dtype:
+    """Return the number type of the first weights of a model; float32 if it has none."""
+    parameters = (p for p in model.parameters() if p.is_floating_point())
+    return next((p.dtype for p in parameters), torch.float32)
+
+
+def takes_indices(model: nn.Module) -> bool:
+    """Return whether the first layer is an embedding, so that integers aren't images in 0..255."""
+    layers = (m for m in model.modules() if list(m.parameters(recurse=False)))
+    return isinstance(next(layers, None), nn.Embedding)
 
 
 def move_state(optimizer: torch.optim.Optimizer) -> None:
