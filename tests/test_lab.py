@@ -220,6 +220,18 @@ class Notebook:
         )
         return json.dumps(self.cells()[number]["outputs"], ensure_ascii=False)
 
+    def wait_for_end(self, number: int) -> None:
+        """Wait until the kernel is ready for the next cell, not only until the output is there.
+
+        After an error the kernel cancels the cells that reach it before it is done with the old.
+        """
+        self.page.wait_for_function(
+            "number => window.jupyterapp.shell.currentWidget.content.model.sharedModel"
+            ".cells[number].executionState === 'idle'",
+            arg=number,
+        )
+        self.call("panel.sessionContext.session.kernel.requestKernelInfo()")
+
     def append(self, source: str) -> int:
         number = len(self.cells())
         cell = {"cell_type": "code", "source": source}
@@ -331,7 +343,6 @@ def check_exercise(notebook: Notebook, correct: str, mistake: str, feedback: str
 def check_interrupt(notebook: Notebook) -> None:
     """Interrupt a long fit with Lab's button; the next cell continues from the finished epochs."""
     long_fit, resume = notebook.append(LONG_FIT), notebook.append(CONTINUE)
-    # The cell ends with an error, which would cancel a cell that is queued already.
     start_and_stop(notebook, long_fit, "KeyboardInterrupt|Stopped")
     output = notebook.run(resume)
     epochs, now, rows = map(int, re.findall(r"(\d+) (?:epochs|now|rows)", output))
@@ -366,3 +377,4 @@ def start_and_stop(notebook: Notebook, number: int, ending: str) -> None:
     page.wait_for_function(rf"number => {output}.match(/epoch\s+\d\d/)", arg=number)
     page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
     page.wait_for_function(f"number => {output}.match(/{ending}/)", arg=number)
+    notebook.wait_for_end(number)
