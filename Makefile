@@ -20,6 +20,9 @@ run: $(VENV)/.lab  ## execute every chapter and print a table of seconds
 book: $(VENV)/.dev  ## build the Jupyter Book into _build/html
 	$(BIN)/cnnlab book $(ARGS)
 
+replicate: $(VENV)/.dev  ## repeat every study with new seeds; it takes hours and may be interrupted
+	OMP_NUM_THREADS=1 $(BIN)/cnnlab replicate $(ARGS)
+
 bench: .venv-bench/.bench  ## install the peers beside, compare with them, write benchmarks/results
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 

@@ -1,30 +1,47 @@
 """The stored tables match their scripts: one run of each script is repeated."""
 
-import importlib.util
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from cnnlab.course.replicate import imported
 from cnnlab.experiment import Results, compare, study
 
 
+# Studies that ran before studies declared their claims.
+UNDECLARED = {
+    "02_norms",
+    "03_shifts",
+    "04_label_noise",
+    "05_one_cycle",
+    "05_shapes",
+    "06_ensembles",
+    "06_noisy_labels",
+    "07_clipping",
+    "08_batch",
+    "08_search",
+    "09_labels",
+    "09_pixels",
+    "10_rates",
+    "10_shift",
+    "10_strategies",
+    "11_balancing",
+    "11_longer",
+    "12_compile",
+    "12_precision",
+    "12_steps",
+    "12_workers",
+    "13_capstone",
+}
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
 
 
 def import_script(script):
-    """Import a script with its own folder on the path, as if it were run."""
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(script.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(script.parent))
-    return module
+    with imported(script) as module:
+        return module
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -36,6 +53,25 @@ def test_a_stored_table_has_the_variants_and_seeds_of_its_script_and_its_origin(
     assert module.SEEDS >= 5
     assert stored.metric == module.METRIC
     assert {"made by", "versions", "date", "seconds"} <= set(stored.notes)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_declaration_is_still_what_it_was_when_the_study_ran(script):
+    module, stored = import_script(script), Results.load(script.with_suffix(".csv"))
+    if script.stem in UNDECLARED:
+        assert not hasattr(module, "DECLARATION")
+        return
+    declaration = module.DECLARATION
+    text = declaration.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
+    assert stored.notes["declaration"] == text, "declare first, then run: delete the table"
+    assert declaration.question.endswith("?")
+    assert 1 <= len(declaration.claims) <= 6
+    assert declaration.unit is not None
+    assert declaration.fixed
+    for claim in declaration.claims:
+        stored.on(claim.metric or stored.metric).verdict(claim.a, claim.relation, claim.b, claim.by)
+        if claim.relation == "~" and "acc" in (claim.metric or stored.metric):
+            assert claim.by <= 0.02, "a difference of two points matters in practice"
 
 
 @pytest.mark.slow

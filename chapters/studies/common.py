@@ -2,9 +2,11 @@
 
 A study is a script next to a table with the same name, such as 02_norms.py
 and 02_norms.csv. It defines VARIANTS, a function for each variant that trains
-with one seed and returns the results; SEEDS, the number of seeds; and METRIC,
-the result to compare. Run it with `python 02_norms.py` to compute its table
-again.
+with one seed and returns the results; SEEDS, the number of seeds; METRIC, the
+result to compare; and DECLARATION, its question and the claims that it will be
+judged by. The table stores the declaration, and a test fails if the script
+declares anything else afterwards. Run a study with `python 02_norms.py` to
+compute its table again, and all of them with new seeds with `make replicate`.
 """
 
 import os
@@ -20,7 +22,7 @@ from torch.utils.data import Dataset
 
 import cnnlab
 from cnnlab.data import DataBundle, logit_adjustment
-from cnnlab.experiment import study
+from cnnlab.experiment import Declaration, study
 from cnnlab.schedules import Schedule
 from cnnlab.transfer import extract_features
 
@@ -30,6 +32,7 @@ def run_study(
     variants: Mapping[str, Callable[[int], Any]],
     seeds: int,
     metric: str,
+    declaration: Declaration | None = None,
     **notes: str,
 ) -> None:
     """Run a study on one CPU thread and write its table next to the script.
@@ -39,11 +42,14 @@ def run_study(
         variants: for each name, a function of the seed.
         seeds: the number of seeds.
         metric: the result to compare.
+        declaration: what the study sets out to show, written before it ran.
         notes: further lines for the head of the table.
     """
     # The number of threads changes the order of sums, and so their last bits.
     torch.set_num_threads(1)
-    results = study(script, variants, seeds, metric=metric)
+    results = study(
+        script, variants, seeds, metric=metric, declaration=declaration
+    )
     if notes:
         results.notes |= notes
         results.save(Path(script).with_suffix(".csv"))

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from cnnlab.errors import CnnlabError
@@ -142,6 +143,17 @@ def pretrain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def replicate(arguments: argparse.Namespace) -> int:
+    """Repeat the stored studies with new seeds, and print which claims hold again."""
+    from cnnlab.course import replicate
+
+    _announce("The studies take hours. Stop with Ctrl-C; the same command goes on from there.")
+    report = replicate.replicate(arguments.studies, say=partial(print, flush=True))
+    print(replicate.markdown(report))
+    print(f"{replicate.summary(report)}; chapters/studies/replication.csv has the report")
+    return 0
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """Examine this installation and this machine, and print a report to paste into a question."""
     from cnnlab.course import doctor
@@ -179,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_copy(add_command, "instructor", "with answers and notes")
     _add_assignment(add_command)
     _add_pretrain(add_command)
+    _add_replicate(add_command)
     return parser
 
 
@@ -265,6 +278,19 @@ def _add_pretrain(add_command: AddCommand) -> None:
         help="seed of the glyphs, the initial weights and the batches (default: 0)",
     )
     parser.set_defaults(command=pretrain)
+
+
+def _add_replicate(add_command: AddCommand) -> None:
+    parser = add_command(
+        "replicate", help="repeat the stored studies with new seeds, and compare their claims"
+    )
+    parser.add_argument(
+        "studies",
+        nargs="*",
+        metavar="STUDY",
+        help="such as 04_few_labels; all that declare claims by default",
+    )
+    parser.set_defaults(command=replicate)
 
 
 def _add_destination(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,10 @@ _loops: list[Loop] = []  # the loops that this process is in, the outermost one 
 
 
 def run_all(
-    calls: Sequence[Callable[[], Any]], jobs: int, fatal: type[Exception] | tuple[()] = ()
+    calls: Sequence[Callable[[], Any]],
+    jobs: int,
+    fatal: type[Exception] | tuple[()] = (),
+    take: Callable[[int, Outcome], object] | None = None,
 ) -> list[Outcome | None]:
     """Call every function, and return the outcomes in the same order.
 
@@ -46,6 +49,7 @@ def run_all(
         calls: functions without arguments.
         jobs: the number of parallel processes.
         fatal: the type of an error that does end the others, because they would all raise it.
+        take: called with the number and the outcome of each call as soon as it has finished.
 
     Returns:
         One outcome per call, or None for a call that didn't finish because of an interrupt.
@@ -61,6 +65,8 @@ def run_all(
             if isinstance(outcome.error, fatal):
                 raise outcome.error
             outcomes[number] = outcome
+            if take is not None:
+                take(number, outcome)
             loop.finished += outcome.error is None
     if loop.interrupted:
         done = sum(outcome is not None for outcome in outcomes)

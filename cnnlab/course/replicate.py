@@ -1,0 +1,210 @@
+"""Repeat the stored studies with new seeds, and report which of their claims hold again."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cnnlab.course.notebooks import root
+from cnnlab.errors import CnnlabError
+from cnnlab.files import write_whole
+from cnnlab.study.experiment import Claim, Results, Verdict, study
+
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+FIRST_SEED = 10_000  # the studies use seeds from 0, and their settings were chosen with some of 100
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A declared claim with its first result and its second.
+
+    Attributes:
+        study: the name of the study.
+        claim: the claim in words.
+        first: the first difference with its interval.
+        supported: whether the first table supports the claim.
+        again: the difference with new seeds.
+        held: whether the new table supports the claim, too.
+        unit: what differs between the seeds of the study.
+        date: the day of the new runs.
+    """
+
+    study: str
+    claim: str
+    first: str
+    supported: bool
+    again: str
+    held: bool
+    unit: str
+    date: str
+
+
+def scripts(names: Sequence[str] = ()) -> list[Path]:
+    """Return the scripts of the named studies, or of all that declare something.
+
+    Args:
+        names: such as "04_few_labels".
+
+    Raises:
+        FileNotFoundError: there is no such study.
+        CnnlabError: a named study declares nothing, so there is nothing that could hold.
+    """
+    folder = root() / "chapters" / "studies"
+    known = {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "common"}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise FileNotFoundError(
+            f"there is no study {missing[0]!r}; the studies are {', '.join(known)}"
+        )
+    chosen = [known[name] for name in names or known]
+    silent = [path for path in chosen if "\nDECLARATION = " not in path.read_text(encoding="utf-8")]
+    if names and silent:
+        raise CnnlabError(f"{silent[0].name} has no DECLARATION, so it claims nothing to repeat")
+    return [path for path in chosen if path not in silent]
+
+
+def replicate(
+    names: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    report: Path | None = None,
+    say: Callable[[str], object] = print,
+) -> "DataFrame":
+    """Run studies again with new seeds, and compare every declared claim with its first result.
+
+    Each finished run is stored at once, so an interrupted replication goes on where it was. The
+    report contains the claims of all the studies that have been repeated so far.
+
+    Args:
+        names: the studies; by default all that declare something.
+        out: a folder for the new tables; by default `_build/replication` in the course.
+        report: a CSV file for the report; by default `chapters/studies/replication.csv`.
+        say: called with a line after each study.
+
+    Returns:
+        A table with one row per claim and the columns of `Repeated`.
+    """
+    import pandas as pd
+
+    out = root() / "_build" / "replication" if out is None else out
+    report = root() / "chapters" / "studies" / "replication.csv" if report is None else report
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = scripts(names)
+    rows: list[Any] = []
+    if report.exists():
+        rows = pd.read_csv(report).to_dict("records")
+    for number, script in enumerate(chosen, start=1):
+        claims = repeat(script, out / f"{script.stem}.csv")
+        if claims is None:
+            raise KeyboardInterrupt
+        rows = [row for row in rows if row["study"] != script.stem]
+        rows += [asdict(claim) for claim in claims]
+        rows.sort(key=lambda row: row["study"])
+        write_whole(report, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+        supported = [claim for claim in claims if claim.supported]
+        held = sum(claim.held for claim in supported)
+        say(f"{number}/{len(chosen)} {script.stem}: {held} of {len(supported)} claims held")
+    return pd.DataFrame(rows)
+
+
+def repeat(script: Path, table: Path) -> list[Repeated] | None:
+    """Run one study with new seeds, unless its new table is complete, and compare its claims.
+
+    Returns:
+        One entry per declared claim, or None if the study was interrupted.
+    """
+    first = Results.load(script.with_suffix(".csv"))
+    with imported(script) as module:
+        seeds = range(FIRST_SEED, FIRST_SEED + module.SEEDS)
+        text = module.DECLARATION.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
+        if not (table.exists() and Results.load(table).notes.get("declaration") == text):
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # as in the studies; the order of a sum affects its last bits
+            try:
+                study(
+                    script, module.VARIANTS, seeds, metric=module.METRIC,
+                    declaration=module.DECLARATION, table=table,
+                )  # fmt: skip
+            finally:
+                torch.set_num_threads(threads)
+    if not table.exists():
+        return None
+    again = Results.load(table)
+    assert again.declaration is not None
+    return [_compare(script.stem, claim, first, again) for claim in again.declaration.claims]
+
+
+def summary(report: "DataFrame") -> str:
+    """Return the sentence of the front page, such as "9 of 10 claims held".
+
+    >>> import pandas as pd
+    >>> summary(pd.DataFrame({"supported": [True, True, False], "held": [True, False, True]}))
+    '1 of 2 claims held'
+    """
+    supported = report[report["supported"]]
+    return f"{int(supported['held'].sum())} of {len(supported)} claims held"
+
+
+def markdown(report: "DataFrame") -> str:
+    """Return the report as a Markdown table, with a line about what counts as holding."""
+    lines = [
+        "| study | declared claim | first result | with new seeds | held |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report.itertuples():
+        held = ("yes" if row.held else "**no**") if row.supported else "wasn't supported at first"
+        lines.append(f"| {row.study} | {row.claim} | {row.first} | {row.again} | {held} |")
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def imported(script: Path) -> Iterator[ModuleType]:
+    """Import a study with its own folder on the path, as if it were run, for a `with` block."""
+    before = set(sys.modules)
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(script.parent))
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(script.parent))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent == script.parent:
+                del sys.modules[name]
+
+
+def _compare(name: str, claim: Claim, first: Results, again: Results) -> Repeated:
+    before, after = _judge(first, claim), _judge(again, claim)
+    unit = again.unit.text if again.unit is not None else ""
+    return Repeated(
+        name,
+        after.claim,
+        _numbers(before),
+        before.supported,
+        _numbers(after),
+        after.supported,
+        unit,
+        again.notes["date"],
+    )
+
+
+def _judge(results: Results, claim: Claim) -> Verdict:
+    return results.on(claim.metric).verdict(claim.a, claim.relation, claim.b, claim.by)
+
+
+def _numbers(verdict: Verdict) -> str:
+    return f"{verdict.mean:+.3f} ({verdict.low:+.3f} to {verdict.high:+.3f})"
