@@ -34,12 +34,26 @@ import torch
 import cnnlab
 from cnnlab import averaging, check, checkpoint, plots, schedules, widgets
 from cnnlab.averaging import EMA, SWA
-from cnnlab.callbacks import Checkpoint, EarlyStopping, SnapshotEnsemble
+from cnnlab.callbacks import (
+    Checkpoint,
+    EarlyStopping,
+    SnapshotEnsemble,
+    replay,
+)
 from cnnlab.experiment import Results
-from cnnlab.callbacks import replay
 
 lab = cnnlab.setup(seed=0)
-data = cnnlab.load("pocket", n_train=480, n_valid=480, n_test=240)
+
+
+@lru_cache
+def signs(seed):
+    """The signs that belong to the seed."""
+    return cnnlab.load(
+        "pocket", seed=seed, n_train=480, n_valid=480, n_test=240
+    )
+
+
+data = signs(0)
 K = len(data.classes)  # twelve classes
 valid = cnnlab.loader(data.valid, batch_size=256)
 test = cnnlab.loader(data.test, batch_size=256)
@@ -147,24 +161,30 @@ del right
 
 # %%
 class TestToo(cnnlab.Callback):
-    """Measures the test part after each epoch as well; it decides nothing."""
+    """Evaluates the test set after each epoch as well; it decides nothing."""
+
+    def __init__(self, test):
+        self.test = test
 
     def on_epoch_end(self, trainer):
         row = trainer.history.epochs[-1]
-        row["test_acc"] = trainer.evaluate(test)["acc"]
-        averaged = trainer.evaluate(test, model=trainer.ema.model)
+        row["test_acc"] = trainer.evaluate(self.test)["acc"]
+        averaged = trainer.evaluate(self.test, model=trainer.ema.model)
         row["ema_test_acc"] = averaged["acc"]
 
 
 @lru_cache  # a cell that runs again does not train again
 def wrong_labels(seed):
-    """Train ten epochs on 40 % wrong labels; a row an epoch."""
+    """Train ten epochs on 40 % wrong labels; one row per epoch."""
+    data = signs(seed)
     noisy = cnnlab.data.label_noise(data.train, rate=0.4, seed=seed)
+    test_too = TestToo(cnnlab.loader(data.test, batch_size=256))
     model = fresh(seed)
     ema = EMA(model, decay=0.97)  # section 6.4
     trainer = trainer_for(
-        model, seed, rate=0.05, ema=ema, callbacks=[TestToo()]
+        model, seed, rate=0.05, ema=ema, callbacks=[test_too]
     )
+    valid = cnnlab.loader(data.valid, batch_size=256)
     return trainer.fit(batches(noisy, seed), valid, epochs=10).frame()
 
 
@@ -471,22 +491,24 @@ for decay in (0.9, 0.98, 0.999):
 #
 # ### Predict
 #
-# You compare the wobble of the two curves, with right labels and a constant rate, over six runs each. The interval of
-# the difference will say: `"EMA is calmer"`, `"live is calmer"`, or `"open"`, because it contains zero?
+# In a stored study with right labels and a constant learning rate, the validation accuracy of the live weights changes
+# by 3.9 points from one epoch to the next, on average. By how many points does the accuracy of their EMA change?
 
 # %% tags=["predict"]
-my_calmer_curve = ...
+my_wobble_of_the_ema = ...
 
 
 # %% tags=["experiment"]
 @lru_cache
-def averaged_run(seed):
+def averaged_run(seed, data_seed):
     """Train with right labels at a constant rate; the trainer and its SWA."""
+    data = signs(data_seed)
     model = fresh(seed)
     swa = SWA(model, start_epoch=5)
     trainer = trainer_for(
         model, seed, rate=0.1, ema=EMA(model, decay=0.97), callbacks=[swa]
     )
+    valid = cnnlab.loader(data.valid, batch_size=256)
     trainer.fit(batches(data.train, seed), valid, epochs=10)
     stale = copy.deepcopy(swa.model)
     averaging.update_bn(swa.model, cnnlab.loader(data.train, 256))
@@ -495,7 +517,7 @@ def averaged_run(seed):
 
 def end_and_wobble(seed, part):
     """Accuracy at the end, and mean change from epoch to epoch."""
-    column = averaged_run(seed)[0].history.frame()[f"{part}valid_acc"]
+    column = averaged_run(seed, seed)[0].history.frame()[f"{part}valid_acc"]
     return {
         "valid_acc": column.iloc[-1],
         "wobble": column.diff().abs().iloc[5:].mean(),
@@ -503,7 +525,8 @@ def end_and_wobble(seed, part):
 
 
 def swa_end(seed, which):
-    trainer, *models = averaged_run(seed)
+    trainer, *models = averaged_run(seed, seed)
+    valid = cnnlab.loader(signs(seed).valid, batch_size=256)
     found = trainer.evaluate(valid, model=models[which])
     return {"valid_acc": found["acc"], "wobble": float("nan")}
 
@@ -526,12 +549,12 @@ live_averages.plot(stored_averages)
 # %% [markdown]
 # The warning belongs to the last variant, which leaves out `update_bn` on purpose.
 #
-# Coloured: your five runs; grey: the stored study `06_averages.py`, six seeds, more images, two epochs more. Its
-# settings, too, were chosen on other images with other seeds; so were those of the third study, further down. First
-# the curve:
+# Coloured: your five runs, each with signs of its own. Grey: the stored study `06_averages.py`, with eight seeds, more
+# images and two more epochs. Its settings were chosen on other images with other seeds, and so were those of the third
+# study, further down. First the curve:
 
 # %%
-averaged_run(0)[0].history.plot()
+averaged_run(0, 0)[0].history.plot()
 
 # %%
 settings = {
@@ -551,20 +574,20 @@ settings = {
         "last epoch",
     ),
 }
-wobbles = {
-    name: Results(results.rows, "wobble").difference(a, b)
-    for name, (results, a, b) in settings.items()
-}
 print("wobble, EMA - live:")
-for name, (gap, low, high) in wobbles.items():
-    print(f"{name}: {gap:+.3f} ({low:+.3f} to {high:+.3f})")
+for name, (results, a, b) in settings.items():
+    print(f"{name}: {results.on('wobble').difference(a, b)}")
 
 # %% [markdown]
-# You were taught to expect it, so it must be true? In the study the mean goes the expected way, but six runs with
-# right labels **leave it open**: the interval contains zero. A validation set of a few hundred images wobbles by
-# itself, whatever the weights do, and an EMA cannot take that away. With wrong labels the weights are thrown about
-# further. Here is the run from the explorer once more; there six runs are enough:
+# In the study the EMA wobbles by half a point less, and the interval reaches from 1.2 points less to 0.1 points more. So
+# the EMA is probably a little calmer and hardly by more than a third, but that it is calmer at all, which we had
+# declared before the study ran, isn't supported after Holm's correction:
 
+# %% tags=["claim"]
+stored_averages.on("wobble").verdict("constant, EMA", "<", "constant, live")
+
+# %% [markdown]
+# WOBBLENOISY
 # %%
 plots.lines(
     one_run.epoch.tolist(),
@@ -578,25 +601,25 @@ plots.lines(
 )
 
 # %% tags=["claim"]
-gap, low, high = wobbles["right labels, the study, whole runs"]
-assert gap < 0
-assert low < 0 < high
-Results(stored_noisy.rows, "wobble").claim(
-    "EMA, last epoch", "<", "last epoch"
-)
+stored_noisy.on("wobble").verdict("EMA, last epoch", "<", "last epoch")
 
 # %% [markdown]
 # A calm curve is worth something in itself: when you compare two ideas by their last epoch, part of what you see is
 # where the weights happened to be thrown.
 #
-# But the average is better, too, and of that the same runs leave no doubt. So is SWA, once its statistics are its
-# own:
+# Is the average also better? We had declared that each average gains more than one point over the live weights:
 
 # %% tags=["claim"]
-stored_averages.claim("constant, EMA", ">", "constant, live", by=0.01)
+print(
+    stored_averages.verdict("constant, EMA", ">", "constant, live", by=0.01)
+)
+print(
+    stored_averages.verdict("constant, SWA", ">", "constant, live", by=0.01)
+)
 
-# %% tags=["claim"]
-stored_averages.claim("constant, SWA", ">", "constant, live", by=0.01)
+# %% [markdown]
+# The estimate is 1.8 points for both, and both intervals lie above zero: averaging helped here. But they begin at 0.7
+# and 0.8 points, so a gain of *more than one point* isn't shown. SWA needs batch-norm statistics of its own for it:
 
 # %% tags=["claim"]
 stored_averages.claim(
@@ -606,21 +629,19 @@ stored_averages.claim(
 # %% [markdown]
 # ### What would change it
 #
-# The rate. Under a cosine the weights come to rest by themselves, and there is nothing left to average away. Every
-# decent schedule ends small, so this is the case you will meet most often:
+# The learning rate. Under a cosine the weights come to rest by themselves, and there is little left to average away:
 
 # %% tags=["claim"]
-stored_averages.claim("cosine, EMA", "~", "cosine, live", by=0.02)
-
-# %% tags=["claim"]
-stored_averages.claim("cosine, SWA", "~", "cosine, live", by=0.02)
+print(stored_averages.claim("cosine, EMA", "~", "cosine, live", by=0.01))
+print(stored_averages.claim("cosine, SWA", "~", "cosine, live", by=0.01))
 
 # %% [markdown]
-# **No gain from averaging** there. Averaging and a falling rate do the same job in two ways, and one of them is
-# enough. In this study the constant rate with an average even came out ahead of the cosine:
+# There, neither average changes the accuracy by as much as one point. Averaging and a falling learning rate do the same
+# job in two ways, and in this study one of them was enough. The constant learning rate with an average even came out
+# ahead of the cosine. We hadn't declared that, so it is exploratory:
 
-# %% tags=["claim"]
-stored_averages.claim("constant, EMA", ">", "cosine, live", by=0.01)
+# %%
+print(stored_averages.difference("constant, EMA", "cosine, live"))
 
 # %% [markdown]
 # That is one setting, twelve epochs of a small network, and the rate was not chosen for each arm by itself: do not
@@ -652,40 +673,41 @@ assert of_logits.argmax() == 1  # the loud one wins
 
 # %% [markdown]
 # And why not the weights, which would cost one network instead of $M$? An EMA does average weights, but those of
-# *one* run, steps apart. You have five networks from the section before, trained on the same images from five seeds.
+# *one* run, steps apart. Now train four networks on the same images, each with its own seed for the first weights and
+# the order.
 #
 # ### Predict
 #
-# You average the *weights* of these five networks and measure the batch-norm statistics anew. What accuracy do you
+# You average the *weights* of these four networks and compute the batch-norm statistics again. What accuracy do you
 # expect? (Each one alone: see the figure above. Guessing: 0.08.)
 
 # %% tags=["predict"]
 my_accuracy_of_mean_weights = ...
 
 # %% tags=["experiment"]
-models = [averaged_run(seed)[0].model for seed in range(5)]
+models = [averaged_run(seed, 0)[0].model for seed in range(4)]
 mean_weights = SWA(models[0])
 for model in models:
     mean_weights.update(model)
 averaging.update_bn(mean_weights.model, cnnlab.loader(data.train, 256))
 
 
-def accuracy(answers):
-    """Share of right answers on the validation part, from (N, K)."""
-    right = answers.argmax(dim=1) == data.valid.labels
-    return right.float().mean().item()
+def accuracy(outputs, data):
+    """Compute the validation accuracy of logits or probabilities (N, K)."""
+    correct = outputs.argmax(dim=1) == data.valid.labels
+    return correct.float().mean().item()
 
 
-measurer = averaged_run(0)[0]
+measurer = averaged_run(0, 0)[0]
 alone = [measurer.evaluate(valid, model=model)["acc"] for model in models]
 of_weights = measurer.evaluate(valid, model=mean_weights.model)["acc"]
-of_answers = accuracy(averaging.ensemble(models, loader=valid))
-print(f"each alone, mean of five:   {sum(alone) / 5:.3f}")
+of_answers = accuracy(averaging.ensemble(models, loader=valid), data)
+print(f"each alone, mean of four:   {sum(alone) / 4:.3f}")
 print(f"average of probabilities:   {of_answers:.3f}")
 print(f"average of weights:         {of_weights:.3f}")
 if lab.profile != "smoke":  # too few images to learn anything there
     assert of_weights < min(alone) - 0.2
-    assert of_answers > sum(alone) / 5
+    assert of_answers > sum(alone) / 4
 
 # %% [markdown]
 # The answers gained, the weights lost most of what training had brought. Two networks that do the same need not do it
@@ -704,6 +726,7 @@ if lab.profile != "smoke":  # too few images to learn anything there
 @lru_cache
 def snapshot_logits(seed, cycles=3, epochs=3):
     """Train in cycles; the validation logits at the end of each."""
+    data = signs(seed)
     model, train = fresh(seed), batches(data.train, seed)
     cycle = epochs * len(train)  # in steps
     snapshots = SnapshotEnsemble(cycle_steps=cycle)
@@ -715,7 +738,16 @@ def snapshot_logits(seed, cycles=3, epochs=3):
         callbacks=[snapshots],
     )
     trainer.fit(train, epochs=cycles * epochs)
+    valid = cnnlab.loader(data.valid, batch_size=256)
     return [trainer.predict(valid, model=m) for m in snapshots.models(model)]
+
+
+def snapshots_of(seed):
+    """Accuracies of the ensemble, of its members and of the last of them."""
+    members, data = snapshot_logits(seed), signs(seed)
+    alone = [accuracy(member, data) for member in members]
+    ensemble = accuracy(averaging.ensemble(members), data)
+    return ensemble, sum(alone) / len(alone), alone[-1]
 
 
 plots.schedules({"three cycles": schedules.warm_restarts(45)}, 136)
@@ -723,13 +755,9 @@ plots.schedules({"three cycles": schedules.warm_restarts(45)}, 136)
 # %% tags=["experiment"]
 live_ensembles = cnnlab.compare(
     {
-        "snapshot ensemble": lambda seed: accuracy(
-            averaging.ensemble(snapshot_logits(seed))
-        ),
-        "its members": lambda seed: (
-            sum(accuracy(member) for member in snapshot_logits(seed)) / 3
-        ),
-        "its last member": lambda seed: accuracy(snapshot_logits(seed)[-1]),
+        "snapshot ensemble": lambda seed: snapshots_of(seed)[0],
+        "its members": lambda seed: snapshots_of(seed)[1],
+        "its last member": lambda seed: snapshots_of(seed)[2],
     },
     seeds=3,
     metric="valid_acc",
@@ -819,13 +847,21 @@ check.score(
             my_gain_by_stopping,
             stored_noisy.difference("early stopping", "last epoch")[0],
         ),
-        "Which curve is calmer, over six runs?": (my_calmer_curve, "open"),
         "Accuracy of the mean weights?": (
             my_accuracy_of_mean_weights,
             of_weights,
         ),
     },
     within=0.05,
+)
+check.score(
+    {
+        "Wobble of the EMA, in points?": (
+            my_wobble_of_the_ema,
+            100 * stored_averages.on("wobble").values("constant, EMA").mean(),
+        ),
+    },
+    within=0.5,
 )
 
 # %% [markdown]

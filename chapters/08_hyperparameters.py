@@ -121,8 +121,8 @@ plots.histogram(
 # ## 8.3 A map, so that searches can be repeated
 #
 # One search proves nothing: it may be lucky. To compare ways of searching you must search many times, and real
-# training is too slow for that. So a script, `studies/08_search.py`, has trained a network for each of twenty rates
-# and three weight decays, with five seeds (pictures, weights and order are new for each). The runs are short. A
+# training is too slow for that. So a script, `studies/08_search.py`, has trained a network for each of twenty learning
+# rates and three weight decays, with twelve seeds (images, weights and order are new for each). The runs are short. A
 # search can be *played* on this table: for each setting it asks for, it is given the recorded run of the nearest
 # setting.
 #
@@ -163,7 +163,9 @@ def accuracy(trainer):
 # %% tags=["experiment"]
 def at_rate(rate):
     def run(seed):
-        part = cnnlab.load("pocket", seed=seed, n_train=600, n_test=96)
+        part = cnnlab.load(
+            "pocket", seed=seed, n_train=600, n_valid=480, n_test=96
+        )
         return accuracy(train(part, seed, rate, 1e-4))
 
     return run
@@ -172,7 +174,7 @@ def at_rate(rate):
 study = Results.load("studies/08_search.csv")
 live = cnnlab.compare(
     {
-        f"rate {rate:.2g}, decay 1e-4": at_rate(rate)
+        f"lr {rate:.2g}, decay 1e-4": at_rate(rate)
         for rate in (0.001, 10**-1.25, 1.0)
     },
     seeds=2,
@@ -181,7 +183,7 @@ live = cnnlab.compare(
 live.plot(study)
 
 # %% [markdown]
-# The strokes are the two runs of this cell, the grey bars the five of the study. Now the whole table, one line a
+# The ticks are the two runs of this cell, the grey bars the twelve of the study. Now the whole table, with one line per
 # weight decay:
 
 # %%

@@ -70,8 +70,10 @@ def run(
     optimizer = sgd(model, lr)
     batches = cnnlab.loader(data.train, BATCH_SIZE, shuffle=True, seed=seed)
     steps = EPOCHS * len(batches)
-    schedule = schedules.warmup(round(warmup * steps), schedules.constant())
-    scheduler = cnnlab.attach(optimizer, schedule) if warmup else None
+    schedule = schedules.constant()
+    if warmup:
+        schedule = schedules.warmup(round(warmup * steps), schedule)
+    scheduler = cnnlab.attach(optimizer, schedule)
     trainer = cpu_trainer(
         model, optimizer, seed, scheduler=scheduler, **clipping
     )
