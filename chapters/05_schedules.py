@@ -682,45 +682,56 @@ plots.lines(
 #
 # ### Predict
 #
-# Back to 5.1: a constant rate never arrives, it hovers. The cloud is wide where gradients stay noisy, and nothing makes them noisier than
-# wrong labels. Take 3,000 signs of which 30 % bear a wrong label, as in data from the web, and six epochs in batches of 32. The peak rate of each
-# schedule was chosen with other seeds. Which has the best mean accuracy on clean validation images: `"constant"`, `"step"` or `"one-cycle"`?
-# And will one-cycle in *two* epochs catch up with the constant rate in *six*: `True` or `False`?
+# Back to 5.1: a constant learning rate never arrives, it hovers. The cloud is wide where gradients stay noisy, and nothing
+# makes them noisier than wrong labels. So take 3,000 signs of which 30 % have a wrong label, as in data from the web, and
+# train for six epochs in batches of 32.
+#
+# You should know how we came to wrong labels. At first we searched with correct ones (2,000 to 6,000 signs, two batch
+# sizes, two weight decays) and found no difference between one-cycle and a well-chosen constant learning rate. Only then
+# did we look where theory expects the largest effect, and a first study found one. A result that was searched for like
+# this needs a second test. So the claims were written down, every schedule got the same tuning, and the study ran again on
+# new signs for each seed. You see that second study.
+#
+# Each schedule has the best of four peak learning rates on two other seeds. Which has the best mean accuracy on validation
+# images with correct labels: `"constant"`, `"step"` (divided by ten after a half and after three quarters of the run) or
+# `"one-cycle"`? And how far behind the constant learning rate in *six* epochs will one-cycle in *two* epochs be? (A number
+# such as 0.02; a negative one if you expect it to be ahead.)
 
 # %% tags=["predict"]
 my_best_schedule = ...
-my_third_is_enough = ...
+my_gap_of_a_third = ...
 
 # %% [markdown]
-# The runs are too long for this page, so they lie in a stored study, `studies/05_one_cycle.py`, with five seeds. The cell below makes a
-# small version live, with a sixth of the images, a narrower network and three seeds: coloured what you ran, grey what was stored. With so few steps nothing
-# has arrived yet, so expect lower numbers and another picture.
+# The runs are too long for this page, so they are in a stored study, `studies/05_one_cycle.py`, with eight seeds. The cell
+# below makes a small version live, with a sixth of the images, a narrower network and three seeds. What you ran is
+# coloured, and what was stored is grey. With so few steps nothing has arrived yet, so expect lower accuracies and another
+# picture.
 
 # %% tags=["experiment"]
 stored = Results.load("studies/05_one_cycle.csv")
-noisy = cnnlab.load("pocket", n_train=480, n_valid=480, label_noise=0.3)
 
 
 def noisy_run(name, epochs):
     """A run of the study at a sixth of its size, as a function of the seed."""
-    steps = epochs * len(cnnlab.loader(noisy.train, 32, shuffle=True))
-    rate, schedule, momentum = {
-        "constant": (0.3, schedules.constant(), None),
-        "step": (0.1, schedules.step(math.ceil(steps / 3)), None),
+    images = signs(0, 480, 0.3).train
+    steps = epochs * len(cnnlab.loader(images, 32, shuffle=True))
+    schedule, momentum = {
+        "constant": (schedules.constant(), None),
+        "step": (schedules.multistep([steps // 2, 3 * steps // 4]), None),
         "one-cycle": (
-            0.6,
             schedules.one_cycle(steps),
             schedules.one_cycle_momentum(steps),
         ),
     }[name]
     return lambda seed: trained(
         seed,
-        rate,
+        0.1,
         schedule,
         momentum=momentum,
-        train_part=noisy.train,
         batch_size=32,
         epochs=epochs,
+        n_train=480,
+        label_noise=0.3,
         width=8,
     )
 
@@ -741,54 +752,43 @@ live.plot(stored)
 stored.table().round(3)
 
 # %% tags=["claim"]
-stored.claim("one-cycle, 6 epochs", ">", "step, 6 epochs", by=0.01)
+print(stored.claim("one-cycle, 6 epochs", ">", "constant, 6 epochs"))
+print(stored.claim("one-cycle, 6 epochs", ">", "step, 6 epochs"))
 
 # %% [markdown]
-# Step decay is beaten, with the fall after each third of the run that it has here. Against the constant rate the mean is ahead too, but look at the
-# interval before you call it a win, and look at the test part, for which nothing was chosen:
-
-# %%
-on_test = Results(stored.rows, "test_acc")
-for results in (stored, on_test):
-    mean, low, high = results.difference(
-        "one-cycle, 6 epochs", "constant, 6 epochs"
-    )
-    print(
-        f"one-cycle - constant, {results.metric}: {mean:+.3f}, "
-        f"95 % interval {low:+.3f} to {high:+.3f}"
-    )
-assert low < 0 < high  # on the test part
-
-# %% [markdown]
-# An interval that begins at zero to two digits, and one that contains it: five seeds make an advantage likely and do not settle
-# it. A constant rate wanders to the last step, so the accuracy at its end is partly luck.
+# One-cycle beats both, by 5.6 points (2.8 to 8.4) and by 2.8 points (1.6 to 4.1), although its peak is no higher than the
+# others: the best of four was 0.1 for all three. A constant learning rate wanders to the last step, so the accuracy at its
+# end is partly luck. You see it in the table, where its standard deviation over the seeds is almost three times as large.
 #
-# The papers promise more under the name *super-convergence*: as good in a fraction of the steps. Here it is not so. Two epochs of
-# one-cycle stay behind six epochs of the constant rate:
+# The papers promise more under the name *super-convergence*: as good in a fraction of the steps. We expected the opposite
+# for such short runs, and declared that two epochs of one-cycle stay more than two points behind six epochs of the constant
+# learning rate:
 
 # %% tags=["claim"]
-stored.claim("constant, 6 epochs", ">", "one-cycle, 2 epochs", by=0.05)
+stored.verdict("constant, 6 epochs", ">", "one-cycle, 2 epochs", by=0.02)
 
 # %% [markdown]
+# The estimate is 4.5 points, with an interval from nothing at all to nine points. So one-cycle in a third of the epochs is
+# probably behind, but the constant learning rate is too unsteady for eight seeds to say by how much.
+#
 # ### What would change it
 #
-# **Clean labels.** Once the images are fitted, their gradients vanish, and with them most of the noise: there is less for a schedule to do.
-# The last two rows of the table are such runs, and the interval of their difference contains zero.
+# **Clean labels.** Once the images are fitted, their gradients vanish, and with them most of the noise. There is less for a
+# schedule to do, but it isn't nothing:
 
-# %%
-mean, low, high = stored.difference(
-    "one-cycle, clean labels", "constant, clean labels"
-)
-print(f"clean labels: {mean:+.3f}, interval {low:+.3f} to {high:+.3f}")
-assert low < 0 < high
+# %% tags=["claim"]
+stored.claim("one-cycle, clean labels", ">", "constant, clean labels")
 
 # %% [markdown]
+# The search that you read about above hadn't found this. Not finding a difference isn't the same as finding that there is
+# none.
+#
 # Batch norm helps the constant rate as well. It makes the length of the weights before it irrelevant, and steps make them longer, so the same
 # rate turns them less and less: a falling rate that nobody asked for
 # ([Arora et al. 2019](https://arxiv.org/abs/1812.03981)).
 #
-# **The rates.** They were chosen at six epochs. A rate that is right for six may be too large for two, so do not read the rows of two epochs
-# as a contest of shapes. A comparison of schedules is always one of their settings too.
+# **The learning rates.** Every row has the best of the same four. In the first study step decay got only two of them, fell at
+# each third of the run, and lost by more. A comparison of schedules is always one of their settings too.
 #
 # **Length.** The runs of the papers are many times longer. The longer the run, the more of it is spent in the cloud.
 
@@ -833,11 +833,16 @@ check.score(
             my_best_schedule,
             "one-cycle",
         ),
-        "One-cycle in two epochs as good as constant in six?": (
-            my_third_is_enough,
-            False,
-        ),
     }
+)
+check.score(
+    {
+        "How far behind is one-cycle in two epochs?": (
+            my_gap_of_a_third,
+            stored.difference("constant, 6 epochs", "one-cycle, 2 epochs")[0],
+        ),
+    },
+    within=0.02,
 )
 
 # %% [markdown]
@@ -1054,5 +1059,5 @@ else:
 #
 # - The differences between schedules are smaller than the literature made you expect. List what was different there.
 # - Per step or per epoch: which of the two survives a change of the batch size?
-# - When the study chose wrong labels after the search with right ones had shown nothing, was that honest? What has to
-#   be said for it to be?
+# - We took wrong labels after a search with correct ones had shown nothing. Which parts of the second study make its
+#   result trustworthy, and would a second run of the first study have been enough?

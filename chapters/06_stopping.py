@@ -228,9 +228,9 @@ stored_noisy = Results.load("studies/06_noisy_labels.csv")
 live_noisy.plot(stored_noisy)
 
 # %% [markdown]
-# Your three runs (coloured) are short. The grey bars are a stored study with six seeds, twice as many images and
-# sixteen epochs, `chapters/studies/06_noisy_labels.py`, which draws images and wrong labels anew for each seed. Its
-# rate, length, decay and patience were chosen on other images with other seeds. The claim is about the study:
+# Your three runs (coloured) are short. The grey bars are a stored study, `chapters/studies/06_noisy_labels.py`, with
+# eight seeds, twice as many images and sixteen epochs. Each seed draws its own images and its own wrong labels, and the
+# six claims of the study were declared before it ran. This is the first of them:
 
 # %% tags=["claim"]
 stored_noisy.claim("early stopping", ">", "last epoch")
@@ -247,13 +247,13 @@ plots.lines(
         "training, 40 % wrong labels": mean.train_acc.tolist(),
     },
     xlabel="epochs finished",
-    ylabel="accuracy (mean of six runs)",
+    ylabel="accuracy (mean of eight runs)",
     message="Accuracy peaks early, then wrong labels are learnt.",
 )
 
 # %% [markdown]
-# The training accuracy cannot exceed 0.6 by knowing signs alone: two labels in five are wrong. Where the curve
-# crosses 0.6, the network has begun to learn wrong labels by heart, and by then the other two have turned down.
+# The training accuracy can't exceed 0.6 by knowing signs alone, because two labels in five are wrong. At the latest
+# where the curve crosses 0.6, the network is memorising wrong labels, and by then the other two have turned down.
 
 # %%
 crossing = int((mean.train_acc > 0.6).idxmax())
@@ -262,13 +262,13 @@ print(f"validation best in epoch {int(mean.valid_acc.idxmax())}")
 assert mean.valid_acc.idxmax() < crossing
 
 # %% [markdown]
-# The mean of six runs is smooth. Yours will be one run, and one run looks like the next figure (one of the six,
+# The mean of eight runs is smooth. Yours will be one run, and one run looks like the next figure (one of the eight,
 # picked because it shows it well). Move the patience: with 1 you stop at the first hiccup, with a large one you pay
 # for epochs that bring nothing, though you still keep the best weights. Then move `min_delta`: as a rule a larger one
 # stops earlier.
 
 # %% tags=["widget"]
-one_run = curves[curves.seed == 3]
+one_run = curves[curves.seed == 6]
 widgets.early_stopping(
     one_run.valid_acc.tolist(), judged=one_run.test_acc.tolist()
 )
@@ -312,52 +312,76 @@ assert trainer.evaluate(test)["acc"] == whole.test_acc[best]
 #
 # ### What would change it
 #
-# Everything so far had a constant rate. Chapter 5 lets the rate fall, and a fixed schedule has an end of its own.
-# What is early stopping worth then? The study ran the same seeds under a cosine as well.
+# Everything so far had a constant learning rate of 0.05, and early stopping had 240 correct labels that training didn't
+# get. Both can change. So the study has three more kinds of runs with the same seeds. One has a learning rate of 0.005,
+# the best of five for a constant rate. One has a cosine, with the best of five peaks, which is 0.01. And the runs called
+# "all labels" train on the 240 validation images as well, to the last epoch.
 
 # %%
 frame = stored_noisy.frame().groupby("variant", sort=False)
-frame[["test_acc", "epochs_trained", "epoch_used"]].mean().round(3)
-
-# %% tags=["claim"]
-stored_noisy.claim("cosine, last epoch", ">", "last epoch")
+frame[["test_acc", "labels", "epochs_trained", "epoch_used"]].mean().round(3)
 
 # %% tags=["claim"]
 stored_noisy.claim(
-    "cosine, early stopping", "~", "cosine, last epoch", by=0.03
+    "cosine, early stopping", "~", "cosine, last epoch", by=0.02
+)
+
+# %%
+print("0.005, stopped - not stopped:")
+print(
+    stored_noisy.difference(
+        "lr 0.005, early stopping", "lr 0.005, last epoch"
+    )
 )
 
 # %% [markdown]
-# **It did not help there**: the two differ by less than three points, whichever way. Under the cosine, too, the
-# network learns nearly all the wrong labels in the end (the next cell holds that against the stored curves). But as
-# the rate falls it settles, and the accuracy on right labels comes back. Early stopping saved epochs, as the table
-# shows; it did so by cutting off the schedule. Under a schedule with an end, let it end; to spend less, plan a
-# shorter one. And where late training does no harm, as with many right labels, there is nothing to be rescued:
-# stopping is then a way to save time, no more.
+# **With a well-chosen learning rate there was little left to rescue.** Under the cosine, stopping changes the accuracy by
+# less than two points, and at a constant 0.005 by 0.3 points (−0.6 to 1.1; exploratory). The stored curves show why. With
+# 0.05, the network fits 97 % of its labels in the end, wrong ones included. With the other two it gets only as far as
+# about 69 %, so most wrong labels haven't been memorised yet. Early stopping saved epochs there, as the table shows, but
+# a shorter schedule saves them too. And where late training does no harm, as with many correct labels, stopping is only a
+# way to save time.
 
 # %%
 every = pd.read_csv("studies/06_noisy_labels_curves.csv")
 ends = every[every.epoch == every.epoch.max()]
 learnt = ends.groupby("schedule").train_acc.mean()
 print(learnt.round(3).to_string())
-assert learnt["cosine"] > 0.99
+assert learnt["constant"] > 0.95
+assert learnt["cosine"] < 0.75
 
 # %% [markdown]
 # The figure had two more rows. EMA stands for the moving average of section 6.4; it was stopped by its *own*
 # validation accuracy.
 
 # %% tags=["claim"]
-stored_noisy.claim("EMA, early stopping", ">", "early stopping", by=0.03)
-
-# %% tags=["claim"]
-stored_noisy.claim("EMA, early stopping", ">", "cosine, last epoch", by=0.02)
+print(
+    stored_noisy.claim("EMA, early stopping", ">", "early stopping", by=0.03)
+)
+print(
+    stored_noisy.claim("EMA, early stopping", ">", "lr 0.005, early stopping")
+)
 
 # %% [markdown]
-# The average of the weights at the right moment is the best that wrong labels allowed here, better than either way to
-# end the run. Without the stop much of that is lost again: the average follows the live weights wherever they go.
+# The average of the weights at the right moment beats early stopping of the live weights, also where those have their best
+# learning rate. Without the stop much of that is lost again, because the average follows the live weights wherever they
+# go (exploratory):
+
+# %%
+print(stored_noisy.difference("EMA, early stopping", "EMA, last epoch"))
+
+# %% [markdown]
+# So is this the best that you can do with these labels? We thought so, and declared that it beats a cosine that has all
+# the labels to train on.
 
 # %% tags=["claim"]
-stored_noisy.claim("EMA, early stopping", ">", "EMA, last epoch", by=0.03)
+stored_noisy.verdict("EMA, early stopping", ">", "cosine, all labels")
+
+# %% [markdown]
+# **It's the other way round:** the run that spends the 240 labels on training is ahead by 2.5 points (0.9 to 4.2). They
+# are correct, while 384 of the other 960 are wrong, so they are worth a lot to the training. A validation set is part of
+# the price of early stopping. You can't do without one altogether, because settings must be chosen (here on other seeds),
+# but count its labels when you compare two methods.
 
 # %% [markdown]
 # ## 6.3 Checkpoints: stop today, go on tomorrow
@@ -587,7 +611,9 @@ for name, (results, a, b) in settings.items():
 stored_averages.on("wobble").verdict("constant, EMA", "<", "constant, live")
 
 # %% [markdown]
-# WOBBLENOISY
+# A validation accuracy wobbles by itself, whatever the weights do, and an EMA can't take that away. With wrong labels the
+# weights are thrown about further. Here is the run from the explorer once more; there the declared claim is supported,
+# and the EMA wobbles by 2.2 points less (1.0 to 3.4):
 # %%
 plots.lines(
     one_run.epoch.tolist(),
@@ -601,7 +627,7 @@ plots.lines(
 )
 
 # %% tags=["claim"]
-stored_noisy.on("wobble").verdict("EMA, last epoch", "<", "last epoch")
+stored_noisy.on("wobble").claim("EMA, last epoch", "<", "last epoch")
 
 # %% [markdown]
 # A calm curve is worth something in itself: when you compare two ideas by their last epoch, part of what you see is
@@ -1048,8 +1074,8 @@ else:
 # - Early stopping: choose mode and patience; restore the best epoch, whether or not the run was stopped; NaN never
 #   improves.
 # - A stop is a choice made on the validation part. Judge it on images that had no say in it.
-# - It gains accuracy where late training does harm, such as with wrong labels at a constant rate. Under a schedule
-#   that falls to zero it may gain nothing.
+# - It gains accuracy where late training does harm, such as with wrong labels at a large constant learning rate. With a
+#   smaller one, or a schedule that falls to zero, it may gain nothing. Its validation labels are part of its price.
 # - A checkpoint holds everything the next step depends on. Whether it does, only a comparison to the last bit tells.
 # - An EMA spans about $1/(1-d)$ steps; choose the span in epochs. It replaces a falling rate, and adds little to one.
 # - Averaged weights need batch-norm statistics of their own.
