@@ -18,9 +18,10 @@ def colours(n, n_classes, seed=0):
 
 
 def noisy(colour, height, width, seed=0):
-    """Return an image of one colour with noise, uint8 (height, width, 3)."""
-    noise = np.random.default_rng(seed).integers(-20, 21, (height, width, 3))
-    return np.clip(colour + noise, 0, 255).astype(np.uint8)
+    """Return an image of one colour, darker at the top, with noise, uint8 (height, width, 3)."""
+    noise = np.random.default_rng(seed).integers(-10, 11, (height, width, 3))
+    gradient = np.linspace(-10, 10, height)[:, None, None]
+    return np.clip(colour + gradient + noise, 0, 255).astype(np.uint8)
 
 
 def cifar10(root, patch, n_train=100, n_test=20):
