@@ -102,7 +102,7 @@ def _check_name(name: str, known: list[str]) -> None:
             "network of similar accuracy, such as resnet50"
         )
     if name not in known:
-        similar = difflib.get_close_matches(name, [*known, "glyphnet"], n=3)
+        similar = difflib.get_close_matches(str(name), [*known, "glyphnet"], n=3)
         hint = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise ValueError(
             f"there is no pretrained network {name!r}. {hint}Use 'glyphnet', or a name from "

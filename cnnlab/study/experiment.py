@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cnnlab.errors import ClaimNotSupported
+from cnnlab.errors import ClaimNotSupported, holds
 from cnnlab.files import write_whole
 from cnnlab.limits import limits
 from cnnlab.study.runs import describe_error, number_of_jobs, run_all, say
@@ -114,6 +114,10 @@ def compare(
     (0.3, 0.3, 0.3)
     """
     seed_list = _seed_list(seeds)[: limits.max_seeds]
+    if not isinstance(variants, Mapping) or not all(map(callable, variants.values())):
+        raise TypeError(
+            f"variants must be a dictionary {{'name': function of the seed}}, got {variants!r:.60}"
+        )
     if not variants:
         raise ValueError("compare needs at least one variant, as {'name': function of the seed}")
     if len(seed_list) < 2 or len(set(seed_list)) < len(seed_list):
@@ -130,7 +134,7 @@ def compare(
             errors.append(outcome.error)
             unfinished.append(run | {"error": describe_error(outcome.error)})
         else:
-            rows.append(run | outcome.value)
+            rows.append(run | outcome.value | run)  # a variant may return its seed too
     if errors and not rows:
         errors[0].add_note(f"all {len(errors)} runs raised an error; this is the first one")
         raise errors[0]
@@ -325,6 +329,8 @@ class Results:
                 "every run, because leaving some out could decide it: run compare again, and look "
                 "at difference() meanwhile"
             )
+        if not holds(lambda: isfinite(by)):
+            raise ValueError(f"by is a difference in {self.metric}, a finite number; got {by!r}")
         mean, low, high = _t_interval(differences)
         margin = f" by more than {by:g}" if by else ""
         match relation:
@@ -445,6 +451,10 @@ def _seed_list(seeds: Any) -> list[Any]:
     try:
         return list(range(index(seeds)))
     except TypeError:
+        if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+            raise TypeError(
+                f"seeds is a number of seeds, or a list such as [0, 1, 2]; got {seeds!r}"
+            ) from None
         return [int(seed) if isinstance(seed, Integral) else seed for seed in seeds]
 
 
