@@ -255,7 +255,7 @@ def counts_per_class(
         counts = [by_class[k] for k in range(len(classes))] if by_number else by_class
     if isinstance(counts, Mapping) and set(counts) == set(classes):
         counts = [counts[name] for name in classes]
-    fit = holds(lambda: len(counts) == len(classes) and min(counts) >= 0)
+    fit = holds(lambda: len(counts) == len(classes) and min(counts) >= 0)  # type: ignore[operator]
     if isinstance(counts, Mapping) or not fit:
         raise ValueError(
             f"counts must give one number, 0 or more, per class of {tuple(classes)}; got {counts}"
