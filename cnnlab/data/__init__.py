@@ -90,7 +90,7 @@ def load(
     """
     names = [*GENERATED, *INSTALLED, *DOWNLOADED]
     if name not in names:
-        raise ValueError(f"there is no data set {name!r}. {_suggest(name, names)}")
+        raise ValueError(f"there is no data set {name!r}. {_suggest(str(name), names)}")
     make = _find_maker(name, root, download)
     options = [option for option in inspect.signature(make).parameters if option not in _COMMON]
     for option in knobs:
