@@ -189,7 +189,10 @@ live_signs = cnnlab.compare(
     metric="test_acc",
 )
 stored = Results.load("studies/10_strategies.csv")
-live_signs.plot(stored)
+live_signs.plot(
+    stored,
+    message="On signs, full training beats feature extraction, even with ten images per class.",
+)
 
 # %% [markdown]
 # Your runs (coloured) and the study (grey) agree about ten signs a class. All four fields, as means:

@@ -559,7 +559,7 @@ plots.lines(
         "balanced accuracy": dial.balanced_acc.tolist(),
         "recall of the four rarest": dial.rare_recall.tolist(),
         "recall of the four commonest": dial.common_recall.tolist(),
-        "accuracy with training shares": dial.train_like_acc.tolist(),
+        "accuracy with training proportions": dial.train_like_acc.tolist(),
     },
     xlabel="tau, the strength of the adjustment",
     ylabel="accuracy or recall on validation images",
