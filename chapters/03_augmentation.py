@@ -96,8 +96,7 @@ def gallery(image, techniques):
         titles,
         columns=5 * DRAWS,
         alt="One image under each technique",
-        message="Each technique changes a sign in its own way, and "
-        "differently at every draw.",
+        message="Each technique changes the sign in its own way.",
     )
 
 

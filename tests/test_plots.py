@@ -429,6 +429,8 @@ def test_no_range_is_so_narrow_that_noise_looks_like_an_effect():
     assert core.widened(70.0, 71.0, "accuracy (%)") == (68.0, 73.0)
     assert core.widened(0.2, 0.8, "accuracy") == (0.2, 0.8)
     assert core.widened(2.00, 2.01, "loss (nats)") == pytest.approx((1.95475, 2.05525))
+    assert core.widened(0, 0.01, "valid_loss") == pytest.approx((-0.02, 0.03))
+    assert core.widened(70, 71, "time (ms)") == pytest.approx((68.725, 72.275))
 
 
 def test_messages_are_computed_from_the_data_if_none_is_given():

@@ -277,7 +277,10 @@ def layers(numbers: dict[str, float], *, label: str, message: str) -> Plot:
     figure, axes = new_axes(height=0.7 + 0.25 * len(numbers))
     axis, label = axes.item(), readable(label)
     axis.plot(list(numbers.values()), list(numbers), "o", color=COLOURS[0])
+    values = np.array([value for value in numbers.values() if 0 < value < np.inf] or [1.0])
+    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
     axis.set(xscale="log", xlabel=label, ylim=(-0.5, len(numbers) - 0.5))
+    axis.set_xlim(0.8 * 10**low, 1.25 * 10 ** max(high, low + 1))  # whole powers of ten
     names = list(numbers)
     ends = " and ".join(f"{numbers[name]:.2g} at {name}" for name in (names[0], names[-1]))
     return finish(figure, message, f"{label} of {len(names)} layers, bottom to top: {ends}.")

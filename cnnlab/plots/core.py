@@ -197,14 +197,14 @@ def label_axes(axis: "Axes", xlabel: str, ylabel: str, log: str = "") -> None:
         axis.set_ylim(widened(low, high, ylabel))
 
 
-_FRACTIONS = ("accuracy", "recall", "precision", "fraction", "share", "probability", "acc")
+_AT_LEAST = ("loss", "accuracy", "recall", "precision", "fraction", "share", "probability")
 
 
 def widened(low: float, high: float, label: str) -> tuple[float, float]:
     """Widen the range of an axis if it is so narrow that noise would look like an effect.
 
-    The range of an accuracy or another fraction is at least 0.05 (5 for per cent), the range of
-    another value 5 % of its size.
+    The range of a loss, of an accuracy or of another fraction is at least 0.05 (5 for per cent),
+    the range of another value 5 % of its size.
 
     >>> low, high = widened(0.50, 0.52, "test accuracy")
     >>> f"{low:.3f} to {high:.3f}"
@@ -213,8 +213,8 @@ def widened(low: float, high: float, label: str) -> tuple[float, float]:
     least = 0.05 * max(abs(low), abs(high))
     if "%" in label:
         least = 5.0
-    elif any(word in readable(label).split() for word in _FRACTIONS):
-        least = 0.05
+    elif any(word in readable(label).split() for word in _AT_LEAST):
+        least = max(least if "loss" in label else 0.0, 0.05)
     missing = max(0.0, least - (high - low))
     return low - missing / 2, high + missing / 2
 

@@ -34,9 +34,9 @@ def image_grid(
     """
     rows, places = math.ceil(len(images) / columns), max(columns, 5)
     cell = min(1.1, WIDTH / places)
-    texts = [wrapped(title, 8, 0.95 * cell) for title in titles]
+    texts = [wrapped(title, 8, 0.85 * cell) for title in titles]
     widest = max((text_width(text, 8) for text in texts), default=0)
-    size = 8 * min(1, 0.95 * cell / max(widest, cell / 2))  # smaller only for a very long word
+    size = 8 * min(1, 0.85 * cell / max(widest, cell / 2))  # smaller only for a very long word
     height = cell + 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
     figure, axes = new_axes(rows, places, width=cell * places, height=height * rows)
     for axis in axes.flat:

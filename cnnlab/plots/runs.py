@@ -128,6 +128,9 @@ def lines(
         axis.plot(x, values, drawstyle="steps-post" if name in stairs else "default", **style)
 
     figure = _panels(series, draw, xlabel, ylabel, log, markers=len(x) <= FEW, stacked=stacked)
+    if "x" not in log and np.asarray(x).dtype.kind in "iu":
+        for axis in figure.axes:
+            axis.locator_params(axis="x", integer=True)
     ends = "; ".join(f"{name} {_ends(values)}" for name, values in _flat(series).items())
     what = "Values" if stacked else readable(ylabel)
     return finish(figure, message, f"{what} against {readable(xlabel)}: {ends}.")

@@ -85,7 +85,7 @@ def draw(table: "DataFrame", metric: str, *, schedule: str, peak_rate: float) ->
         peak_rate * s.trace(SHAPES[schedule](steps), steps),
         chosen[losses],
         [rows[losses].mean() for name, rows in runs.items() if name != schedule],
-        title=f"final {metric}: {score:.3f} (mean of {len(chosen)} runs)",
+        title=f"mean final {metric}: {score:.3f}",
         message=message,
         top=1.1 * float(np.quantile(table[losses], 0.95)),
     )
