@@ -358,7 +358,7 @@ def test_six_curves_are_small_multiples_with_the_same_axes():
     for k, axis in enumerate(figure.axes):
         assert axis.get_title(loc="left") == f"curve {k}"
         assert axis.get_ylim() == figure.axes[0].get_ylim()
-        (own,) = [line for line in axis.get_lines() if line.get_color() != core.PALE]
+        (own,) = [line for line in axis.get_lines() if line.get_color() == core.COLOURS[0]]
         assert list(own.get_ydata()) == [k, k + 1]
         assert len(axis.get_lines()) == 6
     five = plots.lines([0, 1], dict(list(series.items())[:5]), xlabel="x", ylabel="y", message="m")

@@ -191,7 +191,8 @@ def _panels(
                 if name not in panel:
                     draw(axis, name, values, background)
         for name, values in panel.items():
-            alone = {"linestyle": "-", "linewidth": 2}
+            alone = {"linestyle": "-", "linewidth": 2}  # dark, to stand out from the grey
+            alone |= {} if stacked else {"color": COLOURS[0]}
             draw(axis, name, values, style[name] | (alone if single else {"label": name}))
         if title and not stacked:
             axis.set_title(wrapped(title, 9, 0.85 * WIDTH / columns), loc="left", fontsize=9)
