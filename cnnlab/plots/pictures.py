@@ -19,7 +19,14 @@ def image_grid(
         titles: one per image, or none at all.
         columns: images per row.
         alt: what the grid shows; the titles are appended to it.
+
+    Without an image, the figure says that there is nothing to show.
     """
+    if not len(images):
+        figure, axes = new_axes(width=1.1 * columns, height=0.5)
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.5, 0.5, "no images", ha="center", va="center")
+        return Plot(figure, f"{alt}: there are no images to show.")
     rows = math.ceil(len(images) / columns)
     figure, axes = new_axes(
         rows, columns, width=1.1 * columns, height=(1.35 if titles else 1.1) * rows

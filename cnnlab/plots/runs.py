@@ -35,7 +35,8 @@ def curves(history: "DataFrame") -> Plot:
         axis.xaxis.get_major_locator().set_params(integer=True)
         if axis.get_lines():
             axis.legend()
-    return Plot(figure, f"Learning curves over {len(history)} epochs: {'; '.join(values)}.")
+    epochs = f"{len(history)} epoch{'s' * (len(history) != 1)}"
+    return Plot(figure, f"Learning curves over {epochs}: {'; '.join(values)}.")
 
 
 SPLITS = {"train": "training", "valid": "validation", "ema_valid": "EMA"}
