@@ -54,8 +54,10 @@ class Own(Dataset):
 )
 def test_batches_that_come_class_by_class_are_noticed_in_the_first_epoch(train):
     trainer = make()
-    with pytest.warns(UserWarning, match="come class by class: 8 of 8 batches .* shuffle=True"):
+    message = "come class by class: 8 of 8 batches .* shuffle=True"
+    with pytest.warns(UserWarning, match=message) as caught:
         trainer.fit(train, epochs=1)
+    assert caught[0].filename == __file__
     trainer.fit(DataLoader(Own(), 3, shuffle=True), epochs=2)
 
 

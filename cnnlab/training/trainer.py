@@ -205,8 +205,7 @@ class Trainer(TrainerOptions):
             The history, which is also `trainer.history`.
 
         Raises:
-            DataError: there is no batch, the batches don't fit the model, or every target of an
-                epoch is ignored.
+            DataError: there is no batch or no target that counts, or a batch doesn't fit the model.
             NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from
                 before that batch.
             KeyboardInterrupt: after Ctrl-C, or the stop button of a notebook. The run is in order
@@ -246,7 +245,6 @@ class Trainer(TrainerOptions):
                 if not self.model.training or any(norm.training for norm in frozen):
                     train_mode(self.model)  # a callback has called model.eval() or model.train()
                 interrupts.stop_if_requested()
-        self._look.end_of_epoch()
 
     def _update(self, images: Tensor, targets: Tensor) -> None:
         """Take one optimizer step in which every sample of the batch has the same weight."""
@@ -542,6 +540,7 @@ class Trainer(TrainerOptions):
             )
         if not self.means.normalizer:
             raise DataError(NO_TARGET.format("epoch", ignore_index(self.loss_fn)))
+        self._look.end_of_epoch()
         row = {"epoch": self.epoch + 1, "lr": self.history.step_rows["lr"][-1]}
         row |= {f"train_{k}": v for k, v in self.means.means().items()}
         if valid is not None:
