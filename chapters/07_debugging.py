@@ -24,6 +24,7 @@
 # %% tags=["setup"]
 import copy
 import math
+import warnings
 from contextlib import suppress
 
 import pandas as pd
@@ -540,6 +541,10 @@ print(f"the loss of {K} classes cannot fall below {lowest:.2f}")
 my_cost_of_a_second_softmax = ...
 
 # %% tags=["experiment"]
+# `fit` would warn of the softmax; here it's planted on purpose.
+warnings.filterwarnings(
+    "ignore", "the outputs of the model are probabilities"
+)
 twice = cnnlab.compare(
     {
         "logits": lambda seed: accuracy(
