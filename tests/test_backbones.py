@@ -10,6 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import load
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.data import Dataset
 
 from cnnlab import cli, data
@@ -194,6 +195,22 @@ def family(request):
     return request.param, pretrained(request.param, 3, weights=None)
 
 
+def order_of_execution(model, parts, images):
+    """Return the number of the stage of each layer that runs, in evaluation mode."""
+    stage_of = {module: i for i, part in enumerate(parts) for module in part.modules()}
+    order = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, _: order.append(stage_of[layer]))
+        for layer in stage_of
+        if not list(layer.children())
+    ]
+    with torch.no_grad():
+        model.eval()(images)
+    for hook in hooks:
+        hook.remove()
+    return order
+
+
 def test_every_parameter_is_in_one_stage_and_stages_run_in_order(family):
     name, model = family
     parts = stages(model)
@@ -201,17 +218,7 @@ def test_every_parameter_is_in_one_stage_and_stages_run_in_order(family):
     assert sorted(id(p) for stage in parts for p in stage.parameters()) == sorted(
         map(id, model.parameters())
     )
-    stage_of = {module: i for i, stage in enumerate(parts) for module in stage.modules()}
-    order = []
-    hooks = [
-        module.register_forward_pre_hook(lambda module, _: order.append(stage_of[module]))
-        for module in stage_of
-        if not list(module.children())
-    ]
-    with torch.no_grad():
-        model.eval()(torch.rand(1, 3, 64, 64))
-    for hook in hooks:
-        hook.remove()
+    order = order_of_execution(model, parts, torch.rand(1, 3, 64, 64))
     assert order == sorted(order)
     assert set(order) == set(range(len(parts)))
     assert isinstance(parts[-1], nn.Linear)
@@ -255,7 +262,7 @@ def fractions(parts):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_of_torchvision_are_split_in_the_order_in_which_they_run(name):
-    model = with_random_weights(name).eval()
+    model = with_random_weights(name)
     parts = stages(model)
     number, side = CLASSIFIERS[name]
     assert len(parts) == number
@@ -264,31 +271,47 @@ def test_classifiers_of_torchvision_are_split_in_the_order_in_which_they_run(nam
     # a single layer of alexnet has 62 % of its weights
     assert max(fractions(parts)) < (0.62 if name == "alexnet" else 0.601)
     assert all(any(p.ndim > 1 for p in part.parameters()) for part in parts)  # no norm alone
-    stage_of = {module: i for i, part in enumerate(parts) for module in part.modules()}
-    order = []
-    for layer in [module for module in stage_of if not list(module.children())]:
-        layer.register_forward_pre_hook(lambda layer, _: order.append(stage_of[layer]))
-    with torch.no_grad():
-        model(torch.rand(1, 3, side, side))
+    order = order_of_execution(model, parts, torch.rand(1, 3, side, side))
     assert order == sorted(order)
     assert order[-1] == number - 1
     assert [p.shape[0] for p in parts[-1].parameters()][-1] == 1000
 
 
+def without_values(name):
+    """Return a classifier whose tensors have shapes but no values, so even the largest is small."""
+    hook = register_module_parameter_registration_hook(
+        lambda module, name, parameter: nn.Parameter(parameter.to("meta"))
+    )
+    try:
+        return with_random_weights(name).to("meta")
+    finally:
+        hook.remove()
+
+
 @pytest.mark.slow
 def test_every_classifier_of_torchvision_has_stages():
-    names = torchvision.models.list_models(torchvision.models)
-    sizes = {n: torchvision.models.get_model_weights(n).DEFAULT.meta["num_params"] for n in names}
-    for name in [name for name in names if sizes[name] < 1.5e8]:
-        model = with_random_weights(name)
+    for name in torchvision.models.list_models(torchvision.models):
+        model = without_values(name)
         parts = stages(model)
         in_stages = [id(p) for stage in parts for p in stage.parameters()]
         assert sorted(in_stages) == sorted(map(id, model.parameters())), name
-        assert 4 <= len(parts) <= 18, name
+        if name.startswith("vit"):
+            assert len(parts) == 2 + len(model.encoder.layers), name
+        else:
+            assert 4 <= len(parts) <= 18, name
         # The exceptions are single layers, two layers, or stages of two or three blocks.
         if not name.startswith(("vgg", "alexnet", "resnet18", "shufflenet_v2_x0")):
             assert max(fractions(parts)) < 0.61, name
         assert next(p.shape[0] for p in parts[-1].parameters()) == 1000, name
+        groups = param_groups(model, 0.1, layer_decay=0.5, stages=parts)
+        assert {g["lr"] for g in groups} == {0.1 * 0.5**d for d in range(len(parts))}, name
+        assert sum(len(g["params"]) for g in groups) == len(in_stages), name
+        side = 299 if name == "inception_v3" else 224
+        images = torch.empty(1, 3, side, side, device="meta")
+        order = order_of_execution(model, parts, images)
+        assert order == sorted(order), name
+        auxiliary = {"googlenet": {12, 13}, "inception_v3": {13}}.get(name, set())  # don't run
+        assert set(order) == set(range(len(parts))) - auxiliary, name
 
 
 def test_the_number_of_stages_does_not_depend_on_the_number_of_classes():

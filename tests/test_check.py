@@ -100,10 +100,10 @@ def test_summaries_of_values_fit_on_one_line():
 def test_score_prints_every_prediction_and_counts_the_correct_ones(capsys):
     check.score({"A?": ("a", "a"), "B?": (0.5, 0.1), "C?": (..., "b"), "D?": (0.55, 0.5)})
     assert capsys.readouterr().out.splitlines() == [
-        "✔ A? You predicted a.",
-        "✘ B? You predicted 0.5, and the result was 0.1.",
-        "· C? The result was b.",
-        "✔ D? You predicted 0.55.",
+        "✔ A? You predicted a. Answer: a.",
+        "✘ B? You predicted 0.5. Measured: 0.1.",
+        "· C? Answer: b.",
+        "✔ D? You predicted 0.55. Measured: 0.5.",
         "2 of 3 predictions were correct.",
     ]
     check.score({"A?": (..., "a")})

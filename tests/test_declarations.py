@@ -200,6 +200,22 @@ def test_a_claim_prints_as_a_sentence(claim, sentence):
     assert sentence in str(Results(rows, "test_acc").claim(*claim))
 
 
+def test_a_claim_that_is_not_supported_prints_the_difference_as_it_is():
+    rows = [
+        {"variant": name, "seed": i, "test_acc": 0.5 + sign * i / 100}
+        for name, sign in (("a", 1), ("b", 0))
+        for i in range(5)
+    ]
+    results = Results(rows, "test_acc")
+    assert str(results.verdict("a", "<", "b", by=0.01)) == (
+        "a < b by more than 1 point in test accuracy? "
+        "The difference is +2.0 points (95 % CI 0.0 to 4.0)\n  exploratory: not supported"
+    )
+    assert "a and b may differ by more than 1.5 points in test accuracy: +2.0 points" in str(
+        results.verdict("a", "~", "b", by=0.015)
+    )
+
+
 def test_a_claim_about_another_metric_says_which_is_higher():
     rows = [
         {"variant": name, "seed": i, "valid_loss": value + i / 64}

@@ -274,7 +274,7 @@ class Results:
 
         >>> rows = [{"variant": v, "seed": i, "acc": 0.5 + i / 50} for v in "ab" for i in range(5)]
         >>> print(Results(rows, "acc").verdict("a", ">", "b"))
-        a > b in acc? The difference is +0.0 points (95 % CI 0.0 to 0.0)
+        a > b in accuracy? The difference is +0.0 points (95 % CI 0.0 to 0.0)
           exploratory: not supported
         """
         claim = Claim(a, relation, b, by, self.metric)
@@ -342,31 +342,32 @@ class Results:
         """Return the result in words: "a beats b in accuracy by 1.9 points (95 % CI ...)"."""
         values = np.concatenate([self.values(claim.a), self.values(claim.b)])
         percent = is_fraction(self.metric, values)
-        factor, unit, digits = (100, " points", 1) if percent else (1, "", 3)
-        flip = -1 if claim.relation == "<" else 1
+        factor, digits = (100, 1) if percent else (1, 3)
+        flip = -1 if claim.relation == "<" and supported else 1
         mean, low, high = (factor * x for x in t_interval(flip * differences, self._overlap))
         if len(differences) < FEW:
             runs = ", ".join(f"{factor * flip * x:+.{digits}f}" for x in differences)
             evidence = f"{len(differences)} runs: {runs}"
         else:
             evidence = f"95 % CI {low:.{digits}f} to {high:.{digits}f}"
-        metric, by = readable(self.metric), f"{factor * claim.by:g}{unit}"
-        if claim.relation == "~":
-            verb = "differ" if supported else "may differ"
-            relation = "less" if supported else "more"
-            return (
-                f"{claim.a} and {claim.b} {verb} by {relation} than {by} in {metric}: "
-                f"{mean:+.{digits}f}{unit} ({evidence})"
-            )
-        if not supported:
-            claimed = _claim_in_words(claim)
-            return f"{claimed}? The difference is {flip * mean:+.{digits}f}{unit} ({evidence})"
+        a, b, metric = claim.a, claim.b, readable(self.metric)
+        margin = f"{factor * claim.by:g}"
+        unit = " points" if percent else ""
+        margin += unit.removesuffix("s") if margin == "1" else unit
+        signed = f"{mean:+.{digits}f}{unit} ({evidence})"
         amount = f"{mean:.{digits}f}{unit} ({evidence})"
-        margin = f"; claimed: more than {by}" if claim.by else ""
+        if claim.relation == "~":
+            relation = "differ by less" if supported else "may differ by more"
+            return f"{a} and {b} {relation} than {margin} in {metric}: {signed}"
+        if not supported:
+            claimed = f" by more than {margin}" if claim.by else ""
+            question = f"{a} {claim.relation} {b}{claimed} in {metric}?"
+            return f"{question} The difference is {signed}"
+        claimed = f"; claimed: more than {margin}" if claim.by else ""
         if percent and claim.relation == ">":
-            return f"{claim.a} beats {claim.b} in {metric} by {amount}{margin}"
+            return f"{a} beats {b} in {metric} by {amount}{claimed}"
         level = "higher" if claim.relation == ">" else "lower"
-        return f"{claim.a} has a {level} {metric} than {claim.b}, by {amount}{margin}"
+        return f"{a} has a {level} {metric} than {b}, by {amount}{claimed}"
 
     def plot(self, stored: "Results | None" = None) -> "Plot":
         """Draw every run as a tick, and the mean of each variant with its interval as a bar.

@@ -9,6 +9,7 @@ the check accepts the first and recognises each of the others.
 """
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from types import EllipsisType
 from typing import Any
 
@@ -362,12 +363,13 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
 
     Args:
         predictions: question -> (your prediction, the result). A prediction of `...` is skipped.
+            A result that is a number was measured by a cell; any other result is the answer.
         within: how far a predicted number may be from the result and still count as correct.
 
     >>> score({"Which is better?": ("a", "a"), "By how much?": (0.5, 0.1), "Why?": (..., "b")})
-    ✔ Which is better? You predicted a.
-    ✘ By how much? You predicted 0.5, and the result was 0.1.
-    · Why? The result was b.
+    ✔ Which is better? You predicted a. Answer: a.
+    ✘ By how much? You predicted 0.5. Measured: 0.1.
+    · Why? Answer: b.
     1 of 2 predictions were correct.
     """
     judged = [_compare(question, *pair, within) for question, pair in predictions.items()]
@@ -380,16 +382,14 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
 
 def _compare(question: str, prediction: Any, result: Any, within: float) -> bool | None:
     """Print one line about a prediction; return whether it is correct, or None if skipped."""
-    text = f"{result:.3g}" if isinstance(result, float) else str(result)
+    measured = isinstance(result, Real) and not isinstance(result, bool)
+    shown = f"Measured: {result:.3g}." if measured else f"Answer: {result}."
     if isinstance(prediction, EllipsisType):
-        print(f"· {question} The result was {text}.")
+        print(f"· {question} {shown}")
         return None
-    if isinstance(prediction, int | float) and isinstance(result, int | float):
-        correct = abs(prediction - result) <= within
+    if measured and isinstance(prediction, Real):
+        correct = abs(float(prediction) - float(result)) <= within
     else:
         correct = prediction == result
-    if correct:
-        print(f"✔ {question} You predicted {prediction}.")
-    else:
-        print(f"✘ {question} You predicted {prediction}, and the result was {text}.")
+    print(f"{'✔' if correct else '✘'} {question} You predicted {prediction}. {shown}")
     return bool(correct)
