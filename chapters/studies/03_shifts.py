@@ -30,24 +30,37 @@ from cnnlab.schedules import one_cycle
 
 
 SEEDS = 8
-METRIC = "clean"
+METRIC = "clean accuracy"
 N_TRAIN, N_TEST, EPOCHS, BATCH_SIZE = 480, 2400, 20, 32
 LONGER = "three times as many epochs, because augmented images take longer"
 DECLARATION = Declaration(
     "Which augmentation helps against which distribution shift?",
     claims=[
-        Claim("light", ">", "none", by=0.05, metric="light"),
+        Claim("light", ">", "none", by=0.05, metric="light accuracy"),
         Claim(
-            "zoom and shift", ">", "none", by=0.05, metric="zoom and shift"
+            "zoom and shift",
+            ">",
+            "none",
+            by=0.05,
+            metric="zoom and shift accuracy",
         ),
         Claim(
-            "light", ">", "light, one draw per batch", by=0.05, metric="light"
+            "light",
+            ">",
+            "light, one draw per batch",
+            by=0.05,
+            metric="light accuracy",
         ),
-        Claim("none", ">", "flip", by=0.2, metric="keep left or right"),
         Claim(
-            "all but flip, growing", ">", "all but flip, fading", metric="all"
+            "none", ">", "flip", by=0.2, metric="keep left or right accuracy"
         ),
-        Claim("TrivialAugment", ">", "none", by=0.05, metric="all"),
+        Claim(
+            "all but flip, growing",
+            ">",
+            "all but flip, fading",
+            metric="all accuracy",
+        ),
+        Claim("TrivialAugment", ">", "none", by=0.05, metric="all accuracy"),
     ],
     unit=fresh_data(),
     fixed="480 easy signs per seed, the network, SGD with momentum 0.9, "
@@ -120,12 +133,16 @@ def run(seed, *, augment=None, epochs=EPOCHS):
     for name in SHIFTS:
         test = test_set(seed, name)
         correct = correct_predictions(trainer, test).float()
-        accuracies[name] = correct.mean().item()
+        accuracies[f"{name} accuracy"] = correct.mean().item()
         if name == "clean":
             is_arrow = [c.startswith("keep") for c in test.classes]
             arrows = torch.tensor(is_arrow)[test.labels]
-            accuracies["keep left or right"] = correct[arrows].mean().item()
-            accuracies["other signs"] = correct[~arrows].mean().item()
+            for group, chosen in (
+                ("keep left or right", arrows),
+                ("other signs", ~arrows),
+            ):
+                accuracy = correct[chosen].mean().item()
+                accuracies[f"{group} accuracy"] = accuracy
     return accuracies | budget(labels=N_TRAIN, steps=trainer.step)
 
 

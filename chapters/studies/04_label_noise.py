@@ -30,6 +30,8 @@ from cnnlab.schedules import cosine
 SEEDS = 8
 METRIC = "valid_acc"
 N_TRAIN, N_VALID, EPOCHS, BATCH_SIZE = 1200, 5000, 16, 64
+REPEATED = "fraction of wrong labels repeated"
+CORRECTED = "fraction of wrong labels corrected"
 CORRECT = ", correct labels"  # the end of the names of the other runs
 DECLARATION = Declaration(
     "Do mixup and CutMix protect against wrong labels, and why?",
@@ -37,7 +39,7 @@ DECLARATION = Declaration(
         Claim("CutMix", ">", "plain", by=0.05),
         Claim("mixup", ">", "plain", by=0.05),
         Claim("CutMix", ">", "label smoothing", by=0.05),
-        Claim("plain", ">", "CutMix", by=0.3, metric="wrong_repeated"),
+        Claim("plain", ">", "CutMix", by=0.3, metric=REPEATED),
         Claim("CutMix", "<", "plain", by=0.1, metric="overconfidence"),
         Claim(f"plain{CORRECT}", ">", f"CutMix{CORRECT}"),
     ],
@@ -74,8 +76,8 @@ def run(
         "train_given": mean(given),
         "train_true": mean(true),
         # NaN if no label is wrong
-        "wrong_repeated": mean(given[mislabelled]),
-        "wrong_corrected": mean(true[mislabelled]),
+        REPEATED: mean(given[mislabelled]),
+        CORRECTED: mean(true[mislabelled]),
     }
     used = budget(labels=N_TRAIN, steps=trainer.step)
     return calibration(logits, data.valid.labels) | on_training_images | used
