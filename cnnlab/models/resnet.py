@@ -1,15 +1,21 @@
-"""The course's small residual network, and the normalisation of its input."""
+"""The course's small residual network, the normalisation of its input, and pretrained networks."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from operator import index
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnnlab.errors import holds
+from cnnlab.models.classification import top_classes
 from cnnlab.models.initial import initialise
 
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -50,7 +56,7 @@ class Normalize(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A third-party network preceded by the normalisation it was trained with.
+    """A network from elsewhere preceded by the normalisation it was trained with.
 
     It takes pixels in [0, 1], like every model of the course.
 
@@ -58,16 +64,57 @@ class Backbone(nn.Module):
         normalize: the normalisation.
         net: the network itself.
         size: side in pixels of the images it was trained on; `DataBundle.transform` resizes a data
-            set to it.
+            set to it. Set a smaller one to save time.
+        classes: the names of the classes of its original head; empty once the head was replaced.
     """
 
-    def __init__(self, net: nn.Module, normalize: Normalize, size: int) -> None:
+    def __init__(
+        self, net: nn.Module, normalize: Normalize, size: int, classes: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        self.normalize, self.net, self.size = normalize, net, size
+        self.normalize, self.net, self.size, self.classes = normalize, net, size, tuple(classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits: (N, 3, H, W) -> (N, K)."""
         return self.net(self.normalize(images))
+
+    def classify(self, images: Any, top: int = 3) -> "pd.DataFrame":
+        """Return the most probable classes of each image, with their probabilities.
+
+        It needs the head that the network was pretrained with: `pretrained(name, None)` keeps it.
+        A network for ImageNet has no other answers than its 1,000 classes, and none for "something
+        else".
+
+        Args:
+            images: (N, C, H, W) or (C, H, W), float in [0, 1], which keep their size; or an image
+                of PIL, the path of an image file, or a list of those, each of which is cropped to a
+                square of `size` pixels.
+            top: number of classes per image.
+
+        Returns:
+            One row per image, named after its file. The columns are `class` and `probability`
+            (rounded to three digits) of the most probable class, `class 2` and `probability 2` of
+            the next one, and so on.
+
+        Raises:
+            ValueError: the head was replaced, or `top` is out of range.
+            DataError: the images have another shape or another range of values, or a file isn't an
+                image.
+            TypeError: `images` is something else.
+
+        >>> from cnnlab.models import pretrained
+        >>> from PIL import Image
+        >>> from sklearn.datasets import load_sample_image
+        >>> flower = Image.fromarray(load_sample_image("flower.jpg"))
+        >>> pretrained("efficientnet_lite0", None).classify(flower)["class"].tolist()
+        ['daisy']
+        """
+        if not self.classes:
+            raise ValueError(
+                "the model has no class names, because its head is new; classify needs the "
+                'original head, as in pretrained("efficientnet_lite0", None)'
+            )
+        return top_classes(self, images, self.classes, size=self.size, top=top)
 
 
 class Block(nn.Module):
@@ -155,10 +202,12 @@ def small_resnet(
     >>> small_resnet(12)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 12])
     """
-    if min(num_classes, in_channels, width) < 1 or depth < 0:
+    numbers = (num_classes, in_channels, width)
+    if not holds(lambda: min(map(index, numbers)) >= 1 and index(depth) >= 0):
         raise ValueError(
-            "num_classes, in_channels and width must be at least 1 and depth at least 0; got "
-            f"num_classes={num_classes}, in_channels={in_channels}, width={width}, depth={depth}"
+            "num_classes, in_channels and width are whole numbers of at least 1, and depth one of "
+            f"at least 0; got num_classes={num_classes!r}, in_channels={in_channels!r}, "
+            f"width={width!r}, depth={depth!r}"
         )
     if norm not in _NORMS:
         raise ValueError(f"norm must be one of {', '.join(map(repr, _NORMS))}; got {norm!r}")
@@ -173,8 +222,8 @@ def build_head(linear: nn.Linear, dropout: float) -> nn.Sequential:
 
 def check_dropout(dropout: float) -> None:
     """Refuse a dropout probability outside [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    if not holds(lambda: 0 <= dropout < 1):
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:

