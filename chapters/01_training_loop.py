@@ -202,7 +202,7 @@ forgotten = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-forgotten.plot()
+forgotten.plot(message="Without zero_grad, the same training fails.")
 
 # %% [markdown]
 # Each tick is one run with its own seed, and each bar shows the mean of five runs with a 95 %
@@ -304,7 +304,9 @@ modes = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-modes.plot()
+modes.plot(
+    message="In training mode, accuracy collapses when the batch is small."
+)
 
 # %% tags=["claim"]
 print(modes.claim("eval mode", ">", "train mode, 1 image", by=0.2))

@@ -100,7 +100,8 @@ plots.lines(
     sizes,
     xlabel="layer",
     ylabel="root mean square of the signal",
-    message="Only He's scheme keeps the size of the signal.",
+    message="Through twenty layers, He's scheme changes the signal least; "
+    "the others shrink it or blow it up.",
     log="y",
 )
 
@@ -175,7 +176,7 @@ schemes = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-schemes.plot()
+schemes.plot(message="Only the network with He initialisation learns.")
 
 # %% tags=["claim"]
 print(schemes.claim("he", ">", "tiny", by=0.1))
@@ -250,7 +251,7 @@ plots.lines(
     tracks,
     xlabel="batches seen",
     ylabel="running statistic",
-    message="The running statistics need some forty batches.",
+    message="After forty batches, the running statistics are almost there.",
 )
 
 # %% [markdown]
@@ -285,7 +286,9 @@ at_a_large_rate = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-at_a_large_rate.plot()
+at_a_large_rate.plot(
+    message="At a learning rate of 0.4, only the network with batch norm learns."
+)
 
 # %% tags=["claim"]
 at_a_large_rate.claim("batch norm", ">", "no norm", by=0.2)
@@ -323,6 +326,8 @@ plots.heatmap(
     NORMS,
     LEARNING_RATES,
     label="validation accuracy",
+    xlabel="learning rate",
+    ylabel="normalisation",
     message="Batch norm trains over the widest range of learning rates.",
 )
 
@@ -498,14 +503,19 @@ live = cnnlab.compare(
     metric="valid_acc",
 )
 regularised = Results.load("studies/02_regularisation.csv")
-live.plot(regularised)
+live.plot(
+    regularised,
+    message="Dropout with p = 0.5 hardly moves the mean accuracy.",
+)
 
 # %% [markdown]
 # The bars are ten epochs, trained now. The grey marks are thirty epochs with eight seeds from
 # `studies/02_regularisation.py`, which also tried weight decay:
 
 # %%
-regularised.plot()
+regularised.plot(
+    message="Weight decay on all parameters costs accuracy; the rest hardly changes it."
+)
 
 # %%
 print("dropout 0.5 - plain:", regularised.difference("dropout 0.5", "plain"))

@@ -84,8 +84,9 @@ for alpha, lam in zip((0.2, 1.0, 4.0), draws.values(), strict=True):
 
 plots.histogram(
     {name: lam.numpy() for name, lam in draws.items()},
-    label="λ, the share a picture keeps",
-    message="Small α mixes little, large α mixes halves.",
+    label="λ, the fraction of an image that is kept",
+    message="A small α leaves most images almost pure; a large α mixes "
+    "them about half and half.",
 )
 
 # %% [markdown]
@@ -136,7 +137,10 @@ assert torch.allclose(soft[0], label_by_hand)
 # %%
 mixed, soft = MixUp(alpha=1.0, num_classes=K)(images[:6], labels[:6], rng(2))
 plots.soft_labels(
-    mixed, soft, data.classes, message="Mixup blends two signs."
+    mixed,
+    soft,
+    data.classes,
+    message="Mixup blends two images and, in the same proportion, their labels.",
 )
 
 # %% [markdown]
@@ -461,7 +465,10 @@ noise = compare_declared(
     metric="valid_acc",
 )
 noise_study = Results.load("studies/04_label_noise.csv")
-noise.plot(noise_study)
+noise.plot(
+    noise_study,
+    message="With 40 % wrong labels, CutMix reaches the better accuracy.",
+)
 
 # %%
 noise
@@ -479,8 +486,8 @@ print(noise_study.claim("mixup", ">", "plain", by=0.05))
 print("CutMix - mixup:", noise_study.difference("CutMix", "mixup"))
 
 # %% [markdown]
-# Both gain about ten points. Why? Look at what each network says about the training images whose label is wrong. How often does it repeat the
-# wrong label, and how often does it give the true one, which nobody told it?
+# Both gain about ten points. Why? Look at what each network says about the training images whose label is wrong. How
+# often does it repeat the wrong label, and how often does it give the true one, which nobody told it?
 
 # %%
 repeated = noise_study.on(REPEATED)
@@ -491,6 +498,12 @@ for name in METHODS:
         f"{name:16} repeats {repeated.values(name).mean():.0%}, "
         f"corrects {corrected.values(name).mean():.0%} of the wrong labels"
     )
+
+noise.on(REPEATED).plot(
+    repeated,
+    label="fraction of the wrong labels that the network repeats",
+    message="Plain training memorises the wrong labels; CutMix memorises far fewer.",
+)
 
 # %% tags=["claim"]
 repeated.claim("plain", ">", "CutMix", by=0.3)
@@ -601,10 +614,14 @@ few_labels = compare_declared(
     metric="valid_loss",
 )
 few_study = Results.load("studies/04_few_labels.csv")
-few_labels.plot(few_study)
+few_labels.plot(
+    few_study, message="With few labels, mixup lowers the validation loss."
+)
 
 # %%
-few_study.plot()
+few_study.plot(
+    message="With few labels, mixing lowers the validation loss more than label smoothing does."
+)
 
 # %% tags=["claim"]
 print(few_labels.claim("mixup", "<", "plain"))
@@ -638,12 +655,13 @@ for name in ("plain", "mixup"):
     print(f"expected calibration error, {name}: {error:.3f}")
 
 plots.lines(
-    ["lowest", "2nd fifth", "3rd fifth", "4th fifth", "highest"],
+    ["least confident", "2nd fifth", "3rd fifth", "4th fifth", "most"],
     {name: gaps(name) for name in ("plain", "mixup")}
-    | {"calibrated": [0.0] * 5},
+    | {"perfectly calibrated": [0.0] * 5},
     xlabel="fifths of the predictions, by confidence",
-    ylabel="confidence - accuracy",
-    message="By how much confidence exceeds accuracy, with and without mixup.",
+    ylabel="confidence minus accuracy",
+    message="The plain network is overconfident; with mixup, confidence and "
+    "accuracy are closer.",
 )
 
 # %% [markdown]
@@ -654,7 +672,10 @@ plots.lines(
 # %% tags=["claim"]
 confidence_study = few_study.on("overconfidence")
 print(confidence_study.claim("plain", ">", "mixup", by=0.1))
-confidence_study.plot()
+confidence_study.plot(
+    label="confidence minus accuracy",
+    message="Plain training is overconfident, label smoothing under-confident, and mixing comes closest to zero.",
+)
 
 # %% [markdown]
 # A calibrated network would be at zero. Read off how near each method comes, and on which side. CutMix comes as near as
@@ -681,8 +702,7 @@ print("label smoothing - plain:", smoothing)
 # %% [markdown]
 # Mixup gains one to two and a half points. CutMix changes the accuracy by less than a point (in a replication with ten
 # new seeds the interval was −0.8 to +1.1), so with few labels it makes the network better calibrated, but hardly more
-# accurate. Label smoothing gains about a point. Nobody declared that
-# comparison before the runs, so take it as a hint.
+# accurate. Label smoothing gains about a point. Nobody declared that comparison before the runs, so take it as a hint.
 #
 # ### What would change it
 #
@@ -698,7 +718,10 @@ print(
     "in the loss, CutMix - plain:",
     noise_study.on("valid_loss").difference("CutMix", "plain"),
 )
-confidence_with_noise.plot()
+confidence_with_noise.plot(
+    label="confidence minus accuracy",
+    message="Trained on wrong labels, mixup and CutMix are strongly under-confident.",
+)
 
 # %% [markdown]
 # Compared with correct labels, CutMix is now far too under-confident: it is correct much more often than it claims. Mixing
