@@ -24,6 +24,7 @@
 # %% tags=["setup"]
 import copy
 import math
+import warnings
 from contextlib import suppress
 from functools import lru_cache
 
@@ -121,7 +122,7 @@ assert all(norm > 0 for norm in norms.values())
 plots.layers(
     norms,
     label="gradient norm",
-    message="In a healthy fresh network every layer gets a gradient.",
+    message="In a healthy fresh network, every layer gets a gradient.",
 )
 
 # %% [markdown]
@@ -184,7 +185,10 @@ ten_images = compare_declared(
     seeds=5,
     metric="final loss",
 )
-ten_images.plot()
+ten_images.plot(
+    label="training loss after 40 steps (nats)",
+    message="Ten images are learnt just as well with shuffled labels.",
+)
 
 # %% tags=["claim"]
 ten_images.claim("right labels", "~", "shuffled labels", by=0.05)
@@ -245,9 +249,10 @@ runs = {f"rate {rate:g}": watched(rate) for rate in (1e-5, 0.05, 10)}
 plots.lines(
     range(1, 6),
     {name: run["log10_update_ratio"].tolist() for name, run in runs.items()},
-    xlabel="epochs finished",
-    ylabel="log10 of step / weight",
-    message="The update ratio tells a rate that is too low from one too high.",
+    xlabel="finished epochs",
+    ylabel="log10 of step size / weight size",
+    message="In the first epoch, the update ratio tells a learning rate "
+    "that is too low from one that is too high.",
 )
 
 # %%
@@ -293,10 +298,15 @@ SHAPES = {
 }
 plots.lines(
     range(1, 19),
-    SHAPES,
-    xlabel="epochs finished",
+    {
+        shape: {"training": falling(18), "validation": loss}
+        if shape == "overfitting"
+        else {"training": loss}
+        for shape, loss in SHAPES.items()
+    },
+    xlabel="finished epochs",
     ylabel="loss (nats)",
-    message="Six shapes of the loss; for overfitting, that of validation.",
+    message="Each of these six shapes of the loss has its own cause.",
 )
 
 # %% [markdown]
@@ -402,7 +412,7 @@ plots.arrows(
         "clipped by value": by_value.tolist(),
     },
     limit=1,
-    message="Clipping by norm keeps the direction, clipping by value does not.",
+    message="Clipping by norm keeps the direction; clipping by value doesn't.",
 )
 
 # %% [markdown]
@@ -478,7 +488,10 @@ clipped = compare_declared(
     metric="valid_acc",
 )
 study = Results.load("studies/07_clipping.csv")
-clipped.plot(study)
+clipped.plot(
+    study,
+    message="Without clipping the network fails; clipping by norm rescues it.",
+)
 
 # %% tags=["claim"]
 clipped.claim("clip by norm", ">", "no clipping", by=0.2)
@@ -489,7 +502,9 @@ clipped.claim("clip by norm", ">", "no clipping", by=0.2)
 # and the five claims below were declared before the study ran.
 
 # %%
-study.plot()
+study.plot(
+    message="Batch norm beats both kinds of clipping, which do about equally well."
+)
 
 # %% tags=["claim"]
 print(study.claim("clip by norm", ">", "no clipping", by=0.3))
@@ -563,6 +578,10 @@ print(f"the loss of {K} classes cannot fall below {lowest:.2f}")
 my_cost_of_a_second_softmax = ...
 
 # %% tags=["experiment"]
+# `fit` would warn of the softmax; here it's planted on purpose.
+warnings.filterwarnings(
+    "ignore", "the outputs of the model are probabilities"
+)
 twice = compare_declared(
     Declaration(
         "What does a second softmax cost?",
@@ -582,7 +601,7 @@ twice = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-twice.plot()
+twice.plot(message="A softmax before the loss costs a lot of accuracy.")
 
 # %% tags=["claim"]
 twice.claim("logits", ">", "softmax first", by=0.1)

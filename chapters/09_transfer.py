@@ -100,7 +100,9 @@ plots.image_grid(
     ["learnt"] * 12 + ["random"] * 12,
     columns=12,
     alt="Filters of 3 x 3 pixels: the learnt ones are bright on one side "
-    "and dark on the other, mostly grey; the random ones are coloured",
+    "and dark on the other; those of the random ones have no pattern",
+    message="The learnt filters are mostly grey edges; the random ones are "
+    "coloured.",
 )
 
 # %% [markdown]
@@ -153,6 +155,7 @@ plots.image_grid(
     columns=8,
     alt="An image and its strongest feature maps: outlines of 16 x 16 "
     "pixels, then parts of 8 x 8, then spots of 4 x 4",
+    message="The later the stage, the coarser its feature maps.",
 )
 
 # %% [markdown]
@@ -195,8 +198,9 @@ plots.image_grid(
     data.train.images[torch.cat([first, best])],
     ["stem"] * 10 + ["block 2"] * 20,
     columns=10,
-    alt="Ten best images of one channel each: those of the stem share "
-    "light and colour, those of block 2 share a digit",
+    alt="Ten best images of one channel of the stem and of two of block 2",
+    message="The best images of a stem channel share light and colour; "
+    "those of a block 2 channel share a digit.",
 )
 
 # %% [markdown]
@@ -251,7 +255,9 @@ by_stage = cnnlab.compare(
     },
     seeds=5,
 )
-by_stage.plot()
+by_stage.plot(
+    message="On digits, every further stage helps; on signs, the gain ends at block 1.",
+)
 
 # %% tags=["claim"]
 print(by_stage.claim("digits, block 1", ">", "digits, stem", by=0.2))
@@ -362,7 +368,9 @@ my_cost_of_bgr = ...
 
 # %% tags=["experiment"]
 pixels = Results.load("studies/09_pixels.csv")
-pixels.plot()
+pixels.plot(
+    message="Wrong levels cost accuracy; swapped colours are fatal only for a network that uses colour."
+)
 
 # %%
 table = pixels.frame().groupby("variant", sort=False)
@@ -533,7 +541,10 @@ live = cnnlab.compare(
     seeds=3,
 )
 stored = Results.load("studies/09_labels.csv")
-live.plot(stored)
+live.plot(
+    stored,
+    message="With ten labels per class, frozen pretrained features beat training from scratch.",
+)
 
 # %% [markdown]
 # Your three runs are short. The grey bars are the stored study, `chapters/studies/09_labels.py`, with five seeds,
@@ -589,7 +600,8 @@ plots.trend(
     },
     xlabel="optimizer steps from scratch (batches of 32)",
     ylabel="test accuracy",
-    message="From scratch, accuracy still rises, below that of the probe.",
+    message="Training from scratch keeps improving, but stays below the "
+    "probe.",
     log="x",
 )
 
@@ -655,7 +667,9 @@ penalties = cnnlab.compare(
     },
     seeds=5,
 )
-penalties.plot()
+penalties.plot(
+    message="With a stronger penalty, the SVM is as good as logistic regression."
+)
 
 # %% tags=["claim"]
 print(penalties.claim("SVM, C = 0.01", ">", "SVM, C = 1", by=0.02))
@@ -736,7 +750,9 @@ found_by = cnnlab.compare(
     seeds=5,
     metric="precision_at_5",
 )
-found_by.plot()
+found_by.plot(
+    message="Neighbours by pretrained features share the query's digit most often."
+)
 
 # %% tags=["claim"]
 print(found_by.claim("glyphnet", ">", "pixels", by=0.2))
@@ -763,9 +779,10 @@ plots.trend(
         .tolist()
         for arm in (*arms, "random features")
     },
-    xlabel="labels a class (the last: all there are)",
+    xlabel="labels per class (the last: all there are)",
     ylabel="test accuracy",
-    message="Frozen features win with few labels, scratch with all.",
+    message="Frozen features win with few labels; training from scratch "
+    "wins with all of them.",
     log="x",
 )
 
@@ -817,7 +834,9 @@ signs = Results(
     [row for row in stored.rows if row["variant"].startswith("signs")],
     stored.metric,
 )
-signs.plot()
+signs.plot(
+    message="On signs, training from scratch overtakes the pretrained features at fifty labels per class."
+)
 
 # %% tags=["claim"]
 print(

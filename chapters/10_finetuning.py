@@ -189,7 +189,10 @@ live_signs = cnnlab.compare(
     metric="test_acc",
 )
 stored = Results.load("studies/10_strategies.csv")
-live_signs.plot(stored)
+live_signs.plot(
+    stored,
+    message="On signs, full training beats feature extraction, even with ten images per class.",
+)
 
 # %% [markdown]
 # Your runs (coloured) and the study (grey) agree about ten signs a class. All four fields, as means:
@@ -223,7 +226,10 @@ plots.heatmap(
     STRATEGIES,
     list(FIELDS),
     label="test accuracy (mean of five runs)",
-    message="Full training is best on signs, but not on ten digits.",
+    xlabel="training images per class",
+    ylabel="strategy",
+    message="Full training is best on signs, but not with ten digits per "
+    "class.",
 )
 
 # %% [markdown]
@@ -429,7 +435,10 @@ live_rates = cnnlab.compare(
     metric="test_acc",
 )
 stored_rates = Results.load("studies/10_rates.csv")
-live_rates.plot(stored_rates)
+live_rates.plot(
+    stored_rates,
+    message="At a learning rate of 0.03, fine-tuning is worse than training the head alone.",
+)
 
 # %% [markdown]
 # Coloured: your three runs; grey: the study, five seeds, two more rates.
@@ -451,14 +460,19 @@ body = by_rate.iloc[1:]
 plots.lines(
     rates,
     {
-        "new task: digits": body.test_acc.tolist(),
-        "old task: a probe for glyphs": body.old_task.tolist(),
-        "head only, digits": [by_rate.test_acc.iloc[0]] * len(rates),
-        "as shipped, glyphs": [by_rate.old_task.iloc[0]] * len(rates),
+        title: {
+            "all layers trained": body[column].tolist(),
+            "head only, features as shipped": [by_rate[column].iloc[0]]
+            * len(rates),
+        }
+        for title, column in (
+            ("new task: digits", "test_acc"),
+            ("old task: a probe for glyphs", "old_task"),
+        )
     },
-    xlabel="rate of AdamW",
+    xlabel="learning rate of AdamW",
     ylabel="accuracy (mean of five runs)",
-    message="The larger the rate, the less is left of the features.",
+    message="The larger the learning rate, the less is left of the features.",
     log="x",
 )
 
@@ -673,7 +687,10 @@ live_norms = cnnlab.compare(
     seeds=5,
     metric="old_head",
 )
-live_norms.plot()
+live_norms.plot(
+    label="accuracy of the old head on the old task",
+    message="Batch-norm statistics that keep moving damage the old task.",
+)
 
 # %% tags=["claim"]
 live_norms.claim("norms moving", "<", "norms kept", by=0.05)
@@ -777,7 +794,7 @@ live_heads = cnnlab.compare(
     seeds=5,
     metric="test_loss",
 )
-live_heads.plot()
+live_heads.plot(message="Dropout lowers the test loss of the deep head.")
 
 # %% [markdown]
 # What is drawn is the loss. In the deep head dropout lowers it: without, the head is surer of itself than a hundred
@@ -818,7 +835,8 @@ plots.image_grid(
     torch.cat(shown),
     ["easy"] * 6 + ["wild"] * 6,
     columns=6,
-    alt="Six signs, clean above, darker, blurred and covered below",
+    alt="Six signs, clean above, changed below",
+    message="Wild signs are darker, blurred or partly covered.",
 )
 
 # %% [markdown]
@@ -837,7 +855,9 @@ my_gain_without_labels = ...
 
 # %%
 shift = Results.load("studies/10_shift.csv")
-shift.plot()
+shift.plot(
+    message="New batch-norm statistics, without any label, gain almost as much as fine-tuning on five labels."
+)
 
 # %% [markdown]
 # First the damage: the same network, the same twelve classes, test signs in the same new fonts.
@@ -1104,7 +1124,9 @@ if lab.profile == "gpu":
         optimizer = torch.optim.AdamW(
             transfer.param_groups(model, rate, 0.01, layer_decay=0.65)
         )
-        schedule = schedules.warmup(100, schedules.cosine(3 * len(train)))
+        schedule = schedules.warmup(
+            len(train), schedules.cosine(2 * len(train))
+        )
         cnnlab.Trainer(
             model, optimizer, scheduler=cnnlab.attach(optimizer, schedule)
         ).fit(train, valid, epochs=3)

@@ -186,6 +186,10 @@ def test_the_correction_counts_the_claims_about_other_metrics():
         (("a", ">", "b", 0.05), "(95 % CI 10.0 to 10.0); claimed: more than 5 points"),
         (("b", "<", "a"), "b has a lower test accuracy than a, by 10.0 points"),
         (
+            ("b", ">", "c", -0.01),
+            "b > c, or worse by less than 1 point, in test accuracy: +0.0 points (95 % CI",
+        ),
+        (
             ("b", "~", "c", 0.02),
             "b and c differ by less than 2 points in test accuracy: +0",
         ),
@@ -258,7 +262,7 @@ def test_the_difference_over_splits_of_a_set_is_wider():
     [
         (lambda: Claim("a", "=", "b"), ValueError, "relation must be"),
         (lambda: Claim("a", "~", "b"), ValueError, "'~' needs a margin"),
-        (lambda: Claim("a", ">", "b", by=-1), ValueError, "margin of 0 or more, got -1"),
+        (lambda: Claim("a", "~", "b", by=-1), ValueError, "'~' needs a margin"),
         (lambda: Declaration("?", [("a", ">", "b")]), TypeError, r"claims are Claim\('a'"),
         (lambda: Declaration("?", unit="fresh"), TypeError, r"unit is fresh_data\(\)"),
         (lambda: fixed_data(" "), ValueError, "needs the reason"),
@@ -391,3 +395,14 @@ def test_too_few_seeds_of_a_quick_pass_do_not_judge_declared_claims(monkeypatch)
     verdict = compare_declared(QUESTION, VARIANTS, 5).claim("b", ">", "a")
     assert verdict.declared is False
     assert "not judged" in str(verdict)
+
+
+def test_a_figure_of_few_runs_shows_them_without_an_interval():
+    few, enough = compare(VARIANTS, 3).plot(), compare(VARIANTS, 5).plot()
+    assert "confidence interval" not in few.alt
+    assert "(" not in few.alt.partition("variants, mean: ")[2]
+    assert "mean and 95 % confidence interval" in enough.alt
+    labels = [[text.get_text() for text in p.figure.legends[0].get_texts()] for p in (few, enough)]
+    assert labels == [["one run", "mean"], ["one run", "mean, 95 % confidence interval"]]
+    beside = compare(VARIANTS, 3).plot(compare(VARIANTS, 5))
+    assert "a in the stored study" in beside.alt

@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import signal
@@ -335,6 +336,16 @@ def test_an_interrupt_in_a_search_within_a_comparison_ends_the_comparison():
     assert calls == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
+def test_tables_are_kept_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    study("~/mine.py", {"a": noisy}, 2, metric="test_acc")
+    results = study("~/mine.py", {"a": noisy}, 2, metric="test_acc", table="~/other.csv")
+    results.save("~/third.csv")
+    assert len(Results.load("~/third.csv").rows) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.csv", "other.csv", "third.csv"]
+
+
 def test_an_interrupted_study_is_stored_beside_the_complete_one(tmp_path, capsys):
     script = tmp_path / "mine.py"
     study(script, {"a": noisy, "b": worse}, 3, metric="test_acc")
@@ -528,3 +539,21 @@ def test_after_setup_the_stop_button_shows_one_line(other):
 def test_a_seed_that_numpy_cannot_take_is_refused(seed):
     with pytest.raises(ValueError, match="seed must be a whole number"):
         cnnlab.setup(seed)
+
+
+def test_a_metric_called_seed_does_not_move_a_run_to_another_seed():
+    results = compare({"a": lambda seed: {"test_acc": 0.1 * seed, "seed": 9 - seed}}, 3)
+    assert [(row["seed"], row["test_acc"]) for row in results.rows] == [(0, 0), (1, 0.1), (2, 0.2)]
+
+
+def test_arguments_of_compare_and_claim_of_the_wrong_kind_are_named():
+    for variants in ([lambda seed: 1.0], {"a": 5}):
+        with pytest.raises(TypeError, match="variants must be a dictionary"):
+            compare(variants, 2)
+    for seeds in (2.5, None, "3"):
+        with pytest.raises(TypeError, match="seeds is a number of seeds, or a list"):
+            compare({"a": lambda seed: 1.0}, seeds)
+    results = compare({"a": lambda seed: 0.8 + seed / 100, "b": lambda seed: 0.1}, 3)
+    for by in ("0.1", None, math.nan):
+        with pytest.raises(ValueError, match="by is a margin in units of the metric"):
+            results.claim("a", ">", "b", by=by)

@@ -12,9 +12,6 @@ from cnnlab.experiment import Results, compare, study
 
 # Studies that ran before studies declared their claims.
 UNDECLARED = {
-    "02_norms",
-    "03_shifts",
-    "04_label_noise",
     "09_labels",
     "09_pixels",
     "10_rates",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnlab.errors import ClaimNotSupported
-from cnnlab.files import write_whole
+from cnnlab.files import user_path, write_whole
 from cnnlab.limits import limits
 from cnnlab.plots.core import readable
 from cnnlab.study.declaration import BUDGET, Claim, Declaration, Unit
@@ -351,7 +351,7 @@ class Results:
         else:
             evidence = f"95 % CI {low:.{digits}f} to {high:.{digits}f}"
         a, b, metric = claim.a, claim.b, readable(self.metric)
-        margin = f"{factor * claim.by:g}"
+        margin = f"{factor * abs(claim.by):g}"
         unit = " points" if percent else ""
         margin += unit.removesuffix("s") if margin == "1" else unit
         signed = f"{mean:+.{digits}f}{unit} ({evidence})"
@@ -360,21 +360,31 @@ class Results:
             relation = "differ by less" if supported else "may differ by more"
             return f"{a} and {b} {relation} than {margin} in {metric}: {signed}"
         if not supported:
-            claimed = f" by more than {margin}" if claim.by else ""
-            question = f"{a} {claim.relation} {b}{claimed} in {metric}?"
+            question = f"{a} {claim.relation} {b}{_margin(claim.by, margin)} in {metric}?"
             return f"{question} The difference is {signed}"
+        if claim.by < 0:
+            return f"{a} {claim.relation} {b}{_margin(claim.by, margin)} in {metric}: {signed}"
         claimed = f"; claimed: more than {margin}" if claim.by else ""
         if percent and claim.relation == ">":
             return f"{a} beats {b} in {metric} by {amount}{claimed}"
         level = "higher" if claim.relation == ">" else "lower"
         return f"{a} has a {level} {metric} than {b}, by {amount}{claimed}"
 
-    def plot(self, stored: "Results | None" = None) -> "Plot":
+    def plot(
+        self,
+        stored: "Results | None" = None,
+        *,
+        message: str | None = None,
+        label: str | None = None,
+    ) -> "Plot":
         """Draw every run as a tick, and the mean of each variant with its interval as a bar.
 
         Args:
             stored: the results of a longer study, drawn in grey beside the variants of the same
                 name.
+            message: the title, what the reader should see; by default, it names the variants with
+                the highest and the lowest mean.
+            label: words for the metric, with its unit; by default, its name spelt out.
         """
         from cnnlab import plots
 
@@ -382,8 +392,9 @@ class Results:
         return plots.intervals(
             {name: self.values(name) for name in self.names},
             self._summary(),
-            label=self.metric,
+            label=label or self.metric,
             stored={k: v for k, v in stored_summary.items() if k in self.names},
+            message=message,
         )
 
     def _summary(self) -> dict[str, tuple[float, float, float]]:
@@ -391,13 +402,16 @@ class Results:
         return {name: self._interval(self.values(name)) for name in self.names}
 
     def save(self, path: str | Path) -> None:
-        """Write a CSV table with one row per run, after `#` lines with the metric and the notes."""
+        """Write a CSV table with one row per run, after `#` lines with the metric and the notes.
+
+        A leading `~` in the path is your home folder.
+        """
         notes = {"metric": self.metric, **self.notes}
         if self.unfinished:
             notes["unfinished"] = json.dumps(self.unfinished)
         header = "".join(f"# {key}: {value}\n" for key, value in notes.items())
         table = self.frame().round(6).to_csv(index=False, lineterminator="\n")
-        write_whole(Path(path), (header + table).encode())
+        write_whole(user_path(path), (header + table).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Results":
@@ -408,7 +422,7 @@ class Results:
         """
         import pandas as pd
 
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = user_path(path).read_text(encoding="utf-8").splitlines()
         notes = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
         metric = notes.pop("metric", None)
         if metric is None:
@@ -457,8 +471,15 @@ def _claim_in_words(claim: Claim) -> str:
     """Return a claim with its margin and its metric."""
     if claim.relation == "~":
         return f"{claim.a} and {claim.b} differ by less than {claim.by:g} in {claim.metric}"
-    margin = f" by more than {claim.by:g}" if claim.by else ""
+    margin = _margin(claim.by, f"{abs(claim.by):g}")
     return f"{claim.a} {claim.relation} {claim.b}{margin} in {claim.metric}"
+
+
+def _margin(by: float, amount: str) -> str:
+    """Return a margin in words; a negative one allows the first variant to be a little worse."""
+    if not by:
+        return ""
+    return f" by more than {amount}" if by > 0 else f", or worse by less than {amount},"
 
 
 def _amounts(values: Iterable[Any]) -> str:

@@ -55,8 +55,11 @@ class History:
         rows.insert(0, "step", range(len(rows)))
         return rows
 
-    def plot(self) -> "Plot":
+    def plot(self, *, message: str | None = None) -> "Plot":
         """Draw the learning curves.
+
+        Args:
+            message: the title; by default, it says after which epoch the validation loss is lowest.
 
         Raises:
             ValueError: no epoch has finished yet.
@@ -65,7 +68,7 @@ class History:
             raise ValueError("no epoch has finished, so there is nothing to draw: call fit first")
         from cnnlab.plots import curves
 
-        return curves(self.to_pandas())
+        return curves(self.to_pandas(), message=message)
 
     def __repr__(self) -> str:
         if not self.epochs:
@@ -75,7 +78,8 @@ class History:
             for k, v in self.epochs[-1].items()
             if k not in ("epoch", "seconds")
         )
-        return f"History: {len(self.epochs)} epochs, {last}"
+        n = len(self.epochs)
+        return f"History: {n} epoch{'s' * (n != 1)}, {last}"
 
     def _repr_html_(self) -> str:
         return self.to_pandas().to_html(index=False, float_format="{:.4g}".format)
