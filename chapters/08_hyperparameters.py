@@ -267,8 +267,14 @@ def toy(seed, kind, strategy, n=9):
     return float(table["score"].max())
 
 
-def toys(kind):
-    return cnnlab.compare(
+def toys(kind, claim):
+    return compare_declared(
+        Declaration(
+            f"Which search finds a bump better if {kind}?",
+            claims=[claim],
+            unit=fresh_data(),
+            fixed="nine trials",
+        ),
         {
             "grid": lambda seed: toy(seed, kind, "grid"),
             "random": lambda seed: toy(seed, kind, "random"),
@@ -278,7 +284,8 @@ def toys(kind):
     )
 
 
-one_matters, both_matter = toys("one matters"), toys("both matter")
+one_matters = toys("one matters", Claim("random", ">", "grid"))
+both_matter = toys("both matter", Claim("grid", ">", "random"))
 
 # %% tags=["claim"]
 print(one_matters.claim("random", ">", "grid"))
@@ -545,7 +552,16 @@ def best_of(n, m=M):
     return contest
 
 
-guessers = cnnlab.compare(
+guessers = compare_declared(
+    Declaration(
+        "How much better than it is does the best of several networks look?",
+        claims=[
+            Claim("best of 27", ">", "best of 1", by=0.05),
+            Claim("best of 27", ">", "best of 27, 960 pictures", by=0.05),
+        ],
+        unit=fresh_data(),
+        fixed="networks that are all correct with probability 0.6",
+    ),
     {
         "best of 1": best_of(1),
         "best of 3": best_of(3),
