@@ -75,6 +75,9 @@ def three_digits(seed: int) -> DataBundle:
     """Load sixty labelled digits, 45 to train and 15 to validate on."""
     digits = cnnlab.load("digits", seed=seed)
     few = digits.subset(per_class=PER_CLASS, seed=seed).train
+    # Shuffled, because the digits are in the order of their writers.
+    rng = torch.Generator().manual_seed(seed)
+    few = few.select(torch.randperm(len(few), generator=rng))
     n_train = PER_CLASS - VALID_PER_CLASS
     return DataBundle(
         "3, 5 and 8",
