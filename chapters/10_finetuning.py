@@ -1104,7 +1104,9 @@ if lab.profile == "gpu":
         optimizer = torch.optim.AdamW(
             transfer.param_groups(model, rate, 0.01, layer_decay=0.65)
         )
-        schedule = schedules.warmup(100, schedules.cosine(3 * len(train)))
+        schedule = schedules.warmup(
+            len(train), schedules.cosine(2 * len(train))
+        )
         cnnlab.Trainer(
             model, optimizer, scheduler=cnnlab.attach(optimizer, schedule)
         ).fit(train, valid, epochs=3)

@@ -1,5 +1,8 @@
 """The exceptions of cnnlab. Each message says what was wrong, what is allowed, and what to do."""
 
+from collections.abc import Callable
+
+
 __all__ = [
     "CheckpointError",
     "ClaimNotSupported",
@@ -37,3 +40,16 @@ class OutOfMemory(CnnlabError, RuntimeError):
 
 class ClaimNotSupported(CnnlabError, AssertionError):
     """The interval of the measured difference doesn't support the claim."""
+
+
+def holds(condition: Callable[[], bool]) -> bool:
+    """Return whether a condition on an argument holds; False if the argument is no number at all.
+
+    >>> lr = "0.1"
+    >>> holds(lambda: 0 <= lr < 1)
+    False
+    """
+    try:
+        return bool(condition())
+    except (TypeError, ValueError, RuntimeError):  # a string; a tensor with several entries
+        return False

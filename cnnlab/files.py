@@ -12,6 +12,8 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     >>> user_path("~/run") == Path.home() / "run"
     True
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a path must be a string or a Path, such as 'runs/a'; got {path!r:.60}")
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser refuses ~backup
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnlab.errors import holds
+
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,10 +51,10 @@ def soft_cross_entropy(
     >>> torch.allclose(soft, F.cross_entropy(logits, labels, weight=w))
     True
     """
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing must be between 0 and 1, got {smoothing}; 0.1 is common")
+    if not holds(lambda: 0 <= smoothing <= 1):
+        raise ValueError(f"smoothing must be between 0 and 1, got {smoothing!r}; 0.1 is common")
     if weight is not None:
-        weight = weight.to(logits.device)
+        weight = torch.as_tensor(weight, device=logits.device)
     if targets.ndim == 1:
         return F.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
     at_least_fp32 = torch.promote_types(logits.dtype, torch.float32)
@@ -156,8 +158,14 @@ def normalizer(loss_fn: Any, targets: Tensor) -> float:
     3.0
     """
     own = getattr(loss_fn, "normalizer", None)
-    if callable(own):
-        return float(own(targets))
+    if callable(own) and not isinstance(own, nn.Module):
+        divisor = own(targets)
+        if not holds(lambda: 0 <= float(divisor) < math.inf):
+            raise ValueError(
+                f"{loss_name(loss_fn)}.normalizer(targets) must return the divisor of the mean "
+                f"loss, a finite number of at least 0; got {divisor!r:.60}"
+            )
+        return float(divisor)
     if not is_cross_entropy(loss_fn):
         return float(targets.numel() if is_elementwise(loss_fn) else len(targets))
     weight, ignored = class_weights(loss_fn), ignore_index(loss_fn)

@@ -186,6 +186,10 @@ def test_the_correction_counts_the_claims_about_other_metrics():
         (("a", ">", "b", 0.05), "(95 % CI 10.0 to 10.0); claimed: more than 5 points"),
         (("b", "<", "a"), "b has a lower test accuracy than a, by 10.0 points"),
         (
+            ("b", ">", "c", -0.01),
+            "b > c, or worse by less than 1 point, in test accuracy: +0.0 points (95 % CI",
+        ),
+        (
             ("b", "~", "c", 0.02),
             "b and c differ by less than 2 points in test accuracy: +0",
         ),
@@ -258,7 +262,7 @@ def test_the_difference_over_splits_of_a_set_is_wider():
     [
         (lambda: Claim("a", "=", "b"), ValueError, "relation must be"),
         (lambda: Claim("a", "~", "b"), ValueError, "'~' needs a margin"),
-        (lambda: Claim("a", ">", "b", by=-1), ValueError, "margin of 0 or more, got -1"),
+        (lambda: Claim("a", "~", "b", by=-1), ValueError, "'~' needs a margin"),
         (lambda: Declaration("?", [("a", ">", "b")]), TypeError, r"claims are Claim\('a'"),
         (lambda: Declaration("?", unit="fresh"), TypeError, r"unit is fresh_data\(\)"),
         (lambda: fixed_data(" "), ValueError, "needs the reason"),

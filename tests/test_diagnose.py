@@ -23,6 +23,7 @@ from cnnlab.diagnose import (
     update_ratios,
 )
 from cnnlab.errors import DataError
+from cnnlab.trainer import Trainer
 from cnnlab.training.history import History
 
 
@@ -596,3 +597,49 @@ def test_a_short_run_is_not_judged_and_a_history_can_replace_its_table():
         == [f.name for f in diagnose(history.frame())]
         == ["underfitting"]
     )
+
+
+def test_a_loss_that_is_no_number_is_no_passed_test():
+    images, labels = IMAGES[:8], LABELS[:8]
+    with pytest.warns(UserWarning, match="nan after 2 steps, which is no passed test"):
+        overfit_one_batch(net(), (images * math.nan, labels), nn.CrossEntropyLoss(), steps=2)
+    ignored = torch.full((8,), -100)
+    with pytest.raises(DataError, match="every target of this batch is ignored"):
+        overfit_one_batch(net(), (images, ignored), nn.CrossEntropyLoss(), steps=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"steps": v}, "steps is a number of optimizer steps") for v in (0, -3, 2.5, "5")),
+        *(({"lr": v}, "lr must be a positive number") for v in (0, -1, math.nan, math.inf, "0.1")),
+    ],
+)
+def test_overfitting_one_batch_needs_steps_and_a_learning_rate(options, message):
+    with pytest.raises(ValueError, match=message):
+        overfit_one_batch(net(), (IMAGES[:8], LABELS[:8]), nn.CrossEntropyLoss(), **options)
+
+
+def test_a_loss_class_is_told_to_be_created():
+    with pytest.raises(TypeError, match="is the class CrossEntropyLoss: create it"):
+        overfit_one_batch(net(), (IMAGES[:8], LABELS[:8]), nn.CrossEntropyLoss)
+
+
+@pytest.mark.parametrize("before", [{}, {"other": torch.zeros(2)}, [torch.zeros(2)]])
+def test_update_ratios_without_a_parameter_of_the_model_are_refused(before):
+    with pytest.raises(ValueError, match="before has none of the model's parameters"):
+        update_ratios(before, nn.Linear(2, 2))
+
+
+def test_update_ratios_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(3,\), the parameter \(2,\)"):
+        update_ratios({"bias": torch.zeros(3)}, nn.Linear(2, 2))
+
+
+def test_diagnose_takes_a_trainer_and_names_anything_else():
+    model = net()
+    trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), progress=False)
+    assert diagnose(trainer) == diagnose(trainer.history)
+    for wrong in (None, "history", [{"epoch": 1}]):
+        with pytest.raises(TypeError, match="diagnose takes the history of a run, got"):
+            diagnose(wrong)

@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import signal
@@ -528,3 +529,21 @@ def test_after_setup_the_stop_button_shows_one_line(other):
 def test_a_seed_that_numpy_cannot_take_is_refused(seed):
     with pytest.raises(ValueError, match="seed must be a whole number"):
         cnnlab.setup(seed)
+
+
+def test_a_metric_called_seed_does_not_move_a_run_to_another_seed():
+    results = compare({"a": lambda seed: {"test_acc": 0.1 * seed, "seed": 9 - seed}}, 3)
+    assert [(row["seed"], row["test_acc"]) for row in results.rows] == [(0, 0), (1, 0.1), (2, 0.2)]
+
+
+def test_arguments_of_compare_and_claim_of_the_wrong_kind_are_named():
+    for variants in ([lambda seed: 1.0], {"a": 5}):
+        with pytest.raises(TypeError, match="variants must be a dictionary"):
+            compare(variants, 2)
+    for seeds in (2.5, None, "3"):
+        with pytest.raises(TypeError, match="seeds is a number of seeds, or a list"):
+            compare({"a": lambda seed: 1.0}, seeds)
+    results = compare({"a": lambda seed: 0.8 + seed / 100, "b": lambda seed: 0.1}, 3)
+    for by in ("0.1", None, math.nan):
+        with pytest.raises(ValueError, match="by is a margin in units of the metric"):
+            results.claim("a", ">", "b", by=by)

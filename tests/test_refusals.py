@@ -27,12 +27,15 @@ from torch.utils.data import (
 
 import cnnlab
 from cnnlab import schedules
+from cnnlab.augment import Augment, ramp
 from cnnlab.averaging import EMA, SWA
 from cnnlab.callbacks import Checkpoint
 from cnnlab.data import balanced_sampler, loader
 from cnnlab.errors import CheckpointError, DataError, NonFiniteError
 from cnnlab.models import replace_head, small_resnet
 from cnnlab.trainer import Callback, Trainer
+from cnnlab.transfer import param_groups
+from cnnlab.tune import lr_find
 
 
 N, K = 24, 4
@@ -678,3 +681,323 @@ def test_a_learning_rate_in_a_tensor_survives_the_simulation():
 def test_a_single_picture_is_told_how_to_become_a_batch(picture):
     with pytest.raises(TypeError, match="For a single picture"):
         make().predict(picture)
+
+
+class Peeks(Callback):
+    """Look at the outputs after each step, as people write it."""
+
+    def __init__(self, back_to_training):
+        self.back_to_training = back_to_training
+
+    def on_step_end(self, trainer):
+        trainer.model.eval()
+        with torch.no_grad():
+            trainer.model(IMAGES[:4])
+        if self.back_to_training:
+            trainer.model.train()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("back_to_training", [False, True])
+def test_a_callback_that_changes_the_mode_does_not_change_the_training(frozen, back_to_training):
+    runs = []
+    for callbacks in ([], [Peeks(back_to_training)]):
+        model = net(norm=True)
+        if frozen:
+            cnnlab.transfer.freeze(model[1])
+        make(model, callbacks=callbacks).fit(loader(DATA, 8), epochs=2)
+        runs.append(model)
+    assert same(runs[0].state_dict(), runs[1].state_dict())
+
+
+def test_an_average_that_was_never_updated_is_noticed(tmp_path):
+    model = net(norm=True)
+    forgotten, late = EMA(model), SWA(model, start_epoch=5)
+    trainer = make(model, callbacks=[late])
+    trainer.evaluate(loader(DATA, 8), model=forgotten.model)  # before the training it is the model
+    trainer.fit(loader(DATA, 8), epochs=2)
+    for average in (forgotten, late):
+        with pytest.warns(UserWarning, match="this average was never updated"):
+            trainer.evaluate(loader(DATA, 8), model=average.model)
+    late.update(model)
+    trainer.predict(loader(DATA, 8), model=late.model)
+    reloaded = SWA(net(norm=True))
+    reloaded.load_state_dict(late.state_dict())
+    trainer.predict(loader(DATA, 8), model=reloaded.model)
+
+
+@pytest.mark.parametrize("average", [EMA, SWA])
+def test_the_average_of_a_loaded_run_knows_what_is_frozen(average, tmp_path):
+    def run(frozen):
+        model = net(norm=True)
+        if frozen:
+            cnnlab.transfer.freeze(model[1])
+        averaged = average(model)
+        options = {"ema": averaged} if average is EMA else {"callbacks": [averaged]}
+        return make(model, **options), averaged.model
+
+    trainer, _ = run(frozen=True)
+    trainer.fit(loader(DATA, 8), epochs=2)
+    trainer.save(tmp_path / "run.pt")
+    resumed, averaged = run(frozen=False)
+    resumed.load(tmp_path / "run.pt")
+    before = averaged[1].running_mean.clone()
+    cnnlab.averaging.update_bn(averaged, loader(DATA, 8))
+    assert torch.equal(averaged[1].running_mean, before)
+
+
+def test_an_average_or_a_trainer_in_place_of_a_model_is_named():
+    trainer, batches = make(), loader(DATA, 8)
+    ema = EMA(trainer.model)
+    uses = (
+        lambda x: trainer.evaluate(batches, model=x),
+        lambda x: trainer.predict(batches, model=x),
+        lambda x: cnnlab.averaging.update_bn(x, batches),
+        lambda x: cnnlab.averaging.ensemble([x], loader=batches),
+        lambda x: cnnlab.transfer.extract_features(x, batches),
+        lambda x: cnnlab.diagnose.overfit_one_batch(x, DATA[:8], F.cross_entropy),
+        lambda x: cnnlab.diagnose.nan_hunt(x, DATA[:8], F.cross_entropy),
+        lambda x: cnnlab.transfer.freeze(x),
+        EMA,
+    )
+    for use in uses:
+        with pytest.raises(TypeError, match=r"must be a torch Module, got EMA: pass ema\.model"):
+            use(ema)
+        with pytest.raises(TypeError, match=r"got Trainer: pass trainer\.model"):
+            use(trainer)
+        with pytest.raises(TypeError, match="got str"):
+            use("best")
+
+
+@pytest.mark.parametrize("lr", [-0.1, math.nan, math.inf, "0.1"])
+def test_a_learning_rate_that_cannot_work_is_refused(lr):
+    trainer = make()
+    trainer.optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises(ValueError, match=r"learning rate of parameter group 0 is .*at least 0"):
+        trainer.fit(loader(DATA, 8), epochs=1)
+    assert trainer.step == 0
+
+
+def test_a_schedule_that_goes_below_zero_is_refused():
+    falling = attached(lambda step: 1 - step)
+    with pytest.raises(ValueError, match=r"learning rate -1\.0 at step 2: .*at least 0"):
+        make(schedule=falling).fit(loader(DATA, 8), epochs=1)
+    trainer = make(schedule=falling)
+    with pytest.raises(ValueError, match=r"group 0 is -0\.1: it must be at least 0"):
+        trainer.fit((batch for batch in loader(DATA, 4)), epochs=1)  # a generator has no length
+    assert trainer.step == 2
+
+
+def test_training_with_a_learning_rate_of_zero_is_noticed():
+    with pytest.warns(UserWarning, match="every learning rate is 0 and there is no schedule"):
+        make(lr=0.0).fit(loader(DATA, 8), epochs=1)
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = schedules.attach(optimizer, schedules.warmup(2, schedules.cosine(7)))
+    forgotten = Trainer(model, optimizer, device="cpu", progress=False)
+    with pytest.warns(UserWarning, match=r"attached .* stays at 0: pass .*scheduler="):
+        forgotten.fit(loader(DATA, 8), epochs=1)
+    given = Trainer(model, optimizer, scheduler=schedule, device="cpu", progress=False)
+    given.fit(loader(DATA, 8), epochs=3)
+    again = Trainer(model, optimizer, scheduler=schedule, device="cpu", progress=False)
+    with pytest.warns(UserWarning, match="is 0 in every step of this run. Attach a new schedule"):
+        again.fit(loader(DATA, 8), epochs=3)
+
+
+def test_a_callback_listed_twice_is_refused():
+    log = cnnlab.callbacks.GradNormLog()
+    with pytest.raises(ValueError, match="a callback is listed twice"):
+        make(callbacks=[log, log])
+
+    class Duck:
+        def on_step_end(self, trainer):
+            pass
+
+    with pytest.raises(TypeError, match=r"a subclass of cnnlab\.Callback"):
+        make(callbacks=[Duck()])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ema", EMA), ("scheduler", StepLR), ("plateau", schedules.Plateau)]
+)
+def test_a_class_in_place_of_an_object_is_named(name, kind):
+    with pytest.raises(TypeError, match=f"{name} is the class {kind.__name__}: create it first"):
+        make(**{name: kind})
+
+
+def test_an_average_of_the_model_inside_a_compiled_one_is_accepted():
+    model = net()
+    compiled = torch.compile(model, backend="eager")
+    ema = EMA(model, 0.5)
+    make(compiled, ema=ema).fit(loader(DATA, 8), epochs=1)
+    assert ema.updates == 3
+
+
+@pytest.mark.parametrize("divisor", [math.nan, math.inf, -1, None, torch.ones(2)])
+def test_a_divisor_that_is_no_number_names_the_method(divisor):
+    class Own(nn.Module):
+        def normalizer(self, targets):
+            return divisor
+
+        def forward(self, outputs, targets):
+            return F.cross_entropy(outputs, targets)
+
+    with pytest.raises(ValueError, match=r"Own\.normalizer\(targets\) must return the divisor"):
+        make(loss_fn=Own()).fit(loader(DATA, 8), epochs=1)
+
+
+def test_a_layer_called_normalizer_is_no_divisor():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normalizer = nn.LayerNorm(K, elementwise_affine=False)
+
+        def forward(self, outputs, targets):
+            return F.cross_entropy(self.normalizer(outputs), targets)
+
+    make(loss_fn=Own()).fit(loader(DATA, 8), epochs=1)
+
+
+def test_logits_for_a_loss_of_probabilities_are_refused():
+    batches = [(IMAGES, F.one_hot(LABELS, K).float())]
+    for loss_fn in (nn.BCELoss(), F.binary_cross_entropy):
+        trainer = make(loss_fn=loss_fn)
+        for use in (lambda t: t.fit(batches, epochs=1), lambda t: t.evaluate(batches)):
+            with pytest.raises(DataError, match=r"takes probabilities, .* use BCEWithLogitsLoss"):
+                use(trainer)
+    make(nn.Sequential(net(), nn.Sigmoid()), loss_fn=nn.BCELoss()).fit(batches, epochs=1)
+
+
+@pytest.mark.parametrize("value", ["a", None])
+def test_a_monitored_column_that_is_no_number_is_named(value):
+    class Adds(Callback):
+        def on_epoch_end(self, trainer):
+            trainer.history.epochs[-1]["note"] = value
+
+    stopping = cnnlab.callbacks.EarlyStopping("note", "max", patience=2)
+    with pytest.raises(ValueError, match="only a number can be monitored"):
+        make(callbacks=[Adds(), stopping]).fit(loader(DATA, 8), epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [(7, 3, [3, 2, 2]), (10, 3, [3, 3, 2, 2]), (13, 4, [4, 3, 3, 3]), (9, 4, [3, 3, 3])],
+)
+def test_a_microbatch_never_has_a_single_sample_if_that_can_be_avoided(n, size, sizes):
+    pieces = cnnlab.training.gradients.microbatches(torch.arange(n), torch.arange(n), size)
+    pieces = list(pieces)
+    assert [len(images) for images, _, _ in pieces] == sizes
+    assert torch.equal(torch.cat([images for images, _, _ in pieces]), torch.arange(n))
+    assert [last for *_, last in pieces] == [False] * (len(sizes) - 1) + [True]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4))
+    batches = [(IMAGES[:n], LABELS[:n])]
+    trainer = make(model, microbatch=size)
+    trainer.fit(batches, epochs=1)
+    cnnlab.tune.lr_find(trainer, batches, steps=5)
+
+
+# Strings, NaN and infinity where a number is meant; each call names what is wrong.
+TEXT, NAN, INF = "0.5", math.nan, math.inf
+X, Y = torch.rand(4, 3, 8, 8), torch.arange(4)
+
+
+def sgd():
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *((lambda v=v: schedules.cosine(v), "steps must be positive, got") for v in (TEXT, None)),
+        *((lambda v=v: schedules.cosine(9, final=v), "final must be") for v in (TEXT, NAN, -1)),
+        *((lambda v=v: schedules.linear(9, final=v), "final must be") for v in (TEXT, INF, -1)),
+        *((lambda v=v: schedules.step(9, gamma=v), "gamma must be") for v in (TEXT, NAN, -0.5)),
+        *((lambda v=v: schedules.multistep([9], gamma=v), "gamma must") for v in (TEXT, NAN, -1)),
+        *((lambda v=v: schedules.multistep(v), "milestones must be a") for v in (30, ["30"], [-1])),
+        (lambda: schedules.warmup(3, schedules.constant(), start=-1), "start must be at least 0"),
+        (lambda: schedules.warm_restarts(3, mult="2"), "mult must be at least 1"),
+        (lambda: schedules.warm_restarts(3, final=-1), "final must be"),
+        (lambda: schedules.one_cycle(9, peak_fraction=TEXT), "peak_fraction must be"),
+        (lambda: schedules.one_cycle_momentum(9, low=TEXT), "momentum needs"),
+        (lambda: schedules.attach("sgd", schedules.constant()), "attach takes an optimizer"),
+        *((lambda v=v: schedules.Plateau(sgd(), patience=v), "Plateau") for v in ("2", NAN, 2.5)),
+        *((lambda v=v: schedules.Plateau(sgd(), min_delta=v), "Plateau") for v in (TEXT, NAN)),
+        *(
+            (lambda v=v: schedules.Plateau(sgd(), min_lr=v), "Plateau needs")
+            for v in (TEXT, NAN, -1)
+        ),
+        (lambda: schedules.Plateau(sgd(), factor=TEXT), "Plateau needs"),
+        *((lambda v=v: EMA(net(), v), "decay must be") for v in (TEXT, None)),
+        *((lambda v=v: SWA(net(), start_epoch=v), "start_epoch is") for v in ("1", NAN, INF, 2.5)),
+        (lambda: cnnlab.mixing.MixUp(TEXT, K), "alpha must be positive"),
+        *((lambda v=v: cnnlab.mixing.MixUp(1, v), "num_classes is") for v in ("4", None, NAN, 2.5)),
+        (lambda: cnnlab.mixing.either(cnnlab.mixing.MixUp(1, K), p=("1",)), "p must hold"),
+        (lambda: cnnlab.mixing.MixUp(1, K)(X, Y - 100), "leave out samples without a label"),
+        (lambda: cnnlab.mixing.soft_cross_entropy(X, Y, smoothing=TEXT), "smoothing must be"),
+        *(
+            (lambda v=v: Augment(noise=v), "noise must be at least 0 and")
+            for v in (TEXT, INF, None)
+        ),
+        *((lambda v=v: Augment(crop_pad=v), "crop_pad must be") for v in ("4", INF)),
+        *(
+            (lambda v=v: Augment(scale=v), "scale must be")
+            for v in (0.5, (1,), (1, 1, 1), (1, INF))
+        ),
+        (lambda: Augment(flip=1, strength="1")(X), "strength must be"),
+        (lambda: Augment(flip=1)(X.numpy()), "needs a tensor"),
+        (lambda: Augment(flip=1)(X, 0), r"must be a torch\.Generator"),
+        *((lambda v=v: ramp(0, 1, v), "ramp needs") for v in ("5", INF)),
+        *((lambda v=v: small_resnet(v), "num_classes") for v in ("3", 3.0, NAN)),
+        (lambda: small_resnet(3, width=2.5), "width"),
+        (lambda: small_resnet(3, dropout=TEXT), "dropout must be"),
+        *((lambda v=v: replace_head(net(), v), "num_classes is") for v in ("4", 4.0, NAN, None)),
+        *((lambda v=v: param_groups(net(), v), "learning rates must be") for v in (TEXT, INF)),
+        (lambda: param_groups(net(), 0.1, layer_decay=TEXT), "layer_decay must be"),
+        *((lambda v=v: retrieve(v), "k must be between 1 and 4") for v in ("1", 1.5, None)),
+        (lambda: cnnlab.transfer.linear_probe((X[:, 0, 0], Y + 0.5), (X[:, 0, 0], Y)), "whole"),
+        (lambda: cnnlab.transfer.advise("10", "high"), "n_per_class must be"),
+        (lambda: cnnlab.transfer.advise(10, None), "similarity must be"),
+        (lambda: cnnlab.data.class_weights([0, 1], "effective", beta=TEXT), "beta must be"),
+        (lambda: cnnlab.data.balance.logit_adjustment([0, 1], NAN), "tau must be"),
+        *((lambda v=v: cnnlab.load("pocket", n_train=v), "n_train is") for v in ("60", 2.5, NAN)),
+        (lambda: cnnlab.load(None), "there is no data set None"),
+        (lambda: loader(DATA, 8, sampler="random"), "a sampler must give indices"),
+        (lambda: loader(DATA, 8, sampler=5), "a sampler must give indices"),
+        (lambda: make().load(None), "a path must be a string"),
+        (lambda: Checkpoint(None), "a path must be a string"),
+        *(
+            (lambda v=v: lr_find(make(), [(X, Y)], low=v), "lr_find needs 0 <")
+            for v in (TEXT, None)
+        ),
+        (lambda: lr_find(make(loss_fn=negative_weights()), [(X, Y)]), "class weights must be"),
+    ],
+)
+def test_an_argument_that_is_no_usable_number_is_named(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
+def retrieve(k):
+    return cnnlab.transfer.retrieval(X.flatten(1), Y % 2, X.flatten(1), Y % 2, k=k)
+
+
+def negative_weights():
+    return nn.CrossEntropyLoss(weight=-torch.ones(K))
+
+
+@pytest.mark.parametrize("value", [1.0, NAN, -0.5, "0.9"])
+def test_a_momentum_that_no_optimizer_can_use_is_refused(value):
+    def momentum(step):
+        return value if step == 2 else 0.9
+
+    trainer = make(schedule=lambda o: schedules.attach(o, schedules.constant(), momentum=momentum))
+    with pytest.raises(ValueError, match=r"a momentum is at least 0 and below 1.*at step 2"):
+        trainer.fit(loader(DATA, 8), epochs=1)
+
+
+def test_class_weights_in_a_list_and_whole_floats_are_taken():
+    logits, labels = torch.randn(4, K), torch.arange(4)
+    in_a_list = cnnlab.mixing.soft_cross_entropy(logits, labels, weight=[1.0, 2.0, 3.0, 4.0])
+    tensor = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert torch.equal(in_a_list, F.cross_entropy(logits, labels, tensor))
+    assert cnnlab.mixing.MixUp(1.0, 4.0)(X, Y)[1].shape == (4, 4)

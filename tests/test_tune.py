@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cnnlab.augment import Augment, ramp
+from cnnlab.augment.mixing import either
 from cnnlab.data.loaders import loader
 from cnnlab.errors import DataError, NonFiniteError
 from cnnlab.models import small_resnet
@@ -592,3 +593,43 @@ def test_a_sweep_cuts_microbatches_as_the_trainer_does():
     trainer = Trainer(model, sgd, microbatch=4, device="cpu", progress=False)
     curve = lr_find(trainer, [(torch.rand(9, 3, 2, 2), torch.arange(9) % 2)], steps=5)
     assert len(curve.losses) == 5
+
+
+def test_the_step_of_an_augmentation_inside_either_is_restored():
+    augment = Augment(flip=0.5, strength=ramp(0, 1, 10))
+    mix = either(augment, p=(0.5,))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = [(torch.rand(8, 3, 8, 8), torch.arange(8) % 4)]
+    lr_find(model, optimizer, None, batches, steps=6, batch_transform=[mix])
+    assert augment.step == 0
+
+
+@pytest.mark.parametrize("name", ["trial", "score", "error"])
+def test_a_parameter_with_the_name_of_a_column_is_refused(name):
+    for search in (
+        lambda: random_search(lambda **values: 1.0, {name: Uniform(0, 1)}, 2),
+        lambda: grid_search(lambda **values: 1.0, {name: [1, 2]}),
+    ):
+        with pytest.raises(ValueError, match=f"a parameter can't be called '{name}'"):
+            search()
+
+
+@pytest.mark.parametrize("space", [{}, {"a": []}, [1, 2]])
+def test_a_grid_without_options_is_refused(space):
+    with pytest.raises(ValueError, match=r"a grid needs options|at least one option"):
+        grid_search(lambda a: 1.0, space)
+
+
+def test_bounds_and_tops_that_are_no_numbers_are_named():
+    table = random_search(lambda lr: lr, {"lr": Uniform(0, 1)}, 4)
+    for top in ("3", 2.5, None):
+        with pytest.raises(ValueError, match="top is a number of trials"):
+            refine({"lr": Uniform(0, 1)}, table, top)
+    with pytest.raises(ValueError, match="no column 'wd'"):
+        refine({"wd": Uniform(0, 1)}, table)
+    with pytest.raises(TypeError, match="a space must be a dictionary"):
+        random_search(lambda lr: lr, [("lr", Uniform(0, 1))], 2)
+    for kind in (Uniform, LogUniform):
+        with pytest.raises(ValueError, match=r"low='0\.1'"):
+            kind("0.1", 1)

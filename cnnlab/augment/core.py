@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from cnnlab.augment import colour, geometry
 from cnnlab.augment.draws import ParamSampler
 from cnnlab.augment.geometry import Affine, Window
-from cnnlab.errors import DataError
+from cnnlab.errors import DataError, holds
 from cnnlab.rng import fold_in
 
 
@@ -125,9 +125,11 @@ class Augment:
     def __post_init__(self) -> None:
         for name, limit in _LIMITS.items():
             value = getattr(self, name)
-            if not 0 <= value <= limit:
-                allowed = "at least 0" if limit == math.inf else f"between 0 and {limit:g}"
-                raise ValueError(f"{name} must be {allowed}, got {value}")
+            if not holds(lambda v=value, limit=limit: 0 <= v <= limit and v < math.inf):  # type: ignore[misc]
+                allowed = (
+                    "at least 0 and finite" if limit == math.inf else f"between 0 and {limit:g}"
+                )
+                raise ValueError(f"{name} must be {allowed}, got {value!r}")
         _check_range("scale", self.scale, math.inf)
         _check_range("resized_crop", self.resized_crop, 1)
         if self.resized_crop and self.crop_pad:
@@ -150,6 +152,16 @@ class Augment:
         Raises:
             DataError: the images have another shape, type or range.
         """
+        if not isinstance(x, Tensor):
+            raise DataError(
+                f"Augment needs a tensor (N, C, H, W) in [0, 1], got {type(x).__name__}: use "
+                "torch.from_numpy, or torchvision's to_tensor for a picture"
+            )
+        if generator is not None and not isinstance(generator, Generator):
+            raise TypeError(
+                f"generator must be a torch.Generator, got {generator!r}: use "
+                "cnnlab.rng.generator(0)"
+            )
         if x.ndim != 4 or not x.is_floating_point() or x.shape[1] not in (1, 3):
             raise DataError(
                 f"Augment needs float images (N, C, H, W) in [0, 1] with 1 or 3 channels, got "
@@ -165,10 +177,11 @@ class Augment:
         (0.75, 1.25)
         """
         strength = self.strength(self.step) if callable(self.strength) else self.strength
-        if not 0 <= strength <= 1:
+        if not holds(lambda: 0 <= strength <= 1):
             raise ValueError(
-                f"strength must be between 0 and 1, got {strength} at step {self.step}"
+                f"strength must be between 0 and 1, got {strength!r} at step {self.step}"
             )
+        strength = float(strength)
         if strength == 1 and isinstance(self.crop_pad, int):
             return self
         scaled: dict[str, Any] = {name: getattr(self, name) * strength for name in _LIMITS}
@@ -296,10 +309,10 @@ def ramp(start: float, end: float, steps: int) -> Callable[[int], float]:
     >>> [ramp(0.0, 1.0, steps=10)(step) for step in (0, 5, 10, 99)]
     [0.0, 0.5, 1.0, 1.0]
     """
-    if not (0 <= start <= 1 and 0 <= end <= 1 and steps > 0):
+    if not holds(lambda: 0 <= start <= 1 and 0 <= end <= 1 and 0 < steps < math.inf):
         raise ValueError(
             f"ramp needs strengths between 0 and 1 and a positive number of steps, got "
-            f"start={start}, end={end}, steps={steps}"
+            f"start={start!r}, end={end!r}, steps={steps!r}"
         )
     return lambda step: start + (end - start) * min(step / steps, 1.0)
 
@@ -311,10 +324,12 @@ def _slice(value: Any, rows: slice) -> Any:
 
 
 def _check_range(name: str, pair: tuple[float, float] | None, limit: float) -> None:
-    if pair is not None and not 0 < pair[0] <= pair[1] <= limit:
+    if pair is not None and not holds(
+        lambda: len(pair) == 2 and 0 < pair[0] <= pair[1] <= limit and pair[1] < math.inf
+    ):
         upper = "" if limit == math.inf else f" <= {limit:g}"
         raise ValueError(
-            f"{name} must be (smallest, largest) with 0 < smallest <= largest{upper}, got {pair}"
+            f"{name} must be (smallest, largest) with 0 < smallest <= largest{upper}, got {pair!r}"
         )
 
 

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 
 from cnnlab.augment.core import Augment
 from cnnlab.augment.geometry import box_masks
-from cnnlab.errors import DataError
+from cnnlab.errors import DataError, holds
 from cnnlab.losses import soft_cross_entropy, total_weight
 
 
@@ -48,14 +48,14 @@ class _Mixing:
     """The common part of `MixUp` and `CutMix`: the options and the order of the steps."""
 
     def __init__(self, alpha: float, num_classes: int, *, per_sample: bool = True) -> None:
-        if not 0 < alpha < math.inf:
+        if not holds(lambda: 0 < alpha < math.inf):
             raise ValueError(
-                f"alpha must be positive and finite, got {alpha}; to train without mixing, leave "
+                f"alpha must be positive and finite, got {alpha!r}; to train without mixing, leave "
                 "this transform out"
             )
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        self.alpha, self.num_classes, self.per_sample = alpha, num_classes, per_sample
+        if not holds(lambda: num_classes >= 2 and num_classes % 1 == 0):
+            raise ValueError(f"num_classes is a whole number of at least 2, got {num_classes!r}")
+        self.alpha, self.num_classes, self.per_sample = alpha, int(num_classes), per_sample
 
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator | None = None
@@ -177,8 +177,8 @@ def either(
             f"either needs at least one transform and one probability for each, as in "
             f"either(a, b, p=(0.5, 0.5)); got {len(transforms)} transforms and p={p}"
         )
-    if not all(chance >= 0 for chance in chances) or sum(chances) > 1 + 1e-9:
-        raise ValueError(f"p must hold probabilities that sum to at most 1, got {p}")
+    if not holds(lambda: all(chance >= 0 for chance in chances) and sum(chances) <= 1 + 1e-9):
+        raise ValueError(f"p must hold probabilities that sum to at most 1, got {p!r}")
     for transform in transforms:
         if not callable(transform):
             raise TypeError(
@@ -371,7 +371,8 @@ def soft_targets(images: Tensor, targets: Tensor, num_classes: int) -> Tensor:
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
         raise DataError(
             f"got labels from {int(targets.min())} to {int(targets.max())}, but num_classes="
-            f"{num_classes} allows only 0 to {num_classes - 1}; set num_classes=len(data.classes)"
+            f"{num_classes} allows only 0 to {num_classes - 1}; set num_classes=len(data.classes), "
+            "and leave out samples without a label, which have no target to mix"
         )
     return F.one_hot(targets, num_classes).float()
 

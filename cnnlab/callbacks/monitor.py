@@ -1,7 +1,10 @@
 """Watch a column of the history: find it, compare its values, refuse one that says nothing."""
 
 import math
+from numbers import Real
 from typing import Any, Literal
+
+from torch import Tensor
 
 from cnnlab.training.checks import check_mode, check_number
 from cnnlab.training.hooks import Run
@@ -75,11 +78,13 @@ def metric(trainer: Run, name: str) -> float:
     """Return a column of the history for the epoch that has just finished.
 
     Raises:
-        ValueError: there is no such column; the message lists those that exist.
+        ValueError: there is no such column, with a list of those that exist; or it's no number.
     """
     row = trainer.history.epochs[-1]
     if name in row:
-        return row[name]
+        if not isinstance(row[name], Real | Tensor):
+            raise ValueError(f"{name} is {row[name]!r:.40}, and only a number can be monitored")
+        return float(row[name])
     if name.endswith("_acc"):
         hint = "; there is an accuracy only for a model that gives each sample one class"
     elif "valid" in name and not trainer.has_validation:

@@ -5,9 +5,15 @@
 | `"pocket"` | 12 traffic signs, 32 x 32, with eleven nuisances that you can adjust | no |
 | `"digits"` | 1,797 real handwritten digits, painted over photographs | no |
 | `"glyphs"` | 97 printed letters and symbols, the source task of transfer | no |
+| `"photos"` | 23 photographs to look at, one of each thing; `size=224` | no |
 | `"cifar10"`, `"cifar100"` | 60,000 small photographs | once |
 | `"fashion_mnist"` | 70,000 pieces of clothing, grey, 28 x 28 | once |
 | `"pets"`, `"flowers"` | 37 breeds of cats and dogs, 102 flowers; `size=64` | once |
+| `"imagenette"` | 13,394 photographs of ten easy classes of ImageNet; `size=64` | once |
+| `"eurosat"` | 27,000 satellite images, ten kinds of land use; `size=64` | once |
+
+`"photos"` needs scikit-image. `"fashion_mnist"` needs no network if Debian's package
+`dataset-fashion-mnist` is installed.
 """
 
 import difflib
@@ -48,7 +54,10 @@ __all__ = [
 ]
 
 GENERATED = ("pocket", "glyphs", "digits")
-DOWNLOADED = ("cifar10", "cifar100", "fashion_mnist", "pets", "flowers")
+INSTALLED = ("photos",)
+DOWNLOADED = (
+    "cifar10", "cifar100", "fashion_mnist", "pets", "flowers", "imagenette", "eurosat"
+)  # fmt: skip
 
 
 def load(
@@ -64,22 +73,24 @@ def load(
     Args:
         name: one of the names in the table above.
         root: the folder of downloaded data sets; by default a folder in this user's cache. The
-            generated sets (`"pocket"`, `"digits"` and `"glyphs"`) need none.
+            generated sets (`"pocket"`, `"digits"` and `"glyphs"`) and `"photos"` need none.
         download: download the data set if it isn't on this machine yet.
         seed: determines the images of a generated set, and the validation images of the others.
-        knobs: options of the data set: see `cnnlab.data.pocket.load`, `digits.load` and
-            `glyphs.load`.
+        knobs: options of the data set: see `cnnlab.data.pocket.load`, `digits.load`,
+            `glyphs.load` and `photos.load`. Data sets of image files have `size`, the side of the
+            square to which each image is cropped and resized, in pixels.
 
     Raises:
         ValueError: the name or an option is unknown.
         DownloadError: the data set isn't on this machine, and wasn't or couldn't be downloaded.
+        ImportError: scikit-image isn't installed, and you asked for `"photos"`.
 
     >>> load("pocket", n_train=120, n_valid=24, n_test=24, level="easy")
     pocket: 12 classes, 3 x 32 x 32; train 120, valid 24, test 24
     """
-    names = [*GENERATED, *DOWNLOADED]
+    names = [*GENERATED, *INSTALLED, *DOWNLOADED]
     if name not in names:
-        raise ValueError(f"there is no data set {name!r}. {_suggest(name, names)}")
+        raise ValueError(f"there is no data set {name!r}. {_suggest(str(name), names)}")
     make = _find_maker(name, root, download)
     options = [option for option in inspect.signature(make).parameters if option not in _COMMON]
     for option in knobs:
@@ -94,7 +105,7 @@ _COMMON = ("seed", "name", "root", "download")
 
 def _find_maker(name: str, root: str | Path | None, download: bool) -> Callable[..., DataBundle]:
     """Return the function that makes a data set; its module is imported only now."""
-    if name in GENERATED:
+    if name in (*GENERATED, *INSTALLED):
         make: Callable[..., DataBundle] = import_module(f"cnnlab.data.{name}").load
         return make
     from cnnlab.data import torchvision_sets

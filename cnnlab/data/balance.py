@@ -1,5 +1,6 @@
 """Class balance: loss weights, samplers, stratified splits, and imbalance made on purpose."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch.utils.data import Sampler
 from cnnlab import rng
 from cnnlab.data.arrays import as_labels
 from cnnlab.data.images import ImageSet
+from cnnlab.errors import holds
 
 
 Labels = Tensor | Sequence[int]
@@ -44,8 +46,8 @@ def class_weights(
     counts = _counts(labels)
     if scheme not in ("balanced", "effective"):
         raise ValueError(f"scheme must be 'balanced' or 'effective', got {scheme!r}")
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must be at least 0 and less than 1, got {beta}; 0.999 is common")
+    if not holds(lambda: 0 <= beta < 1):
+        raise ValueError(f"beta must be at least 0 and less than 1, got {beta!r}; 0.999 is common")
     weights = 1 / counts if scheme == "balanced" else (1 - beta) / (1 - beta**counts)
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
@@ -71,6 +73,8 @@ def logit_adjustment(labels: Labels, tau: float = 1.0) -> Tensor:
     >>> (logits - logit_adjustment([0, 0, 0, 1])).softmax(1)
     tensor([[0.5000, 0.5000]])
     """
+    if not holds(lambda: math.isfinite(tau)):
+        raise ValueError(f"tau must be a finite number, got {tau!r}; 1 is exact in theory")
     counts = _counts(labels)
     return (tau * (counts / counts.sum()).log()).float()
 
@@ -173,8 +177,8 @@ def label_noise(dataset: ImageSet, rate: float, seed: int = 0) -> ImageSet:
     """
     _check_set(dataset, "label_noise", "images")
     n, n_classes = len(dataset), len(dataset.classes)
-    if not 0 <= rate <= 1:
-        raise ValueError(f"the rate of label noise must be between 0 and 1, got {rate}")
+    if not holds(lambda: 0 <= rate <= 1):
+        raise ValueError(f"the rate of label noise must be between 0 and 1, got {rate!r}")
     if rate > 0 and n_classes < 2:
         raise ValueError(f"label noise needs at least two classes, but there is {n_classes}")
     generator = rng.generator(seed)
@@ -251,7 +255,8 @@ def counts_per_class(
         counts = [by_class[k] for k in range(len(classes))] if by_number else by_class
     if isinstance(counts, Mapping) and set(counts) == set(classes):
         counts = [counts[name] for name in classes]
-    if isinstance(counts, Mapping) or len(counts) != len(classes) or min(counts) < 0:
+    fit = holds(lambda: len(counts) == len(classes) and min(counts) >= 0)  # type: ignore[operator]
+    if isinstance(counts, Mapping) or not fit:
         raise ValueError(
             f"counts must give one number, 0 or more, per class of {tuple(classes)}; got {counts}"
         )

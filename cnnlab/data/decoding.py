@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from functools import cache
+from operator import index as as_index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -138,6 +139,25 @@ def to_rgb(image: "Image", size: int | None) -> "Image":
         image = Image.alpha_composite(white, image.convert("RGBA"))
     image = image.convert("RGB")
     return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR) if size else image
+
+
+def check_size(size: Any) -> int:
+    """Return the side of a square image, in pixels, as an int.
+
+    Raises:
+        TypeError: it's not a whole number.
+        ValueError: it's less than one pixel.
+    """
+    try:
+        pixels = as_index(size)
+    except TypeError:
+        raise TypeError(
+            f"size must be a whole number of pixels, the side of a square, got {size!r}; try "
+            "size=64"
+        ) from None
+    if pixels < 1:
+        raise ValueError(f"size must be 1 pixel or more, got {pixels}; try size=64")
+    return pixels
 
 
 def level(largest: float) -> int:

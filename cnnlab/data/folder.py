@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
-from operator import index as as_index
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +20,7 @@ from cnnlab.data.decoding import (
     Decoded,
     DecodeError,
     Whites,
+    check_size,
     common_whites,
     decode,
     level,
@@ -191,18 +191,7 @@ def _check_arguments(valid: Any, size: Any, on_error: str) -> int | None:
         raise ValueError(f"valid must be a fraction between 0 and 1, got {valid!r}; 0.2 is common")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
-    if size is None:
-        return None
-    try:
-        pixels = as_index(size)
-    except TypeError:
-        raise TypeError(
-            f"size must be a whole number of pixels, the side of a square, got {size!r}; try "
-            "size=64"
-        ) from None
-    if pixels < 1:
-        raise ValueError(f"size must be 1 pixel or more, got {pixels}; try size=64")
-    return pixels
+    return None if size is None else check_size(size)
 
 
 def _load_splits(

@@ -1,6 +1,6 @@
 """Check that a sampler belongs to the data set it is used with."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,17 @@ def check_sampler(sampler: Any, dataset: Any) -> None:
     """Refuse a sampler whose weights or indices belong to another data set.
 
     Raises:
+        TypeError: it gives no indices, such as a number.
         DataError: it has another number of weights than the data set has samples, or an index that
             is too large, or was made for another number of samples.
     """
+    if isinstance(sampler, str) or not (
+        sampler is None or hasattr(sampler, "order") or isinstance(sampler, Iterable)
+    ):
+        raise TypeError(
+            f"a sampler must give indices, such as balanced_sampler(labels) or [0, 2, 5]; got "
+            f"{sampler!r:.60}. For a random order, use shuffle=True"
+        )
     if sampler is None or not isinstance(dataset, Sized):
         return
     size, name = len(dataset), type(sampler).__name__

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from cnnlab import rng
 from cnnlab.data.cache import cached
 from cnnlab.data.images import ImageSet
+from cnnlab.errors import holds
 from cnnlab.limits import limits
 
 
@@ -134,6 +136,8 @@ def make_split(
         counts: images of each class, instead of n.
         key: everything else that the images depend on.
     """
+    if counts is None and not holds(lambda: index(n) == n):
+        raise ValueError(f"n_{name} is a number of images, a whole number; got {n!r}")
     if n < 1 or (counts is not None and sum(counts) < 1):
         option = f"n_{name}={n}" if n < 1 else f"counts={counts}"
         raise ValueError(f"{option} gives no images for the split {name!r}; use 1 or more")

@@ -272,6 +272,9 @@ def diagnose(history: "History | DataFrame", n_classes: int | None = None) -> li
     """
     if n_classes is not None and positive_int("n_classes", n_classes, "a number of classes") == 1:
         raise ValueError("n_classes must be at least 2; leave it out if there are no classes")
+    history = getattr(history, "history", history)  # of a trainer
+    if not isinstance(history, History | Mapping) and not hasattr(history, "columns"):
+        raise TypeError(f"diagnose takes the history of a run, got {type(history).__name__}")
     frame = history.to_pandas() if isinstance(history, History) else history
     columns = {str(name): frame[name].tolist() for name in frame}
     curves = {name: values for name, values in columns.items() if all(map(_is_number, values))}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.diagnose.finding import Finding
-from cnnlab.errors import DataError
+from cnnlab.errors import DataError, holds
 from cnnlab.losses import is_elementwise, loss_name, normalizer
 from cnnlab.rng import fork_rng
 from cnnlab.training.batches import evaluation_batches
@@ -29,7 +29,9 @@ from cnnlab.training.checks import (
     check_targets,
     check_weighted_targets,
 )
-from cnnlab.training.modes import eager_mode, train_mode
+from cnnlab.training.checks.options import check_loss_type, positive_int
+from cnnlab.training.explain import explain_shape_errors
+from cnnlab.training.modes import check_model, eager_mode, train_mode
 from cnnlab.training.outputs import as_float
 from cnnlab.training.preparation import prepare_loss, takes_indices, weights_dtype
 
@@ -118,7 +120,7 @@ def overfit_one_batch(
 
     Raises:
         DataError: the batch doesn't fit the model or the loss.
-        ValueError: every parameter is frozen.
+        ValueError: every parameter is frozen, or steps or lr isn't positive.
         TypeError: the loss isn't a single number.
 
     >>> images, labels = torch.eye(4), torch.arange(4)
@@ -127,22 +129,28 @@ def overfit_one_batch(
     >>> losses[-1] < 0.01
     True
     """
+    steps = positive_int("steps", steps, "a number of optimizer steps")
     losses = []
     with _training_copy(model, loss_fn) as (model_copy, loss_copy), torch.enable_grad():
         for module in model_copy.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
         images, targets = _prepare(_single(batch), model_copy, loss_copy)
+        if not normalizer(loss_copy, targets):
+            raise DataError("every target of this batch is ignored, so there is nothing to learn")
         parameters = [p for p in _parameters(model_copy, loss_copy) if p.requires_grad]
         if not parameters:
             raise ValueError(
                 "every parameter is frozen, so there is nothing to train: unfreeze a part of the "
                 "model with cnnlab.transfer.unfreeze"
             )
+        if not holds(lambda: 0 < lr < math.inf):
+            raise ValueError(f"lr must be a positive number, got {lr!r}; 0.01 is common")
         optimizer = torch.optim.Adam(parameters, lr=lr)
         for _ in range(steps):
             optimizer.zero_grad()
-            outputs = model_copy(images)
+            with explain_shape_errors(len(images)):
+                outputs = model_copy(images)
             check_targets(outputs, targets, loss_copy)
             loss = check_loss(loss_copy(outputs, targets))
             loss.backward()
@@ -150,6 +158,13 @@ def overfit_one_batch(
             losses.append(loss.item())
         with torch.no_grad():
             losses.append(loss_copy(model_copy(images), targets).item())
+    if not math.isfinite(losses[-1]):
+        warnings.warn(
+            f"the loss is {losses[-1]} after {steps} steps, which is no passed test: try a smaller "
+            "lr, or find the cause with nan_hunt(model, batch, loss_fn)",
+            UserWarning,
+            stacklevel=2,
+        )
     if losses[-1] < 0:
         warnings.warn(
             f"the loss fell to {losses[-1]:.3g}, and a cross-entropy or a squared error is never "
@@ -187,6 +202,7 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
     if n_bad := int((~targets.isfinite()).sum()):
         place = f"{n_bad} of {targets.numel()} values of the targets"
         return _non_finite("targets", place, "leave out the samples without a target")
+    check_model(model)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if not value.isfinite().all():
             advice = "load an earlier checkpoint, and use a smaller learning rate"
@@ -238,7 +254,8 @@ def update_ratios(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, f
         model: the model after the step.
 
     Raises:
-        ValueError: `before` contains the parameters themselves instead of copies.
+        ValueError: `before` contains the parameters themselves instead of copies, or none of this
+            model.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> before = {"weight": torch.tensor([[2.0]])}
@@ -247,9 +264,21 @@ def update_ratios(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, f
     >>> round(update_ratios(before, net)["weight"], 4)
     0.01
     """
+    parameters = dict(model.named_parameters())
+    names = [name for name in parameters if name in before] if isinstance(before, Mapping) else []
+    if parameters and not names:
+        raise ValueError(
+            "before has none of the model's parameters: make it with "
+            "{name: p.detach().clone() for name, p in model.named_parameters()} before the step"
+        )
     ratios = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         if name in before:
+            if before[name].shape != parameter.shape:
+                raise ValueError(
+                    f"before[{name!r}] has shape {tuple(before[name].shape)}, the parameter "
+                    f"{tuple(parameter.shape)}: copy the parameters of this model"
+                )
             if before[name].data_ptr() == parameter.data_ptr():
                 raise ValueError(
                     f"before[{name!r}] is the live parameter, which changes with each step; store "
@@ -296,6 +325,8 @@ def _training_copy(model: nn.Module, loss_fn: Any) -> Iterator[tuple[nn.Module, 
 
     A compiled model runs uncompiled, because hooks need it and a few steps are faster so.
     """
+    check_model(model)
+    check_loss_type(loss_fn)
     with fork_rng(), eager_mode():
         model_copy = train_mode(copy.deepcopy(model))
         loss_copy = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn

@@ -148,7 +148,7 @@ def _check_name(name: str, known: list[str]) -> None:
         )
     if name not in known:
         names = [*known, "glyphnet", "efficientnet_lite0"]
-        similar = difflib.get_close_matches(name, names, n=3)
+        similar = difflib.get_close_matches(str(name), names, n=3)
         hint = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise ValueError(
             f"there is no pretrained network {name!r}. {hint}Use 'glyphnet', 'efficientnet_lite0', "

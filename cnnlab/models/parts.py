@@ -1,11 +1,13 @@
 """Take a classifier apart: replace its head, or split it into stages."""
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import TypeVar
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from cnnlab.errors import holds
 from cnnlab.models.efficientnet import EfficientNetLite0
 from cnnlab.models.initial import initialise
 from cnnlab.models.resnet import Backbone, SmallResNet, build_head, check_dropout
@@ -49,8 +51,8 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     >>> model(torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if not holds(lambda: index(num_classes) >= 1):
+        raise ValueError(f"num_classes is a whole number of at least 1, got {num_classes!r}")
     check_dropout(dropout)
     network = uncompiled(model)
     name, old = last_linear(network, only=True)

@@ -3,11 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnnlab.errors import holds
 from cnnlab.models.classification import top_classes
 from cnnlab.models.initial import initialise
 
@@ -200,10 +202,12 @@ def small_resnet(
     >>> small_resnet(12)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 12])
     """
-    if min(num_classes, in_channels, width) < 1 or depth < 0:
+    numbers = (num_classes, in_channels, width)
+    if not holds(lambda: min(map(index, numbers)) >= 1 and index(depth) >= 0):
         raise ValueError(
-            "num_classes, in_channels and width must be at least 1 and depth at least 0; got "
-            f"num_classes={num_classes}, in_channels={in_channels}, width={width}, depth={depth}"
+            "num_classes, in_channels and width are whole numbers of at least 1, and depth one of "
+            f"at least 0; got num_classes={num_classes!r}, in_channels={in_channels!r}, "
+            f"width={width!r}, depth={depth!r}"
         )
     if norm not in _NORMS:
         raise ValueError(f"norm must be one of {', '.join(map(repr, _NORMS))}; got {norm!r}")
@@ -218,8 +222,8 @@ def build_head(linear: nn.Linear, dropout: float) -> nn.Sequential:
 
 def check_dropout(dropout: float) -> None:
     """Refuse a dropout probability outside [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    if not holds(lambda: 0 <= dropout < 1):
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:

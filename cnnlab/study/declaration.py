@@ -5,9 +5,12 @@ study declares its question and its few claims first, and any other claim is exp
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from cnnlab.errors import holds
 
 
 RELATIONS = (">", "<", "~")
@@ -24,6 +27,7 @@ class Claim:
             (they differ by less than `by`).
         b: the name of the other variant.
         by: the margin in units of the metric. For "~", a difference that would matter in practice.
+            With ">", a negative margin claims that a isn't much worse: by=-0.01 allows one point.
         metric: the metric; by default the one that the whole comparison is about.
 
     Raises:
@@ -42,10 +46,10 @@ class Claim:
     def __post_init__(self) -> None:
         if self.relation not in RELATIONS:
             raise ValueError(f"relation must be '>', '<' or '~', got {self.relation!r}")
+        if not holds(lambda: math.isfinite(self.by)):
+            raise ValueError(f"by is a margin in units of the metric, a number; got {self.by!r}")
         if self.relation == "~" and not self.by > 0:
             raise ValueError("'~' needs a margin that is larger than 0: claim(a, '~', b, by=0.02)")
-        if not 0 <= self.by < float("inf"):
-            raise ValueError(f"by is a margin of 0 or more, got {self.by!r}")
 
     def same_as(self, other: "Claim") -> bool:
         """Return whether two claims say the same, as "a > b" and "b < a" do."""

@@ -10,7 +10,7 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from numbers import Integral
@@ -155,7 +155,8 @@ def _run_missing(
             unfinished[task] = describe_error(outcome.error)
             return
         del unfinished[task]
-        rows[task] = {"variant": task[0], "seed": task[1]} | outcome.value
+        run = {"variant": task[0], "seed": task[1]}
+        rows[task] = run | outcome.value | run  # a variant may return its seed too
         if save is not None:
             save(results())
 
@@ -297,8 +298,16 @@ def _checked_seeds(variants: Mapping[str, Variant], seeds: Any) -> list[Any]:
     try:
         seed_list = list(range(index(seeds)))
     except TypeError:
+        if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+            raise TypeError(
+                f"seeds is a number of seeds, or a list such as [0, 1, 2]; got {seeds!r}"
+            ) from None
         seed_list = [int(seed) if isinstance(seed, Integral) else seed for seed in seeds]
     seed_list = seed_list[: limits.max_seeds]
+    if not isinstance(variants, Mapping) or not all(map(callable, variants.values())):
+        raise TypeError(
+            f"variants must be a dictionary {{'name': function of the seed}}, got {variants!r:.60}"
+        )
     if not variants:
         raise ValueError("compare needs at least one variant, as {'name': function of the seed}")
     if len(seed_list) < 2 or len(set(seed_list)) < len(seed_list):

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnnlab.augment import Augment
-from cnnlab.errors import NonFiniteError
+from cnnlab.augment.mixing import Either
+from cnnlab.errors import NonFiniteError, holds
 from cnnlab.losses import LossFn, normalizer
 from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training.batches import training_batches
 from cnnlab.training.checks import (
+    check_balance,
     check_loader,
     check_loss,
     check_optimizer,
@@ -29,7 +31,7 @@ from cnnlab.training.checks import (
 from cnnlab.training.checks.options import positive_int
 from cnnlab.training.checks.wording import few
 from cnnlab.training.explain import explain_oom, explain_shape_errors
-from cnnlab.training.gradients import clip_gradients, gradient_norm, microbatch_size
+from cnnlab.training.gradients import clip_gradients, gradient_norm, microbatch_sizes
 from cnnlab.training.intake import Intake
 from cnnlab.training.modes import train_mode
 from cnnlab.training.options import TrainerOptions, memory_layout
@@ -208,12 +210,13 @@ def lr_find(
     options, loader = _options(model, optimizer, loss_fn, loader, batch_transform)
     steps = positive_int("steps", steps, "the number of learning rates")
     seeds = positive_int("seeds", seeds, "the number of sweeps")
-    if not 0 < low < high < math.inf or steps < 2:
+    if not holds(lambda: 0 < low < high < math.inf) or steps < 2:
         raise ValueError(
             "lr_find needs 0 < low < high and at least two steps, got "
-            f"low={low}, high={high}, steps={steps}"
+            f"low={low!r}, high={high!r}, steps={steps}"
         )
     check_loader(loader)
+    check_balance(loader, options.loss_fn)
     check_optimizer(options.model, options.optimizer, options.loss_fn)
     low, high = float(low), float(high)
     rates = [low * (high / low) ** (i / (steps - 1)) for i in range(steps)]
@@ -306,13 +309,13 @@ class _Sweep:
     def step(self, images: Tensor, targets: Tensor) -> float:
         """Take one optimizer step, as the trainer does, and return the loss before it."""
         options, total, mean = self.options, normalizer(self.loss_fn, targets), 0.0
-        size, whole = microbatch_size(len(images), options.microbatch), options.microbatch is None
+        sizes, whole = microbatch_sizes(len(images), options.microbatch), options.microbatch is None
         self.optimizer.zero_grad()
         with (
             explain_oom(images, options.microbatch),
             explain_shape_errors(len(images) if whole else None),
         ):
-            for x, y in zip(images.split(size), targets.split(size), strict=True):
+            for x, y in zip(images.split(sizes), targets.split(sizes), strict=True):
                 divisor = normalizer(self.loss_fn, y)
                 with self.autocast:
                     outputs = self.model(x)
@@ -414,6 +417,7 @@ def _preserve_steps(transform: Any) -> Iterator[None]:
     transforms = transform if isinstance(transform, list | tuple) else [transform]
     with ExitStack() as stack:
         for item in transforms:
+            item = item.transforms if isinstance(item, Either) else item
             if isinstance(item, list | tuple):
                 stack.enter_context(_preserve_steps(item))
             elif isinstance(item, Augment):

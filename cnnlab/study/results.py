@@ -351,7 +351,7 @@ class Results:
         else:
             evidence = f"95 % CI {low:.{digits}f} to {high:.{digits}f}"
         a, b, metric = claim.a, claim.b, readable(self.metric)
-        margin = f"{factor * claim.by:g}"
+        margin = f"{factor * abs(claim.by):g}"
         unit = " points" if percent else ""
         margin += unit.removesuffix("s") if margin == "1" else unit
         signed = f"{mean:+.{digits}f}{unit} ({evidence})"
@@ -360,9 +360,10 @@ class Results:
             relation = "differ by less" if supported else "may differ by more"
             return f"{a} and {b} {relation} than {margin} in {metric}: {signed}"
         if not supported:
-            claimed = f" by more than {margin}" if claim.by else ""
-            question = f"{a} {claim.relation} {b}{claimed} in {metric}?"
+            question = f"{a} {claim.relation} {b}{_margin(claim.by, margin)} in {metric}?"
             return f"{question} The difference is {signed}"
+        if claim.by < 0:
+            return f"{a} {claim.relation} {b}{_margin(claim.by, margin)} in {metric}: {signed}"
         claimed = f"; claimed: more than {margin}" if claim.by else ""
         if percent and claim.relation == ">":
             return f"{a} beats {b} in {metric} by {amount}{claimed}"
@@ -457,8 +458,15 @@ def _claim_in_words(claim: Claim) -> str:
     """Return a claim with its margin and its metric."""
     if claim.relation == "~":
         return f"{claim.a} and {claim.b} differ by less than {claim.by:g} in {claim.metric}"
-    margin = f" by more than {claim.by:g}" if claim.by else ""
+    margin = _margin(claim.by, f"{abs(claim.by):g}")
     return f"{claim.a} {claim.relation} {claim.b}{margin} in {claim.metric}"
+
+
+def _margin(by: float, amount: str) -> str:
+    """Return a margin in words; a negative one allows the first variant to be a little worse."""
+    if not by:
+        return ""
+    return f" by more than {amount}" if by > 0 else f", or worse by less than {amount},"
 
 
 def _amounts(values: Iterable[Any]) -> str:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlab.errors import holds
 from cnnlab.rng import fold_in
 from cnnlab.study.runs import describe_error, number_of_jobs, run_all
+from cnnlab.training.checks.options import positive_int
 
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ class Uniform:
 
     def __post_init__(self) -> None:
         _as_plain_numbers(self)
-        if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(f"Uniform needs low < high, got low={self.low} and high={self.high}")
+        if not holds(lambda: -math.inf < self.low < self.high < math.inf):
+            raise ValueError(
+                f"Uniform needs low < high, got low={self.low!r} and high={self.high!r}"
+            )
 
     def sample(self, rng: random.Random) -> float:
         """Draw a number."""
@@ -57,9 +61,9 @@ class LogUniform:
 
     def __post_init__(self) -> None:
         _as_plain_numbers(self)
-        if not 0 < self.low < self.high < math.inf:
+        if not holds(lambda: 0 < self.low < self.high < math.inf):
             raise ValueError(
-                f"LogUniform needs 0 < low < high, got low={self.low} and high={self.high}"
+                f"LogUniform needs 0 < low < high, got low={self.low!r} and high={self.high!r}"
             )
 
     def sample(self, rng: random.Random) -> float:
@@ -189,13 +193,20 @@ def grid_search(
     >>> len(grid_search(lambda a, b: a + b, {"a": [1, 2], "b": [10, 20, 30]}))
     6
     """
+    if not isinstance(space, Mapping) or not space:
+        raise ValueError(
+            f"a grid needs options by name, such as {{'lr': [0.1, 1.0]}}; got {space!r:.80}"
+        )
     for name, values in space.items():
+        _check_name(name)
         if isinstance(values, Uniform | LogUniform):
             raise ValueError(  # noqa: TRY004 - the value doesn't fit here, its type is allowed elsewhere
                 f"{name} is a {type(values).__name__}, and a grid needs options: "
                 "Choice([0.01, 0.1, 1.0])"
             )
     options = [v.options if isinstance(v, Choice) else _as_options(v) for v in space.values()]
+    if not all(map(len, options)):
+        raise ValueError(f"every parameter of a grid needs at least one option, got {space!r:.80}")
     settings = [dict(zip(space, values, strict=True)) for values in itertools.product(*options)]
     return _evaluate(objective, settings, jobs)
 
@@ -220,8 +231,15 @@ def refine(space: Space, results: "DataFrame", top: int = 3) -> dict[str, Any]:
     >>> refine({"depth": Uniform(0, 10)}, results, top=2)
     {'depth': Uniform(low=4.0, high=9.0)}
     """
+    missing = [name for name in ("score", *space) if name not in results]
+    if missing:
+        raise ValueError(
+            f"the results have no column {missing[0]!r}: refine takes the table that a search over "
+            "this space returned"
+        )
+    top = positive_int("top", top, "a number of trials")
     best = results.dropna(subset=["score"]).nlargest(top, "score")
-    if top < 1 or len(best) < top:
+    if len(best) < top:
         raise ValueError(
             f"top must be at least 1 and at most the number of trials with a score; got top={top} "
             f"and {len(best)} trials"
@@ -240,18 +258,32 @@ def check_search(space: Space, n: Any) -> int:
         n_trials = index(n)
     except TypeError:
         n_trials = 0
+    if not isinstance(space, Mapping):
+        raise TypeError(
+            f"a space must be a dictionary {{'lr': LogUniform(1e-4, 1)}}, got {space!r:.80}"
+        )
     if n_trials < 1 or not space:
         raise ValueError(
             "a search needs at least one trial and one parameter, got "
-            f"n={n} and {len(space)} parameters"
+            f"n={n!r} and {len(space)} parameters"
         )
     for name, values in space.items():
+        _check_name(name)
         if not isinstance(values, Uniform | LogUniform | Choice):
             raise TypeError(
                 f"the values of {name} must be a LogUniform(low, high), a Uniform(low, high) or a "
                 f"Choice([...]), got {values!r:.80}"
             )
     return n_trials
+
+
+def _check_name(name: str) -> None:
+    """Refuse a parameter that the table of results couldn't tell from its own columns."""
+    if name in ("trial", "score", "error"):
+        raise ValueError(
+            f"a parameter can't be called {name!r}, because the table of results has a column of "
+            "that name: give it another one"
+        )
 
 
 def _evaluate(objective: Callable[..., float], settings: list[dict], jobs: int) -> "DataFrame":

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cnnlab.errors import NonFiniteError
+from cnnlab.errors import NonFiniteError, holds
 from cnnlab.rng import fork_rng
 from cnnlab.training.batches import evaluation_batches
 from cnnlab.training.hooks import Callback, Run
 from cnnlab.training.intake import Intake
 from cnnlab.training.modes import (
     Rollback,
+    check_model,
     eager_mode,
     eval_mode,
     frozen_norms,
@@ -49,6 +50,7 @@ class _Average:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        check_model(model)
         if any(is_lazy(p) for p in model.parameters()):
             raise ValueError(
                 "the model has lazy layers, which have no weights yet: pass one batch through it "
@@ -59,6 +61,7 @@ class _Average:
         self.model.zero_grad(set_to_none=True)  # nobody needs a copy of the gradients
         self._requires_grad: list[bool] | None = None
         self._record_frozen_norms(model)
+        self._note_updates(0)
 
     @torch.no_grad()
     def _move_towards(self, source: nn.Module, fraction: float) -> None:
@@ -89,6 +92,15 @@ class _Average:
                 return True
             break  # the first one tells
         return False
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+        self._follow_device(self.source)
+        self._record_frozen_norms(self.source)
+
+    def _note_updates(self, n: int) -> None:
+        """Mark an average without any update, which still is the model it was made from."""
+        self.model.never_updated = n == 0  # type: ignore[assignment]
 
     def _is_finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.model.parameters())
@@ -140,6 +152,7 @@ class EMA(_Average):
 
     Raises:
         ValueError: the decay is outside [0, 1).
+        TypeError: the model is not a module.
 
     Polyak & Juditsky 1992; Tarvainen & Valpola 2017, https://arxiv.org/abs/1703.01780. The warm-up
     of the decay follows TensorFlow's `ExponentialMovingAverage`.
@@ -154,8 +167,10 @@ class EMA(_Average):
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay}; 0.999 is common")
+        if not holds(lambda: 0 <= decay < 1):
+            raise ValueError(
+                f"decay must be at least 0 and below 1, got {decay!r}; 0.999 is common"
+            )
         super().__init__(model)
         self.decay, self.updates = decay, 0
 
@@ -170,6 +185,7 @@ class EMA(_Average):
             decay = 0.0  # such a start would never be forgotten
         self._move_towards(self.source if model is None else model, 1 - decay)
         self.updates += 1
+        self._note_updates(self.updates)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average and the number of updates."""
@@ -177,9 +193,9 @@ class EMA(_Average):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self._follow_device(self.source)
+        self._load(state["model"])
         self.updates = int(state["updates"])
+        self._note_updates(self.updates)
 
 
 class SWA(_Average, Callback):
@@ -199,7 +215,8 @@ class SWA(_Average, Callback):
         n_averaged: the number of updates so far.
 
     Raises:
-        ValueError: start_epoch is negative.
+        ValueError: start_epoch is not a whole number from 0 on.
+        TypeError: the model is not a module.
 
     Izmailov et al. 2018, https://arxiv.org/abs/1803.05407.
 
@@ -213,8 +230,10 @@ class SWA(_Average, Callback):
     """
 
     def __init__(self, model: nn.Module, *, start_epoch: int = 0) -> None:
-        if start_epoch < 0:
-            raise ValueError(f"start_epoch must be at least 0, got {start_epoch}")
+        if not holds(lambda: start_epoch >= 0 and start_epoch % 1 == 0):
+            raise ValueError(
+                f"start_epoch is a number of epochs, a whole number from 0 on; got {start_epoch!r}"
+            )
         super().__init__(model)
         self.start_epoch, self.n_averaged = start_epoch, 0
 
@@ -226,6 +245,7 @@ class SWA(_Average, Callback):
         """
         self._move_towards(self.source if model is None else model, 1 / (self.n_averaged + 1))
         self.n_averaged += 1
+        self._note_updates(self.n_averaged)
         self._mark_statistics(self.n_averaged > 1)
 
     def _mark_statistics(self, stale: bool) -> None:
@@ -244,6 +264,7 @@ class SWA(_Average, Callback):
         if trainer.step == 0:
             self._move_towards(trainer.model, 1)
             self.n_averaged = 0
+            self._note_updates(0)
             self._mark_statistics(False)
 
     def on_epoch_end(self, trainer: Run) -> None:
@@ -258,9 +279,9 @@ class SWA(_Average, Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self._follow_device(self.source)
+        self._load(state["model"])
         self.n_averaged = int(state["n_averaged"])
+        self._note_updates(self.n_averaged)
         self._mark_statistics(bool(state.get("stale", self.n_averaged > 1)))
 
 
@@ -292,6 +313,7 @@ def update_bn(model: nn.Module, loader: Iterable) -> None:
     >>> norm.running_mean.item(), norm.running_var.item()
     (5.0, 10.0)
     """
+    check_model(model)
     norms = _norms_to_update(model)
     if not norms:
         return
@@ -417,6 +439,7 @@ def _logits(member: nn.Module | Tensor, loader: Iterable | None) -> Tensor:
         return torch.as_tensor(member).detach().float().cpu()
     if loader is None:
         raise ValueError("models need data to predict on: ensemble(models, loader=test)")
+    check_model(member, "a member of the ensemble")
     warn_if_stale_statistics(member)
     with fork_rng(), torch.no_grad(), eval_mode(member), eager_mode():
         batches = evaluation_batches(loader, by_position=True)

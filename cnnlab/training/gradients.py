@@ -29,25 +29,29 @@ def microbatches(
     [3, 3, 3]
     """
     images, targets = distributed.shard(images), distributed.shard(targets)
-    size = microbatch_size(len(images), size)
-    for start in range(0, len(images), size):
-        end = start + size
+    start = 0
+    for length in microbatch_sizes(len(images), size):
+        end = start + length
         yield images[start:end], targets[start:end], end >= len(images)
+        start = end
 
 
-def microbatch_size(n: int, size: int | None) -> int:
+def microbatch_sizes(n: int, size: int | None) -> list[int]:
     """Return how many of n samples go into each microbatch.
 
     Args:
         n: the number of samples.
         size: the largest number per microbatch; None for a single one.
 
-    >>> microbatch_size(9, 4)  # not 4, 4 and 1, because batch norm can't use a single sample
-    3
+    >>> microbatch_sizes(7, 3)  # not 3, 3 and 1, because batch norm can't use a single sample
+    [3, 2, 2]
     """
     if size is None or size >= n:
-        return n
-    return -(-n // (n // size + 1)) if n % size == 1 else size
+        return [n]
+    if n % size != 1:
+        return [min(size, n - start) for start in range(0, n, size)]
+    pieces = n // size + 1
+    return [n // pieces + (number < n % pieces) for number in range(pieces)]
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

@@ -10,6 +10,19 @@ import torch
 from torch import nn
 
 
+def check_model(model: Any, name: str = "model") -> None:
+    """Refuse anything but a module; an average and a trainer have theirs in `.model`.
+
+    Raises:
+        TypeError: it isn't one.
+    """
+    if not isinstance(model, nn.Module):
+        inside = isinstance(getattr(model, "model", None), nn.Module)
+        kind = type(model).__name__
+        way_out = f"pass {kind.lower()}.model" if inside else "pass the network itself"
+        raise TypeError(f"{name} must be a torch Module, got {kind}: {way_out}")
+
+
 def train_mode(model: nn.Module) -> nn.Module:
     """Put a model in training mode, but its frozen batch-norm layers in evaluation mode.
 

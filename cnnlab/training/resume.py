@@ -173,6 +173,9 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
             restored.
     """
     state = copy.deepcopy(state)  # optimizers keep the tensors they are given
+    frozen = set(state["frozen"])  # first, because averages note which norms are frozen
+    for name, parameter in run.model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     for name in PARTS:
         if name == "means" and not state["batch"]:
             continue  # a new epoch starts, perhaps with other metrics
@@ -182,9 +185,6 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
         run.loss_fn.load_state_dict(state["loss_fn"])
     run.last_loader_shape = state["loader_shape"]
     run.skipped_in_a_row = state["skipped_in_a_row"]
-    frozen = set(state["frozen"])
-    for name, parameter in run.model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
     run.epoch, run.batch, run.step = state["epoch"], state["batch"], state["step"]
     saved = state["callbacks"]
     for callback in run.callbacks:

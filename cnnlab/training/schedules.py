@@ -18,6 +18,8 @@ import numpy as np
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from cnnlab.errors import holds
+
 
 __all__ = [
     "AttachedSchedule",
@@ -57,6 +59,7 @@ def linear(steps: int, final: float = 0.0) -> Schedule:
     0.75
     """
     _positive(steps=steps)
+    _not_negative(final=final)
     return _ends_at(steps, lambda step: 1.0 + (final - 1.0) * min(step / steps, 1.0))
 
 
@@ -67,6 +70,7 @@ def step(size: int, gamma: float = 0.1) -> Schedule:
     [1.0, 1.0, 0.1, 0.1]
     """
     _positive(size=size)
+    _not_negative(gamma=gamma)
     return lambda step: float(gamma ** (step // size))
 
 
@@ -76,6 +80,9 @@ def multistep(milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
     >>> [multistep([60, 80])(t) for t in (59, 60)]
     [1.0, 0.1]
     """
+    _not_negative(gamma=gamma)
+    if not holds(lambda: all(milestone >= 0 for milestone in milestones)):
+        raise TypeError(f"milestones must be a list of steps, such as [60, 80]; got {milestones!r}")
     ordered = sorted(milestones)
     return lambda step: float(gamma ** bisect_right(ordered, step))
 
@@ -90,6 +97,7 @@ def cosine(steps: int, final: float = 0.0) -> Schedule:
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
     _positive(steps=steps)
+    _not_negative(final=final)
     return _ends_at(steps, lambda step: _half_cosine(1.0, final, min(step / steps, 1.0)))
 
 
@@ -124,10 +132,11 @@ def warm_restarts(first: int, mult: int = 1, final: float = 0.0) -> Schedule:
     [1.0, 0.5, 1.0, 0.5]
     """
     _positive(first=first)
-    if not 1 <= mult < math.inf:
+    _not_negative(final=final)
+    if not holds(lambda: 1 <= mult < math.inf):
         raise ValueError(
             f"mult must be at least 1, so that each cycle is as long as the one before it or "
-            f"longer; got {mult}"
+            f"longer; got {mult!r}"
         )
 
     def multiplier(step: int) -> float:
@@ -154,6 +163,7 @@ def warmup(steps: int, then: Schedule, start: float = 0.0) -> Schedule:
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     _positive(steps=steps)
+    _not_negative(start=start)
     _check_schedule(then)
 
     def multiplier(step: int) -> float:
@@ -204,8 +214,8 @@ def one_cycle_momentum(
     [0.95, 0.85, 0.95]
     """
     _positive(steps=steps)
-    if not 0 <= low <= high < 1:
-        raise ValueError(f"momentum needs 0 <= low <= high < 1, got low={low}, high={high}")
+    if not holds(lambda: 0 <= low <= high < 1):
+        raise ValueError(f"momentum needs 0 <= low <= high < 1, got low={low!r}, high={high!r}")
     return _cycle(steps, peak_fraction, high, low, high)
 
 
@@ -236,8 +246,9 @@ def attach(
         A torch `LRScheduler`; the `Trainer` takes it as `scheduler=`.
 
     Raises:
-        TypeError: `schedule` is not a function of the step.
-        ValueError: `momentum` is given, and the optimizer has none; or the `lr` of a group was set
+        TypeError: `schedule` is not a function of the step, or `optimizer` no optimizer.
+        ValueError: `momentum` is given, and the optimizer has none or the value is not between 0
+            and 1, also at a later step; or the `lr` of a group was set
             by hand after an earlier `attach`, which this one would ignore.
 
     >>> import torch
@@ -247,6 +258,11 @@ def attach(
     >>> optimizer.param_groups[0]["lr"]
     0.45
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "attach takes an optimizer and a schedule, attach(optimizer, cosine(1000)); got "
+            f"{optimizer!r:.60} for the optimizer"
+        )
     _check_schedule(schedule)
     if momentum is not None:
         _check_schedule(momentum)
@@ -295,6 +311,11 @@ class AttachedSchedule(LambdaLR):
         if self.momentum is None:
             return
         value = self.momentum(self.last_epoch)
+        if not holds(lambda: 0 <= value < 1):
+            raise ValueError(
+                f"a momentum is at least 0 and below 1, but the schedule of the momentum gives "
+                f"{value!r} at step {self.last_epoch}"
+            )
         for group in self.optimizer.param_groups:
             if "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
@@ -346,10 +367,16 @@ class Plateau(ReduceLROnPlateau):
         min_delta: float = 0.0,
         min_lr: float = 0.0,
     ) -> None:
-        if mode not in ("min", "max") or not 0 < factor < 1 or patience < 1 or min_delta < 0:
+        in_range = holds(
+            lambda: 0 < factor < 1 and patience >= 1 and min_delta >= 0 and min_lr >= 0
+        )
+        # infinity never acts
+        whole = holds(lambda: math.isinf(patience) or patience % 1 == 0)
+        if mode not in ("min", "max") or not in_range or not whole:
             raise ValueError(
-                "Plateau needs mode 'min' or 'max', 0 < factor < 1, patience >= 1 and "
-                f"min_delta >= 0; got {mode!r}, {factor}, {patience} and {min_delta}"
+                "Plateau needs mode 'min' or 'max', 0 < factor < 1, a whole number patience >= 1, "
+                f"min_delta >= 0 and min_lr >= 0; got {mode!r}, {factor!r}, {patience!r}, "
+                f"{min_delta!r} and {min_lr!r}"
             )
         super().__init__(
             optimizer, mode, factor, patience - 1, min_delta, "abs", min_lr=min_lr, eps=0.0
@@ -363,10 +390,10 @@ def _half_cosine(start: float, end: float, progress: float) -> float:
 
 def _cycle(steps: int, fraction: float, start: float, peak: float, end: float) -> Schedule:
     """Return half a cosine from `start` to `peak`, followed by one from `peak` to `end`."""
-    if not 0 < fraction < 1:
+    if not holds(lambda: 0 < fraction < 1):
         raise ValueError(
-            f"peak_fraction must be between 0 and 1, got {fraction}; with 0.3 the peak is at 30 % "
-            "of the steps"
+            f"peak_fraction must be between 0 and 1, got {fraction!r}; with 0.3 the peak is at "
+            "30 % of the steps"
         )
     top = fraction * steps
 
@@ -408,5 +435,14 @@ def _check_schedule(schedule: Schedule) -> None:
 
 def _positive(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+        if not holds(lambda value=value: value > 0):  # type: ignore[misc]
+            raise ValueError(f"{name} must be positive, got {value!r}")
+
+
+def _not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not holds(lambda value=value: 0 <= value < math.inf):  # type: ignore[misc]
+            raise ValueError(
+                f"{name} must be at least 0 and finite, because a negative learning rate climbs "
+                f"the loss; got {value!r}"
+            )

@@ -8,6 +8,7 @@ import copy
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -53,7 +54,9 @@ from cnnlab.training.intake import Intake
 from cnnlab.training.interrupts import Interrupts
 from cnnlab.training.modes import (
     Rollback,
+    check_model,
     eval_mode,
+    frozen_norms,
     train_mode,
     unchanged_loss,
     warn_if_stale_statistics,
@@ -217,6 +220,7 @@ class Trainer(TrainerOptions):
         train_mode(self.model)
         self.parallel = distributed.wrap_parallel(self.model)  # in one process, the model itself
         self.rollback = Rollback(self.model, self.loss_fn)  # of a step that is refused
+        frozen = list(frozen_norms(self.model))
         intake = self._intake(self.model)
         # Closed, so that an error or a stop request ends the worker processes too.
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
@@ -226,6 +230,8 @@ class Trainer(TrainerOptions):
                 distributed.seed_rank(self.seed, self.epoch, self.step)
                 self._update(images, targets)
                 self._emit("on_step_end")
+                if not self.model.training or any(norm.training for norm in frozen):
+                    train_mode(self.model)  # a callback has called model.eval() or model.train()
                 interrupts.stop_if_requested()
 
     def _update(self, images: Tensor, targets: Tensor) -> None:
@@ -262,7 +268,7 @@ class Trainer(TrainerOptions):
 
         Several processes share the batches, so each of them has to call it.
         """
-        return self._evaluate(loader, self.model if model is None else model)
+        return self._evaluate(loader, self._checked(model))
 
     def _evaluate(
         self, loader: Iterable, model: nn.Module, interrupts: Interrupts | None = None
@@ -309,7 +315,7 @@ class Trainer(TrainerOptions):
                 order.
             model: the model that predicts; by default the one in training.
         """
-        model = self.model if model is None else model
+        model = self._checked(model)
         intake, rows = self._intake(model), []
         with fork_rng(), torch.no_grad(), eval_mode(model):
             for batch in evaluation_batches(loader, by_position=True):
@@ -332,6 +338,20 @@ class Trainer(TrainerOptions):
         if not rows:
             raise DataError(NO_BATCH)
         return torch.cat(rows)
+
+    def _checked(self, model: nn.Module | None) -> nn.Module:
+        """Return the model to evaluate, and warn about an average that this run never updated."""
+        model = self.model if model is None else model
+        check_model(model)
+        if self.step and getattr(model, "never_updated", False):
+            warnings.warn(
+                "this average was never updated, so it has the weights from before the training: "
+                "pass the EMA as Trainer(..., ema=ema), the SWA as callbacks=[swa], with a "
+                "start_epoch that the run reaches",
+                UserWarning,
+                stacklevel=3,
+            )
+        return model
 
     def _intake(self, model: nn.Module) -> Intake:
         return Intake(model, self.loss_fn, self.transform, self.device, self.memory_format)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cnnlab.errors import holds
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -48,12 +50,12 @@ def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Ad
         if isinstance(similarity, str)
         else similarity
     )
-    if not 0 <= level <= 1:
+    if not holds(lambda: 0 <= level <= 1):
         raise ValueError(
             f"similarity must be 'high', 'low' or a number from 0 to 1, got {similarity!r}"
         )
-    if not n_per_class >= 1:
-        raise ValueError(f"n_per_class must be at least 1, got {n_per_class}")
+    if not holds(lambda: n_per_class >= 1):
+        raise ValueError(f"n_per_class must be at least 1, got {n_per_class!r}")
     return _ADVICE[n_per_class >= 100, level >= 0.5]
 
 

@@ -15,7 +15,12 @@ from cnnlab.training.batches import evaluation_batches
 from cnnlab.training.checks import check_batch
 from cnnlab.training.checks.wording import few
 from cnnlab.training.intake import Intake
-from cnnlab.training.modes import eager_mode, eval_mode, warn_if_stale_statistics
+from cnnlab.training.modes import (
+    check_model,
+    eager_mode,
+    eval_mode,
+    warn_if_stale_statistics,
+)
 from cnnlab.training.transforms import wrap_batch_transform
 
 
@@ -50,6 +55,7 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
     >>> features.shape, labels.shape
     (torch.Size([5, 16]), torch.Size([5]))
     """
+    check_model(model)
     _, head = last_linear(uncompiled(model))
     no_transform, device = wrap_batch_transform(None), head.weight.device
     intake = Intake(model, F.cross_entropy, no_transform, device, torch.preserve_format)
@@ -117,6 +123,8 @@ def linear_probe(
         raise ValueError(
             f"train has {x.shape[1]} features per image, but test has {x_test.shape[1]}"
         )
+    if not torch.equal(y, y.round()):
+        raise ValueError("labels must be class numbers, but those in train aren't whole numbers")
     if len(y.unique()) < 2:
         raise ValueError(
             f"a probe needs at least two classes, but all labels in train are {y[0].item():g}"

@@ -4,6 +4,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from cnnlab.training.modes import check_model
+
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -22,6 +24,7 @@ def freeze(module: M) -> M:
     >>> [p.requires_grad for p in freeze(nn.Linear(2, 1)).parameters()]
     [False, False]
     """
+    check_model(module, "what is frozen")
     for parameter in module.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -37,6 +40,7 @@ def unfreeze(module: M) -> M:
     >>> all(p.requires_grad for p in unfreeze(freeze(nn.Linear(2, 2))).parameters())
     True
     """
+    check_model(module, "what is unfrozen")
     for parameter in module.parameters():
         if not parameter.requires_grad:
             parameter.requires_grad_(True)

@@ -1,10 +1,12 @@
 """Parameter groups for an optimizer, with learning rates per stage and selective weight decay."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from cnnlab.errors import holds
 from cnnlab.models.parts import stages as split
 from cnnlab.training.checks.wording import few
 
@@ -58,12 +60,13 @@ def param_groups(
     [('head', 0.1, 1), ('head, no decay', 0.1, 1), ('head - 1', 0.05, 1)]
     """
     factor = 1.0 if layer_decay is None else layer_decay
-    if not 0 < factor <= 1:
-        raise ValueError(f"layer_decay must be above 0 and at most 1, got {layer_decay}")
-    if not (lr > 0 and weight_decay >= 0 and (head_lr is None or head_lr > 0)):
+    if not holds(lambda: 0 < factor <= 1):
+        raise ValueError(f"layer_decay must be above 0 and at most 1, got {layer_decay!r}")
+    rates = (lr, lr if head_lr is None else head_lr)
+    if not holds(lambda: all(0 < r < math.inf for r in rates) and 0 <= weight_decay < math.inf):
         raise ValueError(
             "learning rates must be positive and weight_decay must not be negative; got "
-            f"lr={lr}, head_lr={head_lr} and weight_decay={weight_decay}"
+            f"lr={lr!r}, head_lr={head_lr!r} and weight_decay={weight_decay!r}"
         )
     listed = [_parameters(stage) for stage in (split(model) if stages is None else stages)]
     _check_complete(model, listed)

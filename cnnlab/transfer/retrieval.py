@@ -1,11 +1,13 @@
 """Image retrieval by the cosine similarity of features."""
 
 from dataclasses import dataclass, field
+from operator import index
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnlab.errors import holds
 from cnnlab.transfer.features import as_tensors
 
 
@@ -114,7 +116,7 @@ def _check_retrieval(query: Tensor, gallery: Tensor, k: int, exclude_self: bool)
             f"{len(query)} queries and {len(gallery)} items"
         )
     available = len(gallery) - exclude_self
-    if not 1 <= k <= available:
+    if not holds(lambda: 1 <= index(k) <= available):
         raise ValueError(
-            f"k must be between 1 and {available}, the number of items to search; got {k}"
+            f"k must be between 1 and {available}, the number of items to search; got {k!r}"
         )

@@ -1,5 +1,6 @@
 """Checks when a fit starts: epochs, loaders, optimizer."""
 
+import math
 import warnings
 from collections.abc import Iterable, Sized
 from pathlib import Path
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, SequentialSampler, Subset, TensorDataset
 
 from cnnlab.data.samplers import check_sampler, sampler_of
-from cnnlab.errors import CheckpointError, DataError
+from cnnlab.errors import CheckpointError, DataError, holds
 from cnnlab.losses import class_weights, is_elementwise
 from cnnlab.training.checks.options import positive_int
+from cnnlab.training.checks.schedule import refuse_learning_rate
 from cnnlab.training.checks.wording import few
 from cnnlab.training.modes import frozen_norms
 
@@ -41,6 +43,7 @@ def check_fit(options: Options, train: Any, valid: Any, epochs: int) -> int:
     check_balance(train, options.loss_fn)
     check_optimizer(options.model, options.optimizer, options.loss_fn)
     _check_groups(options)
+    _check_initial_rates(options)
     _warn_about_foreign_tensors(options)
     if not is_elementwise(options.loss_fn):
         _warn_if_sorted(train)
@@ -268,12 +271,39 @@ def _check_groups(options: Options) -> None:
     averaged = getattr(options.ema, "model", None)
     if averaged is None:
         return
-    own, other = ({n: p.shape for n, p in m.named_parameters()} for m in (options.model, averaged))
+    source = getattr(options.ema, "source", options.model)  # perhaps the model in a compiled one
+    own, other = ({n: p.shape for n, p in m.named_parameters()} for m in (source, averaged))
     if own != other:
         name = min(n for n in own.keys() | other.keys() if own.get(n) != other.get(n))
         raise ValueError(
             f"the ema was made before the model changed ({name} differs): create EMA(model) after "
             "replace_head"
+        )
+
+
+def _check_initial_rates(options: Options) -> None:
+    """Refuse a learning rate that can't work, and warn if nothing will be trained with it."""
+    rates = [group["lr"] for group in options.optimizer.param_groups]
+    for number, lr in enumerate(rates):
+        if not holds(lambda lr=lr: 0 <= lr < math.inf):  # type: ignore[misc]
+            refuse_learning_rate(number, lr)
+    own = any(not type(c).__module__.startswith("cnnlab.") for c in options.callbacks)
+    if options.scheduler is not None or own:  # a callback of somebody's own may set it
+        return
+    if "attached" in vars(options.optimizer) and options.plateau is None:
+        warnings.warn(
+            "a schedule is attached to the optimizer, but the trainer doesn't know it, so the "
+            f"learning rate stays at {float(rates[0]):g}: pass what attach returned as "
+            "Trainer(..., scheduler=...)",
+            UserWarning,
+            stacklevel=4,
+        )
+    elif not any(rates):
+        warnings.warn(
+            "every learning rate is 0 and there is no schedule, so nothing will be trained: create "
+            "the optimizer with lr=0.1",
+            UserWarning,
+            stacklevel=4,
         )
 
 

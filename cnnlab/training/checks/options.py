@@ -64,7 +64,11 @@ def _check_types(options: Options) -> None:
             "LBFGS evaluates the loss several times per step, which the trainer doesn't do: use "
             "SGD, Adam or AdamW, or write your own loop"
         )
-    _check_loss_type(options.loss_fn)
+    check_loss_type(options.loss_fn)
+    for name in ("ema", "scheduler", "plateau"):
+        value = getattr(options, name)
+        if isinstance(value, type):
+            raise TypeError(f"{name} is the class {value.__name__}: create it first")
     if not (options.ema is None or hasattr(options.ema, "update")):
         raise TypeError(f"ema must be a cnnlab.averaging.EMA(model), got {options.ema!r:.60}")
     if hasattr(type(options.ema), "on_step_end"):  # such as SWA
@@ -74,9 +78,15 @@ def _check_types(options: Options) -> None:
         )
     callbacks = options.callbacks
     if not isinstance(callbacks, list | tuple) or not all(
-        hasattr(type(callback), "on_step_end") for callback in callbacks
+        hasattr(type(callback), "on_step_end") and hasattr(callback, "order")
+        for callback in callbacks
     ):
-        raise TypeError(f"callbacks must be a list of callbacks, got {callbacks!r:.60}")
+        raise TypeError(
+            f"callbacks must be a list of callbacks, objects of a subclass of cnnlab.Callback, got "
+            f"{callbacks!r:.60}"
+        )
+    if len({id(callback) for callback in callbacks}) < len(callbacks):
+        raise ValueError("a callback is listed twice, so it would count each epoch twice")
     if not (options.plateau is None or hasattr(options.plateau, "mode")):
         raise TypeError(
             f"plateau must be a cnnlab.schedules.Plateau(optimizer), got {options.plateau!r:.60}"
@@ -108,7 +118,8 @@ def _check_types(options: Options) -> None:
         )
 
 
-def _check_loss_type(loss_fn: Any) -> None:
+def check_loss_type(loss_fn: Any) -> None:
+    """Refuse a class, or something that can't be called, as a loss."""
     if isinstance(loss_fn, type):
         raise TypeError(f"loss_fn is the class {loss_fn.__name__}: create it, {loss_fn.__name__}()")
     if not (loss_fn is None or callable(loss_fn)):

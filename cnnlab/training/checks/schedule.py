@@ -24,6 +24,8 @@ def check_learning_rates(scheduler: Any, optimizer: Optimizer) -> None:
         return
     for number, (group, lr) in enumerate(zip(optimizer.param_groups, expected, strict=False)):
         now, last = float(group["lr"]), float(lr)
+        if not 0 <= now < math.inf:
+            refuse_learning_rate(number, now)
         if not math.isclose(now, last, rel_tol=1e-9, abs_tol=1e-15):
             raise ValueError(
                 f"the learning rate of parameter group {number} is {now:g}, but the scheduler set "
@@ -31,6 +33,14 @@ def check_learning_rates(scheduler: Any, optimizer: Optimizer) -> None:
                 f"optimizer.param_groups[{number}]['initial_lr'] and attach the schedule again, or "
                 "train without a scheduler"
             )
+
+
+def refuse_learning_rate(number: int, lr: Any) -> None:
+    """Raise ValueError for a learning rate that is negative, NaN or infinite."""
+    raise ValueError(
+        f"the learning rate of parameter group {number} is {lr!r}: it must be at least 0 and "
+        "finite, because a negative one climbs the loss. Correct it, or the schedule that set it"
+    )
 
 
 def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> None:
@@ -42,8 +52,8 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
         planned: optimizer steps at the end of the run; None if it isn't known.
 
     Raises:
-        ValueError: torch's `OneCycleLR` has fewer steps than the run; or the learning rate isn't
-            finite at one of its steps.
+        ValueError: torch's `OneCycleLR` has fewer steps than the run; or the learning rate is
+            negative or isn't finite at one of its steps.
     """
     if planned is None or planned <= step:
         return
@@ -55,18 +65,24 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
         )
     rates = _learning_rates(scheduler, step, planned)
     for number, rate in enumerate(rates):
-        if not math.isfinite(rate):
+        if not 0 <= rate < math.inf:
             raise ValueError(
                 f"the schedule makes the learning rate {rate} at step {number}: it must return a "
-                "finite number for each step of the run"
+                "finite number, at least 0, for each step of the run"
             )
-    if len(rates) < 8 or not max(rates) > 0:
+    if len(rates) < 8:
         return
     tiny = sum(rate < 0.0099 * max(rates) for rate in rates)  # 0.01 is a common final value
     half_period = scheduler.T_max if type(scheduler) is CosineAnnealingLR else planned
     length = _length(scheduler)
     way_out = f"Schedules count optimizer steps, and this run ends at step {planned}"
-    if tiny > len(rates) / 2:
+    if not max(rates) > 0:
+        base = float(scheduler.optimizer.param_groups[0].get("initial_lr", 0.0))
+        if not base > 0:  # a group that is meant to stay as it is
+            return
+        problem = "is 0 in every step of this run"
+        way_out = "Attach a new schedule for a new run, or correct the schedule"
+    elif tiny > len(rates) / 2:
         problem = f"is at most 1 % of its maximum in {tiny} of the {len(rates)} steps of this run"
     elif planned >= 2 * half_period:
         problem = f"rises and falls again: T_max={half_period}, and this run has {planned} steps"
@@ -91,7 +107,8 @@ def _learning_rates(scheduler: Any, step: int, planned: int) -> list[float]:
     """
     schedule = getattr(scheduler, "schedule", None)
     if schedule is not None:
-        return [float(schedule(t)) for t in range(planned)]
+        ahead = scheduler.last_epoch - step  # of a scheduler that has been used before
+        return [float(schedule(t + ahead)) for t in range(planned)]
     if not isinstance(scheduler, LRScheduler) or step or planned > LONGEST:
         return []
     try:

@@ -61,6 +61,13 @@ def _check_same_shape(outputs: Tensor, targets: Tensor, loss_fn: Any) -> None:
                 f"{loss_name(loss_fn)} takes targets between 0 and 1, got {targets.min():g} to "
                 f"{targets.max():g}: scale them, or use MSELoss for a regression"
             )
+        if loss_name(loss_fn) in ("BCELoss", "binary_cross_entropy"):
+            low, high = (float(x) for x in outputs.detach().aminmax())
+            if low < 0 or high > 1:
+                raise DataError(
+                    f"{loss_name(loss_fn)} takes probabilities, but the outputs run from {low:.3g} "
+                    f"to {high:.3g}: use BCEWithLogitsLoss, which takes logits"
+                )
         return
     raise DataError(
         f"{loss_name(loss_fn)} compares entry by entry, so targets must be float of shape "
