@@ -45,7 +45,17 @@ from cnnlab.experiment import Results
 from cnnlab.mixing import soft_cross_entropy
 
 lab = cnnlab.setup(seed=0)
-data = cnnlab.load("pocket", n_train=2400, n_valid=480, n_test=480)
+
+
+@lru_cache
+def signs(seed):
+    """Return balanced signs that belong to the seed."""
+    return cnnlab.load(
+        "pocket", seed=seed, n_train=2400, n_valid=480, n_test=2400
+    )
+
+
+data = signs(0)
 K = len(data.classes)  # twelve classes
 EPOCHS = 10
 
@@ -67,7 +77,8 @@ COUNTS = [round(most / 40 ** (k / (K - 1))) for k in range(K)]
 def imbalanced(seed):
     """Training images of the seed, of some classes many, of others few."""
     lot = torch.randperm(K, generator=torch.Generator().manual_seed(seed))
-    return imbalance(data.train, [COUNTS[i] for i in lot.tolist()], seed)
+    whole = signs(seed).train
+    return imbalance(whole, [COUNTS[i] for i in lot.tolist()], seed)
 
 
 few = imbalanced(0)
@@ -119,7 +130,7 @@ assert balanced_accuracy_score(truth, said) == 0.5
 # whoever looks at no image gets $1/K$. Neither is wrong. They answer different questions, and with imbalanced data
 # you must know which one you asked.
 #
-# Our test part has 40 images of each class. So its plain accuracy *is* the balanced one. If you take your test images
+# Our test set has 200 images of each class. So its plain accuracy *is* the balanced one. If you take your test images
 # from the same source as the training images, as nearly everybody does, you measure the other. You need no second
 # test set to see it: weigh the recalls by the shares of the training part.
 #
@@ -162,7 +173,7 @@ def trained(seed, weighted=False, sampled=False):
     trainer.fit(batches, epochs=EPOCHS)
     return [
         trainer.predict(cnnlab.loader(p, 256))
-        for p in (data.valid, data.test)
+        for p in (signs(seed).valid, signs(seed).test)
     ]
 
 
@@ -211,9 +222,9 @@ plots.heatmap(
 )
 
 # %% [markdown]
-# One run of one network is an anecdote. The stored study (`studies/11_balancing.py`) has eight seeds, each with images
-# and a lot of its own, twice as many training images and a larger test part; its settings were chosen on other images
-# and seeds.
+# One run of one network is an anecdote. The stored study (`studies/11_balancing.py`) has eight seeds. Each of them draws
+# its own images and decides which class is rare, with more training images than here and 4,800 test images. Its settings
+# were chosen on other images with other seeds.
 
 # %%
 study = Results.load("studies/11_balancing.csv")
@@ -389,7 +400,7 @@ my_change_for_common_classes = ...
 
 def outcome(seed, **how):
     found = imbalanced(seed).labels.bincount(minlength=K)
-    return judged(trained(seed, **how)[1], data.test.labels, found)
+    return judged(trained(seed, **how)[1], signs(seed).test.labels, found)
 
 
 live = cnnlab.compare(
@@ -405,8 +416,8 @@ live = cnnlab.compare(
 live.plot(study)
 
 # %% [markdown]
-# Your runs are coloured, the study is grey. Three seeds leave intervals wider than what you want to tell apart, so the
-# claims are about the study. Balanced accuracy first:
+# Your runs are coloured, and the study is grey. Three runs are too few to tell these methods apart, so the claims are
+# about the study. Balanced accuracy first:
 
 # %% tags=["claim"]
 print(study.claim("oversampling", ">", "plain", by=0.02))
@@ -443,8 +454,8 @@ plots.lines(
 )
 
 # %% tags=["claim"]
-rare = Results(study.rows, "rare_recall")  # the four rarest classes
-common = Results(study.rows, "common_recall")  # the four commonest
+rare = study.on("rare_recall")  # the four rarest classes
+common = study.on("common_recall")  # the four commonest
 print(rare.claim("class weights", ">", "plain", by=0.1))
 print(rare.claim("oversampling", ">", "plain", by=0.05))
 print(common.claim("class weights", "<", "plain", by=0.05))
@@ -459,7 +470,7 @@ print(rare.claim("both", "~", "class weights", by=0.05))
 # And on signs that come as they came in training?
 
 # %% tags=["claim"]
-train_like = Results(study.rows, "train_like_acc")
+train_like = study.on("train_like_acc")
 print(train_like.claim("class weights", "<", "plain", by=0.03))
 print(train_like.claim("oversampling", "~", "plain", by=0.02))
 print(train_like.claim("both", "<", "plain", by=0.1))
@@ -473,7 +484,7 @@ print(train_like.claim("both", "<", "plain", by=0.1))
 study.frame().groupby("variant", sort=False)[["fitted"]].mean().round(3)
 
 # %% tags=["claim"]
-fitted = Results(study.rows, "fitted")
+fitted = study.on("fitted")
 print(fitted.claim("oversampling", ">", "class weights", by=0.03))
 
 # %% [markdown]
@@ -531,7 +542,8 @@ def adjusted_outcome(seed, tau=1.0, valid=False):
     """The plain network of the seed, its logits adjusted."""
     labels = imbalanced(seed).labels
     of_valid, of_test = trained(seed)
-    told, part = (of_valid, data.valid) if valid else (of_test, data.test)
+    whole = signs(seed)
+    told, part = (of_valid, whole.valid) if valid else (of_test, whole.test)
     return judged(
         told - logit_adjustment(labels, tau),
         part.labels,
@@ -720,13 +732,11 @@ check.score(
         ),
         "Both: change for the common classes?": (
             my_change_for_common_classes,
-            Results(live.rows, "common_recall").difference("both", "plain")[
-                0
-            ],
+            live.on("common_recall").difference("both", "plain")[0],
         ),
         "Adjusted: gain for the rare classes?": (
             my_gain_for_rare_classes,
-            Results(adjusted_runs.rows, "rare_recall").difference(
+            adjusted_runs.on("rare_recall").difference(
                 "logit adjustment", "plain"
             )[0],
         ),
