@@ -776,6 +776,7 @@ else:
 # - Look at the data and at duplicates first; say what each part is for; know how exact a number your test part can give.
 # - Begin with the simplest thing that could work. The linear probe is a second's work, and everything else is
 #   measured against it.
+# - The labels of a validation set are labels, too. Give every method that you compare the same number in all.
 # - Head first, then the top at a smaller rate; the validation part decides when to stop; the test part is opened once.
 # - One run is an anecdote. Repeat with other seeds, and give an interval.
 # - Look at the sure mistakes, and change one thing at a time to find the limits.
