@@ -188,7 +188,7 @@ forgotten = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-forgotten.plot()
+forgotten.plot(message="Without zero_grad, the same training fails.")
 
 # %% [markdown]
 # Each stroke is a run with its own seed, each bar the mean of five with a 95 % interval: where the mean of very many runs
@@ -272,7 +272,9 @@ modes = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-modes.plot()
+modes.plot(
+    message="In training mode, accuracy collapses when the batch is small."
+)
 
 # %% tags=["claim"]
 modes.claim("eval mode", ">", "train mode, 1 image", by=0.2)

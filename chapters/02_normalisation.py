@@ -87,7 +87,8 @@ plots.lines(
     sizes,
     xlabel="layer",
     ylabel="root mean square of the signal",
-    message="Only He's scheme keeps the size of the signal.",
+    message="Through twenty layers, He's scheme changes the signal least; "
+    "the others shrink it or blow it up.",
     log="y",
 )
 
@@ -152,7 +153,7 @@ schemes = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-schemes.plot()
+schemes.plot(message="Only the network with He initialisation learns.")
 
 # %% tags=["claim"]
 schemes.claim("he", ">", "tiny", by=0.1)
@@ -227,7 +228,7 @@ plots.lines(
     tracks,
     xlabel="batches seen",
     ylabel="running statistic",
-    message="The running statistics need some forty batches.",
+    message="After forty batches, the running statistics are almost there.",
 )
 
 # %% [markdown]
@@ -252,7 +253,9 @@ at_a_large_rate = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-at_a_large_rate.plot()
+at_a_large_rate.plot(
+    message="At a learning rate of 0.4, only the network with batch norm learns."
+)
 
 # %% tags=["claim"]
 at_a_large_rate.claim("batch norm", ">", "no norm", by=0.2)
@@ -290,7 +293,9 @@ plots.heatmap(
     NORMS,
     RATES,
     label="validation accuracy",
-    message="Batch norm trains over the widest range of rates.",
+    xlabel="learning rate",
+    ylabel="normalisation",
+    message="Batch norm trains over the widest range of learning rates.",
 )
 
 # %% tags=["claim"]

@@ -91,7 +91,13 @@ def gallery(image, techniques):
     copies = image.expand(DRAWS, -1, -1, -1)
     made = [augment(copies) for augment in techniques.values()]
     titles = [name for name in techniques for _ in range(DRAWS)]
-    return image_grid(torch.cat(made), titles, columns=5 * DRAWS)
+    return image_grid(
+        torch.cat(made),
+        titles,
+        columns=5 * DRAWS,
+        alt="One image under each technique",
+        message="Each technique changes the sign in its own way.",
+    )
 
 
 gallery(images[5], TECHNIQUES)
@@ -188,6 +194,8 @@ by_augment = for_a_batch(images)
 image_grid(
     torch.cat([images, by_torchvision, by_augment]),
     ["as they are"] * 8 + ["torchvision"] * 8 + ["Augment"] * 8,
+    alt="Eight signs in each row",
+    message="Augment and torchvision make the same kinds of changes.",
 )
 
 # %% [markdown]
@@ -222,7 +230,12 @@ if find_spec("albumentations"):
     by_albumentations = torch.stack(
         [torch.from_numpy(array).permute(2, 0, 1) for array in made]
     )
-    shown = image_grid(by_albumentations, ["albumentations"] * 8)
+    shown = image_grid(
+        by_albumentations,
+        ["albumentations"] * 8,
+        alt="Eight signs",
+        message="The library albumentations makes the same kinds of changes.",
+    )
 else:
     shown = None
     print("albumentations is not installed, so this section is left out.")
@@ -249,7 +262,9 @@ all_alike = v2.ColorJitter(brightness=0.8)(images)
 each_its_own = Augment(brightness=0.8)(images)
 image_grid(
     torch.cat([all_alike, each_its_own]),
-    ["one for a batch"] * 8 + ["one for an image"] * 8,
+    ["one per batch"] * 8 + ["one per image"] * 8,
+    alt="Eight signs in each row",
+    message="With one draw per batch, all images get the same brightness.",
 )
 
 # %% [markdown]
@@ -343,6 +358,9 @@ seen = [changed_signs(name, seed=0, n=4) for name in SHIFTS]
 image_grid(
     torch.cat([signs.images for signs in seen]),
     [name for name in SHIFTS for _ in range(4)],
+    alt="Four signs under each shift",
+    message="Each shift changes one property of the signs; the last one "
+    "changes all.",
 )
 
 # %% [markdown]
@@ -422,7 +440,9 @@ def matrix(results, rows, columns, message):
         100 * means.loc[rows],
         rows,
         columns,
-        label="accuracy (%)",
+        label="test accuracy (%)",
+        xlabel="test images",
+        ylabel="training augmentation",
         message=message,
     )
 
@@ -447,7 +467,11 @@ under("zoom and shift", live).claim("zoom and shift", ">", "none", by=0.04)
 # The live runs have six epochs. Beside them, in grey, the twenty of the study:
 
 # %%
-under("light", live).plot(under("light"))
+under("light", live).plot(
+    under("light"),
+    label="accuracy in unusual light",
+    message="In unusual light, training with unusual light helps most.",
+)
 
 # %% [markdown]
 # ### The whole matrix
@@ -471,7 +495,7 @@ matrix(
     stored,
     SINGLE,
     list(SHIFTS),
-    "In most columns the augmentation of that name does best.",
+    "Under most shifts, the augmentation of the same name does best.",
 )
 
 # %%
@@ -561,11 +585,14 @@ under("clean").claim(
 # shows where:
 
 # %%
-matrix(
-    live,
-    ["none", "flip"],
-    list(data.classes),
-    "Training with flips costs most at keep left and keep right.",
+by_class = live.frame().groupby("variant")[list(data.classes)].mean()
+heatmap(
+    100 * (by_class.loc[["flip"]] - by_class.loc["none"]),
+    ["flip - none"],
+    data.classes,
+    label="points",
+    message="Training with flips costs most accuracy at keep left and keep "
+    "right.",
 )
 
 # %% tags=["claim"]
@@ -675,6 +702,9 @@ image_grid(
     torch.stack([images[5], before * std + mean, after * std + mean]),
     ["as it is", "erased first", "erased last"],
     columns=3,
+    alt="A sign three times",
+    message="Erased before normalising, the rectangle is black; erased "
+    "afterwards, it has the mean colour.",
 )
 
 # %% [markdown]
@@ -706,7 +736,13 @@ POLICIES = {
 }
 torch.manual_seed(0)
 drawn = [policy(pixels[2]) for policy in POLICIES.values() for _ in range(8)]
-image_grid(torch.stack(drawn), [name for name in POLICIES for _ in range(8)])
+image_grid(
+    torch.stack(drawn),
+    [name for name in POLICIES for _ in range(8)],
+    alt="Eight versions of a sign from each policy",
+    message="The policies change the same sign in many ways, some of them "
+    "drastic.",
+)
 
 # %% [markdown]
 # None of the three knows your task. AutoAugment's list for CIFAR-10 inverts colours; look at the list before you use
@@ -758,6 +794,8 @@ for step in (0, 150, 300):
 image_grid(
     torch.cat(at_steps),
     [f"step {step}" for step in (0, 150, 300) for _ in range(8)],
+    alt="Eight signs at each step",
+    message="With the same random draws, the changes grow with the strength.",
 )
 
 # %%
@@ -772,7 +810,8 @@ lines(
     },
     xlabel="optimizer step",
     ylabel="strength",
-    message="Four ways to spend strength over a training of 300 steps.",
+    message="Growing, fading and half spend the same strength in total; "
+    "constant spends twice as much.",
 )
 
 # %% [markdown]

@@ -69,8 +69,9 @@ for alpha, lam in zip((0.2, 1.0, 4.0), draws.values(), strict=True):
 
 plots.histogram(
     {name: lam.numpy() for name, lam in draws.items()},
-    label="λ, the share a picture keeps",
-    message="Small α mixes little, large α mixes halves.",
+    label="λ, the fraction of an image that is kept",
+    message="A small α leaves most images almost pure; a large α mixes "
+    "them about half and half.",
 )
 
 # %% [markdown]
@@ -121,7 +122,10 @@ assert torch.allclose(soft[0], label_by_hand)
 # %%
 mixed, soft = MixUp(alpha=1.0, num_classes=K)(images[:6], labels[:6], rng(2))
 plots.soft_labels(
-    mixed, soft, data.classes, message="Mixup blends two signs."
+    mixed,
+    soft,
+    data.classes,
+    message="Mixup blends two images and, in the same proportion, their labels.",
 )
 
 # %% [markdown]
@@ -438,7 +442,10 @@ noise = cnnlab.compare(
     metric="valid_acc",
 )
 noise_study = Results.load("studies/04_label_noise.csv")
-noise.plot(noise_study)
+noise.plot(
+    noise_study,
+    message="With 40 % wrong labels, CutMix reaches the better accuracy.",
+)
 
 # %%
 noise_study
@@ -458,18 +465,24 @@ print(noise_study.claim("CutMix", "~", "mixup", by=0.03))
 plots.lines(
     range(1, 17),
     {
-        f"{name}, {part}": history.frame()[f"{part}_loss"].tolist()
+        name: {
+            "training": history.frame().train_loss.tolist(),
+            "validation": history.frame().valid_loss.tolist(),
+        }
         for name, history in curves.items()
-        for part in ("train", "valid")
     },
-    xlabel="epochs finished",
+    xlabel="finished epochs",
     ylabel="loss (nats)",
-    message="Losses under wrong labels, with CutMix and without.",
+    message="Plain training fits even the wrong labels; with CutMix the "
+    "training loss stays high.",
 )
 
 # %%
 repeated = Results(noise.rows, "train_given")  # the same runs, another column
-repeated.plot()
+repeated.plot(
+    label="training accuracy on the given labels",
+    message="Plain training memorises the given labels, wrong ones included; CutMix memorises fewer.",
+)
 
 # %% tags=["claim"]
 print(repeated.claim("plain", ">", "CutMix", by=0.1))
@@ -508,7 +521,7 @@ clean = Results(
     ],
     "valid_acc",
 )
-clean.plot()
+clean.plot(message="With correct labels, CutMix lowers the accuracy.")
 
 # %% tags=["claim"]
 print(clean.claim("plain", ">", "CutMix"))
@@ -585,10 +598,14 @@ few_labels = cnnlab.compare(
     metric="valid_loss",
 )
 few_study = Results.load("studies/04_few_labels.csv")
-few_labels.plot(few_study)
+few_labels.plot(
+    few_study, message="With few labels, mixup lowers the validation loss."
+)
 
 # %%
-few_study.plot()
+few_study.plot(
+    message="With few labels, mixing lowers the validation loss more than label smoothing does."
+)
 
 # %% tags=["claim"]
 print(few_labels.claim("mixup", "<", "plain"))
@@ -616,12 +633,13 @@ for name in ("plain", "mixup"):
     print(f"expected calibration error, {name}: {error:.3f}")
 
 plots.lines(
-    ["unsure", "2nd fifth", "3rd fifth", "4th fifth", "sure"],
+    ["least confident", "2nd fifth", "3rd fifth", "4th fifth", "most"],
     {name: gaps(name) for name in ("plain", "mixup")}
-    | {"as sure as right": [0.0] * 5},
-    xlabel="fifths of the answers, by confidence",
-    ylabel="confidence - accuracy",
-    message="How sure beyond right, with mixup and without.",
+    | {"perfectly calibrated": [0.0] * 5},
+    xlabel="fifths of the predictions, by confidence",
+    ylabel="confidence minus accuracy",
+    message="The plain network is overconfident; with mixup, confidence and "
+    "accuracy are closer.",
 )
 
 # %% [markdown]
@@ -633,7 +651,10 @@ plots.lines(
 sure_study = Results(few_study.rows, "overconfidence")
 print(sure_study.claim("plain", ">", "mixup", by=0.1))
 print(sure_study.claim("plain", ">", "CutMix", by=0.1))
-sure_study.plot()
+sure_study.plot(
+    label="confidence minus accuracy",
+    message="Plain training is overconfident, label smoothing under-confident, and mixing comes closest to zero.",
+)
 
 # %% [markdown]
 # Zero would be right. Read off how near each of them comes, and on which side.
@@ -674,7 +695,10 @@ print(sure_with_noise.claim("CutMix", "<", "plain", by=0.1))
 loss_with_noise = Results(noise_study.rows, "valid_loss")
 print(loss_with_noise.claim("CutMix", "<", "plain", by=0.1))
 assert sure_with_noise.values("CutMix").max() < 0
-sure_with_noise.plot()
+sure_with_noise.plot(
+    label="confidence minus accuracy",
+    message="Trained on wrong labels, mixup and CutMix are strongly under-confident.",
+)
 
 # %% [markdown]
 # Against right labels CutMix is far too timid now: it is right more often than it dares to say. Mixing adds its doubt

@@ -130,8 +130,9 @@ plots.lines(
     range(201),
     clouds,
     xlabel="step",
-    ylabel="mean square distance",
-    message="A falling rate is fast first and quiet in the end.",
+    ylabel="mean squared distance",
+    message="A learning rate that falls is fast at first and ends closest "
+    "to the minimum.",
     log="y",
 )
 
@@ -176,6 +177,7 @@ plots.schedules(
         "cosine, floor 0.1": schedules.cosine(100, final=0.1),
     },
     steps=101,
+    message="Step schedules fall in jumps; linear and cosine fall smoothly.",
 )
 
 # %%
@@ -187,6 +189,8 @@ plots.schedules(
         "one-cycle": schedules.one_cycle(100),
     },
     steps=101,
+    message="Warm-up and one-cycle rise before they fall; restarts jump "
+    "back to the top.",
 )
 
 # %% [markdown]
@@ -255,11 +259,13 @@ assert plateau_rates[:6] == [0.1] * 6
 assert np.allclose(plateau_rates[6:], 0.01)
 plots.lines(
     range(1, 11),
-    {"validation loss": losses, "rate": plateau_rates},
+    {"validation loss": losses, "learning rate": plateau_rates},
     xlabel="epoch",
-    ylabel="loss, rate",
-    message="The rate falls after three evaluations without improvement.",
-    log="y",
+    ylabel="",
+    message="The learning rate falls after three evaluations without an "
+    "improvement.",
+    stairs=["learning rate"],
+    stacked=True,
 )
 
 # %% [markdown]
@@ -285,7 +291,9 @@ def per_epoch(step):
 
 
 plots.schedules(
-    {"per step": per_step, "per epoch": per_epoch}, steps=STEPS + 1
+    {"per step": per_step, "per epoch": per_epoch},
+    steps=STEPS + 1,
+    message="Set once per epoch, the cosine becomes a staircase.",
 )
 
 # %% [markdown]
@@ -314,7 +322,9 @@ units = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-units.plot()
+units.plot(
+    message="A cosine that counts epochs where the loop counts steps ruins the run."
+)
 
 # %% tags=["claim"]
 units.claim("cosine(STEPS)", ">", "cosine(EPOCHS)", by=0.3)
@@ -372,7 +382,7 @@ plots.lines(
     {"torch": theirs, "cnnlab": ours},
     xlabel="step",
     ylabel="multiplier",
-    message="Past its end torch's cosine climbs again.",
+    message="Past its end, torch's cosine climbs again.",
 )
 
 # %% [markdown]
@@ -459,7 +469,10 @@ found = cnnlab.compare(
     seeds=2,
     metric="valid_acc",
 )
-found.plot(rates)
+found.plot(
+    rates,
+    message="The suggested learning rate trains much better than 0.001.",
+)
 
 # %%
 on_the_grid = ["constant, 0.001", "constant, 0.01", "constant, 0.1"]
@@ -562,7 +575,7 @@ rescue = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-rescue.plot()
+rescue.plot(message="A warm-up makes AdamW usable at a learning rate of 0.3.")
 
 # %% tags=["claim"]
 rescue.claim("0.3 warmed up", ">", "0.3", by=0.05)
@@ -633,13 +646,14 @@ assert np.argmax(noise) == 30
 plots.lines(
     range(T + 1),
     {
-        "rate / peak rate": rate / peak,
+        "learning rate": rate,
         "momentum": momentum,
         "noise scale / its peak": noise / noise.max(),
     },
     xlabel="step",
-    ylabel="share, momentum",
-    message="The momentum falls where the rate rises.",
+    ylabel="",
+    message="One-cycle lowers the momentum while the learning rate is high.",
+    stacked=True,
 )
 
 # %% [markdown]

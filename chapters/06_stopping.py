@@ -205,7 +205,10 @@ live_noisy = cnnlab.compare(
     metric="test_acc",
 )
 stored_noisy = Results.load("studies/06_noisy_labels.csv")
-live_noisy.plot(stored_noisy)
+live_noisy.plot(
+    stored_noisy,
+    message="Against wrong labels, an EMA and early stopping together help most.",
+)
 
 # %% [markdown]
 # Your three runs (coloured) are short. The grey bars are a stored study with six seeds, twice as many images and
@@ -222,13 +225,14 @@ mean = curves.groupby("epoch").mean(numeric_only=True)
 plots.lines(
     mean.index.tolist(),
     {
-        "validation, right labels": mean.valid_acc.tolist(),
-        "test, right labels": mean.test_acc.tolist(),
+        "validation, correct labels": mean.valid_acc.tolist(),
+        "test, correct labels": mean.test_acc.tolist(),
         "training, 40 % wrong labels": mean.train_acc.tolist(),
     },
-    xlabel="epochs finished",
+    xlabel="finished epochs",
     ylabel="accuracy (mean of six runs)",
-    message="Accuracy peaks early, then wrong labels are learnt.",
+    message="Validation accuracy peaks early and falls while wrong labels "
+    "are memorised, then recovers in part.",
 )
 
 # %% [markdown]
@@ -569,12 +573,12 @@ for name, (gap, low, high) in wobbles.items():
 plots.lines(
     one_run.epoch.tolist(),
     {
-        "live weights": one_run.valid_acc.tolist(),
+        "validation (live weights)": one_run.valid_acc.tolist(),
         "EMA": one_run.ema_valid_acc.tolist(),
     },
-    xlabel="epochs finished",
+    xlabel="finished epochs",
     ylabel="validation accuracy",
-    message="Wrong labels: the EMA is calmer than the live weights.",
+    message="With wrong labels, the EMA is calmer than the live weights.",
 )
 
 # %% tags=["claim"]
@@ -718,7 +722,11 @@ def snapshot_logits(seed, cycles=3, epochs=3):
     return [trainer.predict(valid, model=m) for m in snapshots.models(model)]
 
 
-plots.schedules({"three cycles": schedules.warm_restarts(45)}, 136)
+plots.schedules(
+    {"three cycles": schedules.warm_restarts(45)},
+    136,
+    message="Each of the three cycles starts again at the full learning rate.",
+)
 
 # %% tags=["experiment"]
 live_ensembles = cnnlab.compare(
@@ -735,7 +743,10 @@ live_ensembles = cnnlab.compare(
     metric="valid_acc",
 )
 stored_ensembles = Results.load("studies/06_ensembles.csv")
-live_ensembles.plot(stored_ensembles)
+live_ensembles.plot(
+    stored_ensembles,
+    message="The snapshot ensemble beats its average member, but not its last one.",
+)
 
 # %% tags=["claim"]
 stored_ensembles.claim("snapshot ensemble", ">", "its members")

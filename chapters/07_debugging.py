@@ -104,7 +104,7 @@ assert all(norm > 0 for norm in norms.values())
 plots.layers(
     norms,
     label="gradient norm",
-    message="In a healthy fresh network every layer gets a gradient.",
+    message="In a healthy fresh network, every layer gets a gradient.",
 )
 
 # %% [markdown]
@@ -160,7 +160,10 @@ ten_images = cnnlab.compare(
     seeds=5,
     metric="final loss",
 )
-ten_images.plot()
+ten_images.plot(
+    label="training loss after 40 steps (nats)",
+    message="Ten images are learnt just as well with shuffled labels.",
+)
 
 # %% tags=["claim"]
 ten_images.claim("right labels", "~", "shuffled labels", by=0.05)
@@ -221,9 +224,10 @@ runs = {f"rate {rate:g}": watched(rate) for rate in (1e-5, 0.05, 10)}
 plots.lines(
     range(1, 6),
     {name: run["log10_update_ratio"].tolist() for name, run in runs.items()},
-    xlabel="epochs finished",
-    ylabel="log10 of step / weight",
-    message="The update ratio tells a rate that is too low from one too high.",
+    xlabel="finished epochs",
+    ylabel="log10 of step size / weight size",
+    message="In the first epoch, the update ratio tells a learning rate "
+    "that is too low from one that is too high.",
 )
 
 # %%
@@ -269,10 +273,15 @@ SHAPES = {
 }
 plots.lines(
     range(1, 19),
-    SHAPES,
-    xlabel="epochs finished",
+    {
+        shape: {"training": falling(18), "validation": loss}
+        if shape == "overfitting"
+        else {"training": loss}
+        for shape, loss in SHAPES.items()
+    },
+    xlabel="finished epochs",
     ylabel="loss (nats)",
-    message="Six shapes of the loss; for overfitting, that of validation.",
+    message="Each of these six shapes of the loss has its own cause.",
 )
 
 # %% [markdown]
@@ -378,7 +387,7 @@ plots.arrows(
         "clipped by value": by_value.tolist(),
     },
     limit=1,
-    message="Clipping by norm keeps the direction, clipping by value does not.",
+    message="Clipping by norm keeps the direction; clipping by value doesn't.",
 )
 
 # %% [markdown]
@@ -445,7 +454,10 @@ clipped = cnnlab.compare(
     metric="valid_acc",
 )
 study = Results.load("studies/07_clipping.csv")
-clipped.plot(study)
+clipped.plot(
+    study,
+    message="Without clipping the network fails; clipping by norm rescues it.",
+)
 
 # %% tags=["claim"]
 clipped.claim("clip by norm", ">", "no clipping", by=0.2)
@@ -457,7 +469,9 @@ clipped.claim("clip by norm", ">", "no clipping", by=0.2)
 # to the other seeds, took six epochs, and came here a second time. The study was run once.)
 
 # %%
-study.plot()
+study.plot(
+    message="Batch norm beats clipping by norm, and clipping by norm beats clipping by value."
+)
 
 # %% tags=["claim"]
 study.claim("clip by norm", ">", "no clipping", by=0.3)
@@ -538,7 +552,7 @@ twice = cnnlab.compare(
     seeds=5,
     metric="valid_acc",
 )
-twice.plot()
+twice.plot(message="A softmax before the loss costs a lot of accuracy.")
 
 # %% tags=["claim"]
 twice.claim("logits", ">", "softmax first", by=0.1)

@@ -103,8 +103,8 @@ assert abs(above["log-uniform"] - 1 / 5) < 0.03  # one decade of five
 
 plots.histogram(
     {name: x.log10().numpy() for name, x in drawn.items()},
-    label="log10 of the drawn rate",
-    message="Uniform draws nearly all fall into the last decade.",
+    label="log10 of the learning rate drawn",
+    message="Nine in ten uniform draws fall into the last decade.",
 )
 
 # %% [markdown]
@@ -171,7 +171,10 @@ live = cnnlab.compare(
     seeds=2,
     metric="valid_acc",
 )
-live.plot(study)
+live.plot(
+    study,
+    message="Of these three learning rates, the middle one trains best.",
+)
 
 # %% [markdown]
 # The strokes are the two runs of this cell, the grey bars the five of the study. Now the whole table, one line a
@@ -182,10 +185,13 @@ runs = study.frame()
 means = runs.pivot_table("valid_acc", "log_rate", "log_decay")
 plots.lines(
     10.0**means.index,
-    {f"decay 1e{log_decay:.0f}": means[log_decay] for log_decay in means},
+    {
+        f"weight decay 1e{log_decay:.0f}": means[log_decay]
+        for log_decay in means
+    },
     xlabel="learning rate",
     ylabel="mean validation accuracy",
-    message="The rate decides, the weight decay hardly matters.",
+    message="The learning rate decides; the weight decay hardly matters.",
     log="x",
 )
 
@@ -356,7 +362,10 @@ searches = cnnlab.compare(
     seeds=200,
     metric="valid_acc of the choice",
 )
-searches.plot()
+searches.plot(
+    label="validation accuracy of the chosen trial",
+    message="Random search beats the 3 x 3 grid, but a grid of nine learning rates beats both.",
+)
 
 # %% tags=["claim"]
 print(searches.claim("random", ">", "grid 3 x 3"))
@@ -429,7 +438,10 @@ changed = cnnlab.compare(
     seeds=50,
     metric="valid_acc of the choice",
 )
-changed.plot()
+changed.plot(
+    label="validation accuracy of the chosen trial",
+    message="With a third parameter that doesn't matter, random search beats the grid.",
+)
 
 # %% tags=["claim"]
 changed.claim("random, 27 trials", ">", "grid 3 x 3 x 3")
@@ -491,7 +503,10 @@ guessers = cnnlab.compare(
 )
 bound = math.sqrt(2 * math.log(27) * P * (1 - P) / M)
 print(f"the bound for 27 networks and 60 pictures: {bound:.3f}")
-guessers.plot()
+guessers.plot(
+    label="apparent accuracy minus true accuracy",
+    message="The more guessers and the fewer images, the better the best of them looks.",
+)
 
 # %% tags=["claim"]
 print(guessers.claim("best of 27", ">", "best of 1", by=0.05))
@@ -523,7 +538,10 @@ curse = cnnlab.compare(
     seeds=40,
     metric="optimism",
 )
-curse.plot()
+curse.plot(
+    label="score of the best trial minus its true accuracy",
+    message="The more trials, the more optimistic is the score of the best one.",
+)
 
 # %% tags=["claim"]
 curse.claim("best of 27", ">", "best of 1")
@@ -616,7 +634,13 @@ coarse.sort_values("score", ascending=False).round(5)
 
 # %%
 plots.trials(
-    coarse, "rate", "decay", label="valid_acc", message="The coarse search."
+    coarse,
+    "rate",
+    "decay",
+    label="valid_acc",
+    xlabel="learning rate",
+    ylabel="weight decay",
+    message="Eight short trials show which learning rates to refine.",
 )
 
 # %% [markdown]
@@ -706,7 +730,9 @@ assert 6 < ratio < 40  # a few loud batches make it an uncertain number
 
 # %%
 batch_study = Results.load("studies/08_batch.csv")
-batch_study.plot()
+batch_study.plot(
+    message="At the same learning rate and epochs, batches of 128 fall behind; as many steps bring them level."
+)
 
 # %% tags=["claim"]
 print(batch_study.claim("32, rate 0.01", ">", "128, rate 0.01", by=0.1))

@@ -108,7 +108,9 @@ plots.image_grid(
     ["learnt"] * 12 + ["random"] * 12,
     columns=12,
     alt="Filters of 3 x 3 pixels: the learnt ones are bright on one side "
-    "and dark on the other, mostly grey; the random ones are coloured",
+    "and dark on the other; those of the random ones have no pattern",
+    message="The learnt filters are mostly grey edges; the random ones are "
+    "coloured.",
 )
 
 # %% [markdown]
@@ -161,6 +163,7 @@ plots.image_grid(
     columns=8,
     alt="An image and its strongest feature maps: outlines of 16 x 16 "
     "pixels, then parts of 8 x 8, then spots of 4 x 4",
+    message="The later the stage, the coarser its feature maps.",
 )
 
 # %% [markdown]
@@ -203,8 +206,9 @@ plots.image_grid(
     data.train.images[torch.cat([first, best])],
     ["stem"] * 10 + ["block 2"] * 20,
     columns=10,
-    alt="Ten best images of one channel each: those of the stem share "
-    "light and colour, those of block 2 share a digit",
+    alt="Ten best images of one channel of the stem and of two of block 2",
+    message="The best images of a stem channel share light and colour; "
+    "those of a block 2 channel share a digit.",
 )
 
 # %% [markdown]
@@ -270,13 +274,13 @@ on_digits = by_stage(
     ],
     DIGITS,
 )
-on_digits.plot()
+on_digits.plot(message="On digits, every further stage helps.")
 
 # %% tags=["experiment"]
 on_signs = by_stage(
     "signs", [Claim("block 1", ">", "stem", by=0.02)], fresh_data()
 )
-on_signs.plot()
+on_signs.plot(message="On signs, the gain ends at block 1.")
 
 # %% tags=["claim"]
 print("digits:", on_digits.claim("block 1", ">", "stem", by=0.1))
@@ -393,7 +397,9 @@ my_cost_of_bgr = ...
 
 # %% tags=["experiment"]
 pixels = Results.load("studies/09_pixels.csv")
-pixels.plot()
+pixels.plot(
+    message="Wrong levels cost accuracy; swapped colours are fatal only for a network that uses colour."
+)
 
 # %%
 table = pixels.frame().groupby("variant", sort=False)
@@ -565,7 +571,10 @@ live = cnnlab.compare(
     seeds=3,
 )
 stored = Results.load("studies/09_labels.csv")
-live.plot(stored)
+live.plot(
+    stored,
+    message="With ten labels per class, frozen pretrained features beat training from scratch.",
+)
 
 # %% [markdown]
 # Your three runs are short. The grey bars are the stored study, `chapters/studies/09_labels.py`, with five seeds,
@@ -621,7 +630,8 @@ plots.trend(
     },
     xlabel="optimizer steps from scratch (batches of 32)",
     ylabel="test accuracy",
-    message="From scratch, accuracy still rises, below that of the probe.",
+    message="Training from scratch keeps improving, but stays below the "
+    "probe.",
     log="x",
 )
 
@@ -697,7 +707,9 @@ penalties = compare_declared(
     },
     seeds=5,
 )
-penalties.plot()
+penalties.plot(
+    message="A stronger penalty brings the SVM close to logistic regression."
+)
 
 # %% tags=["claim"]
 print(penalties.verdict("SVM, C = 0.01", ">", "SVM, C = 1"))
@@ -788,7 +800,9 @@ found_by = compare_declared(
     seeds=5,
     metric="precision_at_5",
 )
-found_by.plot()
+found_by.plot(
+    message="Neighbours by pretrained features share the query's digit most often."
+)
 
 # %% tags=["claim"]
 print(found_by.claim("glyphnet", ">", "pixels", by=0.1))
@@ -815,9 +829,10 @@ plots.trend(
         .tolist()
         for arm in (*arms, "random features")
     },
-    xlabel="labels a class (the last: all there are)",
+    xlabel="labels per class (the last: all there are)",
     ylabel="test accuracy",
-    message="Frozen features win with few labels, scratch with all.",
+    message="Frozen features win with few labels; training from scratch "
+    "wins with all of them.",
     log="x",
 )
 
@@ -865,7 +880,9 @@ signs = Results(
     [row for row in stored.rows if row["variant"].startswith("signs")],
     stored.metric,
 )
-signs.plot()
+signs.plot(
+    message="On signs, training from scratch overtakes the pretrained features at fifty labels per class."
+)
 
 # %% tags=["claim"]
 print(

@@ -198,7 +198,10 @@ live_signs = cnnlab.compare(
 )
 similar = Results.load("studies/10_strategies.csv")
 different = Results.load("studies/10_strategies_signs.csv")
-live_signs.plot(different)
+live_signs.plot(
+    different,
+    message="On signs, full training beats feature extraction, even with ten images per class.",
+)
 
 # %% [markdown]
 # Your runs are coloured, and those of the study are grey. All four fields, as means:
@@ -240,7 +243,10 @@ plots.heatmap(
     STRATEGIES,
     list(FIELDS),
     label="test accuracy (mean of the runs)",
-    message="Full training is best on signs, but not on ten digits.",
+    xlabel="training images per class",
+    ylabel="strategy",
+    message="Full training is best on signs, but not with ten digits per "
+    "class.",
 )
 
 # %% [markdown]
@@ -444,7 +450,10 @@ live_rates = cnnlab.compare(
     metric="test_acc",
 )
 stored_rates = Results.load("studies/10_rates.csv")
-live_rates.plot(stored_rates)
+live_rates.plot(
+    stored_rates,
+    message="At a learning rate of 0.03, fine-tuning is worse than training the head alone.",
+)
 
 # %% [markdown]
 # Your three runs are coloured. The study, in grey, has five seeds and two more learning rates. Each seed splits the same
@@ -467,14 +476,19 @@ body = by_rate.iloc[1:]
 plots.lines(
     rates,
     {
-        "new task: digits": body.test_acc.tolist(),
-        "old task: a probe for glyphs": body.old_task.tolist(),
-        "head only, digits": [by_rate.test_acc.iloc[0]] * len(rates),
-        "as shipped, glyphs": [by_rate.old_task.iloc[0]] * len(rates),
+        title: {
+            "all layers trained": body[column].tolist(),
+            "head only, features as shipped": [by_rate[column].iloc[0]]
+            * len(rates),
+        }
+        for title, column in (
+            ("new task: digits", "test_acc"),
+            ("old task: a probe for glyphs", "old_task"),
+        )
     },
-    xlabel="rate of AdamW",
+    xlabel="learning rate of AdamW",
     ylabel="accuracy (mean of five runs)",
-    message="The larger the rate, the less is left of the features.",
+    message="The larger the learning rate, the less is left of the features.",
     log="x",
 )
 
@@ -693,7 +707,10 @@ live_norms = compare_declared(
     seeds=5,
     metric="old_head",
 )
-live_norms.plot()
+live_norms.plot(
+    label="accuracy of the old head on the old task",
+    message="Batch-norm statistics that keep moving damage the old task.",
+)
 
 # %% tags=["claim"]
 print(live_norms.verdict("norms moving", "<", "norms kept", by=0.05))
@@ -802,7 +819,9 @@ live_heads = compare_declared(
     seeds=5,
     metric="test_loss",
 )
-live_heads.plot()
+live_heads.plot(
+    message="On average, dropout lowers the test loss of the deep head."
+)
 
 # %% [markdown]
 # What is drawn is the loss, which also punishes a head that is overconfident. The deep head without dropout has the
@@ -844,7 +863,8 @@ plots.image_grid(
     torch.cat(shown),
     ["easy"] * 6 + ["wild"] * 6,
     columns=6,
-    alt="Six signs, clean above, darker, blurred and covered below",
+    alt="Six signs, clean above, changed below",
+    message="Wild signs are darker, blurred or partly covered.",
 )
 
 # %% [markdown]
@@ -863,7 +883,9 @@ my_gain_without_labels = ...
 
 # %%
 shift = Results.load("studies/10_shift.csv")
-shift.plot()
+shift.plot(
+    message="New batch-norm statistics, without any label, gain almost as much as fine-tuning on five labels."
+)
 
 # %% [markdown]
 # First the damage: the same network, the same twelve classes, test signs in the same new fonts.

@@ -217,8 +217,10 @@ plots.heatmap(
     matrix / matrix.sum(axis=1, keepdims=True),
     [f"{few.classes[k]} ({counts[k]})" for k in rank],
     [few.classes[k] for k in rank],
-    label="share of the true class",
-    message="Rare signs are taken for common ones: true class (and its training images) down, answer across.",
+    label="fraction of the true class",
+    xlabel="prediction",
+    ylabel="true class (and its training images)",
+    message="Rare signs are often taken for common ones.",
 )
 
 # %% [markdown]
@@ -358,8 +360,9 @@ plots.lines(
         "both": learnt["both"][rank].tolist(),
     },
     xlabel="training images of the class",
-    ylabel="learnt share of the class",
-    message="One correction makes all classes equal, two turn the shares upside down.",
+    ylabel="learnt fraction of the class",
+    message="One correction makes all classes equal; two turn the fractions "
+    "upside down.",
     log="xy",
 )
 
@@ -413,7 +416,10 @@ live = cnnlab.compare(
     seeds=3,
     metric="balanced_acc",
 )
-live.plot(study)
+live.plot(
+    study,
+    message="Oversampling raises the balanced accuracy; class weights on top of it undo the gain.",
+)
 
 # %% [markdown]
 # Your runs are coloured, and the study is grey. Three runs are too few to tell these methods apart, so the claims are
@@ -567,11 +573,12 @@ plots.lines(
         "balanced accuracy": dial.balanced_acc.tolist(),
         "recall of the four rarest": dial.rare_recall.tolist(),
         "recall of the four commonest": dial.common_recall.tolist(),
-        "accuracy with training shares": dial.train_like_acc.tolist(),
+        "accuracy with training proportions": dial.train_like_acc.tolist(),
     },
-    xlabel="tau",
-    ylabel="on validation images, mean of three runs",
-    message="The strength is a dial between rare and common classes.",
+    xlabel="tau, the strength of the adjustment",
+    ylabel="accuracy or recall on validation images",
+    message="The strength of the adjustment trades common classes for rare "
+    "ones.",
 )
 
 # %% [markdown]
@@ -589,7 +596,10 @@ adjusted_runs = cnnlab.compare(
     seeds=3,
     metric="balanced_acc",
 )
-adjusted_runs.plot(study)
+adjusted_runs.plot(
+    study,
+    message="Adjusting the logits raises the balanced accuracy of the same network.",
+)
 
 # %% [markdown]
 # Nothing was trained for the row in the middle: it is the plain networks, with twelve numbers subtracted.
@@ -673,7 +683,10 @@ for a, b in (
     ("adjustment, long run", "weights, long run"),
 ):
     print(f"{a} - {b}:", gained.difference(a, b))
-gained.plot()
+gained.plot(
+    label="gain in recall of the rare classes",
+    message="In a long run, class weights gain less; logit adjustment still works.",
+)
 
 # %% tags=["claim"]
 by_method = longer.on("balanced_acc")

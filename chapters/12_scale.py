@@ -154,7 +154,8 @@ plots.parts(
     spent,
     label="time of a step",
     unit="ms",
-    message="Loaded one by one, a step takes much longer; only its data part has grown.",
+    message="When images are loaded one by one, a step takes much longer; "
+    "only its data part has grown.",
 )
 
 # %% [markdown]
@@ -216,7 +217,10 @@ my_share_of_loading = ...
 # %% tags=["experiment"]
 steps = Results.load("studies/12_steps.csv")
 print(steps.notes["machine"], "|", steps.notes["date"])
-steps.plot()
+steps.plot(
+    label="time of a step / time of a plain step",
+    message="Augmenting one image at a time slows a step down more than anything else.",
+)
 
 # %% tags=["claim"]
 print(steps.claim("plain, again", "~", "plain", by=0.1))
@@ -269,7 +273,10 @@ waiting = Results(
     [row for row in workers.rows if row["variant"].startswith("waits")],
     "wall_ratio",
 )
-waiting.plot()
+waiting.plot(
+    label="elapsed time / elapsed time without workers",
+    message="Two workers nearly halve the waiting; four gain nothing more.",
+)
 
 # %% tags=["claim"]
 print(waiting.claim("waits, 1 worker", "<", "waits, 0 workers"))
@@ -386,9 +393,9 @@ print(f"parts of 16 instead of 256: {times_less_memory:.0f} times less")
 plots.lines(
     sizes,
     kept,
-    xlabel="pictures that pass at a time",
-    ylabel="kept for backward (MiB)",
-    message="Memory grows with the part that passes at a time, not with the batch.",
+    xlabel="images per forward pass",
+    ylabel="memory kept for the backward pass (MiB)",
+    message="Memory grows with the number of images in a forward pass.",
     log="xy",
 )
 
@@ -537,7 +544,10 @@ live = cnnlab.compare(
     metric="valid_acc",
 )
 precision = Results.load("studies/12_precision.csv")
-live.plot(precision)
+live.plot(
+    precision,
+    message="Training in bfloat16 is as accurate as training in float32.",
+)
 
 # %% [markdown]
 # Your three runs are short. The grey bars are a stored study, `studies/12_precision.py`, with six seeds and more images.
@@ -590,9 +600,10 @@ to_zero, to_infinity = zip(*map(lost, scales), strict=True)
 plots.lines(
     scales,
     {"rounded to zero": to_zero, "infinite": to_infinity},
-    xlabel="scale of the loss",
-    ylabel="share of the entries",
-    message="Between too small and too large there is a wide range of good scales.",
+    xlabel="loss scale",
+    ylabel="fraction of the gradient entries",
+    message="Between too small and too large, there is a wide range of good "
+    "loss scales.",
     log="x",
 )
 
@@ -612,7 +623,9 @@ assert sum(lost(2**16)) < 0.001 < lost(1)[0] < lost(2**-12)[0]
 # numbers is the same run. A mean over a map of 64 × 64 places makes such a loss, or a term with a small weight.
 
 # %% tags=["claim"]
-precision.plot()
+precision.plot(
+    message="Gradients in float16 fail when the loss is tiny, and loss scaling repairs them."
+)
 
 # %% tags=["claim"]
 small = "float16 gradients, loss / 4096"
@@ -839,7 +852,7 @@ plots.lines(
     },
     xlabel="training steps",
     ylabel="processor time (s)",
-    message="Compiling costs first and saves later.",
+    message="Compiling costs time at first and saves time later.",
 )
 
 # %% tags=["claim"]

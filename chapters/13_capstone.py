@@ -412,10 +412,13 @@ confusion = torch.zeros(K, K, dtype=torch.int64)
 confusion.index_put_((labels, answers), torch.tensor(1), accumulate=True)
 plots.heatmap(
     confusion,
-    rows=[f"is {name}" for name in data.classes],
-    columns=[f"answer {name}" for name in data.classes],
-    label="test pictures",
-    message="Which class is taken for which.",
+    rows=data.classes,
+    columns=data.classes,
+    label="test images",
+    xlabel="prediction",
+    ylabel="true class",
+    message=f"{right} of {len(labels)} test images are classified correctly; "
+    "the others are off the diagonal.",
 )
 
 # %% [markdown]
@@ -429,11 +432,13 @@ wrong = torch.tensor(table[~table.right].nlargest(8, "sure").index.to_numpy())
 plots.image_grid(
     data.test.pixels(wrong),
     [
-        f"{data.classes[labels[i]]}, not {data.classes[answers[i]]} ({surest[i]:.2f})"
+        f"true {data.classes[labels[i]]}, predicted "
+        f"{data.classes[answers[i]]}, p = {surest[i]:.2f}"
         for i in wrong
     ],
     columns=4,
-    alt=f"the {len(wrong)} wrong answers that were given most surely, with the label, the answer and its probability",
+    alt="Each has its label, the prediction and its probability",
+    message=f"These are the {len(wrong)} most confident mistakes.",
 )
 
 # %% [markdown]

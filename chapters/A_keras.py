@@ -299,7 +299,8 @@ if keras:
         metric="valid_acc",
     )
 
-lagging.plot() if keras else None
+lagged = "With a momentum of 0.99, Keras' running statistics lag behind."
+lagging.plot(message=lagged) if keras else None
 
 # %% tags=["claim"]
 if keras:

@@ -68,6 +68,7 @@ _MODULES = {
     "checkpoint": "cnnlab.training.checkpoint",
     "cli": "cnnlab.course.cli",
     "clinic": "cnnlab.course.clinic",
+    "diagrams": "cnnlab.course.diagrams",
     "distributed": "cnnlab.training.distributed",
     "doctor": "cnnlab.course.doctor",
     "experiment": "cnnlab.study.experiment",

@@ -1,5 +1,6 @@
 """Test that the book builds offline without warnings, shows its results and is accessible."""
 
+import base64
 import os
 import re
 import subprocess
@@ -122,7 +123,7 @@ def test_the_timings_page_lists_each_chapter(book):
     assert all(f"chapters/{chapter.stem}" in text for chapter in course.chapters())
 
 
-def test_every_figure_has_an_alt_text(book):
+def test_every_figure_fits_on_700_pixels_and_its_alt_text_begins_with_its_message(book):
     figures = [
         image
         for chapter in course.chapters()
@@ -130,7 +131,12 @@ def test_every_figure_has_an_alt_text(book):
         if (image["src"] or "").startswith("data:image/png")
     ]
     assert figures
-    assert all(len(image.get("alt") or "") > 20 for image in figures)
+    for image in figures:
+        alt = image.get("alt") or ""
+        assert re.match(r"[A-Z0-9].{15,}?[.!?]( |$)", alt), alt
+        assert not re.search(r"\b(train|valid|test)_", alt), alt  # a column, not in words
+        header = base64.b64decode((image["src"] or "").partition("base64,")[2][:32])
+        assert int.from_bytes(header[16:20]) <= 700, alt
 
 
 def test_nothing_is_loaded_from_another_site(book):

@@ -395,3 +395,14 @@ def test_too_few_seeds_of_a_quick_pass_do_not_judge_declared_claims(monkeypatch)
     verdict = compare_declared(QUESTION, VARIANTS, 5).claim("b", ">", "a")
     assert verdict.declared is False
     assert "not judged" in str(verdict)
+
+
+def test_a_figure_of_few_runs_shows_them_without_an_interval():
+    few, enough = compare(VARIANTS, 3).plot(), compare(VARIANTS, 5).plot()
+    assert "confidence interval" not in few.alt
+    assert "(" not in few.alt.partition("variants, mean: ")[2]
+    assert "mean and 95 % confidence interval" in enough.alt
+    labels = [[text.get_text() for text in p.figure.legends[0].get_texts()] for p in (few, enough)]
+    assert labels == [["one run", "mean"], ["one run", "mean, 95 % confidence interval"]]
+    beside = compare(VARIANTS, 3).plot(compare(VARIANTS, 5))
+    assert "a in the stored study" in beside.alt

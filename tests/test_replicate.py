@@ -1,5 +1,7 @@
 """A replication repeats studies with new seeds, goes on after an interrupt, and reports."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -120,3 +122,15 @@ def test_studies_with_modules_of_the_same_name_do_not_meet(tmp_path):
         (folder / "study.py").write_text("from common import value\n")
         with replicate.imported(folder / "study.py") as module:
             assert module.value == value
+
+
+def test_the_stored_report_is_about_what_the_studies_declare_and_found():
+    folder = Path(__file__).parents[1] / "chapters" / "studies"
+    report = pd.read_csv(folder / "replication.csv")
+    for name, rows in report.groupby("study"):
+        stored = Results.load(folder / f"{name}.csv")
+        for claim, (_, row) in zip(stored.declaration.claims, rows.iterrows(), strict=True):
+            verdict = stored.on(claim.metric).verdict(claim.a, claim.relation, claim.b, claim.by)
+            assert row["claim"] == verdict.claim
+            assert row["supported"] == verdict.supported
+            assert row["first"].startswith(f"{verdict.mean:+.3f} (")

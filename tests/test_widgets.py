@@ -41,7 +41,7 @@ def test_without_a_kernel_the_frames_have_captions_and_alt_texts(displayed, monk
     page = bundle["text/html"]
     assert page.count("<img") == page.count("alt=") == 2
     assert "slope 2, start 0" in page
-    assert "Slope 3. y against x: line from 0.5 to 3.5" in page
+    assert "Slope 3. Y against x: line from 0.5 to 3.5" in page
 
 
 def test_a_kernel_adds_sliders_below_the_frames_but_not_in_a_book(displayed, monkeypatch):

@@ -63,7 +63,7 @@ def test_each_draw_uses_the_runs_of_its_own_seed_and_is_reproducible():
     assert pages[0] == widgets.search_space(recorded()).picture(strategy="grid", trials=25, draw=0)
     best = [float(re.search(r"best validation accuracy ([\d.]+)", page)[1]) for page in pages]
     assert all(score <= 0.9 - draw / 100 for draw, score in enumerate(best))
-    assert "grid: 25 trials try 5 learning rates" in pages[0]
+    assert "Grid: 25 trials try 5 learning rates" in pages[0]
 
 
 def test_runs_without_a_needed_column_are_refused():

@@ -32,11 +32,17 @@ def test_the_static_page_shows_four_settings():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"patience": 1}, "stops after epoch 4 of 10 and restores epoch 3 with 0.62"),
-        ({"patience": 3}, "stops after epoch 10 of 10 and restores epoch 8 with 0.66"),
+        (
+            {"patience": 1},
+            "stops after epoch 4 of 10 and restores epoch 3. There, validation accuracy is 0.62",
+        ),
+        (
+            {"patience": 3},
+            "stops after epoch 10 of 10 and restores epoch 8. There, validation accuracy is 0.66",
+        ),
         (
             {"patience": 3, "min_delta": 0.05},
-            "stops after epoch 6 of 10 and restores epoch 5 with 0.65",
+            "stops after epoch 6 of 10 and restores epoch 5. There, validation accuracy is 0.65",
         ),
     ],
 )
@@ -46,12 +52,12 @@ def test_the_explorer_stops_where_early_stopping_does(settings, sentence):
 
 def test_the_judged_value_belongs_to_the_restored_epoch():
     page = widgets.early_stopping(CURVE, judged=JUDGED).picture(patience=1)
-    assert "which reaches 0.6 on other images" in page
+    assert "and 0.6 on other images" in page
 
 
 def test_a_loss_should_be_small_and_a_curve_of_nan_restores_nothing():
     page = widgets.early_stopping([2.0, 1.0, 1.5], "min", label="loss").picture(patience=1)
-    assert "restores epoch 2 with 1" in page
+    assert "restores epoch 2. There, loss is 1." in page
     assert "restores" not in widgets.early_stopping([math.nan] * 3).picture(patience=2)
 
 

@@ -264,7 +264,10 @@ class DataBundle:
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
         columns = per_class * max(1, 8 // per_class)
         alt = f"{len(chosen)} training images of {self.name}, up to {per_class} of each class"
-        return plots.image_grid(self.train.pixels(chosen), titles, columns=columns, alt=alt)
+        message = f"The first training images of each class ({self.name})."
+        return plots.image_grid(
+            self.train.pixels(chosen), titles, columns=columns, alt=alt, message=message
+        )
 
     def subset(self, *, per_class: int, seed: int = 0) -> "DataBundle":
         """Return the bundle with only `per_class` training images of each class.

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from cnnlab.plots.core import COLOURS, Plot, new_axes
+from cnnlab.plots.core import COLOURS, WIDTH, Plot, finish, new_axes, text_width, wrapped
 
 
 def image_grid(
-    images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, alt: str = "A grid of images"
+    images: Tensor,
+    titles: Sequence[str] = (),
+    *,
+    columns: int = 8,
+    alt: str = "A grid of images",
+    message: str | None = None,
 ) -> Plot:
     """Show a grid of images, each with its title above.
 
@@ -19,52 +24,68 @@ def image_grid(
         titles: one per image, or none at all.
         columns: images per row.
         alt: what the grid shows; the titles are appended to it.
+        message: the title of the figure, what the reader should see; the alt text starts with it.
+            By default, it is `alt`.
+
+    >>> import torch
+    >>> images = torch.rand(2, 1, 8, 8)
+    >>> image_grid(images, ["cat", "dog"], alt="two animals", message="They differ in size.")
+    Plot: They differ in size. Two animals: cat, dog.
     """
-    rows = math.ceil(len(images) / columns)
-    figure, axes = new_axes(
-        rows, columns, width=1.1 * columns, height=(1.35 if titles else 1.1) * rows
-    )
+    rows, places = math.ceil(len(images) / columns), max(columns, 5)
+    cell = min(1.1, WIDTH / places)
+    texts = [wrapped(title, 8, 0.85 * cell) for title in titles]
+    widest = max((text_width(text, 8) for text in texts), default=0)
+    size = 8 * min(1, 0.85 * cell / max(widest, cell / 2))  # smaller only for a very long word
+    height = cell + 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
+    figure, axes = new_axes(rows, places, width=cell * places, height=height * rows)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image in zip(axes.flat, _to_arrays(images), strict=False):
+    grid = axes[:, :columns].flat
+    for axis, image in zip(grid, _to_arrays(images), strict=False):
         axis.imshow(image, cmap="gray")
-    for axis, title in zip(axes.flat, titles, strict=False):
-        axis.set_title(title, fontsize=8, pad=2)
+    for axis, text in zip(axes[:, :columns].flat, texts, strict=False):
+        axis.set_title(text, fontsize=size, pad=2)
     names = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
-    return Plot(figure, f"{alt}{names}.")
+    if message is None:
+        return finish(figure, alt, f"From the top left{names}." if titles else "")
+    return finish(figure, message, f"{alt}{names}.")
 
 
 def soft_labels(
     images: Tensor, targets: Tensor, classes: Sequence[str], *, message: str, title: str = ""
 ) -> Plot:
-    """Show images side by side, each with its soft label as bars below.
+    """Show images side by side, at most six per row, each with its soft label as bars below.
 
     Args:
         images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
         targets: soft targets (N, K), each row with a sum of 1; a class with weight 0 gets no bar.
         classes: the K class names.
-        message: what the reader should see; the alt text starts with it.
-        title: above the whole figure.
+        message: the title, what the reader should see; the alt text starts with it.
+        title: a smaller line below the images, such as the settings.
     """
     labels = [
         sorted(((weight, classes[k]) for k, weight in enumerate(row) if weight > 0), reverse=True)
         for row in targets.tolist()
     ]
-    bars = max(map(len, labels))
-    figure, axes = new_axes(2, len(images), width=1.4 * len(images), height=1.8 + 0.22 * bars)
-    axes[0, 0].get_gridspec().set_height_ratios([1.4, 0.22 * bars])
+    bars, columns = max(map(len, labels)), 5 if len(images) <= 5 else 6
+    rows = math.ceil(len(images) / columns)
+    figure, axes = new_axes(2 * rows, columns, height=rows * (1.5 + 0.22 * bars))
+    axes[0, 0].get_gridspec().set_height_ratios([1.4, 0.22 * bars] * rows)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image in zip(axes[0], _to_arrays(images), strict=True):
+    for axis, image in zip(axes[::2].flat, _to_arrays(images), strict=False):
         axis.imshow(image, cmap="gray")
-    for axis, label in zip(axes[1], labels, strict=True):
+    texts = [f"{weight:.2f} {name}" for label in labels for weight, name in label]
+    size = 8 * min(1, 0.85 * WIDTH / columns / max(text_width(text, 8) for text in texts))
+    for axis, label in zip(axes[1::2].flat, labels, strict=False):
         for row, (weight, name) in enumerate(label):
             axis.barh(row, weight, height=0.85, color=COLOURS[5])
-            axis.text(0.03, row, f"{weight:.2f} {name}", va="center", fontsize=8)
+            axis.text(0.03, row, f"{weight:.2f} {name}", va="center", fontsize=size)
         axis.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5))
-    figure.suptitle(title, fontsize=9)
+    figure.supxlabel(title, x=0.1 / WIDTH, ha="left", fontsize=9)
     values = "; ".join(" + ".join(f"{w:.2f} {name}" for w, name in label) for label in labels)
-    return Plot(figure, f"{message} {len(images)} images with their labels: {values}.")
+    return finish(figure, message, f"{len(images)} images with their labels: {values}.")
 
 
 def _to_arrays(images: Tensor) -> list[np.ndarray]:

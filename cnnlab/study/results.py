@@ -370,12 +370,21 @@ class Results:
         level = "higher" if claim.relation == ">" else "lower"
         return f"{a} has a {level} {metric} than {b}, by {amount}{claimed}"
 
-    def plot(self, stored: "Results | None" = None) -> "Plot":
+    def plot(
+        self,
+        stored: "Results | None" = None,
+        *,
+        message: str | None = None,
+        label: str | None = None,
+    ) -> "Plot":
         """Draw every run as a tick, and the mean of each variant with its interval as a bar.
 
         Args:
             stored: the results of a longer study, drawn in grey beside the variants of the same
                 name.
+            message: the title, what the reader should see; by default, it names the variants with
+                the highest and the lowest mean.
+            label: words for the metric, with its unit; by default, its name spelt out.
         """
         from cnnlab import plots
 
@@ -383,8 +392,9 @@ class Results:
         return plots.intervals(
             {name: self.values(name) for name in self.names},
             self._summary(),
-            label=self.metric,
+            label=label or self.metric,
             stored={k: v for k, v in stored_summary.items() if k in self.names},
+            message=message,
         )
 
     def _summary(self) -> dict[str, tuple[float, float, float]]:

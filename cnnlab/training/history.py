@@ -55,8 +55,11 @@ class History:
         rows.insert(0, "step", range(len(rows)))
         return rows
 
-    def plot(self) -> "Plot":
+    def plot(self, *, message: str | None = None) -> "Plot":
         """Draw the learning curves.
+
+        Args:
+            message: the title; by default, it says after which epoch the validation loss is lowest.
 
         Raises:
             ValueError: no epoch has finished yet.
@@ -65,7 +68,7 @@ class History:
             raise ValueError("no epoch has finished, so there is nothing to draw: call fit first")
         from cnnlab.plots import curves
 
-        return curves(self.to_pandas())
+        return curves(self.to_pandas(), message=message)
 
     def __repr__(self) -> str:
         if not self.epochs:

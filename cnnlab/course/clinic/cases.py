@@ -50,15 +50,16 @@ class Case:
         return self.history.plot() if self.history.epochs else self.steps()
 
     def steps(self) -> plots.Plot:
-        """Plot the loss and the gradient norm of each step."""
+        """Plot the loss and the gradient norm of each step, one above the other."""
         steps = self.history.steps
         return plots.lines(
             steps["step"].tolist(),
-            {"loss": steps["loss"].tolist(), "gradient norm": steps["grad_norm"].tolist()},
+            {"loss (nats)": steps["loss"].tolist(), "gradient norm": steps["grad_norm"].tolist()},
             xlabel="optimizer step",
-            ylabel="loss (nats), gradient norm",
+            ylabel="",
             message=f"{self.title}: loss and gradient norm of each step.",
             log="y",
+            stacked=True,
         )
 
     def pictures(self, n: int = 16) -> plots.Plot:
@@ -90,6 +91,8 @@ class Case:
             self.classes,
             self.classes,
             label="fraction of the true class",
+            xlabel="prediction",
+            ylabel="true class",
             message=f"{self.title}: true classes in rows, predictions in columns.",
         )
 

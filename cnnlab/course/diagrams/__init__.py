@@ -4,7 +4,7 @@ Each function returns a `cnnlab.plots.Plot`, 700 pixels wide, whose title states
 values in a diagram are computed when it is drawn: shapes and parameters from the real network,
 gradients by autograd, the ranges of number formats from `torch.finfo`.
 
->>> from cnnlab.course import diagrams
+>>> from cnnlab import diagrams
 >>> diagrams.confusion().alt.partition(". ")[0]
 'Recall reads along a row of the confusion matrix, precision down a column'
 """

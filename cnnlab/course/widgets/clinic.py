@@ -17,7 +17,7 @@ MEASURES = {
     "loss": ({"train_loss": "training", "valid_loss": "validation"}, "loss (nats)", "y"),
     "accuracy": ({"train_acc": "training", "valid_acc": "validation"}, "accuracy", ""),
     "gradient norm": ({"grad_norm_max": "largest"}, "gradient norm of a step", "y"),
-    "update ratio": ({"log10_update_ratio": "median"}, "log10 of step / weight", ""),
+    "update ratio": ({"log10_update_ratio": "median"}, "log10 of step size / weight size", ""),
 }
 
 
@@ -57,12 +57,13 @@ def draw(
     columns, label, log = MEASURES[measure]
     runs = {fault: recorded[fault], "healthy": healthy}
     epochs = max(map(len, runs.values()))
-    series = {}
+    series: dict[str, dict[str, list[float]]] = {}
     for run, table in runs.items():
         for column, name in columns.items():
             values = table[column].tolist() if column in table else []
             if values:
-                series[f"{run}, {name}"] = values + [math.nan] * (epochs - len(values))
+                padding = [math.nan] * (epochs - len(values))
+                series.setdefault(run, {})[name] = values + padding
     finished = len(recorded[fault])
     failure = f" The broken run failed after {finished} of them." if finished < epochs else ""
     return lines(
@@ -70,6 +71,6 @@ def draw(
         series,
         xlabel="finished epochs",
         ylabel=label,
-        message=f"{fault}, compared with a healthy run over {epochs} epochs.{failure}",
+        message=f"{fault} (left), beside a healthy run over {epochs} epochs.{failure}",
         log=log,
     )

@@ -105,4 +105,4 @@ def draw(
         title = f"CutMix: λ = {lam:.2f}, after clipping the box λ = {clipped_lam:.2f}"
     soft = soft_targets(images, labels, len(classes))
     mixed, mixed_soft = blend(images, soft, partner_weight.expand(len(images), -1, -1, -1), 1)
-    return soft_labels(mixed, mixed_soft, classes, message=f"{title}.", title=title)
+    return soft_labels(mixed, mixed_soft, classes, message=title)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnlab.course.widgets.core import Explorer
 from cnnlab.plots import Plot, schedule_beside_runs
+from cnnlab.plots.core import readable
 from cnnlab.training import schedules as s
 
 
@@ -76,12 +77,15 @@ def draw(table: "DataFrame", metric: str, *, schedule: str, peak_rate: float) ->
     runs = {name: table[table["variant"] == f"{name}, {peak_rate:g}"] for name in SHAPES}
     chosen = runs[schedule]
     steps, score = int(chosen["steps"].iloc[0]), chosen[metric].mean()
-    message = f"{schedule} with a peak learning rate of {peak_rate:g} ends at {metric} {score:.3f}."
+    metric = readable(metric)
+    message = (
+        f"{schedule} with a peak learning rate of {peak_rate:g} ends at a {metric} of {score:.3f}."
+    )
     return schedule_beside_runs(
         peak_rate * s.trace(SHAPES[schedule](steps), steps),
         chosen[losses],
         [rows[losses].mean() for name, rows in runs.items() if name != schedule],
-        title=f"final {metric}: {score:.3f} (mean of {len(chosen)} runs)",
+        title=f"mean final {metric}: {score:.3f}",
         message=message,
         top=1.1 * float(np.quantile(table[losses], 0.95)),
     )
