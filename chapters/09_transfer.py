@@ -577,27 +577,21 @@ live.plot(
 )
 
 # %% [markdown]
-# Your three runs are short. The grey bars are the stored study, `chapters/studies/09_labels.py`, with five seeds,
-# where scratch gets a budget to be fair: 2,400 steps with augmentation and a moving average of the weights (chapter
-# 6). Rate and augmentation were chosen with other seeds; the steps were doubled until patience ran out.
+# Your three runs are short. The grey bars are the stored study, `chapters/studies/09_labels.py`, with five splits of the
+# digits. There scratch gets a fair budget: 2,400 steps with augmentation and a moving average of the weights (chapter
+# 6). Its learning rate and augmentation were chosen with other seeds, and the steps were doubled until patience ran out.
 
 # %% tags=["claim"]
-print(
-    stored.claim(
-        "digits, 10: logistic regression", ">", "digits, 10: scratch", by=0.2
-    )
-)
-print(
-    stored.claim(
-        "digits, 10: logistic regression",
-        ">",
-        "digits, 10: random features",
-        by=0.5,
-    )
-)
+frozen_ten = "digits, 10: logistic regression"
+print(stored.verdict(frozen_ten, ">", "digits, 10: scratch", by=0.1))
+print(stored.claim(frozen_ten, ">", "digits, 10: scratch"))
+print(stored.claim(frozen_ten, ">", "digits, 10: random features", by=0.2))
 
 # %% [markdown]
-# The second line is the control that belongs to each such experiment: the *same* network, as frozen, with random
+# The probe is far ahead. Five splits of the same digits leave a wide interval, and after the correction for six declared
+# claims it isn't quite enough to confirm "by more than ten points". That the probe is better is not in doubt.
+#
+# The last line is the control that belongs to each such experiment: the *same* network, also frozen, with random
 # weights. So it is what was learnt that helps, not the architecture.
 #
 # Was scratch cut off too early? Here is its test accuracy against the steps it had got.
@@ -631,27 +625,29 @@ plots.trend(
     xlabel="optimizer steps from scratch (batches of 32)",
     ylabel="test accuracy",
     message="Training from scratch keeps improving, but stays below the "
-    "probe.",
+    "probe on average.",
     log="x",
 )
 
 # %% tags=["claim"]
-for n, by in ((10, 0.2), (20, 0)):
-    own, probe = f"digits, {n}: scratch", f"digits, {n}: logistic regression"
-    print(stored.claim(own, "<", probe, by=by))
+twenty = "digits, 20: logistic regression"
+print(stored.verdict(twenty, ">", "digits, 20: scratch"))
 
-print("what the second half of the steps brought:")
-for n in (10, 20):
-    own = f"digits, {n}: scratch"
-    gain = stored.difference(own, f"{own} after 1200 steps")
-    print(f"  {n} labels: {gain}")
+print("What the second half of the steps brought:")
+half = "digits, 10: scratch after 1200 steps"
+print(stored.verdict("digits, 10: scratch", ">", half))
+gain = stored.difference(
+    "digits, 20: scratch", "digits, 20: scratch after 1200 steps"
+)
+print("20 labels:", gain)
 
 # %% [markdown]
-# The curves have **not** flattened. Each mark on the axis about doubles the steps, and both still climb at the right
-# end, where scratch has seen each picture some four to eight hundred times. With ten labels a class it is still far
-# below the probe; with twenty it has come close. So pretraining saves two things, labels *and* steps, and with twenty
-# labels a good part of what it seemed to save in labels was steps. Whether scratch would arrive with yet more of them,
-# this study does not say. Had it stopped after the first 300, you would have been told a much better story.
+# The curves may **not** have flattened. Each mark on the axis about doubles the steps. The last doubling gained eight
+# points with ten labels per class and four with twenty, although with twenty it may also have lost up to five. By then
+# scratch has seen each image some four to eight hundred times. With ten labels it is still far below the probe;
+# with twenty it is about ten points below. So pretraining saves two things, labels *and* steps, and with twenty labels a
+# good part of what it seemed to save in labels was steps. Whether scratch would arrive with yet more of them, this
+# study doesn't say. Had it stopped after the first 300, you would have been told a much better story.
 #
 # ### Which head?
 #
@@ -660,22 +656,15 @@ for n in (10, 20):
 
 # %% tags=["claim"]
 for n in (5, 10, 20, 50):
-    print(
-        stored.claim(
-            f"digits, {n}: SVM", "<", f"digits, {n}: logistic regression"
-        )
+    gap = stored.difference(
+        f"digits, {n}: SVM", f"digits, {n}: logistic regression"
     )
-print(
-    stored.claim(
-        "digits, 10: new head",
-        "~",
-        "digits, 10: logistic regression",
-        by=0.03,
-    )
-)
+    print(f"{n} labels, SVM - logistic regression:", gap)
+print(stored.verdict("digits, 10: new head", "~", frozen_ten, by=0.02))
 
 # %% [markdown]
-# Is the SVM the worse classifier, then? Its standard penalty, $C = 1$, does not mean the same as that of logistic
+# The new head and logistic regression are within about three points of each other. The SVM is behind by four points to
+# eleven. Is it the worse classifier, then? Its standard penalty, $C = 1$, does not mean the same as that of logistic
 # regression: the losses differ, and so does the strength that suits them. A smaller $C$ means a stronger penalty.
 
 
@@ -837,24 +826,23 @@ plots.trend(
 )
 
 # %% tags=["claim"]
-for n, by in ((5, 0.5), (10, 0.2), (20, 0)):
-    probe, own = f"digits, {n}: logistic regression", f"digits, {n}: scratch"
-    print(stored.claim(probe, ">", own, by=by))
+for n in (5, 10, 20, 50):
+    gap = stored.difference(
+        f"digits, {n}: logistic regression", f"digits, {n}: scratch"
+    )
+    print(f"{n} labels per class, probe - scratch:", gap)
 print(
-    stored.claim(
+    stored.verdict(
         "digits, 96: scratch", ">", "digits, 96: logistic regression"
     )
 )
-gap = stored.difference(
-    "digits, 50: scratch", "digits, 50: logistic regression"
-)
-print("50 labels per class, scratch - probe:", gap)
 
 # %% [markdown]
-# With five to twenty labels per class the frozen features are ahead, at first by more than half of all digits. At fifty
-# the two are level, to within four or five points. With all labels **scratch is better** by about three points, though
-# it got fewer steps there (600) than with ten or twenty labels (2,400). The frozen curve grows slowly: a
-# linear layer on 96 numbers soon has learnt all it can.
+# With five to twenty labels per class the frozen features are ahead, at first by two thirds of all digits. At fifty
+# scratch has a slightly higher mean, by two points, give or take four. With all labels **scratch is ahead** by about four
+# points, though it got fewer steps there (600) than with ten or twenty labels (2,400). That last gap was declared, and
+# after the correction for six claims five splits don't confirm it. The frozen curve
+# grows slowly: a linear layer on 96 features soon has learnt all it can.
 #
 # Read the figure from left to right instead, for the labels it *saves*: at which number does scratch reach what the
 # probe had with ten?
@@ -876,34 +864,23 @@ print(
 # was. For the second, here are the signs, whose shapes glyphnet does not know.
 
 # %%
-signs = Results(
-    [row for row in stored.rows if row["variant"].startswith("signs")],
-    stored.metric,
-)
+signs = Results.load("studies/09_labels_signs.csv")
+
 signs.plot(
     message="On signs, training from scratch overtakes the pretrained features at fifty labels per class."
 )
 
 # %% tags=["claim"]
+probe = "signs, 10: logistic regression"
 print(
-    stored.claim("signs, 50: scratch", ">", "signs, 50: logistic regression")
+    signs.claim("signs, 50: scratch", ">", "signs, 50: logistic regression")
 )
-print(
-    stored.claim(
-        "signs, 10: logistic regression",
-        ">",
-        "signs, 10: random features",
-        by=0.1,
-    )
-)
-gap = stored.difference(
-    "signs, 10: logistic regression", "signs, 10: scratch"
-)
-print("signs, 10 labels per class, probe - scratch:", gap)
+print(signs.claim(probe, ">", "signs, 10: random features", by=0.05))
+print(signs.verdict(probe, ">", "signs, 10: scratch"))
 
 # %% [markdown]
-# With fifty labels per class scratch is ahead on the signs. With ten, the probe is between three points behind and six
-# ahead of it, although scratch got only a few hundred steps. The features are not worthless there, random ones are much worse; but they are not made for signs,
+# With fifty labels per class scratch is ahead on the signs by some nine points. With ten, the probe may be one point
+# behind or five ahead, although scratch got only a few hundred steps. The features are not worthless there, random ones are much worse; but they are not made for signs,
 # and the crossing has moved to the left. Section 9.1 has already told why.
 #
 # He and others ([2019](https://arxiv.org/abs/1811.08883)) found the same in the large. Trained long enough on all of

@@ -22,7 +22,6 @@ UNDECLARED = {
     "07_clipping",
     "08_batch",
     "08_search",
-    "09_labels",
     "12_compile",
     "12_steps",
     "12_workers",
