@@ -34,9 +34,17 @@ from torch import nn
 
 import cnnlab
 from cnnlab import check, plots, transfer
-from cnnlab.experiment import Results
+from cnnlab.experiment import (
+    Claim,
+    Declaration,
+    Results,
+    compare_declared,
+    fresh_data,
+    splits,
+)
 from cnnlab.models import stages
 
+DIGITS = splits(960, 600)  # every seed splits the same digits anew
 lab = cnnlab.setup(seed=0)
 data = cnnlab.load("digits")
 FEW = 3 if lab.profile == "smoke" else 20  # labels a class
@@ -44,11 +52,11 @@ FEW = 3 if lab.profile == "smoke" else 20  # labels a class
 
 @lru_cache
 def target(name, seed):
-    """Digits or signs, drawn anew for each seed."""
+    """Digits, split anew for each seed, or signs, drawn anew."""
     if name == "digits":
         return cnnlab.load("digits", seed=seed)
     return cnnlab.load(
-        "pocket", seed=seed, n_train=480, n_valid=48, n_test=480
+        "pocket", seed=seed, n_train=480, n_valid=48, n_test=2400
     )
 
 
@@ -245,34 +253,52 @@ def probe_stage(seed, name, stage):
     return transfer.linear_probe((train[stage], y), (test[stage], y_test))
 
 
-by_stage = cnnlab.compare(
-    {
-        f"{name}, {stage}": lambda seed, name=name, i=i: probe_stage(
-            seed, name, i
-        )
-        for name in ("digits", "signs")
-        for i, stage in enumerate(("stem", "block 1", "block 2"))
-    },
-    seeds=5,
+def by_stage(name, claims, unit):
+    """Compare the stages on one target, over five seeds."""
+    question = f"Which stage gains most on {name}?"
+    return compare_declared(
+        Declaration(question, claims, unit),
+        {
+            stage: lambda seed, i=i: probe_stage(seed, name, i)
+            for i, stage in enumerate(("stem", "block 1", "block 2"))
+        },
+        seeds=5,
+    )
+
+
+on_digits = by_stage(
+    "digits",
+    [
+        Claim("block 1", ">", "stem", by=0.1),
+        Claim("block 2", ">", "block 1"),
+    ],
+    DIGITS,
 )
-by_stage.plot(
-    message="On digits, every further stage helps; on signs, the gain ends at block 1.",
+on_digits.plot(message="On digits, every further stage helps.")
+
+# %% tags=["experiment"]
+on_signs = by_stage(
+    "signs", [Claim("block 1", ">", "stem", by=0.02)], fresh_data()
 )
+on_signs.plot(message="On signs, the gain ends at block 1.")
 
 # %% tags=["claim"]
-print(by_stage.claim("digits, block 1", ">", "digits, stem", by=0.2))
-print(by_stage.claim("digits, block 2", ">", "digits, block 1", by=0.03))
-print(by_stage.claim("signs, block 1", ">", "signs, stem", by=0.03))
-told = by_stage.difference("signs, block 2", "signs, block 1")
-print("signs, block 2 - block 1: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
-assert lab.profile == "smoke" or told[1] < 0 < told[2]
+print("digits:", on_digits.claim("block 1", ">", "stem", by=0.1))
+print("digits:", on_digits.claim("block 2", ">", "block 1"))
+print("signs:", on_signs.claim("block 1", ">", "stem", by=0.02))
+print("signs, block 2 - block 1:", on_signs.difference("block 2", "block 1"))
 
 # %% [markdown]
-# For the digits every stage adds, up to the top. For the signs nothing can be said of the top stage: its interval
-# contains zero. Set the two gains side by side, seed by seed:
+# On the digits every stage adds accuracy, up to the top one. On the signs the first block adds several points, and the
+# top stage adds little or nothing. Here are the two gains of the top stage side by side:
 
 # %% tags=["claim"]
-top_gain = cnnlab.compare(
+top_gain = compare_declared(
+    Declaration(
+        "Does the top stage gain more on digits than on signs?",
+        [Claim("digits", ">", "signs")],
+        DIGITS,  # too wide for the signs, which are drawn anew
+    ),
     {
         name: lambda seed, name=name: (
             probe_stage(seed, name, 2) - probe_stage(seed, name, 1)
@@ -286,8 +312,8 @@ top_gain.claim("digits", ">", "signs")
 
 # %%
 steps_up = {
-    "block 1": by_stage.difference("signs, block 1", "signs, stem")[0],
-    "block 2": by_stage.difference("signs, block 2", "signs, block 1")[0],
+    "block 1": on_signs.difference("block 1", "stem")[0],
+    "block 2": on_signs.difference("block 2", "block 1")[0],
 }
 gaining = [stage for stage, gain in steps_up.items() if gain > 0.03]
 step_that_gains = {0: "none", 1: "".join(gaining)}.get(len(gaining), "both")
@@ -364,7 +390,10 @@ print(f"resnet18 wants {resnet.size} x {resnet.size} pixels")
 my_cost_of_bgr = ...
 
 # %% [markdown]
-# The stored study, `chapters/studies/09_pixels.py`, has eight seeds, twenty labels a class.
+# The stored study, `chapters/studies/09_pixels.py`, has eight seeds and twenty labels per class. Every seed splits the
+# same 1,797 digits anew. Two splits share most of their images, so their results vary less than results on new digits
+# would, and the intervals are widened to allow for that
+# ([Nadeau & Bengio 2003](https://doi.org/10.1023/A:1024068626366)).
 
 # %% tags=["experiment"]
 pixels = Results.load("studies/09_pixels.csv")
@@ -381,39 +410,40 @@ table.head(6)
 # %% tags=["claim"]
 right = "as in pretraining"
 print(pixels.claim("levels 0 to 255", "<", right, by=0.1))
-print(pixels.claim("normalised twice", "<", right, by=0.05))
 print(pixels.claim("ImageNet's numbers", "~", right, by=0.02))
-served = Results(pixels.rows, "served_acc")
-print(served.claim("levels 0 to 255", "<", right, by=0.4))
-print(served.claim("normalised twice", "<", right, by=0.1))
-print(served.claim("not normalised", "<", right))
+served = pixels.on("served_acc")
+print(served.claim("levels 0 to 255", "<", right, by=0.2))
+for name in ("normalised twice", "not normalised"):
+    print(f"{name}, at inference:", served.difference(name, right))
 
 # %% [markdown]
-# Pixels in a wrong range are the worst. Somebody else's $\mu$ and $\sigma$ are close to the right ones and cost next
-# to nothing. The mistakes are worse in service than in training. And there is one result nobody would order:
+# Pixels in the wrong range cost most. Somebody else's $\mu$ and $\sigma$ are close to the right ones, and cost next to
+# nothing. Every mistake costs more at inference, where the probe was fitted to correct images, than in training.
+#
+# In a first study the probe that was fitted to images that were **not** normalised even came out ahead of the correct
+# one. So we declared that as a claim and ran this study on other splits:
 
 # %% tags=["claim"]
-pixels.claim("not normalised", ">", right)
+pixels.verdict("not normalised", ">", right)
 
 # %% [markdown]
-# A probe fitted to pixels that were **not** normalised is a little *better* than one fitted to the right ones. The
-# network then gets weaker inputs than it has learnt on, and for this target that happens to suit. It is no advice: in
-# service the same pixels cost, as the line above says. But it is a warning that a mistake need not show in the
-# number you watch.
+# The claim isn't supported: the probe may be slightly better or slightly worse than the correct one. Either way, it
+# hardly lost anything in training, although the network got weaker inputs than it was trained on. A probe that is
+# fitted to wrong images can make up for them, so a mistake in the preprocessing needn't show in the number you watch.
 #
 # And the channels?
 
 # %% tags=["claim"]
 print(pixels.claim("BGR", "~", right, by=0.02))
-print(served.claim("BGR", "~", right, by=0.02))
+print("at inference:", served.difference("BGR", right))
 
 # %% [markdown]
-# **Nothing.** You could have known from its filters: glyphnet hardly sees colour. So does BGR not matter? It depends
+# **Next to nothing.** You could have known from its filters: glyphnet hardly sees colour. So does BGR not matter? It depends
 # on what the network has learnt from. The last two rows of the study are a network that has learnt *signs*, whose
 # colours mean something, in RGB; then it meets BGR.
 
 # %% tags=["claim"]
-pixels.claim("signs network, BGR", "<", "signs network, RGB", by=0.5)
+pixels.claim("signs network, BGR", "<", "signs network, RGB", by=0.2)
 
 # %% [markdown]
 # ### What would change it
@@ -613,8 +643,8 @@ for n, by in ((10, 0.2), (20, 0)):
 print("what the second half of the steps brought:")
 for n in (10, 20):
     own = f"digits, {n}: scratch"
-    told = stored.difference(own, f"{own} after 1200 steps")
-    print("  {} labels: {:+.3f}, {:+.3f} to {:+.3f}".format(n, *told))
+    gain = stored.difference(own, f"{own} after 1200 steps")
+    print(f"  {n} labels: {gain}")
 
 # %% [markdown]
 # The curves have **not** flattened. Each mark on the axis about doubles the steps, and both still climb at the right
@@ -659,7 +689,17 @@ def svm(seed, penalty):
     return machine.fit(x, y).score(x_test, y_test)
 
 
-penalties = cnnlab.compare(
+penalties = compare_declared(
+    Declaration(
+        "Does an SVM need a stronger penalty than its default?",
+        [
+            Claim("SVM, C = 0.01", ">", "SVM, C = 1"),
+            Claim(
+                "SVM, C = 0.01", "~", "logistic regression, C = 1", by=0.02
+            ),
+        ],
+        DIGITS,
+    ),
     {
         "SVM, C = 1": lambda seed: svm(seed, 1),
         "SVM, C = 0.01": lambda seed: svm(seed, 0.01),
@@ -668,20 +708,22 @@ penalties = cnnlab.compare(
     seeds=5,
 )
 penalties.plot(
-    message="With a stronger penalty, the SVM is as good as logistic regression."
+    message="A stronger penalty brings the SVM close to logistic regression."
 )
 
 # %% tags=["claim"]
-print(penalties.claim("SVM, C = 0.01", ">", "SVM, C = 1", by=0.02))
+print(penalties.verdict("SVM, C = 0.01", ">", "SVM, C = 1"))
 print(
-    penalties.claim(
-        "SVM, C = 0.01", "~", "logistic regression, C = 1", by=0.03
+    penalties.verdict(
+        "SVM, C = 0.01", "~", "logistic regression, C = 1", by=0.02
     )
 )
 
 # %% [markdown]
-# The value 0.01 was found with other seeds. With it the two are equal: the difference was in the setting and not in
-# the method. When you compare two classifiers, choose the penalty of each on the validation part (chapter 8).
+# The value 0.01 was found with other seeds. It gains six or seven points on average and closes most of the gap to logistic
+# regression. Five splits of the same digits are too few to confirm either claim after the correction for two. Still, a
+# good part of the gap seems to be the setting and not the method. When you compare two classifiers, choose the penalty
+# of each on the validation set (chapter 8).
 #
 # ## 9.4 Find similar pictures
 #
@@ -742,7 +784,15 @@ def precision(seed, kind):
     return transfer.retrieval(*queries, *gallery, k=5).precision
 
 
-found_by = cnnlab.compare(
+found_by = compare_declared(
+    Declaration(
+        "Which features find similar digits?",
+        [
+            Claim("glyphnet", ">", "pixels", by=0.1),
+            Claim("pixels", ">", "random", by=0.05),
+        ],
+        DIGITS,
+    ),
     {
         kind: lambda seed, kind=kind: precision(seed, kind)
         for kind in ("glyphnet", "pixels", "random")
@@ -755,8 +805,8 @@ found_by.plot(
 )
 
 # %% tags=["claim"]
-print(found_by.claim("glyphnet", ">", "pixels", by=0.2))
-print(found_by.claim("pixels", ">", "random", by=0.1))
+print(found_by.claim("glyphnet", ">", "pixels", by=0.1))
+print(found_by.claim("pixels", ">", "random", by=0.05))
 
 # %% [markdown]
 # The learnt features win by far. But look at the other two: **raw pixels beat the features of a random network**, by a
@@ -795,19 +845,15 @@ print(
         "digits, 96: scratch", ">", "digits, 96: logistic regression"
     )
 )
-told = stored.difference(
+gap = stored.difference(
     "digits, 50: scratch", "digits, 50: logistic regression"
 )
-print(
-    "50 labels a class, scratch - probe: {:+.3f}, {:+.3f} to {:+.3f}".format(
-        *told
-    )
-)
+print("50 labels per class, scratch - probe:", gap)
 
 # %% [markdown]
-# With five to twenty labels a class the frozen features are ahead, at first by more than half of all digits. At fifty
-# the interval of the difference contains zero: nothing can be said. With all labels **scratch is better**, if by
-# little, though it got fewer steps there (600) than with ten or twenty labels (2,400). The frozen curve grows slowly: a
+# With five to twenty labels per class the frozen features are ahead, at first by more than half of all digits. At fifty
+# the two are level, to within four or five points. With all labels **scratch is better** by about three points, though
+# it got fewer steps there (600) than with ten or twenty labels (2,400). The frozen curve grows slowly: a
 # linear layer on 96 numbers soon has learnt all it can.
 #
 # Read the figure from left to right instead, for the labels it *saves*: at which number does scratch reach what the
@@ -850,15 +896,14 @@ print(
         by=0.1,
     )
 )
-told = stored.difference(
+gap = stored.difference(
     "signs, 10: logistic regression", "signs, 10: scratch"
 )
-print("signs, 10: probe - scratch: {:+.3f}, {:+.3f} to {:+.3f}".format(*told))
-assert told[1] < 0 < told[2]
+print("signs, 10 labels per class, probe - scratch:", gap)
 
 # %% [markdown]
-# With fifty labels a class scratch is ahead on the signs, and with ten nothing can be said, although scratch got only a
-# few hundred steps. The features are not worthless there, random ones are much worse; but they are not made for signs,
+# With fifty labels per class scratch is ahead on the signs. With ten, the probe is between three points behind and six
+# ahead of it, although scratch got only a few hundred steps. The features are not worthless there, random ones are much worse; but they are not made for signs,
 # and the crossing has moved to the left. Section 9.1 has already told why.
 #
 # He and others ([2019](https://arxiv.org/abs/1811.08883)) found the same in the large. Trained long enough on all of
