@@ -8,7 +8,7 @@ ARGS ?=
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
 
-lab: $(VENV)/.lab  ## set up, then open the chapters in JupyterLab
+lab: $(VENV)/.lab  ## set up, then open your copy of the course in JupyterLab (ARGS=--source: the chapters)
 	$(BIN)/cnnlab lab $(ARGS)
 
 test: $(VENV)/.dev  ## set up, then run every test and every chapter

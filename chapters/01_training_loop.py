@@ -30,6 +30,7 @@ import torch.nn.functional as F
 
 import cnnlab
 from cnnlab import check
+from cnnlab.experiment import Claim, Declaration, compare_declared, fresh_data
 
 lab = cnnlab.setup(seed=0)
 
@@ -37,10 +38,17 @@ lab = cnnlab.setup(seed=0)
 # ## 1.1 Images, labels, and three parts
 #
 # Throughout the course you train on **PocketSigns**: twelve traffic signs of 32 x 32 pixels, drawn and photographed
-# badly by a program. The same seed gives the same images on every machine, and nothing is downloaded.
+# badly by a program. The same seed gives the same images on every machine, another seed gives other
+# images, and nothing is downloaded.
+
 
 # %%
-data = cnnlab.load("pocket", n_train=1500, n_valid=480)
+def signs(seed):
+    """Draw the images of a seed."""
+    return cnnlab.load("pocket", seed=seed, n_train=1500, n_valid=960)
+
+
+data = signs(0)
 data
 
 # %%
@@ -127,6 +135,7 @@ assert after < loss
 # %%
 def train_by_hand(seed, *, epochs=6, rate=0.1, momentum=0.9, clear=True):
     """Train a fresh network and return it; `clear=False` leaves out zero_grad."""
+    data = signs(seed)
     torch.manual_seed(seed)
     model = cnnlab.small_resnet(num_classes=len(data.classes))
     optimizer = torch.optim.SGD(
@@ -144,15 +153,15 @@ def train_by_hand(seed, *, epochs=6, rate=0.1, momentum=0.9, clear=True):
     return model
 
 
-def accuracy(model, part, *, batch_size=256):
-    """Share of right answers, in whatever mode the model is."""
-    batches = cnnlab.loader(part, batch_size)
+def accuracy(model, images, *, batch_size=256):
+    """Return the accuracy on some images, in whatever mode the model is."""
+    batches = cnnlab.loader(images, batch_size)
     with torch.no_grad():
         right = sum(
             (model(images).argmax(dim=1) == labels).sum().item()
             for images, labels in batches
         )
-    return right / len(part)
+    return right / len(images)
 
 
 by_hand = train_by_hand(seed=0)
@@ -174,27 +183,38 @@ my_accuracy_without_zero_grad = ...
 trained = {seed: train_by_hand(seed) for seed in range(5)}
 
 
+def with_zero_grad(seed):
+    return accuracy(trained[seed].eval(), signs(seed).valid)
+
+
 def without_zero_grad(seed):
-    return accuracy(train_by_hand(seed, clear=False).eval(), data.valid)
+    model = train_by_hand(seed, clear=False)
+    return accuracy(model.eval(), signs(seed).valid)
 
 
-forgotten = cnnlab.compare(
-    {
-        "with zero_grad": lambda seed: accuracy(
-            trained[seed].eval(), data.valid
-        ),
-        "without": without_zero_grad,
-    },
+forgotten = compare_declared(
+    Declaration(
+        "Does it matter that you forget zero_grad?",
+        claims=[Claim("with zero_grad", ">", "without", by=0.2)],
+        unit=fresh_data(),
+    ),
+    {"with zero_grad": with_zero_grad, "without": without_zero_grad},
     seeds=5,
     metric="valid_acc",
 )
 forgotten.plot(message="Without zero_grad, the same training fails.")
 
 # %% [markdown]
-# Each stroke is a run with its own seed, each bar the mean of five with a 95 % interval: where the mean of very many runs
-# would probably lie. A single run could have misled us, five with the same seeds on both sides hardly can. From here on the
-# course says that something *helps* only when the whole interval of the difference says so. The next cell fails
-# if it does not.
+# Each tick is one run with its own seed, and each bar shows the mean of five runs with a 95 %
+# confidence interval. The seed decides everything that is random here: which images are drawn, the
+# initial weights, and the order of the batches. So the interval is about signs of this kind, and not
+# only about these 1,500. A single run can easily mislead you. Five pairs of runs that share their
+# seeds are much less likely to, although one interval in twenty will still miss.
+#
+# From here on, the course says that something *helps* only if the whole interval of the difference
+# says so. There is one more way to fool yourself: look at twenty differences, and report the one that
+# luck made large. That's why the cell above says *before* the first run what it sets out to show, in a
+# `Declaration`. The next cell compares that claim with the numbers, and fails if they don't agree.
 
 # %% tags=["claim"]
 forgotten.claim("with zero_grad", ">", "without", by=0.2)
@@ -211,10 +231,15 @@ forgotten.claim("with zero_grad", ">", "without", by=0.2)
 # %% tags=["experiment"]
 def small_steps(seed, clear):
     model = train_by_hand(seed, epochs=4, rate=0.01, momentum=0, clear=clear)
-    return accuracy(model.eval(), data.valid)
+    return accuracy(model.eval(), signs(seed).valid)
 
 
-gentle = cnnlab.compare(
+gentle = compare_declared(
+    Declaration(
+        "Can it help to forget zero_grad?",
+        claims=[Claim("without", ">", "with zero_grad")],
+        unit=fresh_data(),
+    ),
     {
         "with zero_grad": lambda seed: small_steps(seed, clear=True),
         "without": lambda seed: small_steps(seed, clear=False),
@@ -234,8 +259,8 @@ gentle.claim("without", ">", "with zero_grad")
 # %% [markdown]
 # ## 1.4 Training mode and evaluation mode
 #
-# Some layers behave differently in use. **Batch norm** in training mode centres each channel with the mean and the spread
-# of the *batch* it sees; in evaluation mode with averages it collected during training. **Dropout** (chapter 2) switches
+# Some layers behave differently at inference. **Batch norm** in training mode subtracts the mean of the *batch*
+# from each channel and divides by its standard deviation; in evaluation mode it uses averages from training. **Dropout** (chapter 2) switches
 # features off at random in training mode only. `model.train()` and `model.eval()` switch all such layers.
 #
 # ### Predict
@@ -248,26 +273,33 @@ my_accuracy_in_training_mode = ...
 
 
 # %% tags=["experiment"]
-def measured(seed, *, training, batch_size):
-    """Accuracy in one of the two modes; a copy is measured, for training mode changes the model."""
+def evaluated(seed, *, training, batch_size=256):
+    """Return the accuracy in one of the two modes.
+
+    It evaluates a copy, because a forward pass in training mode changes the model.
+    """
     model = copy.deepcopy(trained[seed]).train(training)
-    return accuracy(model, data.valid, batch_size=batch_size)
+    return accuracy(model, signs(seed).valid, batch_size=batch_size)
 
 
-modes = cnnlab.compare(
+def in_training_mode(batch_size):
+    return lambda seed: evaluated(seed, training=True, batch_size=batch_size)
+
+
+modes = compare_declared(
+    Declaration(
+        "What does it cost to forget eval()?",
+        claims=[
+            Claim("eval mode", ">", "train mode, 1 image", by=0.2),
+            Claim("eval mode", ">", "train mode, 2 images", by=0.05),
+        ],
+        unit=fresh_data(),
+    ),
     {
-        "eval mode": lambda seed: measured(
-            seed, training=False, batch_size=1
-        ),
-        "train mode, 1 image": lambda seed: measured(
-            seed, training=True, batch_size=1
-        ),
-        "train mode, 2 images": lambda seed: measured(
-            seed, training=True, batch_size=2
-        ),
-        "train mode, 64 images": lambda seed: measured(
-            seed, training=True, batch_size=64
-        ),
+        "eval mode": lambda seed: evaluated(seed, training=False),
+        "train mode, 1 image": in_training_mode(1),
+        "train mode, 2 images": in_training_mode(2),
+        "train mode, 64 images": in_training_mode(64),
     },
     seeds=5,
     metric="valid_acc",
@@ -277,21 +309,25 @@ modes.plot(
 )
 
 # %% tags=["claim"]
-modes.claim("eval mode", ">", "train mode, 1 image", by=0.2)
+print(modes.claim("eval mode", ">", "train mode, 1 image", by=0.2))
+print(modes.claim("eval mode", ">", "train mode, 2 images", by=0.05))
 
 # %% [markdown]
-# With one image there is nothing to compare the image with: batch norm removes just what makes it different. In evaluation
-# mode the batch size plays no part at all, since each image is treated alone.
+# The network was trained with the statistics of 64 images, and now it gets those of a single one. It has
+# never seen features that were normalised like this. With two images there is still a large loss. In
+# evaluation mode the batch size plays no role, because the statistics are fixed.
 #
-# With batches of 64 the mistake hardly shows:
+# With batches of 64 the statistics are like those of training, and the mistake hardly shows:
 
-# %% tags=["claim"]
-modes.claim("eval mode", "~", "train mode, 64 images", by=0.08)
+# %%
+print("eval mode - train mode, 64 images:")
+print(modes.difference("eval mode", "train mode, 64 images"))
 
 # %% [markdown]
-# It may even flatter: the statistics of 64 images at hand can serve better than running averages that lag behind weights which
-# still move fast. Do not take comfort from that. In training mode the answer to an image depends on its neighbours in the batch, and
-# every measurement moves the running averages, so measuring changes what is measured.
+# Here the mistake even flatters the network: the statistics of 64 images at hand serve it better than running
+# averages that lag behind weights which still move fast. Don't take comfort from that. In training mode the
+# prediction for an image depends on its neighbours in the batch, and every evaluation moves the running
+# averages, so evaluating the network changes it.
 
 # %%
 model = copy.deepcopy(trained[0])
@@ -526,7 +562,8 @@ else:
 # - Fit weights on the training part, decisions on the validation part, and open the test part once.
 # - `model.train()` before an epoch, `model.eval()` before every measurement.
 # - A fresh network has a loss near $\log K$.
-# - One run is an anecdote; five seeds and an interval are evidence, for the setting they were made in.
+# - One run is an anecdote; five seeds and an interval are evidence, for the setting they were made in. Write
+#   down what you claim before you run.
 #
 # ## Common mistakes
 #

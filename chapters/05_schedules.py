@@ -24,6 +24,7 @@
 # %% tags=["setup"]
 import copy
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,12 +34,32 @@ from torch.optim import lr_scheduler
 import cnnlab
 from cnnlab import check, plots, schedules, tune, widgets
 from cnnlab.errors import NonFiniteError
-from cnnlab.experiment import Results
+from cnnlab.experiment import (
+    Claim,
+    Declaration,
+    Results,
+    compare_declared,
+    fresh_data,
+)
 
 lab = cnnlab.setup(seed=0)
 
+
 # %%
-data = cnnlab.load("pocket", n_train=960, n_valid=480)
+@lru_cache
+def signs(seed, n_train=960, label_noise=0.0):
+    """Draw the signs of a seed."""
+    return cnnlab.load(
+        "pocket",
+        seed=seed,
+        n_train=n_train,
+        n_valid=480,
+        n_test=96,
+        label_noise=label_noise,
+    )
+
+
+data = signs(0)
 EPOCHS, BATCH = 4, 64
 steps_an_epoch = len(cnnlab.loader(data.train, BATCH, shuffle=True))
 STEPS = EPOCHS * steps_an_epoch
@@ -46,8 +67,8 @@ print(data, f"{STEPS} steps in {EPOCHS} epochs", sep="\n")
 
 
 # %% [markdown]
-# Every run of this chapter goes through one function. It trains a fresh network from a seed and returns the accuracy on
-# the validation part, or that of guessing when the run explodes. Some runs use `width=8`, a narrower network, to save your time. A schedule is handed to the optimizer by `cnnlab.attach`; `Trainer` moves it on once a *step*.
+# Every run of this chapter goes through one function. From a seed it draws new signs, trains a fresh network on them and
+# returns the validation accuracy, or that of guessing if the run explodes. Some runs use `width=8`, a narrower network, to save your time. A schedule is handed to the optimizer by `cnnlab.attach`; `Trainer` moves it on once a *step*.
 
 
 # %%
@@ -58,12 +79,14 @@ def trained(
     *,
     momentum=None,
     adam=False,
-    train_part=data.train,
     batch_size=BATCH,
     epochs=EPOCHS,
+    n_train=960,
+    label_noise=0.0,
     **network,
 ):
-    """Train with a peak rate and a schedule; return the accuracy on the validation part."""
+    """Train with a peak learning rate and a schedule; return the validation accuracy."""
+    data = signs(seed, n_train, label_noise)
     torch.manual_seed(seed)
     model = cnnlab.small_resnet(num_classes=len(data.classes), **network)
     if adam:
@@ -80,7 +103,7 @@ def trained(
         device="cpu",
         progress=False,
     )
-    train = cnnlab.loader(train_part, batch_size, shuffle=True, seed=seed)
+    train = cnnlab.loader(data.train, batch_size, shuffle=True, seed=seed)
     try:
         trainer.fit(train, epochs=epochs)
     except NonFiniteError:  # the loss is no longer a number
@@ -310,7 +333,13 @@ plots.schedules(
 my_accuracy_with_the_wrong_unit = ...
 
 # %% tags=["experiment"]
-units = cnnlab.compare(
+units = compare_declared(
+    Declaration(
+        "What does a schedule in epochs cost if steps are counted?",
+        claims=[Claim("cosine(STEPS)", ">", "cosine(EPOCHS)", by=0.3)],
+        unit=fresh_data(),
+        fixed="960 signs, a narrow network, SGD, 60 steps",
+    ),
     {
         "cosine(STEPS)": lambda seed: trained(
             seed, 0.1, schedules.cosine(STEPS), width=8
@@ -441,8 +470,9 @@ suggestion = curve.suggest()
 print(f"the range test suggests {suggestion:.2g}")
 
 # %% [markdown]
-# Does the suggestion train? A fresh test for every seed, a constant rate, the same four epochs; beside it a rate of 0.001. The stored study
-# (`studies/05_shapes.py`) has five seeds and a grid of rates from 0.001 to 1.
+# Does the suggestion train? A fresh test for every seed, a constant rate, the same four epochs; beside it a learning rate of 0.001. The stored study
+# (`studies/05_shapes.py`) has six seeds, each with its own signs, and a grid from 0.001 to 1. Its four claims were declared
+# before it ran.
 
 
 # %% tags=["experiment"]
@@ -453,7 +483,7 @@ def suggested(seed):
         model,
         torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         F.cross_entropy,
-        cnnlab.loader(data.train, BATCH, shuffle=True, seed=seed),
+        cnnlab.loader(signs(seed).train, BATCH, shuffle=True, seed=seed),
         low=1e-4,
         steps=60,
     )
@@ -483,18 +513,19 @@ rates.table().loc[on_the_grid].round(3)
 rates.claim("constant, suggested", ">", "constant, 0.001", by=0.2)
 
 # %% [markdown]
-# The claim is modest on purpose. The test finds a rate that *trains*, not the best one. What is the price of trusting it?
+# The claim is modest on purpose. The test finds a learning rate that *trains*, not the best one. What is the price of
+# trusting it? We had declared that 0.1, the best of the grid, beats the suggestion:
 
-# %%
-grid = rates.table().loc[on_the_grid[:-1], "mean"]
-best = grid.idxmax()
-mean, low, high = rates.difference("constant, suggested", best)
-print(f"the best of the grid is {best!r}: {grid[best]:.3f}")
-print(
-    f"suggested - best: {mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
-)
+# %% tags=["claim"]
+print(rates.verdict("constant, 0.1", ">", "constant, suggested"))
+stored_runs = rates.frame().set_index("variant")
+suggestions = stored_runs.loc["constant, suggested", "peak_rate"]
+print("suggestions:", *(f"{value:.3f}" for value in suggestions))
 
 # %% [markdown]
+# It isn't supported. The price is two points, with an interval from two points gained to six points lost. The six
+# suggestions differ by a factor of nine, though, so don't read more than the power of ten.
+#
 # ### What would change it
 #
 # Smaller batches make the curve noisier. A network with batch norm can also survive a spike of the loss far to the right, and if the descent
@@ -564,7 +595,16 @@ my_best_of_three = ...
 # %% tags=["experiment"]
 ramp = math.ceil(STEPS / 2)
 warmed = schedules.warmup(ramp, schedules.constant())
-rescue = cnnlab.compare(
+rescue = compare_declared(
+    Declaration(
+        "Does a warm-up make a large learning rate usable?",
+        claims=[
+            Claim("0.3 warmed up", ">", "0.3", by=0.05),
+            Claim("0.003", ">", "0.3", by=0.1),
+        ],
+        unit=fresh_data(),
+        fixed="960 signs, a narrow network, AdamW, 60 steps",
+    ),
     {
         "0.3": lambda seed: trained(seed, 0.3, adam=True, width=8),
         "0.3 warmed up": lambda seed: trained(
@@ -587,10 +627,7 @@ rescue.claim("0.3 warmed up", ">", "0.3", by=0.05)
 rescue.claim("0.003", ">", "0.3", by=0.1)
 
 # %%
-mean, low, high = rescue.difference("0.003", "0.3 warmed up")
-print(
-    f"0.003 - 0.3 warmed up: {mean:+.3f}, interval {low:+.3f} to {high:+.3f}"
-)
+print("0.003 - 0.3 warmed up:", rescue.difference("0.003", "0.3 warmed up"))
 
 # %% [markdown]
 # A warm-up widens the range of rates that train; it does not make a silly rate a good one. It pays where a large rate is wanted for other reasons:
@@ -661,45 +698,56 @@ plots.lines(
 #
 # ### Predict
 #
-# Back to 5.1: a constant rate never arrives, it hovers. The cloud is wide where gradients stay noisy, and nothing makes them noisier than
-# wrong labels. Take 3,000 signs of which 30 % bear a wrong label, as in data from the web, and six epochs in batches of 32. The peak rate of each
-# schedule was chosen with other seeds. Which has the best mean accuracy on clean validation images: `"constant"`, `"step"` or `"one-cycle"`?
-# And will one-cycle in *two* epochs catch up with the constant rate in *six*: `True` or `False`?
+# Back to 5.1: a constant learning rate never arrives, it hovers. The cloud is wide where gradients stay noisy, and nothing
+# makes them noisier than wrong labels. So take 3,000 signs of which 30 % have a wrong label, as in data from the web, and
+# train for six epochs in batches of 32.
+#
+# You should know how we came to wrong labels. At first we searched with correct ones (2,000 to 6,000 signs, two batch
+# sizes, two weight decays) and found no difference between one-cycle and a well-chosen constant learning rate. Only then
+# did we look where theory expects the largest effect, and a first study found one. A result that was searched for like
+# this needs a second test. So the claims were written down, every schedule got the same tuning, and the study ran again on
+# new signs for each seed. You see that second study.
+#
+# Each schedule has the best of four peak learning rates on two other seeds. Which has the best mean accuracy on validation
+# images with correct labels: `"constant"`, `"step"` (divided by ten after a half and after three quarters of the run) or
+# `"one-cycle"`? And how far behind the constant learning rate in *six* epochs will one-cycle in *two* epochs be? (A number
+# such as 0.02; a negative one if you expect it to be ahead.)
 
 # %% tags=["predict"]
 my_best_schedule = ...
-my_third_is_enough = ...
+my_gap_of_a_third = ...
 
 # %% [markdown]
-# The runs are too long for this page, so they lie in a stored study, `studies/05_one_cycle.py`, with five seeds. The cell below makes a
-# small version live, with a sixth of the images, a narrower network and three seeds: coloured what you ran, grey what was stored. With so few steps nothing
-# has arrived yet, so expect lower numbers and another picture.
+# The runs are too long for this page, so they are in a stored study, `studies/05_one_cycle.py`, with eight seeds. The cell
+# below makes a small version live, with a sixth of the images, a narrower network and three seeds. What you ran is
+# coloured, and what was stored is grey. With so few steps nothing has arrived yet, so expect lower accuracies and another
+# picture.
 
 # %% tags=["experiment"]
 stored = Results.load("studies/05_one_cycle.csv")
-noisy = cnnlab.load("pocket", n_train=480, n_valid=480, label_noise=0.3)
 
 
 def noisy_run(name, epochs):
     """A run of the study at a sixth of its size, as a function of the seed."""
-    steps = epochs * len(cnnlab.loader(noisy.train, 32, shuffle=True))
-    rate, schedule, momentum = {
-        "constant": (0.3, schedules.constant(), None),
-        "step": (0.1, schedules.step(math.ceil(steps / 3)), None),
+    images = signs(0, 480, 0.3).train
+    steps = epochs * len(cnnlab.loader(images, 32, shuffle=True))
+    schedule, momentum = {
+        "constant": (schedules.constant(), None),
+        "step": (schedules.multistep([steps // 2, 3 * steps // 4]), None),
         "one-cycle": (
-            0.6,
             schedules.one_cycle(steps),
             schedules.one_cycle_momentum(steps),
         ),
     }[name]
     return lambda seed: trained(
         seed,
-        rate,
+        0.1,
         schedule,
         momentum=momentum,
-        train_part=noisy.train,
         batch_size=32,
         epochs=epochs,
+        n_train=480,
+        label_noise=0.3,
         width=8,
     )
 
@@ -714,80 +762,75 @@ live = cnnlab.compare(
     seeds=3,
     metric="valid_acc",
 )
-live.plot(stored)
+live.plot(
+    stored,
+    message="In the stored study, one-cycle beats step decay and a constant learning rate.",
+)
 
 # %%
 stored.table().round(3)
 
 # %% tags=["claim"]
-stored.claim("one-cycle, 6 epochs", ">", "step, 6 epochs", by=0.01)
+print(stored.claim("one-cycle, 6 epochs", ">", "constant, 6 epochs"))
+print(stored.claim("one-cycle, 6 epochs", ">", "step, 6 epochs"))
 
 # %% [markdown]
-# Step decay is beaten, with the fall after each third of the run that it has here. Against the constant rate the mean is ahead too, but look at the
-# interval before you call it a win, and look at the test part, for which nothing was chosen:
-
-# %%
-on_test = Results(stored.rows, "test_acc")
-for results in (stored, on_test):
-    mean, low, high = results.difference(
-        "one-cycle, 6 epochs", "constant, 6 epochs"
-    )
-    print(
-        f"one-cycle - constant, {results.metric}: {mean:+.3f}, "
-        f"95 % interval {low:+.3f} to {high:+.3f}"
-    )
-assert low < 0 < high  # on the test part
-
-# %% [markdown]
-# An interval that begins at zero to two digits, and one that contains it: five seeds make an advantage likely and do not settle
-# it. A constant rate wanders to the last step, so the accuracy at its end is partly luck.
+# One-cycle beats both, by 5.6 points (2.8 to 8.4) and by 2.8 points (1.6 to 4.1), although its peak is no higher than the
+# others: the best of four was 0.1 for all three. A constant learning rate wanders to the last step, so the accuracy at its
+# end is partly luck. You see it in the table, where its standard deviation over the seeds is almost three times as large.
 #
-# The papers promise more under the name *super-convergence*: as good in a fraction of the steps. Here it is not so. Two epochs of
-# one-cycle stay behind six epochs of the constant rate:
+# The papers promise more under the name *super-convergence*: as good in a fraction of the steps. We expected the opposite
+# for such short runs, and declared that two epochs of one-cycle stay more than two points behind six epochs of the constant
+# learning rate:
 
 # %% tags=["claim"]
-stored.claim("constant, 6 epochs", ">", "one-cycle, 2 epochs", by=0.05)
+stored.verdict("constant, 6 epochs", ">", "one-cycle, 2 epochs", by=0.02)
 
 # %% [markdown]
+# The estimate is 4.5 points, with an interval from nothing at all to nine points. So one-cycle in a third of the epochs is
+# probably behind, but the constant learning rate is too unsteady for eight seeds to say by how much.
+#
 # ### What would change it
 #
-# **Clean labels.** Once the images are fitted, their gradients vanish, and with them most of the noise: there is less for a schedule to do.
-# The last two rows of the table are such runs, and the interval of their difference contains zero.
+# **Clean labels.** Once the images are fitted, their gradients vanish, and with them most of the noise. There is less for a
+# schedule to do, but it isn't nothing:
 
-# %%
-mean, low, high = stored.difference(
-    "one-cycle, clean labels", "constant, clean labels"
-)
-print(f"clean labels: {mean:+.3f}, interval {low:+.3f} to {high:+.3f}")
-assert low < 0 < high
+# %% tags=["claim"]
+stored.claim("one-cycle, clean labels", ">", "constant, clean labels")
 
 # %% [markdown]
+# The search that you read about above hadn't found this. Not finding a difference isn't the same as finding that there is
+# none.
+#
 # Batch norm helps the constant rate as well. It makes the length of the weights before it irrelevant, and steps make them longer, so the same
 # rate turns them less and less: a falling rate that nobody asked for
 # ([Arora et al. 2019](https://arxiv.org/abs/1812.03981)).
 #
-# **The rates.** They were chosen at six epochs. A rate that is right for six may be too large for two, so do not read the rows of two epochs
-# as a contest of shapes. A comparison of schedules is always one of their settings too.
+# **The learning rates.** Every row has the best of the same four. In the first study step decay got only two of them, fell at
+# each third of the run, and lost by more. A comparison of schedules is always one of their settings too.
 #
 # **Length.** The runs of the papers are many times longer. The longer the run, the more of it is spent in the cloud.
 
 # %% [markdown]
 # ## 5.7 Explore
 #
-# Pick a schedule and its peak rate. Left the rate; right the training loss of five recorded runs of sixty steps (thin) and their mean (bold); in grey
+# Pick a schedule and its peak rate. Left the rate; right the training loss of six recorded runs of sixty steps (thin) and their mean (bold); in grey
 # the means of the other schedules at the same rate. At which rate does the schedule matter most, and which way?
 
 # %% tags=["widget"]
 widgets.schedules(rates)
 
 # %% [markdown]
-# The same schedule that helps at a rate that is too large hurts at one that is too small. The cycle makes a rate of 1 usable:
+# A schedule may help at a learning rate that is too large, and hurt at one that is too small. Does the cycle make a peak of 1
+# usable?
 
 # %% tags=["claim"]
-rates.claim("one-cycle, 1", ">", "constant, 1")
+rates.verdict("one-cycle, 1", ">", "constant, 1")
 
 # %% [markdown]
-# And with 0.01, where sixty steps are too few to arrive anywhere, it only takes speed away:
+# One-cycle is seven points ahead, but the interval reaches from one point behind to fifteen ahead, because the runs with a
+# constant 1 differ so much from each other. So what we had declared isn't supported. With 0.01, where sixty steps are too
+# few to arrive anywhere, the cycle only takes speed away:
 
 # %% tags=["claim"]
 rates.claim("constant, 0.01", ">", "one-cycle, 0.01", by=0.03)
@@ -812,11 +855,16 @@ check.score(
             my_best_schedule,
             "one-cycle",
         ),
-        "One-cycle in two epochs as good as constant in six?": (
-            my_third_is_enough,
-            False,
-        ),
     }
+)
+check.score(
+    {
+        "How far behind is one-cycle in two epochs?": (
+            my_gap_of_a_third,
+            stored.difference("constant, 6 epochs", "one-cycle, 2 epochs")[0],
+        ),
+    },
+    within=0.02,
 )
 
 # %% [markdown]
@@ -1033,5 +1081,5 @@ else:
 #
 # - The differences between schedules are smaller than the literature made you expect. List what was different there.
 # - Per step or per epoch: which of the two survives a change of the batch size?
-# - When the study chose wrong labels after the search with right ones had shown nothing, was that honest? What has to
-#   be said for it to be?
+# - We took wrong labels after a search with correct ones had shown nothing. Which parts of the second study make its
+#   result trustworthy, and would a second run of the first study have been enough?

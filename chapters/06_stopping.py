@@ -34,12 +34,26 @@ import torch
 import cnnlab
 from cnnlab import averaging, check, checkpoint, plots, schedules, widgets
 from cnnlab.averaging import EMA, SWA
-from cnnlab.callbacks import Checkpoint, EarlyStopping, SnapshotEnsemble
+from cnnlab.callbacks import (
+    Checkpoint,
+    EarlyStopping,
+    SnapshotEnsemble,
+    replay,
+)
 from cnnlab.experiment import Results
-from cnnlab.callbacks import replay
 
 lab = cnnlab.setup(seed=0)
-data = cnnlab.load("pocket", n_train=480, n_valid=480, n_test=240)
+
+
+@lru_cache
+def signs(seed):
+    """The signs that belong to the seed."""
+    return cnnlab.load(
+        "pocket", seed=seed, n_train=480, n_valid=480, n_test=240
+    )
+
+
+data = signs(0)
 K = len(data.classes)  # twelve classes
 valid = cnnlab.loader(data.valid, batch_size=256)
 test = cnnlab.loader(data.test, batch_size=256)
@@ -147,24 +161,30 @@ del right
 
 # %%
 class TestToo(cnnlab.Callback):
-    """Measures the test part after each epoch as well; it decides nothing."""
+    """Evaluates the test set after each epoch as well; it decides nothing."""
+
+    def __init__(self, test):
+        self.test = test
 
     def on_epoch_end(self, trainer):
         row = trainer.history.epochs[-1]
-        row["test_acc"] = trainer.evaluate(test)["acc"]
-        averaged = trainer.evaluate(test, model=trainer.ema.model)
+        row["test_acc"] = trainer.evaluate(self.test)["acc"]
+        averaged = trainer.evaluate(self.test, model=trainer.ema.model)
         row["ema_test_acc"] = averaged["acc"]
 
 
 @lru_cache  # a cell that runs again does not train again
 def wrong_labels(seed):
-    """Train ten epochs on 40 % wrong labels; a row an epoch."""
+    """Train ten epochs on 40 % wrong labels; one row per epoch."""
+    data = signs(seed)
     noisy = cnnlab.data.label_noise(data.train, rate=0.4, seed=seed)
+    test_too = TestToo(cnnlab.loader(data.test, batch_size=256))
     model = fresh(seed)
     ema = EMA(model, decay=0.97)  # section 6.4
     trainer = trainer_for(
-        model, seed, rate=0.05, ema=ema, callbacks=[TestToo()]
+        model, seed, rate=0.05, ema=ema, callbacks=[test_too]
     )
+    valid = cnnlab.loader(data.valid, batch_size=256)
     return trainer.fit(batches(noisy, seed), valid, epochs=10).frame()
 
 
@@ -207,13 +227,13 @@ live_noisy = cnnlab.compare(
 stored_noisy = Results.load("studies/06_noisy_labels.csv")
 live_noisy.plot(
     stored_noisy,
-    message="Against wrong labels, an EMA and early stopping together help most.",
+    message="Of these four, an EMA with early stopping copes best with wrong labels.",
 )
 
 # %% [markdown]
-# Your three runs (coloured) are short. The grey bars are a stored study with six seeds, twice as many images and
-# sixteen epochs, `chapters/studies/06_noisy_labels.py`, which draws images and wrong labels anew for each seed. Its
-# rate, length, decay and patience were chosen on other images with other seeds. The claim is about the study:
+# Your three runs (coloured) are short. The grey bars are a stored study, `chapters/studies/06_noisy_labels.py`, with
+# eight seeds, twice as many images and sixteen epochs. Each seed draws its own images and its own wrong labels, and the
+# six claims of the study were declared before it ran. This is the first of them:
 
 # %% tags=["claim"]
 stored_noisy.claim("early stopping", ">", "last epoch")
@@ -230,14 +250,14 @@ plots.lines(
         "training, 40 % wrong labels": mean.train_acc.tolist(),
     },
     xlabel="finished epochs",
-    ylabel="accuracy (mean of six runs)",
+    ylabel="accuracy (mean of eight runs)",
     message="Validation accuracy peaks early and falls while wrong labels "
     "are memorised, then recovers in part.",
 )
 
 # %% [markdown]
-# The training accuracy cannot exceed 0.6 by knowing signs alone: two labels in five are wrong. Where the curve
-# crosses 0.6, the network has begun to learn wrong labels by heart, and by then the other two have turned down.
+# The training accuracy can't exceed 0.6 by knowing signs alone, because two labels in five are wrong. At the latest
+# where the curve crosses 0.6, the network is memorising wrong labels, and by then the other two have turned down.
 
 # %%
 crossing = int((mean.train_acc > 0.6).idxmax())
@@ -246,13 +266,13 @@ print(f"validation best in epoch {int(mean.valid_acc.idxmax())}")
 assert mean.valid_acc.idxmax() < crossing
 
 # %% [markdown]
-# The mean of six runs is smooth. Yours will be one run, and one run looks like the next figure (one of the six,
+# The mean of eight runs is smooth. Yours will be one run, and one run looks like the next figure (one of the eight,
 # picked because it shows it well). Move the patience: with 1 you stop at the first hiccup, with a large one you pay
 # for epochs that bring nothing, though you still keep the best weights. Then move `min_delta`: as a rule a larger one
 # stops earlier.
 
 # %% tags=["widget"]
-one_run = curves[curves.seed == 3]
+one_run = curves[curves.seed == 6]
 widgets.early_stopping(
     one_run.valid_acc.tolist(), judged=one_run.test_acc.tolist()
 )
@@ -296,52 +316,76 @@ assert trainer.evaluate(test)["acc"] == whole.test_acc[best]
 #
 # ### What would change it
 #
-# Everything so far had a constant rate. Chapter 5 lets the rate fall, and a fixed schedule has an end of its own.
-# What is early stopping worth then? The study ran the same seeds under a cosine as well.
+# Everything so far had a constant learning rate of 0.05, and early stopping had 240 correct labels that training didn't
+# get. Both can change. So the study has three more kinds of runs with the same seeds. One has a learning rate of 0.005,
+# the best of five for a constant rate. One has a cosine, with the best of five peaks, which is 0.01. And the runs called
+# "all labels" train on the 240 validation images as well, to the last epoch.
 
 # %%
 frame = stored_noisy.frame().groupby("variant", sort=False)
-frame[["test_acc", "epochs_trained", "epoch_used"]].mean().round(3)
-
-# %% tags=["claim"]
-stored_noisy.claim("cosine, last epoch", ">", "last epoch")
+frame[["test_acc", "labels", "epochs_trained", "epoch_used"]].mean().round(3)
 
 # %% tags=["claim"]
 stored_noisy.claim(
-    "cosine, early stopping", "~", "cosine, last epoch", by=0.03
+    "cosine, early stopping", "~", "cosine, last epoch", by=0.02
+)
+
+# %%
+print("0.005, stopped - not stopped:")
+print(
+    stored_noisy.difference(
+        "lr 0.005, early stopping", "lr 0.005, last epoch"
+    )
 )
 
 # %% [markdown]
-# **It did not help there**: the two differ by less than three points, whichever way. Under the cosine, too, the
-# network learns nearly all the wrong labels in the end (the next cell holds that against the stored curves). But as
-# the rate falls it settles, and the accuracy on right labels comes back. Early stopping saved epochs, as the table
-# shows; it did so by cutting off the schedule. Under a schedule with an end, let it end; to spend less, plan a
-# shorter one. And where late training does no harm, as with many right labels, there is nothing to be rescued:
-# stopping is then a way to save time, no more.
+# **With a well-chosen learning rate there was little left to rescue.** Under the cosine, stopping changes the accuracy by
+# less than two points, and at a constant 0.005 by 0.3 points (−0.6 to 1.1; exploratory). The stored curves show why. With
+# 0.05, the network fits 97 % of its labels in the end, wrong ones included. With the other two it gets only as far as
+# about 69 %, so most wrong labels haven't been memorised yet. Early stopping saved epochs there, as the table shows, but
+# a shorter schedule saves them too. And where late training does no harm, as with many correct labels, stopping is only a
+# way to save time.
 
 # %%
 every = pd.read_csv("studies/06_noisy_labels_curves.csv")
 ends = every[every.epoch == every.epoch.max()]
 learnt = ends.groupby("schedule").train_acc.mean()
 print(learnt.round(3).to_string())
-assert learnt["cosine"] > 0.99
+assert learnt["constant"] > 0.95
+assert learnt["cosine"] < 0.75
 
 # %% [markdown]
 # The figure had two more rows. EMA stands for the moving average of section 6.4; it was stopped by its *own*
 # validation accuracy.
 
 # %% tags=["claim"]
-stored_noisy.claim("EMA, early stopping", ">", "early stopping", by=0.03)
-
-# %% tags=["claim"]
-stored_noisy.claim("EMA, early stopping", ">", "cosine, last epoch", by=0.02)
+print(
+    stored_noisy.claim("EMA, early stopping", ">", "early stopping", by=0.03)
+)
+print(
+    stored_noisy.claim("EMA, early stopping", ">", "lr 0.005, early stopping")
+)
 
 # %% [markdown]
-# The average of the weights at the right moment is the best that wrong labels allowed here, better than either way to
-# end the run. Without the stop much of that is lost again: the average follows the live weights wherever they go.
+# The average of the weights at the right moment beats early stopping of the live weights, also where those have their best
+# learning rate. Without the stop much of that is lost again, because the average follows the live weights wherever they
+# go (exploratory):
+
+# %%
+print(stored_noisy.difference("EMA, early stopping", "EMA, last epoch"))
+
+# %% [markdown]
+# So is this the best that you can do with these labels? We thought so, and declared that it beats a cosine that has all
+# the labels to train on.
 
 # %% tags=["claim"]
-stored_noisy.claim("EMA, early stopping", ">", "EMA, last epoch", by=0.03)
+stored_noisy.verdict("EMA, early stopping", ">", "cosine, all labels")
+
+# %% [markdown]
+# **It's the other way round:** the run that spends the 240 labels on training is ahead by 2.5 points (0.9 to 4.2). They
+# are correct, while 384 of the other 960 are wrong, so they are worth a lot to the training. A validation set is part of
+# the price of early stopping. You can't do without one altogether, because settings must be chosen (here on other seeds),
+# but count its labels when you compare two methods.
 
 # %% [markdown]
 # ## 6.3 Checkpoints: stop today, go on tomorrow
@@ -475,22 +519,24 @@ for decay in (0.9, 0.98, 0.999):
 #
 # ### Predict
 #
-# You compare the wobble of the two curves, with right labels and a constant rate, over six runs each. The interval of
-# the difference will say: `"EMA is calmer"`, `"live is calmer"`, or `"open"`, because it contains zero?
+# In a stored study with right labels and a constant learning rate, the validation accuracy of the live weights changes
+# by 3.9 points from one epoch to the next, on average. By how many points does the accuracy of their EMA change?
 
 # %% tags=["predict"]
-my_calmer_curve = ...
+my_wobble_of_the_ema = ...
 
 
 # %% tags=["experiment"]
 @lru_cache
-def averaged_run(seed):
+def averaged_run(seed, data_seed):
     """Train with right labels at a constant rate; the trainer and its SWA."""
+    data = signs(data_seed)
     model = fresh(seed)
     swa = SWA(model, start_epoch=5)
     trainer = trainer_for(
         model, seed, rate=0.1, ema=EMA(model, decay=0.97), callbacks=[swa]
     )
+    valid = cnnlab.loader(data.valid, batch_size=256)
     trainer.fit(batches(data.train, seed), valid, epochs=10)
     stale = copy.deepcopy(swa.model)
     averaging.update_bn(swa.model, cnnlab.loader(data.train, 256))
@@ -499,7 +545,7 @@ def averaged_run(seed):
 
 def end_and_wobble(seed, part):
     """Accuracy at the end, and mean change from epoch to epoch."""
-    column = averaged_run(seed)[0].history.frame()[f"{part}valid_acc"]
+    column = averaged_run(seed, seed)[0].history.frame()[f"{part}valid_acc"]
     return {
         "valid_acc": column.iloc[-1],
         "wobble": column.diff().abs().iloc[5:].mean(),
@@ -507,7 +553,8 @@ def end_and_wobble(seed, part):
 
 
 def swa_end(seed, which):
-    trainer, *models = averaged_run(seed)
+    trainer, *models = averaged_run(seed, seed)
+    valid = cnnlab.loader(signs(seed).valid, batch_size=256)
     found = trainer.evaluate(valid, model=models[which])
     return {"valid_acc": found["acc"], "wobble": float("nan")}
 
@@ -530,12 +577,12 @@ live_averages.plot(stored_averages)
 # %% [markdown]
 # The warning belongs to the last variant, which leaves out `update_bn` on purpose.
 #
-# Coloured: your five runs; grey: the stored study `06_averages.py`, six seeds, more images, two epochs more. Its
-# settings, too, were chosen on other images with other seeds; so were those of the third study, further down. First
-# the curve:
+# Coloured: your five runs, each with signs of its own. Grey: the stored study `06_averages.py`, with eight seeds, more
+# images and two more epochs. Its settings were chosen on other images with other seeds, and so were those of the third
+# study, further down. First the curve:
 
 # %%
-averaged_run(0)[0].history.plot()
+averaged_run(0, 0)[0].history.plot()
 
 # %%
 settings = {
@@ -555,20 +602,22 @@ settings = {
         "last epoch",
     ),
 }
-wobbles = {
-    name: Results(results.rows, "wobble").difference(a, b)
-    for name, (results, a, b) in settings.items()
-}
 print("wobble, EMA - live:")
-for name, (gap, low, high) in wobbles.items():
-    print(f"{name}: {gap:+.3f} ({low:+.3f} to {high:+.3f})")
+for name, (results, a, b) in settings.items():
+    print(f"{name}: {results.on('wobble').difference(a, b)}")
 
 # %% [markdown]
-# You were taught to expect it, so it must be true? In the study the mean goes the expected way, but six runs with
-# right labels **leave it open**: the interval contains zero. A validation set of a few hundred images wobbles by
-# itself, whatever the weights do, and an EMA cannot take that away. With wrong labels the weights are thrown about
-# further. Here is the run from the explorer once more; there six runs are enough:
+# In the study the EMA wobbles by half a point less, and the interval reaches from 1.2 points less to 0.1 points more. So
+# the EMA is probably a little calmer and hardly by more than a third, but that it is calmer at all, which we had
+# declared before the study ran, isn't supported after Holm's correction:
 
+# %% tags=["claim"]
+stored_averages.on("wobble").verdict("constant, EMA", "<", "constant, live")
+
+# %% [markdown]
+# A validation accuracy wobbles by itself, whatever the weights do, and an EMA can't take that away. With wrong labels the
+# weights are thrown about further. Here is the run from the explorer once more; there the declared claim is supported,
+# and the EMA wobbles by 2.2 points less (1.0 to 3.4):
 # %%
 plots.lines(
     one_run.epoch.tolist(),
@@ -582,25 +631,25 @@ plots.lines(
 )
 
 # %% tags=["claim"]
-gap, low, high = wobbles["right labels, the study, whole runs"]
-assert gap < 0
-assert low < 0 < high
-Results(stored_noisy.rows, "wobble").claim(
-    "EMA, last epoch", "<", "last epoch"
-)
+stored_noisy.on("wobble").claim("EMA, last epoch", "<", "last epoch")
 
 # %% [markdown]
 # A calm curve is worth something in itself: when you compare two ideas by their last epoch, part of what you see is
 # where the weights happened to be thrown.
 #
-# But the average is better, too, and of that the same runs leave no doubt. So is SWA, once its statistics are its
-# own:
+# Is the average also better? We had declared that each average gains more than one point over the live weights:
 
 # %% tags=["claim"]
-stored_averages.claim("constant, EMA", ">", "constant, live", by=0.01)
+print(
+    stored_averages.verdict("constant, EMA", ">", "constant, live", by=0.01)
+)
+print(
+    stored_averages.verdict("constant, SWA", ">", "constant, live", by=0.01)
+)
 
-# %% tags=["claim"]
-stored_averages.claim("constant, SWA", ">", "constant, live", by=0.01)
+# %% [markdown]
+# The estimate is 1.8 points for both, and both intervals lie above zero: averaging helped here. But they begin at 0.7
+# and 0.8 points, so a gain of *more than one point* isn't shown. SWA needs batch-norm statistics of its own for it:
 
 # %% tags=["claim"]
 stored_averages.claim(
@@ -610,21 +659,19 @@ stored_averages.claim(
 # %% [markdown]
 # ### What would change it
 #
-# The rate. Under a cosine the weights come to rest by themselves, and there is nothing left to average away. Every
-# decent schedule ends small, so this is the case you will meet most often:
+# The learning rate. Under a cosine the weights come to rest by themselves, and there is little left to average away:
 
 # %% tags=["claim"]
-stored_averages.claim("cosine, EMA", "~", "cosine, live", by=0.02)
-
-# %% tags=["claim"]
-stored_averages.claim("cosine, SWA", "~", "cosine, live", by=0.02)
+print(stored_averages.claim("cosine, EMA", "~", "cosine, live", by=0.01))
+print(stored_averages.claim("cosine, SWA", "~", "cosine, live", by=0.01))
 
 # %% [markdown]
-# **No gain from averaging** there. Averaging and a falling rate do the same job in two ways, and one of them is
-# enough. In this study the constant rate with an average even came out ahead of the cosine:
+# There, neither average changes the accuracy by as much as one point. Averaging and a falling learning rate do the same
+# job in two ways, and in this study one of them was enough. The constant learning rate with an average even came out
+# ahead of the cosine. We hadn't declared that, so it is exploratory:
 
-# %% tags=["claim"]
-stored_averages.claim("constant, EMA", ">", "cosine, live", by=0.01)
+# %%
+print(stored_averages.difference("constant, EMA", "cosine, live"))
 
 # %% [markdown]
 # That is one setting, twelve epochs of a small network, and the rate was not chosen for each arm by itself: do not
@@ -656,40 +703,41 @@ assert of_logits.argmax() == 1  # the loud one wins
 
 # %% [markdown]
 # And why not the weights, which would cost one network instead of $M$? An EMA does average weights, but those of
-# *one* run, steps apart. You have five networks from the section before, trained on the same images from five seeds.
+# *one* run, steps apart. Now train four networks on the same images, each with its own seed for the first weights and
+# the order.
 #
 # ### Predict
 #
-# You average the *weights* of these five networks and measure the batch-norm statistics anew. What accuracy do you
+# You average the *weights* of these four networks and compute the batch-norm statistics again. What accuracy do you
 # expect? (Each one alone: see the figure above. Guessing: 0.08.)
 
 # %% tags=["predict"]
 my_accuracy_of_mean_weights = ...
 
 # %% tags=["experiment"]
-models = [averaged_run(seed)[0].model for seed in range(5)]
+models = [averaged_run(seed, 0)[0].model for seed in range(4)]
 mean_weights = SWA(models[0])
 for model in models:
     mean_weights.update(model)
 averaging.update_bn(mean_weights.model, cnnlab.loader(data.train, 256))
 
 
-def accuracy(answers):
-    """Share of right answers on the validation part, from (N, K)."""
-    right = answers.argmax(dim=1) == data.valid.labels
-    return right.float().mean().item()
+def accuracy(outputs, data):
+    """Compute the validation accuracy of logits or probabilities (N, K)."""
+    correct = outputs.argmax(dim=1) == data.valid.labels
+    return correct.float().mean().item()
 
 
-measurer = averaged_run(0)[0]
+measurer = averaged_run(0, 0)[0]
 alone = [measurer.evaluate(valid, model=model)["acc"] for model in models]
 of_weights = measurer.evaluate(valid, model=mean_weights.model)["acc"]
-of_answers = accuracy(averaging.ensemble(models, loader=valid))
-print(f"each alone, mean of five:   {sum(alone) / 5:.3f}")
+of_answers = accuracy(averaging.ensemble(models, loader=valid), data)
+print(f"each alone, mean of four:   {sum(alone) / 4:.3f}")
 print(f"average of probabilities:   {of_answers:.3f}")
 print(f"average of weights:         {of_weights:.3f}")
 if lab.profile != "smoke":  # too few images to learn anything there
     assert of_weights < min(alone) - 0.2
-    assert of_answers > sum(alone) / 5
+    assert of_answers > sum(alone) / 4
 
 # %% [markdown]
 # The answers gained, the weights lost most of what training had brought. Two networks that do the same need not do it
@@ -708,6 +756,7 @@ if lab.profile != "smoke":  # too few images to learn anything there
 @lru_cache
 def snapshot_logits(seed, cycles=3, epochs=3):
     """Train in cycles; the validation logits at the end of each."""
+    data = signs(seed)
     model, train = fresh(seed), batches(data.train, seed)
     cycle = epochs * len(train)  # in steps
     snapshots = SnapshotEnsemble(cycle_steps=cycle)
@@ -719,7 +768,16 @@ def snapshot_logits(seed, cycles=3, epochs=3):
         callbacks=[snapshots],
     )
     trainer.fit(train, epochs=cycles * epochs)
+    valid = cnnlab.loader(data.valid, batch_size=256)
     return [trainer.predict(valid, model=m) for m in snapshots.models(model)]
+
+
+def snapshots_of(seed):
+    """Accuracies of the ensemble, of its members and of the last of them."""
+    members, data = snapshot_logits(seed), signs(seed)
+    alone = [accuracy(member, data) for member in members]
+    ensemble = accuracy(averaging.ensemble(members), data)
+    return ensemble, sum(alone) / len(alone), alone[-1]
 
 
 plots.schedules(
@@ -731,13 +789,9 @@ plots.schedules(
 # %% tags=["experiment"]
 live_ensembles = cnnlab.compare(
     {
-        "snapshot ensemble": lambda seed: accuracy(
-            averaging.ensemble(snapshot_logits(seed))
-        ),
-        "its members": lambda seed: (
-            sum(accuracy(member) for member in snapshot_logits(seed)) / 3
-        ),
-        "its last member": lambda seed: accuracy(snapshot_logits(seed)[-1]),
+        "snapshot ensemble": lambda seed: snapshots_of(seed)[0],
+        "its members": lambda seed: snapshots_of(seed)[1],
+        "its last member": lambda seed: snapshots_of(seed)[2],
     },
     seeds=3,
     metric="valid_acc",
@@ -752,7 +806,8 @@ live_ensembles.plot(
 stored_ensembles.claim("snapshot ensemble", ">", "its members")
 
 # %% [markdown]
-# It is a cheap claim, though: the members of the first cycles are half-trained, and drag the mean down. Ask what you
+# It is a cheap claim, and so we didn't declare it: the members of the first cycles are half-trained, and drag the mean
+# down. Ask what you
 # would ask in earnest: is the ensemble better than what the same epochs could have bought otherwise? Here is the
 # whole study, with its price; one budget is sixteen epochs.
 
@@ -766,7 +821,7 @@ budgets = {
     "four long runs": 4,
     "four long runs, logits averaged": 4,
 }
-stored_loss = Results(stored_ensembles.rows, "valid_loss")
+stored_loss = stored_ensembles.on("valid_loss")
 table = pd.DataFrame(
     {
         "budgets": budgets,
@@ -777,51 +832,46 @@ table = pd.DataFrame(
 table.round(3)
 
 # %% [markdown]
-# Read it from the honest side. With one budget **no ensemble could be shown to beat one long run in accuracy**. The
-# snapshot ensemble and the long run differ by less than two points, whichever way, and four short runs are clearly
-# worse: none of the four had the time to learn enough, and four beginners do not make a master.
+# With one budget **no ensemble could be shown to beat one long run in accuracy**. The snapshot ensemble is 0.7 points
+# behind, with an interval from 2.4 points behind to 1.0 ahead. We had declared that the two differ by less than two
+# points, and six seeds aren't enough to support that. Four short runs are clearly worse, because none of the four had
+# the time to learn enough.
 
 # %% tags=["claim"]
-for name in ("snapshot ensemble", "its last two members", "four short runs"):
-    _, low, _ = stored_ensembles.difference(name, "one long run")
-    assert low < 0
-stored_ensembles.claim("snapshot ensemble", "~", "one long run", by=0.02)
-
-# %% tags=["claim"]
-stored_ensembles.claim("four short runs", "<", "one long run", by=0.03)
+print(
+    stored_ensembles.verdict("snapshot ensemble", "~", "one long run", 0.02)
+)
+print(stored_ensembles.claim("four short runs", "<", "one long run", by=0.03))
 
 # %% [markdown]
-# The loss tells another story. A single network that knows its training images by heart is too sure of itself
-# everywhere; members who disagree make the average hesitate. If you need probabilities that mean something, the
-# snapshots earned their place, at no price in epochs (each answer costs four passes through a network instead of
-# one):
+# The loss tells another story. A single network that memorises its training images is overconfident everywhere, and
+# members that disagree make the average hesitate:
 
 # %% tags=["claim"]
-stored_loss.claim("snapshot ensemble", "<", "one long run", by=0.03)
+stored_loss.verdict("snapshot ensemble", "<", "one long run", by=0.03)
 
 # %% [markdown]
-# And if you can pay four times, both get better:
+# The loss is probably lower, by 0.055 (0.003 to 0.107). That it is lower by more than 0.03, which we had declared, isn't
+# supported. If you need good probabilities, snapshots are worth a try, because they cost no epochs (but each prediction
+# costs four passes through a network instead of one).
+#
+# If you can pay four times, both get better:
 
 # %% tags=["claim"]
-stored_ensembles.claim("four long runs", ">", "one long run")
-
-# %% tags=["claim"]
-stored_loss.claim("four long runs", "<", "one long run", by=0.05)
+print(stored_ensembles.claim("four long runs", ">", "one long run"))
+print(stored_loss.claim("four long runs", "<", "one long run", by=0.05))
 
 # %% [markdown]
 # ### What would change it
 #
 # Perhaps longer cycles: those of the paper last tens of epochs, long enough to finish a network, and ours last four.
-# This study did not try it; you can, with `CYCLE` in its script. And the logits? Averaging them instead changed the
-# accuracy by less than two points, whichever way; the loss is lower with probabilities.
+# This study didn't try it; you can, with `SHORT` in its script. And the logits? Averaging them instead changed the
+# accuracy by less than one point. The loss is a little lower with probabilities (exploratory):
 
 # %% tags=["claim"]
-stored_ensembles.claim(
-    "four long runs", "~", "four long runs, logits averaged", by=0.02
-)
-
-# %% tags=["claim"]
-stored_loss.claim("four long runs", "<", "four long runs, logits averaged")
+logits_averaged = "four long runs, logits averaged"
+print(stored_ensembles.claim("four long runs", "~", logits_averaged, by=0.01))
+print(stored_loss.difference("four long runs", logits_averaged))
 
 # %% tags=["check"]
 check.score(
@@ -830,13 +880,21 @@ check.score(
             my_gain_by_stopping,
             stored_noisy.difference("early stopping", "last epoch")[0],
         ),
-        "Which curve is calmer, over six runs?": (my_calmer_curve, "open"),
         "Accuracy of the mean weights?": (
             my_accuracy_of_mean_weights,
             of_weights,
         ),
     },
     within=0.05,
+)
+check.score(
+    {
+        "Wobble of the EMA, in points?": (
+            my_wobble_of_the_ema,
+            100 * stored_averages.on("wobble").values("constant, EMA").mean(),
+        ),
+    },
+    within=0.5,
 )
 
 # %% [markdown]
@@ -1023,8 +1081,8 @@ else:
 # - Early stopping: choose mode and patience; restore the best epoch, whether or not the run was stopped; NaN never
 #   improves.
 # - A stop is a choice made on the validation part. Judge it on images that had no say in it.
-# - It gains accuracy where late training does harm, such as with wrong labels at a constant rate. Under a schedule
-#   that falls to zero it may gain nothing.
+# - It gains accuracy where late training does harm, such as with wrong labels at a large constant learning rate. With a
+#   smaller one, or a schedule that falls to zero, it may gain nothing. Its validation labels are part of its price.
 # - A checkpoint holds everything the next step depends on. Whether it does, only a comparison to the last bit tells.
 # - An EMA spans about $1/(1-d)$ steps; choose the span in epochs. It replaces a falling rate, and adds little to one.
 # - Averaged weights need batch-norm statistics of their own.

@@ -24,7 +24,9 @@
 # %% tags=["setup"]
 import copy
 import math
+import warnings
 from contextlib import suppress
+from functools import lru_cache
 
 import pandas as pd
 import torch
@@ -35,10 +37,26 @@ import cnnlab
 from cnnlab import check, clinic, diagnose, plots, widgets
 from cnnlab.callbacks import GradNormLog, UpdateRatioLog
 from cnnlab.errors import NonFiniteError
-from cnnlab.experiment import Results
+from cnnlab.experiment import (
+    Claim,
+    Declaration,
+    Results,
+    compare_declared,
+    fresh_data,
+)
 
 lab = cnnlab.setup(seed=0)
-data = cnnlab.load("pocket", n_train=480, n_valid=480)
+
+
+@lru_cache
+def signs(seed):
+    """Draw the signs of a seed."""
+    return cnnlab.load(
+        "pocket", seed=seed, n_train=480, n_valid=480, n_test=96
+    )
+
+
+data = signs(0)
 
 # %% [markdown]
 # Training fails quietly. A wrong index in a table raises an error; a wrong label, a forgotten mode or a rate ten times too
@@ -139,7 +157,8 @@ my_shuffled_labels_by_heart = ...
 
 # %% tags=["experiment"]
 def by_heart(seed, *, shuffled):
-    """Loss after learning ten images by heart."""
+    """Loss after memorising ten images."""
+    data = signs(seed)
     torch.manual_seed(seed)
     model = cnnlab.small_resnet(12, width=8)
     some = torch.randperm(len(data.train))[:10]
@@ -152,7 +171,13 @@ def by_heart(seed, *, shuffled):
     )[-1]
 
 
-ten_images = cnnlab.compare(
+ten_images = compare_declared(
+    Declaration(
+        "Does a network memorise ten images with shuffled labels, too?",
+        claims=[Claim("right labels", "~", "shuffled labels", by=0.02)],
+        unit=fresh_data(),
+        fixed="ten images per seed, the network, 40 steps",
+    ),
     {
         "right labels": lambda seed: by_heart(seed, shuffled=False),
         "shuffled labels": lambda seed: by_heart(seed, shuffled=True),
@@ -166,7 +191,7 @@ ten_images.plot(
 )
 
 # %% tags=["claim"]
-ten_images.claim("right labels", "~", "shuffled labels", by=0.05)
+ten_images.claim("right labels", "~", "shuffled labels", by=0.02)
 
 # %% [markdown]
 # Both are learnt. The check says that gradients arrive and that the loss can be lowered. It says nothing about the labels, for
@@ -410,7 +435,7 @@ assert torch.equal(parameter.grad, by_value)
 # ### Predict
 #
 # A residual network *without* batch norm is trained with a rate of 0.4, at which it falls to chance within the first steps: an
-# accuracy of one in twelve, 0.08. The same network, the same rate, the same six epochs, with `clip_norm=1.0`: what
+# accuracy of one in twelve, 0.08. The same network, the same rate, the same six epochs, with `clip_norm=0.3`: what
 # accuracy do you expect?
 
 # %% tags=["predict"]
@@ -420,6 +445,7 @@ my_accuracy_with_clipping = ...
 # %% tags=["experiment"]
 def train(seed, *, norm="none", rate=0.4, epochs=6, last=None, **options):
     """Train for some epochs; return the trainer, whatever became of it."""
+    data = signs(seed)
     torch.manual_seed(seed)
     model = cnnlab.small_resnet(len(data.classes), norm=norm)
     if last is not None:
@@ -440,15 +466,23 @@ def train(seed, *, norm="none", rate=0.4, epochs=6, last=None, **options):
     return trainer
 
 
-def accuracy(trainer):
-    answers = trainer.predict(cnnlab.loader(data.valid, 256)).argmax(dim=1)
-    return (answers == data.valid.labels).float().mean().item()
+def accuracy(seed, **options):
+    """Train, and return the validation accuracy."""
+    valid = signs(seed).valid
+    logits = train(seed, **options).predict(cnnlab.loader(valid, 256))
+    return (logits.argmax(dim=1) == valid.labels).float().mean().item()
 
 
-clipped = cnnlab.compare(
+clipped = compare_declared(
+    Declaration(
+        "Does clipping rescue a network without batch norm?",
+        claims=[Claim("clip by norm", ">", "no clipping", by=0.2)],
+        unit=fresh_data(),
+        fixed="480 signs, SGD with a learning rate of 0.4, six epochs",
+    ),
     {
-        "clip by norm": lambda seed: accuracy(train(seed, clip_norm=1.0)),
-        "no clipping": lambda seed: accuracy(train(seed)),
+        "clip by norm": lambda seed: accuracy(seed, clip_norm=0.3),
+        "no clipping": accuracy,
     },
     seeds=5,
     metric="valid_acc",
@@ -463,37 +497,42 @@ clipped.plot(
 clipped.claim("clip by norm", ">", "no clipping", by=0.2)
 
 # %% [markdown]
-# The grey bars are a longer study (`studies/07_clipping.py`): twice the images for four epochs in larger batches, and for each of
-# eight seeds a fresh set of pictures. It also tried other ways out. Rate, length and limits were chosen with other seeds,
-# here and there. (One thing you should know: with four live epochs the interval was too wide for the claim above. We went back
-# to the other seeds, took six epochs, and came here a second time. The study was run once.)
+# The grey bars are a longer study (`studies/07_clipping.py`), with twice the images, larger batches, four epochs and new
+# signs for each of ten seeds. It also tried other remedies. Each of them got the best of four settings on two other seeds,
+# and the five claims below were declared before the study ran.
 
 # %%
 study.plot(
-    message="Batch norm beats clipping by norm, and clipping by norm beats clipping by value."
+    message="Batch norm beats both kinds of clipping, which do about equally well."
 )
 
 # %% tags=["claim"]
-study.claim("clip by norm", ">", "no clipping", by=0.3)
-
-# %% tags=["claim"]
-study.claim("clip by norm", ">", "clip by value", by=0.03)
-
-# %% tags=["claim"]
-study.claim("batch norm", ">", "clip by norm", by=0.03)
+print(study.claim("clip by norm", ">", "no clipping", by=0.3))
+print(study.claim("batch norm", ">", "clip by norm", by=0.03))
+print(study.verdict("clip by norm", ">", "clip by value"))
+print(study.claim("clip by norm", ">", "a smaller learning rate"))
 
 # %% [markdown]
-# Clipping by value rescues runs too, but less surely; its limit is harder to choose, since entries differ more in size than whole
-# gradients do (here it was the best of three). And batch norm, where you can have it, is the better cure. What about a smaller
-# rate?
+# Clipping rescues the run, and batch norm, where you can have it, is the better cure. The third claim isn't supported.
+# Clipping by value was one point *ahead* of clipping by norm, with an interval from one point behind to three ahead, so if
+# the norm is better at all, it is by little. In a first study we had seen the opposite, by 17 points, with ten times the
+# limit for the values that you see here. So that was a comparison of settings, not of methods.
+#
+# A smaller learning rate helps too, but it is behind by 14 points, and its runs differ most from each other. Why is
+# clipping ahead? You might guess that it takes long steps wherever it can, and shortens only the few wild ones. Check it:
 
 # %%
-mean, low, high = study.difference("clip by norm", "a quarter of the rate")
-print(f"clipping is ahead by {mean:.3f}, interval {low:.3f} to {high:.3f}")
+watching = train(0, clip_norm=0.3, callbacks=[GradNormLog()])
+step_norms = watching.history.steps["grad_norm"]
+print(f"gradient norms from {step_norms.min():.1f} to {step_norms.max():.1f}")
+print(
+    f"the limit of 0.3 shortens {(step_norms > 0.3).mean():.0%} of the steps"
+)
 
 # %% [markdown]
-# On average the run that clips is ahead: it takes long steps wherever the ground allows, and only the few wild ones are shortened.
-# But the interval begins at almost nothing, so this study decides little; a slower run also catches up when it is given time.
+# It shortens every one. With this limit, clipping isn't a safety net but another method: the gradient gives only
+# the direction, and every step has about the same length. A limit near the usual norm would be a safety net, but a limit
+# of 3 didn't rescue these runs.
 #
 # What does a step of the diverging run look like? The gradient norm peaks within a few steps. Then the run is
 # over: the loss overflows, or the weights have been thrown to where no ReLU is on and no gradient comes back.
@@ -505,10 +544,9 @@ explosion.steps()
 # %% [markdown]
 # ### What would change it
 #
-# With **batch norm** the same network bears the rate without clipping. **Warm-up** over the first third of the steps does not
-# rescue it here; it only comes later to the rate that is too large. And clipping is no cure for a rate that is too large *for
-# everything*: look at the gradient norms before you choose $c$. A limit far below the usual norm clips every step, and then
-# $c$ is but another name for the learning rate.
+# With **batch norm** the same network bears the learning rate without clipping. **Warm-up** over the first 80 % of the steps
+# doesn't rescue it here, because the run still arrives at a learning rate that is too large. And look at the gradient norms
+# before you choose $c$: a limit far below the usual norm clips every step, and then $c$ is just another learning rate.
 
 # %% tags=["claim"]
 study.claim("clip by norm", ">", "warm-up", by=0.3)
@@ -540,13 +578,24 @@ print(f"the loss of {K} classes cannot fall below {lowest:.2f}")
 my_cost_of_a_second_softmax = ...
 
 # %% tags=["experiment"]
-twice = cnnlab.compare(
+# `fit` would warn of the softmax; here it's planted on purpose.
+warnings.filterwarnings(
+    "ignore", "the outputs of the model are probabilities"
+)
+twice = compare_declared(
+    Declaration(
+        "What does a second softmax cost?",
+        claims=[Claim("logits", ">", "softmax first", by=0.1)],
+        unit=fresh_data(),
+        fixed="480 signs, the network, SGD with a learning rate of 0.1, four "
+        "epochs",
+    ),
     {
         "logits": lambda seed: accuracy(
-            train(seed, norm="batch", rate=0.1, epochs=4)
+            seed, norm="batch", rate=0.1, epochs=4
         ),
         "softmax first": lambda seed: accuracy(
-            train(seed, norm="batch", rate=0.1, epochs=4, last=nn.Softmax(1))
+            seed, norm="batch", rate=0.1, epochs=4, last=nn.Softmax(1)
         ),
     },
     seeds=5,

@@ -35,7 +35,14 @@ import torch.nn.functional as F
 import cnnlab
 from cnnlab import callbacks, check, diagnose, plots, tune, widgets
 from cnnlab.errors import NonFiniteError
-from cnnlab.experiment import Results
+from cnnlab.experiment import (
+    Claim,
+    Declaration,
+    Results,
+    compare_declared,
+    fresh_data,
+)
+from cnnlab.rng import fold_in, generator
 
 lab = cnnlab.setup(seed=0)
 data = cnnlab.load("pocket", seed=200, n_train=600, n_test=96)
@@ -114,8 +121,8 @@ plots.histogram(
 # ## 8.3 A map, so that searches can be repeated
 #
 # One search proves nothing: it may be lucky. To compare ways of searching you must search many times, and real
-# training is too slow for that. So a script, `studies/08_search.py`, has trained a network for each of twenty rates
-# and three weight decays, with five seeds (pictures, weights and order are new for each). The runs are short. A
+# training is too slow for that. So a script, `studies/08_search.py`, has trained a network for each of twenty learning
+# rates and three weight decays, with twelve seeds (images, weights and order are new for each). The runs are short. A
 # search can be *played* on this table: for each setting it asks for, it is given the recorded run of the nearest
 # setting.
 #
@@ -156,7 +163,9 @@ def accuracy(trainer):
 # %% tags=["experiment"]
 def at_rate(rate):
     def run(seed):
-        part = cnnlab.load("pocket", seed=seed, n_train=600, n_test=96)
+        part = cnnlab.load(
+            "pocket", seed=seed, n_train=600, n_valid=480, n_test=96
+        )
         return accuracy(train(part, seed, rate, 1e-4))
 
     return run
@@ -165,7 +174,7 @@ def at_rate(rate):
 study = Results.load("studies/08_search.csv")
 live = cnnlab.compare(
     {
-        f"rate {rate:.2g}, decay 1e-4": at_rate(rate)
+        f"lr {rate:.2g}, decay 1e-4": at_rate(rate)
         for rate in (0.001, 10**-1.25, 1.0)
     },
     seeds=2,
@@ -177,7 +186,7 @@ live.plot(
 )
 
 # %% [markdown]
-# The strokes are the two runs of this cell, the grey bars the five of the study. Now the whole table, one line a
+# The ticks are the two runs of this cell, the grey bars the twelve of the study. Now the whole table, with one line per
 # weight decay:
 
 # %%
@@ -200,6 +209,13 @@ over_rates = means.mean(axis=1).std()  # of the twenty means over decays
 over_decays = means.mean(axis=0).std()  # of the three means over rates
 print(f"spread over the rates {over_rates:.3f}, decays {over_decays:.3f}")
 assert over_rates > 5 * over_decays
+
+# %% tags=["claim"]
+good = "lr 0.056, decay 1e-4"
+print(study.claim(good, ">", "lr 0.001, decay 1e-4", by=0.2))
+print(study.claim(good, ">", "lr 1, decay 1e-4", by=0.05))
+little, much = "lr 0.056, decay 1e-5", "lr 0.056, decay 1e-3"
+print(study.claim(much, "~", little, by=0.02))
 
 # %% [markdown]
 # One parameter matters, the other does not, in runs of three epochs. (Weight decay needs time to act, chapter 2.) You
@@ -251,8 +267,14 @@ def toy(seed, kind, strategy, n=9):
     return float(table["score"].max())
 
 
-def toys(kind):
-    return cnnlab.compare(
+def toys(kind, claim):
+    return compare_declared(
+        Declaration(
+            f"Which search finds a bump better if {kind}?",
+            claims=[claim],
+            unit=fresh_data(),
+            fixed="nine trials",
+        ),
         {
             "grid": lambda seed: toy(seed, kind, "grid"),
             "random": lambda seed: toy(seed, kind, "random"),
@@ -262,7 +284,8 @@ def toys(kind):
     )
 
 
-one_matters, both_matter = toys("one matters"), toys("both matter")
+one_matters = toys("one matters", Claim("random", ">", "grid"))
+both_matter = toys("both matter", Claim("grid", ">", "random"))
 
 # %% tags=["claim"]
 print(one_matters.claim("random", ">", "grid"))
@@ -283,14 +306,20 @@ my_share_of_wins = ...
 
 # %% [markdown]
 # Two precautions make it fair. A grid with fixed points may happen to hit the best rate, or happen to miss it, every
-# time; so each grid is shifted by a random offset, within the spacing of its points. And the judge is not the run the
-# choice was made by: a search sees the runs of one seed, and its choice is judged by the mean of the *other four*
-# seeds at that setting. (The searches share five seeds of runs, so they are not quite independent. The draws are.)
+# time; so each grid is shifted by a random offset, within the spacing of its points. And the judge isn't the number
+# that the choice was made by: a search chooses by the accuracy on 480 validation images, and the network that it
+# chooses is judged on 2,400 other images of the same kind.
+#
+# How many results is that? Not 180, although there are 180 searches of each kind: fifteen searches share the recorded
+# runs of one seed, so a lucky run among them is found again and again. The unit is the seed. The cell takes the mean
+# of the fifteen searches of a seed first, and compares twelve means with twelve means. The three claims were written
+# down before the runs of this table existed.
 
 # %% tags=["experiment"]
 RATES = tune.LogUniform(1e-4, 10**0.75)
 DECAYS = tune.LogUniform(1e-5, 1e-3)
 SPACE = {"rate": RATES, "decay": DECAYS}
+SEEDS, SEARCHES = 12, 15  # recorded seeds, and searches on the runs of each
 column = {
     metric: runs.set_index(["seed", "log_rate", "log_decay"])[
         metric
@@ -320,72 +349,101 @@ def shifted(kind, n, offset):
 
 
 def judged(seed, table):
-    """Mean accuracy of the chosen setting over the seeds it has not seen."""
+    """Accuracy of the chosen network on the other images."""
     best = table.loc[table["score"].idxmax()]
-    place = cell(best["rate"], best["decay"])
-    others = [s for s in range(5) if s != seed % 5]
-    return sum(column["valid_acc"][s, *place] for s in others) / len(others)
+    return recorded(seed, "others_acc")(best["rate"], best["decay"])
 
 
 def grid(n_rates, n_decays):
-    def search(seed):
-        right, up = torch.rand(
-            2, generator=torch.Generator().manual_seed(seed)
-        ).tolist()
+    def search(seed, draw):
+        right, up = torch.rand(2, generator=generator(draw)).tolist()
         options = {
             "rate": shifted(RATES, n_rates, right),
             "decay": shifted(DECAYS, n_decays, up),
         }
-        return judged(seed, tune.grid_search(recorded(seed % 5), options))
+        return judged(seed, tune.grid_search(recorded(seed), options))
 
     return search
 
 
 def at_random(rates):
-    def search(seed):
+    def search(seed, draw):
         space = {"rate": rates, "decay": DECAYS}
-        found = tune.random_search(recorded(seed % 5), space, 9, seed)
-        return judged(seed, found)
+        return judged(
+            seed, tune.random_search(recorded(seed), space, 9, draw)
+        )
 
     return search
 
 
-searches = cnnlab.compare(
+def results_of(search, seed, times=SEARCHES):
+    """Return the results of several searches on the runs of one seed."""
+    return [search(seed, fold_in(seed, i)) for i in range(times)]
+
+
+def mean_of(search, times=SEARCHES):
+    return lambda seed: sum(results_of(search, seed, times)) / times
+
+
+searches = compare_declared(
+    Declaration(
+        "Which strategy finds the better network with nine trials?",
+        claims=[
+            Claim("random", ">", "grid 3 x 3"),
+            Claim("random", ">", "random, rate uniform", by=0.05),
+            Claim("grid 9 x 1", ">", "random"),
+        ],
+        unit=fresh_data(),
+        fixed="nine trials, the space, the recorded runs of a seed",
+    ),
     {
-        "grid 3 x 3": grid(3, 3),
-        "random": at_random(RATES),
-        "random, rate uniform": at_random(
-            tune.Uniform(RATES.low, RATES.high)
+        "grid 3 x 3": mean_of(grid(3, 3)),
+        "random": mean_of(at_random(RATES)),
+        "random, rate uniform": mean_of(
+            at_random(tune.Uniform(RATES.low, RATES.high))
         ),
-        "grid 9 x 1": grid(9, 1),
+        "grid 9 x 1": mean_of(grid(9, 1)),
     },
-    seeds=200,
-    metric="valid_acc of the choice",
+    seeds=SEEDS,
+    metric="accuracy",
 )
 searches.plot(
-    label="validation accuracy of the chosen trial",
+    label="accuracy of the chosen network on other images",
     message="Random search beats the 3 x 3 grid, but a grid of nine learning rates beats both.",
 )
 
 # %% tags=["claim"]
-print(searches.claim("random", ">", "grid 3 x 3"))
-print(searches.claim("random", ">", "random, rate uniform", by=0.05))
-print(searches.claim("grid 9 x 1", ">", "random"))
+print(searches.verdict("random", ">", "grid 3 x 3"))
+print(searches.verdict("random", ">", "random, rate uniform", by=0.05))
+print(searches.verdict("grid 9 x 1", ">", "random"))
 
 # %%
-wins = searches.values("random") > searches.values("grid 3 x 3")
-print(f"random search found the better setting in {wins.mean():.0%} of pairs")
+pairs = [
+    (seed, i, a, b)
+    for seed in range(SEEDS)
+    for i, (a, b) in enumerate(
+        zip(
+            results_of(at_random(RATES), seed),
+            results_of(grid(3, 3), seed),
+            strict=True,
+        )
+    )
+]
+win_fraction = sum(a > b for _, _, a, b in pairs) / len(pairs)
+print(
+    f"random search found the better network in {win_fraction:.0%} of pairs"
+)
 
-
-def told(results, a, b):
-    """The difference of two variants and its interval, as a line."""
-    mean, low, high = results.difference(a, b)
-    return f"{a} - {b}: {mean:+.3f}, {low:+.3f} to {high:+.3f}"
-
-
-for n in (20, 50, 200):
-    first = [row for row in searches.rows if row["seed"] < n]
-    print(n, told(Results(first, searches.metric), "random", "grid 3 x 3"))
+as_if_independent = Results(
+    [
+        {"variant": name, "seed": (seed, i), "accuracy": value}
+        for seed, i, a, b in pairs
+        for name, value in (("random", a), ("grid", b))
+    ],
+    "accuracy",
+)
+print("180 searches:", as_if_independent.difference("random", "grid"))
+print("12 seeds:    ", searches.difference("random", "grid 3 x 3"))
 
 # %% [markdown]
 # Random search found better settings than the square grid, on average. Not every time, and by little: the peak of
@@ -407,18 +465,16 @@ for n in (20, 50, 200):
 
 # %% tags=["experiment"]
 def with_idle(strategy):
-    def search(seed):
+    def search(seed, draw):
         def objective(rate, decay, idle):
-            return recorded(seed % 5)(rate, decay)
+            return recorded(seed)(rate, decay)
 
         idle = tune.Uniform(0, 1)
         if strategy == "random":
             space = {"rate": RATES, "decay": DECAYS, "idle": idle}
-            found = tune.random_search(objective, space, 27, seed)
+            found = tune.random_search(objective, space, 27, draw)
         else:
-            right, up = torch.rand(
-                2, generator=torch.Generator().manual_seed(seed)
-            ).tolist()
+            right, up = torch.rand(2, generator=generator(draw)).tolist()
             options = {
                 "rate": shifted(RATES, 3, right),
                 "decay": shifted(DECAYS, 3, up),
@@ -427,24 +483,30 @@ def with_idle(strategy):
             found = tune.grid_search(objective, options)
         return judged(seed, found)
 
-    return search
+    return mean_of(search, times=4)
 
 
-changed = cnnlab.compare(
+changed = compare_declared(
+    Declaration(
+        "Does a third parameter that does nothing hurt the grid?",
+        claims=[Claim("random, 27 trials", ">", "grid 3 x 3 x 3")],
+        unit=fresh_data(),
+        fixed="27 trials, the space, the recorded runs of a seed",
+    ),
     {
         "grid 3 x 3 x 3": with_idle("grid"),
         "random, 27 trials": with_idle("random"),
     },
-    seeds=50,
-    metric="valid_acc of the choice",
+    seeds=SEEDS,
+    metric="accuracy",
 )
 changed.plot(
-    label="validation accuracy of the chosen trial",
+    label="accuracy of the chosen network on other images",
     message="With a third parameter that doesn't matter, random search beats the grid.",
 )
 
 # %% tags=["claim"]
-changed.claim("random, 27 trials", ">", "grid 3 x 3 x 3")
+changed.verdict("random, 27 trials", ">", "grid 3 x 3 x 3")
 
 # %% [markdown]
 # So the case for chance grows with the number of parameters that do not matter. Try the number of trials and the luck
@@ -490,7 +552,16 @@ def best_of(n, m=M):
     return contest
 
 
-guessers = cnnlab.compare(
+guessers = compare_declared(
+    Declaration(
+        "How much better than it is does the best of several networks look?",
+        claims=[
+            Claim("best of 27", ">", "best of 1", by=0.05),
+            Claim("best of 27", ">", "best of 27, 960 pictures", by=0.05),
+        ],
+        unit=fresh_data(),
+        fixed="networks that are all correct with probability 0.6",
+    ),
     {
         "best of 1": best_of(1),
         "best of 3": best_of(3),
@@ -523,19 +594,31 @@ print(guessers.claim("best of 27", ">", "best of 27, 960 pictures", by=0.05))
 def optimism(n):
     """Search with n trials on sixty pictures; what remains on the others?"""
 
-    def search(seed):
-        objective = recorded(seed % 5, "few_acc")
-        found = tune.random_search(objective, SPACE, n, seed)
-        best = found.loc[found["score"].idxmax()]
-        true = recorded(seed % 5, "others_acc")(best["rate"], best["decay"])
-        return float(best["score"] - true)
+    def search(seed, draw):
+        found = tune.random_search(recorded(seed, "few_acc"), SPACE, n, draw)
+        return float(found["score"].max()) - judged(seed, found)
 
-    return search
+    return mean_of(search, times=4)
 
 
-curse = cnnlab.compare(
-    {f"best of {n}": optimism(n) for n in (1, 3, 9, 27)},
-    seeds=40,
+def guessers_of(n):
+    """The same with n equally good networks, four contests per seed."""
+    return mean_of(lambda seed, draw: best_of(n)(draw), times=4)
+
+
+curse = compare_declared(
+    Declaration(
+        "Does the winner of a longer search look better than it is?",
+        claims=[
+            Claim("best of 27", ">", "best of 1"),
+            Claim("best of 27 guessers", ">", "best of 27", by=0.03),
+        ],
+        unit=fresh_data(),
+        fixed="sixty pictures to choose by, the space, the recorded runs",
+    ),
+    {f"best of {n}": optimism(n) for n in (1, 3, 9, 27)}
+    | {"best of 27 guessers": guessers_of(27)},
+    seeds=SEEDS,
     metric="optimism",
 )
 curse.plot(
@@ -544,7 +627,7 @@ curse.plot(
 )
 
 # %% tags=["claim"]
-curse.claim("best of 27", ">", "best of 1")
+curse.verdict("best of 27", ">", "best of 1")
 
 # %% [markdown]
 # So the validation accuracy of a tuned network is no estimate of what it will do: it is what it was chosen for. What
@@ -559,20 +642,7 @@ curse.claim("best of 27", ">", "best of 1")
 # them. The more alike your trials are, and that is what a fine search makes them, the more does luck decide.
 
 # %% tags=["claim"]
-luck = Results(
-    [
-        {**row, "variant": "guessers"}
-        for row in guessers.rows
-        if row["variant"] == "best of 27"
-    ]
-    + [
-        {**row, "variant": "networks"}
-        for row in curse.rows
-        if row["variant"] == "best of 27"
-    ],
-    "optimism",
-)
-luck.claim("guessers", ">", "networks", by=0.05)
+curse.verdict("best of 27 guessers", ">", "best of 27", by=0.03)
 
 # %% [markdown]
 # ## 8.6 The seven steps
@@ -724,9 +794,9 @@ assert 6 < ratio < 40  # a few loud batches make it an uncertain number
 #
 # The **linear scaling rule** ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)) follows from the first point:
 # $k$ small steps with rate $\eta$ go about as far as one step with rate $k \eta$, as long as the gradient changes
-# little in between. So with a batch $k$ times larger take a rate $k$ times larger, and warm it up (chapter 5). It
-# stops to hold for large rates. The study `studies/08_batch.py` has a rate of 0.01 for batches of 32, and trains six
-# epochs:
+# little in between. So with a batch $k$ times larger take a learning rate $k$ times larger, and warm it up (chapter 5).
+# For large learning rates it no longer holds. The study `studies/08_batch.py` trains six epochs on 600 signs, new ones
+# for each of ten seeds, with a learning rate of 0.01 for batches of 32. Its four claims were declared before it ran:
 
 # %%
 batch_study = Results.load("studies/08_batch.csv")
@@ -735,18 +805,20 @@ batch_study.plot(
 )
 
 # %% tags=["claim"]
-print(batch_study.claim("32, rate 0.01", ">", "128, rate 0.01", by=0.1))
-print(batch_study.claim("128, rate 0.04", ">", "128, rate 0.01", by=0.05))
-print(batch_study.claim("32, rate 0.01", ">", "128, rate 0.04"))
-same = "128, rate 0.01, as many steps"
-print(batch_study.claim(same, "~", "32, rate 0.01", by=0.03))
+small, large = "batch 32, lr 0.01", "batch 128, lr 0.01"
+scaled, as_many = "batch 128, lr 0.04", "batch 128, lr 0.01, as many steps"
+print(batch_study.claim(small, ">", large, by=0.1))
+print(batch_study.claim(scaled, ">", large, by=0.05))
+print(batch_study.claim(small, ">", scaled))
+print(batch_study.claim(as_many, "~", small, by=0.02))
 
 # %% [markdown]
-# At the same rate and the same epochs the larger batch is far behind. The fourfold rate gives part of that back, not
-# all: the rule is about steps in which the gradient changes little, and in the first steps of a fresh network
-# everything changes. The last row has as many steps as the small batch, on four times the pictures, and there the two
-# batch sizes end within three points of each other. It was the number of steps that made the difference. So before
-# you say anything about batch sizes, ask for the rate *and* the number of steps.
+# With the same learning rate and the same number of epochs, the larger batch is far behind. Four times the learning rate
+# gives part of that back, but not all: the rule is about steps in which the gradient changes little, and in the first
+# steps of a fresh network everything changes. The last row has as many steps as the small batch, which takes 27 epochs
+# instead of six on the same signs. There the two batch sizes end within two points of each other. It was the number of
+# steps that made the difference. So before you say anything about batch sizes, ask for the learning rate *and* the
+# number of steps.
 #
 # ## 8.8 Keep a record
 #
@@ -884,7 +956,7 @@ check.score(
         ),
         "Share of pairs that random search wins?": (
             my_share_of_wins,
-            float(wins.mean()),
+            win_fraction,
         ),
     }
 )

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import cnnlab
 from cnnlab import cli, course
-from cnnlab.course import book, notebooks
+from cnnlab.course import book, notebooks, products
 
 
 @pytest.fixture
@@ -119,6 +120,14 @@ def test_chapters_are_found_by_number_name_and_path(notebook):
     assert course.chapters([str(path), "1"]) == [path, first]
 
 
+def test_in_a_students_copy_its_own_chapters_are_run(tmp_path, monkeypatch, capsys):
+    mine, run = products.student(tmp_path / "mine"), []
+    monkeypatch.setattr(notebooks, "run_all", lambda chapters, *_: run.extend(chapters) or [])
+    monkeypatch.chdir(mine)
+    assert cli.main(["run", "3"]) == 0
+    assert run == [mine / "03_augmentation.ipynb"]
+
+
 def test_an_unknown_chapter_raises_an_error_that_lists_the_known_ones(capsys):
     assert cli.main(["run", "99"]) == 1
     err = capsys.readouterr().err
@@ -131,7 +140,9 @@ def test_without_chapters_the_error_says_what_to_do(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(notebooks, "__file__", str(installed))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run"]) == 1
-    assert "clone the repository" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "open your copy of it with `cnnlab lab --student DIR`" in err
+    assert "repository" not in err
 
 
 @pytest.mark.parametrize(
@@ -148,28 +159,92 @@ def test_a_missing_extra_is_named(command, module, extra, monkeypatch, capsys):
     assert f".[{extra}]" in err
 
 
-def test_lab_passes_options_on_and_keeps_token_and_address(monkeypatch):
-    from jupyterlab import labapp
-
-    given = []
-    monkeypatch.setattr(labapp, "main", given.extend)
-    assert cli.main(["lab", "--no-browser", "--port=8899"]) == 0
-    assert given == [
-        f"--ServerApp.root_dir={course.root() / 'chapters'}",
-        *cli._JUPYTERLAB_OPTIONS,
-        "--no-browser",
-        "--port=8899",
-    ]
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """An empty home folder, which is the current folder too."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opened(monkeypatch, home):
     """The options that JupyterLab is started with; it doesn't really start."""
     from jupyterlab import labapp
 
     given = []
     monkeypatch.setattr(labapp, "main", given.extend)
+    for name in ("PATH", "JUPYTER_CONFIG_PATH"):  # what `lab` changes is undone in the end
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     return given
+
+
+def test_lab_opens_the_start_page_of_a_copy_in_the_home_folder(opened, home, capsys):
+    assert cli.main(["lab", "--no-browser", "--port=8899"]) == 0
+    copy = home / "cnnlab-course"
+    assert f"--ServerApp.root_dir={copy}" in opened
+    assert "--LabApp.default_url=/lab/tree/START_HERE.ipynb" in opened
+    assert opened[-2:] == ["--no-browser", "--port=8899"]
+    assert (copy / "START_HERE.ipynb").is_file()
+    assert f"Created {copy}, your own copy" in capsys.readouterr().out
+    assert cli.main(["lab"]) == 0
+    out = capsys.readouterr().out
+    assert f"Your copy of the course is {copy}." in out
+    assert "Created" not in out
+    assert [path.name for path in home.iterdir()] == ["cnnlab-course"]
+
+
+def test_lab_opens_the_copy_in_which_it_is_called(opened, home, tmp_path, monkeypatch):
+    mine = products.student(tmp_path / "mine")
+    monkeypatch.chdir(mine)
+    assert cli.main(["lab"]) == 0
+    assert f"--ServerApp.root_dir={mine}" in opened
+    assert not list(home.iterdir())
+
+
+def test_without_the_course_lab_opens_a_copy_as_it_is(opened, tmp_path, monkeypatch):
+    mine = products.student(tmp_path / "mine")
+    (mine / "02_normalisation.ipynb").unlink()
+    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "a" / "b" / "c" / "notebooks.py"))
+    monkeypatch.chdir(mine)
+    assert cli.main(["lab"]) == 0
+    assert f"--ServerApp.root_dir={mine}" in opened
+    assert not (mine / "02_normalisation.ipynb").exists()
+    assert cli.main(["student", ".", "--restore", "2"]) == 0
+    assert (mine / "02_normalisation.ipynb").is_file()
+
+
+def test_the_source_is_opened_only_if_it_is_asked_for(opened, home):
+    assert cli.main(["lab", "--source"]) == 0
+    assert f"--ServerApp.root_dir={course.root() / 'chapters'}" in opened
+    assert not any(option.startswith("--LabApp.default_url") for option in opened)
+    assert not list(home.iterdir())
+    with pytest.raises(SystemExit):
+        cli.main(["lab", "--source", "--student", "mine"])
+
+
+def test_lab_keeps_token_and_address_and_an_option_that_is_given_wins(opened, tmp_path, home):
+    given = [f"--ServerApp.root_dir={tmp_path}", "--log-level=DEBUG"]
+    assert cli.main(["lab", *given]) == 0
+    assert opened[-2:] == given
+    names = [option.partition("=")[0] for option in opened]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if "token" in name.lower() or "ip" in name.split(".")[-1:]]
+    assert "--KernelManager.transport_encryption=auto" in opened
+    assert not list(home.iterdir())
+
+
+def test_in_lab_cells_and_terminals_find_this_cnnlab(opened, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
+    for _ in range(2):
+        assert cli.main(["lab", "--source"]) == 0
+        assert os.environ["PATH"].split(os.pathsep)[0] == sysconfig.get_path("scripts")
+        settings, mine = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert mine == "mine"
+    assert Path(settings, "labconfig", "default_setting_overrides.json").is_file()
 
 
 def test_lab_says_what_to_do_if_no_browser_opens(opened, capsys):
@@ -179,15 +254,15 @@ def test_lab_says_what_to_do_if_no_browser_opens(opened, capsys):
     assert "Ctrl-C" in out
 
 
-def test_lab_creates_a_copy_once_and_opens_it_from_then_on(opened, tmp_path):
+def test_lab_creates_a_copy_once_and_opens_it_from_then_on(opened, tmp_path, home):
     copy = tmp_path / "mine"
     for _ in range(2):
         assert cli.main(["lab", "--student", str(copy), "--no-browser"]) == 0
-        assert opened[0] == f"--ServerApp.root_dir={copy}"
+        assert f"--ServerApp.root_dir={copy}" in opened
         (copy / "01_training_loop.ipynb").write_text("hours of work")
         opened.clear()
     assert (copy / "01_training_loop.ipynb").read_text() == "hours of work"
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "mine"]
 
 
 @pytest.mark.parametrize("kind", ["other", "file", "source"])
@@ -202,10 +277,10 @@ def test_lab_refuses_a_folder_that_is_not_a_copy(kind, opened, tmp_path, capsys)
     assert "choose a folder that doesn't exist yet" in err
     assert ("with its answers" in err) == (kind == "source")
     assert opened == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home", "other"]
 
 
-def test_if_jupyterlab_does_not_start_a_hint_is_printed(monkeypatch, capsys):
+def test_if_jupyterlab_does_not_start_a_hint_is_printed(opened, monkeypatch, capsys):
     from jupyterlab import labapp
 
     monkeypatch.setattr(labapp, "main", lambda options: sys.exit(1))

@@ -77,6 +77,13 @@ def test_folders_around_the_classes_are_entered_and_named(root, capsys, wrapper)
     assert capsys.readouterr().out == f"animals: the classes are in {wrapper}/\n"
 
 
+def test_folders_that_may_be_splits_in_another_language_are_named(root, capsys):
+    make(root, "entrenamiento/cat", "prueba/cat")
+    assert from_folder(root).classes == ("entrenamiento", "prueba")
+    out = capsys.readouterr().out
+    assert "the classes are entrenamiento/, prueba/, and each of them includes the images" in out
+
+
 def test_a_link_back_up_does_not_send_the_search_in_circles(root):
     (root / "again").symlink_to(root)
     with pytest.raises(DataError, match="contain"):

@@ -560,6 +560,7 @@ def test_real_runs_with_a_broken_validation_are_told_apart_from_healthy_ones(nam
     valid = cnnlab.loader(TensorDataset(*BREAK[name](*easy_classes(64, 2))), 64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pixel values run from")
+        warnings.filterwarnings("ignore", message="training and validation images are on diff")
         history = trainer.fit(train, valid, epochs=12)
     for n_classes in (None, 4):
         names = {f.name for f in diagnose(history, n_classes)}

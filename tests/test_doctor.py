@@ -424,7 +424,7 @@ def test_a_script_that_differs_from_its_notebook_is_found(checkout):
     line = one(chapters.pairing)
     assert line.verdict is LOOK
     assert line.found.endswith("differ: 02_normalisation")
-    assert "--student" in line.way_out
+    assert "`cnnlab lab` creates one" in line.way_out
 
 
 def test_without_jupytext_pairs_are_not_compared(checkout, monkeypatch):

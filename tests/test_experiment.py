@@ -336,6 +336,16 @@ def test_an_interrupt_in_a_search_within_a_comparison_ends_the_comparison():
     assert calls == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
+def test_tables_are_kept_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    study("~/mine.py", {"a": noisy}, 2, metric="test_acc")
+    results = study("~/mine.py", {"a": noisy}, 2, metric="test_acc", table="~/other.csv")
+    results.save("~/third.csv")
+    assert len(Results.load("~/third.csv").rows) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.csv", "other.csv", "third.csv"]
+
+
 def test_an_interrupted_study_is_stored_beside_the_complete_one(tmp_path, capsys):
     script = tmp_path / "mine.py"
     study(script, {"a": noisy, "b": worse}, 3, metric="test_acc")

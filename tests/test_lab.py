@@ -67,10 +67,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a JupyterLab with its own settings on a copy of the chapters; return its address."""
     home = tmp_path_factory.mktemp("jupyter")
     shutil.copytree(course.root() / "chapters", home / "chapters")
-    page_config = home / "config" / "labconfig" / "page_config.json"
-    page_config.parent.mkdir(parents=True)
-    news = "@jupyterlab/apputils-extension:announcements"
-    page_config.write_text(json.dumps({"disabledExtensions": {news: True}}))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
@@ -100,33 +96,70 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             wait_for(f"{url}/api/status?token={TOKEN}", process, log)
             yield url
         finally:
-            with contextlib.suppress(OSError):
-                stop = urllib.request.Request(f"{url}/api/shutdown?token={TOKEN}", method="POST")
-                urllib.request.urlopen(stop, timeout=10).close()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            shut_down(process, f"{url}/api/shutdown?token={TOKEN}")
 
 
-@pytest.fixture
-def plain_lab(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """Start `cnnlab lab` as a student does; return the process and its output up to the address."""
-    env = os.environ | {
-        f"JUPYTER_{name}_DIR": str(tmp_path) for name in ("CONFIG", "DATA", "RUNTIME")
-    }
+def shut_down(process: subprocess.Popen, url: str) -> None:
+    """Let JupyterLab end its kernels and itself."""
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10).close()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def plain_lab(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[subprocess.Popen, str, Path]]:
+    """Start `cnnlab lab` as `make lab` does, in a new home folder.
+
+    Yield the process, its output up to the address, and the home folder.
+    """
+    home = tmp_path_factory.mktemp("home")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
+    env |= {"HOME": str(home), "USERPROFILE": str(home), "APPDATA": str(home)}
     process = subprocess.Popen(
         [sys.executable, "-m", "cnnlab", "lab", "--no-browser", "--allow-root"],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=env, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     output = ""
     assert process.stdout is not None
-    while "127.0.0.1" not in output and (line := process.stdout.readline()):
+    while "http://127.0.0.1" not in output and (line := process.stdout.readline()):
         output += line
-    yield process, output
-    process.kill()
-    process.communicate()
+    yield process, output, home
+    shut_down(process, re.sub("/lab/tree/.*[?]", "/api/shutdown?", address_in(output)))
+    process.stdout.close()
+
+
+def address_in(output: str) -> str:
+    address = re.search(r"http://127\S+", output)
+    return address[0] if address else ""
+
+
+@pytest.fixture
+def first_screen(
+    plain_lab: tuple[subprocess.Popen, str, Path], browser: BrowserContext
+) -> Iterator[Page]:
+    """What a student sees in a window of a laptop a few seconds after JupyterLab has started."""
+    process, output, _ = plain_lab
+    address = address_in(output)
+    assert address, output
+    wait_for(re.sub("/lab/tree/.*[?]", "/api/status?", address), process)
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1366, "height": 900})
+    page.set_default_timeout(60_000)
+    start = time.monotonic()
+    page.goto(address)
+    page.wait_for_selector(".jp-MarkdownCell h1")
+    seconds = time.monotonic() - start
+    sys.stdout.write(f"the start page is there {seconds:.1f} s after the address was opened\n")
+    page.wait_for_selector("[data-status=idle]", state="attached")  # the kernel is ready
+    page.wait_for_timeout(4000)  # the question about news came some seconds after everything else
+    yield page
+    page.close()
 
 
 def wait_for(url: str, process: subprocess.Popen, log: Path | None = None) -> None:
@@ -139,28 +172,113 @@ def wait_for(url: str, process: subprocess.Popen, log: Path | None = None) -> No
 
 
 def test_lab_listens_only_on_this_machine_and_requires_its_token(
-    plain_lab: tuple[subprocess.Popen, str],
+    plain_lab: tuple[subprocess.Popen, str, Path],
 ) -> None:
     import psutil
 
-    process, output = plain_lab
-    pattern = r"http://127\.0\.0\.1:(\d+)/lab\?token=([0-9a-f]{48})$"
+    process, output, home = plain_lab
+    pattern = r"http://127\.0\.0\.1:(\d+)/lab/tree/START_HERE\.ipynb\?token=([0-9a-f]{48})$"
     address = re.search(pattern, output, re.MULTILINE)
     assert address, output
     assert output.index("copy the address with `token=`") < address.start()
+    assert f"Your copy of the course is {home / 'cnnlab-course'}" in output
     base = address[0].partition("/lab")[0]
     # Jupyter prints its address a moment before it listens there.
     wait_for(f"{base}/api/status?token={address[2]}", process)
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/api/contents", timeout=10)
     with urllib.request.urlopen(f"{base}/api/contents?token={address[2]}", timeout=10) as response:
-        assert b"01_training_loop.ipynb" in response.read()
-    with urllib.request.urlopen(f"{base}/lab?token={address[2]}", timeout=10) as response:
-        assert re.search(rb'"news": *{"disabled": *true}', response.read()), "Lab asks about news"
+        listing = response.read()
+    assert b"01_training_loop.ipynb" in listing
+    assert b"01_training_loop.py" not in listing
+    assert b'".cnnlab"' not in listing
     sockets = psutil.Process(process.pid).net_connections()
     hosts = {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
     assert hosts, "no listening socket, so the next line would test nothing"
     assert hosts <= {"127.0.0.1", "::1"}
+
+
+# How many characters the longest of the lines of prose has that are on the screen.
+LONGEST_LINE = """() => {
+    let longest = 0;
+    const prose = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-MarkdownCell :is(p, li)";
+    for (const block of document.querySelectorAll(prose)) {
+        const lines = new Map(), range = document.createRange();
+        const walker = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode())
+            for (let i = 0; i < walker.currentNode.length; i++) {
+                range.setStart(walker.currentNode, i);
+                range.setEnd(walker.currentNode, i + 1);
+                const box = range.getBoundingClientRect();
+                const line = Math.round((box.top + box.bottom) / 2 / 8);
+                if (box.width) lines.set(line, (lines.get(line) ?? 0) + 1);
+            }
+        longest = Math.max(longest, ...lines.values());
+    }
+    return longest;
+}"""
+
+
+def test_the_first_screen_explains_itself_and_leads_to_chapter_1(first_screen: Page) -> None:
+    page = first_screen
+    save_screenshot(page, "lab_first.png")
+    assert tabs(page) == ["START_HERE.ipynb"]
+    assert page.locator(".jp-Launcher").count() == 0
+    assert page.locator(".jp-Dialog").count() == 0
+    assert page.locator(".Toastify__toast").all_inner_texts() == []
+    assert "news" not in page.locator("body").inner_text().lower()
+    names = page.locator(".jp-DirListing-itemText")
+    cut = names.evaluate_all(
+        "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+    )
+    assert names.count() > 15
+    assert cut == []
+    check_first_page_fits(page)
+    assert 70 <= page.evaluate(LONGEST_LINE) <= 95
+    # Shift + Enter runs the cell, and cells find cnnlab, as the page promises.
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_selector(".jp-OutputArea-output:has-text('45')")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("!cnnlab student . --restore 3")
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_selector(".jp-OutputArea-output:has-text('is still as it was handed out')")
+
+    page.get_by_role("link", name="open chapter 1", exact=True).click()
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('training loop')")
+    assert tabs(page) == ["START_HERE.ipynb", "01_training_loop.ipynb"]
+    page.wait_for_timeout(2000)
+    save_screenshot(page, "lab_chapter1.png")
+    assert page.locator(".jp-Dialog").count() == 0
+    assert 70 <= page.evaluate(LONGEST_LINE) <= 95
+
+    # The next day, the same tabs are there, and the start page is in front of them again.
+    page.goto(page.url.partition("/lab/tree/")[0] + "/lab/tree/START_HERE.ipynb")
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('Start here')")
+    page.wait_for_timeout(2000)
+    assert sorted(tabs(page)) == ["01_training_loop.ipynb", "START_HERE.ipynb"]
+    assert page.locator(".jp-Launcher, .jp-Dialog, .Toastify__toast").count() == 0
+
+
+def check_first_page_fits(page: Page) -> None:
+    """Both links to chapter 1 can be seen without scrolling, the first in a small window too."""
+    links = page.locator(".jp-MarkdownCell a[href*='01_training_loop']")
+    assert links.count() == 2
+    first, last = (links.nth(i).bounding_box() for i in range(2))
+    assert first
+    assert last
+    assert first["y"] + first["height"] < 400
+    assert last["y"] + last["height"] < 860
+
+
+def tabs(page: Page) -> list[str]:
+    return page.locator("#jp-main-dock-panel .lm-TabBar-tabLabel").all_inner_texts()
+
+
+def save_screenshot(page: Page, name: str) -> None:
+    if folder := os.environ.get("CNNLAB_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, name))
 
 
 class Notebook:
@@ -324,8 +442,7 @@ def move_slider(notebook: Notebook) -> list[float]:
         }); }""")
         page.keyboard.press("ArrowRight")
         seconds.append(page.evaluate("window.followed"))
-    if folder := os.environ.get("CNNLAB_SCREENSHOTS"):
-        page.screenshot(path=Path(folder, "lab.png"))
+    save_screenshot(page, "lab.png")
     return seconds
 
 
@@ -363,8 +480,7 @@ def check_interrupted_comparison(notebook: Notebook) -> None:
     assert "Interrupted: 1 of 4 runs are finished and kept" in output
     assert "rows: [{'variant': 'short', 'seed': 0, 'epochs': 1.0}]" in output
     assert "not finished: [('endless', 0), ('short', 1), ('endless', 1)]" in output
-    if folder := os.environ.get("CNNLAB_SCREENSHOTS"):
-        notebook.page.screenshot(path=Path(folder, "interrupted.png"))
+    save_screenshot(notebook.page, "interrupted.png")
 
 
 def start_and_stop(notebook: Notebook, number: int, ending: str) -> None:

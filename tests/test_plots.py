@@ -466,6 +466,25 @@ def test_uint8_and_float_images_look_the_same_and_grey_ones_are_drawn():
     assert plots.image_grid(levels[:, :1]).png().startswith(b"\x89PNG")
 
 
+def test_a_grid_without_images_says_so():
+    grid = plots.image_grid(torch.rand(0, 3, 8, 8), [], columns=4, alt="Incorrect predictions")
+    assert grid.alt == "Incorrect predictions. There are no images to show."
+    assert grid.figure.axes[0].texts[0].get_text() == "no images"
+    assert grid.png().startswith(b"\x89PNG")
+
+
+def test_a_figure_is_saved_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    plots.image_grid(torch.rand(2, 3, 4, 4)).save("~/grid.png")
+    assert (tmp_path / "grid.png").is_file()
+
+
+def test_one_epoch_is_no_epochs():
+    alt = plots.curves(pd.DataFrame({"epoch": [1], "train_loss": [0.5]})).alt
+    assert " 1 epoch: training loss" in alt
+
+
 def test_figures_change_no_global_state():
     import matplotlib as mpl
 

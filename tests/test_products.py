@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import nbformat
@@ -43,9 +44,31 @@ def body(function):
 
 
 def test_the_copy_has_every_chapter_and_the_files_they_read(student):
-    assert {p.name for p in student.glob("*.ipynb")} == {p.name for p in CHAPTERS}
+    names = {p.name for p in student.glob("*.ipynb")}
+    assert names == {p.name for p in CHAPTERS} | {products.START}
     assert list((student / "studies").glob("*.csv"))
-    assert "jupyter lab" in (student / "README.md").read_text()
+    assert "cnnlab lab" in (student / "README.md").read_text()
+
+
+def test_the_start_page_explains_the_work_and_links_to_what_is_there(student):
+    first, code, rest = cells(student / products.START)
+    assert [first.cell_type, code.cell_type, rest.cell_type] == ["markdown", "code", "markdown"]
+    exec(code.source, {})  # noqa: S102 - our own code
+    assert "Shift + Enter" in first.source
+    for word in ("Predict", "NotImplementedError", "!cnnlab doctor", "--restore 3", "?`"):
+        assert word in rest.source
+    links = re.findall(r"\]\((.*?)\)", first.source + rest.source)
+    assert links.count("01_training_loop.ipynb") == 2
+    assert all((student / link).is_file() for link in links)
+
+
+def test_nothing_in_the_copy_leads_to_the_answers(student):
+    pattern = r"(?i).{0,60}\b(?:repositor|git clone|key\.py|--source).{0,40}"
+    for path in sorted(student.rglob("*")):
+        if path.suffix in {".ipynb", ".md"}:
+            text = path.read_text(encoding="utf-8")
+            found = re.findall(pattern, text)
+            assert not found, f"{path.name}: {found}"
 
 
 def test_the_student_copy_contains_no_answer(student):
@@ -157,7 +180,7 @@ def test_existing_work_is_refused_without_force_and_renamed_with_force(kind, tmp
         assert cli.main([kind, str(out), "--force"]) == 0
         assert (tmp_path / f"mine.{number}").is_dir()
     assert (tmp_path / "mine.1" / "05_schedules.ipynb").read_text() == "hours of work"
-    assert len(list(out.glob("*.ipynb"))) == len(CHAPTERS)
+    assert {path.name for path in CHAPTERS} <= {path.name for path in out.glob("*.ipynb")}
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):

@@ -14,11 +14,22 @@ import torch.nn.functional as F
 from PIL import Image
 from test_trainer import StopAt, same
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    StepLR,
+)
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     RandomSampler,
+    Sampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -73,6 +84,8 @@ def attached(schedule):
         WeightedRandomSampler(torch.ones(10), N),
         SubsetRandomSampler(range(N + 1)),
         RandomSampler(range(10)),
+        WeightedRandomSampler(torch.ones(K), N),  # a weight per class instead of one per sample
+        DistributedSampler(TensorDataset(IMAGES[:10]), 1, 0),
     ],
 )
 def test_a_sampler_of_another_data_set_is_refused(sampler):
@@ -243,11 +256,21 @@ def test_what_was_made_before_the_model_changed_is_refused():
     replace_head(model, K)
     with pytest.raises(ValueError, match=r"create EMA\(model\) after replace_head"):
         make(model, ema=ema).fit(loader(DATA, 8), epochs=1)
+    model = small_resnet(7, width=4)
+    swa = SWA(model)
+    replace_head(model, K)
+    with pytest.raises(ValueError, match=r"create SWA\(model\) after replace_head"):
+        make(model, callbacks=[swa]).fit(loader(DATA, 8), epochs=1)
 
 
 def test_a_group_added_after_the_schedule_is_refused():
     model = net()
     trainer = make(model, model[0].parameters(), schedule=attached(schedules.cosine(3)))
+    trainer.optimizer.add_param_group({"params": model[4].parameters()})
+    with pytest.raises(ValueError, match="attach it again after add_param_group"):
+        trainer.fit(loader(DATA, 8), epochs=1)
+    model = net()
+    trainer = make(model, model[0].parameters(), schedule=lambda o: StepLR(o, 9))
     trainer.optimizer.add_param_group({"params": model[4].parameters()})
     with pytest.raises(ValueError, match="attach it again after add_param_group"):
         trainer.fit(loader(DATA, 8), epochs=1)
@@ -319,6 +342,51 @@ def test_a_one_cycle_of_torch_that_is_too_short_is_refused_before_the_first_step
     assert trainer.step == 0
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: StepLR(optimizer, 9),  # 18 of the 36 steps are at 1 % or below
+        lambda optimizer: MultiStepLR(optimizer, [9, 18]),  # at exactly 1 %
+        lambda optimizer: ExponentialLR(optimizer, 0.01 ** (1 / 18)),
+    ],
+)
+def test_a_torch_schedule_that_spends_half_of_the_run_at_1_percent_is_noticed(schedule):
+    with pytest.warns(UserWarning, match=r"at most 1 % of its maximum in 18 of the 36 steps"):
+        make(schedule=schedule).fit(loader(DATA, 8, shuffle=True), epochs=12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda o: CosineAnnealingLR(o, 9), "rises and falls again: T_max=9, and this run has 36"),
+        (lambda o: StepLR(o, 3), "at most 1 % of its maximum in 30 of the 36 steps"),
+        (lambda o: PolynomialLR(o, 9), "at most 1 % of its maximum in 27 of the 36 steps"),
+        (lambda o: LambdaLR(o, lambda t: -1.0 if t == 20 else 1.0), "-0.1 at step 20"),
+    ],
+    ids=["CosineAnnealingLR", "StepLR", "PolynomialLR", "LambdaLR"],
+)
+def test_a_torch_schedule_is_compared_with_the_rest_of_a_run_that_goes_on(schedule, message):
+    batches = loader(DATA, 8, shuffle=True)
+    trainer = make(schedule=schedule)
+    trainer.fit(batches, epochs=3)
+    with pytest.raises((UserWarning, ValueError), match=message):
+        trainer.fit(batches, epochs=12)
+
+
+@pytest.mark.parametrize(
+    "schedule", [lambda o: CosineAnnealingLR(o, 36), lambda o: MultiStepLR(o, [15, 27])]
+)
+def test_the_end_of_a_torch_schedule_that_fits_is_not_mentioned(schedule, tmp_path):
+    batches = loader(DATA, 8, shuffle=True)
+    trainer = make(schedule=schedule)
+    trainer.fit(batches, epochs=11)
+    trainer.save(tmp_path / "run.pt")
+    again = make(schedule=schedule)
+    again.load(tmp_path / "run.pt")
+    again.fit(batches, epochs=12)
+    assert len(again.history.steps) == 36
+
+
 def test_a_schedule_much_longer_than_the_run_is_noticed():
     with pytest.warns(UserWarning, match="a schedule of 360 steps, of which this run has only 36"):
         make(schedule=attached(schedules.cosine(360))).fit(loader(DATA, 8), epochs=12)
@@ -340,6 +408,12 @@ def test_a_schedule_much_longer_than_the_run_is_noticed():
 )
 def test_a_schedule_that_fits_is_not_mentioned(schedule):
     make(schedule=attached(schedule)).fit(loader(DATA, 8), epochs=12)
+
+
+def test_a_cyclic_schedule_of_torch_rises_and_falls_once_per_step():
+    trainer = make(schedule=lambda o: CyclicLR(o, 0.01, 0.1, step_size_up=3))
+    rates = trainer.fit(loader(DATA, 8), epochs=4).steps["lr"].round(3).tolist()
+    assert rates == [0.01, 0.04, 0.07, 0.1, 0.07, 0.04] * 2
 
 
 def set_by_hand(trainer):
@@ -454,6 +528,12 @@ def test_a_prefix_that_a_wrapper_added_is_named():
     state["model"] = {f"module.{k}": v for k, v in state["model"].items()}
     with pytest.raises(CheckpointError, match=r"begin with 'module\.'"):
         make().load_state_dict(state)
+    compiled = make().state_dict()
+    compiled["model"] = {f"_orig_mod.{k}": v for k, v in compiled["model"].items()}
+    with pytest.raises(CheckpointError, match=r"begin with '_orig_mod\.'"):
+        make().load_state_dict(compiled)
+    with pytest.raises(CheckpointError, match="the checkpoint is that of a plain model"):
+        make(torch.compile(net())).load_state_dict(make().state_dict())
 
 
 # --- fp16, averages -------------------------------------------------------------------------------
@@ -606,6 +686,26 @@ def test_a_pair_of_tensors_is_no_loader():
         make().predict((IMAGES, LABELS.float()))
 
 
+class Own(Sampler):
+    def __len__(self):
+        return N // 4
+
+    def __iter__(self):
+        return iter(torch.randperm(N).view(-1, 4).tolist())
+
+
+def test_a_batch_sampler_that_decides_the_order_is_named():
+    with pytest.raises(DataError, match="but Own decides which samples"):
+        make().predict(DataLoader(DATA, batch_sampler=Own()))
+
+
+def test_a_generator_that_was_read_before_is_no_validation():
+    batches = ((images, labels) for images, labels in DataLoader(DATA, 8))
+    assert len(list(batches)) == 3
+    with pytest.raises(DataError, match="it is a generator that was read before"):
+        make().fit(DataLoader(DATA, 8), batches, epochs=1)
+
+
 def test_rows_that_belong_to_no_sample_are_refused():
     with pytest.raises(DataError, match="for 8 samples"):
         make(nn.Sequential(net(), nn.Flatten(0), nn.Unflatten(0, (-1, 1)))).predict([IMAGES[:8]])
@@ -681,6 +781,8 @@ def test_a_learning_rate_in_a_tensor_survives_the_simulation():
 def test_a_single_picture_is_told_how_to_become_a_batch(picture):
     with pytest.raises(TypeError, match="For a single picture"):
         make().predict(picture)
+    with pytest.raises(DataError, match=r"got .*For a single picture, use torchvision.*\[image\["):
+        make().predict([picture])
 
 
 class Peeks(Callback):

@@ -28,6 +28,13 @@ def near_a_tenth(prune, lr):
 # --- one process ----------------------------------------------------------------------------------
 
 
+def test_a_journal_is_kept_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    shared_search(lambda prune, lr: lr, SPACE, 1, storage="~/journal.log")
+    assert (tmp_path / "journal.log").is_file()
+
+
 def test_a_search_returns_a_table_of_settings_from_the_space(tmp_path):
     space = {
         "lr": LogUniform(1e-3, 1.0),

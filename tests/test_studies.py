@@ -12,16 +12,6 @@ from cnnlab.experiment import Results, compare, study
 
 # Studies that ran before studies declared their claims.
 UNDECLARED = {
-    "02_norms",
-    "03_shifts",
-    "04_label_noise",
-    "05_one_cycle",
-    "05_shapes",
-    "06_ensembles",
-    "06_noisy_labels",
-    "07_clipping",
-    "08_batch",
-    "08_search",
     "12_compile",
     "12_steps",
     "12_workers",

@@ -148,6 +148,12 @@ def test_each_symptom_gives_its_finding_and_a_healthy_run_gives_none(name, chang
     assert finding.advice
 
 
+def test_a_softmax_over_the_batch_is_an_activation_at_the_end():
+    outputs = eval_outputs(nn.Sequential(nn.Flatten(), nn.Linear(192, K), nn.Softmax(0)), IMAGES)
+    vitals = {"lowest_output": outputs.min().item(), "sums_to_one": float(sums_to_one(outputs))}
+    assert [finding.name for finding in judge(vitals)] == ["activation at the end"]
+
+
 def test_layers_in_lists_and_dictionaries_are_named_and_registered_ones_are_not():
     class Inner(nn.Module):
         def __init__(self):

@@ -1,7 +1,9 @@
 """Tasks other than single-label classification: any loss, model output and metric."""
 
 import math
+from collections import namedtuple
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +165,16 @@ def test_a_batch_whose_targets_are_all_ignored_changes_no_gradient():
     assert math.isfinite(trainer.evaluate(cut(IMAGES, labels))["loss"])
 
 
+@pytest.mark.parametrize("weight", [None, torch.ones(K)])
+def test_an_epoch_in_which_every_target_is_ignored_is_refused(weight):
+    trainer = make(net(), nn.CrossEntropyLoss(weight, ignore_index=255))
+    with pytest.raises(DataError, match=r"no target of this epoch counts.*the ignore_index 255"):
+        trainer.fit(cut(IMAGES, LABELS * 0 + 255), epochs=1)
+    with pytest.raises(DataError, match=r"no target of this evaluation counts.*the ignore_index 2"):
+        trainer.evaluate(cut(IMAGES, LABELS * 0 + 255))
+    assert trainer.epoch == 0
+
+
 def test_one_hot_targets_have_an_accuracy():
     trainer = make(net())
     one_hot = F.one_hot(LABELS, K).float()
@@ -274,6 +286,8 @@ def test_a_model_that_returns_several_things_trains_with_a_loss_that_takes_them(
     [
         (lambda x: {"out": x}, r"a dict with the keys 'out'.*outputs\['out'\]"),
         (lambda x: (x, x), r"returns a tuple.*outputs\[0\]"),
+        (namedtuple("Outputs", "logits"), r"returns a Outputs.*outputs\[0\]"),
+        (lambda x: SimpleNamespace(logits=x), r"SimpleNamespace.*outputs\.logits"),
     ],
 )
 def test_the_usual_loss_says_which_part_of_the_outputs_it_needs(wrap, message):
@@ -305,6 +319,23 @@ def test_an_image_that_is_not_flattened_is_explained():
 def test_gradients_that_are_switched_off_are_named():
     with torch.no_grad(), pytest.raises(TypeError, match="gradients are switched off"):
         make(net()).fit(cut(IMAGES, LABELS), epochs=1)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_forward_pass_without_gradients_is_named(off):
+    model = Wrapped(torch.nn.Identity())
+    model.forward = off()(model.forward)
+    with pytest.raises(TypeError, match=r"outputs of the model have no gradient.*no_grad\(\)"):
+        make(model).fit(cut(IMAGES, LABELS), epochs=1)
+    with pytest.raises(TypeError, match="outputs of the model have no gradient"):
+        cnnlab.diagnose.overfit_one_batch(model, (IMAGES, LABELS), F.cross_entropy)
+
+
+def test_a_loss_of_a_single_entry_is_a_loss():
+    plain, boxed = make(net()), make(net(), lambda o, y: F.cross_entropy(o, y)[None])
+    for trainer in (plain, boxed):
+        trainer.fit(cut(IMAGES, LABELS), epochs=1)
+    assert same(plain.model.state_dict(), boxed.model.state_dict())
 
 
 def test_a_loss_that_decides_for_itself_gets_whatever_targets_there_are():

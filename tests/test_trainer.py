@@ -26,6 +26,7 @@ from cnnlab.training import gradients
 from cnnlab.training.explain import explain_oom
 from cnnlab.training.gradients import gradient_norm
 from cnnlab.training.options import TrainerOptions
+from cnnlab.training.preparation import move_state
 
 
 N, K = 46, 5
@@ -556,6 +557,7 @@ def test_a_run_resumed_with_another_seed_or_without_its_schedule_is_refused():
         ((IMAGES, ["cat"] * N), "targets must be tensors, got list; number the classes"),
         ((IMAGES[:, 0], LABELS), r"channel dimension is missing: use images\[:, None\]"),
         ((IMAGES[0], 3), "a single sample, an image of shape .* and the label 3"),
+        ((IMAGES, LABELS, LABELS), r"a pair \(images, targets\), got tuple of 3"),
     ],
 )
 def test_a_wrong_batch_is_explained_at_the_door_and_leaves_no_trace(batch, message):
@@ -1146,3 +1148,34 @@ def test_memory_that_runs_out_in_a_transform_or_in_the_optimizer_is_explained():
     trainer.optimizer.step = full
     with pytest.raises(OutOfMemory, match="what the optimizer keeps of each weight"):
         trainer.fit(batches, epochs=1)
+
+
+def test_average_weights_and_momentum_go_where_the_model_goes():
+    model = net()
+    average, weight = EMA(model), torch.ones(K)
+    trainer = Trainer(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        partial(F.cross_entropy, weight=weight),
+        ema=average,
+        device="meta",  # a device like any other, on a machine without a GPU
+    )
+    assert {p.device.type for p in average.model.parameters()} == {"meta"}
+    assert trainer.loss_fn.keywords["weight"].device.type == "meta"
+    assert weight.device.type == "cpu"
+    parameter = nn.Parameter(torch.zeros(2, device="meta"))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer.state[parameter]["momentum_buffer"] = torch.zeros(2)
+    move_state(optimizer)
+    assert optimizer.state[parameter]["momentum_buffer"].device.type == "meta"
+
+
+def test_a_relu_that_works_in_place_changes_nothing():
+    states = []
+    for inplace in (False, True):
+        model = net(dropout=0.0)
+        model[2] = nn.ReLU(inplace=inplace)
+        trainer = make(model, microbatch=5)
+        trainer.fit(batches(), batches(), epochs=2)
+        states.append(trainer.model.state_dict())
+    assert same(*states)

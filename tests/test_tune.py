@@ -259,6 +259,12 @@ def test_an_attached_schedule_makes_no_difference():
     for _ in range(30):
         scheduler.step()
     assert sweep(model, optimizer).losses == expected.losses
+    optimizer = torch.optim.SGD(
+        [{"params": model[:3].parameters(), "lr": 0.01}, {"params": model[3:].parameters()}], lr=0.1
+    )
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    assert optimizer.param_groups[0]["lr"] == 0
+    assert sweep(model, optimizer).losses == expected.losses
 
 
 def test_a_learning_rate_of_0_is_refused_in_the_first_group_and_kept_in_another():

@@ -1,14 +1,18 @@
 """Find out what keeps a network without batch norm from diverging.
 
 What varies is the remedy: none, clipping by norm, clipping by value, warm-up,
-a quarter of the learning rate, or batch norm. Everything else is fixed: 960
-signs, a network without batch norm, SGD at a learning rate of 0.4, batches of
-64 and four epochs. Each seed draws its own images for training and
-validation. The result is the validation accuracy of the last weights, even if
+a smaller learning rate, or batch norm. Everything else is fixed: 960 signs, a
+network without batch norm, SGD at a learning rate of 0.4, batches of 64 and
+four epochs. Each seed draws its own images for training and validation. The
+result is the accuracy of the last weights on 5,000 validation signs, even if
 the run failed.
 
-The learning rate, the length and the clipping limits were chosen on other
-images with other seeds (100 and above).
+Each remedy has the best of four settings on the seeds 100 and 101. The
+candidates were limits of 0.1, 0.3, 1 and 3 for the norm and of 0.0003, 0.001,
+0.003 and 0.01 for the values, a warm-up over 10, 30, 50 or 80 % of the steps
+(all of which failed with at least one of the seeds), and a learning rate of
+0.025, 0.05, 0.1 or 0.2. The claims were written after a first study (with
+eight seeds, 480 validation signs and unequal tuning) and before this one ran.
 """
 
 from contextlib import suppress
@@ -25,11 +29,28 @@ from common import (
 import cnnlab
 from cnnlab import schedules
 from cnnlab.errors import NonFiniteError
+from cnnlab.experiment import Claim, Declaration, budget, fresh_data
 
 
-SEEDS = 8
+SEEDS = 10
 METRIC = "valid_acc"
+N_TRAIN, N_VALID = 960, 5000
 LR, EPOCHS, BATCH_SIZE = 0.4, 4, 64
+UNTUNED = "there is nothing to tune"
+DECLARATION = Declaration(
+    "What keeps a network without batch norm from diverging?",
+    claims=[
+        Claim("clip by norm", ">", "no clipping", by=0.3),
+        Claim("clip by norm", ">", "warm-up", by=0.3),
+        Claim("clip by norm", ">", "clip by value"),
+        Claim("clip by norm", ">", "a smaller learning rate"),
+        Claim("batch norm", ">", "clip by norm", by=0.03),
+    ],
+    unit=fresh_data(),
+    fixed="960 signs per seed, SGD with momentum 0.9, batches of 64, four "
+    "epochs",
+    unequal={"no clipping": UNTUNED, "batch norm": UNTUNED},
+)
 
 
 def run(
@@ -37,37 +58,41 @@ def run(
     *,
     lr: float = LR,
     norm: str = "none",
-    warmup: bool = False,
+    warmup: float = 0.0,
+    tuning_runs: int = 8,
     **clipping,
-) -> float:
+) -> dict[str, float]:
     """Train; return the validation accuracy of the last weights."""
     data = cnnlab.load(
-        "pocket", seed=seed, n_train=960, n_valid=480, n_test=96
+        "pocket", seed=seed, n_train=N_TRAIN, n_valid=N_VALID, n_test=96
     )
     model = seeded_resnet(seed, len(data.classes), norm=norm)
     optimizer = sgd(model, lr)
     batches = cnnlab.loader(data.train, BATCH_SIZE, shuffle=True, seed=seed)
-    warmup_steps = round(0.3 * EPOCHS * len(batches))
-    schedule = schedules.warmup(warmup_steps, schedules.constant())
-    scheduler = cnnlab.attach(optimizer, schedule) if warmup else None
+    steps = EPOCHS * len(batches)
+    schedule = schedules.constant()
+    if warmup:
+        schedule = schedules.warmup(round(warmup * steps), schedule)
+    scheduler = cnnlab.attach(optimizer, schedule)
     trainer = cpu_trainer(
         model, optimizer, seed, scheduler=scheduler, **clipping
     )
     # After an error, the weights are those from before the failed step.
     with suppress(NonFiniteError):
         trainer.fit(batches, epochs=EPOCHS)
-    return correct_predictions(trainer, data.valid).float().mean().item()
+    accuracy = correct_predictions(trainer, data.valid).float().mean().item()
+    return {"valid_acc": accuracy} | budget(N_TRAIN, steps, tuning_runs)
 
 
 VARIANTS = {
-    "clip by norm": partial(run, clip_norm=1.0),
-    "clip by value": partial(run, clip_value=0.01),
-    "no clipping": run,
-    "warm-up": partial(run, warmup=True),
-    "a quarter of the rate": partial(run, lr=LR / 4),
-    "batch norm": partial(run, norm="batch"),
+    "clip by norm": partial(run, clip_norm=0.3),
+    "clip by value": partial(run, clip_value=0.001),
+    "no clipping": partial(run, tuning_runs=0),
+    "warm-up": partial(run, warmup=0.8),
+    "a smaller learning rate": partial(run, lr=0.05),
+    "batch norm": partial(run, norm="batch", tuning_runs=0),
 }
 
 
 if __name__ == "__main__":
-    run_study(__file__, VARIANTS, SEEDS, METRIC)
+    run_study(__file__, VARIANTS, SEEDS, METRIC, DECLARATION)

@@ -139,8 +139,9 @@ class EarlyStopping(Callback):
 
     def _check_patience(self) -> None:
         if self._patience_is_over():
+            epochs = f"{self.bad_epochs} epoch{'s' * (self.bad_epochs != 1)}"
             raise StopTraining(
-                f"{self.monitor} has not improved for {self.bad_epochs} epochs; the best was "
+                f"{self.monitor} has not improved for {epochs}; the best was "
                 f"{self.best_value:.4g} in epoch {self.best_epoch}"
             )
 

@@ -46,4 +46,4 @@ class Prune(Callback):
         if math.isfinite(score):
             self.trial.report(score, trainer.epoch)
         if not math.isfinite(score) or self.trial.should_prune():
-            raise TrialPruned(f"{self.monitor} was {value:.4g} after {trainer.epoch} epochs")
+            raise TrialPruned(f"{self.monitor} was {value:.4g} after epoch {trainer.epoch}")

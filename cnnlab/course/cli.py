@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cnnlab.errors import CnnlabError
+from cnnlab.files import user_path
 from cnnlab.version import __version__
 
 
@@ -27,14 +28,9 @@ _WELCOME = """\
 JupyterLab is starting and will open in your browser. If it doesn't, copy the address with `token=`
 that appears below into your browser. The token keeps other people out. If this is a remote machine,
 run this on your own computer first: ssh -L 8888:localhost:8888 THIS-MACHINE
-Start with 01_training_loop.ipynb and leave this terminal open. Press Ctrl-C twice to quit."""
-# Print warnings only, ask no server for news or updates, and encrypt messages to kernels.
-_JUPYTERLAB_OPTIONS = (
-    "--log-level=WARN",
-    "--LabApp.news_url=None",
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    "--KernelManager.transport_encryption=auto",
-)
+Leave this terminal open while you work. Press Ctrl-C twice to quit."""
+# With one of these, the user says which folder JupyterLab shows.
+_ROOT_OPTIONS = ("--ServerApp.root_dir", "--notebook-dir")
 _PORT_HINT = "If the port is in use, choose another one, for example `cnnlab lab --port 8899`."
 _IMPORT_HINT = "; run `cnnlab doctor` to see what is missing or broken"
 
@@ -64,20 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def lab(arguments: argparse.Namespace) -> int:
-    """Open the chapters in JupyterLab, for this machine only and protected by a token."""
-    from cnnlab.course import notebooks
+    """Open a student's copy or the chapters in JupyterLab, for this machine only, with a token."""
+    from cnnlab.course import copies, notebooks
+    from cnnlab.course import lab as settings
 
     notebooks.require("jupyterlab", extra="lab")
     from jupyterlab.labapp import main as jupyterlab
 
-    options = [*_JUPYTERLAB_OPTIONS, *arguments.rest]
-    if arguments.student is not None:
-        from cnnlab.course import products
-
-        folder = products.ensure_student_copy(arguments.student.expanduser()).resolve()
-        options.insert(0, f"--ServerApp.root_dir={folder}")
-    elif not any(option.startswith("--ServerApp.root_dir") for option in options):
-        options.insert(0, f"--ServerApp.root_dir={notebooks.root() / 'chapters'}")
+    folder, start = None, None
+    if arguments.source:
+        folder = notebooks.root() / "chapters"
+    elif not any(option.startswith(_ROOT_OPTIONS) for option in arguments.rest):
+        folder, start = _open_copy(arguments.student or copies.default_folder())
+    settings.prepare_environment()
+    options = settings.options(arguments.rest, folder=folder, start=start)
     print(_WELCOME, flush=True)
     try:
         return jupyterlab(options) or 0
@@ -88,12 +84,24 @@ def lab(arguments: argparse.Namespace) -> int:
         return int(bool(stop.code))
 
 
+def _open_copy(out: Path) -> tuple[Path, str]:
+    """Create a student's copy or bring it up to date; return its folder and its start page."""
+    from cnnlab.course import copies, products
+
+    out = user_path(out).resolve()
+    for sentence in copies.prepare(out):
+        print(sentence)
+    print(f"Your copy of the course is {out}. An update never overwrites what you write there.")
+    return out, products.START
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Execute chapters, several at a time, and print how long each one took."""
-    from cnnlab.course import notebooks
+    from cnnlab.course import copies, notebooks
 
     start, total = time.perf_counter(), 0.0
-    chapters = notebooks.chapters(arguments.chapters)
+    here = Path.cwd()
+    chapters = notebooks.chapters(arguments.chapters, here if copies.is_copy(here) else None)
     _announce(f"Running {arguments.jobs} at a time; most chapters take about a minute.")
     for chapter, seconds in notebooks.run_all(chapters, arguments.jobs, arguments.cell_timeout):
         print(f"{chapter.stem:<32}{seconds:6.1f} s", flush=True)
@@ -112,9 +120,13 @@ def book(arguments: argparse.Namespace) -> int:
 
 
 def copy(arguments: argparse.Namespace) -> int:
-    """Write a copy of the chapters for students or for instructors."""
-    from cnnlab.course import products
+    """Write a copy of the chapters for students or for instructors, or restore some of them."""
+    from cnnlab.course import copies, products
 
+    if arguments.restore:
+        for sentence in copies.restore(user_path(arguments.out), arguments.restore):
+            print(sentence)
+        return 0
     write = {"student": products.student, "instructor": products.instructor}[arguments.kind]
     print(f"The chapters are in {write(arguments.out, force=arguments.force)}")
     return 0
@@ -201,15 +213,23 @@ AddCommand = Callable[..., argparse.ArgumentParser]
 def _add_lab(add_command: AddCommand) -> None:
     parser = add_command(
         "lab",
-        help="open the chapters in JupyterLab",
-        description="Open the chapters in JupyterLab. Any other option, such as --no-browser, "
-        "is passed to JupyterLab.",
+        help="open your copy of the course in JupyterLab",
+        description="Open your copy of the course in JupyterLab. The first call creates it; later "
+        "calls open it again and add what is new in the course, without touching what you have "
+        "changed. Any other option, such as --no-browser, is passed to JupyterLab.",
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--student",
         type=Path,
         metavar="DIR",
-        help="open your own copy in DIR, which is created the first time",
+        help="the folder of your copy (default: the current folder if it is a copy, or else "
+        "~/cnnlab-course)",
+    )
+    which.add_argument(
+        "--source",
+        action="store_true",
+        help="for authors and instructors: open the chapters themselves, with their solutions",
     )
     parser.set_defaults(command=lab)
 
@@ -248,7 +268,16 @@ def _add_book(add_command: AddCommand) -> None:
 def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
     parser = add_command(kind, help=f"write a copy of the chapters {contents}")
     _add_destination(parser)
-    parser.set_defaults(command=copy, kind=kind)
+    parser.set_defaults(command=copy, kind=kind, restore=[])
+    if kind == "student":
+        parser.add_argument(
+            "--restore",
+            action="append",
+            default=[],
+            metavar="CHAPTER",
+            help="bring a chapter, such as 03, back as it was in the copy OUT; your version is "
+            "renamed, and nothing else changes (may be repeated)",
+        )
 
 
 def _add_assignment(add_command: AddCommand) -> None:

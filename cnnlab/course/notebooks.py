@@ -28,23 +28,34 @@ def root() -> Path:
         if (folder / "chapters").is_dir() and (folder / "_toc.yml").is_file():
             return folder
     raise FileNotFoundError(
-        f"there are no chapters beside the installed cnnlab, and none in {Path.cwd()}; "
-        "clone the repository of the course and run cnnlab in its folder"
+        f"there are no chapters beside the installed cnnlab, and none in {Path.cwd()}; run cnnlab "
+        "in the folder of the course, or open your copy of it with `cnnlab lab --student DIR`"
     )
 
 
-def chapters(names: Sequence[str] = ()) -> list[Path]:
+def has_source() -> bool:
+    """Return whether `root` finds the course, and not only the library is installed."""
+    try:
+        root()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
     """Return the notebooks of the named chapters, or of all chapters, in reading order.
 
     Args:
         names: each a number (`"1"`), a full name (`"01_training_loop"`) or the path of a notebook.
+        folder: where the chapters are; in the folder of the course by default.
 
     Raises:
         FileNotFoundError: there is no such chapter.
     """
     # A reader's own notebooks, such as Untitled.ipynb, are not chapters.
     pattern = re.compile(r"(\d\d|[A-Z])_")
-    known = sorted(p for p in (root() / "chapters").glob("*.ipynb") if pattern.match(p.name))
+    folder = root() / "chapters" if folder is None else folder
+    known = sorted(path for path in folder.glob("*.ipynb") if pattern.match(path.name))
     return [_find(name, known) for name in names] or known
 
 
@@ -145,12 +156,17 @@ def _set_kernel_threads(threads: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+def matches(chapter: Path, name: str) -> bool:
+    """Return whether a name is that of a chapter (`01_training_loop`) or its number (`1`, `01`)."""
+    number = chapter.stem.partition("_")[0]
+    return name == chapter.stem or name.lstrip("0") == number.lstrip("0")
+
+
 def _find(name: str, known: list[Path]) -> Path:
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name)
     for path in known:
-        number = path.stem.partition("_")[0]
-        if name == path.stem or name.lstrip("0") == number.lstrip("0"):
+        if matches(path, name):
             return path
     names = ", ".join(path.stem for path in known)
     raise FileNotFoundError(

@@ -7,7 +7,7 @@
 | any other | kept | kept |
 
 A copy is written to a temporary folder and moved into place when it is complete. A folder that
-exists already is never written to.
+exists already is never written to here; `cnnlab.course.copies` brings a student's copy up to date.
 """
 
 import copy
@@ -22,27 +22,41 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnlab.course import check, notebooks
+from cnnlab.course import notebooks
 from cnnlab.errors import CnnlabError
 
 
 HIDDEN = {"solution", "instructor"}
 # The pages that are useful outside the book.
 PAGES = ("B_checklist.md", "C_glossary.md")
+# What a student sees first.
+START = "START_HERE.ipynb"
 
-_WELCOME = """# cnnlab: the chapters
+# In a student's copy: what belongs to the program, and every file as it was handed out.
+STATE = ".cnnlab"
+ORIGINALS = f"{STATE}/originals"
 
-Install the library once, with Python 3.11.4 or newer. In the folder of the course repository, run
+_STUDENT_README = """# Your copy of the course
 
-    python -m pip install ".[lab]"
+Run this command in this folder. JupyterLab opens on `START_HERE.ipynb`, which explains the rest.
 
-Then, in this folder, run
+    cnnlab lab
+
+If you set the course up with `make lab`, the same command opens this folder again. If your terminal
+doesn't know `cnnlab`, ask whoever gave you this folder how it is installed.
+
+Everything you write here is yours, and an update of the course never overwrites it. To get a
+chapter back as it was, run `cnnlab student . --restore 03`. Your own version is kept under another
+name. No cell needs a network connection or a GPU.
+"""
+
+_INSTRUCTOR_README = """# The chapters for instructors
+
+The notebooks have solutions and notes in them, so don't share this folder. `cnnlab student OUT`
+writes the copy for your students. In `instructor/` you find a page about each chapter, two
+syllabuses, and how to grade and how to make your own book. Open the folder with
 
     jupyter lab
-
-and start with `01_training_loop.ipynb`. Write your answers in the cells that end with
-`raise NotImplementedError`. The cell below each of them checks your answer. No cell needs a network
-connection or a GPU.
 """
 
 
@@ -109,33 +123,16 @@ def student(out: Path, *, force: bool = False) -> Path:
     Raises:
         ExistsError: `out` exists, and `force` is not set. Nothing is changed.
     """
-    return _write_copy(out, force, _remove_answers, {"README.md": _WELCOME})
+    with _new_folder(out, force) as folder:
+        write_student_files(folder / ORIGINALS)
+        shutil.copytree(folder / ORIGINALS, folder, dirs_exist_ok=True)
+    return out
 
 
-def ensure_student_copy(out: Path) -> Path:
-    """Write a student copy the first time; after that, return the existing copy unchanged.
-
-    Args:
-        out: a folder that doesn't exist yet, or that contains a copy already.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ExistsError: something else is there. Nothing is changed.
-    """
-    if not _is_occupied(out):
-        return student(out)
-    paths = [out / path.name for path in notebooks.chapters()]
-    if any(path.with_suffix(".py").is_file() for path in paths):
-        contents = "is the source of the course, with its answers"
-    elif not any(path.is_file() for path in paths):
-        contents = "contains something other than a copy of the chapters"
-    else:
-        return out
-    raise ExistsError(
-        f"{out} {contents}; choose a folder that doesn't exist yet, and your copy is created in it"
-    )
+def write_student_files(folder: Path) -> None:
+    """Write all that a student gets into a folder, which is created."""
+    _write_files(folder, _remove_answers, {"README.md": _STUDENT_README})
+    _write_start_page(folder)
 
 
 def instructor(out: Path, *, force: bool = False) -> Path:
@@ -154,7 +151,9 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in notebooks.chapters()}
     for path in sorted((notebooks.root() / "chapters" / "instructor").glob("*.md")):
         pages[f"instructor/{path.name}"] = path.read_text(encoding="utf-8")
-    return _write_copy(out, force, _unpair, {"README.md": _WELCOME, **pages})
+    with _new_folder(out, force) as folder:
+        _write_files(folder, _unpair, {"README.md": _INSTRUCTOR_README, **pages})
+    return out
 
 
 def assignment(name: str, out: Path, *, student_seed: int = 0, force: bool = False) -> Path:
@@ -199,7 +198,7 @@ def assignment(name: str, out: Path, *, student_seed: int = 0, force: bool = Fal
 
 def chapter_page(notebook: Path) -> str:
     """Return a page in Markdown that sums up a chapter and its exercises for instructors."""
-    cells = _read(notebook).cells
+    cells = read_notebook(notebook).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     title = text.partition("\n")[0].removeprefix("# ")
     aims = re.search(r"\*\*Afterwards you can\*\* (.*?)\n\n", text, re.DOTALL)
@@ -222,6 +221,8 @@ def chapter_page(notebook: Path) -> str:
 
 
 def _exercise_section(name: str, level: str, minutes: int) -> str:
+    from cnnlab.course import check  # imports torch, which a student's copy doesn't need
+
     mistakes = check.EXERCISES[name].mistakes
     items = "\n".join(f"- *{key}*: {mistake.says}" for key, mistake in mistakes.items())
     return f"### `{name}` ({level}, {minutes} minutes)\n\n{items}"
@@ -229,6 +230,8 @@ def _exercise_section(name: str, level: str, minutes: int) -> str:
 
 def _exercises(text: str) -> list[tuple[str, str, int]]:
     """Return name, difficulty and minutes of each exercise in a chapter that has a check."""
+    from cnnlab.course import check
+
     headings = re.findall(r"### Exercise \d+: `(\w+)` \((\w+), (\d+) minutes\)", text)
     return [(name, level, int(m)) for name, level, m in headings if name in check.EXERCISES]
 
@@ -268,43 +271,59 @@ def _tags(cell: Any) -> set[str]:
     return set(cell.metadata.get("tags", ()))
 
 
-def _read(path: Path) -> Any:
+def read_notebook(path: Path) -> Any:
+    """Read a notebook as it is, without bringing it to another version of the format."""
     notebooks.require("nbformat", extra="lab")
     import nbformat
 
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
-def _write_copy(
-    out: Path, force: bool, change: Callable[[Any], Any], pages: dict[str, str]
-) -> Path:
+def _write_files(folder: Path, change: Callable[[Any], Any], pages: dict[str, str]) -> None:
     """Write the changed chapters, the files they read, and further pages of text."""
     notebooks.require("nbconvert", extra="lab")
     import nbformat
 
-    with _new_folder(out, force) as folder:
-        for path in tqdm(notebooks.chapters(), "copying", leave=False, disable=None):
-            nbformat.write(change(_read(path)), folder / path.name)
-        source = notebooks.root() / "chapters"
-        shutil.copytree(
-            source / "studies", folder / "studies", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        for name in PAGES:
-            shutil.copy(source / name, folder)
-        for name, text in pages.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-    return out
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(notebooks.chapters(), "copying", leave=False, disable=None):
+        nbformat.write(change(read_notebook(path)), folder / path.name)
+    source = notebooks.root() / "chapters"
+    shutil.copytree(
+        source / "studies", folder / "studies", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in PAGES:
+        shutil.copy(source / name, folder)
+    for name, text in pages.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_start_page(folder: Path) -> None:
+    """Write `chapters/START_HERE.md` as a notebook, in which the blocks of Python are cells."""
+    import nbformat
+
+    source = (notebooks.root() / "chapters" / "START_HERE.md").read_text(encoding="utf-8")
+    # The pattern has a group, so every second piece is the inside of a block.
+    pieces = re.split(r"^```python\n(.*?)^```\n", source, flags=re.DOTALL | re.MULTILINE)
+    new_cell = (nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell)
+    cells = [
+        new_cell[number % 2](piece.strip(), id=f"start-{number}")
+        for number, piece in enumerate(pieces)
+    ]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / START)
 
 
 @contextmanager
 def _new_folder(out: Path, force: bool) -> Iterator[Path]:
     """Yield a temporary folder; move it to `out` if the block succeeds, and delete it if not."""
-    occupied = _is_occupied(out)
+    occupied = is_occupied(out)
     if occupied and not force:
         raise ExistsError(
             f"{out} exists already and may contain someone's work; choose another folder, or add "
-            f"--force, which renames it to {_backup_path(out).name} and deletes nothing"
+            f"--force, which renames it to {_backup_path(out).name} and deletes nothing. To get "
+            "one chapter of a student's copy back, add --restore and its number instead"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -318,7 +337,7 @@ def _new_folder(out: Path, force: bool) -> Iterator[Path]:
         folder.replace(out)
 
 
-def _is_occupied(out: Path) -> bool:
+def is_occupied(out: Path) -> bool:
     """Return whether something is there, other than an empty folder."""
     return out.is_symlink() or (any(out.iterdir()) if out.is_dir() else out.exists())
 

@@ -278,7 +278,7 @@ def _check_subfolders(folders: list[Path], notes: list[str]) -> None:
                 f"from_folder needs {LAYOUT}"
             )
     common = set.intersection(*({sub.name for sub in subs} for subs in inner.values()))
-    if len(common) > 1 and not any(map(_has_own_images, folders)):
+    if common and not any(map(_has_own_images, folders)):
         notes.append(
             f"the classes are {_names(folders)}, and each of them includes the images in "
             f"{_names(map(Path, sorted(common)))}"

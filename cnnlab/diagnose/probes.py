@@ -152,7 +152,7 @@ def overfit_one_batch(
             with explain_shape_errors(len(images)):
                 outputs = model_copy(images)
             check_targets(outputs, targets, loss_copy)
-            loss = check_loss(loss_copy(outputs, targets))
+            loss = check_loss(loss_copy(outputs, targets), outputs)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
@@ -221,7 +221,7 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
             advice = "look for log(0) or a division by 0 in the loss function"
             return _non_finite("loss", "the loss of finite logits", advice)
         if any(p.requires_grad for p in _parameters(model_copy, loss_copy)):
-            check_loss(loss).backward()
+            check_loss(loss, outputs).backward()
         for name, parameter in model_copy.named_parameters():
             if parameter.grad is not None and not parameter.grad.isfinite().all():
                 advice = "clip_norm=1.0; look for sqrt or log at 0 in the forward pass"

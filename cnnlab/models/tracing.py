@@ -57,6 +57,15 @@ class Calls:
             if (name := self._layer_with_weights(node)) is not None
         ]
 
+    def last(self) -> str | None:
+        """Return the type of the layer, or the name of the function, that returns the outputs."""
+        node = self.nodes[-1].args[0]
+        if not isinstance(node, fx.Node):
+            return None
+        if node.op == "call_module":
+            return type(self.model.get_submodule(str(node.target))).__name__
+        return str(getattr(node.target, "__name__", node.target))
+
     def _sources(self, node: fx.Node, until_weights: bool = False) -> list[fx.Node]:
         """Return all nodes that a node depends on; optionally only up to layers with weights."""
         needed: set[fx.Node] = set()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cnnlab.files import user_path
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +58,11 @@ class Plot:
         return buffer.getvalue()
 
     def save(self, path: str | Path, dpi: int = 150) -> None:
-        """Save the figure; the extension of `path` (.png, .svg, .pdf) sets the format."""
-        self.figure.savefig(path, dpi=dpi, bbox_inches="tight")
+        """Save the figure; the extension of `path` (.png, .svg, .pdf) sets the format.
+
+        A leading `~` in the path is your home folder.
+        """
+        self.figure.savefig(user_path(path), dpi=dpi, bbox_inches="tight")
 
     def _repr_html_(self) -> str:
         data = base64.b64encode(self.png()).decode()

@@ -27,11 +27,18 @@ def image_grid(
         message: the title of the figure, what the reader should see; the alt text starts with it.
             By default, it is `alt`.
 
+    Without an image, the figure says that there is nothing to show.
+
     >>> import torch
     >>> images = torch.rand(2, 1, 8, 8)
     >>> image_grid(images, ["cat", "dog"], alt="two animals", message="They differ in size.")
     Plot: They differ in size. Two animals: cat, dog.
     """
+    if not len(images):
+        figure, axes = new_axes(width=1.1 * columns, height=0.5)
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.5, 0.5, "no images", ha="center", va="center")
+        return finish(figure, message or alt, "There are no images to show.")
     rows, places = math.ceil(len(images) / columns), max(columns, 5)
     cell = min(1.1, WIDTH / places)
     texts = [wrapped(title, 8, 0.85 * cell) for title in titles]

@@ -59,7 +59,8 @@ def curves(history: "DataFrame", *, message: str | None = None) -> Plot:
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat[len(metrics) :]:
         axis.set_axis_off()
-    text = f"{len(history)} epochs: {'; '.join(values)}."
+    epochs = f"{len(history)} epoch{'s' * (len(history) != 1)}"
+    text = f"{epochs}: {'; '.join(values)}."
     return finish(figure, message or _message_of_curves(history), text)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from cnnlab.files import user_path
 from cnnlab.limits import limits
 from cnnlab.study.declaration import Claim, Declaration, budget, fixed_data, fresh_data, splits
 from cnnlab.study.results import Difference, Results, Verdict, listed
@@ -203,14 +204,15 @@ def study(
     """
     start = time.perf_counter()
     seed_list = _checked_seeds(variants, seeds)
-    path = Path(script).with_suffix(".csv") if table is None else Path(table)
+    script = user_path(script)
+    path = script.with_suffix(".csv") if table is None else user_path(table)
     partial_path = path.with_suffix(".partial.csv")
-    notes = {"made by": Path(script).name}
+    notes = {"made by": script.name}
     bound = declaration
     if declaration is not None:
         bound = declaration.bind(variants, metric)
         notes["declaration"] = declaration.to_json(variants, len(seed_list), metric)
-    notes |= {"versions": _versions(), "sources": _sources(Path(script))}
+    notes |= {"versions": _versions(), "sources": _sources(script)}
     earlier = _finished_runs(partial_path, notes, metric)
     if earlier:
         say(f"Going on after {len(earlier)} finished runs in {partial_path.name}")

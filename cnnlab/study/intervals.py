@@ -77,9 +77,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def is_fraction(metric: str, values: np.ndarray) -> bool:
-    """Return whether a metric is an accuracy or another fraction between 0 and 1."""
+    """Return whether a metric is an accuracy or another fraction between 0 and 1.
+
+    >>> is_fraction("valid_acc", np.array([0.8])), is_fraction("clean accuracy", np.array([0.8]))
+    (True, True)
+    >>> is_fraction("valid_loss", np.array([0.8]))
+    False
+    """
     within = bool(np.all((values >= 0) & (values <= 1)))
-    return within and not FRACTIONS.isdisjoint(metric.lower().split("_"))
+    return within and not FRACTIONS.isdisjoint(metric.lower().replace("_", " ").split())
 
 
 def _mean_and_error(values: np.ndarray, overlap: float) -> tuple[float, float]:

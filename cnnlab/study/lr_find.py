@@ -320,8 +320,10 @@ class _Sweep:
                 with self.autocast:
                     outputs = self.model(x)
                     check_targets(outputs, y, self.loss_fn)
-                    # A mean over targets that are all ignored would be NaN.
-                    loss = check_loss(self.loss_fn(outputs, y)) if divisor else zero_loss(outputs)
+                    if divisor:
+                        loss = check_loss(self.loss_fn(outputs, y), outputs)
+                    else:  # a mean over targets that are all ignored would be NaN
+                        loss = zero_loss(outputs)
                 fraction = divisor / total
                 self.scaler.scale(loss * fraction).backward()
                 mean += loss.item() * fraction

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnlab.errors import ClaimNotSupported
-from cnnlab.files import write_whole
+from cnnlab.files import user_path, write_whole
 from cnnlab.limits import limits
 from cnnlab.plots.core import readable
 from cnnlab.study.declaration import BUDGET, Claim, Declaration, Unit
@@ -402,13 +402,16 @@ class Results:
         return {name: self._interval(self.values(name)) for name in self.names}
 
     def save(self, path: str | Path) -> None:
-        """Write a CSV table with one row per run, after `#` lines with the metric and the notes."""
+        """Write a CSV table with one row per run, after `#` lines with the metric and the notes.
+
+        A leading `~` in the path is your home folder.
+        """
         notes = {"metric": self.metric, **self.notes}
         if self.unfinished:
             notes["unfinished"] = json.dumps(self.unfinished)
         header = "".join(f"# {key}: {value}\n" for key, value in notes.items())
         table = self.frame().round(6).to_csv(index=False, lineterminator="\n")
-        write_whole(Path(path), (header + table).encode())
+        write_whole(user_path(path), (header + table).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Results":
@@ -419,7 +422,7 @@ class Results:
         """
         import pandas as pd
 
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = user_path(path).read_text(encoding="utf-8").splitlines()
         notes = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
         metric = notes.pop("metric", None)
         if metric is None:

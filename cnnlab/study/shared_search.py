@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlab.callbacks.early_stopping import Mode
 from cnnlab.callbacks.pruning import Prune
+from cnnlab.files import user_path
 from cnnlab.study.runs import describe_error, keep_finished, say
 from cnnlab.study.search import Choice, LogUniform, Space, Uniform, check_search
 
@@ -112,6 +113,7 @@ def _load_or_create(storage: str | Path, name: str, seed: int) -> "Study":
         ) from error
     backend: Any = str(storage)
     if "://" not in backend:
+        backend = str(user_path(storage))
         backend = JournalStorage(JournalFileBackend(backend, lock_obj=JournalFileOpenLock(backend)))
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -92,7 +92,8 @@ def evaluation_batches(loader: Iterable, by_position: bool = False) -> Iterable:
     if isinstance(loader, DataLoader):
         ordered, chosen = _complete(loader)
         if chosen and by_position:
-            _refuse_order(sampler_of(loader))
+            own = loader.batch_sampler
+            _refuse_order(sampler_of(loader) if type(own) in (BatchSampler, type(None)) else own)
         return _explained(None, ordered)
     if not hasattr(loader, "ordered"):
         return loader

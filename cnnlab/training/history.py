@@ -78,7 +78,8 @@ class History:
             for k, v in self.epochs[-1].items()
             if k not in ("epoch", "seconds")
         )
-        return f"History: {len(self.epochs)} epochs, {last}"
+        n = len(self.epochs)
+        return f"History: {n} epoch{'s' * (n != 1)}, {last}"
 
     def _repr_html_(self) -> str:
         return self.to_pandas().to_html(index=False, float_format="{:.4g}".format)

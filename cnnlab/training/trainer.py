@@ -31,7 +31,9 @@ from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training import checkpoint, distributed, resume
 from cnnlab.training.batches import evaluation_batches, training_batches
 from cnnlab.training.checks import (
+    FirstLook,
     batch_layout,
+    check_classes,
     check_finite,
     check_finite_evaluation,
     check_fit,
@@ -42,8 +44,10 @@ from cnnlab.training.checks import (
     check_same_batches,
     check_schedule_length,
     check_targets,
+    class_lists,
     loss_value,
     n_batches,
+    warn_if_not_finite,
 )
 from cnnlab.training.describe import describe
 from cnnlab.training.explain import explain_oom, explain_optimizer_oom, explain_shape_errors
@@ -71,6 +75,10 @@ from cnnlab.training.transforms import wrap_batch_transform
 __all__ = ["Callback", "History", "StopTraining", "Trainer", "best_device"]
 
 MAX_SKIPPED = 25  # fp16 steps in a row with a gradient that isn't finite: no longer an overflow
+NO_TARGET = (
+    "no target of this {} counts, so there is no loss: every one of them is the ignore_index {}, "
+    "or has the weight 0"
+)
 NO_BATCH = (
     "the loader gave no batch: its data set is empty, or it is a generator that was read before"
 )
@@ -142,6 +150,8 @@ class Trainer(TrainerOptions):
     callbacks: list[Callback]
     metrics: dict[str, Metric]
 
+    _look: FirstLook  # of the fit in progress
+
     # `TrainerOptions` is a dataclass: its `__init__` stores the arguments, then calls this.
     def __post_init__(self) -> None:
         """Check the options, move the model to the device and start at step 0."""
@@ -179,6 +189,7 @@ class Trainer(TrainerOptions):
         # Batch size and number of batches: of the last step's loader, and of the one in this fit.
         self.last_loader_shape: tuple[int | None, int | None] | None = None
         self._loader_shape: tuple[int | None, int | None] | None = None
+        self._classes: list[list[Any]] = []  # of the data in the last fit
         self._clock = 0.0
 
     def fit(self, train: Iterable, valid: Iterable | None = None, *, epochs: int) -> History:
@@ -194,7 +205,7 @@ class Trainer(TrainerOptions):
             The history, which is also `trainer.history`.
 
         Raises:
-            DataError: there is no batch, or the batches don't fit the model.
+            DataError: there is no batch or no target that counts, or a batch doesn't fit the model.
             NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from
                 before that batch.
             KeyboardInterrupt: after Ctrl-C, or the stop button of a notebook. The run is in order
@@ -226,6 +237,7 @@ class Trainer(TrainerOptions):
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
             for batch in batches:
                 seed_at(self.seed, self.epoch, self.step)
+                self._look.training_batch(batch)
                 images, targets = intake.training_batch(batch, self.step)
                 distributed.seed_rank(self.seed, self.epoch, self.step)
                 self._update(images, targets)
@@ -265,15 +277,18 @@ class Trainer(TrainerOptions):
 
         Raises:
             NonFiniteError: the loss of a batch is NaN or infinite; the message names the images.
+            ValueError: the classes of the data aren't those of the data in the last fit.
 
         Several processes share the batches, so each of them has to call it.
         """
-        return self._evaluate(loader, self._checked(model))
+        model = self._checked(model)
+        if model is self.model or (self.ema is not None and model is self.ema.model):
+            check_classes(self._classes, loader)
+        return self._evaluate(loader, model)
 
     def _evaluate(
         self, loader: Iterable, model: nn.Module, interrupts: Interrupts | None = None
     ) -> dict[str, float]:
-        warn_if_stale_statistics(model)
         if model is self.model or (self.ema is not None and model is self.ema.model):
             distributed.broadcast_buffers(model)  # each process has its own batch-norm statistics
         intake, means = self._intake(model), RunningMeans(self.metrics)
@@ -290,6 +305,8 @@ class Trainer(TrainerOptions):
                 if not distributed.is_local_batch(number):
                     continue
                 images, targets = intake.evaluation_batch(batch)
+                if interrupts is not None:
+                    self._look.validation_batch(batch)
                 with explain_oom(images), explain_shape_errors(len(images)), self.autocast:
                     outputs = as_float(model(images))
                 check_targets(outputs, targets, self.loss_fn)
@@ -301,14 +318,13 @@ class Trainer(TrainerOptions):
         if not means.samples:
             raise DataError(NO_BATCH)
         if not means.normalizer:
-            raise DataError(
-                "no target of this evaluation counts, so there is no loss: every one of them is "
-                f"the ignore_index {ignore_index(self.loss_fn)}, or has the weight 0"
-            )
+            raise DataError(NO_TARGET.format("evaluation", ignore_index(self.loss_fn)))
         return means.means()
 
     def predict(self, loader: Iterable, *, model: nn.Module | None = None) -> Tensor:
         """Return the logits (N, K) on the CPU, with row i for sample i of the data set.
+
+        A warning lists the samples whose logits are NaN or infinite.
 
         Args:
             loader: yields (images, targets), or images alone. A `cnnlab.loader` is read in data-set
@@ -337,12 +353,15 @@ class Trainer(TrainerOptions):
                 rows.append(outputs.float().cpu())
         if not rows:
             raise DataError(NO_BATCH)
-        return torch.cat(rows)
+        outputs = torch.cat(rows)
+        warn_if_not_finite(outputs, model)
+        return outputs
 
     def _checked(self, model: nn.Module | None) -> nn.Module:
-        """Return the model to evaluate, and warn about an average that this run never updated."""
+        """Return the model to evaluate, and warn about an average that isn't ready for it."""
         model = self.model if model is None else model
         check_model(model)
+        warn_if_stale_statistics(model)
         if self.step and getattr(model, "never_updated", False):
             warnings.warn(
                 "this average was never updated, so it has the weights from before the training: "
@@ -410,8 +429,9 @@ class Trainer(TrainerOptions):
                 with self.autocast, distributed.raised_together(number == 0):
                     outputs = self.parallel(images_part)
                     check_targets(outputs, targets_part, self.loss_fn)
+                    self._look.outputs(outputs, self.model)
                     if divisor:
-                        loss = check_loss(self.loss_fn(outputs, targets_part))
+                        loss = check_loss(self.loss_fn(outputs, targets_part), outputs)
                     else:  # every target is ignored, and a mean over nothing would be NaN
                         loss = zero_loss(outputs)
                 # DistributedDataParallel averages the gradients of the processes; we need the sum.
@@ -484,6 +504,7 @@ class Trainer(TrainerOptions):
         self._continue_saved_run()
         check_same_batches(self.batch, self.last_loader_shape, train)
         self._loader_shape, self.has_validation = batch_layout(train), valid is not None
+        self._classes, self._look = class_lists(train), FirstLook(train, self.loss_fn)
         length = n_batches(train)
         distributed.check_equal("batches per epoch", -1 if length is None else length)
         self.steps_planned = None
@@ -497,7 +518,8 @@ class Trainer(TrainerOptions):
                 )
         elif self.scheduler is not None:
             check_learning_rates(self.scheduler, self.optimizer)
-            check_schedule_length(self.scheduler, self.step, self.steps_planned)
+            rates = self.history.step_rows["lr"]
+            check_schedule_length(self.scheduler, self.step, self.steps_planned, rates)
 
     def _continue_saved_run(self) -> None:
         """Load the run that a callback such as `Checkpoint(folder, resume=True)` has saved."""
@@ -516,6 +538,9 @@ class Trainer(TrainerOptions):
                 "the training loader gave no batch; a generator can be read only once, so use a "
                 "list or a loader"
             )
+        if not self.means.normalizer:
+            raise DataError(NO_TARGET.format("epoch", ignore_index(self.loss_fn)))
+        self._look.end_of_epoch()
         row = {"epoch": self.epoch + 1, "lr": self.history.step_rows["lr"][-1]}
         row |= {f"train_{k}": v for k, v in self.means.means().items()}
         if valid is not None:

@@ -181,8 +181,9 @@ def run_plan(plan: Plan, seed: int) -> Record:
     )
     ended = ""
     with warnings.catch_warnings():
-        # The trainer's warning about images in 0..255 would give the fault "not normalised" away.
+        # These warnings of the trainer would give two faults away.
         warnings.filterwarnings("ignore", "pixel values run from", UserWarning)
+        warnings.filterwarnings("ignore", "the outputs of the model are prob", UserWarning)
         try:
             trainer.fit(train, epochs=plan.epochs)
         except NonFiniteError as error:

@@ -40,7 +40,7 @@ def pairing() -> Iterator[Line]:
     elif differing := [path.stem for path in scripts if not _match(path)]:
         fix = (
             "if the notebooks contain your answers, work on a copy instead: "
-            "`cnnlab lab --student DIR`; authors run `make fix`"
+            "`cnnlab lab` creates one; authors run `make fix`"
         )
         yield warning("pairing", f"script and notebook differ: {', '.join(differing)}", fix)
     else:
@@ -88,7 +88,7 @@ def costs() -> Iterator[Line]:
     notebook_paths = find_chapters()
     if not notebook_paths:
         finding = "none beside the installed cnnlab, and none in the current folder"
-        fix = "clone the course repository and run cnnlab there, or in the folder of your copy"
+        fix = "run cnnlab in the folder of the course, or in the folder of your copy"
         yield warning("chapters", finding, fix)
     for path in notebook_paths:
         if stated := STATED.search(path.read_text(encoding="utf-8")):

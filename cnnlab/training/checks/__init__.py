@@ -1,6 +1,6 @@
-"""Everything the trainer refuses, in the order of a run, from its options to a checkpoint.
+"""Everything the trainer refuses or warns about, from its options to a checkpoint.
 
-Each function raises an error that says what is wrong, what is allowed and what to type instead.
+Each message says what is wrong, what is allowed and what to type instead.
 Where torch would raise a long traceback, or train on something wrong without a word, the check
 comes first.
 """
@@ -16,14 +16,17 @@ from cnnlab.training.checks.batch import (
 from cnnlab.training.checks.fit import (
     batch_layout,
     check_balance,
+    check_classes,
     check_fit,
     check_loader,
     check_optimizer,
     check_same_batches,
+    class_lists,
     last_batch_size,
     n_batches,
     sorted_labels,
 )
+from cnnlab.training.checks.look import FirstLook
 from cnnlab.training.checks.options import PRECISIONS, as_device, check_options
 from cnnlab.training.checks.record import check_keys, check_mode, check_number, check_plateau
 from cnnlab.training.checks.schedule import check_learning_rates, check_schedule_length
@@ -33,11 +36,13 @@ from cnnlab.training.checks.step import (
     check_loss,
     check_targets,
     loss_value,
+    warn_if_not_finite,
 )
 
 
 __all__ = [
     "PRECISIONS",
+    "FirstLook",
     "as_device",
     "as_inputs",
     "as_targets",
@@ -45,6 +50,7 @@ __all__ = [
     "check_balance",
     "check_batch",
     "check_class_indices",
+    "check_classes",
     "check_finite",
     "check_finite_evaluation",
     "check_fit",
@@ -62,8 +68,10 @@ __all__ = [
     "check_schedule_length",
     "check_targets",
     "check_weighted_targets",
+    "class_lists",
     "last_batch_size",
     "loss_value",
     "n_batches",
     "sorted_labels",
+    "warn_if_not_finite",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnlab.errors import DataError, NonFiniteError
 from cnnlab.losses import class_weights, ignore_index, is_cross_entropy, is_elementwise
-from cnnlab.training.checks.wording import dtype_name, few
+from cnnlab.training.checks.wording import FROM_PICTURE, dtype_name, few, is_picture
 
 
 def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -18,6 +18,11 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
         DataError: it isn't a pair of arrays, it is empty, or the numbers of images and targets
             differ.
     """
+    if is_picture(batch):
+        raise DataError(
+            f"a batch is a tensor of images (N, C, H, W), got {batch!r:.60}. For a single picture, "
+            f"{FROM_PICTURE}"
+        )
     if not (isinstance(batch, list | tuple) and len(batch) == 2):
         raise DataError(
             f"a batch must be a pair (images, targets), got {type(batch).__name__}"

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Iterable, Sized
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from cnnlab.errors import CheckpointError, DataError, holds
 from cnnlab.losses import class_weights, is_elementwise
 from cnnlab.training.checks.options import positive_int
 from cnnlab.training.checks.schedule import refuse_learning_rate
-from cnnlab.training.checks.wording import few
+from cnnlab.training.checks.wording import FROM_PICTURE, few, is_picture
 from cnnlab.training.modes import frozen_norms
 
 
@@ -39,7 +38,7 @@ def check_fit(options: Options, train: Any, valid: Any, epochs: int) -> int:
         raise ValueError("plateau needs validation data to watch: fit(train, valid, epochs=...)")
     if valid is not None:
         check_loader(valid)
-        _check_classes(train, valid)
+        check_classes(class_lists(train), valid)
     check_balance(train, options.loss_fn)
     check_optimizer(options.model, options.optimizer, options.loss_fn)
     _check_groups(options)
@@ -57,11 +56,10 @@ def check_loader(loader: Any) -> None:
         TypeError: it can't be iterated over; a data set can't.
         DataError: it has no batch, or its sampler was made for another data set.
     """
-    if isinstance(loader, str | Path) or type(loader).__module__.startswith("PIL."):
+    if is_picture(loader):
         raise TypeError(
-            f"expected a loader that yields batches, got {loader!r:.60}. For a single picture, use "
-            "torchvision: image = to_tensor(Image.open(path).convert('RGB').resize((32, 32))), "
-            "then pass [image[None]]"
+            f"expected a loader that yields batches, got {loader!r:.60}. For a single picture, "
+            f"{FROM_PICTURE}"
         )
     if isinstance(loader, Tensor):
         raise TypeError(
@@ -106,16 +104,50 @@ def _check_last_batch(loader: Any, model: nn.Module) -> None:
         )
 
 
-def _check_classes(train: Any, valid: Any) -> None:
-    """Refuse training and validation data whose classes are numbered differently."""
-    own, other = (getattr(getattr(x, "dataset", None), "classes", None) for x in (train, valid))
-    if own is None or other is None or list(own) == list(other):
-        return
-    raise ValueError(
-        f"training and validation data have different classes, {few(own)} and {few(other)}, so "
-        "the same label means different things: make both from one data set, or give both the "
-        "same list of classes"
-    )
+def check_classes(trained: list[list[Any]], loader: Any) -> None:
+    """Refuse data whose classes are numbered differently from those in training.
+
+    Args:
+        trained: `class_lists` of the training loader.
+        loader: the one to evaluate on.
+
+    Raises:
+        ValueError: two of all the data sets have different lists of classes.
+    """
+    own, *others = [*trained, *class_lists(loader)] or [[]]
+    other = next((classes for classes in others if classes != own), None)
+    if other is not None:
+        raise ValueError(
+            f"training and validation data have different classes, {few(own)} and {few(other)}, "
+            "so the same label means different things: make both from one data set, or give both "
+            "the same list of classes"
+        )
+
+
+def class_lists(loader: Any) -> list[list[Any]]:
+    """Return the names of the classes of each data set that a loader reads, where it has any."""
+    return _class_lists(getattr(loader, "dataset", None))
+
+
+def _class_lists(dataset: Any) -> list[list[Any]]:
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, Iterable):
+        return [list(classes)]
+    if isinstance(dataset, ConcatDataset):
+        return [classes for part in dataset.datasets for classes in _class_lists(part)]
+    return _class_lists(dataset.dataset) if isinstance(dataset, Subset) else []
+
+
+def count_classes(dataset: Any) -> int | None:
+    """Return the number of classes of a data set, as far as it says so; of few labels, None.
+
+    >>> count_classes(TensorDataset(torch.zeros(200, 1), torch.arange(200) % 3))
+    3
+    """
+    for classes in _class_lists(dataset):
+        return len(classes)
+    labels = _labels(dataset)
+    return int(labels.max()) + 1 if labels is not None and len(labels) >= 100 else None
 
 
 def _warn_if_sorted(loader: Any) -> None:

@@ -3,11 +3,18 @@
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LRScheduler,
+    MultiStepLR,
+    StepLR,
+)
 
 
 LONGEST = 20_000  # steps of a torch scheduler that are simulated
@@ -43,13 +50,16 @@ def refuse_learning_rate(number: int, lr: Any) -> None:
     )
 
 
-def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> None:
+def check_schedule_length(
+    scheduler: Any, step: int, planned: int | None, past: Sequence[float] = ()
+) -> None:
     """Warn about a schedule whose length doesn't fit the run, such as one counted in epochs.
 
     Args:
         scheduler: the one in use.
         step: finished optimizer steps.
         planned: optimizer steps at the end of the run; None if it isn't known.
+        past: learning rates of the finished steps.
 
     Raises:
         ValueError: torch's `OneCycleLR` has fewer steps than the run; or the learning rate is
@@ -63,7 +73,7 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
             f"{type(scheduler).__name__} was made for {total} steps, and this run has {planned}: "
             f"create it with total_steps={planned}"
         )
-    rates = _learning_rates(scheduler, step, planned)
+    rates = _learning_rates(scheduler, step, planned, past)
     for number, rate in enumerate(rates):
         if not 0 <= rate < math.inf:
             raise ValueError(
@@ -72,7 +82,10 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
             )
     if len(rates) < 8:
         return
-    tiny = sum(rate < 0.0099 * max(rates) for rate in rates)  # 0.01 is a common final value
+    # 0.01 is a common final value, but no schedule is meant to spend half of the run there.
+    drops = isinstance(scheduler, StepLR | MultiStepLR | ExponentialLR)
+    limit = (0.0101 if drops else 0.0099) * max(rates)
+    tiny = sum(rate < limit for rate in rates)
     half_period = scheduler.T_max if type(scheduler) is CosineAnnealingLR else planned
     length = _length(scheduler)
     way_out = f"Schedules count optimizer steps, and this run ends at step {planned}"
@@ -82,7 +95,7 @@ def check_schedule_length(scheduler: Any, step: int, planned: int | None) -> Non
             return
         problem = "is 0 in every step of this run"
         way_out = "Attach a new schedule for a new run, or correct the schedule"
-    elif tiny > len(rates) / 2:
+    elif tiny >= len(rates) / 2:
         problem = f"is at most 1 % of its maximum in {tiny} of the {len(rates)} steps of this run"
     elif planned >= 2 * half_period:
         problem = f"rises and falls again: T_max={half_period}, and this run has {planned} steps"
@@ -100,19 +113,19 @@ def _length(scheduler: Any) -> int | None:
     return next((n for name in names if (n := getattr(scheduler, name, None))), own)
 
 
-def _learning_rates(scheduler: Any, step: int, planned: int) -> list[float]:
+def _learning_rates(scheduler: Any, step: int, planned: int, past: Sequence[float]) -> list[float]:
     """Return the learning rates of the whole run, of the first parameter group.
 
-    A torch scheduler can only be simulated from where it is, so for a resumed run there are none.
+    A torch scheduler can only be simulated from where it is, so those of the past are needed.
     """
     schedule = getattr(scheduler, "schedule", None)
     if schedule is not None:
         ahead = scheduler.last_epoch - step  # of a scheduler that has been used before
         return [float(schedule(t + ahead)) for t in range(planned)]
-    if not isinstance(scheduler, LRScheduler) or step or planned > LONGEST:
+    if not isinstance(scheduler, LRScheduler) or planned - step > LONGEST or len(past) != step:
         return []
     try:
-        return _simulate(scheduler, planned)
+        return [*past, *_simulate(scheduler, planned - step)]
     except Exception:  # noqa: BLE001 - a scheduler of somebody's own may need anything
         return []
 

@@ -1,5 +1,6 @@
 """Checks inside a step: outputs, loss, gradient."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -161,8 +162,12 @@ def _check_log_probabilities(outputs: Tensor, loss_fn: Any) -> None:
         )
 
 
-def check_loss(loss: Any) -> Tensor:
+def check_loss(loss: Any, outputs: Any = None) -> Tensor:
     """Return the loss as a scalar, if it has a gradient.
+
+    Args:
+        loss: what the loss function returned.
+        outputs: of the model, to tell which of the two has lost the gradient.
 
     Raises:
         TypeError: the loss is not a single number, or doesn't depend on the model.
@@ -176,6 +181,11 @@ def check_loss(loss: Any) -> Tensor:
         )
     got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:60]
     if isinstance(loss, Tensor) and loss.numel() == 1:
+        if isinstance(outputs, Tensor) and not outputs.requires_grad:
+            raise TypeError(
+                "the outputs of the model have no gradient, so nothing can be trained: leave "
+                "torch.no_grad(), torch.inference_mode() and detach() out of its forward pass"
+            )
         got += " without a gradient"
     raise TypeError(
         f"loss_fn must return a scalar tensor computed from the outputs of the model, got {got}; "
@@ -237,6 +247,23 @@ def check_finite_evaluation(loss: float, model: nn.Module, images: Tensor, numbe
         f"evaluation, batch {number + 1}: "
         + (cause or f"the loss is {loss} although images and weights are finite")
         + ". The model is unchanged"
+    )
+
+
+def warn_if_not_finite(outputs: Tensor, model: nn.Module) -> None:
+    """Warn about predictions that are NaN or infinite; -inf may be a class that is left out."""
+    bad = ~(outputs < float("inf")).flatten(1).all(1)
+    if not bad.any():
+        return
+    samples = bad.nonzero().flatten().tolist()
+    cause = _bad_weights(model) or (
+        "look at these images, and find the layer with cnnlab.diagnose.nan_hunt"
+    )
+    warnings.warn(
+        f"the outputs for {len(samples)} of {len(outputs)} samples are NaN or infinite, and the "
+        f"argmax of NaN is class 0 ({few(samples)} in the data set): {cause}",
+        UserWarning,
+        stacklevel=3,
     )
 
 
