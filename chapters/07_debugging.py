@@ -174,7 +174,7 @@ def by_heart(seed, *, shuffled):
 ten_images = compare_declared(
     Declaration(
         "Does a network memorise ten images with shuffled labels, too?",
-        claims=[Claim("right labels", "~", "shuffled labels", by=0.02)],
+        claims=[Claim("right labels", "~", "shuffled labels", by=0.05)],
         unit=fresh_data(),
         fixed="ten images per seed, the network, 40 steps",
     ),
@@ -191,7 +191,7 @@ ten_images.plot(
 )
 
 # %% tags=["claim"]
-ten_images.claim("right labels", "~", "shuffled labels", by=0.02)
+ten_images.claim("right labels", "~", "shuffled labels", by=0.05)
 
 # %% [markdown]
 # Both are learnt. The check says that gradients arrive and that the loss can be lowered. It says nothing about the labels, for
