@@ -38,6 +38,12 @@ import cnnlab
 from cnnlab import check, mixing, schedules
 from cnnlab.data import cache
 from cnnlab.callbacks import replay
+from cnnlab.experiment import (
+    Claim,
+    Declaration,
+    compare_declared,
+    fresh_data,
+)
 
 os.environ["KERAS_BACKEND"] = "torch"  # before the import
 os.environ["KERAS_TORCH_DEVICE"] = "cpu"
@@ -265,20 +271,26 @@ my_loss_by_momentum = ...
 
 # %% tags=["experiment"]
 if keras:
-    keras_train = keras_arrays(data.train)
-    keras_valid = keras_arrays(data.valid)
-
     keras_runs = {}
 
     def keras_accuracy(seed, momentum):
         """Four epochs with Keras' own fresh weights and its own order."""
+        signs = cnnlab.load("pocket", seed=seed, n_train=480, n_valid=1200)
         keras.utils.set_random_seed(seed)
         model = keras_compiled(keras_resnet(12, momentum=momentum))
-        model.fit(*keras_train, batch_size=BATCH, epochs=4, verbose=0)
+        model.fit(
+            *keras_arrays(signs.train), batch_size=BATCH, epochs=4, verbose=0
+        )
         keras_runs[seed, momentum] = model
-        return model.evaluate(*keras_valid, batch_size=240, verbose=0)[1]
+        valid = keras_arrays(signs.valid)
+        return model.evaluate(*valid, batch_size=240, verbose=0)[1]
 
-    lagging = cnnlab.compare(
+    lagging = compare_declared(
+        Declaration(
+            "Does momentum 0.99 lag behind in a short run?",
+            [Claim("momentum 0.9", ">", "momentum 0.99", by=0.05)],
+            fresh_data(),
+        ),
         {
             "momentum 0.9": lambda seed: keras_accuracy(seed, 0.9),
             "momentum 0.99": lambda seed: keras_accuracy(seed, 0.99),

@@ -12,18 +12,9 @@ from cnnlab.experiment import Results, compare, study
 
 # Studies that ran before studies declared their claims.
 UNDECLARED = {
-    "09_labels",
-    "09_pixels",
-    "10_rates",
-    "10_shift",
-    "10_strategies",
-    "11_balancing",
-    "11_longer",
     "12_compile",
-    "12_precision",
     "12_steps",
     "12_workers",
-    "13_capstone",
 }
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")

@@ -118,7 +118,8 @@ def _accuracy(predictions: Any, labels: Tensor) -> float:
 # --- choose what to defend ------------------------------------------------------------------------
 
 T = 2.776  # 97.5 % quantile of Student's t with four degrees of freedom
-TABLES = 48  # enough for each mistake to show, and to differ from all other mistakes
+MARGIN = 0.02  # the loss of accuracy that doesn't matter
+TABLES = 96  # enough for each mistake to show, and to differ from all other mistakes
 
 
 def _observe_choice(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
@@ -142,10 +143,12 @@ def _table(rng: random.Random) -> tuple[dict[str, list[float]], dict[str, float]
     less than the accuracies.
     """
     names = rng.sample(["probe", "top layers", "everything", "scratch", "ensemble"], 4)
-    shared = [rng.gauss(0, rng.choice([0.0, 0.01, 0.02])) for _ in range(5)]
-    means = [rng.choice([0.55, 0.66, 0.68, 0.69, 0.7]) for _ in names]
+    spread = rng.choice([0.0, 0.005, 0.02])
+    shared = [rng.gauss(0, spread) for _ in range(5)]
+    means = [rng.choice([0.55, 0.67, 0.69, 0.695, 0.7]) for _ in names]
+    noise = rng.choice([0.002, 0.005, 0.012])
     scores = {
-        name: [round(mean + s + rng.gauss(0, 0.012), 3) for s in shared]
+        name: [round(mean + s + rng.gauss(0, noise), 3) for s in shared]
         for name, mean in zip(names, means, strict=True)
     }
     seconds = dict(zip(names, rng.sample([1.0, 3.0, 10.0, 30.0, 60.0], len(names)), strict=True))
@@ -153,9 +156,11 @@ def _table(rng: random.Random) -> tuple[dict[str, list[float]], dict[str, float]
 
 
 def choose(scores: dict[str, list[float]], seconds: dict[str, float]) -> str:
-    """Return the cheapest strategy that isn't clearly worse than the one with the best mean.
+    """Return the cheapest strategy that was shown to be about as good as the best one.
 
-    A strategy is clearly worse if the 95 % interval of its paired difference lies above 0.
+    That is so if the 95 % interval of its paired loss, compared with the strategy with the best
+    mean, lies below `MARGIN`. A non-inferiority margin is needed because a strategy with noisy
+    results is never clearly worse.
 
     Args:
         scores: the accuracies of each strategy, one per seed.
@@ -169,17 +174,19 @@ def _cheapest_within(
     scores: dict[str, list[float]],
     seconds: dict[str, float],
 ) -> str:
-    """Return the cheapest strategy whose mean is at most a half-width below the best mean.
+    """Return the cheapest strategy whose loss is below `MARGIN`, with its uncertainty added.
 
     `half_width` gets the accuracies of the best strategy and those of another one.
     """
-    best = np.array(scores[_best_mean(scores, seconds)])
+    best_name = _best_mean(scores, seconds)
+    best = np.array(scores[best_name])
 
-    def clearly_worse(name: str) -> bool:
+    def good_enough(name: str) -> bool:
         other = np.array(scores[name])
-        return bool((best - other).mean() > half_width(best, other))
+        upper_end = (best - other).mean() + half_width(best, other)
+        return name == best_name or bool(upper_end < MARGIN)
 
-    return min((name for name in scores if not clearly_worse(name)), key=seconds.__getitem__)
+    return min(filter(good_enough, scores), key=seconds.__getitem__)
 
 
 def _paired_half_width(best: np.ndarray, other: np.ndarray) -> float:
@@ -192,6 +199,20 @@ def _unpaired_half_width(best, other):
 
 def _half_width_of_one_run(best, other):
     return T * (best - other).std(ddof=1)
+
+
+def _not_clearly_worse(scores, seconds):
+    best = np.array(scores[_best_mean(scores, seconds)])
+
+    def clearly_worse(name):
+        other = np.array(scores[name])
+        return (best - other).mean() > _paired_half_width(best, other)
+
+    return min((name for name in scores if not clearly_worse(name)), key=seconds.__getitem__)
+
+
+def _no_uncertainty(best, other):
+    return 0.0
 
 
 def _best_mean(scores, seconds):
@@ -210,22 +231,33 @@ CHOICE = Exercise(
     "choose",
     _observe_choice,
     choose,
-    "You choose the cheapest of the strategies that aren't clearly worse than the best one.",
+    "You choose the cheapest of the strategies that were shown to lose less than the margin.",
     {
         "best mean": Mistake(
             _best_mean,
-            "you choose the best mean, even if five runs can't tell it from something cheaper.",
-            "is the interval of the difference on one side of zero?",
+            "you choose the best mean, even if something cheaper loses less than the margin.",
+            "which strategies lose less than 0.02, with the uncertainty of the loss added?",
         ),
         "cheapest": Mistake(
             _cheapest,
             "you choose the cheapest strategy, however much worse it is.",
-            "first rule out the strategies that are clearly worse",
+            "first keep only the strategies whose loss is surely below the margin",
         ),
         "lucky seed": Mistake(
             _lucky_seed,
             "you choose the strategy with the luckiest seed.",
             "the maximum over the seeds grows with the number of seeds",
+        ),
+        "not clearly worse": Mistake(
+            _not_clearly_worse,
+            "you keep every strategy whose interval contains zero, so a noisy one always stays.",
+            "an interval that contains zero can also contain a large loss: compare its upper end "
+            "with the margin",
+        ),
+        "no uncertainty": Mistake(
+            partial(_cheapest_within, _no_uncertainty),
+            "you compare the mean loss itself with the margin, as if it were known exactly.",
+            "compare the upper end of its 95 % interval with the margin",
         ),
         "unpaired": Mistake(
             partial(_cheapest_within, _unpaired_half_width),

@@ -186,7 +186,7 @@ def imbalanced_signs(seed: int) -> DataBundle:
     order = torch.randperm(len(COUNTS), generator=rng)
     counts = [COUNTS[i] for i in order.tolist()]
     return cnnlab.load(
-        "pocket", seed=seed, counts=counts, n_valid=96, n_test=960
+        "pocket", seed=seed, counts=counts, n_valid=96, n_test=4800
     )
 
 
