@@ -35,7 +35,7 @@ def figure():
         ylabel="test accuracy",
         message=(
             "With few labels, frozen features from another task win; with many, training from "
-            "scratch does."
+            "scratch catches up."
         ),
         log="x",
     )
