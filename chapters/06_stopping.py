@@ -776,8 +776,8 @@ def snapshots_of(seed):
     """Accuracies of the ensemble, of its members and of the last of them."""
     members, data = snapshot_logits(seed), signs(seed)
     alone = [accuracy(member, data) for member in members]
-    ensemble = accuracy(averaging.ensemble(members), data)
-    return ensemble, sum(alone) / len(alone), alone[-1]
+    averaged = accuracy(averaging.ensemble(members), data)
+    return averaged, sum(alone) / len(alone), alone[-1]
 
 
 plots.schedules(
