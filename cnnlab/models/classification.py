@@ -12,6 +12,7 @@ from cnnlab.augment.core import TOLERANCE
 from cnnlab.data.decoding import DecodeError, decode, to_rgb
 from cnnlab.data.images import unit
 from cnnlab.errors import DataError
+from cnnlab.models.modes import eval_mode
 
 
 if TYPE_CHECKING:
@@ -52,14 +53,8 @@ def top_classes(
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits in evaluation mode, on the CPU; the mode of every module is restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            return model(images.to(next(model.parameters()))).float().cpu()
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with torch.no_grad(), eval_mode(model):
+        return model(images.to(next(model.parameters()))).float().cpu()
 
 
 def _batches(images: Any, size: int) -> Iterator[Tensor]:

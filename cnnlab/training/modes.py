@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnnlab.models.modes import eval_mode
+
 
 def check_model(model: Any, name: str = "model") -> None:
     """Refuse anything but a module; an average and a trainer have theirs in `.model`.
@@ -62,18 +64,6 @@ def frozen_norms(model: nn.Module, frozen: bool = False) -> Iterator[nn.Module]:
         yield model
     for child in model.children():
         yield from frozen_norms(child, frozen)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Set evaluation mode in a `with` block, and restore the mode of every module afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class Rollback:
