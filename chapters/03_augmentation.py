@@ -623,8 +623,8 @@ print(arrows.claim("none", ">", "flip", by=0.2))
 # task. Always look at the classes one by one when you add an augmentation.
 #
 # The ten other signs lose four to five points as well, though none is the mirror image of another; the figure points to
-# the speed limits. Mirrored digits never occur in use, and have to be learned all the same, with no more images and no
-# more epochs than before. In the study:
+# the speed limits. Mirrored digits never occur on the road, and have to be learned all the same, with no more images
+# and no more epochs than before. In the study:
 
 # %%
 tell("other signs", "flip")

@@ -134,3 +134,16 @@ def test_the_stored_report_is_about_what_the_studies_declare_and_found():
             assert row["claim"] == verdict.claim
             assert row["supported"] == verdict.supported
             assert row["first"].startswith(f"{verdict.mean:+.3f} (")
+
+
+def test_a_replication_of_another_declaration_is_not_reported(course, monkeypatch):
+    """The new table of an earlier declaration is there, and repeating it is interrupted."""
+    replicate.replicate(say=lambda line: None)
+    report = course / "chapters" / "studies" / "replication.csv"
+    report.unlink()
+    script = course / "chapters" / "studies" / "02_tiny.py"
+    script.write_text(script.read_text().replace('fixed="everything"', 'fixed="nothing"'))
+    monkeypatch.setenv("STOP", "10002")
+    with pytest.raises(KeyboardInterrupt):
+        replicate.replicate(say=lambda line: None)
+    assert not report.exists()

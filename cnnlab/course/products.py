@@ -43,7 +43,7 @@ Run this command in this folder. JupyterLab opens on `START_HERE.ipynb`, which e
     cnnlab lab
 
 If you set the course up with `make lab`, the same command opens this folder again. If your terminal
-doesn't know `cnnlab`, ask whoever gave you this folder how it is installed.
+doesn't know `cnnlab`, ask the person who gave you this folder how it's installed.
 
 Everything you write here is yours, and an update of the course never overwrites it. To get a
 chapter back as it was, run `cnnlab student . --restore 03`. Your own version is kept under another

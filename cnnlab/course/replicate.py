@@ -131,14 +131,14 @@ def repeat(script: Path, table: Path) -> list[Repeated] | None:
             threads = torch.get_num_threads()
             torch.set_num_threads(1)  # as in the studies; the order of a sum affects its last bits
             try:
-                study(
+                results = study(
                     script, module.VARIANTS, seeds, metric=module.METRIC,
                     declaration=module.DECLARATION, table=table,
                 )  # fmt: skip
             finally:
                 torch.set_num_threads(threads)
-    if not table.exists():
-        return None
+            if results.unfinished:
+                return None
     again = Results.load(table)
     assert again.declaration is not None
     return [_compare(script.stem, claim, first, again) for claim in again.declaration.claims]

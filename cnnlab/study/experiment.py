@@ -208,10 +208,9 @@ def study(
     path = script.with_suffix(".csv") if table is None else user_path(table)
     partial_path = path.with_suffix(".partial.csv")
     notes = {"made by": script.name}
-    bound = declaration
-    if declaration is not None:
-        bound = declaration.bind(variants, metric)
-        notes["declaration"] = declaration.to_json(variants, len(seed_list), metric)
+    bound = None if declaration is None else declaration.bind(variants, metric)
+    if bound is not None:
+        notes["declaration"] = bound.to_json(variants, len(seed_list), metric)
     notes |= {"versions": _versions(), "sources": _sources(script)}
     earlier = _finished_runs(partial_path, notes, metric)
     if earlier:
