@@ -123,6 +123,7 @@ SIGNATURES = {
     "clinic.diagnose": "(case, answer)",
     "clinic.examine": "(case)",
     "check.grade": "(name, attempt, *, points=1.0, seed=0, key=None)",
+    "check.prediction": "(question, guess, result=None, *, within=0.1)",
     "check.train_one_epoch": "(fn)",
     "check.evaluate": "(fn)",
     "check.split": "(fn)",

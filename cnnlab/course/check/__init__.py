@@ -64,6 +64,7 @@ __all__ = [
     "mixup",
     "next_range",
     "one_cycle",
+    "prediction",
     "prepare",
     "random_flip",
     "replace_head",
@@ -378,6 +379,23 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print(f"{sum(correct)} of {len(correct)} predictions were correct.")
     else:
         print("You made no predictions.")
+
+
+def prediction(
+    question: str, guess: Any, result: Any = None, *, within: float = 0.1
+) -> None:
+    """Compare one prediction with the result, in the cell after its experiment.
+
+    Args:
+        question: the question that the prediction answers.
+        guess: your prediction; `...` means that you made none.
+        result: what the experiment gave.
+        within: how far a predicted number may be from the result and still count as correct.
+
+    >>> prediction("Which is better?", "a", "a")
+    ✔ Which is better? You predicted a. Answer: a.
+    """
+    _compare(question, guess, result, within)
 
 
 def _compare(question: str, prediction: Any, result: Any, within: float) -> bool | None:

@@ -79,6 +79,7 @@ class Exercise:
         answer: the reference solution.
         praise: a sentence about what a correct attempt does.
         mistakes: name -> known mistake.
+        hint: where to look after a mistake that isn't among the known ones.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Exercise:
     answer: Callable[..., Any]
     praise: str
     mistakes: Mapping[str, Mistake] = field(default_factory=dict)
+    hint: str = "compare your function with the task, step by step"
 
     def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
         """Run an attempt on a few random problems and describe it.
@@ -130,7 +132,7 @@ class Exercise:
             says = f"{differences[0]}."
         else:
             says = "\n  - ".join(("your function doesn't behave as expected.", *differences))
-        return self._failed(says, "compare your function with the task, step by step")
+        return self._failed(says, self.hint)
 
     def _failed(self, says: str, hint: str) -> Outcome:
         return Outcome(self.name, False, says, hint)
