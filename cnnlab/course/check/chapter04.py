@@ -117,6 +117,7 @@ def _mixup_in_place_too_early(images, targets, lam, permutation):  # type: ignor
 
 MIXUP = Exercise(
     name="mixup",
+    task="`mixup(images, targets, lam, permutation) -> (images, targets)`",
     observe=_observe_mixup,
     answer=mixup,
     praise="You mix images and labels with the same λ and the same partner, and leave the inputs "
@@ -275,6 +276,7 @@ def _cutmix_rows_for_columns(images, targets, box, permutation):  # type: ignore
 
 CUTMIX = Exercise(
     name="cutmix",
+    task="`cutmix(images, targets, box, permutation) -> (images, targets)`",
     observe=_observe_cutmix,
     answer=cutmix,
     praise="You clip the box, compute λ from the pixels that remain, and leave the inputs "
@@ -406,6 +408,7 @@ def _one_loss_per_sample(logits, targets):  # type: ignore[no-untyped-def]
 
 SOFT_CROSS_ENTROPY = Exercise(
     name="soft_cross_entropy",
+    task="`soft_cross_entropy(logits, targets) -> mean loss`, for soft targets",
     observe=_observe_soft_cross_entropy,
     answer=soft_cross_entropy,
     praise="You sum over the classes, average over the samples, and stay accurate for large "
@@ -469,3 +472,5 @@ SOFT_CROSS_ENTROPY = Exercise(
         ),
     },
 )
+
+EXERCISES = (MIXUP, CUTMIX, SOFT_CROSS_ENTROPY)

@@ -80,6 +80,7 @@ class Exercise:
         praise: a sentence about what a correct attempt does.
         mistakes: name -> known mistake.
         hint: where to look after a mistake that isn't among the known ones.
+        task: what to write: the call and what it returns; it completes "Check chapter 5, ...".
     """
 
     name: str
@@ -88,6 +89,7 @@ class Exercise:
     praise: str
     mistakes: Mapping[str, Mistake] = field(default_factory=dict)
     hint: str = "compare your function with the task, step by step"
+    task: str = ""
 
     def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
         """Run an attempt on a few random problems and describe it.
