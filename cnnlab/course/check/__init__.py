@@ -16,32 +16,38 @@ from types import EllipsisType
 from typing import Any
 
 from cnnlab.course.check.core import Exercise, Mistake, Outcome
+from cnnlab.course.check.feedback import report, solution
 from cnnlab.course.check.grading import grade
 
 
 # The tuple `EXERCISES` at the end of each chapter's module lists what there is to check.
-_BY_CHAPTER: dict[int, tuple[Exercise, ...]] = {
+_CHAPTERS: dict[int, tuple[Exercise, ...]] = {
     int(name.removeprefix("chapter")): import_module(f"{__name__}.{name}").EXERCISES
     for name in sorted(module.name for module in iter_modules(__path__))
     if name.startswith("chapter")
 }
-EXERCISES = {exercise.name: exercise for group in _BY_CHAPTER.values() for exercise in group}
+EXERCISES = {exercise.name: exercise for group in _CHAPTERS.values() for exercise in group}
 
 
 def _public_check(chapter: int, exercise: Exercise) -> Callable[[Callable[..., Any]], None]:
     """Make the function `check.NAME(fn)` of an exercise."""
+    names = [other.name for other in _CHAPTERS[chapter]]
 
     def check(fn: Callable[..., Any]) -> None:
-        print(exercise.judge(fn))
+        report(exercise, fn, names)
 
     check.__name__ = check.__qualname__ = exercise.name
-    check.__doc__ = f"Check chapter {chapter}, {exercise.task}."
+    check.__doc__ = f"Check chapter {chapter}, {exercise.task or f'`{exercise.name}`'}."
     return check
 
 
-for _chapter, _group in _BY_CHAPTER.items():
-    for _exercise in _group:
-        globals()[_exercise.name] = _public_check(_chapter, _exercise)
+globals().update(
+    {
+        exercise.name: _public_check(chapter, exercise)
+        for chapter, group in _CHAPTERS.items()
+        for exercise in group
+    }
+)
 
 __all__ = [
     "EXERCISES",
@@ -51,6 +57,7 @@ __all__ = [
     "grade",
     "prediction",
     "score",
+    "solution",
 ]
 __all__.extend(sorted(EXERCISES))
 
