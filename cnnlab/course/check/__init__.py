@@ -14,6 +14,7 @@ from types import EllipsisType
 from typing import Any
 
 from cnnlab.course.check import (
+    chapter00,
     chapter01,
     chapter02,
     chapter03,
@@ -46,7 +47,9 @@ __all__ = [
     "choose_augmentations",
     "class_weights",
     "clip_by_norm",
+    "convolve",
     "cosine",
+    "count_parameters",
     "cutmix",
     "diagnose_case",
     "dropout",
@@ -56,6 +59,7 @@ __all__ = [
     "evaluate",
     "freeze",
     "grade",
+    "gradient_step",
     "he_std",
     "jitter",
     "layerwise_lr",
@@ -67,6 +71,7 @@ __all__ = [
     "prediction",
     "prepare",
     "random_flip",
+    "receptive_field",
     "replace_head",
     "sample_weights",
     "score",
@@ -74,6 +79,7 @@ __all__ = [
     "split",
     "steps_to_pay",
     "sure_mistakes",
+    "to_batch",
     "train_frozen",
     "train_one_epoch",
     "trained_stages",
@@ -85,6 +91,7 @@ __all__ = [
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
     for exercise in (
+        *chapter00.EXERCISES,
         chapter01.EPOCH,
         chapter01.EVALUATE,
         chapter01.SPLIT,
@@ -127,6 +134,31 @@ EXERCISES: dict[str, Exercise] = {
         chapter13.SURE,
     )
 }
+
+
+def to_batch(fn: Callable[..., Any]) -> None:
+    """Check chapter 0, `to_batch(pixels)`, from uint8 (H, W, 3) to float (1, 3, H, W) in [0, 1]."""
+    print(EXERCISES["to_batch"].judge(fn))
+
+
+def convolve(fn: Callable[..., Any]) -> None:
+    """Check chapter 0, `convolve(image, kernel) -> feature map`, one channel, no padding."""
+    print(EXERCISES["convolve"].judge(fn))
+
+
+def gradient_step(fn: Callable[..., Any]) -> None:
+    """Check chapter 0, `gradient_step(w, x, y, lr) -> new weights` of a linear model."""
+    print(EXERCISES["gradient_step"].judge(fn))
+
+
+def count_parameters(fn: Callable[..., int]) -> None:
+    """Check chapter 0, `count_parameters(layers) -> int`, for layers such as `("norm", 16)`."""
+    print(EXERCISES["count_parameters"].judge(fn))
+
+
+def receptive_field(fn: Callable[..., int]) -> None:
+    """Check chapter 0, `receptive_field(layers) -> pixels`, for (kernel, stride) layers."""
+    print(EXERCISES["receptive_field"].judge(fn))
 
 
 def train_one_epoch(fn: Callable[..., float]) -> None:
@@ -381,9 +413,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print("You made no predictions.")
 
 
-def prediction(
-    question: str, guess: Any, result: Any = None, *, within: float = 0.1
-) -> None:
+def prediction(question: str, guess: Any, result: Any = None, *, within: float = 0.1) -> None:
     """Compare one prediction with the result, in the cell after its experiment.
 
     Args:
