@@ -65,7 +65,7 @@ def name_photos(names):
     images = torch.stack([photo(name) for name in names])
     answers = real.classify(images)
     titles = [
-        f"{name}, {probability:.0%}"
+        f"{name}, {100 * probability:.0f} %"
         for name, probability in zip(
             answers["class"], answers["probability"], strict=True
         )
@@ -121,7 +121,7 @@ if real:
 # %%
 my_photo = ""  # such as "~/Pictures/mug.jpg"
 
-real.classify(my_photo or photo("flower"), top=5) if real else None
+real.classify(my_photo or photo("flower")) if real else None
 
 # %% [markdown]
 # ## 0.2 An image is a tensor
@@ -172,8 +172,8 @@ print("shape", tuple(scrambled.shape))
 plots.image_grid(
     scrambled,
     columns=1,
-    alt="The flower, cut into thin strips and repeated, in grey",
-    message="The shape is right and the image is not",
+    alt="A pattern of green, blue and red threads instead of a flower",
+    message="The shape is right, the image isn't",
 )
 
 # %% [markdown]
@@ -258,11 +258,12 @@ no_entry = data.train.labels == data.classes.index("no entry")
 sign = data.train.images[no_entry][3].float().mean(dim=0) / 255  # grey
 
 filters = torch.stack([edge, edge.T, torch.ones(3, 3) / 9])
-found = F.conv2d(sign[None, None], filters[:, None], padding=1)[0]
+found = F.conv2d(sign[None, None], filters[:, None])[0]
 found[:2] = 0.5 + found[:2] / 3  # zero becomes grey
+middle = sign[1:-1, 1:-1]  # the results lack one pixel on each side
 
 plots.image_grid(
-    torch.cat([sign[None], found])[:, None],
+    torch.cat([middle[None], found])[:, None],
     ["the sign", "vertical edges", "horizontal edges", "blurred"],
     columns=4,
     alt="A no-entry sign, and the results of three filters",
@@ -600,8 +601,8 @@ maps, views = pixels, []
 for kernel, stride in stack:
     ones = torch.ones(1, 1, kernel, kernel)
     maps = F.conv2d(maps, ones, stride=stride, padding=kernel // 2)
-    middle = maps.shape[-1] // 2
-    value = maps[0, 0, middle, middle]
+    half = maps.shape[-1] // 2
+    value = maps[0, 0, half, half]  # one in the middle
     (gradient,) = torch.autograd.grad(value, pixels, retain_graph=True)
     seen = gradient[0] > 0
     views.append(stop / 255 * (0.25 + 0.75 * seen))
@@ -652,7 +653,7 @@ plots.lines(
     {"loss of the batch": losses},
     xlabel="step",
     ylabel="cross-entropy loss",
-    message="The loss falls from step to step, but every batch is different",
+    message="The loss falls, but not at every step: each batch is different",
 )
 
 # %%
@@ -699,7 +700,8 @@ plots.heatmap(
     label="images",
     xlabel="predicted class",
     ylabel="true class",
-    message=f"{limits:.0%} of the mistakes take one speed limit for another",
+    message=f"{100 * limits:.0f} % of the mistakes take one speed limit for "
+    "another",
 )
 
 # %% tags=["check"]
@@ -718,7 +720,7 @@ plots.image_grid(
     data.valid.images[funniest],
     [
         f"{data.classes[truth[i]]}, called "
-        f"{data.classes[predictions[i]]} ({confidence[i]:.0%})"
+        f"{data.classes[predictions[i]]} ({100 * confidence[i]:.0f} %)"
         for i in funniest
     ],
     columns=6,
@@ -727,8 +729,9 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Which of these six would you have got wrong too? The network sees a red ring at once. Telling a blurred 50 from a
-# blurred 60 is hard, and it can be very sure of the wrong one: a probability of 0.9 isn't a promise (chapter 4).
+# Would you have got any of these wrong? To tell the limits apart, the network has to compare two digits, and each is
+# only some eight pixels wide. It can be wrong about a sign that you read at once, and very confident about it. A
+# probability near 1 is not a promise; chapter 4 compares what networks promise with what they keep.
 #
 # ## 0.8 Back to the real network
 #
