@@ -440,6 +440,13 @@ check.gradient_step(gradient_step)
 # </details>
 #
 # <details>
+# <summary><b>Hint: `w.grad` is None</b></summary>
+#
+# Only a tensor that you begin with gets a gradient, not one that was computed from another, such as `w.clone()`.
+#
+# </details>
+#
+# <details>
 # <summary><b>Hint: the new weights still require gradients</b></summary>
 #
 # `tensor.detach()` has the same values and no history. You can call it at the start, at the end, or both.
@@ -729,29 +736,28 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Would you have got any of these wrong? To tell the limits apart, the network has to compare two digits, and each is
-# only some eight pixels wide. It can be wrong about a sign that you read at once, and very confident about it. A
-# probability near 1 is not a promise; chapter 4 compares what networks promise with what they keep.
+# Would you have got any of these wrong? To tell the limits apart, the network has to compare digits that are only some
+# eight pixels wide. It can be wrong about a sign that you read at once, and very confident about it. A probability near 1
+# is not a promise; chapter 4 compares what networks promise with what they keep.
 #
 # ## 0.8 Back to the real network
 #
-# The network of section 0.1 works like yours, in every part. It has 4.65 million parameters where yours has 73 thousand, 49 layers of
-# convolutions where yours has seven, and it needed days of training on special hardware. In 2012 a network of this
-# kind, [AlexNet](https://doi.org/10.1145/3065386), won the ImageNet competition by such a margin that the field changed within a
-# year. In 2026 the largest models are often *transformers*
-# ([Dosovitskiy et al. 2021](https://arxiv.org/abs/2010.11929)), while modern convolutional networks hold their own
-# ([Liu et al. 2022](https://arxiv.org/abs/2201.03545)), above all in phones, cars and microscopes. And all of them are trained with
-# the loop that you've just run.
+# The network of section 0.1 works like yours. It has 4.65 million parameters where yours has 73 thousand, and 49
+# convolutions where yours has seven. In 2012 such a network, [AlexNet](https://doi.org/10.1145/3065386), won the ImageNet
+# competition by so much that the field changed within a year. In 2026 the largest models are often *transformers*
+# ([Dosovitskiy et al. 2021](https://arxiv.org/abs/2010.11929)), while convolutional networks hold their own
+# ([Liu et al. 2022](https://arxiv.org/abs/2201.03545)), above all in phones, cars and microscopes. All of them are trained
+# with the loop that you've just run.
 #
 # ### Exercise 6: ten photographs it gets wrong (open, one hour)
 #
-# Collect ten photographs of your own that the real network gets wrong, find a pattern, and test it. There's no check for
-# this one. Judge your work, or a fellow student's, with this table.
+# Collect ten photographs of your own that the real network gets wrong, find a pattern, and test it. Judge your work, or a
+# fellow student's, with this table.
 #
 # | points | for |
 # |---|---|
 # | 2 | ten mistakes, and for each the true name, the first choice and its probability |
-# | 2 | mistakes on things that *are* among the 1,000 classes (`real.classes`) are kept apart from the others |
+# | 2 | things that *are* among the 1,000 classes (`real.classes`) kept apart from the others |
 # | 2 | one pattern, in a sentence that could turn out to be false ("seen from above, it ...") |
 # | 3 | a test: change only that one thing in at least five photographs, and report all results |
 # | 1 | what your ten photographs can't show, and how many you'd need |

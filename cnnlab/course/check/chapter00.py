@@ -17,15 +17,17 @@ Layer = tuple[Any, ...]  # ("conv", 3, 16, 3), ("norm", 16), ("relu",), ("linear
 TYPE = "the type you return"
 
 
-def _observe_tensor(result: Any) -> dict[str, Any]:
-    """Describe a result: its type, and if it is a tensor, its shape and dtype."""
+def _observe_tensor(result: Any, shape: tuple[int, ...]) -> tuple[dict[str, Any], bool]:
+    """Describe the type, shape and dtype of a result; return whether its values can be compared.
+
+    They can't if the shape is wrong, and then the shape is what the student should hear about.
+    """
     if not isinstance(result, Tensor):
-        return {TYPE: type(result).__name__}
-    return {
-        TYPE: "Tensor",
-        "the shape you return": tuple(result.shape),
-        "the dtype you return": str(result.dtype),
-    }
+        return {TYPE: type(result).__name__}, False
+    observed = {TYPE: "Tensor", "the shape you return": tuple(result.shape)}
+    if result.shape != shape:
+        return observed, False
+    return {**observed, "the dtype you return": str(result.dtype)}, True
 
 
 # --- pixels to a batch ----------------------------------------------------------------------------
@@ -37,8 +39,8 @@ def _observe_batch(attempt: Callable[..., Any], seed: int) -> Observation:
     pixels = (5 + 14 * order).to(torch.uint8).reshape(2, 3, 3)
     before = pixels.clone()
     result = attempt(pixels)
-    observed = _observe_tensor(result)
-    if isinstance(result, Tensor):
+    observed, comparable = _observe_tensor(result, (1, 3, 2, 3))
+    if comparable:
         observed["`pixels` unchanged"] = torch.equal(before, pixels)
         observed["the batch you return"] = result
     return observed
@@ -158,8 +160,8 @@ def _observe_convolve(attempt: Callable[..., Any], seed: int) -> Observation:
     kernel = weights[torch.randperm(6, generator=g)].reshape(2, 3)
     before = image.clone(), kernel.clone()
     result = attempt(image, kernel)
-    observed = _observe_tensor(result)
-    if isinstance(result, Tensor):
+    observed, comparable = _observe_tensor(result, (2, 3))
+    if comparable:
         unchanged = torch.equal(before[0], image) and torch.equal(before[1], kernel)
         observed["`image` and `kernel` unchanged"] = unchanged
         observed["the feature map you return"] = result
@@ -202,6 +204,14 @@ def _tiles(image, kernel):  # type: ignore[no-untyped-def]
 
 def _without_negative_values(image, kernel):  # type: ignore[no-untyped-def]
     return convolve(image, kernel).clamp(min=0)
+
+
+def _the_first_sum(image, kernel):  # type: ignore[no-untyped-def]
+    return convolve(image, kernel)[0, 0]
+
+
+def _extra_axes(image, kernel):  # type: ignore[no-untyped-def]
+    return convolve(image, kernel)[None, None]
 
 
 def _transposed(image, kernel):  # type: ignore[no-untyped-def]
@@ -254,6 +264,17 @@ CONVOLVE = Exercise(
             "convolution doesn't.",
             "what does the edge filter give where the image gets darker?",
         ),
+        "the first sum alone": Mistake(
+            _the_first_sum,
+            "you return a single value, the sum at the top left.",
+            "is `return` inside the loops?",
+        ),
+        "extra axes": Mistake(
+            _extra_axes,
+            "your result has two axes too many. `F.conv2d` works on batches and channels, but here "
+            "there is one image with one channel.",
+            "the shape should be (rows, columns); can you do it with two loops?",
+        ),
         "rows and columns swapped": Mistake(
             _transposed,
             "your feature map is transposed: rows and columns are swapped.",
@@ -279,8 +300,8 @@ def _observe_gradient_step(attempt: Callable[..., Any], seed: int) -> Observatio
     y = torch.randint(5, 9, (3,), generator=g).float()
     before = w.detach().clone()
     result = attempt(w, x, y, 0.25)
-    observed = _observe_tensor(result)
-    if isinstance(result, Tensor):
+    observed, comparable = _observe_tensor(result, (2,))
+    if comparable:
         observed["`requires_grad` of the weights you return"] = result.requires_grad
         observed["`w` unchanged"] = torch.equal(before, w.detach())
         observed["the weights you return"] = result.detach().clone()
