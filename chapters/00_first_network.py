@@ -22,7 +22,7 @@
 # |---|---|
 # | to read | 25 minutes |
 # | exercises | 50 minutes, and an hour for the open one at the end |
-# | to run | 25 seconds on one core of a laptop; no network, no GPU |
+# | to run | 20 seconds on one core of a laptop; no network, no GPU |
 # | you need | a little Python, and what a derivative is |
 
 # %% tags=["setup"]
@@ -43,7 +43,7 @@ lab = cnnlab.setup(seed=0)
 # name of one of 1,000 **classes** ([Russakovsky et al. 2015](https://arxiv.org/abs/1409.0575)). For every image, it
 # gives each of its classes a **probability**, a number between 0 and 1, and the 1,000 probabilities add up to 1.
 #
-# Run this cell, and look at its first choice for eight photographs it has never seen.
+# Run this cell, and look at its first choice for eight photographs.
 
 # %%
 try:
@@ -86,7 +86,8 @@ name_photos(favourites + strange) if real else None
 # %% [markdown]
 # The cat is called Chelsea, and she isn't Egyptian, but *Egyptian cat* is a fair answer. ImageNet has no class for
 # motorcycles, so *moped* is the best the network can do. It has no class for coins either, and there the network says
-# *golf ball*. The clock is the worst case: "wall clock" *is* one of the classes, but the photograph is blurred.
+# *golf ball*. The clock is the worst case: "wall clock" *is* one of the classes, but the photograph is blurred, and
+# the network calls it a *bubble* with more confidence than it has about the cat.
 #
 # The network has no way to say "something else". It always divides its 100 % among the 1,000 classes it knows.
 #
@@ -384,7 +385,7 @@ plots.lines(
 #
 # and the small number $\eta$ is the **learning rate**, `lr` in code. With $\eta = 0.1$ the weight 3 becomes 4.6, and the
 # loss falls from 16 to 0.64. A network with a million weights does the same. One call of `backward()` finds all the
-# gradients, for about the price of two predictions, and that's what made deep networks possible
+# gradients, for about the price of two predictions, and this *backpropagation* is what made deep networks possible
 # ([Rumelhart et al. 1986](https://doi.org/10.1038/323533a0)).
 #
 # ### Predict

@@ -32,6 +32,7 @@ TOKEN = "opened-by-a-test"
 # chapter -> correct code in the solution of its first exercise, a mistake to put there instead, and
 # a part of the feedback that the check then gives
 SLIPS = {
+    "00_first_network": ("[None] / 255", "[None] // 255", "drops everything after the point"),
     "01_training_loop": ("optimizer.zero_grad()", "pass", "gradients of earlier batches are never"),
     "03_augmentation": ("images.flip(3)", "images.flip(2)", "you turn the images upside down"),
     "05_schedules": ("min(step / steps, 1.0)", "step / steps", "the multiplier climbs again"),
@@ -246,7 +247,7 @@ def test_the_first_screen_explains_itself_and_leads_to_chapter_0(first_screen: P
     page.wait_for_selector(".jp-OutputArea-output:has-text('is still as it was handed out')")
 
     page.get_by_role("link", name="open chapter 0", exact=True).click()
-    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('Your first network')")
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('first network')")
     assert tabs(page) == ["START_HERE.ipynb", "00_first_network.ipynb"]
     page.wait_for_timeout(2000)
     save_screenshot(page, "lab_chapter0.png")
