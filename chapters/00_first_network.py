@@ -15,7 +15,7 @@
 # a million photographs, and it adjusted sixty million numbers until its answers were mostly correct. In this chapter
 # you'll use such a network, take it apart, and train a small one yourself.
 #
-# **Afterwards you can** turn an image into a tensor, compute a convolution and a gradient step by hand, count the
+# **You will be able to** turn an image into a tensor, compute a convolution and a gradient step by hand, count the
 # parameters of a network, train a classifier in plain PyTorch, and look at its mistakes in a confusion matrix.
 #
 # | | |

@@ -90,6 +90,7 @@ def _double(pixels):  # type: ignore[no-untyped-def]
 
 BATCH = Exercise(
     name="to_batch",
+    task="`to_batch(pixels)`, from uint8 (H, W, 3) to float (1, 3, H, W) in [0, 1]",
     observe=_observe_batch,
     answer=to_batch,
     praise="The axes are in the order (N, C, H, W), and the values are floats between 0 and 1.",
@@ -226,6 +227,7 @@ def _changes_the_image(image, kernel):  # type: ignore[no-untyped-def]
 
 CONVOLVE = Exercise(
     name="convolve",
+    task="`convolve(image, kernel) -> feature map`, one channel, no padding",
     observe=_observe_convolve,
     answer=convolve,
     praise="Each place of the kernel gives one sum, and the result is smaller by kernel size - 1.",
@@ -362,6 +364,7 @@ def _the_gradient_alone(w, x, y, lr):  # type: ignore[no-untyped-def]
 
 STEP = Exercise(
     name="gradient_step",
+    task="`gradient_step(w, x, y, lr) -> new weights` of a linear model",
     observe=_observe_gradient_step,
     answer=gradient_step,
     praise="You step against a fresh gradient, and the new weights don't depend on the old graph.",
@@ -467,6 +470,7 @@ def _only_the_last_layer(layers):  # type: ignore[no-untyped-def]
 
 COUNT = Exercise(
     name="count_parameters",
+    task="`count_parameters(layers) -> int`",
     observe=_observe_count,
     answer=count_parameters,
     praise="Filters reach through all channels, a norm has two values per channel, a linear layer "
@@ -593,6 +597,7 @@ def _starts_at_zero(layers):  # type: ignore[no-untyped-def]
 
 FIELD = Exercise(
     name="receptive_field",
+    task="`receptive_field(layers) -> pixels`",
     observe=_observe_field,
     answer=receptive_field,
     praise="Each layer widens the field by kernel - 1 places, and the strides below it say how "
