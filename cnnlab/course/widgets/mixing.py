@@ -57,7 +57,8 @@ def mixing(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Explorer:
             {"method": "CutMix", "lam": 0.6, **middle},
             {"method": "CutMix", "lam": 0.6, **corner},
         ],
-        labels={"lam": "λ"},
+        labels={"lam": "λ", "centre_row": "box centre, row", "centre_column": "box centre, column"},
+        words={"lam": "{:g} of the image itself".format},
     )
 
 
