@@ -81,6 +81,7 @@ def test_there_must_be_an_image():
     with pytest.raises(ValueError, match=r"at least one image to show, got shape \(0, 3, 8, 8\)"):
         widgets.augmentation(torch.zeros(0, 3, 8, 8))
 
+
 def test_the_sliders_say_how_far_a_change_goes():
     rotate, translate, zoom, brightness, blur, erase, _ = explorer(2).live().children
     assert [label for label, _ in rotate.options][::5] == ["off", "up to 90°"]
