@@ -11,8 +11,10 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 
+import nbformat
 import pytest
-from book_reader import CHROMIUM, Visit, read_book
+from book_reader import CHROMIUM, Visit, read_book, search
+from pybtex.database import parse_file
 from test_public_api import SIGNATURES
 
 from cnnlab import course
@@ -69,9 +71,32 @@ def test_each_chapter_has_a_page_with_outputs(book):
         assert "Traceback" not in text
 
 
-def test_the_front_page_links_to_the_index(book):
+def test_the_first_page_leads_to_the_index_and_the_index_into_the_first_chapter(book):
     assert "chapters/index.html" in (book / "index.html").read_text()
-    assert (book / "chapters" / "references.html").read_text().count('role="doc-biblioentry"') >= 5
+    text = (book / "chapters" / "index.html").read_text()
+    main = text[text.index("<article") : text.index("</article>")]
+    link = next(a for a in Page(main).all("a") if "headerlink" not in (a.get("class") or ""))
+    assert link["href"] == f"{course.chapters()[0].stem}.html"
+    alts = [image.get("alt") or "" for image in Page(main).all("img")]
+    assert len(alts) == 2
+    assert "Chapter 10 needs 9" in alts[1]
+
+
+def test_the_references_have_every_work(book):
+    text = (book / "chapters" / "references.html").read_text()
+    works = len(parse_file(course.root() / "chapters" / "references.bib", "bibtex").entries)
+    assert text.count('role="doc-biblioentry"') == works > 100
+
+
+def test_a_solution_is_called_a_solution_and_checks_of_nothing_say_nothing(book):
+    for chapter in course.chapters():
+        cells = [cell.metadata.get("tags", []) for cell in nbformat.read(chapter, 4).cells]
+        text = (book / "chapters" / f"{chapter.stem}.html").read_text()
+        assert text.count("Show the solution") == sum("solution" in tags for tags in cells)
+        assert "code cell" not in text
+        for words in ("not written yet", "not answered", "No prediction was made", "You made no"):
+            printed = re.findall(r"<pre>[^<]*" + words, text)
+            assert not printed, f"{chapter.stem} prints {printed[0]}"
 
 
 def test_the_library_reference_has_every_public_name(book):
@@ -216,3 +241,25 @@ def test_pages_are_accessible(visits):
 @in_browser
 def test_no_page_scrolls_sideways_on_a_phone(visits):
     assert not {name: visit.wider for name, visit in visits.items() if visit.wider}
+
+
+@in_browser
+def test_tables_formulas_code_and_images_fit_on_a_phone_or_scroll(visits):
+    assert not {name: visit.cut for name, visit in visits.items() if visit.cut}
+    heights = {(name, *table) for name, visit in visits.items() for table in visit.tables}
+    assert len(heights) > 50
+    allowed = {"C_glossary": 40_000, "E_timings": 3000}
+    high = [
+        (name, round(height), words)
+        for name, height, words in heights
+        if height > allowed.get(Path(name).stem, 1500)
+    ]
+    assert not high, "tables as high as two screens of a phone"
+
+
+@in_browser
+def test_a_search_in_the_served_book_shows_what_each_page_says(book):
+    found = search(book, "overfitting")
+    assert len(found) > 5
+    excerpts = [excerpt for _, excerpt in found]
+    assert sum("overfit" in excerpt.casefold() for excerpt in excerpts) > len(found) / 2
