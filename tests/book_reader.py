@@ -20,9 +20,9 @@ PHONE = 390  # pixels
 BAD = ("serious", "critical")
 # Bad here, whatever axe calls them.
 HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
-# On a phone: tables with their height, and what is cut off because nothing around it scrolls.
+# On a phone: the first words of each table, its height and its number of rows, and what is cut off because nothing around it scrolls.
 TABLES = """[...document.querySelectorAll('main table')].map(table =>
-    [table.getBoundingClientRect().height, table.innerText.slice(0, 60)])"""
+    [table.innerText.slice(0, 60), table.getBoundingClientRect().height, table.rows.length])"""
 CUT = """[...document.querySelectorAll('main :is(table, pre, mjx-container[display], img)')].filter(
     thing => {
         if (!thing.getBoundingClientRect().width) return false;
@@ -51,7 +51,7 @@ class Visit:
         formulas: how many MathJax drew.
         barriers: serious or critical findings of axe-core, and those about headings.
         wider: by how many pixels the page is wider than a phone.
-        tables: height on a phone and first words of each table.
+        tables: first words of each table, its height on a phone and its number of rows.
         cut: what a phone shows in part only and can't scroll.
     """
 
@@ -63,7 +63,7 @@ class Visit:
     formulas: int = 0
     barriers: list[str] = field(default_factory=list)
     wider: int = 0
-    tables: list[tuple[float, str]] = field(default_factory=list)
+    tables: list[tuple[str, float, int]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
 
 
