@@ -20,7 +20,8 @@ PHONE = 390  # pixels
 BAD = ("serious", "critical")
 # Bad here, whatever axe calls them.
 HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
-# On a phone: the first words of each table, its height and its number of rows, and what is cut off because nothing around it scrolls.
+# On a phone: the first words of each table, its height and its number of rows, and what is cut off
+# because nothing around it scrolls.
 TABLES = """[...document.querySelectorAll('main table')].map(table =>
     [table.innerText.slice(0, 60), table.getBoundingClientRect().height, table.rows.length])"""
 CUT = """[...document.querySelectorAll('main :is(table, pre, mjx-container[display], img)')].filter(
@@ -139,28 +140,17 @@ def _look(page: Page, visit: Visit, base: str) -> None:
     visit.cut = page.evaluate(CUT)
 
 
-def search(folder: Path, words: str) -> list[tuple[str, str]]:
-    """Search the served book; return the title and the excerpt of each result."""
+def search(folder: Path, words: str) -> list[tuple[str, str, str]]:
+    """Search the served book; return title, anchor and excerpt of each result that has one."""
     with served(folder) as base, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(f"{base}/search.html?q={quote(words)}")
-        page.wait_for_selector("#search-results .search-summary:has-text('found')")
-        page.wait_for_selector("#search-results li .context")
+        page.wait_for_selector("#search-results li a:has-text('›')")
         page.wait_for_load_state("networkidle")  # an excerpt comes from the page of its result
-        found = page.locator("#search-results li").evaluate_all(
+        found = page.locator("#search-results li:has(.context)").evaluate_all(
             "all => all.map(li => [li.querySelector('a').innerText,"
-            " li.querySelector('.context')?.innerText ?? ''])"
+            " li.querySelector('a').hash, li.querySelector('.context').innerText])"
         )
         browser.close()
-    return [(title, excerpt) for title, excerpt in found]
-
-
-def _barriers(page: Page, options: dict[str, Any]) -> list[str]:
-    """Run axe-core, which is kept from loading style sheets once more."""
-    found = Axe().run(page, REPEATED, {"preload": False, **options}).response
-    return [
-        f"{rule['id']}: {rule['nodes'][0]['html'][:150]} ({len(rule['nodes'])} times)"
-        for rule in found["violations"]
-        if rule["impact"] in BAD or rule["id"] in HEADINGS
-    ]
+    return [tuple(result) for result in found]

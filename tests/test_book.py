@@ -257,8 +257,8 @@ def test_tables_formulas_code_and_images_fit_on_a_phone_or_scroll(visits):
 
 
 @in_browser
-def test_a_search_in_the_served_book_shows_what_each_page_says(book):
+def test_a_search_in_the_served_book_shows_what_a_page_says_and_in_which_section(book):
     found = search(book, "overfitting")
     assert len(found) > 5
-    excerpts = [excerpt for _, excerpt in found]
-    assert sum("overfit" in excerpt.casefold() for excerpt in excerpts) > len(found) / 2
+    assert sum("overfit" in excerpt.casefold() for _, _, excerpt in found) > len(found) / 2
+    assert sum("›" in title and len(anchor) > 1 for title, anchor, _ in found) > len(found) / 2
