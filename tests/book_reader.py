@@ -154,3 +154,13 @@ def search(folder: Path, words: str) -> list[tuple[str, str, str]]:
         )
         browser.close()
     return [tuple(result) for result in found]
+
+
+def _barriers(page: Page, options: dict[str, Any]) -> list[str]:
+    """Run axe-core, which is kept from loading style sheets once more."""
+    found = Axe().run(page, REPEATED, {"preload": False, **options}).response
+    return [
+        f"{rule['id']}: {rule['nodes'][0]['html'][:150]} ({len(rule['nodes'])} times)"
+        for rule in found["violations"]
+        if rule["impact"] in BAD or rule["id"] in HEADINGS
+    ]
