@@ -162,7 +162,7 @@ class Explorer:
         frames = f'<div class="cnnlab-frames">{self.grid()}</div>'
         if _has_live_kernel():
             bundle = self.live()._repr_mimebundle_()
-            display({**bundle, "text/plain": "(the same plot with sliders)"}, raw=True)
+            display({**bundle, "text/plain": "(Run this cell to get sliders.)"}, raw=True)
             frames += f"<style>{STYLE}</style><script>{NAMES_FOR_SCREEN_READERS}</script>"
         display({"text/html": frames, "text/plain": repr(self)}, raw=True)
 
