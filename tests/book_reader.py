@@ -22,7 +22,7 @@ BAD = ("serious", "critical")
 HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
 # On a phone: the first words of each table, its height and its number of rows, and what is cut off
 # because nothing around it scrolls.
-TABLES = """[...document.querySelectorAll('main table')].map(table =>
+TABLES = """[...document.querySelectorAll('main table:not(.indextable)')].map(table =>
     [table.innerText.slice(0, 60), table.getBoundingClientRect().height, table.rows.length])"""
 CUT = """[...document.querySelectorAll('main :is(table, pre, mjx-container[display], img)')].filter(
     thing => {
