@@ -17,6 +17,7 @@ from cnnlab.course.profile import profile
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("config-inited", _without_thebe)
+    app.connect("doctree-read", _cells_of_a_student)
     app.connect("html-page-context", _when_verified)
     app.connect("html-page-context", _citations_are_no_list)
     app.add_post_transform(LinksOutOfTheBook)
@@ -38,6 +39,18 @@ class LinksOutOfTheBook(SphinxPostTransform):
                 target = Path(self.env.srcdir, link["reftarget"])
                 if any(target.with_suffix(end).is_file() for end in (".ipynb", ".md")):
                     link.replace_self(link.children)
+
+
+def _cells_of_a_student(app: Any, doctree: nodes.document) -> None:
+    """Name the solutions, and leave out what the checks say as long as nobody has answered."""
+    for cell in doctree.findall(nodes.container):
+        tags = cell.get("cell_metadata", {}).get("tags", [])
+        if "solution" in tags:
+            cell["prompt_show"], cell["prompt_hide"] = "Show the solution", "Hide the solution"
+        if "check" in tags:
+            for part in list(cell.children):
+                if part.get("nb_element") == "cell_code_output":
+                    cell.remove(part)
 
 
 def _without_thebe(app: Any, config: Any) -> None:

@@ -1,14 +1,12 @@
 """Sphinx: link chapters and the library reference to each other automatically.
 
-A chapter gets a line with the modules that appendix D assigns to it, and the first mention of a
-public name in its text becomes a link. A function in appendix D gets the list of the chapters whose
-code uses it.
+The first mention of a public name in the text of a chapter becomes a link. A function in appendix D
+gets the list of the chapters whose code uses it.
 """
 
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from pydoc import locate
 from typing import Any
 
@@ -17,8 +15,6 @@ from sphinx.addnodes import desc
 
 
 LIBRARY = "chapters/D_library"
-ROW = re.compile(r"^\| \[(\w+)\]\(#\w+\) \|.*\| ([^|]*) \|$", re.MULTILINE)
-CHAPTER = re.compile(r"\(([\w./]+)\.ipynb\)")
 NAME = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?")
 
 
@@ -28,19 +24,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("env-updated", lambda app, env: [LIBRARY] if LIBRARY in env.found_docs else [])
     app.connect("doctree-resolved", _link)
     return {"parallel_read_safe": True}
-
-
-def modules_of(table: str) -> dict[str, list[str]]:
-    """Read the table of appendix D: chapter -> its modules, in the order of the table.
-
-    >>> modules_of("| [trainer](#trainer) | the loop | [1](01_training_loop.ipynb) |")
-    {'01_training_loop': ['trainer']}
-    """
-    found: dict[str, list[str]] = {}
-    for module, chapters in ROW.findall(table):
-        for chapter in CHAPTER.findall(chapters):
-            found.setdefault(chapter, []).append(module)
-    return found
 
 
 def names_in(code: str) -> set[str]:
@@ -122,15 +105,6 @@ def _link_to_library(app: Any, doctree: nodes.document, docname: str, library: _
             linked.add(name)
             address = f"{page}#{library.anchors[name]}"
             literal.replace_self(_reference(address, literal.deepcopy()))
-    table = Path(app.env.doc2path(LIBRARY)).read_text(encoding="utf-8")
-    links = [
-        _reference(f"{page}#module-cnnlab.{module}", nodes.literal("", module))
-        for module in modules_of(table).get(Path(docname).name, [])
-    ]
-    box = next(doctree.findall(nodes.table), None)
-    if box and links:
-        line = nodes.paragraph("", "In the library: ", *_between(links), nodes.Text("."))
-        box.parent.insert(box.parent.index(box) + 1, line)
 
 
 def _link_to_chapters(app: Any, doctree: nodes.document, library: _Library) -> None:

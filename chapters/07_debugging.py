@@ -961,7 +961,7 @@ else:
 #
 # - R. Pascanu, T. Mikolov and Y. Bengio, *On the difficulty of training recurrent neural networks*, 2013, [arXiv:1211.5063](https://arxiv.org/abs/1211.5063)
 # - C. Zhang, S. Bengio, M. Hardt, B. Recht and O. Vinyals, *Understanding deep learning requires rethinking generalization*, 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530)
-# - A. Karpathy, *CS231n: neural networks 3*, [cs231n.github.io](https://cs231n.github.io/neural-networks-3/)
+# - A. Karpathy, *CS231n: neural networks part 3*, [cs231n.github.io](https://cs231n.github.io/neural-networks-3/)
 
 # %% [markdown] tags=["instructor", "remove-cell"]
 # ## When you are short of time

@@ -1178,7 +1178,7 @@ else:
 #   [papers.nips.cc/paper/4443](https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization)
 # - Y. Bengio, *Practical recommendations for gradient-based training of deep architectures*, 2012,
 #   [arXiv:1206.5533](https://arxiv.org/abs/1206.5533)
-# - CS231n, *Neural networks part 3: learning and evaluation*,
+# - A. Karpathy, *CS231n: neural networks part 3: learning and evaluation*,
 #   [cs231n.github.io/neural-networks-3](https://cs231n.github.io/neural-networks-3/)
 # - P. Goyal and others, *Accurate, large minibatch SGD: training ImageNet in 1 hour*, 2017,
 #   [arXiv:1706.02677](https://arxiv.org/abs/1706.02677)

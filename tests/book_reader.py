@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Route, sync_playwright
@@ -19,6 +20,18 @@ PHONE = 390  # pixels
 BAD = ("serious", "critical")
 # Bad here, whatever axe calls them.
 HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
+# On a phone: the first words of each table, its height and its number of rows, and what is cut off
+# because nothing around it scrolls.
+TABLES = """[...document.querySelectorAll('main table:not(.indextable)')].map(table =>
+    [table.innerText.slice(0, 60), table.getBoundingClientRect().height, table.rows.length])"""
+CUT = """[...document.querySelectorAll('main :is(table, pre, mjx-container[display], img)')].filter(
+    thing => {
+        if (!thing.getBoundingClientRect().width) return false;
+        let scrolls = false, around = thing;
+        for (; around.tagName !== 'MAIN'; around = around.parentElement)
+            scrolls ||= ['auto', 'scroll'].includes(getComputedStyle(around).overflowX);
+        return !scrolls && thing.getBoundingClientRect().right > innerWidth;
+    }).map(thing => thing.outerHTML.slice(0, 120))"""
 # Contrast takes seconds a page: these are looked at in the dark mode too.
 DARK = ("index.html", "05_schedules.html", "E_timings.html")  # text, cells with explorers, tables
 # The reference repeats a few styles a thousand times; the first entries of each section stand for
@@ -39,6 +52,8 @@ class Visit:
         formulas: how many MathJax drew.
         barriers: serious or critical findings of axe-core, and those about headings.
         wider: by how many pixels the page is wider than a phone.
+        tables: first words of each table, its height on a phone and its number of rows.
+        cut: what a phone shows in part only and can't scroll.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -49,6 +64,8 @@ class Visit:
     formulas: int = 0
     barriers: list[str] = field(default_factory=list)
     wider: int = 0
+    tables: list[tuple[str, float, int]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
 
 def read_book(folder: Path) -> dict[str, Visit]:
@@ -119,6 +136,24 @@ def _look(page: Page, visit: Visit, base: str) -> None:
         visit.barriers += _barriers(page, {"runOnly": ["color-contrast"]})
     page.set_viewport_size({"width": PHONE, "height": 844})
     visit.wider = page.evaluate("document.documentElement.scrollWidth") - PHONE
+    visit.tables = [tuple(table) for table in page.evaluate(TABLES)]
+    visit.cut = page.evaluate(CUT)
+
+
+def search(folder: Path, words: str) -> list[tuple[str, str, str]]:
+    """Search the served book; return title, anchor and excerpt of each result that has one."""
+    with served(folder) as base, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{base}/search.html?q={quote(words)}")
+        page.wait_for_selector("#search-results li a:has-text('›')")
+        page.wait_for_load_state("networkidle")  # an excerpt comes from the page of its result
+        found = page.locator("#search-results li:has(.context)").evaluate_all(
+            "all => all.map(li => [li.querySelector('a').innerText,"
+            " li.querySelector('a').hash, li.querySelector('.context').innerText])"
+        )
+        browser.close()
+    return [tuple(result) for result in found]
 
 
 def _barriers(page: Page, options: dict[str, Any]) -> list[str]:

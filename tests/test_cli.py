@@ -1,10 +1,14 @@
+import contextlib
 import importlib.util
 import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
 import sysconfig
 import time
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -301,6 +305,31 @@ def test_the_version_is_printed(capsys):
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"cnnlab {cnnlab.__version__}\n"
+
+
+def test_a_built_book_comes_with_a_line_that_serves_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "index.html").write_text("the first page")
+    monkeypatch.setattr(book, "build_book", lambda out: tmp_path / "index.html")
+    assert cli.main(["book"]) == 0
+    output = capsys.readouterr().out
+    assert str(tmp_path / "index.html") in output
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    line = output.splitlines()[-1].replace(" 8000 ", f" {port} ")
+    server = subprocess.Popen(shlex.split(line), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5) as page:
+                    assert page.read() == b"the first page"
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(f"`{line}` serves nothing")
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.mark.parametrize(

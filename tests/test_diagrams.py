@@ -20,8 +20,9 @@ from sklearn.metrics import precision_score, recall_score
 from torch import nn
 
 import cnnlab
+from cnnlab import course
 from cnnlab.course import diagrams
-from cnnlab.course.diagrams import networks, poster, processes, steps
+from cnnlab.course.diagrams import chapters, networks, poster, processes, steps
 from cnnlab.course.diagrams.evaluation import COUNTS
 from cnnlab.models import small_resnet
 from cnnlab.symptoms import judge
@@ -233,6 +234,49 @@ def test_drawing_leaves_the_random_numbers_and_the_style_alone():
         DRAWN[name]()
     assert torch.equal(torch.get_rng_state(), state)
     assert dict(mpl.rcParams) == style
+
+
+# --- the map of the chapters ----------------------------------------------------------------------
+
+
+def numbers_in(text):
+    """The numbers in "chapters 1, 2 and 9 to 11"."""
+    spans = re.sub(
+        r"(\d+) to (\d+)", lambda m: " ".join(map(str, range(int(m[1]), int(m[2]) + 1))), text
+    )
+    return {int(number) for number in re.findall(r"\d+", spans)}
+
+
+def test_the_map_has_every_chapter_of_the_book():
+    numbered = {int(path.stem[:2]) for path in course.chapters() if path.stem[:2].isdecimal()}
+    assert numbered <= set(chapters.CHAPTERS), (
+        "add the new chapter to CHAPTERS in diagrams/chapters.py"
+    )
+    assert set(chapters.numbers_in_the_book()) == numbered
+    assert [text for text in words("chapter_map") if text.isdecimal()] == sorted(
+        map(str, numbered), key=int
+    )
+
+
+@pytest.mark.parametrize("number", chapters.numbers_in_the_book())
+def test_the_map_says_what_the_box_at_the_top_of_a_chapter_says(number):
+    (script,) = (course.root() / "chapters").glob(f"{number:02}_*.py")
+    (row,) = re.findall(r"^# \| you need \| (.*) \|$", script.read_text(), re.MULTILINE)
+    chapter, named = chapters.CHAPTERS[number], numbers_in(row)
+    told = f"{script.name} says `{row}`, CHAPTERS in diagrams/chapters.py says {chapter}"
+    assert max(chapter.needs + chapter.helps, default=-1) < number, told
+    assert named <= chapters.needed_by(number) | set(chapter.helps), told
+    assert {*chapter.needs, *chapter.helps} & set(chapters.numbers_in_the_book()) <= named, told
+
+
+def test_the_map_leaves_out_chapters_that_the_book_leaves_out(monkeypatch):
+    for kept in ([1, 2, 9, 10], [0, *chapters.numbers_in_the_book()]):
+        monkeypatch.setattr(chapters, "numbers_in_the_book", lambda kept=kept: kept)
+        figure = diagrams.chapter_map().figure
+        boxes = [patch for patch in figure.axes[0].patches if patch.get_gid() == "box"]
+        assert len(boxes) == len(set(kept))
+        written = [text.get_text() for text in figure.findobj(Text)]
+        assert sum(text.endswith("start here") for text in written) == 1
 
 
 # --- the network ----------------------------------------------------------------------------------

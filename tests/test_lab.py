@@ -425,6 +425,7 @@ def move_slider(notebook: Notebook) -> list[float]:
     notebook.call("void panel.content.scrollToItem(values[0])", notebook.index_of("widget"))
     handles = page.locator(".widget-slider .noUi-handle")
     handles.first.wait_for()
+    check_sliders_come_first(notebook)
     seconds = []
     for i in range(handles.count()):
         handles.nth(i).focus()
@@ -443,8 +444,36 @@ def move_slider(notebook: Notebook) -> list[float]:
         }); }""")
         page.keyboard.press("ArrowRight")
         seconds.append(page.evaluate("window.followed"))
+        check_slider_is_named(page, i)
     save_screenshot(page, "lab.png")
     return seconds
+
+
+def check_sliders_come_first(notebook: Notebook) -> None:
+    """The sliders are wide and lie between the code and the only images that can be seen."""
+    cell = notebook.page.locator(".jp-CodeCell:has(.cnnlab-sliders)").first
+    sliders = cell.locator(".slider-container").all()
+    boxes = [box for slider in sliders if (box := slider.bounding_box())]
+    assert len(boxes) == len(sliders) > 1
+    assert min(box["width"] for box in boxes) >= 200
+    assert cell.locator(".cnnlab-frames img").count() > 1
+    shown = [box for image in cell.locator("img").all() if (box := image.bounding_box())]
+    assert len(shown) == 1
+    assert max(box["y"] for box in boxes) < shown[0]["y"]
+
+
+def check_slider_is_named(page: Page, number: int) -> None:
+    """A screen reader says what the slider is called and the words beside it, not its index."""
+    slider = page.locator(".widget-slider").nth(number)
+    name, words = (
+        slider.locator(part).inner_text() for part in (".widget-label", ".widget-readout")
+    )
+    assert name
+    assert words
+    handle = page.get_by_role("slider", name=name, exact=True)
+    assert handle.get_attribute("aria-valuetext") == words
+    readout = slider.locator(".widget-readout")
+    assert readout.evaluate("words => words.scrollWidth <= words.clientWidth"), "words are cut"
 
 
 def check_exercise(notebook: Notebook, correct: str, mistake: str, feedback: str) -> None:

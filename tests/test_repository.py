@@ -83,11 +83,22 @@ def test_table_of_contents_lists_each_chapter_once():
 
 
 @pytest.mark.parametrize(
-    ("page", "folder"), [("chapters/index.md", ""), ("README.md", "chapters/")]
+    ("page", "begin", "folder"),
+    [("chapters/index.md", r"^(?:\d+|- [A-Z])\. ", ""), ("README.md", "", "chapters/")],
 )
-def test_pages_link_to_the_chapters_there_are(page, folder):
-    links = re.findall(r"\]\(([^)]+)\.ipynb\)", (ROOT / page).read_text())
+def test_pages_link_to_the_chapters_there_are(page, begin, folder):
+    text = (ROOT / page).read_text()
+    links = re.findall(begin + r"\[[^]]*\]\(([^)]+)\.ipynb\)", text, re.MULTILINE)
     assert links == [folder + path.stem for path in CHAPTERS]
+
+
+@pytest.mark.parametrize("page", ["index", "START_HERE"])
+def test_the_first_link_of_a_start_page_leads_to_the_first_chapter(page):
+    text = (ROOT / "chapters" / f"{page}.md").read_text()
+    link = re.search(r"\[([^]]*)\]\((\w+)\.ipynb\)", text)
+    assert link
+    assert link[2] == CHAPTERS[0].stem
+    assert f"chapter {int(CHAPTERS[0].stem[:2])}" in link[1]
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -41,15 +41,18 @@ def test_without_a_kernel_the_frames_have_captions_and_alt_texts(displayed, monk
     page = bundle["text/html"]
     assert page.count("<img") == page.count("alt=") == 2
     assert "slope 2, start 0" in page
+    assert "<script" not in page
+    assert "<style" not in page
     assert "Slope 3. Y against x: line from 0.5 to 3.5" in page
 
 
-def test_a_kernel_adds_sliders_below_the_frames_but_not_in_a_book(displayed, monkeypatch):
+def test_a_kernel_adds_sliders_above_the_frames_but_not_in_a_book(displayed, monkeypatch):
     set_kernel(True, monkeypatch)
     monkeypatch.delenv("CNNLAB_STATIC", raising=False)
     explorer()._ipython_display_()
-    assert ["text/html" in bundle for bundle in displayed] == [True, False]
-    assert "application/vnd.jupyter.widget-view+json" in displayed[1]
+    assert ["text/html" in bundle for bundle in displayed] == [False, True]
+    assert "application/vnd.jupyter.widget-view+json" in displayed[0]
+    assert displayed[1]["text/html"].count("<img") == 2
     displayed.clear()
     monkeypatch.setenv("CNNLAB_STATIC", "1")
     explorer()._ipython_display_()
@@ -87,6 +90,19 @@ def test_a_label_names_a_control_in_the_caption_and_at_the_slider():
     descriptions = [slider.description for slider in labelled.live().children[:2]]
     assert descriptions == ["steepness", "first value"]
     assert "steepness 1, first value 0" in labelled.grid()
+
+
+def test_a_slider_and_a_caption_say_a_value_in_words():
+    shown = Explorer(
+        draw,
+        {"slope": [1, 2], "start": [0.0, 0.5]},
+        frames=[{"slope": 2}],
+        words={"slope": "up to {}°".format},
+    )
+    slope, start, _ = shown.live().children
+    assert slope.options == (("up to 1°", 1), ("up to 2°", 2))
+    assert start.options == (("0", 0.0), ("0.5", 0.5))
+    assert "slope up to 2°, start 0" in shown.grid()
 
 
 def test_when_drawing_fails_the_last_picture_stays():

@@ -80,3 +80,13 @@ def test_a_redraw_is_quick():
 def test_there_must_be_an_image():
     with pytest.raises(ValueError, match=r"at least one image to show, got shape \(0, 3, 8, 8\)"):
         widgets.augmentation(torch.zeros(0, 3, 8, 8))
+
+
+def test_the_sliders_say_how_far_a_change_goes():
+    rotate, translate, zoom, brightness, blur, erase, _ = explorer(2).live().children
+    assert [label for label, _ in rotate.options][::5] == ["off", "up to 90°"]
+    assert translate.options[1][0] == "up to 10 % of the image"
+    assert zoom.options[1][0] == "0.85 to 1.15 times"
+    assert brightness.options[-1][0] == "0.1 to 1.9 times"
+    assert blur.options[3][0] == "up to 1.5 pixels"
+    assert erase.options[1][0] == "in 25 % of the images"

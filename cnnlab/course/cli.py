@@ -1,6 +1,7 @@
 """The command `cnnlab`: open, execute, copy and publish the chapters, and examine this machine."""
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,11 @@ JupyterLab is starting and will open in your browser. If it doesn't, copy the ad
 that appears below into your browser. The token keeps other people out. If this is a remote machine,
 run this on your own computer first: ssh -L 8888:localhost:8888 THIS-MACHINE
 Leave this terminal open while you work. Press Ctrl-C twice to quit."""
+_BOOK_IS_BUILT = """\
+The first page of the book is {page}
+The search finds pages, but can't show what they say, as long as the book is opened from files.
+To search with excerpts, run this and open http://127.0.0.1:8000
+    {serve}"""
 # With one of these, the user says which folder JupyterLab shows.
 _ROOT_OPTIONS = ("--ServerApp.root_dir", "--notebook-dir")
 _PORT_HINT = "If the port is in use, choose another one, for example `cnnlab lab --port 8899`."
@@ -115,7 +121,9 @@ def book(arguments: argparse.Namespace) -> int:
     from cnnlab.course.book import build_book
 
     _announce("Executing every chapter takes about ten minutes the first time; the pages follow.")
-    print(f"The first page of the book is {build_book(arguments.out)}")
+    page = build_book(arguments.out)
+    server = ["-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", str(page.parent)]
+    print(_BOOK_IS_BUILT.format(page=page, serve=shlex.join([sys.executable, *server])))
     return 0
 
 

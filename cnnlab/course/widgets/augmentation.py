@@ -1,5 +1,6 @@
 """Explore augmentation: set the strengths and see how eight images change."""
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
@@ -52,7 +53,23 @@ def augmentation(images: Tensor) -> Explorer:
             {"brightness": 0.6, "blur": 1.5, "erase": 0.5},
             {"rotate": 180, "translate": 0.4, "zoom": 0.6},
         ],
+        words={
+            "rotate": _unless_off("up to {}°".format),
+            "translate": _unless_off(lambda part: f"up to {100 * part:g} % of the image"),
+            "zoom": _unless_off(_factors),
+            "brightness": _unless_off(_factors),
+            "blur": _unless_off("up to {:g} pixels".format),
+            "erase": _unless_off(lambda part: f"in {100 * part:g} % of the images"),
+        },
     )
+
+
+def _unless_off(words: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda strength: words(strength) if strength else "off"
+
+
+def _factors(strength: float) -> str:
+    return f"{1 - strength:.2g} to {1 + strength:.3g} times"
 
 
 def draw(

@@ -1,8 +1,8 @@
-"""A plot with controls: fixed frames everywhere, and sliders where a kernel can redraw the plot.
+"""A plot with controls: sliders where a kernel can redraw the plot, and fixed frames elsewhere.
 
-A page of the book and a preview on GitHub have no kernel, so an explorer always shows a grid of
-frames first. With a kernel it adds sliders below them. Each redraw replaces the whole image at
-once, so you never see half of a plot.
+A page of the book and a preview on GitHub have no kernel, so an explorer also sends a grid of
+frames. JupyterLab hides them as long as the sliders are there. Each redraw replaces the whole image
+at once, so you never see half of a plot.
 """
 
 import asyncio
@@ -21,6 +21,39 @@ from cnnlab.plots import Plot
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
+# Beside sliders that answer, JupyterLab hides the frames; a page without a kernel shows them. The
+# last rule gives the words beside a slider the room that ipywidgets keeps for a number.
+STYLE = """
+.jp-NotebookPanel .jp-OutputArea:has(.cnnlab-sliders) .cnnlab-frames { display: none; }
+.cnnlab-sliders .widget-label { font-weight: 600; text-align: left; }
+.cnnlab-sliders .widget-readout { min-width: 15em; max-width: none; text-align: left; }
+"""
+
+# ipywidgets gives the handle of a slider no name, and its number instead of its label as the value.
+# Both are on the screen, so this copies them to where a screen reader looks.
+NAMES_FOR_SCREEN_READERS = """
+(() => {
+  const copy = (handle, name, value) => {
+    if (value && handle.getAttribute(name) !== value) handle.setAttribute(name, value);
+  };
+  const name = () => {
+    for (const slider of document.querySelectorAll(".cnnlab-sliders .widget-slider")) {
+      const text = part => slider.querySelector(part)?.textContent.trim();
+      for (const handle of slider.querySelectorAll(".noUi-handle")) {
+        copy(handle, "aria-label", text(".widget-label"));
+        copy(handle, "aria-valuetext", text(".widget-readout"));
+      }
+    }
+  };
+  window.cnnlabSliderNames?.disconnect();
+  window.cnnlabSliderNames = new MutationObserver(name);
+  window.cnnlabSliderNames.observe(document.body, {
+    subtree: true, childList: true, attributes: true, attributeFilter: ["aria-valuetext"]
+  });
+  name();
+})();
+"""
+
 
 class Explorer:
     """A plot that depends on a few settings, each with a slider.
@@ -32,6 +65,8 @@ class Explorer:
         frames: the settings to show without a kernel. A control that a frame leaves out has its
             first value.
         labels: names of controls for the reader, where they differ from the keyword argument.
+        words: for a control, the function that turns a value into what its slider and a caption
+            say, such as `"up to {}°".format`; without one it is the value itself.
 
     Raises:
         ValueError: a control has fewer than two values, there is no frame, or a frame has an
@@ -51,6 +86,7 @@ class Explorer:
         controls: Mapping[str, Sequence[Any]],
         frames: Sequence[Mapping[str, Any]],
         labels: Mapping[str, str] | None = None,
+        words: Mapping[str, Callable[[Any], str]] | None = None,
     ) -> None:
         self.controls = {name: tuple(values) for name, values in controls.items()}
         for name, values in self.controls.items():
@@ -66,6 +102,7 @@ class Explorer:
         self.frames = [self._complete(frame) for frame in frames]
         spelled_out = {name: name.replace("_", " ") for name in self.controls}
         self.labels = spelled_out | dict(labels or {})
+        self.words = dict.fromkeys(self.controls, _short) | dict(words or {})
         self._prefetch_task: asyncio.Task[None] | None = None
         self._cached_html = lru_cache(maxsize=64)(lambda *values: self._html(draw, values))
 
@@ -93,11 +130,11 @@ class Explorer:
         start = self.frames[0]
         sliders = {
             name: ipywidgets.SelectionSlider(
-                options=[(_short(value), value) for value in values],
+                options=[(self.words[name](value), value) for value in values],
                 value=start[name],
                 description=self.labels[name],
-                style={"description_width": "9em"},
-                layout={"width": "28em"},
+                style={"description_width": "11em"},
+                layout={"width": "100%", "max_width": "52em"},
             )
             for name, values in self.controls.items()
         }
@@ -111,7 +148,9 @@ class Explorer:
         for slider in sliders.values():
             slider.observe(redraw, names="value")
         self._start_prefetch(start)
-        return ipywidgets.VBox([*sliders.values(), image])
+        box = ipywidgets.VBox([*sliders.values(), image])
+        box.add_class("cnnlab-sliders")
+        return box
 
     def __repr__(self) -> str:
         ranges = (f"{k} ({_short(v[0])} ... {_short(v[-1])})" for k, v in self.controls.items())
@@ -120,10 +159,12 @@ class Explorer:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display({"text/html": self.grid(), "text/plain": repr(self)}, raw=True)
+        frames = f'<div class="cnnlab-frames">{self.grid()}</div>'
         if _has_live_kernel():
             bundle = self.live()._repr_mimebundle_()
-            display({**bundle, "text/plain": "(the same plot with sliders)"}, raw=True)
+            display({**bundle, "text/plain": "(Run this cell to get sliders.)"}, raw=True)
+            frames += f"<style>{STYLE}</style><script>{NAMES_FOR_SCREEN_READERS}</script>"
+        display({"text/html": frames, "text/plain": repr(self)}, raw=True)
 
     def _start_prefetch(self, settings: Mapping[str, Any]) -> None:
         """Start to draw the plots that the next key press may need, while the kernel is idle."""
@@ -159,7 +200,7 @@ class Explorer:
         return _FixedSizePlot(plot.figure, plot.alt)._repr_html_()
 
     def _caption(self, settings: Mapping[str, Any]) -> str:
-        return ", ".join(f"{self.labels[k]} {_short(v)}" for k, v in settings.items())
+        return ", ".join(f"{self.labels[k]} {self.words[k](v)}" for k, v in settings.items())
 
 
 class _FixedSizePlot(Plot):

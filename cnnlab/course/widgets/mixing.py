@@ -52,12 +52,13 @@ def mixing(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Explorer:
             "centre_column": columns,
         },
         frames=[
-            {"method": "mixup", "lam": 1.0},
-            {"method": "mixup", "lam": 0.6},
+            {"method": "mixup", "lam": 1.0, **middle},
+            {"method": "mixup", "lam": 0.6, **middle},
             {"method": "CutMix", "lam": 0.6, **middle},
             {"method": "CutMix", "lam": 0.6, **corner},
         ],
-        labels={"lam": "λ"},
+        labels={"lam": "λ", "centre_row": "row of the box", "centre_column": "column of the box"},
+        words={"lam": "{:g} of the image itself".format},
     )
 
 

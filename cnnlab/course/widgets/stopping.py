@@ -58,6 +58,7 @@ def early_stopping(
             {"patience": patience[-1]},
         ],
         labels={"min_delta": "min_delta"},
+        words={"patience": lambda epochs: f"{epochs} epoch{'s' * (epochs != 1)}"},
     )
 
 
