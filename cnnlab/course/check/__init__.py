@@ -54,6 +54,7 @@ __all__ = [
     "ema_update",
     "ensemble",
     "evaluate",
+    "find_fault",
     "freeze",
     "grade",
     "he_std",
@@ -85,9 +86,10 @@ __all__ = [
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
     for exercise in (
+        chapter01.SPLIT,
         chapter01.EPOCH,
         chapter01.EVALUATE,
-        chapter01.SPLIT,
+        chapter01.FIND_FAULT,
         chapter02.BATCH_NORM,
         chapter02.DROPOUT,
         chapter02.HE_STD,
@@ -142,6 +144,11 @@ def evaluate(fn: Callable[..., float]) -> None:
 def split(fn: Callable[..., Any]) -> None:
     """Check chapter 1, `split(n, n_valid, n_test, seed) -> (train, valid, test)`, index lists."""
     print(EXERCISES["split"].judge(fn))
+
+
+def find_fault(fn: Callable[..., str]) -> None:
+    """Check chapter 1, `find_fault(epoch) -> name of the fault`, or "none"."""
+    print(EXERCISES["find_fault"].judge(fn))
 
 
 def batch_norm(fn: Callable[..., Any]) -> None:
@@ -381,9 +388,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print("You made no predictions.")
 
 
-def prediction(
-    question: str, guess: Any, result: Any = None, *, within: float = 0.1
-) -> None:
+def prediction(question: str, guess: Any, result: Any = None, *, within: float = 0.1) -> None:
     """Compare one prediction with the result, in the cell after its experiment.
 
     Args:
