@@ -576,8 +576,8 @@ FIND_FAULT = Exercise(
         ),
         "nothing can move": Mistake(
             _nothing_can_move,
-            'you report "no step" for epochs that do take their steps. Could the weights of your '
-            "problem move at all?",
+            'you report "no step" for epochs that do take their steps, as if the weights of your '
+            "problem could never move.",
             "what is the learning rate, and what else does a missing step leave behind?",
         ),
         "gradients are left": Mistake(
