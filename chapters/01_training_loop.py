@@ -268,12 +268,10 @@ check.prediction(
 # about $\log K + \sigma^2 / 2$ (the logarithm of a mean of exponentials exceeds the mean, by Jensen's inequality). The dashed
 # line shows that this is nearly the whole story.
 #
-# So a good first loss is $\log K$ or a little more. What else can it be?
-#
-# - *Much higher*, such as 15: the images aren't scaled to [0, 1], or the weights are far too large.
-# - *Lower*: the labels leak into the images, or the "new" network was trained before.
-# - If you like it exact, start the last layer with small weights. The loss then starts at $\log K$, and the first steps
-#   aren't spent on shrinking meaningless scores ([Karpathy 2019](https://karpathy.github.io/2019/04/25/recipe/)).
+# So a good first loss is $\log K$ or a little more. If it's *much higher*, such as 15, the images aren't scaled to [0, 1], or the
+# weights are far too large. If it's *lower*, the labels leak into the images, or the "new" network was trained before. And
+# if you start the last layer with small weights, the loss starts at $\log K$ exactly, and no step is wasted on shrinking
+# meaningless scores ([Karpathy 2019](https://karpathy.github.io/2019/04/25/recipe/)).
 #
 # ## 1.4 One step, and ten images
 #
@@ -283,9 +281,6 @@ check.prediction(
 # gradient over all images. Hence the name *stochastic* gradient descent, SGD
 # ([Robbins & Monro 1951](https://doi.org/10.1214/aoms/1177729586);
 # [Bottou et al. 2018](https://arxiv.org/abs/1606.04838) is a survey).
-
-# %%
-diagrams.learning_rates()
 
 
 # %%
@@ -307,6 +302,7 @@ def one_step(seed):
 
 before_step, after_step = one_step(seed=0)
 print(f"loss before the step {before_step:.3f}, after it {after_step:.3f}")
+diagrams.learning_rates()
 
 # %% [markdown]
 # The second check before any training: **overfit ten images**. Take ten training images, repeat this step on them a hundred
@@ -361,7 +357,7 @@ check.prediction(
 )
 
 # %% [markdown]
-# The first check was *passed*: the loss with two softmaxes starts at 2.47, almost exactly $\log 12$. But probabilities lie
+# The first check was *passed*: the loss with two softmaxes starts at 2.46, almost exactly $\log 12$. But probabilities lie
 # between 0 and 1, so even the most confident correct prediction looks like a hesitant one to the second softmax. The loss
 # can't fall below $\log(e + 11) - 1 = 1.62$. In a long training run, you'd see a network that learns slowly, and blame the
 # learning rate.
@@ -452,23 +448,21 @@ check.prediction(
 # Each tick is one run with its own **seed**, which decides everything random: the images, the initial weights and the order
 # of the batches. The bar shows the mean of five runs with its 95 % **confidence interval**, a range of plausible values for
 # the mean over many more seeds. If you repeated the whole experiment a hundred times, about 95 of the intervals would
-# contain that mean, and five would miss it. When we compare two variants, we take the *difference* for each seed and
-# the interval of these differences. Whatever a seed does to both variants cancels out. Seeds matter more than most
-# papers admit: [Bouthillier et al. 2021](https://arxiv.org/abs/2103.03098) found that many published gains were smaller than the
-# variation between seeds and splits.
+# contain that mean, and five would miss it. To compare two variants we take the *difference* for each seed, so whatever a
+# seed does to both cancels out, and the interval of these differences.
+# ([Bouthillier et al. 2021](https://arxiv.org/abs/2103.03098) measured how much seeds matter in published benchmarks.)
 #
 # There's a second way to fool yourself: look at twenty differences and report the one that luck made large. So the cell
-# above says *before* its first run what it sets out to show, with a margin, in a `Declaration`. A claim that was
-# written down in advance is **declared**. Anything we notice afterwards is **exploratory**, a hint to test on new seeds.
-# If several claims are declared together, **Holm's correction** makes each one stricter, so that the chance of even one false
-# success among them stays below 5 % ([Holm 1979](https://www.jstor.org/stable/4615733)).
+# above says *before* its first run what it sets out to show. Such a claim is **declared**. Anything we notice afterwards
+# is **exploratory**, a hint to test on new seeds. And if several claims are declared together, **Holm's correction** makes
+# each one stricter, so that the chance of even one false success stays below 5 %
+# ([Holm 1979](https://www.jstor.org/stable/4615733)).
 #
 # ### What would change it
 #
 # Summing past gradients isn't absurd in itself. **Momentum** does exactly that, except that older gradients fade:
-# $v \leftarrow m v + \nabla L$ with $m = 0.9$. Forgetting `zero_grad` means $m = 1$, so that nothing ever fades, and that on top
-# of the momentum we have already. Now take a learning rate ten times smaller, no momentum, and only three epochs. Is the
-# same bug still harmful?
+# $v \leftarrow m v + \nabla L$ with $m = 0.9$. Forgetting `zero_grad` means $m = 1$: nothing ever fades. Now take a learning
+# rate ten times smaller, no other momentum, and only three epochs. Is the bug still harmful?
 
 
 # %% tags=["experiment"]
@@ -498,10 +492,8 @@ gentle = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-gentle.plot(message="With small steps, forgetting zero_grad helps.")
-
-# %% tags=["claim"]
 print(gentle.claim("without", ">", "with zero_grad"))
+gentle.plot(message="With small steps, forgetting zero_grad helps.")
 
 # %% [markdown]
 # The run with the bug is better here, because the correct one has hardly moved in three epochs. There are two lessons in
@@ -635,8 +627,9 @@ check.prediction(
 # never seen features that were normalised this way. It's the **mismatch** between training and evaluation that hurts. A
 # network that is *trained* on batches of two copes well with them, as you'll see in chapter 2.
 #
-# With batches of 64 the statistics resemble those of training, so the bug hardly shows. Don't take comfort from that. In
-# training mode, the prediction for an image depends on the other images in its batch, and every evaluation moves the
+# With batches of 64 the statistics resemble those of training, so the bug hardly shows. Here it even flatters the network,
+# by 1.9 points (0.2 to 3.6), because running averages lag behind weights that still change fast. Don't take comfort from
+# that. In training mode, the prediction for an image depends on the other images in its batch, and every evaluation moves the
 # running averages, so evaluating the model changes it.
 #
 # **How exact is an accuracy?** A network that is correct with probability $p$ on each image is correct on a fraction of $n$
@@ -820,13 +813,12 @@ optimizers.plot(
 # Two of the four declared claims held. Adam beats plain SGD by 5.7 points (95 % CI 2.4 to 8.9), and AdamW agrees with it
 # within 2 points, because six epochs leave a small weight decay no time to act. Nesterov's gain over momentum is 1.4 points
 # (−1.3 to 4.0), and momentum's gain over plain SGD 1.8 points (−1.8 to 5.4), so eight seeds can't tell whether there is any.
-# The ticks show why: with the learning rate that won its search, SGD varies between 0.73 and 0.84. A search on two seeds
-# likes a rate that is almost too large.
+# SGD itself varies between 0.73 and 0.84, because its search, on only two seeds, chose a learning rate that is almost too large.
 #
 # **A short history.** In 2017, [Wilson et al.](https://arxiv.org/abs/1705.08292) reported that adaptive optimizers generalise
 # worse than SGD, and many people in vision went back to SGD. Two years later,
 # [Choi et al.](https://arxiv.org/abs/1910.05446) showed that such rankings depend on how much each optimizer is tuned: after
-# enough tuning, Adam was never worse than the momentum it contains. **In 2026**, convolutional networks trained from scratch
+# enough tuning, a more general optimizer such as Adam was never worse than plain momentum. **In 2026**, convolutional networks trained from scratch
 # still often use SGD with Nesterov momentum, and fine-tuning and transformers use AdamW.
 # [Muon](https://kellerjordan.github.io/posts/muon/) (Jordan et al. 2024), which makes the update of each weight matrix
 # orthogonal, has set speed records on CIFAR-10 and for language models, and is in `torch.optim`. All these runs kept their

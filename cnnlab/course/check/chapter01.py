@@ -140,6 +140,10 @@ def _one_step_per_epoch(model, loader, optimizer, loss_fn):  # type: ignore[no-u
     return total / count
 
 
+def _return_inside_the_loop(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
+    return train_one_epoch(model, loader[:1], optimizer, loss_fn)
+
+
 def _returns_a_tensor(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
     return torch.tensor(train_one_epoch(model, loader, optimizer, loss_fn))
 
@@ -179,6 +183,11 @@ EPOCH = Exercise(
             _one_step_per_epoch,
             "you take one optimizer step for the whole epoch, but there should be one per batch.",
             "look at the indentation of `optimizer.step()`",
+        ),
+        "return inside the loop": Mistake(
+            _return_inside_the_loop,
+            "your function ends after the first batch, so it takes a single step.",
+            "look at the indentation of `return`",
         ),
         "returns a tensor": Mistake(
             _returns_a_tensor,
@@ -322,13 +331,13 @@ def _observe_split(attempt: Callable[..., Any], seed: int) -> Observation:
     first = attempt(n, n_valid, n_test, seed)
     untouched = torch.equal(state, torch.get_rng_state())
     if not _is_split(first):
-        return {"a tuple of three lists of indices": _describe_split(first)}
+        return {"the value you return": _describe_split(first)}
     again, other, no_test = (
         attempt(n, n_valid, *rest) for rest in ((n_test, seed), (n_test, seed + 1), (0, seed))
     )
     train, valid, test = ([int(i) for i in indices] for indices in first)
     return {
-        "a tuple of three lists of indices": True,
+        "the value you return": _describe_split(first),
         "the tuple of sizes": (len(train), len(valid), len(test)),
         "the list of indices in none of the three sets": sorted(
             {*range(n)} - {*train, *valid, *test}
@@ -355,7 +364,9 @@ def _is_split(returned: Any) -> bool:
 
 
 def _describe_split(returned: Any) -> str:
-    """Say what an attempt returned instead of three lists."""
+    """Say what an attempt returned; a tuple and a list count as the same."""
+    if _is_split(returned):
+        return "three lists of indices"
     if isinstance(returned, tuple | list):
         return f"a {type(returned).__name__} of {len(returned)}"
     return f"a {type(returned).__name__}"
@@ -407,6 +418,11 @@ def _slices_from_the_end(n, n_valid, n_test, seed):  # type: ignore[no-untyped-d
     return order[: n - n_valid - n_test], order[-n_test - n_valid : -n_test], order[-n_test:]
 
 
+def _validation_first(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    train, valid, test = split(n, n_valid, n_test, seed)
+    return valid, test, train
+
+
 SPLIT = Exercise(
     name="split",
     observe=_observe_split,
@@ -442,6 +458,11 @@ SPLIT = Exercise(
             _independent_draws,
             "you draw the validation and test sets independently, so they share images.",
             "how many random permutations do you need?",
+        ),
+        "another order of the sets": Mistake(
+            _validation_first,
+            "your three sets are fine, but you return the validation set first.",
+            "in which order does the docstring list the sets?",
         ),
         "the global generator": Mistake(
             _seeds_the_global_generator,
