@@ -265,13 +265,13 @@ check.prediction(
 # A network that gives each of $K$ classes the probability $1/K$ has the loss $-\log(1/K) = \log K$, which is 2.48 for twelve
 # classes. Ours starts somewhat higher. An untrained network isn't undecided: it has random preferences, and most of them
 # are wrong. If the logits of an image vary with variance $\sigma^2$ and have nothing to do with its label, the loss is
-# about $\log K + \sigma^2 / 2$ (the logarithm of a mean of exponentials exceeds the mean, by Jensen's inequality). The dashed
-# line shows that this is nearly the whole story.
+# about $\log K + \sigma^2 / 2$. That's Jensen's inequality at work: the logarithm of a mean of exponentials is larger than the
+# mean. The dashed line shows that this is nearly the whole story.
 #
-# So a good first loss is $\log K$ or a little more. If it's *much higher*, such as 15, the images aren't scaled to [0, 1], or the
-# weights are far too large. If it's *lower*, the labels leak into the images, or the "new" network was trained before. And
-# if you start the last layer with small weights, the loss starts at $\log K$ exactly, and no step is wasted on shrinking
-# meaningless scores ([Karpathy 2019](https://karpathy.github.io/2019/04/25/recipe/)).
+# So a good first loss is $\log K$ or a little more. If it's *much higher*, such as 15, the initial weights are far too large or,
+# without batch norm, the images aren't scaled. If it's *lower*, the loss isn't the mean you think it is, or the "new" network
+# isn't new. And if you start the last layer with small weights, the loss starts at $\log K$ exactly, and no step is wasted on
+# shrinking meaningless scores ([Karpathy 2019](https://karpathy.github.io/2019/04/25/recipe/)).
 #
 # ## 1.4 One step, and ten images
 #
@@ -624,12 +624,12 @@ check.prediction(
 # %% [markdown]
 # The network was trained with the statistics of 64 images, and now it gets those of one. Even a single image has statistics,
 # because each channel has 16 × 16 values after the first layer. But they differ from image to image, and the network has
-# never seen features that were normalised this way. It's the **mismatch** between training and evaluation that hurts. A
-# network that is *trained* on batches of two copes well with them, as you'll see in chapter 2.
+# never seen features that were normalised this way. It's the **mismatch** between training and evaluation that hurts, not the
+# small batch as such (chapter 2).
 #
 # With batches of 64 the statistics resemble those of training, so the bug hardly shows. Here it even flatters the network,
-# by 1.9 points (0.2 to 3.6), because running averages lag behind weights that still change fast. Don't take comfort from
-# that. In training mode, the prediction for an image depends on the other images in its batch, and every evaluation moves the
+# by 1.9 points (0.2 to 3.6), perhaps because running averages lag behind weights that still change fast. Don't take comfort
+# from that. In training mode, the prediction for an image depends on the other images in its batch, and every evaluation moves the
 # running averages, so evaluating the model changes it.
 #
 # **How exact is an accuracy?** A network that is correct with probability $p$ on each image is correct on a fraction of $n$
@@ -686,8 +686,8 @@ check.evaluate(evaluate)
 # %% [markdown]
 # ## 1.7 Optimizers
 #
-# The loop computes a gradient $g$. What to do with it is up to the **optimizer**, and `optimizer.step()` is the only line that
-# changes if you choose another one. There are two ideas. *Remember the direction*: momentum averages over steps, so noise and
+# The loop computes a gradient $g$. What to do with it is up to the **optimizer**. If you choose another one, only the line that
+# creates it changes. There are two ideas. *Remember the direction*: momentum averages over steps, so noise and
 # zigzags cancel out. *Scale each weight*: divide each gradient by its usual size, so that all weights move at a similar speed.
 #
 # | optimizer | update for each weight | who |
@@ -889,7 +889,7 @@ plain_history = fit(
     valid_loader,
     optimizer,
     epochs=6,
-    device=torch.device("cpu"),
+    device=torch.device("cpu"),  # pick_device() is faster
 )
 
 model, optimizer, train_loader, valid_loader = new_run()

@@ -326,7 +326,7 @@ EVALUATE = Exercise(
 
 
 def _observe_split(attempt: Callable[..., Any], seed: int) -> Observation:
-    n, n_valid, n_test = 20 + seed % 3, 6, 4
+    n, n_valid, n_test = 20 + seed % 3, 8, 7
     state = torch.get_rng_state()
     first = attempt(n, n_valid, n_test, seed)
     untouched = torch.equal(state, torch.get_rng_state())
