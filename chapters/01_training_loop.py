@@ -748,7 +748,7 @@ check.prediction(
 # rates for Adam are much smaller than for SGD, and why they carry over better from one network to the next. RMSProp has no
 # correction for the zero at its start, so its first step is ten times too long.
 #
-# The next cell shows where the two ideas win. The loss is a narrow valley, a hundred times steeper across than along. Every
+# The next cell shows where the two ideas win. The loss is a narrow valley, curved a hundred times more across than along. Every
 # optimizer gets the best of the same 33 learning rates.
 
 
@@ -795,7 +795,8 @@ plots.lines(
 )
 
 # %% [markdown]
-# And on a real network? That needs equal tuning, because the optimizer with the better-chosen learning rate wins. In the
+# Plain SGD needs a small learning rate for the steep walls, and then it crawls along the floor. (This valley lies along the
+# axes, which suits Adam. Momentum doesn't depend on that.) And on a real network? That needs equal tuning, because the optimizer with the better-chosen learning rate wins. In the
 # stored study each of seven optimizers had the same search over five learning rates, on other seeds, and then trained the
 # network of this chapter on 1,500 signs, eight times.
 
