@@ -23,7 +23,7 @@
 # |---|---|
 # | to read | 25 minutes |
 # | to do | 75 minutes, for five exercises |
-# | to run | 60 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop; no network, no GPU |
 # | you need | [chapter 0](00_first_network.ipynb): tensors, gradients, and a first classifier |
 
 # %% tags=["setup"]
