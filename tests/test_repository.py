@@ -20,7 +20,7 @@ from rattler import MatchSpec
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
+CHAPTERS = sorted((ROOT / "chapters").glob("[0-9A-Z]*.py"))
 
 
 # --- chapters -------------------------------------------------------------------------------------

@@ -27,8 +27,10 @@ from cnnlab.errors import CnnlabError
 
 
 HIDDEN = {"solution", "instructor"}
-# The pages that are useful outside the book.
-PAGES = ("B_checklist.md", "C_glossary.md")
+# What the plain code of the chapters adds up to; `cnnlab.course.script` writes it.
+SCRIPT = "train.py"
+# The files that are useful outside the book.
+FILES = ("B_checklist.md", "C_glossary.md", SCRIPT)
 # What a student sees first.
 START = "START_HERE.ipynb"
 
@@ -58,6 +60,9 @@ syllabuses, and how to grade and how to make your own book. Open the folder with
 
     jupyter lab
 """
+
+
+_AIMS = r"\*\*(?:Afterwards you can|You will be able to)\*\* (.*?)\n\n"
 
 
 _SETTINGS = """# nbgrader reads this file when you run it in this folder.
@@ -201,7 +206,7 @@ def chapter_page(notebook: Path) -> str:
     cells = read_notebook(notebook).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     title = text.partition("\n")[0].removeprefix("# ")
-    aims = re.search(r"\*\*(?:You will be able to|Afterwards you can)\*\* (.*?)\n\n", text, re.DOTALL)
+    aims = re.search(_AIMS, text, re.DOTALL)
     reading, running = _duration(text, "read"), _duration(text, "run")
     exercises = _exercises(text)
     total = sum(minutes for _, _, minutes in exercises)
@@ -291,7 +296,7 @@ def _write_files(folder: Path, change: Callable[[Any], Any], pages: dict[str, st
     shutil.copytree(
         source / "studies", folder / "studies", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for name in PAGES:
+    for name in FILES:
         shutil.copy(source / name, folder)
     for name, text in pages.items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Check the exercises of chapter 1: train for one epoch, evaluate a model, split a data set.
+"""Check the exercises of chapter 1: split, train for one epoch, evaluate, and test a loop.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
@@ -59,6 +59,7 @@ def _observe_epoch(attempt: Callable[..., Any], seed: int) -> Observation:
     returned = attempt(model, batches, optimizer, F.cross_entropy)
     weights = [p.detach().clone() for p in model.parameters()]
     return {
+        "the type of the value you return": type(returned).__name__,
         "`model.training` during the epoch": _single_value(recorder.training),
         "the list of weights after the epoch": weights,
         "the value you return": returned,
@@ -139,6 +140,10 @@ def _one_step_per_epoch(model, loader, optimizer, loss_fn):  # type: ignore[no-u
     return total / count
 
 
+def _return_inside_the_loop(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
+    return train_one_epoch(model, loader[:1], optimizer, loss_fn)
+
+
 def _returns_a_tensor(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
     return torch.tensor(train_one_epoch(model, loader, optimizer, loss_fn))
 
@@ -149,6 +154,7 @@ EPOCH = Exercise(
     observe=_observe_epoch,
     answer=train_one_epoch,
     praise="Your weights after the epoch and your mean loss over the samples match the reference.",
+    hint="take the loop of section 1.5 line by line: what is missing, or in another order?",
     mistakes={
         "no zero_grad": Mistake(
             _no_zero_grad,
@@ -178,6 +184,11 @@ EPOCH = Exercise(
             _one_step_per_epoch,
             "you take one optimizer step for the whole epoch, but there should be one per batch.",
             "look at the indentation of `optimizer.step()`",
+        ),
+        "return inside the loop": Mistake(
+            _return_inside_the_loop,
+            "your function ends after the first batch, so it takes a single step.",
+            "look at the indentation of `return`",
         ),
         "returns a tensor": Mistake(
             _returns_a_tensor,
@@ -209,6 +220,7 @@ def _observe_evaluate(attempt: Callable[..., Any], seed: int) -> Observation:
     before = mean.clone()
     returned = attempt(model, batches)
     return {
+        "the type of the value you return": type(returned).__name__,
         "`model.training` during the evaluation": _single_value(recorder.training),
         "`torch.is_grad_enabled()` during the evaluation": _single_value(recorder.gradients),
         "running statistics unchanged": torch.equal(before, mean),
@@ -279,6 +291,7 @@ EVALUATE = Exercise(
     observe=_observe_evaluate,
     answer=evaluate,
     praise="You use evaluation mode, record no gradients, and count every sample equally.",
+    hint="which predictions are correct, and out of how many? Print both counts",
     mistakes={
         "no eval mode": Mistake(
             _no_eval_mode,
@@ -315,21 +328,50 @@ EVALUATE = Exercise(
 
 
 def _observe_split(attempt: Callable[..., Any], seed: int) -> Observation:
-    n, n_valid, n_test = 90 + seed % 7, 24, 18
-    first, again, other = (attempt(n, n_valid, n_test, s) for s in (seed, seed, seed + 1))
+    n, n_valid, n_test = 20 + seed % 3, 8, 7
+    state = torch.get_rng_state()
+    first = attempt(n, n_valid, n_test, seed)
+    untouched = torch.equal(state, torch.get_rng_state())
+    if not _is_split(first):
+        return {"the value you return": _describe_split(first)}
+    again, other, no_test = (
+        attempt(n, n_valid, *rest) for rest in ((n_test, seed), (n_test, seed + 1), (0, seed))
+    )
     train, valid, test = ([int(i) for i in indices] for indices in first)
-    unused = sorted(set(range(n)) - {*train, *valid, *test})
-    spread = max(valid) - min(valid) > len(valid) < max(test) - min(test)
     return {
+        "the value you return": _describe_split(first),
         "the tuple of sizes": (len(train), len(valid), len(test)),
-        "the list of indices in none of the three sets": unused,
+        "the list of indices in none of the three sets": sorted(
+            {*range(n)} - {*train, *valid, *test}
+        ),
         "the list of indices in both train and valid": sorted({*train} & {*valid}),
         "the list of indices in both train and test": sorted({*train} & {*test}),
         "the list of indices in both valid and test": sorted({*valid} & {*test}),
-        "validation and test sets drawn from the whole range": spread,
+        "a validation set of consecutive indices": max(valid) - min(valid) < len(valid),
         "the same split for the same seed": _as_sets(first) == _as_sets(again),
         "a different split for a different seed": _as_sets(first) != _as_sets(other),
+        "torch's global generator unchanged": untouched,
+        "the tuple of sizes for `n_test=0`": tuple(len(indices) for indices in no_test),
     }
+
+
+def _is_split(returned: Any) -> bool:
+    """Return whether an attempt returned three sequences of integers."""
+    return (
+        isinstance(returned, tuple | list)
+        and len(returned) == 3
+        and all(isinstance(part, list | tuple | range | Tensor) for part in returned)
+        and all(hasattr(i, "__index__") for part in returned for i in part)
+    )
+
+
+def _describe_split(returned: Any) -> str:
+    """Say what an attempt returned; a tuple and a list count as the same."""
+    if _is_split(returned):
+        return "three lists of indices"
+    if isinstance(returned, tuple | list):
+        return f"a {type(returned).__name__} of {len(returned)}"
+    return f"a {type(returned).__name__}"
 
 
 def _as_sets(split: Iterable) -> list[set[int]]:
@@ -367,12 +409,29 @@ def _independent_draws(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def
     return [i for i in range(n) if i not in {*valid, *test}], valid, test
 
 
+def _seeds_the_global_generator(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    torch.manual_seed(seed)
+    order = torch.randperm(n).tolist()
+    return order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
+
+
+def _slices_from_the_end(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    order = torch.randperm(n, generator=generator(seed)).tolist()
+    return order[: n - n_valid - n_test], order[-n_test - n_valid : -n_test], order[-n_test:]
+
+
+def _validation_first(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
+    train, valid, test = split(n, n_valid, n_test, seed)
+    return valid, test, train
+
+
 SPLIT = Exercise(
     name="split",
     task="`split(n, n_valid, n_test, seed) -> (train, valid, test)`, index lists",
     observe=_observe_split,
     answer=split,
     praise="Every index is in exactly one of the three sets, and the seed alone decides in which.",
+    hint="call it with n=6, n_valid=2, n_test=1 and print the lists: is every index there once?",
     mistakes={
         "in the order of the data": Mistake(
             _in_order,
@@ -403,7 +462,156 @@ SPLIT = Exercise(
             "you draw the validation and test sets independently, so they share images.",
             "how many random permutations do you need?",
         ),
+        "another order of the sets": Mistake(
+            _validation_first,
+            "your three sets are fine, but you return the validation set first.",
+            "in which order does the docstring list the sets?",
+        ),
+        "the global generator": Mistake(
+            _seeds_the_global_generator,
+            "your split is correct, but you seed torch's global generator, which changes every "
+            "random number that anyone draws afterwards.",
+            "`torch.randperm` takes a `generator` of your own",
+        ),
+        "slices from the end": Mistake(
+            _slices_from_the_end,
+            "your slices count from the end of the list, which goes wrong for `n_test=0`: "
+            "`order[-0:]` is the whole list.",
+            "where does each slice start if you count from the beginning?",
+        ),
     },
 )
 
-EXERCISES = (EPOCH, EVALUATE, SPLIT)
+
+FAULTS: dict[str, Callable[..., float]] = {
+    "none": train_one_epoch,
+    "evaluation mode": _no_train_mode,
+    "no step": _zero_grad_before_step,
+    "no zero_grad": _no_zero_grad,
+    "mean of batch means": _mean_of_batch_losses,
+}
+
+
+def _observe_fault(attempt: Callable[..., Any], seed: int) -> Observation:
+    torch.manual_seed(seed)
+    return {
+        f"your verdict on an epoch with the fault {name!r}": attempt(lambda *a, f=fault: f(*a))
+        for name, fault in FAULTS.items()
+    }
+
+
+def _fault_problem(
+    epoch: Callable[..., float], *, evaluated: bool, sizes: tuple[int, ...]
+) -> tuple[nn.Module, Batches, list[bool], float]:
+    """Run an epoch with learning rate 0; return the model, the batches, the modes and the loss."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).train(not evaluated)
+    modes: list[bool] = []
+    model.register_forward_hook(lambda *_: modes.append(model.training))
+    x, y = torch.randn(sum(sizes), 4), torch.arange(sum(sizes)) % 3
+    batches = list(zip(x.split(sizes), y.split(sizes), strict=True))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0)
+    returned = epoch(model, batches, optimizer, F.cross_entropy)
+    return model, batches, modes, returned
+
+
+def _fault(
+    epoch: Callable[..., float], *, evaluated: bool = True, sizes: tuple[int, ...] = (8, 2)
+) -> str:
+    model, batches, modes, returned = _fault_problem(epoch, evaluated=evaluated, sizes=sizes)
+    weight = model.get_parameter("weight")
+    left, weight.grad = weight.grad, None
+    if not all(modes):
+        return "evaluation mode"
+    if left is None or not left.any():
+        return "no step"
+    images, labels = batches[-1]
+    F.cross_entropy(model(images), labels).backward()
+    if weight.grad is None or not torch.allclose(left, weight.grad):
+        return "no zero_grad"
+    images, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    if abs(returned - F.cross_entropy(model(images), labels).item()) > 1e-5:
+        return "mean of batch means"
+    return "none"
+
+
+def find_fault(epoch: Callable[..., float]) -> str:
+    """Return the fault of an epoch: run it with learning rate 0, and look at modes and gradients.
+
+    The model comes from an evaluation, and the last of the two batches is shorter.
+    """
+    return _fault(epoch)
+
+
+def _always_none(epoch):  # type: ignore[no-untyped-def]
+    return "none"
+
+
+def _new_model(epoch):  # type: ignore[no-untyped-def]
+    return _fault(epoch, evaluated=False)
+
+
+def _equal_batches(epoch):  # type: ignore[no-untyped-def]
+    return _fault(epoch, sizes=(5, 5))
+
+
+def _one_batch(epoch):  # type: ignore[no-untyped-def]
+    return _fault(epoch, sizes=(10,))
+
+
+def _nothing_can_move(epoch):  # type: ignore[no-untyped-def]
+    verdict = _fault(epoch)
+    return verdict if verdict == "evaluation mode" else "no step"
+
+
+def _gradients_are_left(epoch):  # type: ignore[no-untyped-def]
+    verdict = _fault(epoch)
+    return "no zero_grad" if verdict in ("none", "mean of batch means") else verdict
+
+
+FIND_FAULT = Exercise(
+    name="find_fault",
+    task="`find_fault(epoch) -> name of the fault`, or \"none\"",
+    observe=_observe_fault,
+    answer=find_fault,
+    praise="Your test finds each of the four faults, and accepts a correct epoch.",
+    hint="call your function on your own `train_one_epoch`, and on a copy with that fault in it",
+    mistakes={
+        "always none": Mistake(
+            _always_none,
+            "your function finds no fault in any epoch.",
+            "take one fault: what does it change in the model, its gradients or the result?",
+        ),
+        "a new model": Mistake(
+            _new_model,
+            "you miss the missing `train()`, because a new model is in training mode anyway.",
+            "in which mode is a model that was evaluated just before?",
+        ),
+        "equal batches": Mistake(
+            _equal_batches,
+            "you miss the mean of batch means, because your batches are equally long, and then "
+            "both means are equal.",
+            "when does a mean of means differ from the mean?",
+        ),
+        "one batch": Mistake(
+            _one_batch,
+            "you miss two faults, because your epoch has a single batch: there are no earlier "
+            "gradients, and only one mean.",
+            "how many batches does it take until an old gradient can do harm?",
+        ),
+        "nothing can move": Mistake(
+            _nothing_can_move,
+            'you report "no step" for epochs that do take their steps, as if the weights of your '
+            "problem could never move.",
+            "what is the learning rate, and what else does a missing step leave behind?",
+        ),
+        "gradients are left": Mistake(
+            _gradients_are_left,
+            "you take any gradient that is left after the epoch for a missing `zero_grad`. A "
+            "correct epoch leaves the gradient of its last batch.",
+            "which gradient should be left, and can you compute it yourself?",
+        ),
+    },
+)
+
+EXERCISES = (SPLIT, EPOCH, EVALUATE, FIND_FAULT)

@@ -1,0 +1,91 @@
+"""Train a convolutional network with torch and torchvision alone.
+
+This is the plain code of the chapters in one file. Each part names the
+chapter that explains it; change it there, and run `make fix`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+
+# --- Chapter 1. The training loop -----------------------------------------
+
+
+class ImageDataset(Dataset):
+    """Images (N, 3, H, W) of uint8 and their labels, one pair at a time."""
+
+    def __init__(self, images, labels, transform=None):
+        self.images, self.labels = images, labels
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image = self.images[index]
+        if self.transform is not None:
+            image = self.transform(image)
+        if image.dtype == torch.uint8:
+            image = image / 255
+        return image, self.labels[index]
+
+
+def make_loader(dataset, batch_size, shuffle, seed, **options):
+    """Return a DataLoader whose order depends only on the seed."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        drop_last=shuffle,
+        generator=torch.Generator().manual_seed(seed),
+        **options,
+    )
+
+
+def pick_device():
+    """Return the fastest device of this machine."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def train_epoch(model, loader, optimizer, loss_fn, device):
+    """Train for one epoch; return the mean loss over the samples."""
+    model.train()
+    total, count = 0.0, 0
+    for images, targets in loader:
+        images, targets = images.to(device), targets.to(device)
+        optimizer.zero_grad()
+        loss = loss_fn(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(images)
+        count += len(images)
+    return total / count
+
+
+@torch.no_grad()
+def evaluate_model(model, loader, device):
+    """Return the accuracy over all samples."""
+    model.eval()
+    correct, count = 0, 0
+    for images, labels in loader:
+        images, labels = images.to(device), labels.to(device)
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        count += len(labels)
+    return correct / count
+
+
+def fit(model, train_loader, valid_loader, optimizer, epochs, device):
+    """Train; return (training loss, validation accuracy) of each epoch."""
+    model.to(device)
+    history = []
+    for _ in range(epochs):
+        loss = train_epoch(
+            model, train_loader, optimizer, F.cross_entropy, device
+        )
+        history.append((loss, evaluate_model(model, valid_loader, device)))
+    return history
