@@ -11,7 +11,7 @@ compute its table again, and all of them with new seeds with `make replicate`.
 
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from torch.utils.data import Dataset
 import cnnlab
 from cnnlab.data import DataBundle, logit_adjustment
 from cnnlab.experiment import Declaration, study
-from cnnlab.schedules import Schedule
+from cnnlab.mixing import soft_cross_entropy
+from cnnlab.schedules import Schedule, cosine
 from cnnlab.transfer import extract_features
 
 
@@ -169,6 +170,149 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "valid_loss": F.cross_entropy(logits, labels).item(),
         "overconfidence": confidence - accuracy,
     }
+
+
+def calibration_error(
+    logits: Tensor, labels: Tensor, bins: int = 10
+) -> float:
+    """Return the expected calibration error, with bins of equal size.
+
+    Args:
+        logits: (N, K).
+        labels: class indices, (N,).
+        bins: number of bins; each holds N / bins predictions.
+    """
+    confidence, predicted = logits.softmax(1).max(1)
+    order = confidence.argsort(stable=True)
+    correct = (predicted == labels).float()[order]
+    gaps = [
+        (c.mean() - r.mean()).abs() * len(c)
+        for c, r in zip(
+            confidence[order].chunk(bins), correct.chunk(bins), strict=True
+        )
+    ]
+    return (torch.stack(gaps).sum() / len(labels)).item()
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature with the lowest loss (Guo et al. 2017).
+
+    Args:
+        logits: outputs for images that the network wasn't trained on, (N, K).
+        labels: class indices, (N,).
+    """
+    log_t = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=50)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(logits / log_t.exp(), labels)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return log_t.exp().item()
+
+
+# --- mixing (chapter 4) ---------------------------------------------------
+
+REPEATED = "fraction of wrong labels repeated"
+CORRECTED = "fraction of wrong labels corrected"
+
+
+def train_on_wrong_labels(
+    seed: int,
+    *,
+    n_train: int,
+    n_valid: int,
+    wrong: float = 0.4,
+    mix: Any = None,
+    smoothing: float = 0.0,
+) -> tuple[cnnlab.Trainer, Dataset, Dataset]:
+    """Train for sixteen epochs on signs of which some have a wrong label.
+
+    Args:
+        seed: draws the signs and which labels are wrong.
+        n_train: number of training images.
+        n_valid: number of validation images; their labels are correct.
+        wrong: fraction of the training labels that are wrong.
+        mix: `MixUp`, `CutMix` or None.
+        smoothing: strength of label smoothing.
+
+    Returns:
+        The trainer, the training set and the validation set.
+    """
+    data = cnnlab.load("pocket", seed=seed, n_train=n_train, n_valid=n_valid)
+    noisy = cnnlab.data.label_noise(data.train, wrong, seed)
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
+        model,
+        sgd(model, 0.1),
+        noisy,
+        batch_size=64,
+        epochs=16,
+        seed=seed,
+        schedule=cosine,
+        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
+        batch_transform=mix,
+    )
+    return trainer, noisy, data.valid
+
+
+def wrong_label_metrics(
+    trainer: cnnlab.Trainer, noisy: Dataset, valid: Dataset
+) -> dict[str, float]:
+    """Evaluate on the validation set and on the training set, unmixed."""
+    logits = trainer.predict(cnnlab.loader(valid, 256))
+    predictions = trainer.predict(cnnlab.loader(noisy, 256)).argmax(1)
+    given = (predictions == noisy.labels).float()
+    true = (predictions == noisy.clean_labels).float()
+    mislabelled = noisy.labels != noisy.clean_labels
+    return calibration(logits, valid.labels) | {
+        "train_given": given.mean().item(),
+        "train_true": true.mean().item(),
+        # NaN if no label is wrong
+        REPEATED: given[mislabelled].mean().item(),
+        CORRECTED: true[mislabelled].mean().item(),
+    }
+
+
+def train_on_few_labels(
+    seed: int,
+    *,
+    n_train: int,
+    n_valid: int,
+    mix: Any = None,
+    smoothing: float = 0.0,
+) -> tuple[cnnlab.Trainer, Dataset]:
+    """Train for forty epochs on a few signs.
+
+    Args:
+        seed: draws the signs.
+        n_train: number of training images.
+        n_valid: number of validation images.
+        mix: `MixUp`, `CutMix` or None.
+        smoothing: strength of label smoothing.
+
+    Returns:
+        The trainer and the validation set.
+    """
+    data = cnnlab.load(
+        "pocket", seed=seed, n_train=n_train, n_valid=n_valid, n_test=96
+    )
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
+        model,
+        sgd(model, 0.1),
+        data.train,
+        batch_size=32,
+        epochs=40,
+        seed=seed,
+        schedule=cosine,
+        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
+        batch_transform=mix,
+    )
+    return trainer, data.valid
 
 
 # --- class imbalance (chapter 11) -----------------------------------------
