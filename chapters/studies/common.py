@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import cnnlab
-from cnnlab.data import DataBundle, logit_adjustment
+from cnnlab.data import DataBundle, ImageSet, logit_adjustment
+from cnnlab.errors import DownloadError
 from cnnlab.experiment import Declaration, study
 from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import Schedule, cosine
@@ -381,3 +382,72 @@ def processor_seconds() -> float:
     times = os.times()
     own = times.user + times.system
     return own + times.children_user + times.children_system
+
+
+# --- photographs (chapters 3, 5 and 9) ------------------------------------
+
+
+@lru_cache(maxsize=1)
+def all_photographs() -> tuple[ImageSet, ImageSet]:
+    """Load CIFAR-10: 50,000 training and 10,000 test images, 3 x 32 x 32.
+
+    The environment variable CNNLAB_PHOTOS names a folder with the images as
+    JPEG or PNG files, in train/<class>/ and test/<class>/. Without it, the
+    original files are used, from the folder where `cnnlab.load` keeps them.
+    """
+    folder = os.environ.get("CNNLAB_PHOTOS")
+    try:
+        if folder:
+            data = cnnlab.from_folder(folder, size=32)
+        else:
+            data = cnnlab.load("cifar10")
+    except DownloadError:
+        raise FileNotFoundError(
+            "this study needs CIFAR-10, which isn't on this machine. Run "
+            'cnnlab.load("cifar10", download=True) once, or set '
+            "CNNLAB_PHOTOS to a folder that contains the images in "
+            "train/<class>/ and test/<class>/"
+        ) from None
+    pixels = torch.cat([data.train.images, data.valid.images])
+    labels = torch.cat([data.train.labels, data.valid.labels])
+    return ImageSet(pixels, labels, data.classes), data.test
+
+
+def photographs(seed: int, per_class: int, n_test: int) -> DataBundle:
+    """Draw training, validation and test photographs from CIFAR-10.
+
+    Args:
+        seed: draws the photographs of all three splits.
+        per_class: training photographs of each of the ten classes.
+        n_test: test photographs, drawn from CIFAR-10's own test set.
+
+    Returns:
+        A bundle whose validation set has 1,000 photographs of CIFAR-10's
+        training set that aren't used for training. All splits contain every
+        class equally often.
+    """
+    official, official_test = all_photographs()
+    rng = torch.Generator().manual_seed(seed)
+    order = draw_per_class(official.labels, per_class + 100, rng)
+    n_each = n_test // len(official.classes)
+    tested = draw_per_class(official_test.labels, n_each, rng)
+    return DataBundle(
+        "photographs",
+        official.select(order[:, :per_class].flatten()),
+        official.select(order[:, per_class:].flatten()),
+        official_test.select(tested.flatten()),
+    )
+
+
+def draw_per_class(labels: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """Return the indices of n random images of each class, (K, n)."""
+    chosen = []
+    for label in range(int(labels.max()) + 1):
+        indices = (labels == label).nonzero().flatten()
+        if len(indices) < n:
+            raise ValueError(
+                f"class {label} has {len(indices)} images, and {n} were asked "
+                "for; use fewer images per class"
+            )
+        chosen.append(indices[torch.randperm(len(indices), generator=rng)[:n]])
+    return torch.stack(chosen)
