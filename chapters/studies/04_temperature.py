@@ -3,7 +3,7 @@
 What varies is what 240 labelled signs are used for. "Plain" and "mixup" train
 on all of them. The arms with a temperature train on 180 and fit one number on
 the other 60: the temperature that divides the logits. Everything else is
-fixed: the architecture, SGD with a cosine schedule, batches of 32 and 320
+fixed: the architecture, SGD with a cosine schedule, batches of 32 and 280
 steps. Each seed draws its own signs. The results are loss, accuracy,
 overconfidence and expected calibration error on 5,000 validation signs.
 
@@ -11,7 +11,6 @@ The split into 180 and 60 was chosen before the first run. A pilot with the
 seeds 100 to 102 came before the claims; this study uses other seeds.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -34,7 +33,27 @@ from cnnlab.schedules import cosine
 
 SEEDS = 10
 METRIC = "valid_loss"
-N_LABELS, N_HELD_OUT, N_VALID, STEPS, BATCH_SIZE = 240, 60, 5000, 320, 32
+N_LABELS, N_HELD_OUT, N_VALID, STEPS, BATCH_SIZE = 240, 60, 5000, 280, 32
+DECLARATION = Declaration(
+    "Does a temperature calibrate better than mixup, at equal labels?",
+    claims=[
+        Claim(
+            "plain + temperature",
+            "<",
+            "plain",
+            by=0.05,
+            metric="calibration_error",
+        ),
+        Claim("mixup", "<", "plain", by=0.05, metric="calibration_error"),
+        Claim("mixup", "<", "plain + temperature", by=0.02),
+        Claim(
+            "mixup", ">", "plain + temperature", by=0.02, metric="valid_acc"
+        ),
+    ],
+    unit=fresh_data(),
+    fixed="240 labelled signs per seed, the network, SGD with a cosine "
+    "schedule from a learning rate of 0.1, batches of 32, 280 steps",
+)
 
 
 def run(
@@ -55,7 +74,7 @@ def run(
         sgd(model, 0.1),
         dataset,
         batch_size=BATCH_SIZE,
-        epochs=round(STEPS / math.ceil(n_train / BATCH_SIZE)),
+        epochs=STEPS // (n_train // BATCH_SIZE),  # the last batch is dropped
         seed=seed,
         schedule=cosine,
         batch_transform=mix,
@@ -85,3 +104,7 @@ VARIANTS = {
         run, mix=MixUp(1.0, num_classes=12), temperature=True
     ),
 }
+
+
+if __name__ == "__main__":
+    run_study(__file__, VARIANTS, SEEDS, METRIC, DECLARATION)
