@@ -133,6 +133,7 @@ SIGNATURES = {
     "check.batch_norm": "(fn)",
     "check.dropout": "(fn)",
     "check.he_std": "(fn)",
+    "check.fit_temperature": "(fn)",
     "check.cosine": "(fn)",
     "check.warmup_cosine": "(fn)",
     "check.one_cycle": "(fn)",

@@ -54,6 +54,7 @@ __all__ = [
     "ema_update",
     "ensemble",
     "evaluate",
+    "fit_temperature",
     "freeze",
     "grade",
     "he_std",
@@ -97,6 +98,7 @@ EXERCISES: dict[str, Exercise] = {
         chapter04.MIXUP,
         chapter04.CUTMIX,
         chapter04.SOFT_CROSS_ENTROPY,
+        chapter04.TEMPERATURE,
         chapter05.COSINE,
         chapter05.WARMUP_COSINE,
         chapter05.ONE_CYCLE,
@@ -187,6 +189,11 @@ def cutmix(fn: Callable[..., Any]) -> None:
 def soft_cross_entropy(fn: Callable[..., Any]) -> None:
     """Check chapter 4, `soft_cross_entropy(logits, targets) -> mean loss`, for soft targets."""
     print(EXERCISES["soft_cross_entropy"].judge(fn))
+
+
+def fit_temperature(fn: Callable[..., float]) -> None:
+    """Check chapter 4, `fit_temperature(logits, labels) -> T` with the lowest cross-entropy."""
+    print(EXERCISES["fit_temperature"].judge(fn))
 
 
 def cosine(fn: Callable[..., float]) -> None:
@@ -381,9 +388,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print("You made no predictions.")
 
 
-def prediction(
-    question: str, guess: Any, result: Any = None, *, within: float = 0.1
-) -> None:
+def prediction(question: str, guess: Any, result: Any = None, *, within: float = 0.1) -> None:
     """Compare one prediction with the result, in the cell after its experiment.
 
     Args:

@@ -1,8 +1,9 @@
-"""Check the exercises of chapter 4: mixup, CutMix and the cross-entropy with soft targets.
+"""Check the exercises of chapter 4: mixup, CutMix, soft cross-entropy and temperature scaling.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -466,6 +467,117 @@ SOFT_CROSS_ENTROPY = Exercise(
             _returns_a_number,
             "you return a plain number, and you can't call `backward()` on that.",
             "what does `.item()` do to the graph of the gradients?",
+        ),
+    },
+)
+
+
+# --- temperature ----------------------------------------------------------------------------------
+
+SAMPLES, CLASSES = 200, 3
+
+
+def _observe_temperature(attempt: Callable[..., Any], seed: int) -> Observation:
+    observation: dict[str, Any] = {}
+    for name, scale in (("overconfident", 3.0), ("under-confident", 0.4)):
+        g = generator(seed, 8)
+        calibrated = 1.5 * torch.randn(SAMPLES, CLASSES, generator=g)
+        labels = torch.multinomial(calibrated.softmax(dim=1), 1, generator=g).squeeze(1)
+        logits = scale * calibrated
+        before = logits.clone()
+        returned = attempt(logits, labels)
+        if isinstance(returned, float):
+            returned = _near(returned, fit_temperature(logits, labels))
+        observation[f"the temperature for {name} logits"] = returned
+        observation[f"`logits` unchanged ({name})"] = torch.equal(logits, before)
+    return observation
+
+
+def _near(value: float, best: float) -> float:
+    """Return a known value that is within 3 % of a temperature, so that any method passes."""
+    known = (best, 1 / best, math.log(best), math.sqrt(best), best * best, 1.0)
+    return next((k for k in known if abs(value - k) <= 0.03 * abs(k)), value)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature T with the lowest cross-entropy of logits / T."""
+    low, high = math.log(0.05), math.log(20.0)
+    golden = (math.sqrt(5) - 1) / 2
+
+    def loss(log_t: float) -> float:
+        return F.cross_entropy(logits / math.exp(log_t), labels).item()
+
+    for _ in range(18):
+        a, b = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return math.exp((low + high) / 2)
+
+
+def _inverse_temperature(logits, labels):  # type: ignore[no-untyped-def]
+    return 1 / fit_temperature(logits, labels)
+
+
+def _log_temperature(logits, labels):  # type: ignore[no-untyped-def]
+    return math.log(fit_temperature(logits, labels))
+
+
+def _temperature_of_accuracy(logits, labels):  # type: ignore[no-untyped-def]
+    candidates = [0.05 * 1.06**i for i in range(103)]
+    hits = [(logits / t).argmax(dim=1).eq(labels).sum().item() for t in candidates]
+    return candidates[hits.index(max(hits))]
+
+
+def _temperature_of_probabilities(logits, labels):  # type: ignore[no-untyped-def]
+    return fit_temperature(logits.softmax(dim=1), labels)
+
+
+def _tensor_temperature(logits, labels):  # type: ignore[no-untyped-def]
+    return torch.tensor(fit_temperature(logits, labels))
+
+
+def _coarse_grid(logits, labels):  # type: ignore[no-untyped-def]
+    candidates = [float(t) for t in range(1, 21)]
+    losses = [F.cross_entropy(logits / t, labels).item() for t in candidates]
+    return candidates[losses.index(min(losses))]
+
+
+TEMPERATURE = Exercise(
+    name="fit_temperature",
+    observe=_observe_temperature,
+    answer=fit_temperature,
+    praise="Your T makes overconfident networks less confident and under-confident ones more.",
+    hint="evaluate the loss at your T and at a slightly larger and a smaller one; which is lowest?",
+    mistakes={
+        "inverse": Mistake(
+            _inverse_temperature,
+            "you return 1/T: an overconfident network gets an even larger scale.",
+            "are the logits divided by T or multiplied by it?",
+        ),
+        "logarithm": Mistake(
+            _log_temperature,
+            "you return log T instead of T.",
+            "which number do the logits have to be divided by?",
+        ),
+        "accuracy instead of loss": Mistake(
+            _temperature_of_accuracy,
+            "your T is the smallest one allowed. No T changes a prediction, so accuracy can't "
+            "choose it.",
+            "do you minimise the loss, or maximise something?",
+        ),
+        "softmax first": Mistake(
+            _temperature_of_probabilities,
+            "you scale probabilities, but the temperature divides logits, before the softmax.",
+            "what does `F.cross_entropy` expect as its first argument?",
+        ),
+        "a tensor": Mistake(
+            _tensor_temperature,
+            "you return a tensor, but the exercise asks for a plain number.",
+            "which method turns a tensor with one element into a number?",
+        ),
+        "whole numbers only": Mistake(
+            _coarse_grid,
+            "you only try whole numbers, so T is inaccurate, and no T below 1 is found.",
+            "how would you refine the search around the best value, in both directions?",
         ),
     },
 )
