@@ -1,11 +1,12 @@
+import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from cnnlab import check
-from cnnlab.check import EXERCISES
-from cnnlab.check.core import _summarise as summarise
+from cnnlab.check import EXERCISES, compare, core
 
 
 MISTAKES = [
@@ -70,31 +71,225 @@ def test_a_check_does_not_change_the_global_random_state(name):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_unknown_mistakes_are_reported_as_value_and_expected_value():
-    outcome = EXERCISES["evaluate"].judge(
-        lambda model, loader: EXERCISES["evaluate"].answer(model, loader) / 2
-    )
+# --- the core, on exercises made for it -----------------------------------------------------------
+
+
+def mean(values, digits):
+    """The reference of the exercise below."""
+    return round(sum(values) / len(values), digits)
+
+
+def observe(attempt, seed):
+    seen = []
+    result = attempt([1.0, 2.0, 4.5 + seed], 2)
+    return {
+        "you print something.": bool(seen),
+        "your mean of [1, 2, 4.5]": result,
+        "your mean of one value": attempt([3.0], 1),
+        "your mean of four values": attempt([1.0, 2.0, 3.0, 5.0], 1),
+    }
+
+
+MEAN = core.Exercise(
+    name="mean",
+    observe=observe,
+    answer=mean,
+    praise="You divide by the number of values.",
+    mistakes={
+        "not rounded": core.Mistake(
+            lambda values, digits: sum(values) / len(values), "you don't round.", "see `round`"
+        ),
+        "one less": core.Mistake(
+            lambda values, digits: round(sum(values) / max(len(values) - 1, 1), digits),
+            "you divide by one less than the number of values.",
+            "how many values are there?",
+        ),
+        "sum": core.Mistake(
+            lambda values, digits: round(sum(values), digits), "you return the sum.", "divide"
+        ),
+    },
+    hint="work it out by hand",
+    task="`mean(values, digits) -> float`",
+)
+
+
+def judged(attempt, exercise=MEAN):
+    outcome = exercise.judge(attempt)
+    assert not outcome.passed
+    assert len(outcome.says) + len(outcome.hint) <= 200
+    return outcome
+
+
+def test_the_most_upstream_fact_is_the_only_one_that_is_said():
+    def half(values, digits):
+        return None if len(values) == 1 else 1.5
+
+    outcome = judged(half)
+    assert outcome.says == "your function returned None for values=[3], digits=1, expected a float."
+    assert "`return`" in outcome.hint
+    outcome = judged(lambda values, digits: torch.tensor(mean(values, digits)))
+    assert outcome.says == "your mean of [1, 2, 4.5] is a tensor, expected a float."
+    assert ".item()" in outcome.hint
+    outcome = judged(lambda values, digits: [1.0] if len(values) == 4 else 0.0)
+    assert outcome.says == "your mean of four values is a list of one float, expected a float."
+    assert outcome.hint == "the task is `mean(values, digits) -> float`"
+    outcome = judged(lambda values, digits: 0.25)
+    assert outcome.says == "your mean of [1, 2, 4.5] is 0.25, expected 2.5."
+    assert outcome.hint == MEAN.hint
     assert outcome.mistake is None
-    assert re.fullmatch(r"the accuracy you return is 0\.\d+, expected 0\.\d+\.", outcome.says)
-    outcome = EXERCISES["random_flip"].judge(lambda *arguments: None)
-    assert outcome.says == "result shaped like `images` is False, expected True."
-    outcome = EXERCISES["evaluate"].judge(lambda model, loader: -1.0)
-    first, *differences = outcome.says.splitlines()
-    assert first == "your function doesn't behave as expected."
-    assert differences[0].startswith("  - `model.training` during the evaluation is 'unknown, ")
-    assert differences[0].endswith("never called', expected False")
-    assert len(differences) == 3
+
+
+def test_values_that_look_alike_are_shown_with_more_digits():
+    outcome = judged(lambda values, digits: mean(values, digits) + 4e-4)
+    assert outcome.says == "your mean of [1, 2, 4.5] is 2.5004, expected 2.5."
+
+
+def test_numbers_of_numpy_and_whole_floats_count_as_numbers():
+    assert MEAN.judge(lambda values, digits: np.float32(mean(values, digits))).passed
+    assert judged(lambda values, digits: True).says.endswith("is a bool, expected a float.")
+
+
+def test_of_two_mistakes_at_once_the_first_known_one_is_named():
+    """The unknown second mistake concerns single values only."""
+
+    def two(values, digits):
+        return 0.0 if len(values) == 1 else round(sum(values) / (len(values) - 1), digits)
+
+    assert judged(two).mistake == "one less"
+
+    def more_of_the_sum(values, digits):
+        return sum(values) if len(values) > 1 else 7.0
+
+    assert judged(more_of_the_sum).mistake == "sum"
+
+    def right_where_the_sum_is_wrong(values, digits):
+        return sum(values) if len(values) == 3 else mean(values, digits)
+
+    assert judged(right_where_the_sum_is_wrong).mistake is None
+
+
+def test_side_effects_on_arguments_and_random_numbers_are_noticed():
+    def sorts(values, digits):
+        values.sort(reverse=True)
+        return mean(values, digits)
+
+    outcome = judged(sorts)
+    assert outcome.says.startswith("you change `values` in place, but it belongs to the caller")
+
+    def draws(values, digits):
+        torch.manual_seed(3)
+        return mean(values, digits)
+
+    assert "global random generator" in judged(draws).says
+
+
+def test_an_error_is_reported_with_the_line_and_the_arguments():
+    def failing(values, digits):
+        return values.mean()
+
+    outcome = judged(failing)
+    assert re.fullmatch(
+        r"line \d+, `return values.mean\(\)`, raised AttributeError: 'list' object has no "
+        r"attribute 'mean'. It was given values=\[1, 2, 4.5\], digits=2.",
+        outcome.says,
+    )
+    assert judged(lambda values: 1.0).says == (
+        "your function takes (values), but the task calls it with (values, digits)."
+    )
+
+
+def test_only_the_own_raise_means_not_written_yet():
+    def unwritten(values, digits):
+        raise NotImplementedError("soon")
+
+    assert judged(unwritten).says == "not written yet."
+
+    def helper(values, digits):
+        return torch.nn.functional.cross_entropy(torch.tensor([1]), torch.rand(1, 2))
+
+    def by_torch(values, digits):
+        return torch.nn.Module()(values)
+
+    for attempt in (helper, by_torch):
+        outcome = judged(attempt)
+        assert "NotImplementedError" in outcome.says
+        assert "line" in outcome.says
+
+
+def test_an_error_of_the_observer_is_not_blamed_on_the_student():
+    def pair(values):
+        return min(values), max(values)
+
+    def observe_pair(attempt, seed):
+        low, high = attempt([1, 2, 3])
+        return {"the width of your range": high - low}
+
+    exercise = core.Exercise("pair", observe_pair, pair, "Fine.")
+    for attempt, says in {
+        lambda values: {"low": 1}: "is a dict, expected a tuple of 2 ints.",
+        lambda values: 3: "is an int, expected a tuple of 2 ints.",
+        lambda values: ("1", "3"): "is a string, expected an int.",
+    }.items():
+        outcome = judged(attempt, exercise)
+        assert outcome.says.endswith(says)
+        assert "your result for values=[1, 2, 3]" in outcome.says
+    assert "returned None for values=[1, 2, 3]" in judged(lambda values: None, exercise).says
+
+
+def test_messages_are_wrapped_but_not_inside_code():
+    outcome = core.Outcome(
+        "f", False, f"{'long ' * 15}`return some(code, with, spaces)` ends.", "x"
+    )
+    lines = str(outcome).splitlines()
+    assert all(len(line) <= 88 for line in lines)
+    assert any("`return some(code, with, spaces)`" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "says"),
+    [
+        (torch.zeros(2, 3), torch.zeros(3, 2), "has shape (2, 3), expected (3, 2)"),
+        (torch.zeros(2).double(), torch.zeros(2), "has dtype float64, expected float32"),
+        (torch.tensor([1.0, math.nan]), torch.tensor([1.0, math.nan]), None),
+        (torch.tensor([1, 3]), torch.tensor([1, 2]), "is [1, 3], expected [1, 2]"),
+        (torch.tensor([True]), torch.tensor([False]), "is [True], expected [False]"),
+        (torch.eye(3), torch.zeros(3, 3), "at [0, 0] is 1, expected 0"),
+        (np.zeros(2), torch.zeros(2), "is a NumPy array, expected a tensor"),
+        ([1], [1, 2], "has one entry, expected 2"),
+        ((1, 2), [1, 2], None),
+        ({"a": 1}, {"b": 1}, "has the keys ['a'], expected ['b']"),
+        ({"a", "b"}, {"a"}, "contains 'b', which doesn't belong there"),
+        (set(), {"a"}, "lacks 1 of 1 entries"),
+        (math.nan, math.nan, None),
+        (math.inf, math.inf, None),
+        (0.1 + 0.2, 0.3, None),
+        (1, True, "is an int, expected a bool"),
+        (torch.Tensor.item, 1.0, "is a function, expected a float"),
+        ("high", "low", "is 'high', expected 'low'"),
+    ],
+)
+def test_a_difference_is_said_in_a_few_words(got, want, says):
+    found = compare.difference(got, want)
+    assert (found.says if found else None) == says
+
+
+def test_of_a_list_the_entry_with_the_difference_is_said():
+    found = compare.difference([torch.zeros(2), torch.zeros(3)], [torch.zeros(2), torch.zeros(4)])
+    assert (found.where, found.says) == ("entry 1 of ", "has shape (3,), expected (4,)")
+    found = compare.difference([0.5] * 30, [0.5] * 29 + [1.0])
+    assert (found.where, found.says) == ("entry 29 of ", "is 0.5, expected 1")
 
 
 def test_summaries_of_values_fit_on_one_line():
     many = [torch.rand(3, 4, 5) for _ in range(10)]
-    assert summarise(many).startswith(
-        "a list of 10, the first of them a tensor of shape (3, 4, 5), beginning with "
-    )
-    assert summarise(torch.tensor(2.0)) == "a tensor of shape (), 2"
-    assert summarise(torch.zeros(0, 3)).endswith("empty")
-    assert summarise(0.123456789) == "0.1235"
-    assert all(len(summarise(value)) < 160 for value in ({"a": "x" * 500}, many, torch.rand(900)))
+    assert compare.short(many) == "a list of 10 tensors"
+    assert compare.short(torch.tensor(2.0)) == "tensor(2)"
+    assert compare.short(0.123456789) == "0.1235"
+    for value in ({"a": "x" * 500}, many, torch.rand(900), "x" * 900, list(range(99)), print):
+        assert len(compare.short(value)) <= 48
+
+
+# --- predictions ----------------------------------------------------------------------------------
 
 
 def test_score_prints_every_prediction_and_counts_the_correct_ones(capsys):

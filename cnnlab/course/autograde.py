@@ -176,15 +176,20 @@ def graded(test: str) -> Graded:
 def answer(function: str, cells: list[Any]) -> str:
     r"""Return the source of the last cell that defines a function, without IPython commands.
 
+    A cell that only assigns to its name, such as `f = make_f()`, counts if no cell has a `def`.
+
     >>> from nbformat.v4 import new_code_cell
     >>> answer("f", [new_code_cell("%time\nf = abs"), new_code_cell("g = abs")])
     'pass\nf = abs'
+    >>> answer("f", [new_code_cell("def f(): pass"), new_code_cell("f = f()")])
+    'def f(): pass'
     """
-    defines = re.compile(rf"^(def\s+{function}\s*\(|{function}\s*=)", re.MULTILINE)
-    sources = [cell.source for cell in cells if defines.search(cell.source) and not is_locked(cell)]
-    missing = f"def {function}(*arguments):\n    raise NotImplementedError"
-    source = sources[-1] if sources else missing
-    return re.sub(r"^(\s*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
+    sources = [cell.source for cell in cells if not is_locked(cell)]
+    for definition in (rf"^def\s+{function}\s*\(", rf"^{function}\s*="):
+        found = [source for source in sources if re.search(definition, source, re.MULTILINE)]
+        if found:
+            return re.sub(r"^(\s*)[%!?].*$", r"\1pass", found[-1], flags=re.MULTILINE)
+    return f"def {function}(*arguments):\n    raise NotImplementedError"
 
 
 def _setup(resources: Any) -> str:

@@ -145,6 +145,7 @@ def _returns_a_tensor(model, loader, optimizer, loss_fn):  # type: ignore[no-unt
 
 EPOCH = Exercise(
     name="train_one_epoch",
+    task="`train_one_epoch(model, loader, optimizer, loss_fn) -> mean loss`",
     observe=_observe_epoch,
     answer=train_one_epoch,
     praise="Your weights after the epoch and your mean loss over the samples match the reference.",
@@ -274,6 +275,7 @@ def _count_of_correct_predictions(model, loader):  # type: ignore[no-untyped-def
 
 EVALUATE = Exercise(
     name="evaluate",
+    task="`evaluate(model, loader) -> accuracy`, a fraction between 0 and 1",
     observe=_observe_evaluate,
     answer=evaluate,
     praise="You use evaluation mode, record no gradients, and count every sample equally.",
@@ -367,6 +369,7 @@ def _independent_draws(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def
 
 SPLIT = Exercise(
     name="split",
+    task="`split(n, n_valid, n_test, seed) -> (train, valid, test)`, index lists",
     observe=_observe_split,
     answer=split,
     praise="Every index is in exactly one of the three sets, and the seed alone decides in which.",
@@ -402,3 +405,5 @@ SPLIT = Exercise(
         ),
     },
 )
+
+EXERCISES = (EPOCH, EVALUATE, SPLIT)

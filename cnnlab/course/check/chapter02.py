@@ -79,6 +79,7 @@ def _in_place(x, scale, shift, eps):  # type: ignore[no-untyped-def]
 
 BATCH_NORM = Exercise(
     name="batch_norm",
+    task="`batch_norm(x, scale, shift, eps)`, the forward pass in training mode",
     observe=_observe_batch_norm,
     answer=batch_norm,
     praise="You normalise each channel over images and pixels, then apply the scale and the shift.",
@@ -178,6 +179,7 @@ def _dropout_in_place(x, p, draws, training):  # type: ignore[no-untyped-def]
 
 DROPOUT = Exercise(
     name="dropout",
+    task="`dropout(x, p, draws, training)`, inverted dropout",
     observe=_observe_dropout,
     answer=dropout,
     praise="The expected value of each feature stays the same, so evaluation mode needs no "
@@ -265,6 +267,7 @@ def _xavier(weight):  # type: ignore[no-untyped-def]
 
 HE_STD = Exercise(
     name="he_std",
+    task="`he_std(weight)`, the standard deviation of He initialisation",
     observe=_observe_he,
     answer=he_std,
     praise="With this standard deviation, the scale of the signal stays the same through "
@@ -300,3 +303,5 @@ HE_STD = Exercise(
         ),
     },
 )
+
+EXERCISES = (BATCH_NORM, DROPOUT, HE_STD)

@@ -105,6 +105,7 @@ def _ignores_the_generator(images, p, generator):  # type: ignore[no-untyped-def
 
 FLIP = Exercise(
     name="random_flip",
+    task="`random_flip(images, p, generator) -> images`, one decision per image",
     observe=_observe_flip,
     answer=random_flip,
     praise="You decide for each image separately, mirror about a fraction p of them, and leave "
@@ -206,6 +207,7 @@ def _jitter_in_place(images, scale, shift):  # type: ignore[no-untyped-def]
 
 JITTER = Exercise(
     name="jitter",
+    task="`jitter(images, scale, shift) -> images`, with a pair per image",
     observe=_observe_jitter,
     answer=jitter,
     praise="Each image gets its own scale and shift, and its pixels stay between 0 and 1.",
@@ -390,8 +392,11 @@ MISSING = {
 
 CHOICE = Exercise(
     name="choose_augmentations",
+    task="`choose_augmentations(task) -> set of names` that preserve the label",
     observe=_observe_choice,
     answer=choose_augmentations,
     praise="None of your augmentations changes a label, and no safe one is missing.",
     mistakes=BREAKING | MISSING,
 )
+
+EXERCISES = (FLIP, JITTER, CHOICE)

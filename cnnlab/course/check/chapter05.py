@@ -98,6 +98,7 @@ def _upside_down(step, steps, final):  # type: ignore[no-untyped-def]
 
 COSINE = Exercise(
     name="cosine",
+    task="`cosine(step, steps, final) -> multiplier`",
     observe=_observe_cosine,
     answer=cosine,
     praise="Your curve starts at 1, falls along half a cosine, reaches the floor at the last step "
@@ -210,6 +211,7 @@ def _climbs_again_after_warmup(step, warmup, steps):  # type: ignore[no-untyped-
 
 WARMUP_COSINE = Exercise(
     name="warmup_cosine",
+    task="`warmup_cosine(step, warmup, steps) -> multiplier`; `steps` is the total",
     observe=_observe_warmup,
     answer=warmup_cosine,
     praise="Your curve rises in a straight line to exactly 1, falls without a jump, and is 0 from "
@@ -324,6 +326,7 @@ def _climbs_again_after_the_cycle(step, steps, peak_fraction, div_factor, final_
 
 ONE_CYCLE = Exercise(
     name="one_cycle",
+    task="`one_cycle(step, steps, peak_fraction, div_factor, final_div_factor) -> multiplier`",
     observe=_observe_one_cycle,
     answer=one_cycle,
     praise="Your cycle rises from 1/div_factor to 1 at the peak, falls to 1/final_div_factor at "
@@ -366,3 +369,5 @@ ONE_CYCLE = Exercise(
         "climbs again": _never_ends(_climbs_again_after_the_cycle),
     },
 )
+
+EXERCISES = (COSINE, WARMUP_COSINE, ONE_CYCLE)

@@ -202,6 +202,7 @@ def _counted_from_one(values, patience, min_delta, mode):  # type: ignore[no-unt
 
 STOPPING = Exercise(
     name="early_stopping",
+    task="`early_stopping(values, patience, min_delta, mode) -> (stop, best)`",
     observe=_observe_stopping,
     answer=early_stopping,
     praise="Your function waits exactly as long as the patience, never counts NaN as an "
@@ -378,6 +379,7 @@ def _equal_average(average, weights, step, decay):  # type: ignore[no-untyped-de
 
 EMA_UPDATE = Exercise(
     name="ema_update",
+    task="`ema_update(average, weights, step, decay) -> new list of tensors`",
     observe=_observe_ema,
     answer=ema_update,
     praise="Your update does what `averaging.EMA` does, both early and late in a run.",
@@ -479,6 +481,7 @@ def _classes_only(logits):  # type: ignore[no-untyped-def]
 
 ENSEMBLE = Exercise(
     name="ensemble",
+    task="`ensemble(logits) -> probabilities`, from (M, N, K) to (N, K)",
     observe=_observe_ensemble,
     answer=ensemble,
     praise="You average probabilities, so each row of the result sums to 1.",
@@ -530,3 +533,5 @@ ENSEMBLE = Exercise(
         ),
     },
 )
+
+EXERCISES = (STOPPING, EMA_UPDATE, ENSEMBLE)

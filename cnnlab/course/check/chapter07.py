@@ -86,6 +86,7 @@ def _sum_of_norms(gradients, max_norm):  # type: ignore[no-untyped-def]
 
 CLIPPING = Exercise(
     name="clip_by_norm",
+    task="`clip_by_norm(gradients, max_norm) -> new list of tensors`",
     observe=_observe_clipping,
     answer=clip_by_norm,
     praise="You scale the whole gradient by one factor that is never above 1, so its direction "
@@ -186,6 +187,7 @@ def _tensor(before, after):  # type: ignore[no-untyped-def]
 
 RATIO = Exercise(
     name="update_ratio",
+    task="`update_ratio(before, after)`, the relative size of an update",
     observe=_observe_ratio,
     answer=update_ratio,
     praise="Your ratio is the norm of the step divided by the norm of the weights.",
@@ -369,6 +371,7 @@ def _accuracy_alone(vitals):  # type: ignore[no-untyped-def]
 
 DIAGNOSIS = Exercise(
     name="diagnose_case",
+    task="`diagnose_case(vitals) -> name of the fault`, or 'something else'",
     observe=_observe_diagnosis,
     answer=diagnose_case,
     praise="You look at the inputs first, then at the gradients, the steps and the evaluation.",
@@ -416,3 +419,5 @@ DIAGNOSIS = Exercise(
         ),
     },
 )
+
+EXERCISES = (CLIPPING, RATIO, DIAGNOSIS)

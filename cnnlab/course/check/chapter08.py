@@ -72,6 +72,7 @@ def _whole_decades(u, low, high):  # type: ignore[no-untyped-def]
 
 LOG_UNIFORM = Exercise(
     name="log_uniform",
+    task="`log_uniform(u, low, high) -> value`, for a uniform draw `u` from 0 to 1",
     observe=_observe_log_uniform,
     answer=log_uniform,
     praise="Every decade between low and high gets the same fraction of the draws.",
@@ -252,6 +253,7 @@ def _returns_the_mean(table):  # type: ignore[no-untyped-def]
 
 BEST = Exercise(
     name="best_setting",
+    task="`best_setting(table) -> (learning rate, decay)`, best mean over seeds",
     observe=_observe_best,
     answer=best_setting,
     praise="You compare means over seeds, and you rule out every setting that diverged.",
@@ -420,6 +422,7 @@ def _whole_range(rates, scores):  # type: ignore[no-untyped-def]
 
 NEXT_RANGE = Exercise(
     name="next_range",
+    task="`next_range(rates, scores) -> (low, high)`, the range to search next",
     observe=_observe_next,
     answer=next_range,
     praise="You narrow the search down to the neighbours of the best learning rate, and you go "
@@ -471,3 +474,5 @@ NEXT_RANGE = Exercise(
         ),
     },
 )
+
+EXERCISES = (LOG_UNIFORM, BEST, NEXT_RANGE)

@@ -128,6 +128,7 @@ def _returns_nothing(model, num_classes):  # type: ignore[no-untyped-def]
 
 HEAD = Exercise(
     name="replace_head",
+    task="`replace_head(model, num_classes) -> model`; the head is `model.fc`",
     observe=_observe_head,
     answer=replace_head,
     praise="You replace the old head by one new layer, and the backbone is unchanged.",
@@ -267,6 +268,7 @@ def _everything(model):  # type: ignore[no-untyped-def]
 
 FREEZE = Exercise(
     name="freeze",
+    task="`freeze(model)`, which freezes `model.body` at the start of each epoch",
     observe=_observe_freeze,
     answer=freeze,
     praise="Nothing in the backbone changes, not even its running statistics, and the head learns "
@@ -386,6 +388,8 @@ def _multiplied(images, mean, std):  # type: ignore[no-untyped-def]
 
 PREPARE = Exercise(
     name="prepare",
+    task="`prepare(images, mean, std) -> normalised RGB images (N, 3, H, W)`, from uint8 BGR "
+    "(N, H, W, 3)",
     observe=_observe_prepare,
     answer=prepare,
     praise="The pixel range, the axes, the channel order and the normalisation all match the "
@@ -445,3 +449,5 @@ PREPARE = Exercise(
         ),
     },
 )
+
+EXERCISES = (HEAD, FREEZE, PREPARE)

@@ -99,6 +99,7 @@ def _multipliers(trained, lr, decay):  # type: ignore[no-untyped-def]
 
 LAYERWISE_LR = Exercise(
     name="layerwise_lr",
+    task="`layerwise_lr(trained, lr, decay) -> learning rates`, one per stage, bottom to top",
     observe=_observe_lrs,
     answer=layerwise_lr,
     praise="The head trains at `lr`, each lower stage at a fixed fraction of the learning rate of "
@@ -234,6 +235,7 @@ def _all_at_once(finished, at_epochs):  # type: ignore[no-untyped-def]
 
 TRAINED_STAGES = Exercise(
     name="trained_stages",
+    task="`trained_stages(finished, at_epochs) -> booleans`, one per stage, bottom to top",
     observe=_observe_plan,
     answer=trained_stages,
     praise="The head always trains, the other stages join from the top down, and a stage that has "
@@ -420,6 +422,7 @@ def _unfreezes(model):  # type: ignore[no-untyped-def]
 _START_IN_TRAINING_MODE = "start by putting everything in training mode"
 TRAIN_FROZEN = Exercise(
     name="train_frozen",
+    task="`train_frozen(model)`: train mode, but frozen batch norm in eval mode",
     observe=_observe_modes,
     answer=train_frozen,
     praise="Frozen batch-norm layers compute the same in training as at inference, and everything "
@@ -478,3 +481,5 @@ TRAIN_FROZEN = Exercise(
         ),
     },
 )
+
+EXERCISES = (LAYERWISE_LR, TRAINED_STAGES, TRAIN_FROZEN)

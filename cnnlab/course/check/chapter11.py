@@ -99,6 +99,7 @@ def _weights_floored(counts):  # type: ignore[no-untyped-def]
 _SUM_IS_N = "multiply each weight by the count of its class; what should the products add up to?"
 CLASS_WEIGHTS = Exercise(
     name="class_weights",
+    task="`class_weights(counts) -> (K,)`, with mean 1 over the samples",
     observe=_observe_class_weights,
     answer=class_weights,
     praise="Every class has the same total weight, and the mean weight of a sample is 1.",
@@ -236,6 +237,8 @@ def _samples_rarest(labels):  # type: ignore[no-untyped-def]
 _CLASS_TOTAL = "what should the weights of all images of one class add up to?"
 SAMPLE_WEIGHTS = Exercise(
     name="sample_weights",
+    task="`sample_weights(labels) -> (N,)`, weights with which a sampler draws all classes "
+    "equally often",
     observe=_observe_sample_weights,
     answer=sample_weights,
     praise="There is one weight per image, and every class is drawn equally often on average.",
@@ -353,6 +356,7 @@ def _balanced_accuracy_worst(confusion):  # type: ignore[no-untyped-def]
 _WHICH_CLASSES = "over which classes can you take the mean?"
 BALANCED_ACCURACY = Exercise(
     name="balanced_accuracy",
+    task="`balanced_accuracy(confusion)`; rows are true classes",
     observe=_observe_balanced_accuracy,
     answer=balanced_accuracy,
     praise="You take the mean of the recalls, and leave out classes without images.",
@@ -467,6 +471,7 @@ def _adjust_in_place(logits, counts, tau):  # type: ignore[no-untyped-def]
 _DIVIDE_IN_LOGS = "if you divide a probability by a number, what happens to its logarithm?"
 ADJUST_LOGITS = Exercise(
     name="adjust_logits",
+    task="`adjust_logits(logits, counts, tau) -> logits`, for a world of equally frequent classes",
     observe=_observe_adjust,
     answer=adjust_logits,
     praise="Classes that were common in training lose their head start, and tau = 0 changes "
@@ -522,3 +527,5 @@ ADJUST_LOGITS = Exercise(
         ),
     },
 )
+
+EXERCISES = (CLASS_WEIGHTS, SAMPLE_WEIGHTS, BALANCED_ACCURACY, ADJUST_LOGITS)

@@ -118,6 +118,7 @@ def _unscales_in_place(gradients, scale, max_norm):  # type: ignore[no-untyped-d
 
 UNSCALING = Exercise(
     name="unscale_and_clip",
+    task="`unscale_and_clip(gradients, scale, max_norm) -> new list`, or None after an overflow",
     observe=_observe_unscaling,
     answer=unscale_and_clip,
     praise="You clip the true gradient, and a step that overflows is skipped.",
@@ -300,6 +301,8 @@ def _loss_as_tensor(model, optimizer, loss_fn, images, labels, size):  # type: i
 
 ACCUMULATING = Exercise(
     name="accumulate",
+    task="`accumulate(model, optimizer, loss_fn, images, labels, size) -> mean loss`, in a "
+    "single step",
     observe=_observe_accumulating,
     answer=accumulate,
     praise="Every image has the same weight, there is one step per batch, and only one microbatch "
@@ -426,6 +429,7 @@ def _absolute_difference(cost, before, after):  # type: ignore[no-untyped-def]
 
 PAYING = Exercise(
     name="steps_to_pay",
+    task="`steps_to_pay(cost, before, after) -> number of steps`, or `math.inf`",
     observe=_observe_paying,
     answer=steps_to_pay,
     praise="You divide the cost by the time that each step saves and round up, and compiling "
@@ -470,3 +474,5 @@ PAYING = Exercise(
         ),
     },
 )
+
+EXERCISES = (UNSCALING, ACCUMULATING, PAYING)

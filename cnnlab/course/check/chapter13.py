@@ -85,6 +85,7 @@ def _no_square_root(correct, n):  # type: ignore[no-untyped-def]
 
 INTERVAL = Exercise(
     name="accuracy_interval",
+    task="`accuracy_interval(right, n) -> (low, high)`, the 95 % Wilson interval",
     observe=_observe_interval,
     answer=accuracy_interval,
     praise="Even when every prediction is correct, your interval shows which accuracies can't be "
@@ -228,6 +229,8 @@ def _by_identity(train, test):  # type: ignore[no-untyped-def]
 
 LEAKS = Exercise(
     name="leaks",
+    task="`leaks(train, test) -> list`, the indices of the test images that are also training "
+    "images",
     observe=_observe_leaks,
     answer=leaks,
     praise="You find every test image that is also in the training set, at any position.",
@@ -356,6 +359,8 @@ def _softmax_over_images(logits, labels, n):  # type: ignore[no-untyped-def]
 
 SURE = Exercise(
     name="sure_mistakes",
+    task="`sure_mistakes(logits, labels, n) -> list`, the most confident incorrect predictions "
+    "first",
     observe=_observe_mistakes,
     answer=sure_mistakes,
     praise="You return incorrect predictions only, the most confident first, sorted by the "
@@ -406,3 +411,5 @@ SURE = Exercise(
         ),
     },
 )
+
+EXERCISES = (INTERVAL, LEAKS, SURE)

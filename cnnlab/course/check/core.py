@@ -1,26 +1,36 @@
 """The machinery of a check: run a student's function on random problems and name its mistake.
 
 An exercise holds one correct function (the reference) and several known mistakes. A check runs the
-student's function and the reference on the same problem and compares what can be observed: the
-values they return, and what they did to the model or to their inputs. If the two differ, the check
-looks for a known mistake that behaves exactly like the student's function, and explains it.
+student's function and the reference on the same problem and compares what can be observed, fact by
+fact: the values that they return, and what they do to the model or to their inputs. The most
+upstream fact that differs is judged. If a known mistake explains it, the check says so; otherwise
+it states the fact.
 """
 
-import math
-import traceback
+import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from cnnlab.course.check.remote import AnswerError
+from cnnlab.course.check.attempt import (
+    LONGEST,
+    Attempt,
+    Raised,
+    describe_error,
+    is_unwritten,
+    parameters,
+)
+from cnnlab.course.check.compare import TYPE, VALUE, Difference, agree, describe, difference, short
 from cnnlab.rng import fork_rng
 
 
-Observation = Mapping[str, Any]  # what was observed, by name: "the value you return" -> 0.5
+# What was observed, by name: "your value for u=0.5" -> 0.5. See `Exercise.observe`.
+Observation = Mapping[str, Any]
+MISSING = object()  # the value of a fact that an observer left out, since the result made no sense
 PROBLEMS = 3  # random problems per check
+CHANGES = "you change `{}` in place, but it belongs to the caller: make a new one."
+DRAWS = "you change the state of a global random generator: use one of your own."
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class Mistake:
 
     Attributes:
         attempt: the wrong function.
-        says: a sentence that names the misconception.
+        says: a sentence that names the misconception. It must be true beside another mistake too,
+            so it doesn't claim that anything else is correct.
         hint: where to look; it never gives the solution away.
     """
 
@@ -47,7 +58,7 @@ class Outcome:
         passed: whether the attempt is correct.
         says: what the attempt does well, or which misconception it shows.
         hint: where to look; empty if the attempt is correct.
-        mistake: name of the known mistake that the attempt equals, if there is one.
+        mistake: name of the known mistake that explains the attempt, if there is one.
         share: fraction of the points, for an exercise that gives partial credit.
     """
 
@@ -64,8 +75,8 @@ class Outcome:
         return float(self.passed) if self.share is None else self.share
 
     def __str__(self) -> str:
-        hint = f"\n  Hint: {self.hint}" if self.hint else ""
-        return f"{'✔' if self.passed else '✘'} {self.exercise}: {self.says}{hint}"
+        lines = [f"{'✔' if self.passed else '✘'} {self.exercise}: {self.says}"]
+        return "\n".join(map(_wrap, [*lines, f"  Hint: {self.hint}"] if self.hint else lines))
 
 
 @dataclass(frozen=True)
@@ -74,12 +85,16 @@ class Exercise:
 
     Attributes:
         name: name of the exercise, as in the chapter.
-        observe: a function (attempt, seed) -> observation; it draws its problem from the seed. The
-            names of an observation complete the sentence "... is 3, expected 5".
+        observe: a function (attempt, seed) -> observation; it draws its problem from the seed, and
+            calls the attempt with arguments by position. It returns the facts in the order in
+            which they should be judged: modes and gradients before values, small problems before
+            large ones. A name completes the sentence "... is 3, expected 5"; a name that ends in a
+            full stop is a complaint, said as it is where it is True and should be False.
         answer: the reference solution.
         praise: a sentence about what a correct attempt does.
         mistakes: name -> known mistake.
         hint: where to look after a mistake that isn't among the known ones.
+        task: what to write: the call and what it returns; it completes "Check chapter 5, ...".
     """
 
     name: str
@@ -87,7 +102,8 @@ class Exercise:
     answer: Callable[..., Any]
     praise: str
     mistakes: Mapping[str, Mistake] = field(default_factory=dict)
-    hint: str = "compare your function with the task, step by step"
+    hint: str = "try your function on an example that you can work out by hand"
+    task: str = ""
 
     def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
         """Run an attempt on a few random problems and describe it.
@@ -96,92 +112,127 @@ class Exercise:
         """
         if not callable(attempt):
             return self._failed(
-                f"expected your function, got {attempt!r}.",
+                f"expected your function, got {short(attempt)}.",
                 "pass the function itself, by its name and without brackets",
             )
         with fork_rng():
             for problem in range(seed, seed + PROBLEMS):
-                try:
-                    observed = self.observe(attempt, problem)
-                except NotImplementedError:
-                    return self._failed(
-                        "not written yet.", "replace the line that raises NotImplementedError"
-                    )
-                except Exception as error:  # noqa: BLE001 - a student's function can raise anything
-                    return self._failed(
-                        _describe_error(error, attempt), "call your function on one small example"
-                    )
-                expected = self.observe(self.answer, problem)
-                if not agree(observed, expected):
-                    return self._diagnose(observed, expected, problem)
+                outcome = self._judge_problem(attempt, problem)
+                if outcome is not None:
+                    return outcome
         return Outcome(self.name, True, f"correct. {self.praise}")
 
-    def _diagnose(self, observed: Observation, expected: Observation, problem: int) -> Outcome:
-        """Return the feedback of the known mistake with this observation, or list what differs."""
+    def _judge_problem(self, attempt: Callable[..., Any], problem: int) -> Outcome | None:
+        """Return what is wrong on one problem; None if nothing is."""
+        names = parameters(self.answer)
+        student, reference = Attempt(attempt, names), Attempt(self.answer, names)
+        expected = self._facts(reference, problem)
+        try:
+            observed = self._facts(student, problem)
+        except Raised as raised:
+            if is_unwritten(raised.error):
+                hint = "replace the line that raises NotImplementedError"
+                return self._failed("not written yet.", hint)
+            return self._failed(describe_error(raised, student))
+        except Exception:  # noqa: BLE001 - a result of the wrong type can break any observer
+            return self._misfit(student, reference)
+        wrong = {
+            name: found
+            for name, value in expected.items()
+            if (found := difference(observed.get(name, MISSING), value))
+        }
+        if not wrong:
+            return None
+        known = self._recognise(observed, expected, wrong, problem)
+        if known is not None:
+            mistake = self.mistakes[known]
+            return Outcome(self.name, False, mistake.says, mistake.hint, known)
+        there = {name: found for name, found in wrong.items() if name in observed}
+        if not there:
+            return self._misfit(student, reference)
+        return self._nothing(student, reference) or self._state(there)
+
+    def _facts(self, attempt: Attempt, problem: int) -> Observation:
+        """Observe an attempt; its side effects on arguments and random numbers come first."""
+        observed = self.observe(attempt, problem)
+        changes = {CHANGES.format(name): name in attempt.changed for name in attempt.parameters}
+        return {**changes, DRAWS: attempt.draws, **observed}
+
+    def _recognise(
+        self,
+        observed: Observation,
+        expected: Observation,
+        wrong: Mapping[str, Difference],
+        problem: int,
+    ) -> str | None:
+        """Return the name of the known mistake that explains the first wrong fact.
+
+        The best is a mistake with exactly these facts. Beside a second mistake, the first one still
+        shows its own wrong facts, or most of them, and no fact is wrong that the attempt has right.
+        """
+        first = _most_upstream(wrong)
+        candidates = {}
         for name, mistake in self.mistakes.items():
-            if agree(observed, self.observe(mistake.attempt, problem)):
-                return Outcome(self.name, False, mistake.says, mistake.hint, name)
-        wrong = [name for name in expected if not agree(observed.get(name), expected[name])]
-        # An observation that ends early lacks some names; report only the ones it has.
-        reported = [name for name in wrong if name in observed] or wrong
-        differences = [
-            f"{name} is {_summarise(observed.get(name))}, expected {_summarise(expected[name])}"
-            for name in reported
-        ]
-        if len(differences) == 1:
-            says = f"{differences[0]}."
-        else:
-            says = "\n  - ".join(("your function doesn't behave as expected.", *differences))
-        return self._failed(says, self.hint)
+            facts = self._facts(Attempt(mistake.attempt, parameters(self.answer)), problem)
+            own = {key for key in expected if not agree(facts.get(key, MISSING), expected[key])}
+            shared = {
+                key
+                for key in own & wrong.keys()
+                if agree(observed.get(key, MISSING), facts.get(key, MISSING))
+            }
+            if shared == own == wrong.keys():
+                return name
+            whole = shared == own
+            is_flag = isinstance(expected[first], bool)
+            mostly = wrong[first].level == VALUE and not is_flag and 2 * len(shared) > len(own)
+            if first in shared and own <= wrong.keys() and (whole or mostly):
+                candidates[name] = (whole, len(shared))
+        return max(candidates, key=lambda name: candidates[name], default=None)
 
-    def _failed(self, says: str, hint: str) -> Outcome:
-        return Outcome(self.name, False, says, hint)
+    def _state(self, wrong: Mapping[str, Difference]) -> Outcome:
+        """Say the first wrong fact."""
+        name = _most_upstream(wrong)
+        found = wrong[name]
+        if name.endswith("."):
+            return self._failed(name)
+        task = f"the task is {self.task}" if self.task else self.hint
+        hint = found.hint or (task if found.level <= TYPE else self.hint)
+        return self._failed(f"{found.where}{name} {found.says}.", hint)
 
+    def _nothing(self, student: Attempt, reference: Attempt) -> Outcome | None:
+        """Say for which arguments an attempt returned None by accident, if it did."""
+        for (given, got), (_, want) in zip(student.calls, reference.calls, strict=False):
+            if got is None and want is not None:
+                says = f"your function returned None for {student.given(given)}, expected "
+                return self._failed(
+                    f"{says}{describe(want)}.", "is there a `return` on every path?"
+                )
+        return None
 
-def agree(a: Any, b: Any) -> bool:
-    """Compare two observations: types and shapes must match, floats up to float32 rounding."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return (
-            a.shape == b.shape
-            and a.dtype == b.dtype
-            and torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
-        )
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(agree(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(agree, a, b))
-    if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) <= 1e-6 + 1e-4 * abs(b) or (math.isnan(a) and math.isnan(b))
-    return type(a) is type(b) and a == b
+    def _misfit(self, student: Attempt, reference: Attempt) -> Outcome:
+        """Describe a result that the observer can't read, by comparing it with the reference's."""
+        nothing = self._nothing(student, reference)
+        if nothing is not None:
+            return nothing
+        for (given, got), (_, want) in zip(student.calls, reference.calls, strict=False):
+            found = difference(got, want)
+            if found is not None:
+                return self._state({f"your result for {student.given(given, 50)}": found})
+        return self._failed("the check can't read the results of your function.", self.hint)
 
-
-def _describe_error(error: Exception, attempt: Callable[..., Any]) -> str:
-    """Return a sentence with the error and the line of the student's function that raised it."""
-    if isinstance(error, AnswerError):
-        return f"your function {error}."
-    code = getattr(attempt, "__code__", None)
-    own_frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if code is not None and frame.filename == code.co_filename and frame.name == code.co_name
-    ]
-    where = f", in line {own_frames[-1].lineno}: `{own_frames[-1].line}`" if own_frames else ""
-    return f"your function raised {type(error).__name__}: {error}{where}."
-
-
-def _summarise(value: Any) -> str:
-    """Describe a value on one line; a tensor by its shape and its first values."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}, {_first_values(value)}"
-    if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
-        kind = type(value).__name__
-        return f"a {kind} of {len(value)}, the first of them {_summarise(value[0])}"
-    text = f"{value:.4g}" if isinstance(value, float) else repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    def _failed(self, says: str, hint: str = "") -> Outcome:
+        says = says if len(says) <= LONGEST else f"{says[: LONGEST - 3]}..."
+        return Outcome(self.name, False, says, hint if len(says) + len(hint) <= LONGEST else "")
 
 
-def _first_values(tensor: Tensor) -> str:
-    if tensor.numel() == 1:
-        return f"{tensor.item():.4g}"
-    values = ", ".join(f"{value:.4g}" for value in tensor.flatten()[:4].tolist())
-    return f"beginning with {values}" if values else "empty"
+def _most_upstream(wrong: Mapping[str, Difference]) -> str:
+    return min(wrong, key=lambda name: wrong[name].level)  # the first of several
+
+
+def _wrap(line: str) -> str:
+    """Wrap a line, but not inside `code`."""
+    glued = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), line)
+    filled = textwrap.fill(
+        glued, 88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return filled.replace("\0", " ")

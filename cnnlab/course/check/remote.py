@@ -29,6 +29,10 @@ class AnswerError(Exception):
     """
 
 
+class Unwritten(NotImplementedError):
+    """A submitted function raised NotImplementedError itself: it isn't written yet."""
+
+
 class GraderError(RuntimeError):
     """The process for the answer didn't start, so the answer was never run."""
 
@@ -122,7 +126,7 @@ class Remote:
         """Call the function, and repeat here what it changes in its arguments in place.
 
         Raises:
-            NotImplementedError: the function raised it.
+            Unwritten: the function raised NotImplementedError itself.
             AnswerError: the function raised another error, ended its process, took too long, or
                 returned a value that can't be sent.
         """
@@ -133,8 +137,8 @@ class Remote:
             case {"result": result, "changed": dict(changed)}:
                 _copy_changes(changed, arguments)
                 return result
-            case {"kind": "NotImplementedError"}:
-                raise NotImplementedError
+            case {"kind": "unwritten"}:
+                raise Unwritten
             case {"error": str(message)}:
                 raise AnswerError(message)
         raise AnswerError("sent a reply that the grader can't read")

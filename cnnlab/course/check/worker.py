@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnlab.course.check import wire
+from cnnlab.course.check.attempt import is_unwritten
 
 
 ANSWER = "<answer>"
@@ -54,7 +55,9 @@ def main() -> None:
             arguments = wire.receive(requests)
         except EOFError:
             return
-        reply = failure or _run(_call, namespace, job["function"], arguments)
+        # Lines that fail below a function, such as a call to try it out, don't spoil it.
+        defined = callable(namespace.get(job["function"]))
+        reply = (not defined and failure) or _run(_call, namespace, job["function"], arguments)
         try:
             wire.send(replies, reply)
         except TypeError as error:
@@ -99,7 +102,8 @@ def _run(step: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]
         where = f", in line {line} of your cell" if line else ""
         code = f": `{own[-1].line}`" if own else ""
         kind = type(error).__name__
-        return {"kind": kind, "error": f"raised {kind}: {str(error)[:500]}{where}{code}"}
+        says = f"raised {kind}: {str(error)[:90]}{where}{code}"
+        return {"kind": "unwritten" if is_unwritten(error) else kind, "error": says}
 
 
 def _limit_resources(seconds: float, memory: int) -> None:

@@ -1,0 +1,127 @@
+"""How the outcome of a check is shown: colour, progress, solutions, and the version it judges."""
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from cnnlab import check
+from cnnlab.check import EXERCISES, feedback
+from cnnlab.check.core import Outcome
+
+
+@pytest.fixture(autouse=True)
+def new_session(monkeypatch):
+    monkeypatch.setattr(feedback, "_done", set())
+    monkeypatch.delenv("CNNLAB_KEY", raising=False)
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    monkeypatch.setattr(feedback, "_shell", lambda: shell)
+    return shell
+
+
+def run(shell, *cells):
+    for cell in cells:
+        shell.run_cell(cell, store_history=True)
+
+
+# --- colour and progress --------------------------------------------------------------------------
+
+
+def test_progress_counts_the_exercises_of_the_chapter_that_are_done_in_this_session(capsys):
+    for attempt, done in (("cosine", 1), ("one_cycle", 2), ("cosine", 2), ("ensemble", 1)):
+        getattr(check, attempt)(EXERCISES[attempt].answer)
+        assert f"{done} of 3 exercises in this chapter done." in capsys.readouterr().out
+    check.warmup_cosine(lambda step, warmup, steps: 0.0)
+    assert "done" not in capsys.readouterr().out
+
+
+def test_a_notebook_gets_colour_and_the_same_as_plain_text(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(feedback, "_shell", lambda: type("Shell", (), {"kernel": 1, "user_ns": {}}))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    check.cosine(EXERCISES["cosine"].answer)
+    check.cosine(lambda step, steps, final: "<b>")
+    assert capsys.readouterr().out == ""
+    passed, failed = shown
+    assert passed["text/plain"].startswith("✔ cosine: correct.")
+    assert "✔</span> cosine</b>: correct." in passed["text/html"]
+    assert "success-color" in passed["text/html"]
+    assert '<code>check.solution("cosine")</code>' in passed["text/html"]
+    assert failed["text/plain"].startswith("✘ cosine:")
+    assert "error-color" in failed["text/html"]
+    assert "<i>Hint:</i>" in failed["text/html"]
+
+
+def test_what_a_student_wrote_is_escaped_in_the_notebook():
+    assert "&lt;b&gt;" in feedback._html(Outcome("f", False, "it is <b>."), [])
+
+
+# --- solutions ------------------------------------------------------------------------------------
+
+
+def test_a_solution_is_shown_only_after_a_pass_and_never_while_grading(capsys, monkeypatch):
+    check.solution("cosine")
+    assert "First write your own" in capsys.readouterr().out
+    check.grade("cosine", EXERCISES["cosine"].answer)
+    capsys.readouterr()
+    check.solution("cosine")
+    assert "First write your own" in capsys.readouterr().out
+    check.cosine(EXERCISES["cosine"].answer)
+    capsys.readouterr()
+    monkeypatch.setenv("CNNLAB_KEY", "key.py")
+    check.solution("cosine")
+    assert "First write your own" in capsys.readouterr().out
+    monkeypatch.delenv("CNNLAB_KEY")
+    check.solution(EXERCISES["cosine"].answer)
+    assert "def cosine" in capsys.readouterr().out
+    check.solution("nonsense")
+    assert "There is no exercise 'nonsense'. The exercises are train_one_epoch" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_solution_is_complete(name):
+    """Every helper of its own module that it uses is printed above it."""
+    sources = feedback._sources(EXERCISES[name].answer)
+    assert sources[-1].count(f"def {name}(") == 1
+    module = vars(__import__(EXERCISES[name].answer.__module__, fromlist=["x"]))
+    private = {used for used in module if used.startswith("_") and f"{used}(" in "\n".join(sources)}
+    assert all(any(f"def {used}(" in source for source in sources) for used in private)
+
+
+# --- the version that is judged -------------------------------------------------------------------
+
+
+def test_nothing_is_said_about_the_version_that_ran_last(shell):
+    run(shell, "def f(x):\n    return 1", "x = 1", "def f(x):\n    return 2  # better")
+    assert feedback.version_note(shell.user_ns["f"], shell) == ""
+    run(shell, "# the same again\n\ndef f(x):\n    return 2")
+    assert feedback.version_note(shell.user_ns["f"], shell) == ""
+    assert feedback.version_note(shell.user_ns["f"], None) == ""
+    assert feedback.version_note(print, shell) == ""
+    assert feedback.version_note(EXERCISES["cosine"].answer, shell) == ""
+
+
+def test_a_newer_cell_with_a_syntax_error_is_named(shell, capsys):
+    run(shell, "def cosine(step, steps, final):\n    return 1.0")
+    run(shell, "def cosine(step, steps, final):\n    x = 1\n    return (1.0")
+    capsys.readouterr()
+    check.cosine(shell.user_ns["cosine"])
+    assert (
+        "This judges the version of `cosine` that last ran: your newest cell [2] has a syntax "
+        "error in line 3." in capsys.readouterr().out
+    )
+
+
+def test_a_newer_cell_that_failed_above_the_function_is_named(shell, capsys):
+    run(shell, "def f(x):\n    return 1", "y = undefined\n\ndef f(x):\n    return 2")
+    assert feedback.version_note(shell.user_ns["f"], shell) == (
+        "This judges the version of `f` that last ran: your newest cell [2] stopped before it "
+        "defined `f`."
+    )
+    capsys.readouterr()
