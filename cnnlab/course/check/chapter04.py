@@ -1,4 +1,4 @@
-"""Check the exercises of chapter 4: mixup, CutMix, soft cross-entropy and temperature scaling.
+"""Check the exercises of chapter 4: mixup, CutMix and temperature scaling.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
@@ -341,140 +341,6 @@ CUTMIX = Exercise(
 )
 
 
-# --- soft cross-entropy ---------------------------------------------------------------------------
-
-
-def _observe_soft_cross_entropy(attempt: Callable[..., Any], seed: int) -> Observation:
-    g = generator(seed, 7)
-    targets = (2 * torch.randn(N, K, generator=g)).softmax(dim=1)
-    ordinary = 2 * torch.randn(N, K, generator=g)
-    # One logit is far above the others, whose softmax is exactly 0 in float32.
-    extreme = ordinary + 300 * F.one_hot(torch.randint(K, (N,), generator=g), K)
-    observation: dict[str, Any] = {}
-    for name, values in (("ordinary logits", ordinary), ("very large logits", extreme)):
-        logits = values.clone().requires_grad_()
-        loss = attempt(logits, targets.clone())
-        differentiable = isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1
-        if differentiable:
-            loss.backward()
-        observation[f"the loss for {name}"] = loss.detach() if isinstance(loss, Tensor) else loss
-        observation[f"the gradient for {name}"] = logits.grad if differentiable else None
-    return observation
-
-
-def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return -Σ t·log p, summed over the classes and averaged over the samples."""
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-
-
-def _no_log(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.softmax(logits, dim=1)).sum(dim=1).mean()
-
-
-def _mean_over_classes(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=1)).mean()
-
-
-def _sum_over_samples(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=1)).sum()
-
-
-def _softmax_twice(logits, targets):  # type: ignore[no-untyped-def]
-    return soft_cross_entropy(F.softmax(logits, dim=1), targets)
-
-
-def _softmax_over_samples(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=0)).sum(dim=1).mean()
-
-
-def _largest_target_only(logits, targets):  # type: ignore[no-untyped-def]
-    return F.cross_entropy(logits, targets.argmax(dim=1))
-
-
-def _no_minus(logits, targets):  # type: ignore[no-untyped-def]
-    return -soft_cross_entropy(logits, targets)
-
-
-def _log_of_softmax(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * torch.log(F.softmax(logits, dim=1))).sum(dim=1).mean()
-
-
-def _returns_a_number(logits, targets):  # type: ignore[no-untyped-def]
-    return soft_cross_entropy(logits, targets).item()
-
-
-def _one_loss_per_sample(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
-
-
-SOFT_CROSS_ENTROPY = Exercise(
-    name="soft_cross_entropy",
-    task="`soft_cross_entropy(logits, targets) -> mean loss`, for soft targets",
-    observe=_observe_soft_cross_entropy,
-    answer=soft_cross_entropy,
-    praise="You sum over the classes, average over the samples, and stay accurate for large "
-    "logits.",
-    mistakes={
-        "no log": Mistake(
-            _no_log,
-            "you leave out the logarithm, so a confident but incorrect prediction gets almost no "
-            "gradient.",
-            "look at the formula of the cross-entropy: what is multiplied by the targets?",
-        ),
-        "mean over the classes": Mistake(
-            _mean_over_classes,
-            "you average over the classes as well, so the loss and its gradient are too small by "
-            "a factor of K.",
-            "over which of the two dimensions do you sum, and over which do you average?",
-        ),
-        "sum over the samples": Mistake(
-            _sum_over_samples,
-            "you sum over the samples, so a step would grow with the batch size.",
-            "what should happen to the loss when the batch is twice as large?",
-        ),
-        "one loss a sample": Mistake(
-            _one_loss_per_sample,
-            "you return one loss per sample, but the exercise asks for their mean.",
-            "`backward()` needs a single number",
-        ),
-        "softmax twice": Mistake(
-            _softmax_twice,
-            "you apply softmax twice, so no prediction can become confident, and the network "
-            "learns slowly.",
-            "does `log_softmax` expect logits or probabilities?",
-        ),
-        "softmax over the samples": Mistake(
-            _softmax_over_samples,
-            "your softmax is over the samples, but the probabilities of each sample should sum to "
-            "1.",
-            "the logits have shape (N, K); which dimension holds the classes?",
-        ),
-        "largest share only": Mistake(
-            _largest_target_only,
-            "you only use the class with the largest target and ignore the probabilities of the "
-            "others.",
-            "which classes of a soft target should contribute to the loss?",
-        ),
-        "no minus": Mistake(
-            _no_minus,
-            "your sign is wrong: better predictions should give a smaller loss, not a larger one.",
-            "is the logarithm of a probability positive or negative?",
-        ),
-        "log of softmax": Mistake(
-            _log_of_softmax,
-            "your loss is correct for small logits, but infinite or NaN for large ones, because a "
-            "probability is rounded to 0 before you take its logarithm.",
-            "one function in `torch.nn.functional` does both steps at once",
-        ),
-        "a plain number": Mistake(
-            _returns_a_number,
-            "you return a plain number, and you can't call `backward()` on that.",
-            "what does `.item()` do to the graph of the gradients?",
-        ),
-    },
-)
-
-
 # --- temperature ----------------------------------------------------------------------------------
 
 SAMPLES, CLASSES = 200, 3
@@ -584,4 +450,4 @@ TEMPERATURE = Exercise(
     },
 )
 
-EXERCISES = (MIXUP, CUTMIX, SOFT_CROSS_ENTROPY, TEMPERATURE)
+EXERCISES = (MIXUP, CUTMIX, TEMPERATURE)
