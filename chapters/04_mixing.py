@@ -18,18 +18,14 @@
 # That line is called **mixup**, or **CutMix** for its close relative. This chapter shows you why it works, when it hurts,
 # and which mistakes to avoid when you write it yourself.
 #
-# **You will be able to**
-#
-# - write mixup and CutMix, and find the bugs in published code for them;
-# - tell from the data you have whether mixing is worth a try;
-# - read a training curve under mixing without drawing the wrong conclusion;
-# - measure whether a network's confidence can be trusted, and repair it with a single number.
+# **You will be able to** write mixup and CutMix and find the bugs in published code for them, tell from your data whether
+# mixing is worth a try, read a training curve under mixing, and measure and repair a network's confidence.
 #
 # | | |
 # |---|---|
-# | reading | 30 minutes |
-# | exercises | 60 minutes |
-# | running | 55 seconds on one core of a laptop; no network, no GPU |
+# | to read | 30 minutes |
+# | exercises | 75 minutes |
+# | to run | 55 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapter 1; chapter 3 helps |
 
 # %% tags=["setup"]
