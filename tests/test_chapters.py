@@ -87,6 +87,20 @@ def test_the_capstone_goes_on_if_every_prediction_is_correct():
     exec(cell.source, known | {"pd": pd, "plots": plots})  # noqa: S102
 
 
+def test_chapter_0_goes_on_without_the_network_for_imagenet(monkeypatch, capsys):
+    def not_installed(*arguments):
+        raise ImportError("it isn't installed: pip install it")
+
+    monkeypatch.setattr(cnnlab, "pretrained", not_installed)
+    cells = nbformat.read(CHAPTERS[0], as_version=4).cells
+    end = next(i for i, cell in enumerate(cells) if cell.source.startswith("## 0.2"))
+    known = {"cnnlab": cnnlab, "check": cnnlab.check, "plots": plots, "torch": torch}
+    for cell in cells[:end]:
+        if cell.cell_type == "code" and not has(cell, "setup"):
+            exec(cell.source, known)  # noqa: S102
+    assert capsys.readouterr().out.startswith("it isn't installed: pip install it. Until then, ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
 def test_outputs_stay_the_same_when_cells_run_twice_in_any_order_or_by_section(

@@ -115,7 +115,8 @@ def test_a_chapter_runs_without_a_writable_home_folder(notebook, tmp_path, monke
 
 
 def test_chapters_are_found_by_number_name_and_path(notebook):
-    first, path = course.chapters()[0], notebook("1")
+    (zeroth, first), path = course.chapters()[:2], notebook("1")
+    assert all(course.chapters([name]) == [zeroth] for name in ("0", "00", zeroth.stem))
     assert all(course.chapters([name]) == [first] for name in ("1", "01", first.stem))
     assert course.chapters([str(path), "1"]) == [path, first]
 

@@ -32,6 +32,7 @@ TOKEN = "opened-by-a-test"
 # chapter -> correct code in the solution of its first exercise, a mistake to put there instead, and
 # a part of the feedback that the check then gives
 SLIPS = {
+    "00_first_network": ("[None] / 255", "[None] // 255", "drops everything after the point"),
     "01_training_loop": ("optimizer.zero_grad()", "pass", "gradients of earlier batches are never"),
     "03_augmentation": ("images.flip(3)", "images.flip(2)", "you turn the images upside down"),
     "05_schedules": ("min(step / steps, 1.0)", "step / steps", "the multiplier climbs again"),
@@ -219,7 +220,7 @@ LONGEST_LINE = """() => {
 }"""
 
 
-def test_the_first_screen_explains_itself_and_leads_to_chapter_1(first_screen: Page) -> None:
+def test_the_first_screen_explains_itself_and_leads_to_chapter_0(first_screen: Page) -> None:
     page = first_screen
     save_screenshot(page, "lab_first.png")
     assert tabs(page) == ["START_HERE.ipynb"]
@@ -245,11 +246,11 @@ def test_the_first_screen_explains_itself_and_leads_to_chapter_1(first_screen: P
     page.keyboard.press("Shift+Enter")
     page.wait_for_selector(".jp-OutputArea-output:has-text('is still as it was handed out')")
 
-    page.get_by_role("link", name="open chapter 1", exact=True).click()
-    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('training loop')")
-    assert tabs(page) == ["START_HERE.ipynb", "01_training_loop.ipynb"]
+    page.get_by_role("link", name="open chapter 0", exact=True).click()
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('first network')")
+    assert tabs(page) == ["START_HERE.ipynb", "00_first_network.ipynb"]
     page.wait_for_timeout(2000)
-    save_screenshot(page, "lab_chapter1.png")
+    save_screenshot(page, "lab_chapter0.png")
     assert page.locator(".jp-Dialog").count() == 0
     assert 70 <= page.evaluate(LONGEST_LINE) <= 95
 
@@ -257,13 +258,13 @@ def test_the_first_screen_explains_itself_and_leads_to_chapter_1(first_screen: P
     page.goto(page.url.partition("/lab/tree/")[0] + "/lab/tree/START_HERE.ipynb")
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) h1:has-text('Start here')")
     page.wait_for_timeout(2000)
-    assert sorted(tabs(page)) == ["01_training_loop.ipynb", "START_HERE.ipynb"]
+    assert sorted(tabs(page)) == ["00_first_network.ipynb", "START_HERE.ipynb"]
     assert page.locator(".jp-Launcher, .jp-Dialog, .Toastify__toast").count() == 0
 
 
 def check_first_page_fits(page: Page) -> None:
-    """Both links to chapter 1 can be seen without scrolling, the first in a small window too."""
-    links = page.locator(".jp-MarkdownCell a[href*='01_training_loop']")
+    """Both links to chapter 0 can be seen without scrolling, the first in a small window too."""
+    links = page.locator(".jp-MarkdownCell a[href*='00_first_network']")
     assert links.count() == 2
     first, last = (links.nth(i).bounding_box() for i in range(2))
     assert first

@@ -58,7 +58,7 @@ def test_the_start_page_explains_the_work_and_links_to_what_is_there(student):
     for word in ("Predict", "NotImplementedError", "!cnnlab doctor", "--restore 3", "?`"):
         assert word in rest.source
     links = re.findall(r"\]\((.*?)\)", first.source + rest.source)
-    assert links.count("01_training_loop.ipynb") == 2
+    assert links.count("00_first_network.ipynb") == 2
     assert all((student / link).is_file() for link in links)
 
 

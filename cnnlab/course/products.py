@@ -201,7 +201,7 @@ def chapter_page(notebook: Path) -> str:
     cells = read_notebook(notebook).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     title = text.partition("\n")[0].removeprefix("# ")
-    aims = re.search(r"\*\*Afterwards you can\*\* (.*?)\n\n", text, re.DOTALL)
+    aims = re.search(r"\*\*(?:You will be able to|Afterwards you can)\*\* (.*?)\n\n", text, re.DOTALL)
     reading, running = _duration(text, "read"), _duration(text, "run")
     exercises = _exercises(text)
     total = sum(minutes for _, _, minutes in exercises)
