@@ -80,6 +80,10 @@ def all_plots():
             pd.DataFrame({"lr": [0.1, 0.01], "decay": [1e-4, 1e-3], "score": [0.5, np.nan]}),
             "lr", "decay", message="One diverged.", label="valid_acc",
         ),
+        "probability_map": plots.probability_map(
+            {"plain": lambda p: p[:, 0].sigmoid(), "mixup <b>": lambda p: p[:, 1].sigmoid()},
+            torch.randn(20, 2), torch.arange(20) % 2, message="They turn.",
+        ),
         "parts": plots.parts(
             {"quick <b>": {"data": 1.0, "step": 9.0}, "slow": {"data": 20.0, "step": 9.0}},
             label="time", unit="ms", message="Only loading takes longer.",

@@ -15,17 +15,16 @@ validation signs, and before this one ran.
 
 from functools import partial
 
-from common import calibration, run_study, seeded_resnet, sgd, train
+from common import calibration, run_study, train_on_few_labels
 
 import cnnlab
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
-from cnnlab.mixing import CutMix, MixUp, soft_cross_entropy
-from cnnlab.schedules import cosine
+from cnnlab.mixing import CutMix, MixUp
 
 
 SEEDS = 10
 METRIC = "valid_loss"
-PER_CLASS, N_VALID, EPOCHS, BATCH_SIZE = 20, 5000, 40, 32
+PER_CLASS, N_VALID = 20, 5000
 DECLARATION = Declaration(
     "Do mixup and CutMix help with twenty labels per class?",
     claims=[
@@ -43,28 +42,13 @@ DECLARATION = Declaration(
 
 def run(seed: int, *, mix=None, smoothing: float = 0.0) -> dict[str, float]:
     """Train on few images; return accuracy, loss and overconfidence."""
-    data = cnnlab.load(
-        "pocket",
-        seed=seed,
-        n_train=12 * PER_CLASS,
-        n_valid=N_VALID,
-        n_test=96,
+    n_train = 12 * PER_CLASS
+    trainer, valid = train_on_few_labels(
+        seed, n_train=n_train, n_valid=N_VALID, mix=mix, smoothing=smoothing
     )
-    model = seeded_resnet(seed, len(data.classes))
-    trainer = train(
-        model,
-        sgd(model, 0.1),
-        data.train,
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        seed=seed,
-        schedule=cosine,
-        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
-        batch_transform=mix,
-    )
-    logits = trainer.predict(cnnlab.loader(data.valid, 256))
-    used = budget(labels=len(data.train), steps=trainer.step)
-    return calibration(logits, data.valid.labels) | used
+    logits = trainer.predict(cnnlab.loader(valid, 256))
+    used = budget(labels=n_train, steps=trainer.step)
+    return calibration(logits, valid.labels) | used
 
 
 VARIANTS = {

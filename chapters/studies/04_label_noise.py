@@ -18,20 +18,20 @@ validation signs, and before this one ran.
 
 from functools import partial
 
-import torch
-from common import calibration, run_study, seeded_resnet, sgd, train
+from common import (
+    REPEATED,
+    run_study,
+    train_on_wrong_labels,
+    wrong_label_metrics,
+)
 
-import cnnlab
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
-from cnnlab.mixing import CutMix, MixUp, soft_cross_entropy
-from cnnlab.schedules import cosine
+from cnnlab.mixing import CutMix, MixUp
 
 
 SEEDS = 8
 METRIC = "valid_acc"
-N_TRAIN, N_VALID, EPOCHS, BATCH_SIZE = 1200, 5000, 16, 64
-REPEATED = "fraction of wrong labels repeated"
-CORRECTED = "fraction of wrong labels corrected"
+N_TRAIN, N_VALID = 1200, 5000
 CORRECT = ", correct labels"  # the end of the names of the other runs
 DECLARATION = Declaration(
     "Do mixup and CutMix protect against wrong labels, and why?",
@@ -53,39 +53,16 @@ def run(
     seed: int, *, wrong: float = 0.4, mix=None, smoothing: float = 0.0
 ) -> dict[str, float]:
     """Train with a fraction of wrong labels; evaluate on both splits."""
-    data = cnnlab.load("pocket", seed=seed, n_train=N_TRAIN, n_valid=N_VALID)
-    noisy = cnnlab.data.label_noise(data.train, wrong, seed)
-    model = seeded_resnet(seed, len(data.classes))
-    trainer = train(
-        model,
-        sgd(model, 0.1),
-        noisy,
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        seed=seed,
-        schedule=cosine,
-        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
-        batch_transform=mix,
+    trainer, noisy, valid = train_on_wrong_labels(
+        seed,
+        n_train=N_TRAIN,
+        n_valid=N_VALID,
+        wrong=wrong,
+        mix=mix,
+        smoothing=smoothing,
     )
-    logits = trainer.predict(cnnlab.loader(data.valid, 256))
-    predictions = trainer.predict(cnnlab.loader(noisy, 256)).argmax(1)
-    given = predictions == noisy.labels
-    true = predictions == noisy.clean_labels
-    mislabelled = noisy.labels != noisy.clean_labels
-    on_training_images = {
-        "train_given": mean(given),
-        "train_true": mean(true),
-        # NaN if no label is wrong
-        REPEATED: mean(given[mislabelled]),
-        CORRECTED: mean(true[mislabelled]),
-    }
     used = budget(labels=N_TRAIN, steps=trainer.step)
-    return calibration(logits, data.valid.labels) | on_training_images | used
-
-
-def mean(outcomes: torch.Tensor) -> float:
-    """Return the fraction of booleans that are true."""
-    return outcomes.float().mean().item()
+    return wrong_label_metrics(trainer, noisy, valid) | used
 
 
 MIXUP, CUTMIX = MixUp(1.0, num_classes=12), CutMix(1.0, num_classes=12)

@@ -11,7 +11,7 @@ compute its table again, and all of them with new seeds with `make replicate`.
 
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import cnnlab
-from cnnlab.data import DataBundle, logit_adjustment
+from cnnlab.data import DataBundle, ImageSet, logit_adjustment
+from cnnlab.errors import DownloadError
 from cnnlab.experiment import Declaration, study
-from cnnlab.schedules import Schedule
+from cnnlab.mixing import soft_cross_entropy
+from cnnlab.schedules import Schedule, cosine
 from cnnlab.transfer import extract_features
 
 
@@ -171,6 +173,149 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
+def calibration_error(
+    logits: Tensor, labels: Tensor, bins: int = 10
+) -> float:
+    """Return the expected calibration error, with bins of equal size.
+
+    Args:
+        logits: (N, K).
+        labels: class indices, (N,).
+        bins: number of bins; each holds N / bins predictions.
+    """
+    confidence, predicted = logits.softmax(1).max(1)
+    order = confidence.argsort(stable=True)
+    correct = (predicted == labels).float()[order]
+    gaps = [
+        (c.mean() - r.mean()).abs() * len(c)
+        for c, r in zip(
+            confidence[order].chunk(bins), correct.chunk(bins), strict=True
+        )
+    ]
+    return (torch.stack(gaps).sum() / len(labels)).item()
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature with the lowest loss (Guo et al. 2017).
+
+    Args:
+        logits: outputs for images that the network wasn't trained on, (N, K).
+        labels: class indices, (N,).
+    """
+    log_t = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=50)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(logits / log_t.exp(), labels)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return log_t.exp().item()
+
+
+# --- mixing (chapter 4) ---------------------------------------------------
+
+REPEATED = "fraction of wrong labels repeated"
+CORRECTED = "fraction of wrong labels corrected"
+
+
+def train_on_wrong_labels(
+    seed: int,
+    *,
+    n_train: int,
+    n_valid: int,
+    wrong: float = 0.4,
+    mix: Any = None,
+    smoothing: float = 0.0,
+) -> tuple[cnnlab.Trainer, Dataset, Dataset]:
+    """Train for sixteen epochs on signs of which some have a wrong label.
+
+    Args:
+        seed: draws the signs and which labels are wrong.
+        n_train: number of training images.
+        n_valid: number of validation images; their labels are correct.
+        wrong: fraction of the training labels that are wrong.
+        mix: `MixUp`, `CutMix` or None.
+        smoothing: strength of label smoothing.
+
+    Returns:
+        The trainer, the training set and the validation set.
+    """
+    data = cnnlab.load("pocket", seed=seed, n_train=n_train, n_valid=n_valid)
+    noisy = cnnlab.data.label_noise(data.train, wrong, seed)
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
+        model,
+        sgd(model, 0.1),
+        noisy,
+        batch_size=64,
+        epochs=16,
+        seed=seed,
+        schedule=cosine,
+        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
+        batch_transform=mix,
+    )
+    return trainer, noisy, data.valid
+
+
+def wrong_label_metrics(
+    trainer: cnnlab.Trainer, noisy: Dataset, valid: Dataset
+) -> dict[str, float]:
+    """Evaluate on the validation set and on the training set, unmixed."""
+    logits = trainer.predict(cnnlab.loader(valid, 256))
+    predictions = trainer.predict(cnnlab.loader(noisy, 256)).argmax(1)
+    given = (predictions == noisy.labels).float()
+    true = (predictions == noisy.clean_labels).float()
+    mislabelled = noisy.labels != noisy.clean_labels
+    return calibration(logits, valid.labels) | {
+        "train_given": given.mean().item(),
+        "train_true": true.mean().item(),
+        # NaN if no label is wrong
+        REPEATED: given[mislabelled].mean().item(),
+        CORRECTED: true[mislabelled].mean().item(),
+    }
+
+
+def train_on_few_labels(
+    seed: int,
+    *,
+    n_train: int,
+    n_valid: int,
+    mix: Any = None,
+    smoothing: float = 0.0,
+) -> tuple[cnnlab.Trainer, Dataset]:
+    """Train for forty epochs on a few signs.
+
+    Args:
+        seed: draws the signs.
+        n_train: number of training images.
+        n_valid: number of validation images.
+        mix: `MixUp`, `CutMix` or None.
+        smoothing: strength of label smoothing.
+
+    Returns:
+        The trainer and the validation set.
+    """
+    data = cnnlab.load(
+        "pocket", seed=seed, n_train=n_train, n_valid=n_valid, n_test=96
+    )
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
+        model,
+        sgd(model, 0.1),
+        data.train,
+        batch_size=32,
+        epochs=40,
+        seed=seed,
+        schedule=cosine,
+        loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
+        batch_transform=mix,
+    )
+    return trainer, data.valid
+
+
 # --- class imbalance (chapter 11) -----------------------------------------
 
 COUNTS = [10, 14, 20, 27, 38, 53, 75, 105, 146, 205, 286, 400]
@@ -237,3 +382,72 @@ def processor_seconds() -> float:
     times = os.times()
     own = times.user + times.system
     return own + times.children_user + times.children_system
+
+
+# --- photographs (chapters 3, 5 and 9) ------------------------------------
+
+
+@lru_cache(maxsize=1)
+def all_photographs() -> tuple[ImageSet, ImageSet]:
+    """Load CIFAR-10: 50,000 training and 10,000 test images, 3 x 32 x 32.
+
+    The environment variable CNNLAB_PHOTOS names a folder with the images as
+    JPEG or PNG files, in train/<class>/ and test/<class>/. Without it, the
+    original files are used, from the folder where `cnnlab.load` keeps them.
+    """
+    folder = os.environ.get("CNNLAB_PHOTOS")
+    try:
+        if folder:
+            data = cnnlab.from_folder(folder, size=32)
+        else:
+            data = cnnlab.load("cifar10")
+    except DownloadError:
+        raise FileNotFoundError(
+            "this study needs CIFAR-10, which isn't on this machine. Run "
+            'cnnlab.load("cifar10", download=True) once, or set '
+            "CNNLAB_PHOTOS to a folder that contains the images in "
+            "train/<class>/ and test/<class>/"
+        ) from None
+    pixels = torch.cat([data.train.images, data.valid.images])
+    labels = torch.cat([data.train.labels, data.valid.labels])
+    return ImageSet(pixels, labels, data.classes), data.test
+
+
+def photographs(seed: int, per_class: int, n_test: int) -> DataBundle:
+    """Draw training, validation and test photographs from CIFAR-10.
+
+    Args:
+        seed: draws the photographs of all three splits.
+        per_class: training photographs of each of the ten classes.
+        n_test: test photographs, drawn from CIFAR-10's own test set.
+
+    Returns:
+        A bundle whose validation set has 1,000 photographs of CIFAR-10's
+        training set that aren't used for training. All splits contain every
+        class equally often.
+    """
+    official, official_test = all_photographs()
+    rng = torch.Generator().manual_seed(seed)
+    order = draw_per_class(official.labels, per_class + 100, rng)
+    n_each = n_test // len(official.classes)
+    tested = draw_per_class(official_test.labels, n_each, rng)
+    return DataBundle(
+        "photographs",
+        official.select(order[:, :per_class].flatten()),
+        official.select(order[:, per_class:].flatten()),
+        official_test.select(tested.flatten()),
+    )
+
+
+def draw_per_class(labels: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """Return the indices of n random images of each class, (K, n)."""
+    chosen = []
+    for label in range(int(labels.max()) + 1):
+        indices = (labels == label).nonzero().flatten()
+        if len(indices) < n:
+            raise ValueError(
+                f"class {label} has {len(indices)} images, and {n} were asked "
+                "for; use fewer images per class"
+            )
+        chosen.append(indices[torch.randperm(len(indices), generator=rng)[:n]])
+    return torch.stack(chosen)

@@ -1,8 +1,9 @@
-"""Check the exercises of chapter 4: mixup, CutMix and the cross-entropy with soft targets.
+"""Check the exercises of chapter 4: mixup, CutMix and temperature scaling.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -340,137 +341,113 @@ CUTMIX = Exercise(
 )
 
 
-# --- soft cross-entropy ---------------------------------------------------------------------------
+# --- temperature ----------------------------------------------------------------------------------
+
+SAMPLES, CLASSES = 200, 3
 
 
-def _observe_soft_cross_entropy(attempt: Callable[..., Any], seed: int) -> Observation:
-    g = generator(seed, 7)
-    targets = (2 * torch.randn(N, K, generator=g)).softmax(dim=1)
-    ordinary = 2 * torch.randn(N, K, generator=g)
-    # One logit is far above the others, whose softmax is exactly 0 in float32.
-    extreme = ordinary + 300 * F.one_hot(torch.randint(K, (N,), generator=g), K)
+def _observe_temperature(attempt: Callable[..., Any], seed: int) -> Observation:
     observation: dict[str, Any] = {}
-    for name, values in (("ordinary logits", ordinary), ("very large logits", extreme)):
-        logits = values.clone().requires_grad_()
-        loss = attempt(logits, targets.clone())
-        differentiable = isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1
-        if differentiable:
-            loss.backward()
-        observation[f"the loss for {name}"] = loss.detach() if isinstance(loss, Tensor) else loss
-        observation[f"the gradient for {name}"] = logits.grad if differentiable else None
+    for name, scale in (("overconfident", 3.0), ("under-confident", 0.4)):
+        g = generator(seed, 8)
+        calibrated = 1.5 * torch.randn(SAMPLES, CLASSES, generator=g)
+        labels = torch.multinomial(calibrated.softmax(dim=1), 1, generator=g).squeeze(1)
+        logits = scale * calibrated
+        returned = attempt(logits, labels)
+        if isinstance(returned, float):
+            returned = _near(returned, fit_temperature(logits, labels))
+        observation[f"your T for {name} logits"] = returned
     return observation
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return -Σ t·log p, summed over the classes and averaged over the samples."""
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+def _near(value: float, best: float) -> float:
+    """Return a known value that is within 3 % of a temperature, so that any method passes."""
+    known = (best, 1 / best, math.log(best), math.sqrt(best), best * best, 1.0)
+    return next((k for k in known if abs(value - k) <= 0.03 * abs(k)), value)
 
 
-def _no_log(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.softmax(logits, dim=1)).sum(dim=1).mean()
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature T with the lowest cross-entropy of logits / T."""
+    low, high = math.log(0.05), math.log(20.0)
+    golden = (math.sqrt(5) - 1) / 2
+
+    def loss(log_t: float) -> float:
+        return F.cross_entropy(logits / math.exp(log_t), labels).item()
+
+    for _ in range(18):
+        a, b = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return math.exp((low + high) / 2)
 
 
-def _mean_over_classes(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=1)).mean()
+def _inverse_temperature(logits, labels):  # type: ignore[no-untyped-def]
+    return 1 / fit_temperature(logits, labels)
 
 
-def _sum_over_samples(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=1)).sum()
+def _log_temperature(logits, labels):  # type: ignore[no-untyped-def]
+    return math.log(fit_temperature(logits, labels))
 
 
-def _softmax_twice(logits, targets):  # type: ignore[no-untyped-def]
-    return soft_cross_entropy(F.softmax(logits, dim=1), targets)
+def _temperature_of_accuracy(logits, labels):  # type: ignore[no-untyped-def]
+    candidates = [0.05 * 1.06**i for i in range(103)]
+    hits = [(logits / t).argmax(dim=1).eq(labels).sum().item() for t in candidates]
+    return candidates[hits.index(max(hits))]
 
 
-def _softmax_over_samples(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=0)).sum(dim=1).mean()
+def _temperature_of_probabilities(logits, labels):  # type: ignore[no-untyped-def]
+    return fit_temperature(logits.softmax(dim=1), labels)
 
 
-def _largest_target_only(logits, targets):  # type: ignore[no-untyped-def]
-    return F.cross_entropy(logits, targets.argmax(dim=1))
+def _tensor_temperature(logits, labels):  # type: ignore[no-untyped-def]
+    return torch.tensor(fit_temperature(logits, labels))
 
 
-def _no_minus(logits, targets):  # type: ignore[no-untyped-def]
-    return -soft_cross_entropy(logits, targets)
+def _coarse_grid(logits, labels):  # type: ignore[no-untyped-def]
+    candidates = [float(t) for t in range(1, 21)]
+    losses = [F.cross_entropy(logits / t, labels).item() for t in candidates]
+    return candidates[losses.index(min(losses))]
 
 
-def _log_of_softmax(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * torch.log(F.softmax(logits, dim=1))).sum(dim=1).mean()
-
-
-def _returns_a_number(logits, targets):  # type: ignore[no-untyped-def]
-    return soft_cross_entropy(logits, targets).item()
-
-
-def _one_loss_per_sample(logits, targets):  # type: ignore[no-untyped-def]
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
-
-
-SOFT_CROSS_ENTROPY = Exercise(
-    name="soft_cross_entropy",
-    task="`soft_cross_entropy(logits, targets) -> mean loss`, for soft targets",
-    observe=_observe_soft_cross_entropy,
-    answer=soft_cross_entropy,
-    praise="You sum over the classes, average over the samples, and stay accurate for large "
-    "logits.",
+TEMPERATURE = Exercise(
+    name="fit_temperature",
+    task="`fit_temperature(logits, labels) -> T` with the lowest cross-entropy, a plain number",
+    observe=_observe_temperature,
+    answer=fit_temperature,
+    praise="Your T makes overconfident networks less confident and under-confident ones more.",
+    hint="evaluate the loss at your T and at a slightly larger and a smaller one; which is lowest?",
     mistakes={
-        "no log": Mistake(
-            _no_log,
-            "you leave out the logarithm, so a confident but incorrect prediction gets almost no "
-            "gradient.",
-            "look at the formula of the cross-entropy: what is multiplied by the targets?",
+        "inverse": Mistake(
+            _inverse_temperature,
+            "you return 1/T: an overconfident network gets an even larger scale.",
+            "are the logits divided by T or multiplied by it?",
         ),
-        "mean over the classes": Mistake(
-            _mean_over_classes,
-            "you average over the classes as well, so the loss and its gradient are too small by "
-            "a factor of K.",
-            "over which of the two dimensions do you sum, and over which do you average?",
+        "logarithm": Mistake(
+            _log_temperature,
+            "you return log T instead of T.",
+            "which number do the logits have to be divided by?",
         ),
-        "sum over the samples": Mistake(
-            _sum_over_samples,
-            "you sum over the samples, so a step would grow with the batch size.",
-            "what should happen to the loss when the batch is twice as large?",
+        "accuracy instead of loss": Mistake(
+            _temperature_of_accuracy,
+            "your T is the smallest one allowed. No T changes a prediction, so accuracy can't "
+            "choose it.",
+            "do you minimise the loss, or maximise something?",
         ),
-        "one loss a sample": Mistake(
-            _one_loss_per_sample,
-            "you return one loss per sample, but the exercise asks for their mean.",
-            "`backward()` needs a single number",
+        "softmax first": Mistake(
+            _temperature_of_probabilities,
+            "you scale probabilities, but the temperature divides logits, before the softmax.",
+            "what does `F.cross_entropy` expect as its first argument?",
         ),
-        "softmax twice": Mistake(
-            _softmax_twice,
-            "you apply softmax twice, so no prediction can become confident, and the network "
-            "learns slowly.",
-            "does `log_softmax` expect logits or probabilities?",
+        "a tensor": Mistake(
+            _tensor_temperature,
+            "you return a tensor, but the exercise asks for a plain number.",
+            "which method turns a tensor with one element into a number?",
         ),
-        "softmax over the samples": Mistake(
-            _softmax_over_samples,
-            "your softmax is over the samples, but the probabilities of each sample should sum to "
-            "1.",
-            "the logits have shape (N, K); which dimension holds the classes?",
-        ),
-        "largest share only": Mistake(
-            _largest_target_only,
-            "you only use the class with the largest target and ignore the probabilities of the "
-            "others.",
-            "which classes of a soft target should contribute to the loss?",
-        ),
-        "no minus": Mistake(
-            _no_minus,
-            "your sign is wrong: better predictions should give a smaller loss, not a larger one.",
-            "is the logarithm of a probability positive or negative?",
-        ),
-        "log of softmax": Mistake(
-            _log_of_softmax,
-            "your loss is correct for small logits, but infinite or NaN for large ones, because a "
-            "probability is rounded to 0 before you take its logarithm.",
-            "one function in `torch.nn.functional` does both steps at once",
-        ),
-        "a plain number": Mistake(
-            _returns_a_number,
-            "you return a plain number, and you can't call `backward()` on that.",
-            "what does `.item()` do to the graph of the gradients?",
+        "whole numbers only": Mistake(
+            _coarse_grid,
+            "you only try whole numbers, so T is inaccurate, and no T below 1 is found.",
+            "how would you refine the search around the best value, in both directions?",
         ),
     },
 )
 
-EXERCISES = (MIXUP, CUTMIX, SOFT_CROSS_ENTROPY)
+EXERCISES = (MIXUP, CUTMIX, TEMPERATURE)
