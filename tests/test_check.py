@@ -262,6 +262,7 @@ def test_messages_are_wrapped_but_not_inside_code():
         (set(), {"a"}, "lacks 1 of 1 entries"),
         (math.nan, math.nan, None),
         (math.inf, math.inf, None),
+        (5.0, math.inf, "is 5, expected inf"),
         (0.1 + 0.2, 0.3, None),
         (1, True, "is an int, expected a bool"),
         (torch.Tensor.item, 1.0, "is a function, expected a float"),

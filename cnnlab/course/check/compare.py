@@ -60,7 +60,7 @@ def difference(got: Any, want: Any) -> Difference | None:
     if isinstance(want, Mapping):
         return _mappings(got, want)
     if _is_number(want) and _is_number(got):
-        near = abs(got - want) <= 1e-6 + 1e-4 * abs(want) or got == want
+        near = math.isclose(got, want, rel_tol=1e-4, abs_tol=1e-6)
         return None if near or (math.isnan(got) and math.isnan(want)) else _value(got, want)
     if type(got) is not type(want):
         return _other_type(got, want)
