@@ -422,7 +422,7 @@ def _observe_ensemble(attempt: Callable[..., Any], seed: int) -> Observation:
     logits *= torch.linspace(1, 5, members).view(-1, 1, 1)  # the members differ in confidence
     (row,) = attempt(torch.tensor([[[4.0, 0.0]], [[0.0, 1.0]]]))
     return {
-        "your probabilities for one image, to which two members give [4, 0] and [0, 1],": row,
+        "your row for an image to which two members give the logits [4, 0] and [0, 1]": row,
         f"your result for {members} members, {samples} samples, {classes} classes": attempt(logits),
     }
 

@@ -399,7 +399,7 @@ DIAGNOSIS = Exercise(
     observe=_observe_diagnosis,
     answer=diagnose_case,
     praise="You look at the inputs first, then at the gradients, the steps and the evaluation.",
-    hint="in which order do you look at inputs, gradients, steps and evaluation?",
+    hint="in which order do you look at the vital signs?",
     mistakes={
         "high and low swapped": Mistake(
             _swapped,

@@ -188,7 +188,9 @@ def _observe_best(attempt: Callable[..., Any], seed: int) -> Observation:
     )
     tables = {}
     for groups in few:
-        shown = " and ".join(f"{values} at {setting}" for setting, values in groups.items())
+        shown = " and ".join(
+            f"{short(values)} at {short(setting)}" for setting, values in groups.items()
+        )
         table = [row for setting, values in groups.items() for row in _runs(setting, *values)]
         tables[f"your setting, given {shown},"] = table
     tables["your setting for a table with nine settings"] = _draw_table(rng)

@@ -351,9 +351,9 @@ def _observe_prepare(attempt: Callable[..., Any], seed: int) -> Observation:
     observation: dict[str, Any] = {}
     for mean, std in (([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]), ([0.5, 0.4, 0.3], [0.5, 0.4, 0.2])):
         images = torch.tensor([[[[0, 51, 255], [102, 204, 153]]]], dtype=torch.uint8)
-        pixel = attempt(images, mean, std)[0, :, 0, 0]
-        pixels = f"the BGR pixel [0, 51, 255] with mean={short(mean)}, std={short(std)}"
-        observation[f"your result for {pixels}"] = pixel
+        red, green, blue = attempt(images, mean, std)[0, :, 0, 0]
+        pixel = f"the BGR pixel [0, 51, 255] with mean={short(mean)}, std={short(std)}"
+        observation[f"your result for {pixel}"] = torch.stack([red, green, blue])
     size = rng.randint(4, 6)
     images = torch.randint(0, 256, (4, size, size, 3), generator=g, dtype=torch.uint8)
     mean = [0.3 + 0.1 * i + 0.05 * rng.random() for i in range(3)]
@@ -420,7 +420,7 @@ PREPARE = Exercise(
     answer=prepare,
     praise="The pixel range, the axes, the channel order and the normalisation all match the "
     "pretraining.",
-    hint="follow one pixel: its range, its axes, the order of its channels, `mean` and `std`",
+    hint="follow one pixel: its range, axes, channel order, `mean`, `std`",
     mistakes={
         "still BGR": Mistake(
             _still_bgr,

@@ -297,7 +297,7 @@ TRAINED_STAGES = Exercise(
 # --- train_frozen ---------------------------------------------------------------------------------
 
 
-class _Net(nn.Module):
+class Net(nn.Module):
     """A network with every kind of batch-norm layer: frozen, trained and partly frozen.
 
     The frozen backbone has batch-norm layers at two depths, only the weight of `partly` is frozen,
@@ -317,10 +317,10 @@ class _Net(nn.Module):
         return self.head(self.partly(self.top(self.backbone(x))).mean(dim=(2, 3)))
 
 
-def _net(seed: int) -> _Net:
+def _net(seed: int) -> Net:
     """Build a network with random running statistics and a frozen backbone."""
     torch.manual_seed(seed)
-    net = _Net()
+    net = Net()
     for norm in _batch_norms(net):
         nn.init.normal_(norm.running_mean, std=0.5)  # type: ignore[arg-type]
         nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
@@ -348,6 +348,7 @@ def _observe_modes(attempt: Callable[..., Any], seed: int) -> Observation:
         attempt(net)
         changed = [p.requires_grad for p in net.parameters()] != requires_grad
         observation["you change `requires_grad` of a parameter: only set modes."] = changed
+        observation["`model` itself is in evaluation mode."] = not net.training
         for name in ("backbone.0.1", "backbone.2"):
             frozen = getattr(net.get_submodule(name), "training", None)
             observation[f"the frozen batch-norm layer `{name}` is in training mode."] = frozen

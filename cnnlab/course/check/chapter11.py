@@ -40,12 +40,12 @@ def _observe_class_weights(attempt: Callable[..., Any], seed: int) -> Observatio
     few = _as_tensor(attempt(torch.tensor([10, 30])))
     counts = _counts(seed)
     weights = _as_tensor(attempt(counts.clone()))
-    observation: dict[str, Any] = {"your weights for counts=[10, 30]": few}
+    observation: dict[str, Any] = {"your tensor of weights for counts=[10, 30]": few}
     if isinstance(weights, Tensor) and weights.shape == counts.shape:
         observation["the mean weight of a sample"] = float((weights * counts).sum() / counts.sum())
         ratio = weights[counts.argmax()] / weights[counts.argmin()]
         observation["the weight of the most common class over that of the rarest"] = float(ratio)
-    return {**observation, f"your weights for counts={short(counts.tolist())}": weights}
+    return {**observation, f"your tensor of weights for counts={short(counts.tolist())}": weights}
 
 
 def class_weights(counts: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observati
     probabilities = weights / weights.sum()
     observation: dict[str, Any] = {
         f"the number of weights for {len(labels)} labels": len(weights),
-        "the probabilities from your weights for labels=[0, 0, 0, 1]": few / few.sum(),
+        "your probability of drawing each image, for labels=[0, 0, 0, 1],": few / few.sum(),
         "the number of images that can be drawn": int((weights > 0).sum()),
         "the probability of each image": probabilities,
     }

@@ -23,7 +23,7 @@ def _observe_unscaling(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 12, 1)
     observation: dict[str, Any] = {}
     for entries, max_norm in (
-        ([[6.0, 8.0]], 10.0),
+        ([[6.0, 8.0]], 100.0),
         ([[6.0, 8.0]], 1.0),
         ([[6.0], [8.0]], 1.0),
         ([[math.inf, 8.0]], 1.0),
@@ -171,8 +171,13 @@ UNSCALING = Exercise(
 # --- accumulate -----------------------------------------------------------------------------------
 
 
-class _LinearWithLog(nn.Module):
-    """A linear model that records the batch size of every forward and backward pass."""
+class Net(nn.Module):
+    """A linear model that records its forward and backward passes.
+
+    Attributes:
+        passes: "forward" and "backward", each with the number of images.
+        leftover: for each backward pass, whether `.grad` holds anything when it begins.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -180,14 +185,20 @@ class _LinearWithLog(nn.Module):
             torch.manual_seed(fold_in(seed, 12, 2))
             self.layer = nn.Linear(6, 3)
         self.passes: list[tuple[str, int]] = []
+        self.leftover: list[bool] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits (N, 3) from images (N, 6)."""
         self.passes.append(("forward", len(images)))
         logits = self.layer(images)
         if logits.requires_grad:
-            logits.register_hook(lambda gradient: self.passes.append(("backward", len(gradient))))
+            logits.register_hook(self._record_backward)
         return logits
+
+    def _record_backward(self, gradient: Tensor) -> None:
+        self.passes.append(("backward", len(gradient)))
+        grads = [p.grad for p in self.parameters()]
+        self.leftover.append(any(grad is not None and bool(grad.any()) for grad in grads))
 
     def weights(self) -> Tensor:
         """Return a copy of all weights as one vector."""
@@ -200,7 +211,7 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
     for n, size in ((10, 4), (3, 4)):
         images = torch.randn(n, 6, generator=g)
         labels = torch.randint(0, 3, (n,), generator=g)
-        model = _LinearWithLog(seed)
+        model = Net(seed)
         before = model.weights()
         whole = torch.autograd.grad(
             F.cross_entropy(model.layer(images), labels), list(model.parameters())
@@ -216,14 +227,17 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
         sizes = [size for name, size in model.passes if name == "forward"]
         order = [name for name, _ in model.passes]
         step = model.weights() - before
+        first, *later = model.leftover or [False]
         observation |= {
             f"the list of your microbatches {case}": sizes,
-            f"the number of optimizer steps {case}": len(steps),
             f"the number of backward passes {case}": order.count("backward"),
-            f"the forward passes come before the first backward pass {case}.": (
+            f"all forward passes come before the first backward pass {case}.": (
                 len(sizes) > 1 and order == sorted(order, reverse=True)
             ),
-            f"the length of your step {case}, where the correct length counts as 1,": float(
+            f"at your first `backward()`, `.grad` holds an earlier batch {case}.": first,
+            f"at a later `backward()`, the gradients before it are gone {case}.": not all(later),
+            f"the number of optimizer steps {case}": len(steps),
+            f"the length of your step, as a multiple of the correct one, {case}": float(
                 step.norm() / length
             ),
             f"the direction of your step {case}": step / step.norm().clamp(min=1e-12),
@@ -327,7 +341,7 @@ ACCUMULATING = Exercise(
     answer=accumulate,
     praise="Every image has the same weight, there is one step per batch, and only one microbatch "
     "is in memory at a time.",
-    hint="what fraction of the batch is each microbatch, and what happens once, what each time?",
+    hint="what happens once per batch, what per microbatch, and with which weight?",
     mistakes={
         "divides by the configured number of parts": Mistake(
             _accumulator(weight=lambda n, n_batch, size: 1 / max(n_batch // size, 1)),
@@ -412,6 +426,7 @@ def _observe_paying(attempt: Callable[..., Any], seed: int) -> Observation:
     problems = (
         (12.0, 5.0, 3.0),
         (13.0, 5.0, 3.0),
+        (15.0, 9.0, 5.0),
         (12.0, 5.0, 5.0),
         (12.0, 3.0, 5.0),
         (steps * saving, before, before - saving),
