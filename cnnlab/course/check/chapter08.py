@@ -86,7 +86,7 @@ LOG_UNIFORM = Exercise(
     mistakes={
         "uniform": Mistake(
             _between,
-            "the ends are correct, but you draw uniformly between them, so nearly all values fall "
+            "you draw uniformly between the ends, not on a logarithmic scale, so nearly all values fall "
             "into the last decade.",
             "which should be uniform, the value or its logarithm?",
         ),
