@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cnnlab import clinic
+from cnnlab.clinic.cases import MEANINGS
 from cnnlab.clinic.faults import FAULTS
 
 
@@ -66,6 +67,7 @@ def test_nothing_a_student_reads_before_the_answer_names_the_fault(name):
         *(plot.alt for plot in (case.curves(), case.steps(), case.pictures(), case.gradients())),
         case.confusion().alt,
         *case.vitals(),
+        repr(case.vitals()),
         *(key for key in vars(case) if not key.startswith("_")),
     ]
     assert not any(name in text for text in texts)
@@ -94,8 +96,36 @@ def test_unknown_cases_and_faults_are_refused(leak):
             clinic.case(n)
     with pytest.raises(ValueError, match="no fault called 'gremlins'"):
         clinic.example("gremlins")
-    with pytest.raises(ValueError, match="no fault called 'gremlins'"):
-        clinic.diagnose(leak, "gremlins")
+    for answer, hint in (("gremlins", "clinic.NAMES"), ("leek", "did you mean 'leak'?"), (3, "3")):
+        unknown = clinic.diagnose(leak, answer)
+        assert unknown.right is None
+        assert f"there is no fault called {answer!r}" in unknown.says
+        assert hint in unknown.says
+
+
+def test_a_name_may_be_typed_in_any_case_and_in_american_spelling(leak):
+    assert clinic.diagnose(leak, " Leak").right
+    assert clinic.diagnose(leak, "Not normalized").right is False
+    assert "not 'not normalised'" in clinic.diagnose(leak, "Not normalized").says
+    assert clinic.example("LEAK").title == "leak, seed 0"
+
+
+def test_the_vital_signs_print_as_a_table_with_units(leak):
+    vitals = leak.vitals()
+    assert set(vitals) == set(MEANINGS)
+    assert vitals["chance"] == dict(vitals)["chance"]
+    lines = repr(vitals).splitlines()
+    assert len(lines) == len(vitals)
+    assert all(len(line) <= 110 for line in lines)
+    assert re.match(r"first_loss +\d\.\d+ nats +loss of the model before", lines[1])
+
+
+@pytest.mark.parametrize("name", clinic.NAMES)
+def test_where_to_look_next_does_not_give_the_fault_away(name):
+    """It has no word that only the name or the evidence of this fault has."""
+    given_away = ("frozen", "softmax", "sum", "copies", "dead", "imbalance", "shuffled", "twice")
+    assert not any(word in FAULTS[name].look for word in (*given_away, name))
+    assert len(FAULTS[name].look) <= 80
 
 
 def test_a_healthy_run_has_nothing_to_diagnose_and_leaves_random_numbers_alone():

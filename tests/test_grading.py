@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cnnlab import check
 from cnnlab.check import wire
 from cnnlab.check.grading import KeyMissing, exercises
-from cnnlab.check.remote import AnswerError, GraderError, Remote
+from cnnlab.check.remote import AnswerError, GraderError, Remote, Unwritten
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -260,6 +260,27 @@ def test_errors_of_the_answer_cell_are_reported(answer, message):
 
 
 @pytest.mark.slow
+def test_lines_that_fail_below_a_function_do_not_spoil_it():
+    with Remote("", "def f():\n    return 7\n\nf(1, 2, 3)  # try it out", "f") as f:
+        assert f() == 7
+
+
+@pytest.mark.slow
+def test_only_the_own_raise_of_an_answer_means_that_it_is_not_written():
+    answer = """
+def f(own):
+    if own:
+        raise NotImplementedError
+    return torch.nn.functional.cross_entropy(torch.tensor([1]), torch.rand(1, 2))
+"""
+    with Remote("import torch", answer, "f") as f:
+        with pytest.raises(Unwritten):
+            f(True)
+        with pytest.raises(AnswerError, match=r"raised NotImplementedError: .* in line 5"):
+            f(False)
+
+
+@pytest.mark.slow
 def test_a_failing_set_up_raises_grader_error():
     with (
         pytest.raises(GraderError, match="no_such_library"),
@@ -287,9 +308,9 @@ def test_grade_returns_all_points_or_none_and_prints_the_feedback(capsys):
     solution = check.EXERCISES["cosine"].answer
     assert check.grade("cosine", solution, points=4) == 4.0
     assert check.grade("cosine", lambda *arguments: 0.0, points=4) == 0.0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("✔ cosine")
-    assert lines[1].startswith("✘ cosine")
+    passed, failed = capsys.readouterr().out.split("✘")
+    assert passed.startswith("✔ cosine: correct.")
+    assert failed.startswith(" cosine: your multiplier at step 0 of ")
 
 
 def test_exercises_are_loaded_from_a_key_file(tmp_path, monkeypatch):

@@ -23,6 +23,14 @@ from cnnlab.rng import fold_in, generator
 
 def _observe_mixup(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
     g = generator(seed, 21, 1)
+    labels, lam, permutation = torch.tensor([0, 1]), torch.tensor([0.2, 0.7]), torch.tensor([1, 0])
+    two = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    pixels, rows = attempt(two, labels, 2, lam, permutation)
+    problem = "the pixels [0, 1], labels=[0, 1], lam=[0.2, 0.7], permutation=[1, 0]"
+    few = {
+        f"your mixture of {problem}": pixels.flatten(),
+        f"your targets, row by row, for {problem}": rows.flatten(),
+    }
     n = int(torch.randint(5, 9, (), generator=g))
     num_classes = int(torch.randint(3, 7, (), generator=g))
     images = torch.rand(n, 3, 4, 4, generator=g)
@@ -31,14 +39,11 @@ def _observe_mixup(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
     lam = torch.rand(n, generator=g)
     lam[:2] = torch.tensor([0.2, 0.7])  # one on each side of a half
     permutation = torch.arange(n).roll(1)  # no image is paired with itself
-    copy = images.clone()
-    answer = attempt(images, labels, num_classes, lam, permutation)
-    is_pair = isinstance(answer, tuple | list) and len(answer) == 2
-    mixed, targets = answer if is_pair else (answer, None)
+    mixed, targets = attempt(images, labels, num_classes, lam, permutation)
     return {
-        "the tensor of mixed images": mixed,
-        "the tensor of targets": targets,
-        "whether the images you were given are unchanged": torch.equal(images, copy),
+        **few,
+        f"your tensor of {n} mixed images": mixed,
+        f"your tensor of targets for {n} images of {num_classes} classes": targets,
     }
 
 
@@ -103,7 +108,9 @@ MIXUP = Exercise(
     mixup,
     "Each image gets the larger of its two weights, and the targets are mixed with the same "
     "weights as the images.",
-    {
+    hint="which weight has an image, which its partner, and are the targets mixed alike?",
+    task="`mixup(images, labels, num_classes, lam, permutation) -> (images, targets)`",
+    mistakes={
         "smaller share": Mistake(
             _mix,
             "an image with λ below one half gets the smaller weight, so it ends up closer to its "
@@ -146,20 +153,14 @@ def _observe_schedule(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
     rng = random.Random(fold_in(seed, 21, 2))
     warmup, hold, fall = rng.randint(3, 6), rng.randint(3, 6), rng.randint(6, 12)
     final = rng.choice([0.05, 0.1, 0.2])
-    observation = {}
-    for w, h, f in ((warmup, hold, fall), (0, hold, fall), (warmup, 0, fall), (0, 0, fall)):
-        steps = w + h + f
-        name = f"the curve for warmup={w}, hold={h}, steps={steps}, final={final}"
-        observation[name] = [_as_float(attempt(step, w, h, steps, final)) for step in range(steps)]
-    return observation
-
-
-def _as_float(answer: Any) -> Any:
-    """Convert a number of any type to a float; return anything else as it is."""
-    try:
-        return float(answer)
-    except (TypeError, ValueError):
-        return answer
+    return {
+        f"your multiplier at step {step} for warmup={w}, hold={h}, steps={n}, final={final}": (
+            attempt(step, w, h, n, final)
+        )
+        for w, h in ((warmup, hold), (0, hold), (warmup, 0), (0, 0))
+        for n in (w + h + fall,)
+        for step in range(n)
+    }
 
 
 def schedule(step: int, warmup: int, hold: int, steps: int, final: float) -> float:
@@ -203,7 +204,9 @@ SCHEDULE = Exercise(
     schedule,
     "Your schedule rises, holds and falls with the square root, and its last step is at the final "
     "value.",
-    {
+    hint="in which phase is this step, and how many steps of the phase are done?",
+    task="`schedule(step, warmup, hold, steps, final) -> multiplier`",
+    mistakes={
         "from zero": Mistake(
             _from_zero,
             "your warm-up starts with a multiplier of 0, so its first step changes nothing.",
@@ -243,44 +246,38 @@ SCHEDULE = Exercise(
 
 # --- early stopping with a relative threshold and a start -----------------------------------------
 
-CURVES = 72  # enough for each mistake to show, and to differ from all other mistakes
+# Lengths of the curves: short ones to read, long ones so that each mistake differs from the others.
+LENGTHS = (*range(4, 9), *(6, 7, 8) * 3, *range(9, 17), *range(9, 17), *range(9, 17), *(16,) * 24)
 
 
 def _observe_stopping(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
     rng = random.Random(fold_in(seed, 21, 3))
-    observation = {}
-    for _ in range(CURVES):
-        values, patience, min_delta, mode, start = _draw_curve(rng)
+    stops, bests = {}, {}
+    for length in LENGTHS:
+        values, patience, min_delta, mode, start = _draw_curve(rng, length)
         curve = ", ".join(f"{value:g}" for value in values)
-        problem = f"(stop, best) of [{curve}] with {patience}, {min_delta}, {mode!r}, {start}"
-        answer = attempt(list(values), patience, min_delta, mode, start)
-        observation[problem] = _as_int_pair(answer)
-    return observation
+        settings = f"patience={patience}, min_delta={min_delta}, mode={mode!r}, start={start}"
+        stop, best = attempt(values, patience, min_delta, mode, start)
+        stops[f"your stop for [{curve}], {settings}"] = stop
+        bests[f"your best for [{curve}], {settings}"] = best
+    return {**stops, **bests}
 
 
-def _draw_curve(rng: random.Random) -> tuple[list[float], int, float, str, int]:
+def _draw_curve(rng: random.Random, length: int) -> tuple[list[float], int, float, str, int]:
     """Draw a noisy validation curve and a setting.
 
     Returns:
         values, patience, min_delta, mode and start.
     """
-    length, mode = rng.randint(9, 16), rng.choice(["min", "max"])
-    top, slope = rng.randint(3, length), rng.choice([0.02, 0.05])
-    values = [round(0.6 - slope * abs(i - top) + rng.gauss(0, 0.02), 3) for i in range(length)]
+    mode = rng.choice(["min", "max"])
+    top, slope = rng.randint(length // 3, length), rng.choice([0.02, 0.05])
+    values = [round(0.6 - slope * abs(i - top) + rng.gauss(0, 0.02), 2) for i in range(length)]
     if rng.random() < 0.5:
         values[rng.randrange(1, length)] = math.nan
     if mode == "min":
-        values = [round(1.2 - value, 3) for value in values]
+        values = [round(1.2 - value, 2) for value in values]
+    # The values have two decimals, and no product of one with a threshold has: no rounding decides.
     return values, rng.randint(1, 4), rng.choice([0.0, 0.0311, 0.0713]), mode, rng.randint(0, 4)
-
-
-def _as_int_pair(answer: Any) -> Any:
-    """Convert two integers of any type to a tuple; return anything else as it is."""
-    try:
-        stop, best = answer
-        return int(stop), int(best)
-    except (TypeError, ValueError):
-        return answer
 
 
 def early_stopping(
@@ -348,7 +345,9 @@ STOPPING = Exercise(
     early_stopping,
     "Your function counts bad evaluations from `start` on, and returns the best of all evaluations "
     "up to the stop.",
-    {
+    hint="go through the curve by hand: which value is to beat, and which ones were bad?",
+    task="`early_stopping(values, patience, min_delta, mode, start) -> (stop, best)`",
+    mistakes={
         "one too many": Mistake(
             _one_too_many,
             "you stop one evaluation late: `patience` is the number of bad evaluations that ends "

@@ -76,8 +76,10 @@ class Attempt:
         """Show arguments with their names: "step=0, steps=40"."""
         pairs = zip(self.parameters, arguments, strict=False)
         texts = [f"{name}={short(value, 30)}" for name, value in pairs]
-        while len(", ".join(texts)) > width and len(texts) > 1:
-            texts = [*texts[:-2], "and more"]
+        if len(", ".join(texts)) > width:
+            while texts and len(", ".join(texts)) > width - len(", ..."):
+                texts.pop()
+            texts = [*texts, "..."] if texts else []
         return ", ".join(texts)
 
 
@@ -168,7 +170,7 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
         says = f"{where} raised {type(error).__name__}: {_cut(message, 90).rstrip('.')}."
     room = LONGEST - len(says) - len(" It was given .")
     given = attempt.given(raised.arguments, room)
-    return f"{says} It was given {given.rstrip('.')}." if 0 < len(given) <= room else says
+    return f"{says} It was given {given.removesuffix(', ...')}." if 0 < len(given) <= room else says
 
 
 def _is_own(filename: str) -> bool:

@@ -12,18 +12,6 @@ from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in
 
 
-def _multipliers(
-    attempt: Callable[..., Any], places: dict[str, int], *settings: float
-) -> Observation:
-    """Return the multiplier that an attempt gives at each named step."""
-    return {place: _as_float(attempt(step, *settings)) for place, step in places.items()}
-
-
-def _as_float(value: Any) -> Any:
-    """Convert an integer to a float, so that 1 counts as 1.0; return anything else as it is."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
 def _half_cosine(start: float, end: float, progress: float) -> float:
     """Interpolate from `start` at progress 0 to `end` at progress 1, along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
@@ -43,16 +31,12 @@ def _never_ends(attempt: Callable[..., Any]) -> Mistake:
 
 def _observe_cosine(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 5, 1))
-    steps = rng.randrange(20, 200, 4)
-    places = {
-        "the multiplier at the start": 0,
-        "the multiplier a quarter of the way through": steps // 4,
-        "the multiplier half-way through": steps // 2,
-        "the multiplier one step before the end": steps - 1,
-        "the multiplier at the end": steps,
-        "the multiplier after the end": steps + rng.randrange(steps // 4, steps // 2),
+    steps, final = rng.randrange(12, 60, 4), round(rng.uniform(0.05, 0.3), 2)
+    after = steps + rng.randrange(steps // 4, steps // 2)
+    return {
+        f"your multiplier at step {step} of {steps} with final={final}": attempt(step, steps, final)
+        for step in (0, steps // 4, steps // 2, steps - 1, steps, after)
     }
-    return _multipliers(attempt, places, steps, rng.uniform(0.05, 0.3))
 
 
 def cosine(step: int, steps: int, final: float) -> float:
@@ -103,6 +87,7 @@ COSINE = Exercise(
     answer=cosine,
     praise="Your curve starts at 1, falls along half a cosine, reaches the floor at the last step "
     "and stays there.",
+    hint="what is the cosine of your angle at the start, half-way and at the end?",
     mistakes={
         "climbs again": _never_ends(_climbs_again),
         "degrees": Mistake(
@@ -159,19 +144,15 @@ COSINE = Exercise(
 
 def _observe_warmup(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 5, 2))
-    warmup, decay = rng.randrange(6, 30), rng.randrange(40, 160, 2)
+    warmup, decay = rng.randrange(4, 12), rng.randrange(16, 60, 2)
     steps = warmup + decay
-    places = {
-        "the multiplier at the start": 0,
-        "the multiplier half-way up": warmup // 2,
-        "the multiplier one step before the peak": warmup - 1,
-        "the multiplier at the peak": warmup,
-        "the multiplier one step after the peak": warmup + 1,
-        "the multiplier half-way down": warmup + decay // 2,
-        "the multiplier at the end": steps,
-        "the multiplier after the end": steps + rng.randrange(10, 30),
+    after = steps + rng.randrange(10, 30)
+    places = (0, warmup // 2, warmup - 1, warmup, warmup + 1, warmup + decay // 2, steps, after)
+    problems = [*((step, warmup, steps) for step in places), (0, 0, decay), (decay // 2, 0, decay)]
+    return {
+        f"your multiplier at step {step} with warmup={up} and steps={n}": attempt(step, up, n)
+        for step, up, n in problems
     }
-    return _multipliers(attempt, places, warmup, steps)
 
 
 def warmup_cosine(step: int, warmup: int, steps: int) -> float:
@@ -186,7 +167,7 @@ def _cosine_from_the_start(step, warmup, steps):  # type: ignore[no-untyped-def]
 
 
 def _product(step, warmup, steps):  # type: ignore[no-untyped-def]
-    return min(step / warmup, 1) * _half_cosine(1, 0, min(step / steps, 1))
+    return min(step / max(warmup, 1), 1) * _half_cosine(1, 0, min(step / steps, 1))
 
 
 def _peak_a_step_late(step, warmup, steps):  # type: ignore[no-untyped-def]
@@ -216,6 +197,7 @@ WARMUP_COSINE = Exercise(
     answer=warmup_cosine,
     praise="Your curve rises in a straight line to exactly 1, falls without a jump, and is 0 from "
     "the last step on.",
+    hint="which step is the first of the cosine, and how many steps does it have?",
     mistakes={
         "cosine from the start": Mistake(
             _cosine_from_the_start,
@@ -255,21 +237,19 @@ WARMUP_COSINE = Exercise(
 
 def _observe_one_cycle(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 5, 3))
-    steps = 8 * rng.randrange(6, 30)
+    steps = 8 * rng.randrange(3, 9)
     # Each fraction of the steps is a whole number, so rounding can't make a difference.
-    peak_fraction = rng.choice((0.125, 0.25, 0.375))
-    peak = int(peak_fraction * steps)
-    places = {
-        "the multiplier at the start": 0,
-        "the multiplier a third of the way up": peak // 3,
-        "the multiplier at the peak": peak,
-        "the multiplier one step after the peak": peak + 1,
-        "the multiplier a quarter of the way down": peak + (steps - peak) // 4,
-        "the multiplier at the end": steps,
-        "the multiplier after the end": steps + rng.randrange(steps // 4, steps // 2),
+    fraction = rng.choice((0.125, 0.25, 0.375))
+    peak = int(fraction * steps)
+    div, final_div = rng.choice((5, 10, 20)), rng.choice((50, 100, 200))
+    after = steps + rng.randrange(steps // 4, steps // 2)
+    settings = f"peak_fraction={fraction}, div_factor={div}, final_div_factor={final_div}"
+    return {
+        f"your multiplier at step {step} of {steps} with {settings}": attempt(
+            step, steps, fraction, div, final_div
+        )
+        for step in (0, peak // 3, peak, peak + 1, peak + (steps - peak) // 4, steps, after)
     }
-    div_factor, final_div_factor = rng.uniform(4, 30), rng.uniform(50, 200)
-    return _multipliers(attempt, places, steps, peak_fraction, div_factor, final_div_factor)
 
 
 def one_cycle(
@@ -331,6 +311,7 @@ ONE_CYCLE = Exercise(
     answer=one_cycle,
     praise="Your cycle rises from 1/div_factor to 1 at the peak, falls to 1/final_div_factor at "
     "the last step, and stays there.",
+    hint="progress goes from 0 to 1 twice: over the rise and over the fall",
     mistakes={
         "final relative to the start": Mistake(
             _final_relative_to_the_start,

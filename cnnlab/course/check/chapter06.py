@@ -21,28 +21,30 @@ Stop = tuple[int, int]
 
 # --- early stopping -------------------------------------------------------------------------------
 
-CURVES = 36  # enough for each mistake to show, and to differ from all other mistakes
+# Lengths of the curves: short ones to read, long ones so that each mistake differs from the others.
+LENGTHS = (*range(3, 7), *(5, 6, 7) * 5, *range(8, 17), *range(8, 17), *range(8, 17))
 
 
 def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 6, 1))
-    observation = {}
-    for _ in range(CURVES):
-        values, patience, min_delta, mode = _draw_curve(rng)
+    stops, bests = {}, {}
+    for length in LENGTHS:
+        values, patience, min_delta, mode = _draw_curve(rng, length)
         curve = ", ".join(f"{value:g}" for value in values)
-        problem = f"(stop, best) of [{curve}] with {patience}, {min_delta}, {mode!r}"
-        observation[problem] = _as_int_pair(attempt(list(values), patience, min_delta, mode))
-    return observation
+        problem = f"for [{curve}], patience={patience}, min_delta={min_delta}, mode={mode!r}"
+        stop, best = attempt(values, patience, min_delta, mode)
+        stops[f"your stop {problem}"], bests[f"your best {problem}"] = stop, best
+    return {**stops, **bests}
 
 
-def _draw_curve(rng: random.Random) -> tuple[list[float], int, float, str]:
+def _draw_curve(rng: random.Random, length: int) -> tuple[list[float], int, float, str]:
     """Draw a noisy validation curve, with or without a decline, ties and a NaN, and a setting.
 
     Returns:
         values, patience, min_delta and mode.
     """
-    length, mode = rng.randint(8, 16), rng.choice(["min", "max"])
-    top, slope = rng.randint(3, length + 2), rng.choice([0.02, 0.05])
+    mode = rng.choice(["min", "max"])
+    top, slope = rng.randint(length // 3, length + 2), rng.choice([0.02, 0.05])
     noise = rng.choice([0.01, 0.03])
     values = [round(0.6 - slope * abs(i - top) + rng.gauss(0, noise), 2) for i in range(length)]
     if rng.random() < 0.5:
@@ -52,18 +54,9 @@ def _draw_curve(rng: random.Random) -> tuple[list[float], int, float, str]:
     if mode == "min":
         values = [round(1 - value, 2) for value in values]
     # At least one value up to the stop is a number.
-    patience = rng.randint(2 if math.isnan(values[0]) else 1, 4)
+    patience = rng.randint(2 if math.isnan(values[0]) else 1, 4 if length > 7 else 2)
     # The values have two decimals and the thresholds lie in between, so rounding can't decide.
     return values, patience, rng.choice([0.0, 0.025, 0.055]), mode
-
-
-def _as_int_pair(answer: Any) -> Any:
-    """Convert two integers of any type to a tuple; return anything else as it is."""
-    try:
-        stop, best = answer
-        return int(stop), int(best)
-    except (TypeError, ValueError):
-        return answer
 
 
 def early_stopping(values: list[float], patience: int, min_delta: float, mode: str) -> Stop:
@@ -207,6 +200,7 @@ STOPPING = Exercise(
     answer=early_stopping,
     praise="Your function waits exactly as long as the patience, never counts NaN as an "
     "improvement, and always restores the best evaluation up to the stop.",
+    hint="go through this curve by hand: which value is to beat, and how many were bad?",
     mistakes={
         "N + 1": Mistake(
             _n_plus_one,
@@ -241,8 +235,7 @@ STOPPING = Exercise(
         "restores stop minus patience": Mistake(
             _patience_ago,
             "you count back from the stop by the patience, but the best evaluation can be "
-            "elsewhere: for example after a gain too small for `min_delta`, or in a run that "
-            "nothing stopped.",
+            "elsewhere, for example in a run that nothing stopped.",
             "remember the best evaluation when you meet it",
         ),
         "compares with the previous": Mistake(
@@ -264,10 +257,9 @@ STOPPING = Exercise(
         ),
         "the value to beat creeps": Mistake(
             _to_beat_creeps,
-            "your value to beat follows every tiny gain, so no single gain exceeds `min_delta`, "
-            "and you stop a curve that improves slowly but steadily.",
-            "stopping and restoring need one best value each; which of the two depends on "
-            "`min_delta`?",
+            "your value to beat follows every tiny gain, so you stop a curve that improves slowly "
+            "but steadily.",
+            "when may the value to beat change, if gains below `min_delta` don't count?",
         ),
         "the best needs min_delta": Mistake(
             _best_needs_min_delta,
@@ -306,27 +298,18 @@ STOPPING = Exercise(
 
 def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
     g, rng = generator(seed, 6, 2), random.Random(fold_in(seed, 6, 2))
-    decay = rng.uniform(0.9, 0.99)
-    steps = {
-        "at the first update (step 0)": 0,
-        "during the warm-up of the decay": rng.randint(3, 20),
-        "after the warm-up of the decay": round(40 / (1 - decay)),
-    }
     observation: dict[str, Any] = {}
-    for when, step in steps.items():
+    for step in (0, 5, 1000):
+        (average,) = attempt([torch.tensor([1.0])], [torch.tensor([3.0])], step, 0.9)
+        problem = f"average=[1], weights=[3], step={step}, decay=0.9"
+        observation[f"your new average for {problem}"] = average
+    decay = round(rng.uniform(0.9, 0.99), 3)
+    for step in (0, rng.randint(3, 20), round(40 / (1 - decay))):
         average = [torch.randn(size, generator=g) for size in ((3, 2), (4,))]
         weights = [1 + torch.rand(tensor.shape, generator=g) + tensor for tensor in average]
-        inputs = [*average, *weights]
-        copies = [tensor.clone() for tensor in inputs]
         answer = attempt(average, weights, step, decay)
-        observation[f"the average {when}"] = _as_list(answer)
-        unchanged = all(map(torch.equal, inputs, copies))
-        observation[f"whether `average` and `weights` are unchanged {when}"] = unchanged
+        observation[f"your list of averages at step={step} with decay={decay}"] = answer
     return observation
-
-
-def _as_list(answer: Any) -> Any:
-    return [*answer] if isinstance(answer, list | tuple) else answer
 
 
 def ema_update(
@@ -383,6 +366,7 @@ EMA_UPDATE = Exercise(
     observe=_observe_ema,
     answer=ema_update,
     praise="Your update does what `averaging.EMA` does, both early and late in a run.",
+    hint="which fraction of itself does the average keep at this step?",
     mistakes={
         "no warm-up": Mistake(
             _no_warm_up,
@@ -398,7 +382,7 @@ EMA_UPDATE = Exercise(
         ),
         "in place": Mistake(
             _in_place,
-            "the values are correct, but you have overwritten the average that you were given.",
+            "you overwrite the average that you were given, which belongs to the caller.",
             "an operation whose name ends in an underscore changes its tensor; return new tensors",
         ),
         "max for min": Mistake(
@@ -436,9 +420,11 @@ def _observe_ensemble(attempt: Callable[..., Any], seed: int) -> Observation:
     members, samples, classes = rng.randint(3, 5), rng.randint(6, 9), rng.randint(10, 12)
     logits = torch.randn(members, samples, classes, generator=g)
     logits *= torch.linspace(1, 5, members).view(-1, 1, 1)  # the members differ in confidence
-    copy = logits.clone()
-    answer = attempt(logits)
-    return {"your result": answer, "whether `logits` is unchanged": torch.equal(logits, copy)}
+    (row,) = attempt(torch.tensor([[[4.0, 0.0]], [[0.0, 1.0]]]))
+    return {
+        "your row for an image to which two members give the logits [4, 0] and [0, 1]": row,
+        f"your result for {members} members, {samples} samples, {classes} classes": attempt(logits),
+    }
 
 
 def ensemble(logits: Tensor) -> Tensor:
@@ -485,6 +471,7 @@ ENSEMBLE = Exercise(
     observe=_observe_ensemble,
     answer=ensemble,
     praise="You average probabilities, so each row of the result sums to 1.",
+    hint="which axis holds the classes, and which one the members?",
     mistakes={
         "averages logits": Mistake(
             _averages_logits,

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.spelling import recognise
 from cnnlab.rng import fold_in, generator
 
 
@@ -20,21 +22,25 @@ from cnnlab.rng import fold_in, generator
 
 def _observe_clipping(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = generator(seed, 7, 1)
+    observation: dict[str, Any] = {}
+    for entries, max_norm in (
+        ([[3.0, 4.0]], 1.0),
+        ([[0.3, 0.4]], 1.0),
+        ([[3.0], [4.0]], 1.0),
+        ([[6.0, 8.0]], 5.0),
+        ([[0.0, 0.0]], 1.0),
+    ):
+        answer = attempt([torch.tensor(g) for g in entries], max_norm)
+        name = f"your result for gradients={short(entries)}, max_norm={max_norm:g}"
+        observation[name] = [g.tolist() for g in answer]
     raw = [torch.randn(shape, generator=rng) for shape in ((4, 3), (5,), (2, 2, 3))]
     raw[1] *= 3  # so that clipping each tensor alone would scale them by different factors
-    raw_norm = _norm(raw)
     max_norm = 0.5 + 1.5 * torch.rand((), generator=rng).item()
-    observation: dict[str, Any] = {}
     for name, (low, high) in (("long", (5, 20)), ("short", (0.2, 0.8))):
         fraction = torch.rand((), generator=rng).item()
         norm = max_norm * (low + fraction * (high - low))
-        gradients = [g * (norm / raw_norm) for g in raw]
-        copies = [g.clone() for g in gradients]
-        observation[f"your result for a {name} gradient"] = list(attempt(gradients, max_norm))
-        unchanged = all(map(torch.equal, gradients, copies))
-        observation[f"whether the {name} input gradient is unchanged"] = unchanged
-    zeros = [torch.zeros(2), torch.zeros(3)]
-    observation["your result for a gradient of zeros"] = list(attempt(zeros, max_norm))
+        gradients = [g * (norm / _norm(raw)) for g in raw]
+        observation[f"your result for a {name} gradient"] = attempt(gradients, max_norm)
     return observation
 
 
@@ -91,6 +97,7 @@ CLIPPING = Exercise(
     answer=clip_by_norm,
     praise="You scale the whole gradient by one factor that is never above 1, so its direction "
     "stays the same.",
+    hint="compute the norm of all gradients together: is it above `max_norm`?",
     mistakes={
         "each tensor alone": Mistake(
             _each_alone,
@@ -140,11 +147,15 @@ CLIPPING = Exercise(
 
 def _observe_ratio(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = generator(seed, 7, 2)
-    before = 0.3 + torch.randn(5, 4, generator=rng)
     observation: dict[str, Any] = {}
+    for before, after in (([3.0, 4.0], [3.0, 4.5]), ([3.0, -4.0], [3.3, -4.4])):
+        ratio = attempt(torch.tensor(before), torch.tensor(after))
+        observation[f"your ratio for before={short(before)}, after={short(after)}"] = ratio
+    weights = 0.3 + torch.randn(5, 4, generator=rng)
     for name, size in (("small", 1e-3), ("large", 0.3)):
         step = size * (0.5 + torch.randn(5, 4, generator=rng))
-        observation[f"the ratio of a {name} step"] = attempt(before.clone(), before + step)
+        ratio = attempt(weights.clone(), weights + step)
+        observation[f"your ratio for a {name} step of 20 weights"] = ratio
     return observation
 
 
@@ -191,6 +202,7 @@ RATIO = Exercise(
     observe=_observe_ratio,
     answer=update_ratio,
     praise="Your ratio is the norm of the step divided by the norm of the weights.",
+    hint="which tensor is the step, and how long are the step and the weights?",
     mistakes={
         "not the difference": Mistake(
             _not_the_difference,
@@ -222,8 +234,8 @@ RATIO = Exercise(
         ),
         "deviations": Mistake(
             _deviations,
-            "you use standard deviations, which ignore what all entries have in common, so a step "
-            "that shifts every weight by the same amount would count as zero.",
+            "you use standard deviations, so a step that shifts every weight by the same amount "
+            "would count as zero.",
             "measure sizes from zero, not from the mean",
         ),
         "no square root": Mistake(
@@ -243,6 +255,15 @@ RATIO = Exercise(
 # --- diagnose_case --------------------------------------------------------------------------------
 
 OTHER = "something else"
+NAMES = (
+    "not normalised",
+    "dead ReLUs",
+    "rate too high",
+    "rate too low",
+    "eval mode forgotten",
+    "class imbalance",
+    OTHER,
+)
 # The correct answer to the last three cases is `OTHER`.
 CASES = (
     "not normalised",
@@ -257,19 +278,26 @@ CASES = (
 )
 
 
-def _draw_vitals(case: str, rng: random.Random) -> dict[str, float]:
-    """Draw the vital signs of a run in the given case, at a safe distance from every limit."""
-    high_accuracy = rng.uniform(0.85, 0.97)
-    low_accuracy = rng.uniform(0.12, 0.25)
+def _draw_vitals(case: str, rng: random.Random) -> tuple[dict[str, float], dict[str, float]]:
+    """Draw the vital signs of a run in the given case, at a safe distance from every limit.
+
+    Returns:
+        The vital signs of a healthy run, and those in which this case differs.
+    """
+
+    def draw(low: float, high: float) -> float:
+        return round(rng.uniform(low, high), 3)
+
+    high_accuracy, low_accuracy = draw(0.85, 0.97), draw(0.12, 0.25)
     healthy = {
         "pixel_low": 0.0,
-        "pixel_high": rng.uniform(0.98, 1.0),
-        "silent_share": rng.uniform(0.0, 0.1),
-        "log10_update_ratio": rng.uniform(-3.0, -1.7),
-        "train_acc": rng.uniform(0.9, 1.0),
+        "pixel_high": draw(0.98, 1.0),
+        "silent_share": draw(0.0, 0.1),
+        "log10_update_ratio": draw(-3.0, -1.7),
+        "train_acc": draw(0.9, 1.0),
         "valid_acc": high_accuracy,
         "valid_acc_again": high_accuracy,
-        "worst_recall": rng.uniform(0.6, 0.8),
+        "worst_recall": draw(0.6, 0.8),
     }
     untrained = {
         "train_acc": low_accuracy,
@@ -277,43 +305,39 @@ def _draw_vitals(case: str, rng: random.Random) -> dict[str, float]:
         "valid_acc_again": low_accuracy,
         "worst_recall": 0.0,
     }
-    train_mode_accuracy = rng.uniform(0.3, 0.5)
-    overfit_accuracy = rng.uniform(0.5, 0.6)
+    overfit_accuracy = draw(0.5, 0.6)
     changes: Mapping[str, dict[str, float]] = {
         "not normalised": {"pixel_high": 255.0},
-        "dead ReLUs": untrained
-        | {"silent_share": rng.uniform(0.8, 1.0), "log10_update_ratio": -12.0},
-        "rate too high": untrained | {"log10_update_ratio": rng.uniform(-0.9, -0.2)},
-        "rate too low": untrained | {"log10_update_ratio": rng.uniform(-7.0, -5.0)},
-        "eval mode forgotten": {
-            "valid_acc": train_mode_accuracy,
-            "worst_recall": rng.uniform(0.3, 0.5),
-        },
-        "class imbalance": {"worst_recall": rng.uniform(0.0, 0.08)},
-        "standardised pixels": {
-            "pixel_low": rng.uniform(-2.4, -1.8),
-            "pixel_high": rng.uniform(2.3, 2.8),
-        },
+        "dead ReLUs": {"silent_share": draw(0.8, 1.0), "log10_update_ratio": -12.0} | untrained,
+        "rate too high": {"log10_update_ratio": draw(-0.9, -0.2)} | untrained,
+        "rate too low": {"log10_update_ratio": draw(-7.0, -5.0)} | untrained,
+        "eval mode forgotten": {"valid_acc": draw(0.3, 0.5), "worst_recall": draw(0.3, 0.5)},
+        "class imbalance": {"worst_recall": draw(0.0, 0.08)},
+        "standardised pixels": {"pixel_low": draw(-2.4, -1.8), "pixel_high": draw(2.3, 2.8)},
         "shuffled labels": untrained,
         "overfitting": {
+            "train_acc": 1.0,
             "valid_acc": overfit_accuracy,
             "valid_acc_again": overfit_accuracy,
-            "train_acc": 1.0,
         },
     }
-    return healthy | changes[case]
+    return healthy, changes[case]
 
 
 def _observe_diagnosis(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 7, 3))
     cases = list(CASES)
     rng.shuffle(cases)
-    observation = {}
+    strange, diagnoses = set(), {}
     for case in cases:
-        vitals = _draw_vitals(case, rng)
-        signs = ", ".join(f"{name} {value:.3g}" for name, value in vitals.items())
-        observation[f"your diagnosis of ({signs})"] = attempt(vitals)
-    return observation
+        healthy, signs = _draw_vitals(case, rng)
+        typed = attempt(healthy | signs)
+        name = recognise(typed, NAMES) if isinstance(typed, str) else typed
+        if name is None and typed is not None:
+            strange.add(typed)
+        few = ", ".join(f"{sign}={value:g}" for sign, value in list(signs.items())[:3])
+        diagnoses[f"your diagnosis of a run with {few}"] = name or typed
+    return {"the set of names that you return": strange, **diagnoses}
 
 
 def diagnose_case(vitals: Mapping[str, float]) -> str:
@@ -375,6 +399,7 @@ DIAGNOSIS = Exercise(
     observe=_observe_diagnosis,
     answer=diagnose_case,
     praise="You look at the inputs first, then at the gradients, the steps and the evaluation.",
+    hint="in which order do you look at the vital signs?",
     mistakes={
         "high and low swapped": Mistake(
             _swapped,
@@ -391,8 +416,7 @@ DIAGNOSIS = Exercise(
             _rate_before_units,
             "you blame a low learning rate, but weights without any gradient stand still at every "
             "learning rate.",
-            "which number tells you whether there is a gradient at all, and should you look at it "
-            "before the steps?",
+            "which number tells you whether there is a gradient at all, and when is it read?",
         ),
         "high pixels alone": Mistake(
             _high_pixels,
@@ -402,15 +426,14 @@ DIAGNOSIS = Exercise(
         "any gap": Mistake(
             _gap_is_eval,
             "you treat any gap between training and validation as a forgotten eval mode, but "
-            "overfitting causes a gap as well. Without eval mode, the validation accuracy changes "
-            "when it is computed again.",
-            "which two of the numbers should be the same?",
+            "overfitting causes a gap as well.",
+            "what happens without eval mode when the validation is computed again?",
         ),
         "recall alone": Mistake(
             _recall_alone,
             "you judge by the worst recall alone, but a run that has learnt nothing misses "
-            "classes too. Class imbalance hides behind a good accuracy.",
-            "look at two numbers, not just one",
+            "classes too.",
+            "class imbalance hides behind a good accuracy: look at two numbers",
         ),
         "accuracy alone": Mistake(
             _accuracy_alone,

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in
 
@@ -21,15 +22,20 @@ Setting = tuple[float, float]  # (learning rate, weight decay)
 
 def _observe_log_uniform(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 8, 1))
+    few = {
+        f"your value for u={u}, low=1, high=100": attempt(u, 1.0, 100.0) for u in (0.5, 0.0, 1.0)
+    }
     low, high = 10 ** rng.uniform(-6, -3), 10 ** rng.uniform(-1.8, 1)
     draws = (0.0, round(rng.uniform(0.1, 0.45), 2), round(rng.uniform(0.55, 0.9), 2), 1.0)
-    return {f"value / low at u = {u}": _divide(attempt(u, low, high), low) for u in draws}
-
-
-def _divide(value: Any, low: float) -> Any:
-    """Divide a number by `low`, so that small values are compared as precisely as large ones."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value / low) if is_number else value
+    # Divided by `low`, small values are compared as precisely as large ones.
+    many = {
+        f"your value, divided by low, for u={u}, low={low:.3g}, high={high:.3g}": attempt(
+            u, low, high
+        )
+        / low
+        for u in draws
+    }
+    return {**few, **many}
 
 
 def log_uniform(u: float, low: float, high: float) -> float:
@@ -76,10 +82,11 @@ LOG_UNIFORM = Exercise(
     observe=_observe_log_uniform,
     answer=log_uniform,
     praise="Every decade between low and high gets the same fraction of the draws.",
+    hint="which should be uniform between its two ends: the value or its logarithm?",
     mistakes={
         "uniform": Mistake(
             _between,
-            "the ends are correct, but you draw uniformly between them, so nearly all values fall "
+            "you draw uniformly between the ends, not on a logarithmic scale, so nearly all values fall "
             "into the last decade.",
             "which should be uniform, the value or its logarithm?",
         ),
@@ -172,10 +179,23 @@ def _draw_tie(rng: random.Random) -> list[Row]:
 
 def _observe_best(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 8, 2))
-    return {
-        "the best setting": attempt(_draw_table(rng)),
-        "the best setting when two are equally good": attempt(_draw_tie(rng)),
-    }
+    few: tuple[dict[Setting, list[float]], ...] = (
+        {(0.1, 0.0): [0.9, 0.1], (0.2, 0.0): [0.6, 0.7]},
+        {(0.1, 0.0): [0.5, 0.5, 0.5], (0.2, 0.0): [0.7]},
+        {(0.1, 0.0): [0.9, math.nan], (0.2, 0.0): [0.6, 0.7]},
+        {(0.1, 0.0): [0.5, 0.6], (0.1, 0.01): [0.7, 0.8], (0.2, 0.0): [0.7, 0.7]},
+        {(0.1, 0.0): [0.5, 0.5], (0.2, 0.0): [0.5, 0.5]},
+    )
+    tables = {}
+    for groups in few:
+        shown = " and ".join(
+            f"{short(values)} at {short(setting)}" for setting, values in groups.items()
+        )
+        table = [row for setting, values in groups.items() for row in _runs(setting, *values)]
+        tables[f"your setting, given {shown},"] = table
+    tables["your setting for a table with nine settings"] = _draw_table(rng)
+    tables["your setting for a table in which two are equally good"] = _draw_tie(rng)
+    return {name: attempt(table) for name, table in tables.items()}
 
 
 def _group(table: Sequence[Row]) -> dict[Setting, list[float]]:
@@ -257,6 +277,7 @@ BEST = Exercise(
     observe=_observe_best,
     answer=best_setting,
     praise="You compare means over seeds, and you rule out every setting that diverged.",
+    hint="what is the mean of each setting, and which ones have a NaN?",
     mistakes={
         "the luckiest run": Mistake(
             _luckiest,
@@ -318,13 +339,22 @@ BEST = Exercise(
 
 def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 8, 3))
-    observation = {}
+    trials = [
+        ([0.1, 0.01, 1.0], [0.9, 0.5, 0.6]),
+        ([0.1, 0.01, 1.0], [0.6, 0.8, 0.5]),
+        ([0.1, 0.01, 1.0], [0.6, 0.5, 0.8]),
+        ([0.1, 0.01, 1.0], [0.8, 0.5, math.nan]),
+    ]
+    observation = {
+        f"your range for rates={short(rates)}, scores={short(scores)}": attempt(rates, scores)
+        for rates, scores in trials
+    }
     cases = {"in the middle": 2, "at the lower end": 0, "at the upper end": 5}
     for place, peak in cases.items():
-        trials = _draw_trials(rng, peak, n_diverged=0)
-        observation[f"the next range when the best rate is {place}"] = attempt(*trials)
-    trials = _draw_trials(rng, 3, n_diverged=2)
-    observation["the next range when all rates above the best diverged"] = attempt(*trials)
+        six = _draw_trials(rng, peak, n_diverged=0)
+        observation[f"your range for six rates with the best {place}"] = attempt(*six)
+    six = _draw_trials(rng, 3, n_diverged=2)
+    observation["your range for six rates, of which all above the best diverged,"] = attempt(*six)
     return observation
 
 
@@ -427,6 +457,7 @@ NEXT_RANGE = Exercise(
     answer=next_range,
     praise="You narrow the search down to the neighbours of the best learning rate, and you go "
     "beyond an end that wins.",
+    hint="which rate is the best, and what was tried just below and just above it?",
     mistakes={
         "never extends": Mistake(
             _never_extends,
@@ -454,7 +485,7 @@ NEXT_RANGE = Exercise(
         "without the diverged": Mistake(
             _without_the_diverged,
             "you drop the learning rates that diverged before you look for neighbours, so your "
-            "range reaches into the region where every run diverged.",
+            "range goes beyond them.",
             "a learning rate that diverged was tried as well; what does it tell you?",
         ),
         "the worst rate": Mistake(

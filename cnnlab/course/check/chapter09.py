@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, generator
 
 
-class _Classifier(nn.Module):
+class Classifier(nn.Module):
     """A backbone `body` with batch norm and a linear head `fc`, like torchvision's ResNets."""
 
     def __init__(self, features: int, num_classes: int, dropout: float = 0.0) -> None:
@@ -29,6 +30,7 @@ class _Classifier(nn.Module):
         self.fc = nn.Linear(features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute logits (N, K) from images (N, 3, H, W)."""
         return self.fc(self.dropout(self.body(images).flatten(1)))
 
 
@@ -40,31 +42,48 @@ def _observe_head(attempt: Callable[..., Any], seed: int) -> Observation:
     n_features, n_old_classes = rng.randint(5, 9), rng.randint(12, 20)
     num_classes = rng.randint(3, 4)
     torch.manual_seed(fold_in(seed, 9, 2))
-    model = _Classifier(n_features, n_old_classes)
+    model = Classifier(n_features, n_old_classes)
     original = copy.deepcopy(model)
     answer = attempt(model, num_classes)
-    if answer is not model:
-        return {"your result": f"an object of type {type(answer).__name__}"}
+    if type(answer) is not Classifier:
+        return {"the model that you return": type(answer).__name__}
+    head = answer.fc
+    observation: dict[str, Any] = {
+        "the model that you return": "Classifier",
+        "you return a copy: change the model that you were given, and return it.": (
+            answer is not model
+        ),
+        "the type of `model.fc`": type(head).__name__,
+        "you change the weights of the backbone: only the head is new.": not _equal(
+            answer.body.state_dict(), original.body.state_dict()
+        ),
+        "you freeze parameters: all of them should be trainable.": not all(
+            p.requires_grad for p in answer.parameters()
+        ),
+    }
+    if isinstance(head, nn.Linear):
+        in_and_out = head.in_features, head.out_features
+        observation["the number of inputs and outputs of `model.fc`"] = in_and_out
+        observation["the shape of `model.fc.weight`"] = tuple(head.weight.shape)
+    observation["the number of weight and bias tensors in the model"] = len([*answer.parameters()])
     images = torch.rand(6, 3, 8, 8, generator=generator(seed, 9))
     with torch.no_grad():
-        logits, old_logits = answer.eval()(images), original.eval()(images)
-    body, old_body = model.body.state_dict(), original.body.state_dict()
-    head = getattr(answer, "fc", None)
-    widths = getattr(head, "in_features", None), getattr(head, "out_features", None)
+        old_logits = original.eval()(images)
+        try:
+            logits = answer.eval()(images)
+        except RuntimeError:
+            return {**observation, "your model can't be called with images any more.": True}
     outputs = itertools.product(logits.T, old_logits.T)
-    parameters = list(answer.parameters())
     return {
-        "your result": "the model that you were given",
+        **observation,
+        "your model can't be called with images any more.": False,
         "the shape of the outputs for six images": tuple(logits.shape),
-        "the type of `model.fc`": type(head).__name__,
-        "the number of inputs and outputs of `model.fc`": widths,
-        "whether the backbone is unchanged": _equal(body, old_body),
-        "the number of parameter tensors": len(parameters),
-        "whether the outputs sum to 1": torch.allclose(logits.sum(1), torch.ones(6), atol=1e-4),
-        "whether an old output is among the new ones": any(
+        "your model returns probabilities, but the loss expects logits.": torch.allclose(
+            logits.sum(1), torch.ones(6), atol=1e-4
+        ),
+        "an output for an old class is still among the new ones.": any(
             torch.allclose(new, old, atol=1e-6) for new, old in outputs
         ),
-        "whether all parameters are trainable": all(p.requires_grad for p in parameters),
     }
 
 
@@ -132,6 +151,7 @@ HEAD = Exercise(
     observe=_observe_head,
     answer=replace_head,
     praise="You replace the old head by one new layer, and the backbone is unchanged.",
+    hint="how many features go into the old `model.fc`, and who computes the output now?",
     mistakes={
         "on top of the old head": Mistake(
             _on_top_of_the_old,
@@ -175,7 +195,7 @@ HEAD = Exercise(
         ),
         "returns nothing": Mistake(
             _returns_nothing,
-            "the model has its new head, but you return None.",
+            "you return None instead of the model.",
             "the last line is missing",
         ),
     },
@@ -187,14 +207,15 @@ HEAD = Exercise(
 
 def _observe_freeze(attempt: Callable[..., Any], seed: int) -> Observation:
     torch.manual_seed(fold_in(seed, 9, 3))
-    model = _Classifier(6, 3, dropout=0.5)
+    model = Classifier(6, 3, dropout=0.5)
     g = generator(seed, 9, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
-    observation: dict[str, Any] = {}
+    observation: dict[str, bool] = {}
     for epoch in ("first", "second"):
         body, head = (copy.deepcopy(module.state_dict()) for module in (model.body, model.fc))
         attempt(model)
-        dropout_active = model.dropout.training
+        set_on_module = "requires_grad" in vars(model.body)
+        dropout_is_off = not model.dropout.training
         for _ in range(2):
             images = 1 + 2 * torch.rand(8, 3, 8, 8, generator=g)
             labels = torch.randint(0, 3, (8,), generator=g)
@@ -203,20 +224,23 @@ def _observe_freeze(attempt: Callable[..., Any], seed: int) -> Observation:
             if loss.requires_grad:
                 loss.backward()
                 optimizer.step()
-        state = model.body.state_dict()
-        changed = {_describe(key) for key in state if not torch.equal(state[key], body[key])}
-        head_learns = not _equal(model.fc.state_dict(), head)
-        observation[f"whether the head's dropout is active in the {epoch} epoch"] = dropout_active
-        observation[f"what changed in the backbone in the {epoch} epoch"] = sorted(changed)
-        observation[f"whether the head learns in the {epoch} epoch"] = head_learns
+        observation |= {
+            f"`model.body.requires_grad = False` has no effect (epoch: {epoch}).": set_on_module,
+            **{
+                f"in the {epoch} epoch, {_describe(key)} changes.": not torch.equal(new, body[key])
+                for key, new in model.body.state_dict().items()
+            },
+            f"in the {epoch} epoch, the dropout of the head is off.": dropout_is_off,
+            f"in the {epoch} epoch, the head doesn't learn.": _equal(model.fc.state_dict(), head),
+        }
         model.eval()  # as the validation after an epoch leaves it
-    observation["whether `requires_grad` is set on a module"] = "requires_grad" in vars(model.body)
     return observation
 
 
 def _describe(key: str) -> str:
-    """Name a tensor of the backbone: "1.weight" is "weight of the batch-norm layer"."""
-    return key.rpartition(".")[2] + (" of the batch-norm layer" if key.startswith("1") else "")
+    """Name a tensor of the backbone: "1.weight" is "the weight of the batch-norm layer"."""
+    layer = "batch-norm layer" if key.startswith("1") else "convolution"
+    return f"the {key.rpartition('.')[2]} of the backbone's {layer}"
 
 
 def freeze(model: nn.Module) -> None:
@@ -273,25 +297,23 @@ FREEZE = Exercise(
     answer=freeze,
     praise="Nothing in the backbone changes, not even its running statistics, and the head learns "
     "with its dropout active.",
+    hint="freeze the parameters of the body, then set the modes: which part is in which mode?",
     mistakes={
         "parameters only": Mistake(
             _parameters_only,
-            "you freeze the weights of the backbone, but you don't set the modes. In the first "
-            "epoch the running statistics of the batch norm change; in the second, after a "
-            "validation, the head's dropout is off.",
-            "running statistics aren't parameters; what decides whether they are updated?",
+            "you freeze the weights of the backbone, but you don't set the modes, so its running "
+            "statistics still change in training mode.",
+            "running statistics aren't parameters; what decides if they are updated?",
         ),
         "eval undone by train": Mistake(
             _undone_by_train,
-            "you freeze the weights of the backbone, but its running statistics still change: "
-            "`model.train()` sets every module inside the model to training mode, even one you "
-            "set to evaluation mode before.",
-            "which mode is the backbone in at the end of your function?",
+            "the running statistics of the backbone change: at the end of your function, "
+            "everything is in training mode.",
+            "`model.train()` reaches every module inside; what has to come after it?",
         ),
         "everything in eval mode": Mistake(
             _all_in_eval,
-            "you set the whole model to evaluation mode: the backbone doesn't change, but the "
-            "head's dropout is off too.",
+            "you set the whole model to evaluation mode, so the dropout of the head is off too.",
             "which part of the model should train?",
         ),
         "eval mode only": Mistake(
@@ -302,15 +324,14 @@ FREEZE = Exercise(
         ),
         "an attribute of the module": Mistake(
             _attribute_of_the_module,
-            "`body.requires_grad = False` sets a new attribute on the module, which PyTorch never "
-            "reads, so the weights still change.",
-            "`requires_grad` belongs to parameters; for modules there is a method whose name ends "
-            "in an underscore",
+            "`body.requires_grad = False` only sets a new attribute on the module, which PyTorch "
+            "never reads.",
+            "`requires_grad` belongs to parameters; which method of a module sets it for all?",
         ),
         "convolutions only": Mistake(
             _convolutions_only,
-            "you freeze the convolution's weights, but its bias and the scale and shift of the "
-            "batch norm are parameters too, and they still change.",
+            "the bias of the convolution and the scale and shift of the batch norm are parameters "
+            "too, and they still change.",
             "which parameters of the backbone did you leave out?",
         ),
         "the head too": Mistake(
@@ -327,13 +348,18 @@ FREEZE = Exercise(
 
 def _observe_prepare(attempt: Callable[..., Any], seed: int) -> Observation:
     g, rng = generator(seed, 9, 4), random.Random(fold_in(seed, 9, 4))
+    observation: dict[str, Any] = {}
+    for mean, std in (([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]), ([0.5, 0.4, 0.3], [0.5, 0.4, 0.2])):
+        images = torch.tensor([[[[0, 51, 255], [102, 204, 153]]]], dtype=torch.uint8)
+        red, green, blue = attempt(images, mean, std)[0, :, 0, 0]
+        pixel = f"the BGR pixel [0, 51, 255] with mean={short(mean)}, std={short(std)}"
+        observation[f"your result for {pixel}"] = torch.stack([red, green, blue])
     size = rng.randint(4, 6)
     images = torch.randint(0, 256, (4, size, size, 3), generator=g, dtype=torch.uint8)
     mean = [0.3 + 0.1 * i + 0.05 * rng.random() for i in range(3)]
     std = [0.2 + 0.04 * i + 0.02 * rng.random() for i in range(3)]
-    original = images.clone()
     answer = attempt(images, mean, std)
-    return {"your result": answer, "whether `images` is unchanged": torch.equal(images, original)}
+    return {**observation, f"your result for images of shape {tuple(images.shape)}": answer}
 
 
 def prepare(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
@@ -394,6 +420,7 @@ PREPARE = Exercise(
     answer=prepare,
     praise="The pixel range, the axes, the channel order and the normalisation all match the "
     "pretraining.",
+    hint="follow one pixel: its range, axes, channel order, `mean`, `std`",
     mistakes={
         "still BGR": Mistake(
             _still_bgr,
@@ -421,15 +448,14 @@ PREPARE = Exercise(
         ),
         "not normalised": Mistake(
             _not_normalised,
-            "your pixels are RGB in [0, 1], but you don't use `mean` and `std`.",
+            "you don't use `mean` and `std`.",
             "what did the first convolution get as its input in pretraining?",
         ),
         "its own statistics": Mistake(
             _own_statistics,
             "you normalise with the mean and standard deviation of these images, but the network "
             "was trained with those of its own data.",
-            "use the `mean` and `std` you are given; the result for one image must not depend on "
-            "the others in the batch",
+            "the result for one image must not depend on the others",
         ),
         "reshaped": Mistake(
             _reshaped,

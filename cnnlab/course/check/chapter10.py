@@ -19,27 +19,25 @@ from cnnlab.rng import fold_in, generator
 
 def _observe_lrs(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 10, 1))
+    few = {
+        f"your list for trained={trained}, lr=0.8, decay=0.5": attempt(list(trained), 0.8, 0.5)
+        for trained in ([True] * 3, [False, True, True], [True, False, True])
+    }
     lr, decay = 10 ** rng.uniform(-3, -1), rng.uniform(0.3, 0.8)
     n = rng.randint(4, 6)
     cases = {
         "all stages trained": [True] * n,
-        "the two lowest stages frozen": [False, False] + [True] * (n - 2),
-        "a stage in the middle frozen": [stage != n - 2 for stage in range(n)],
+        "the two lowest frozen": [False, False] + [True] * (n - 2),
+        "one in the middle frozen": [stage != n - 2 for stage in range(n)],
     }
-    observation: dict[str, Any] = {}
-    for case, trained in cases.items():
-        argument = list(trained)
-        lrs = attempt(argument, lr, decay)
-        observation[f"the list of learning rates divided by lr ({case})"] = _divide(lrs, lr)
-        observation[f"whether `trained` is unchanged ({case})"] = argument == trained
-    return observation
-
-
-def _divide(lrs: Any, lr: float) -> Any:
-    """Divide learning rates by `lr`, so that small ones are compared as precisely as large ones."""
-    if not isinstance(lrs, list | tuple):
-        return lrs
-    return [float(value / lr) if isinstance(value, int | float) else value for value in lrs]
+    # Divided by `lr`, small values are compared as precisely as large ones.
+    many = {
+        f"your list, divided by lr, for {n} stages, {case},": [
+            value / lr for value in attempt(trained, lr, decay)
+        ]
+        for case, trained in cases.items()
+    }
+    return {**few, **many}
 
 
 def layerwise_lr(trained: Sequence[bool], lr: float, decay: float) -> list[float]:
@@ -104,6 +102,7 @@ LAYERWISE_LR = Exercise(
     answer=layerwise_lr,
     praise="The head trains at `lr`, each lower stage at a fixed fraction of the learning rate of "
     "the stage above, and freezing a stage doesn't change the others.",
+    hint="how many stages above this one are there, whether they train or not?",
     mistakes={
         "upside down": Mistake(
             _upside_down,
@@ -113,7 +112,7 @@ LAYERWISE_LR = Exercise(
         ),
         "head first": Mistake(
             _head_first,
-            "your values are correct, but they are in reverse order, with the head first.",
+            "your list is in reverse order, with the head first.",
             "`trained[0]` is the stem, so the stem's learning rate comes first",
         ),
         "head decayed": Mistake(
@@ -142,7 +141,7 @@ LAYERWISE_LR = Exercise(
             _frozen_not_counted,
             "you skip frozen stages when you count the depth, so freezing one stage changes the "
             "learning rates of the stages below it.",
-            "the depth of a stage is its position in the network, whether or not the others train",
+            "does the position of a stage depend on which others train?",
         ),
         "frozen keep rates": Mistake(
             _frozen_keep_lrs,
@@ -170,19 +169,17 @@ LAYERWISE_LR = Exercise(
 def _observe_plan(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 10, 2))
     first = rng.randint(2, 3)
+    two = [first, first + 2]
     one_by_one = [first, first + rng.randint(2, 3), first + rng.randint(5, 7)]
     two_together = [first, first, first + rng.randint(2, 4)]
     from_the_start = [0, rng.randint(2, 4)]
-    observation: dict[str, Any] = {}
-    for at_epochs in (one_by_one, two_together, from_the_start):
-        for finished in range(at_epochs[-1] + 3):
-            stages = _as_list(attempt(finished, list(at_epochs)))
-            observation[f"the list after {finished} epochs with at_epochs={at_epochs}"] = stages
-    return observation
-
-
-def _as_list(answer: Any) -> Any:
-    return [*answer] if isinstance(answer, list | tuple) else answer
+    return {
+        f"your list for finished={finished}, at_epochs={at_epochs}": attempt(
+            finished, list(at_epochs)
+        )
+        for at_epochs in (two, one_by_one, two_together, from_the_start)
+        for finished in range(at_epochs[-1] + 3)
+    }
 
 
 def trained_stages(finished: int, at_epochs: Sequence[int]) -> list[bool]:
@@ -240,6 +237,7 @@ TRAINED_STAGES = Exercise(
     answer=trained_stages,
     praise="The head always trains, the other stages join from the top down, and a stage that has "
     "joined keeps training.",
+    hint="which entry of `at_epochs` belongs to which stage, and is its epoch reached?",
     mistakes={
         "one late": Mistake(
             _one_late,
@@ -299,7 +297,7 @@ TRAINED_STAGES = Exercise(
 # --- train_frozen ---------------------------------------------------------------------------------
 
 
-class _Net(nn.Module):
+class Net(nn.Module):
     """A network with every kind of batch-norm layer: frozen, trained and partly frozen.
 
     The frozen backbone has batch-norm layers at two depths, only the weight of `partly` is frozen,
@@ -319,10 +317,10 @@ class _Net(nn.Module):
         return self.head(self.partly(self.top(self.backbone(x))).mean(dim=(2, 3)))
 
 
-def _net(seed: int) -> _Net:
+def _net(seed: int) -> Net:
     """Build a network with random running statistics and a frozen backbone."""
     torch.manual_seed(seed)
-    net = _Net()
+    net = Net()
     for norm in _batch_norms(net):
         nn.init.normal_(norm.running_mean, std=0.5)  # type: ignore[arg-type]
         nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
@@ -345,18 +343,26 @@ def _observe_modes(attempt: Callable[..., Any], seed: int) -> Observation:
     net.train(seed % 2 == 0)  # the exercise must work from either mode
     requires_grad = [p.requires_grad for p in net.parameters()]
     images = torch.rand(8, 3, 6, 6, generator=generator(seed, 10, 4))
+    observation: dict[str, Any] = {}
     with torch.no_grad():
         attempt(net)
-        observation: dict[str, Any] = {
-            f"`{name}.training`": getattr(net.get_submodule(name), "training", None)
-            for name in ("backbone.0.1", "backbone.2", "top.1", "partly", "head.0")
-        }
+        changed = [p.requires_grad for p in net.parameters()] != requires_grad
+        observation["you change `requires_grad` of a parameter: only set modes."] = changed
+        observation["`model` itself is in evaluation mode."] = not net.training
+        for name in ("backbone.0.1", "backbone.2"):
+            frozen = getattr(net.get_submodule(name), "training", None)
+            observation[f"the frozen batch-norm layer `{name}` is in training mode."] = frozen
+        for name, layer in {
+            "top.1": "batch-norm layer `top.1`, which is trained,",
+            "partly": "batch-norm layer `partly`, whose bias is trained,",
+            "head.0": "dropout layer `head.0`",
+        }.items():
+            evaluates = not getattr(net.get_submodule(name), "training", None)
+            observation[f"the {layer} is in evaluation mode."] = evaluates
         observation["the output of the frozen backbone"] = net.backbone(images)
         net(images)
     for i, norm in enumerate(_batch_norms(net)):
         observation[f"the running mean of batch-norm layer {i} after a batch"] = norm.running_mean
-    unchanged = [p.requires_grad for p in net.parameters()] == requires_grad
-    observation["whether `requires_grad` is unchanged"] = unchanged
     return observation
 
 
@@ -427,12 +433,12 @@ TRAIN_FROZEN = Exercise(
     answer=train_frozen,
     praise="Frozen batch-norm layers compute the same in training as at inference, and everything "
     "else is in training mode.",
+    hint="which layers are batch norm, and which of them have no trained parameter?",
     mistakes={
         "undone by train": Mistake(
             _undone,
-            "every batch-norm layer is in training mode: either you never put the frozen ones in "
-            "evaluation mode, or you call `model.train()` afterwards, which undoes it.",
-            "`model.train()` reaches every module; what has to come after it?",
+            "every batch-norm layer is in training mode at the end, the frozen ones too.",
+            "which layers do you put in evaluation mode, and when do you call `model.train()`?",
         ),
         "all norms": Mistake(
             _all_norms,
@@ -452,10 +458,9 @@ TRAIN_FROZEN = Exercise(
         ),
         "track_running_stats": Mistake(
             _no_statistics,
-            "the running statistics no longer change, but a layer in training mode normalises with "
-            "the statistics of the batch, so the frozen layers compute something different at "
-            "inference. A momentum of 0 has the same problem.",
-            "in which mode does a batch-norm layer use its running statistics?",
+            "the frozen layers keep their statistics, but in training mode they normalise with "
+            "those of the batch, so they compute something else at inference.",
+            "which mode uses running statistics?",
         ),
         "dropout off": Mistake(
             _by_own_parameters,
@@ -476,7 +481,7 @@ TRAIN_FROZEN = Exercise(
         ),
         "unfreezes": Mistake(
             _unfreezes,
-            "the modes are correct, but the frozen parameters require gradients again.",
+            "the frozen parameters require gradients again.",
             "`train()` and `eval()` only set modes; leave `requires_grad` alone",
         ),
     },

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
@@ -36,14 +37,15 @@ def _as_tensor(answer: Any) -> Any:
 
 
 def _observe_class_weights(attempt: Callable[..., Any], seed: int) -> Observation:
+    few = _as_tensor(attempt(torch.tensor([10, 30])))
     counts = _counts(seed)
     weights = _as_tensor(attempt(counts.clone()))
-    observation: dict[str, Any] = {"your result": weights}
+    observation: dict[str, Any] = {"your tensor of weights for counts=[10, 30]": few}
     if isinstance(weights, Tensor) and weights.shape == counts.shape:
         observation["the mean weight of a sample"] = float((weights * counts).sum() / counts.sum())
         ratio = weights[counts.argmax()] / weights[counts.argmin()]
         observation["the weight of the most common class over that of the rarest"] = float(ratio)
-    return observation
+    return {**observation, f"your tensor of weights for counts={short(counts.tolist())}": weights}
 
 
 def class_weights(counts: Tensor) -> Tensor:
@@ -96,13 +98,14 @@ def _weights_floored(counts):  # type: ignore[no-untyped-def]
     return counts.sum() // (len(counts) * counts)
 
 
-_SUM_IS_N = "multiply each weight by the count of its class; what should the products add up to?"
+_SUM_IS_N = "weight times count, added up over the classes: what should that give?"
 CLASS_WEIGHTS = Exercise(
     name="class_weights",
     task="`class_weights(counts) -> (K,)`, with mean 1 over the samples",
     observe=_observe_class_weights,
     answer=class_weights,
     praise="Every class has the same total weight, and the mean weight of a sample is 1.",
+    hint="a class with half the images weighs twice as much; what is the mean over all samples?",
     mistakes={
         "common classes weigh more": Mistake(
             _weights_proportional,
@@ -117,40 +120,37 @@ CLASS_WEIGHTS = Exercise(
         ),
         "not normalised": Mistake(
             _weights_inverse,
-            "the ratios are correct, but the mean weight of a sample is far below 1. If a loss "
-            "divides by N instead of the sum of the weights, it becomes that much smaller, and so "
-            "do its gradients.",
+            "the mean weight of a sample is far below 1, so a loss that divides by N becomes that "
+            "much smaller, and so do its gradients.",
             _SUM_IS_N,
         ),
         "number of classes forgotten": Mistake(
             _weights_inverse_fraction,
-            "the ratios are correct, but the mean weight of a sample is K instead of 1, because "
-            "you divide only by each class's fraction of the images, and there are K classes.",
+            "the mean weight of a sample is K instead of 1: there are K classes, and you divide "
+            "only by the fraction of each.",
             _SUM_IS_N,
         ),
         "weights sum to K": Mistake(
             _weights_sum_to_k,
-            "the ratios are correct, but your weights have a mean of 1 over the classes. Over the "
-            "samples their mean is smaller, because most samples belong to classes with small "
-            "weights.",
+            "your weights have a mean of 1 over the classes, but not over the samples, most of "
+            "which are in classes with small weights.",
             _SUM_IS_N,
         ),
         "weights sum to 1": Mistake(
             _weights_sum_to_one,
-            "the ratios are correct, but your weights add up to 1, so the mean weight of a sample "
-            "is far below 1.",
+            "your weights add up to 1, so the mean weight of a sample is far below 1.",
             _SUM_IS_N,
         ),
         "commonest class weighs 1": Mistake(
             _weights_most_common_is_one,
-            "the ratios are correct, but none of your weights is below 1, so the mean weight of a "
-            "sample is above 1, which acts like a larger learning rate.",
+            "none of your weights is below 1, so the mean weight of a sample is above 1, like a "
+            "larger learning rate.",
             _SUM_IS_N,
         ),
         "one minus the share": Mistake(
             _weights_one_minus_fraction,
-            "one minus the fraction is nearly the same for all but the most common classes: a "
-            "class with 3 images and one with 30 get almost equal weights.",
+            "one minus the fraction is nearly the same for a class with 3 images and one with 30 "
+            "of many.",
             "a class with half as many images should get twice the weight",
         ),
         "squared": Mistake(
@@ -173,23 +173,21 @@ CLASS_WEIGHTS = Exercise(
 
 
 def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observation:
+    few = _as_tensor(attempt(torch.tensor([0, 0, 0, 1])))
     counts = _counts(seed)
     labels = torch.repeat_interleave(torch.arange(NUM_CLASSES), counts)
     labels = labels[torch.randperm(len(labels), generator=generator(seed, 12))]
-    copy = labels.clone()
-    weights = _as_tensor(attempt(labels))
-    if not isinstance(weights, Tensor) or weights.ndim != 1:
-        return {"your result": weights}
+    weights = _as_tensor(attempt(labels.clone()))
     # The sampler divides by the sum, so any scale is correct.
     probabilities = weights / weights.sum()
     observation: dict[str, Any] = {
-        "the number of weights": len(weights),
+        f"the number of weights for {len(labels)} labels": len(weights),
+        "your probability of drawing each image, for labels=[0, 0, 0, 1],": few / few.sum(),
         "the number of images that can be drawn": int((weights > 0).sum()),
-        "whether the labels are unchanged": torch.equal(labels, copy),
         "the probability of each image": probabilities,
     }
-    if len(weights) == len(copy):
-        class_probabilities = torch.zeros(NUM_CLASSES).index_add(0, copy, probabilities)
+    if weights.shape == labels.shape:
+        class_probabilities = torch.zeros(NUM_CLASSES).index_add(0, labels, probabilities)
         observation["the probability of each class"] = class_probabilities
     return observation
 
@@ -242,6 +240,7 @@ SAMPLE_WEIGHTS = Exercise(
     observe=_observe_sample_weights,
     answer=sample_weights,
     praise="There is one weight per image, and every class is drawn equally often on average.",
+    hint="one weight per label: what should the weights of one class add up to?",
     mistakes={
         "one weight a class": Mistake(
             _samples_per_class,
@@ -303,9 +302,15 @@ def _observe_balanced_accuracy(attempt: Callable[..., Any], seed: int) -> Observ
     # Here one class has no images, although the network predicts it for some.
     class_absent = confusion.clone()
     class_absent[int(torch.randint(0, NUM_CLASSES, (), generator=g))] = 0
+    tables = {
+        "[[8, 2], [1, 1]]": torch.tensor([[8, 2], [1, 1]]),
+        "[[8, 2], [0, 0]]": torch.tensor([[8, 2], [0, 0]]),
+        f"{NUM_CLASSES} classes": confusion,
+        f"{NUM_CLASSES} classes, of which one has no images,": class_absent,
+    }
     return {
-        "the balanced accuracy": _as_float(attempt(confusion)),
-        "the balanced accuracy when one class has no images": _as_float(attempt(class_absent)),
+        f"your balanced accuracy for {name}": _as_float(attempt(table))
+        for name, table in tables.items()
     }
 
 
@@ -360,6 +365,7 @@ BALANCED_ACCURACY = Exercise(
     observe=_observe_balanced_accuracy,
     answer=balanced_accuracy,
     praise="You take the mean of the recalls, and leave out classes without images.",
+    hint="what is the recall of each class that has images, and what is their mean?",
     mistakes={
         "plain accuracy": Mistake(
             _balanced_accuracy_plain,
@@ -374,8 +380,7 @@ BALANCED_ACCURACY = Exercise(
         ),
         "absent class makes it NaN": Mistake(
             _balanced_accuracy_nan,
-            "your result is correct only if every class has images. A class without any gives "
-            "0 / 0, and one NaN makes the whole mean NaN.",
+            "a class without images gives 0 / 0, and one NaN makes the whole mean NaN.",
             _WHICH_CLASSES,
         ),
         "absent class counts as 0": Mistake(
@@ -415,18 +420,18 @@ BALANCED_ACCURACY = Exercise(
 
 def _observe_adjust(attempt: Callable[..., Any], seed: int) -> Observation:
     g, counts = generator(seed, 14), _counts(seed)
+    observation: dict[str, Any] = {}
+    # Softmax ignores a constant added to all logits of an image, and so should the check.
+    for few, tau in (([0.0, 0.0], 1.0), ([1.0, 0.0], 0.0), ([1.0, 0.0], 0.5)):
+        row = _as_tensor(attempt(torch.tensor([few]), torch.tensor([10, 30]), tau))[0]
+        name = f"the softmax of your logits for logits=[{short(few)}], counts=[10, 30], tau={tau:g}"
+        observation[name] = row.softmax(dim=0)
     logits = 2 * torch.randn(4, NUM_CLASSES, generator=g)
     between = 0.5 + 0.3 * torch.rand((), generator=g).item()
-    observation: dict[str, Any] = {}
     for tau in (1.0, between, 0.0):
-        argument = logits.clone()
-        answer = _as_tensor(attempt(argument, counts.clone(), tau))
-        # Softmax ignores a constant added to all logits of an image, and so should the check.
-        is_logits = isinstance(answer, Tensor) and answer.shape == logits.shape
-        probabilities = answer.softmax(dim=1) if is_logits else answer
-        observation[f"the softmax of your result for tau = {tau:.2f}"] = probabilities
-        unchanged = torch.equal(argument, logits)
-        observation[f"whether your input is unchanged for tau = {tau:.2f}"] = unchanged
+        answer = _as_tensor(attempt(logits.clone(), counts.clone(), tau))
+        name = f"the softmax of your result for {NUM_CLASSES} classes with tau={tau:.2f}"
+        observation[name] = answer.softmax(dim=1)
     return observation
 
 
@@ -476,13 +481,13 @@ ADJUST_LOGITS = Exercise(
     answer=adjust_logits,
     praise="Classes that were common in training lose their head start, and tau = 0 changes "
     "nothing.",
+    hint="dividing a probability by a fraction is what, in logarithms?",
     mistakes={
         "added": Mistake(
             _adjust_added,
             "you make the common classes win even more often, because you add the logarithm of "
-            "the fraction. That is what a loss does in training; it's wrong for a trained network.",
-            "a fraction is below 1; which sign does its logarithm have, and which classes should "
-            "gain?",
+            "the fraction, as a loss does in training.",
+            "which sign has the logarithm, and which classes should gain?",
         ),
         "no logarithm": Mistake(
             _adjust_no_log,
@@ -492,7 +497,7 @@ ADJUST_LOGITS = Exercise(
         ),
         "tau ignored": Mistake(
             _adjust_no_tau,
-            "your result is correct for tau = 1, but you don't use tau.",
+            "your result doesn't depend on tau.",
             "tau = 0 should leave every prediction as it is",
         ),
         "base ten": Mistake(
@@ -509,20 +514,19 @@ ADJUST_LOGITS = Exercise(
         ),
         "probabilities": Mistake(
             _adjust_probabilities,
-            "the predictions are correct, but you return probabilities instead of logits. A second "
-            "softmax would make them all nearly equal.",
+            "you return probabilities instead of logits. A second softmax would make them all "
+            "nearly equal.",
             "is your last step needed?",
         ),
         "ratios of probabilities": Mistake(
             _adjust_ratios,
-            "the largest value is in the correct place, but you return ratios of probabilities "
-            "instead of logits.",
+            "you return ratios of probabilities instead of logits.",
             "do the same with logarithms: what does a ratio become?",
         ),
         "in place": Mistake(
             _adjust_in_place,
-            "the values are correct, but you have changed the logits you were given. With another "
-            "tau you would adjust them a second time.",
+            "you change the logits you were given, so with another tau you would adjust them a "
+            "second time.",
             "`x -= y` changes the caller's tensor, `x = x - y` makes a new one",
         ),
     },

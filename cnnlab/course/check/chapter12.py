@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, fork_rng, generator
 
@@ -20,31 +21,26 @@ from cnnlab.rng import fold_in, fork_rng, generator
 
 def _observe_unscaling(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 12, 1)
+    observation: dict[str, Any] = {}
+    for entries, max_norm in (
+        ([[6.0, 8.0]], 100.0),
+        ([[6.0, 8.0]], 1.0),
+        ([[6.0], [8.0]], 1.0),
+        ([[math.inf, 8.0]], 1.0),
+        ([[6.0], [math.nan]], 1.0),
+        ([[0.0, 0.0]], 1.0),
+    ):
+        answer = attempt([torch.tensor(entry) for entry in entries], 2.0, max_norm)
+        name = f"your result for gradients={short(entries)}, scale=2, max_norm={max_norm:g}"
+        observation[name] = None if answer is None else [entry.tolist() for entry in answer]
     true = [torch.randn(shape, generator=g) for shape in ((4, 3), (5,), (2, 2, 3))]
     true[1] *= 3  # unequal norms, so that clipping each tensor alone shows
     max_norm = 0.5 + torch.rand((), generator=g).item()
     scale = 2.0 ** int(torch.randint(10, 17, (), generator=g))
-    observation: dict[str, Any] = {}
     for name, norm in (("long", 8 * max_norm), ("short", 0.5 * max_norm)):
-        factor = norm / _norm(true)
-        gradients = [gradient * factor * scale for gradient in true]
-        copies = [gradient.clone() for gradient in gradients]
-        answer = _as_list(attempt(gradients, scale, max_norm))
-        observation[f"your result for a {name} gradient"] = answer
-        unchanged = all(map(torch.equal, gradients, copies))
-        observation[f"whether the {name} gradient is unchanged"] = unchanged
-    for name, value in (("infinite", math.inf), ("NaN", math.nan)):
-        overflowed = [gradient * scale for gradient in true]
-        overflowed[1][2] = value
-        answer = _as_list(attempt(overflowed, scale, max_norm))
-        observation[f"your result when one entry is {name}"] = answer
-    zeros = [torch.zeros(2), torch.zeros(3)]
-    observation["your result for a gradient of zeros"] = _as_list(attempt(zeros, scale, max_norm))
+        gradients = [gradient * (norm / _norm(true)) * scale for gradient in true]
+        observation[f"your result for a {name} gradient"] = attempt(gradients, scale, max_norm)
     return observation
-
-
-def _as_list(answer: Any) -> Any:
-    return None if answer is None else list(answer)
 
 
 def _norm(gradients: Sequence[Tensor]) -> float:
@@ -122,6 +118,7 @@ UNSCALING = Exercise(
     observe=_observe_unscaling,
     answer=unscale_and_clip,
     praise="You clip the true gradient, and a step that overflows is skipped.",
+    hint="unscale first; then: is any entry not finite, and is the whole norm above `max_norm`?",
     mistakes={
         "clip before unscale": Mistake(
             _clip_first,
@@ -164,7 +161,7 @@ UNSCALING = Exercise(
         ),
         "in place": Mistake(
             _unscales_in_place,
-            "the values are correct, but you have changed the gradients you were given.",
+            "you change the gradients you were given.",
             "methods that end with an underscore, `*=` and `/=` change a tensor in place",
         ),
     },
@@ -174,22 +171,38 @@ UNSCALING = Exercise(
 # --- accumulate -----------------------------------------------------------------------------------
 
 
-class _LinearWithLog(nn.Module):
-    """A linear model that records the batch size of every forward and backward pass."""
+class Net(nn.Module):
+    """A linear model that records its forward and backward passes.
+
+    Attributes:
+        passes: "forward" and "backward", each with the number of images.
+        leftover: for each backward pass, whether `.grad` holds anything when it begins.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         with fork_rng():
             torch.manual_seed(fold_in(seed, 12, 2))
             self.layer = nn.Linear(6, 3)
-        self.passes: list[str] = []
+        self.passes: list[tuple[str, int]] = []
+        self.leftover: list[bool] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        self.passes.append(f"forward {len(images)}")
+        """Compute logits (N, 3) from images (N, 6)."""
+        self.passes.append(("forward", len(images)))
         logits = self.layer(images)
         if logits.requires_grad:
-            logits.register_hook(lambda gradient: self.passes.append(f"backward {len(gradient)}"))
+            logits.register_hook(self._record_backward)
         return logits
+
+    def _record_backward(self, gradient: Tensor) -> None:
+        self.passes.append(("backward", len(gradient)))
+        grads = [p.grad for p in self.parameters()]
+        self.leftover.append(any(grad is not None and bool(grad.any()) for grad in grads))
+
+    def weights(self) -> Tensor:
+        """Return a copy of all weights as one vector."""
+        return torch.cat([p.detach().flatten() for p in self.parameters()])
 
 
 def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation:
@@ -198,17 +211,38 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
     for n, size in ((10, 4), (3, 4)):
         images = torch.randn(n, 6, generator=g)
         labels = torch.randint(0, 3, (n,), generator=g)
-        model = _LinearWithLog(seed)
+        model = Net(seed)
+        before = model.weights()
+        whole = torch.autograd.grad(
+            F.cross_entropy(model.layer(images), labels), list(model.parameters())
+        )
+        length = 0.5 * torch.cat([gradient.flatten() for gradient in whole]).norm()
         for p in model.parameters():
             p.grad = torch.randn(p.shape, generator=g)  # left over from an earlier batch
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        steps: list[int] = []
+        optimizer.register_step_post_hook(lambda *arguments, steps=steps: steps.append(1))
         loss = attempt(model, optimizer, F.cross_entropy, images, labels, size)
-        case = f"{n} images with size {size}"
-        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-        observation[f"the weight tensor after a step on {case}"] = weights
-        loss_or_type = loss if isinstance(loss, float) else f"a {type(loss).__name__}"
-        observation[f"the loss of {case}"] = loss_or_type
-        observation[f"the sequence of passes for {case}"] = ", ".join(model.passes)
+        case = f"for {n} images with size={size}"
+        sizes = [size for name, size in model.passes if name == "forward"]
+        order = [name for name, _ in model.passes]
+        step = model.weights() - before
+        first, *later = model.leftover or [False]
+        observation |= {
+            f"the list of your microbatches {case}": sizes,
+            f"the number of backward passes {case}": order.count("backward"),
+            f"all forward passes come before the first backward pass {case}.": (
+                len(sizes) > 1 and order == sorted(order, reverse=True)
+            ),
+            f"at your first `backward()`, `.grad` holds an earlier batch {case}.": first,
+            f"at a later `backward()`, the gradients before it are gone {case}.": not all(later),
+            f"the number of optimizer steps {case}": len(steps),
+            f"the length of your step, as a multiple of the correct one, {case}": float(
+                step.norm() / length
+            ),
+            f"the direction of your step {case}": step / step.norm().clamp(min=1e-12),
+            f"your mean loss {case}": loss,
+        }
     return observation
 
 
@@ -307,11 +341,12 @@ ACCUMULATING = Exercise(
     answer=accumulate,
     praise="Every image has the same weight, there is one step per batch, and only one microbatch "
     "is in memory at a time.",
+    hint="what happens once per batch, what per microbatch, and with which weight?",
     mistakes={
         "divides by the configured number of parts": Mistake(
             _accumulator(weight=lambda n, n_batch, size: 1 / max(n_batch // size, 1)),
-            "you divide by N // size, the number of full microbatches. If a short one is left over "
-            "there is one more than that, so the step is too long.",
+            "you divide by N // size, the number of full microbatches, but a short one is left "
+            "over, so the step is too long.",
             "how many microbatches of at most 4 images does a batch of 10 have?",
         ),
         "mean of means": Mistake(
@@ -356,19 +391,18 @@ ACCUMULATING = Exercise(
         ),
         "one backward pass at the end": Mistake(
             _one_backward,
-            "the step is correct, but all microbatches stay in memory until the one backward pass "
-            "at the end, so nothing is saved.",
+            "all microbatches stay in memory until the one backward pass at the end, so nothing is "
+            "saved.",
             "when can the activations of a microbatch be freed?",
         ),
         "all at once": Mistake(
             _all_at_once,
-            "the step is correct, but the whole batch goes through the model at once, which is "
-            "what doesn't fit in memory.",
+            "the whole batch goes through the model at once, which is what doesn't fit in memory.",
             "`images.split(size)` cuts a batch into microbatches",
         ),
         "loss of the last part": Mistake(
             _last_loss,
-            "the step is correct, but you return the loss of the last microbatch only.",
+            "you return the loss of the last microbatch only.",
             "add up the losses, each weighted by its fraction of the batch",
         ),
         "loss as a tensor": Mistake(
@@ -389,16 +423,19 @@ def _observe_paying(attempt: Callable[..., Any], seed: int) -> Observation:
     before = int(torch.randint(40, 80, (), generator=g)) / 1024
     saving = int(torch.randint(7, 20, (), generator=g)) / 1024
     steps = int(torch.randint(300, 900, (), generator=g))
-    after = before - saving
-    answers = {
-        "exactly a whole number of steps pays": attempt(steps * saving, before, after),
-        "a fraction of a step is needed": attempt((steps + 0.25) * saving, before, after),
-        "a step takes as long as before": attempt(steps * saving, before, before),
-        "a step takes longer than before": attempt(steps * saving, after, before),
-    }
+    problems = (
+        (12.0, 5.0, 3.0),
+        (13.0, 5.0, 3.0),
+        (15.0, 9.0, 5.0),
+        (12.0, 5.0, 5.0),
+        (12.0, 3.0, 5.0),
+        (steps * saving, before, before - saving),
+        ((steps + 0.25) * saving, before, before - saving),
+        (steps * saving, before - saving, before),
+    )
     return {
-        f"your result when {case}": "never" if answer == math.inf else answer
-        for case, answer in answers.items()
+        f"your result for cost={c:g}, before={b:g}, after={a:g}": attempt(c, b, a)
+        for c, b, a in problems
     }
 
 
@@ -434,6 +471,7 @@ PAYING = Exercise(
     answer=steps_to_pay,
     praise="You divide the cost by the time that each step saves and round up, and compiling "
     "never pays off if a step saves nothing.",
+    hint="how much time does one step save, and how often does that fit into the cost?",
     mistakes={
         "divided by the plain step": Mistake(
             _inf_if_no_faster(lambda cost, before, after: math.ceil(cost / before)),
@@ -452,13 +490,13 @@ PAYING = Exercise(
         ),
         "one too many": Mistake(
             _inf_if_no_faster(lambda cost, before, after: math.floor(cost / (before - after)) + 1),
-            "you return one step too many when the division has no remainder: if both runs have "
-            "taken the same time, compiling has already paid off.",
+            "you return one step too many when the division has no remainder: once both runs took "
+            "equally long, compiling has paid off.",
             "which function of `math` rounds up but leaves whole numbers alone?",
         ),
         "not rounded": Mistake(
             _inf_if_no_faster(lambda cost, before, after: cost / (before - after)),
-            "the formula is correct, but the exercise asks for a whole number of steps.",
+            "the exercise asks for a whole number of steps.",
             "which function of `math` rounds up?",
         ),
         "negative steps": Mistake(

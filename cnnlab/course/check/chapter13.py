@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
@@ -23,8 +24,8 @@ def _observe_interval(attempt: Callable[..., Any], seed: int) -> Observation:
     few = int(torch.randint(1, 4, (), generator=g))
     some = int(torch.randint(n // 3, n // 2, (), generator=g))
     return {
-        f"the interval for {correct} correct predictions out of {n}": attempt(correct, n)
-        for correct in (n, n - few, some)
+        f"your interval for {correct} correct out of {total}": attempt(correct, total)
+        for correct, total in ((8, 10), (10, 10), (0, 10), (n, n), (n - few, n), (some, n))
     }
 
 
@@ -90,18 +91,18 @@ INTERVAL = Exercise(
     answer=accuracy_interval,
     praise="Even when every prediction is correct, your interval shows which accuracies can't be "
     "ruled out.",
+    hint="put p, n and z = 1.96 into Wilson's formula: the centre first, then the half-width",
     mistakes={
         "deviation at the measured accuracy": Mistake(
             _wald,
             "your interval is p ± 1.96 √(p (1 − p) / n), which has no width when every prediction "
-            "is correct and extends beyond 1 when nearly all are.",
-            "the standard deviation depends on the true accuracy, not on the one you observed: "
-            "use Wilson's formula",
+            "is correct.",
+            "the standard deviation depends on the true accuracy, not on the one you observed",
         ),
         "the same, cut at 0 and 1": Mistake(
             _clipped_wald,
-            "clipping p ± 1.96 √(p (1 − p) / n) to the range from 0 to 1 hides the problem: when "
-            "every prediction is correct, your interval still has no width.",
+            "clipping p ± 1.96 √(p (1 − p) / n) at 0 and 1 hides the problem: when all is correct, "
+            "your interval still has no width.",
             "do 20 correct predictions out of 20 prove that the accuracy is 1?",
         ),
         "one deviation": Mistake(
@@ -122,8 +123,8 @@ INTERVAL = Exercise(
         ),
         "around the measured accuracy": Mistake(
             _not_shifted,
-            "the width is correct, but your interval is centred on the observed accuracy. Wilson's "
-            "is shifted towards one half.",
+            "your interval is centred on the observed accuracy. Wilson's is shifted towards one "
+            "half.",
             "what is added to p in the numerator?",
         ),
         "no square root": Mistake(
@@ -155,17 +156,22 @@ def _observe_leaks(attempt: Callable[..., Any], seed: int) -> Observation:
     # An image that is in the test set twice, and a leak at the same position in both sets.
     test[targets[6]] = test[targets[7]]
     test[targets[8]] = train[targets[8]]
-    copies = train.clone(), test.clone()
-    indices = _as_ints(attempt(train, test))
-    unchanged = torch.equal(train, copies[0]) and torch.equal(test, copies[1])
-    return {"the list of leaked indices": indices, "whether the images are unchanged": unchanged}
+    few = {
+        f"your list for one-pixel images train={known}, test={new}": _as_list(
+            attempt(*(torch.tensor(x, dtype=torch.uint8).view(-1, 1, 1, 1) for x in (known, new)))
+        )
+        for known, new in (([10, 50, 90], [90, 200, 10]), ([10, 50, 90], [50, 50]))
+    }
+    return {**few, "your list for nine images": _as_list(attempt(train, test))}
 
 
-def _as_ints(answer: Any) -> Any:
-    """Convert a tensor or a sequence of numbers to a list; return anything else as it is."""
+def _as_list(answer: Any) -> Any:
+    """Convert a tensor, or a list of tensors with one value, to a list."""
     if isinstance(answer, Tensor):
         return answer.tolist()
-    return [int(i) for i in answer] if isinstance(answer, list | tuple) else answer
+    if isinstance(answer, list | tuple):
+        return [i.item() if isinstance(i, Tensor) and i.numel() == 1 else i for i in answer]
+    return answer
 
 
 def leaks(train: Tensor, test: Tensor) -> list[int]:
@@ -234,6 +240,7 @@ LEAKS = Exercise(
     observe=_observe_leaks,
     answer=leaks,
     praise="You find every test image that is also in the training set, at any position.",
+    hint="which test images equal a training image in every pixel, wherever it is?",
     mistakes={
         "same place": Mistake(
             _same_position,
@@ -300,10 +307,18 @@ def _observe_mistakes(attempt: Callable[..., Any], seed: int) -> Observation:
     labels = logits.argmax(1)
     incorrect = torch.randperm(40, generator=g)[:15]
     labels[incorrect] = (labels[incorrect] + 1 + torch.randint(0, 3, (15,), generator=g)) % 4
-    copies = logits.clone(), labels.clone()
-    indices = {f"your list for n = {n}": _as_ints(attempt(logits, labels, n)) for n in (5, 15, 30)}
-    unchanged = torch.equal(logits, copies[0]) and torch.equal(labels, copies[1])
-    return {**indices, "whether the logits and labels are unchanged": unchanged}
+    three, truth = [[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], [1, 1, 0]
+    few = {
+        f"your list for logits={short(three)}, labels={truth}, n={n}": _as_list(
+            attempt(torch.tensor(three), torch.tensor(truth), n)
+        )
+        for n in (2, 1, 3)
+    }
+    many = {
+        f"your list for 40 images and n={n}": _as_list(attempt(logits, labels, n))
+        for n in (5, 15, 30)
+    }
+    return {**few, **many}
 
 
 def sure_mistakes(logits: Tensor, labels: Tensor, n: int) -> list[int]:
@@ -365,6 +380,7 @@ SURE = Exercise(
     answer=sure_mistakes,
     praise="You return incorrect predictions only, the most confident first, sorted by the "
     "probability of the predicted class.",
+    hint="which predictions are incorrect, how probable is each, and in which order?",
     mistakes={
         "largest logit": Mistake(
             _by_logit,

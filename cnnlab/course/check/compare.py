@@ -14,6 +14,9 @@ from torch import Tensor, nn
 NOTHING, TYPE, SHAPE, DTYPE, VALUE = range(5)
 
 
+RETURN = "does every path through your function end in a `return`?"
+
+
 class Difference(NamedTuple):
     """How a value differs from the expected one.
 
@@ -51,8 +54,9 @@ def difference(got: Any, want: Any) -> Difference | None:
     if got is None or want is None:
         if got is want:
             return None
-        hint = "is there a `return` on every path?" if got is None else ""
-        return Difference(NOTHING, f"is {short(got)}, expected {describe(want)}", hint)
+        level, hint = (NOTHING, RETURN) if got is None else (TYPE, "")
+        expected = "None" if want is None else describe(want)
+        return Difference(level, f"is {short(got)}, expected {expected}", hint)
     if isinstance(want, Tensor):
         return _tensors(got, want)
     if isinstance(want, list | tuple):
@@ -60,7 +64,7 @@ def difference(got: Any, want: Any) -> Difference | None:
     if isinstance(want, Mapping):
         return _mappings(got, want)
     if _is_number(want) and _is_number(got):
-        near = abs(got - want) <= 1e-6 + 1e-4 * abs(want) or got == want
+        near = math.isclose(got, want, rel_tol=1e-4, abs_tol=1e-6)
         return None if near or (math.isnan(got) and math.isnan(want)) else _value(got, want)
     if type(got) is not type(want):
         return _other_type(got, want)
@@ -81,11 +85,14 @@ def _other_type(got: Any, want: Any) -> Difference:
         hint = "are the brackets behind a method missing?"
     elif isinstance(got, Tensor) and _is_number(want):
         hint = "`.item()` turns a tensor with one value into a number"
-    elif isinstance(got, Tensor) and isinstance(want, list | tuple):
+    elif isinstance(got, Tensor) and describe(want).endswith(
+        ("ints", "floats", "bools", "int", "float")
+    ):
         hint = "`.tolist()` turns a tensor into a list"
     elif isinstance(got, np.ndarray) and isinstance(want, Tensor):
         hint = "`torch.from_numpy` turns an array into a tensor"
-    return Difference(TYPE, f"is {describe(got)}, expected {describe(want)}", hint)
+    named = f"the string {short(got)}" if isinstance(got, str) else describe(got)
+    return Difference(TYPE, f"is {named}, expected {describe(want)}", hint)
 
 
 def _value(got: Any, want: Any) -> Difference:
@@ -158,11 +165,16 @@ def _mappings(got: Any, want: Mapping[Any, Any]) -> Difference | None:
 def _first(pairs: Iterable[tuple[Any, tuple[Any, Any]]]) -> Difference | None:
     """Return the most upstream difference of several pairs, with the entry where it is."""
     found = [
-        d._replace(where=f"{d.where}entry {key} of ")
+        # None in a list isn't a missing `return`.
+        d._replace(level=max(d.level, TYPE), where=f"{d.where}entry {key} of ", hint=_inner(d))
         for key, pair in pairs
         if (d := difference(*pair))
     ]
     return min(found, key=lambda d: d.level, default=None)
+
+
+def _inner(found: Difference) -> str:
+    return "" if found.level == NOTHING else found.hint
 
 
 def _entries(n: int) -> str:
@@ -191,6 +203,8 @@ def _kind(value: Any) -> str:
         return "tensor"
     if isinstance(value, nn.Module):
         return f"model ({type(value).__name__})"
+    if isinstance(value, tuple):  # such as the two tensors of `torch.max`
+        return "tuple"
     if callable(value):
         return "function"
     return names.get(type(value), type(value).__name__)

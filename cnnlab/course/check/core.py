@@ -21,7 +21,17 @@ from cnnlab.course.check.attempt import (
     is_unwritten,
     parameters,
 )
-from cnnlab.course.check.compare import TYPE, VALUE, Difference, agree, describe, difference, short
+from cnnlab.course.check.compare import (
+    NOTHING,
+    RETURN,
+    TYPE,
+    VALUE,
+    Difference,
+    agree,
+    describe,
+    difference,
+    short,
+)
 from cnnlab.rng import fork_rng
 
 
@@ -76,7 +86,7 @@ class Outcome:
 
     def __str__(self) -> str:
         lines = [f"{'✔' if self.passed else '✘'} {self.exercise}: {self.says}"]
-        return "\n".join(map(_wrap, [*lines, f"  Hint: {self.hint}"] if self.hint else lines))
+        return "\n".join(map(wrapped, [*lines, f"  Hint: {self.hint}"] if self.hint else lines))
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ class Exercise:
         wrong = {
             name: found
             for name, value in expected.items()
-            if (found := difference(observed.get(name, MISSING), value))
+            if (found := _difference(name, observed, value))
         }
         if not wrong:
             return None
@@ -150,7 +160,10 @@ class Exercise:
         there = {name: found for name, found in wrong.items() if name in observed}
         if not there:
             return self._misfit(student, reference)
-        return self._nothing(student, reference) or self._state(there)
+        stated = self._state(there)
+        if min(found.level for found in there.values()) == NOTHING:
+            return stated
+        return self._nothing(student, reference) or stated
 
     def _facts(self, attempt: Attempt, problem: int) -> Observation:
         """Observe an attempt; its side effects on arguments and random numbers come first."""
@@ -172,9 +185,10 @@ class Exercise:
         """
         first = _most_upstream(wrong)
         candidates = {}
+        n_with_first = 0  # mistakes that have the first wrong fact wrong too
         for name, mistake in self.mistakes.items():
             facts = self._facts(Attempt(mistake.attempt, parameters(self.answer)), problem)
-            own = {key for key in expected if not agree(facts.get(key, MISSING), expected[key])}
+            own = {key for key in expected if _difference(key, facts, expected[key])}
             shared = {
                 key
                 for key in own & wrong.keys()
@@ -182,12 +196,13 @@ class Exercise:
             }
             if shared == own == wrong.keys():
                 return name
-            whole = shared == own
-            is_flag = isinstance(expected[first], bool)
-            mostly = wrong[first].level == VALUE and not is_flag and 2 * len(shared) > len(own)
-            if first in shared and own <= wrong.keys() and (whole or mostly):
-                candidates[name] = (whole, len(shared))
-        return max(candidates, key=lambda name: candidates[name], default=None)
+            n_with_first += first in own
+            if first in shared and own <= wrong.keys() and 2 * len(shared) > len(own):
+                candidates[name] = (len(shared) == len(own), len(shared))
+        # A value is like a fingerprint, but a type or a complaint can have several causes.
+        telling = wrong[first].level == VALUE and (not first.endswith(".") or n_with_first == 1)
+        whole = {name: found for name, found in candidates.items() if found[0] or telling}
+        return max(whole, key=lambda name: whole[name], default=None)
 
     def _state(self, wrong: Mapping[str, Difference]) -> Outcome:
         """Say the first wrong fact."""
@@ -204,9 +219,7 @@ class Exercise:
         for (given, got), (_, want) in zip(student.calls, reference.calls, strict=False):
             if got is None and want is not None:
                 says = f"your function returned None for {student.given(given)}, expected "
-                return self._failed(
-                    f"{says}{describe(want)}.", "is there a `return` on every path?"
-                )
+                return self._failed(f"{says}{describe(want)}.", RETURN)
         return None
 
     def _misfit(self, student: Attempt, reference: Attempt) -> Outcome:
@@ -217,7 +230,7 @@ class Exercise:
         for (given, got), (_, want) in zip(student.calls, reference.calls, strict=False):
             found = difference(got, want)
             if found is not None:
-                return self._state({f"your result for {student.given(given, 50)}": found})
+                return self._state({f"your result ({student.given(given, 60)})": found})
         return self._failed("the check can't read the results of your function.", self.hint)
 
     def _failed(self, says: str, hint: str = "") -> Outcome:
@@ -225,11 +238,19 @@ class Exercise:
         return Outcome(self.name, False, says, hint if len(says) + len(hint) <= LONGEST else "")
 
 
+def _difference(name: str, observed: Observation, expected: Any) -> Difference | None:
+    """Compare one fact; a complaint is wrong only where it is True and shouldn't be."""
+    got = observed.get(name, MISSING)
+    if name.endswith(".") and got is not MISSING and (expected or not got):
+        return None
+    return difference(got, expected)
+
+
 def _most_upstream(wrong: Mapping[str, Difference]) -> str:
     return min(wrong, key=lambda name: wrong[name].level)  # the first of several
 
 
-def _wrap(line: str) -> str:
+def wrapped(line: str) -> str:
     """Wrap a line, but not inside `code`."""
     glued = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), line)
     filled = textwrap.fill(

@@ -12,14 +12,17 @@ The seed decides which fault gets which number. It also chooses the classes, the
 settings.
 """
 
+import difflib
 from dataclasses import dataclass
 from types import EllipsisType
 
 import torch
 
-from cnnlab.course.clinic.cases import Case
+from cnnlab.course.check.core import wrapped
+from cnnlab.course.clinic.cases import Case, Vitals
 from cnnlab.course.clinic.faults import FAULTS
 from cnnlab.course.clinic.plans import healthy_plan, run_plan
+from cnnlab.course.spelling import recognise
 from cnnlab.data import loader
 from cnnlab.diagnose import Finding, check_data
 from cnnlab.diagnose import diagnose as diagnose_curves
@@ -27,7 +30,17 @@ from cnnlab.diagnose.symptoms import judge
 from cnnlab.rng import generator
 
 
-__all__ = ["NAMES", "Case", "Diagnosis", "case", "diagnose", "examine", "example", "healthy"]
+__all__ = [
+    "NAMES",
+    "Case",
+    "Diagnosis",
+    "Vitals",
+    "case",
+    "diagnose",
+    "examine",
+    "example",
+    "healthy",
+]
 
 NAMES = tuple(FAULTS)  # the possible answers
 EXAMPLE = 100  # examples are numbered from here, in the order of NAMES
@@ -38,7 +51,8 @@ class Diagnosis:
     """The feedback on an answer.
 
     Attributes:
-        right: whether the answer names the planted fault; None if no answer was given.
+        right: whether the answer names the planted fault; None if there is no answer, or one that
+            isn't among `NAMES`.
         says: the evidence and how to confirm it or, after a wrong answer, where to look next.
     """
 
@@ -46,7 +60,8 @@ class Diagnosis:
     says: str
 
     def __str__(self) -> str:
-        return f"{ {True: '✔', False: '✘', None: '·'}[self.right] } {self.says}"
+        mark = {True: "✔", False: "✘", None: "·"}[self.right]
+        return "\n".join(map(wrapped, f"{mark} {self.says}".splitlines()))
 
     __repr__ = __str__
 
@@ -76,7 +91,7 @@ def example(fault: str, seed: int = 0) -> Case:
     """Train a network with a fault of your choice, to see what that fault looks like.
 
     Args:
-        fault: one of `NAMES`.
+        fault: one of `NAMES`, in British or American spelling.
         seed: chooses the classes, the images and the settings.
 
     Raises:
@@ -85,8 +100,10 @@ def example(fault: str, seed: int = 0) -> Case:
     >>> example("softmax before cross-entropy")
     softmax before cross-entropy, seed 0: ...
     """
-    _check_fault(fault)
-    return _train_case(fault, EXAMPLE + NAMES.index(fault), seed, f"{fault}, seed {seed}")
+    name = recognise(fault, NAMES)
+    if name is None:
+        raise ValueError(_unknown(fault))
+    return _train_case(name, EXAMPLE + NAMES.index(name), seed, f"{name}, seed {seed}")
 
 
 def healthy(seed: int = 0) -> Case:
@@ -103,10 +120,11 @@ def diagnose(case: Case, answer: str | EllipsisType) -> Diagnosis:
 
     Args:
         case: from `case` or `example`.
-        answer: one of `NAMES`; or `...` if you have no answer yet, which gives nothing away.
+        answer: one of `NAMES`, in British or American spelling; or `...` if you have no answer yet,
+            which gives nothing away.
 
     Raises:
-        ValueError: the answer is not one of `NAMES`, or the run is a healthy one.
+        ValueError: the run is a healthy one.
 
     >>> diagnose(example("leak"), "leak").right
     True
@@ -119,18 +137,20 @@ def diagnose(case: Case, answer: str | EllipsisType) -> Diagnosis:
     if isinstance(answer, EllipsisType):
         hint = f"{case.title}: no answer yet; clinic.NAMES lists the possible answers"
         return Diagnosis(None, hint)
-    _check_fault(answer)
+    name = recognise(answer, NAMES)
+    if name is None:
+        return Diagnosis(None, f"{case.title}: {_unknown(answer)}")
     is_example = case.n >= EXAMPLE
     planted = NAMES[case.n - EXAMPLE] if is_example else _planted_fault(case.n, case.seed)
-    fault, guess = FAULTS[planted], FAULTS[answer]
-    if answer == planted:
+    fault, guess = FAULTS[planted], FAULTS[name]
+    if name == planted:
         evidence = (
-            f"{case.title}: correct, the fault is {answer!r}.\n  Evidence: {fault.shows}.\n"
+            f"{case.title}: correct, the fault is {name!r}.\n  Evidence: {fault.shows}.\n"
             f"  To confirm: {fault.confirm}.\n  Cure: {fault.cure}."
         )
         return Diagnosis(True, evidence)
     correction = (
-        f"{case.title}: not {answer!r}. With that fault you would see this: {guess.shows}.\n"
+        f"{case.title}: not {name!r}. With that fault you would see this: {guess.shows}.\n"
         f"  Look next at: {fault.look}."
     )
     return Diagnosis(False, correction)
@@ -162,7 +182,7 @@ def _train_case(fault: str | None, n: int, seed: int, title: str) -> Case:
     return Case(n, seed, title, plan, run_plan(plan, seed))
 
 
-def _check_fault(name: str) -> None:
-    if name not in NAMES:
-        names = ", ".join(map(repr, NAMES))
-        raise ValueError(f"there is no fault called {name!r}; clinic.NAMES lists them: {names}")
+def _unknown(name: object) -> str:
+    similar = difflib.get_close_matches(str(name), NAMES, 1)
+    guess = f"did you mean {similar[0]!r}? " if similar else ""
+    return f"there is no fault called {name!r}; {guess}clinic.NAMES lists them"

@@ -15,6 +15,43 @@ from cnnlab.rng import fork_rng
 from cnnlab.training.modes import train_mode
 
 
+# Vital sign -> its unit and what it means.
+MEANINGS = {
+    "log_classes": ("nats", "loss of a network to which all classes are equally likely"),
+    "first_loss": ("nats", "loss of the model before its first step, on the first batch"),
+    "last_loss": ("nats", "training loss of the last epoch"),
+    "train_acc": ("", "training accuracy of the last epoch, 0 to 1"),
+    "valid_acc": ("", "validation accuracy as the run computed it, 0 to 1"),
+    "valid_acc_again": ("", "the same, computed again in evaluation mode"),
+    "worst_recall": ("", "fraction of the validation images of the worst class that are found"),
+    "pixel_low": ("", "smallest pixel value that the model received"),
+    "pixel_high": ("", "largest pixel value that the model received"),
+    "label_signal": ("", "accuracy of a linear classifier on the batches that the model received"),
+    "chance": ("", "accuracy of always predicting the most frequent class"),
+    "shared_share": ("", "fraction of the validation images that are also training images"),
+    "silent_share": ("", "fraction of the units that get no gradient at all"),
+    "log10_update_ratio": ("", "log10 of the relative size of a step; -3 means one thousandth"),
+    "grad_norm_peak": ("", "largest gradient norm of a step, divided by the median"),
+    "sums_to_one": ("yes or no", "1 if the outputs of the model are positive and sum to 1"),
+    "moved_statistics": ("values", "running statistics that changed without trained weights"),
+}
+
+
+class Vitals(dict[str, float]):
+    """The vital signs of a run, by name; they are shown with their units and meanings.
+
+    >>> Vitals(first_loss=1.7918)
+    first_loss           1.79 nats       loss of the model before its first step, on the first batch
+    """
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{name:18} {value:>6.3g} {unit:10} {meaning}"
+            for name, value in self.items()
+            for unit, meaning in [MEANINGS.get(name, ("", ""))]
+        )
+
+
 class Case:
     """A finished run and its evidence.
 
@@ -100,8 +137,11 @@ class Case:
         """Return the validation accuracy, computed as the run computed it, with your batch size."""
         return validate(self._plan, self.model, batch_size)[1]
 
-    def vitals(self) -> dict[str, float]:
-        """Return the vital signs: those of `symptoms.judge`, and more from history and pixels."""
+    def vitals(self) -> Vitals:
+        """Return the vital signs: those of `symptoms.judge`, and more from history and pixels.
+
+        They are a dictionary that prints as a table with units and meanings.
+        """
         images, labels = self._first_samples
         observed, expected = initial_loss(self.fresh, [self.batch], self.loss_fn)
         signal, chance = symptoms.label_signal(images, labels)
@@ -111,27 +151,29 @@ class Case:
         last = self.history.epochs[-1] if self.history.epochs else {}
         first = self.history.epochs[0] if self.history.epochs else {}
         valid_acc_again = (self._logits.argmax(dim=1) == self.valid.labels).float().mean().item()
-        return {
-            "log_classes": expected,
-            "first_loss": observed,
-            "last_loss": last.get("train_loss", math.nan),
-            "train_acc": last.get("train_acc", math.nan),
-            "valid_acc": last.get("valid_acc", math.nan),
-            "valid_acc_again": valid_acc_again,
-            "worst_recall": min(symptoms.recalls(self._logits, self.valid.labels)),
-            "pixel_low": images.min().item(),
-            "pixel_high": images.max().item(),
-            "label_signal": signal,
-            "chance": chance,
-            "shared_share": symptoms.shared_share(self.train, self.valid),
-            "silent_share": symptoms.silent_share(
-                self.fresh, (images[:64], labels[:64]), self.loss_fn
-            ),
-            "log10_update_ratio": first.get("log10_update_ratio", math.nan),
-            "grad_norm_peak": max(norms) / statistics.median(norms),
-            "sums_to_one": float(symptoms.sums_to_one(self._logits)),
-            "moved_statistics": float(len(symptoms.moved_statistics(self.fresh, self.model))),
-        }
+        return Vitals(
+            {
+                "log_classes": expected,
+                "first_loss": observed,
+                "last_loss": last.get("train_loss", math.nan),
+                "train_acc": last.get("train_acc", math.nan),
+                "valid_acc": last.get("valid_acc", math.nan),
+                "valid_acc_again": valid_acc_again,
+                "worst_recall": min(symptoms.recalls(self._logits, self.valid.labels)),
+                "pixel_low": images.min().item(),
+                "pixel_high": images.max().item(),
+                "label_signal": signal,
+                "chance": chance,
+                "shared_share": symptoms.shared_share(self.train, self.valid),
+                "silent_share": symptoms.silent_share(
+                    self.fresh, (images[:64], labels[:64]), self.loss_fn
+                ),
+                "log10_update_ratio": first.get("log10_update_ratio", math.nan),
+                "grad_norm_peak": max(norms) / statistics.median(norms),
+                "sums_to_one": float(symptoms.sums_to_one(self._logits)),
+                "moved_statistics": float(len(symptoms.moved_statistics(self.fresh, self.model))),
+            }
+        )
 
     def __repr__(self) -> str:
         epochs = len(self.history.epochs)

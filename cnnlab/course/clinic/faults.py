@@ -143,7 +143,7 @@ def _remove_batch_norm(plan: Plan) -> None:
 FAULTS = {
     "rate too high": Fault(
         _raise_lr,
-        look="case.history.frame(): the training loss, and the update ratio of the first epoch",
+        look="case.history.frame(): the training loss, and the update ratio next to it",
         shows="the training loss starts far above log K and jumps up and down. In the first "
         "epoch, each step changes the weights by a large fraction of their size, although the "
         "gradients have a normal size",
@@ -174,7 +174,7 @@ FAULTS = {
     ),
     "not normalised": Fault(
         _scale_to_255,
-        look="the smallest and the largest pixel value, and the loss of the fresh model",
+        look="the pixel values that reach the model, in case.batch",
         shows="pixel values reach 255, the loss of the fresh model is many times log K, and the "
         "first gradients are huge",
         confirm="divide the pixel values by 255 and compute the first loss again",
@@ -183,7 +183,7 @@ FAULTS = {
     ),
     "normalised twice": Fault(
         _normalise_twice,
-        look="the smallest and the largest pixel value of a batch",
+        look="the pixel values that reach the model, in case.batch",
         shows="the pixel values are negative before they reach the model, which normalises them "
         "again. Batch norm hides the effect, so the curves look healthy",
         confirm="print mean and standard deviation of the input of the first convolution: they "
@@ -193,7 +193,7 @@ FAULTS = {
     ),
     "eval mode forgotten": Fault(
         _validate_in_train_mode,
-        look="case.measure(batch_size) for several batch sizes",
+        look="case.measure(32), and the accuracy that the run recorded",
         shows="training goes well, but validation is poor from start to finish, which looks like "
         "overfitting. The validation accuracy depends on the batch size of the evaluation",
         confirm="evaluate again after model.eval(): the accuracy is different, and the same for "
@@ -212,7 +212,7 @@ FAULTS = {
     ),
     "leak": Fault(
         _leak,
-        look="the images of case.train, compared with the images of case.valid",
+        look="the two data sets, case.train and case.valid",
         shows="exact copies of validation images are in the training set, and the validation "
         "accuracy is as good as the training accuracy",
         confirm="remove the copies from the training set and train again: the validation accuracy "
@@ -223,8 +223,7 @@ FAULTS = {
     ),
     "frozen batch norm moves": Fault(
         _unfreeze_norm_statistics,
-        look="case.fresh, compared with case.model: which layers are frozen, and which of their "
-        "values changed",
+        look="what differs between case.fresh and case.model, and what doesn't",
         shows="the lower layers have no gradient and their weights are unchanged, but their "
         "running mean and variance have changed",
         confirm="compute the features of one batch before and after training, in evaluation mode, "
@@ -245,7 +244,7 @@ FAULTS = {
     ),
     "class imbalance": Fault(
         _unbalance,
-        look="case.confusion(), and the number of training images per class",
+        look="case.confusion(): the classes one by one",
         shows="the accuracy looks good, but the recall of several classes is near 0. Two classes "
         "have most of the training images",
         confirm="compare the accuracy with the balanced accuracy, which is the mean of the recalls",
@@ -254,7 +253,7 @@ FAULTS = {
     ),
     "softmax before cross-entropy": Fault(
         _append_softmax,
-        look="the outputs of case.model for a batch: their smallest value, and the sum of each row",
+        look="the outputs of case.model for a few images",
         shows="the accuracy rises, but the training loss stays far above 0. The outputs are "
         "positive and sum to one",
         confirm="compute the loss of a correct prediction with full confidence: it is "
