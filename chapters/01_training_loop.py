@@ -1095,7 +1095,7 @@ else:
 # - A. Karpathy, *A recipe for training neural networks*, 2019, [karpathy.github.io](https://karpathy.github.io/2019/04/25/recipe/)
 # - D. Kingma and J. Ba, *Adam: a method for stochastic optimization*, ICLR 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)
 # - I. Loshchilov and F. Hutter, *Decoupled weight decay regularization*, ICLR 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)
-# - Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, Soviet Mathematics Doklady 27, 1983
+# - Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, Doklady Akademii Nauk SSSR 269, 1983, [mi.mathnet.ru/dan46009](http://mi.mathnet.ru/dan46009)
 # - B. Polyak, *Some methods of speeding up the convergence of iteration methods*, USSR Computational Mathematics and Mathematical Physics 4, 1964, [doi:10.1016/0041-5553(64)90137-5](https://doi.org/10.1016/0041-5553%2864%2990137-5)
 # - H. Robbins and S. Monro, *A stochastic approximation method*, Annals of Mathematical Statistics 22, 1951, [doi:10.1214/aoms/1177729586](https://doi.org/10.1214/aoms/1177729586)
 # - I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum in deep learning*, ICML 2013, [proceedings.mlr.press](https://proceedings.mlr.press/v28/sutskever13.html)

@@ -6,7 +6,8 @@ chapter that explains it; change it there, and run `make fix`.
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.transforms import v2
 
 
 # --- Chapter 1. The training loop -----------------------------------------
@@ -89,3 +90,22 @@ def fit(model, train_loader, valid_loader, optimizer, epochs, device):
         )
         history.append((loss, evaluate_model(model, valid_loader, device)))
     return history
+
+
+# --- Chapter 4. Mixup and CutMix ------------------------------------------
+
+
+def mix_batch(num_classes, alpha=1.0):
+    """Return a collate function that applies mixup or CutMix to a batch."""
+    mix = v2.RandomChoice(
+        [
+            v2.MixUp(alpha=alpha, num_classes=num_classes),
+            v2.CutMix(alpha=alpha, num_classes=num_classes),
+        ]
+    )
+
+    def collate(samples):
+        images, labels = default_collate(samples)
+        return mix(images, labels)
+
+    return collate

@@ -58,8 +58,7 @@ def test_the_alt_text_of_the_figure_has_the_stored_numbers():
 
 def test_the_counts_in_the_readme_are_up_to_date():
     mistakes = sum(len(exercise.mistakes) for exercise in check.EXERCISES.values())
-    assert len(check.EXERCISES) == 45
-    assert "Forty-five exercises" in README
+    assert f"{len(check.EXERCISES)} exercises" in README
     assert f"{mistakes} known mistakes" in README
     assert len(FAULTS) == 12
     assert "twelve broken runs" in README

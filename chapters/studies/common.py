@@ -449,5 +449,7 @@ def draw_per_class(labels: Tensor, n: int, rng: torch.Generator) -> Tensor:
                 f"class {label} has {len(indices)} images, and {n} were asked "
                 "for; use fewer images per class"
             )
-        chosen.append(indices[torch.randperm(len(indices), generator=rng)[:n]])
+        chosen.append(
+            indices[torch.randperm(len(indices), generator=rng)[:n]]
+        )
     return torch.stack(chosen)

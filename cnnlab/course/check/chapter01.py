@@ -571,7 +571,7 @@ def _gradients_are_left(epoch):  # type: ignore[no-untyped-def]
 
 FIND_FAULT = Exercise(
     name="find_fault",
-    task="`find_fault(epoch) -> name of the fault`, or \"none\"",
+    task='`find_fault(epoch) -> name of the fault`, or "none"',
     observe=_observe_fault,
     answer=find_fault,
     praise="Your test finds each of the four faults, and accepts a correct epoch.",

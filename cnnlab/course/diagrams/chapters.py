@@ -126,10 +126,10 @@ def _draw(page: Canvas, number: int, chapter: Chapter, row: int, *, start: bool)
     fill, colour = (BLUE, "white") if start else (tint(BLUE, 0.16), INK)
     box = page.box(x, TOP + row * ROW, width, HEIGHT, fill=fill, edge=BLUE if start else RULE)
     lines = 1 + chapter.title.count("\n")
-    top = box.centre[1] - 8 * lines
+    top = box.centre[1] - 9 * lines
     page.text(box.centre[0], top, str(number), bold=True, size=10, colour=colour)
     title = f"{chapter.title}: start here" if start else chapter.title
-    page.text(box.centre[0], top + 8 + 8.3 * lines, title, colour=colour, spacing=1.25)
+    page.text(box.centre[0], top + 9 + 9 * lines, title, colour=colour, spacing=1.25)
     return box
 
 
