@@ -316,7 +316,7 @@ def test_lists_of_samples_and_of_images_are_read_item_by_item():
         ((images(), LABELS[:5]), r"different lengths, \[8, 5\]"),
         ((images()[0], 3), r"different lengths.*\[\(image, label\)\]"),
         ((images(), ["ant"] * 8), "'ant', which is not a number"),
-        (None, "no such split"),
+        (None, "no test set: cnnlab.from_folder"),
         (DataBundle("x", image_set(), image_set()), r"use data\.train"),
         ({"images": images()}, "got a dict"),
         (data.loader(image_set(), 4), "Loader has no length or no index"),
