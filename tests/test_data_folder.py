@@ -214,7 +214,7 @@ def test_two_images_per_class_are_too_few_for_three_splits(tmp_path):
         for i in range(2):
             paint(tmp_path / name / f"{i}.png", (k, i, 0))
     assert from_folder(tmp_path).test is None
-    with pytest.raises(DataError, match="none for validation beside the test.*Add images"):
+    with pytest.raises(DataError, match=r"none for validation beside the test.*Add images"):
         from_folder(tmp_path, valid=0.4, test=0.5)
 
 

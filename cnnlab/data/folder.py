@@ -263,7 +263,7 @@ def _load_splits(
     ends = np.cumsum([len(split) for split in splits]).tolist()
     train_set: Split = everything.select(range(ends[0]))
     valid_set: Split = everything.select(range(ends[0], ends[1]))
-    test_set = everything.select(range(ends[1], ends[2])) if splits[2] else None
+    test_set: Split | None = everything.select(range(ends[1], ends[2])) if splits[2] else None
     numbers: dict[bytes, int] = {}  # of the different files
     copies = torch.tensor(
         [numbers.setdefault(contents[path], len(numbers)) for path, _ in splits[0]]
