@@ -56,6 +56,7 @@ SIGNATURES = {
     "models.replace_head": "(model, num_classes, dropout=0.0)",
     "models.stages": "(model)",
     "models.pretrained": "(name, num_classes, *, weights='default')",
+    "models.classify": "(model, image, classes, *, size=None, top=3)",
     "models.Backbone.classify": "(self, images, top=3)",
     "distributed.launched": "()",
     "experiment.compare": "(variants, seeds, *, metric='test_acc', jobs=1)",

@@ -298,8 +298,9 @@ class DataBundle:
     def transform(self, model: Any) -> "DataBundle":
         """Return the bundle with images of the size that a pretrained model was trained on.
 
-        The normalisation that such a model needs is its first layer. Networks of this course
-        accept images of any size, so for them the bundle is returned as it is.
+        The normalisation that such a model needs is its first layer. If the images have the right
+        size already, or the model has no `size`, like a `small_resnet`, which accepts images of any
+        size, the bundle is returned as it is.
 
         Args:
             model: from `pretrained`; its `size` is the side of the square, in pixels.
@@ -309,9 +310,8 @@ class DataBundle:
 
         >>> tiny = ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [0], ["cat"])
         >>> from cnnlab.models import pretrained
-        >>> model = pretrained("resnet18", 3, weights=None)
-        >>> DataBundle("one", tiny, tiny).transform(model).train.shape
-        (3, 224, 224)
+        >>> DataBundle("one", tiny, tiny).transform(pretrained("glyphnet", 3)).train.shape
+        (3, 32, 32)
         """
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -323,8 +323,9 @@ class DataBundle:
         size = getattr(model, "size", None)
         if not isinstance(size, int):
             return self
-        resized: dict[str, Any] = {n: split.resized(size) for n, split in self._splits().items()}
-        return replace(self, **resized)
+        splits = self._splits()
+        resized: dict[str, Any] = {name: split.resized(size) for name, split in splits.items()}
+        return self if resized == splits else replace(self, **resized)
 
     def _splits(self) -> dict[str, Split]:
         splits = {"train": self.train, "valid": self.valid, "test": self.test}

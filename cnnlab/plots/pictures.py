@@ -1,7 +1,7 @@
 """Figures of images, with or without soft labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -93,6 +93,38 @@ def soft_labels(
     figure.supxlabel(title, x=0.1 / WIDTH, ha="left", fontsize=9)
     values = "; ".join(" + ".join(f"{w:.2f} {name}" for w, name in label) for label in labels)
     return finish(figure, message, f"{len(images)} images with their labels: {values}.")
+
+
+def prediction(image: Tensor, probabilities: Mapping[str, float], *, message: str) -> Plot:
+    """Show an image beside the probabilities of its most probable classes, as horizontal bars.
+
+    Args:
+        image: (C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
+        probabilities: class name -> probability, the most probable class first.
+        message: the title, what the reader should see; the alt text starts with it.
+
+    >>> import torch
+    >>> prediction(torch.rand(3, 8, 8), {"mug": 0.9, "plate": 0.1}, message="A mug.")
+    Plot: A mug. An image of 8 x 8 pixels beside its most probable classes: mug 0.900, plate 0.100.
+    """
+    figure, axes = new_axes(1, 2, height=max(1.9, 0.5 + 0.35 * len(probabilities)))
+    axes[0, 0].get_gridspec().set_width_ratios([1, 2])
+    picture, bars = axes[0]
+    picture.axis("off")
+    picture.imshow(_to_arrays(image[None])[0], cmap="gray")
+    names = [wrapped(name, 10, 0.3 * WIDTH) for name in probabilities]
+    bars.barh(range(len(names)), list(probabilities.values()), height=0.6, color=COLOURS[5])
+    for row, value in enumerate(probabilities.values()):
+        bars.text(0.02, row, f"{value:.3f}", va="center", fontsize=9)
+    bars.set_yticks(range(len(names)), names)
+    bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xlabel="probability")
+    values = ", ".join(f"{name} {value:.3f}" for name, value in probabilities.items())
+    height, width = image.shape[-2:]
+    return finish(
+        figure,
+        message,
+        f"An image of {width} x {height} pixels beside its most probable classes: {values}.",
+    )
 
 
 def _to_arrays(images: Tensor) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from cnnlab.errors import CheckpointError, DataError, holds
 from cnnlab.losses import class_weights, is_elementwise
 from cnnlab.training.checks.options import positive_int
 from cnnlab.training.checks.schedule import refuse_learning_rate
-from cnnlab.training.checks.wording import FROM_PICTURE, few, is_picture
+from cnnlab.training.checks.wording import classify_call, few, is_picture, kind_of_picture
 from cnnlab.training.modes import frozen_norms
 
 
@@ -58,8 +58,13 @@ def check_loader(loader: Any) -> None:
     """
     if is_picture(loader):
         raise TypeError(
-            f"expected a loader that yields batches, got {loader!r:.60}. For a single picture, "
-            f"{FROM_PICTURE}"
+            f"expected a loader that yields batches, got {kind_of_picture(loader)}. To classify a "
+            f"single image, call {classify_call(loader)}"
+        )
+    if loader is None:
+        raise TypeError(
+            "expected a loader that yields batches, got None; make one with cnnlab.loader(dataset, "
+            f"batch_size=64). To classify a single image, call {classify_call()}"
         )
     if isinstance(loader, Tensor):
         raise TypeError(
