@@ -236,7 +236,7 @@ def test_a_count_of_images_must_be_a_positive_whole_number(per_class):
 
 def test_a_figure_with_thousands_of_images_is_refused():
     ds = ImageSet(torch.zeros(2001, 1, 2, 2, dtype=torch.uint8), [0, 1, 2] * 667, CLASSES)
-    with pytest.raises(ValueError, match=r"would draw 1,500 images.*per_class=333 or less"):
+    with pytest.raises(ValueError, match=r"would draw 1,500 images.*per_class=166 or less"):
         DataBundle("x", ds, ds).show(per_class=500)
 
 

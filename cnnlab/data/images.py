@@ -17,8 +17,7 @@ from cnnlab.data.image_files import UnusableFile
 if TYPE_CHECKING:
     from cnnlab.plots import Plot
 
-
-MAX_SHOWN = 1000  # images in one figure; it takes a second per hundred
+MAX_COLUMNS = 20  # of `DataBundle.show`; in more of them, images would be too small to recognise
 
 
 class Split(Protocol):
@@ -256,13 +255,15 @@ class DataBundle:
         if _whole("per_class", per_class) < 1:
             raise ValueError(f"per_class must be 1 or more, got {per_class}")
         chosen = torch.cat([_indices(self.train, k)[:per_class] for k in range(len(self.classes))])
-        if len(chosen) > MAX_SHOWN:
+        limit = plots.pictures.MAX_IMAGES
+        if len(chosen) > limit:
             raise ValueError(
                 f"per_class={per_class} would draw {len(chosen):,} images, and a figure holds "
-                f"{MAX_SHOWN}. Use per_class={max(1, MAX_SHOWN // len(self.classes))} or less"
+                f"{limit}. Use per_class={max(1, limit // len(self.classes))} or less"
             )
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
-        columns = per_class * max(1, 8 // per_class)
+        per_row = min(per_class, int(torch.bincount(self.train.labels).max()))
+        columns = min(per_row * max(1, 8 // per_row), MAX_COLUMNS)
         alt = f"{len(chosen)} training images of {self.name}, up to {per_class} of each class"
         message = f"The first training images of each class ({self.name})."
         return plots.image_grid(

@@ -9,6 +9,9 @@ from torch import Tensor
 from cnnlab.plots.core import COLOURS, WIDTH, Plot, finish, new_axes, text_width, wrapped
 
 
+MAX_IMAGES = 500  # in one figure, so that it appears within a few seconds
+
+
 def image_grid(
     images: Tensor,
     titles: Sequence[str] = (),
@@ -20,7 +23,7 @@ def image_grid(
     """Show a grid of images, each with its title above.
 
     Args:
-        images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
+        images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3. At most 500 images.
         titles: one per image, or none at all.
         columns: images per row.
         alt: what the grid shows; the titles are appended to it.
@@ -28,6 +31,9 @@ def image_grid(
             By default, it is `alt`.
 
     Without an image, the figure says that there is nothing to show.
+
+    Raises:
+        ValueError: there are more images than a figure holds.
 
     >>> import torch
     >>> images = torch.rand(2, 1, 8, 8)
@@ -39,20 +45,29 @@ def image_grid(
         axes[0, 0].axis("off")
         axes[0, 0].text(0.5, 0.5, "no images", ha="center", va="center")
         return finish(figure, message or alt, "There are no images to show.")
+    if len(images) > MAX_IMAGES:
+        raise ValueError(
+            f"a figure holds {MAX_IMAGES} images, got {len(images):,}; pass fewer of them, such as "
+            "images[:64]"
+        )
     rows, places = math.ceil(len(images) / columns), max(columns, 5)
     cell = min(1.1, WIDTH / places)
     texts = [wrapped(title, 8, 0.85 * cell) for title in titles]
     widest = max((text_width(text, 8) for text in texts), default=0)
     size = 8 * min(1, 0.85 * cell / max(widest, cell / 2))  # smaller only for a very long word
-    height = cell + 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
-    figure, axes = new_axes(rows, places, width=cell * places, height=height * rows)
-    for axis in axes.flat:
-        axis.axis("off")
-    grid = axes[:, :columns].flat
-    for axis, image in zip(grid, _to_arrays(images), strict=False):
-        axis.imshow(image, cmap="gray")
-    for axis, text in zip(axes[:, :columns].flat, texts, strict=False):
-        axis.set_title(text, fontsize=size, pad=2)
+    above = 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
+    figure, axes = new_axes(width=cell * places, height=(cell + above) * rows)
+    axis = axes.item()  # one for all images, in inches: an axis per image takes ten times as long
+    axis.axis("off")
+    side = 0.95 * cell
+    for k, image in enumerate(_to_arrays(images)):
+        row, column = divmod(k, columns)
+        x, y = (column + 0.5) * cell, (row + 1) * (cell + above) - side / 2  # of its centre
+        high, wide = (side / 2 * n / max(image.shape[:2]) for n in image.shape[:2])
+        axis.imshow(image, cmap="gray", extent=(x - wide, x + wide, y + high, y - high))
+        if k < len(texts):
+            axis.text(x, y - high - 0.03, texts[k], fontsize=size, ha="center", va="bottom")
+    axis.set(xlim=(0, places * cell), ylim=(rows * (cell + above), 0), anchor="NW")
     names = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
     if message is None:
         return finish(figure, alt, f"From the top left{names}." if titles else "")

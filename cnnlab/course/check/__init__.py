@@ -381,9 +381,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print("You made no predictions.")
 
 
-def prediction(
-    question: str, guess: Any, result: Any = None, *, within: float = 0.1
-) -> None:
+def prediction(question: str, guess: Any, result: Any = None, *, within: float = 0.1) -> None:
     """Compare one prediction with the result, in the cell after its experiment.
 
     Args:
