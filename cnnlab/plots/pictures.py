@@ -56,18 +56,18 @@ def image_grid(
     widest = max((text_width(text, 8) for text in texts), default=0)
     size = 8 * min(1, 0.85 * cell / max(widest, cell / 2))  # smaller only for a very long word
     above = 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
-    figure, axes = new_axes(width=cell * places, height=(cell + above) * rows)
+    box = cell * min(1, images.shape[2] / images.shape[3])  # its height
+    figure, axes = new_axes(width=cell * places, height=(box + above) * rows)
     axis = axes.item()  # one for all images, in inches: an axis per image takes ten times as long
     axis.axis("off")
-    side = 0.95 * cell
     for k, image in enumerate(_to_arrays(images)):
         row, column = divmod(k, columns)
-        x, y = (column + 0.5) * cell, (row + 1) * (cell + above) - side / 2  # of its centre
-        high, wide = (side / 2 * n / max(image.shape[:2]) for n in image.shape[:2])
+        x, y = (column + 0.5) * cell, (row + 1) * (box + above) - box / 2  # of its centre
+        high, wide = (0.475 * cell * n / max(image.shape[:2]) for n in image.shape[:2])
         axis.imshow(image, cmap="gray", extent=(x - wide, x + wide, y + high, y - high))
         if k < len(texts):
             axis.text(x, y - high - 0.03, texts[k], fontsize=size, ha="center", va="bottom")
-    axis.set(xlim=(0, places * cell), ylim=(rows * (cell + above), 0), anchor="NW")
+    axis.set(xlim=(0, places * cell), ylim=(rows * (box + above), 0), anchor="NW")
     names = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
     if message is None:
         return finish(figure, alt, f"From the top left{names}." if titles else "")

@@ -380,6 +380,36 @@ def n_batches(loader: Iterable) -> int | None:
         return None
 
 
+def one_step_note(loader: Any) -> str | None:
+    """Return a remark about an epoch of a single step, if the data are no batch by design.
+
+    A batch of exactly all samples is a choice; a batch size that they don't fill often isn't.
+
+    >>> from torch.utils.data import DataLoader
+    >>> one_step_note(DataLoader(range(40), batch_size=64))
+    'each epoch is one step, because 40 samples are less than a batch of 64; batch_size=8 takes 5'
+    >>> one_step_note(DataLoader(range(40), batch_size=40))
+    """
+    batch_size, batches = batch_layout(loader)
+    samples = _samples(loader)
+    if batches != 1 or not batch_size or not isinstance(samples, Sized):
+        return None
+    n = len(samples)
+    if n < 8 or n == batch_size:
+        return None
+    why = f"{n} samples are less than a batch of {batch_size}"
+    if n > batch_size:
+        why = f"of {n} samples only one batch of {batch_size} is used in each epoch"
+    smaller = 2 ** ((n // 4).bit_length() - 1)
+    return f"each epoch is one step, because {why}; batch_size={smaller} takes {n // smaller}"
+
+
+def _samples(loader: Any) -> Any:
+    """Return what a loader reads in an epoch: its sampler, or else its data set."""
+    samples = sampler_of(loader)
+    return getattr(loader, "dataset", None) if samples is None else samples
+
+
 def last_batch_size(loader: Any) -> int | None:
     """Return the size of the last batch, or None if the loader doesn't know.
 
@@ -390,8 +420,7 @@ def last_batch_size(loader: Any) -> int | None:
     4
     """
     batch_size, batches = batch_layout(loader)
-    samples = sampler_of(loader)
-    samples = getattr(loader, "dataset", None) if samples is None else samples
+    samples = _samples(loader)
     if not batch_size or not batches or not isinstance(samples, Sized):
         return None
     return min(batch_size, len(samples) - (batches - 1) * batch_size)
