@@ -194,7 +194,7 @@ def test_a_test_folder_and_a_fraction_for_the_test_contradict_each_other(tmp_pat
             for i in range(4):
                 paint(tmp_path / split / name / f"{i}.png", (k, i, ord(split[1])))
     assert len(from_folder(tmp_path).test) == 8
-    with pytest.raises(ValueError, match=r"folder for the test set already, with 8 images\. Leave"):
+    with pytest.raises(ValueError, match=r"folder for the test set already\. Leave out test=0\.2"):
         from_folder(tmp_path, test=0.2)
 
 

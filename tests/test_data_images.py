@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cnnlab import plots
-from cnnlab.data import DataBundle, ImageSet, load, pocket
+from cnnlab.data import DataBundle, ImageSet, load, loader, pocket
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,9 @@ def test_descriptions_are_one_line(bundle):
     assert repr(bundle) == "pocket: 12 classes, 3 x 32 x 32; train 125, valid 24, test 24"
     assert repr(bundle.train) == "ImageSet(125 images of 3 x 32 x 32, 12 classes)"
     assert "test" not in repr(DataBundle("mine", bundle.train, bundle.valid, None))
+    one = bundle.train.select([0])
+    assert repr(one) == "ImageSet(1 image of 3 x 32 x 32, 12 classes)"
+    assert repr(loader(one, 8)) == "Loader(1 batch of 8, seed 0, epoch 0)"
 
 
 def test_an_item_is_an_image_in_the_unit_interval_and_a_plain_label(bundle):

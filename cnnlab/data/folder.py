@@ -214,8 +214,8 @@ def _check_fractions(path: Path, layout: Layout, valid: float, test: float | Non
         return
     if layout.splits[2]:
         raise ValueError(
-            f"{path.absolute()} has a folder for the test set already, with "
-            f"{len(layout.splits[2])} images. Leave out test={test:g}, or remove that folder"
+            f"{path.absolute()} has a folder for the test set already. Leave out test={test:g}, or "
+            "remove that folder"
         )
     if not layout.splits[1] and valid + test >= 1:
         raise ValueError(

@@ -264,7 +264,8 @@ class DataBundle:
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
         per_row = min(per_class, int(torch.bincount(self.train.labels).max()))
         columns = min(per_row * max(1, 8 // per_row), MAX_COLUMNS)
-        alt = f"{len(chosen)} training images of {self.name}, up to {per_class} of each class"
+        n = f"{len(chosen)} training image{'s' * (len(chosen) != 1)}"
+        alt = f"{n} of {self.name}, up to {per_class} of each class"
         message = f"The first training images of each class ({self.name})."
         return plots.image_grid(
             self.train.pixels(chosen), titles, columns=columns, alt=alt, message=message
@@ -368,7 +369,8 @@ def _whole(name: str, value: Any) -> int:
 
 def _describe(split: Split) -> str:
     shape = " x ".join(map(str, split.shape))
-    return f"{len(split):,} images of {shape}, {len(split.classes)} classes"
+    images = f"{len(split):,} image{'s' * (len(split) != 1)}"
+    return f"{images} of {shape}, {len(split.classes)} classes"
 
 
 def _histogram(split: Split, indices: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class Loader:
         return self._pass(self.epoch, self._first_batch)
 
     def __repr__(self) -> str:
-        size = f"{len(self)} batches of {self.batch_size}"
+        size = f"{len(self)} batch{'es' * (len(self) != 1)} of {self.batch_size}"
         return f"Loader({size}, seed {self.seed}, epoch {self.epoch})"
 
     def seek(self, epoch: int, batch: int = 0) -> None:
