@@ -344,7 +344,7 @@ for height, width in ((32, 32), (64, 48), (100, 100)):
 # %% [markdown]
 # That they are *taken* does not mean that they are understood: a letter ten times as large has other strokes than
 # those the filters look for. Bring your pictures to the size the network was trained on:
-# `part.resized(32)` for glyphnet; a network of torchvision knows its size, and `data.transform(model)` uses it.
+# `data.transform(model)` does it, because a pretrained network knows that size: `model.size` is 32 for glyphnet.
 #
 # The head is a linear layer from features to classes. It knows the old classes, so it goes, and a new one comes in
 # with the right number of outputs and random weights. Exercise 1 writes that; here it is in one line, and you see

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cnnlab.course.session import setup
     from cnnlab.data import DataBundle, from_folder, load, loader
     from cnnlab.diagnose import symptoms
-    from cnnlab.models import initialise, pretrained, replace_head, small_resnet, stages
+    from cnnlab.models import classify, initialise, pretrained, replace_head, small_resnet, stages
     from cnnlab.study import experiment, tune
     from cnnlab.study import shared_search as search
     from cnnlab.study.experiment import compare
@@ -47,6 +47,7 @@ _NAMES = {
     "StopTraining": "cnnlab.training.hooks",
     "Trainer": "cnnlab.training.trainer",
     "attach": "cnnlab.training.schedules",
+    "classify": "cnnlab.models",
     "compare": "cnnlab.study.experiment",
     "from_folder": "cnnlab.data",
     "initialise": "cnnlab.models",
@@ -94,6 +95,7 @@ __all__ = [
     "callbacks",
     "check",
     "checkpoint",
+    "classify",
     "clinic",
     "compare",
     "data",

@@ -1,5 +1,6 @@
 """Pretrained networks: glyphnet, which ships with cnnlab, and torchvision's, from the cache."""
 
+import copy
 import json
 import pickle
 import time
@@ -389,7 +390,19 @@ def test_resizing_up_and_down_again_keeps_the_image():
 
 def test_a_model_for_any_size_gets_the_images_unchanged():
     original = bundle()
-    assert original.transform(pretrained("glyphnet", 2)) is original
+    assert original.transform(small_resnet(2)) is original
+
+
+@pytest.mark.parametrize("weights", ["default", None])
+def test_images_are_brought_to_the_size_of_glyphnet(weights):
+    model = pretrained("glyphnet", 2, weights=weights)
+    assert model.size == replace_head(model, 5).size == 32
+    assert copy.deepcopy(model).size == 32
+    original = bundle(32)
+    assert original.transform(model) is original
+    larger = bundle(64)
+    assert larger.transform(model).train.shape == (3, 32, 32)
+    assert larger.transform(model).valid.shape == (3, 32, 32)
 
 
 def test_images_that_are_not_square_are_cropped_to_the_centre():

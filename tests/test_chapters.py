@@ -6,11 +6,13 @@ import symtable
 import time
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
+from PIL import Image
 
 import cnnlab
 from cnnlab import course, plots
@@ -99,6 +101,73 @@ def test_chapter_0_goes_on_without_the_network_for_imagenet(monkeypatch, capsys)
         if cell.cell_type == "code" and not has(cell, "setup"):
             exec(cell.source, known)  # noqa: S102
     assert capsys.readouterr().out.startswith("it isn't installed: pip install it. Until then, ")
+
+
+def two_grey_classes(folder):
+    """Fifty images, of which no split exists."""
+    for k, name in enumerate(("cats", "dogs")):
+        for i in range(25):
+            paint(folder / name / f"{i}.png", 40 * k, noise=60, mode="L", seed=(k, i))
+
+
+def separable_classes(folder):
+    """Three classes of different brightness, so that every prediction is correct."""
+    for k, name in enumerate(("dark", "grey", "light")):
+        for i in range(20):
+            paint(folder / name / f"{i}.jpg", 90 * k, noise=20, seed=(k, i))
+
+
+def incomplete_splits(folder):
+    """One class has no validation image, another one no test image."""
+    names = ("mugs", "plates", "spoons")
+    for split, n, missing in (("train", 12, None), ("valid", 4, "mugs"), ("test", 5, "spoons")):
+        for k, name in enumerate(names):
+            for i in range(n if name != missing else 0):
+                path = folder / split / name / f"{i}.png"
+                paint(path, 60 * k, noise=90, seed=(ord(split[1]), k, i))
+
+
+def paint(path, level, *, noise, seed, mode="RGB"):
+    """Save an image of 50 x 40 pixels: a level of brightness and noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (40, 50, 3) if mode == "RGB" else (40, 50)
+    pixels = level + np.random.default_rng(seed).integers(0, noise, shape)
+    Image.fromarray(pixels.astype("uint8")).save(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [two_grey_classes, separable_classes, incomplete_splits])
+def test_the_capstone_reaches_its_model_card_with_a_folder_of_your_own(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNLAB_PROFILE", "smoke")
+    monkeypatch.setenv("CNNLAB_STATIC", "1")
+    make(tmp_path)
+    (path,) = (path for path in CHAPTERS if path.stem.startswith("13_"))
+    chapter = nbformat.read(path, as_version=4)
+    (cell,) = (c for c in chapter.cells if c.source.startswith("# A path: one folder"))
+    cell.source = cell.source.replace("FOLDER = None", f"FOLDER = {str(tmp_path)!r}")
+    resources = {"metadata": {"path": path.parent}}
+    NotebookClient(chapter, timeout=300, kernel_name="python3", resources=resources).execute()
+    texts = [shown(output) for cell in chapter.cells for output in cell.get("outputs", ())]
+    (card,) = (text for text in texts if "**Model card:" in text)
+    classes = sorted({image.parent.name for image in tmp_path.rglob("*.*")} - {tmp_path.name})
+    assert card.startswith(f"\n**Model card: {' / '.join(classes)}**")
+    low, high = map(float, re.search(r"interval (\S+) to (\S+) \|", card).groups())
+    assert 0 <= low < high <= 1
+    for text in texts:
+        assert not re.search(r"\bnan\b|stored study|digit|writer|3, 5 and 8", text, re.IGNORECASE)
+        for low, high in re.findall(r"\((\d\.\d+) to (\d\.\d+)\)", text):
+            assert 0 <= float(low) <= float(high) <= 1
+    assert any("the receiver gets the same answers" in text for text in texts)
+    assert any("Most probable class of the image" in text for text in texts)
+    if make is separable_classes:
+        assert any("every test image is classified correctly" in text for text in texts)
+
+
+def shown(output):
+    """Return what a reader sees of an output, without the bytes of images."""
+    data = output.get("data", {})
+    texts = [output.get("text"), *(data.get(f"text/{kind}") for kind in ("markdown", "html"))]
+    return re.sub(r"base64,[^\"]+", "", "".join(text for text in texts if text))
 
 
 @pytest.mark.slow

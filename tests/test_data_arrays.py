@@ -236,7 +236,7 @@ def test_a_count_of_images_must_be_a_positive_whole_number(per_class):
 
 def test_a_figure_with_thousands_of_images_is_refused():
     ds = ImageSet(torch.zeros(2001, 1, 2, 2, dtype=torch.uint8), [0, 1, 2] * 667, CLASSES)
-    with pytest.raises(ValueError, match=r"would draw 1,500 images.*per_class=333 or less"):
+    with pytest.raises(ValueError, match=r"would draw 1,500 images.*per_class=166 or less"):
         DataBundle("x", ds, ds).show(per_class=500)
 
 
@@ -316,7 +316,7 @@ def test_lists_of_samples_and_of_images_are_read_item_by_item():
         ((images(), LABELS[:5]), r"different lengths, \[8, 5\]"),
         ((images()[0], 3), r"different lengths.*\[\(image, label\)\]"),
         ((images(), ["ant"] * 8), "'ant', which is not a number"),
-        (None, "no such split"),
+        (None, "no test set: cnnlab.from_folder"),
         (DataBundle("x", image_set(), image_set()), r"use data\.train"),
         ({"images": images()}, "got a dict"),
         (data.loader(image_set(), 4), "Loader has no length or no index"),

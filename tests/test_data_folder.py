@@ -131,6 +131,9 @@ def test_a_folder_that_is_missing_or_empty_is_an_error(tmp_path, name, problem):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"test": 0}, "test must be a fraction between 0 and 1, got 0; 0.2 is common"),
+        ({"test": "0.2"}, "test must be a fraction between 0 and 1, got '0.2'"),
+        ({"valid": 0.5, "test": 0.5}, "valid=0.5 and test=0.5 leave no images for training"),
         ({"valid": 0}, "valid must be a fraction between 0 and 1, got 0"),
         ({"valid": 1}, "valid must be a fraction between 0 and 1, got 1"),
         ({"size": 0}, "size must be 1 pixel or more, got 0"),
@@ -145,9 +148,85 @@ def test_one_image_per_class_is_too_few_for_a_validation_set(tmp_path):
     for k, name in enumerate(("cat", "dog")):
         paint(tmp_path / name / "0.png", (k, 0, 0))
     with pytest.raises(
-        DataError, match="only one image per class, so there is none for validation"
+        DataError, match="too few images per class, so there is none for validation"
     ):
         from_folder(tmp_path)
+
+
+# --- a test set that is split off -----------------------------------------------------------------
+
+
+def split_numbers(bundle):
+    """The numbers of the images in the three splits: 10 times the class plus that in the class."""
+    splits = (bundle.train, bundle.valid, bundle.test)
+    return [set((s.images[:, 0, 0, 0] + s.images[:, 1, 0, 0]).tolist()) for s in splits]
+
+
+def test_a_test_set_is_split_off_by_class_and_depends_only_on_the_seed(animals):
+    bundle = from_folder(animals, valid=0.2, test=0.3)
+    for split, n in (("train", 5), ("valid", 2), ("test", 3)):
+        assert set(bundle.counts(split).values()) == {n}
+    train, valid, test = split_numbers(bundle)
+    assert len(train | valid | test) == 30
+    assert split_numbers(from_folder(animals, valid=0.2, test=0.3)) == [train, valid, test]
+    assert split_numbers(from_folder(animals, valid=0.2, test=0.3, seed=1))[2] != test
+    # Another fraction for validation leaves the test set as it is.
+    assert split_numbers(from_folder(animals, valid=0.5, test=0.3))[2] == test
+    assert "test 9" in repr(bundle)
+
+
+def test_the_test_set_comes_from_training_images_if_there_is_a_folder_for_validation(tmp_path):
+    for i in range(10):
+        paint(tmp_path / "train" / "cat" / f"{i}.png", (0, i, 0))
+        paint(tmp_path / "train" / "dog" / f"{i}.png", (10, i, 0))
+    for k, name in enumerate(("cat", "dog")):
+        paint(tmp_path / "val" / name / "0.png", (100 + k, 0, 0))
+    bundle = from_folder(tmp_path, test=0.2)
+    train, valid, test = split_numbers(bundle)
+    assert valid == {100, 101}
+    assert (len(train), len(test)) == (16, 4)
+    assert train | test == set(range(20))
+
+
+def test_a_test_folder_and_a_fraction_for_the_test_contradict_each_other(tmp_path):
+    for split in ("train", "test"):
+        for k, name in enumerate(("cat", "dog")):
+            for i in range(4):
+                paint(tmp_path / split / name / f"{i}.png", (k, i, ord(split[1])))
+    assert len(from_folder(tmp_path).test) == 8
+    with pytest.raises(ValueError, match=r"folder for the test set already\. Leave out test=0\.2"):
+        from_folder(tmp_path, test=0.2)
+
+
+def test_copies_of_an_image_are_never_divided_between_training_and_test(animals):
+    for name in ("cat", "dog", "emu"):
+        for i in range(10):
+            shutil.copy(animals / name / f"{i}.png", animals / name / f"copy {i}.png")
+    train, valid, test = split_numbers(from_folder(animals, test=0.2))
+    assert not train & test
+    assert not train & valid
+    assert not valid & test
+    assert len(test) == 6
+
+
+def test_two_images_per_class_are_too_few_for_three_splits(tmp_path):
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(2):
+            paint(tmp_path / name / f"{i}.png", (k, i, 0))
+    assert from_folder(tmp_path).test is None
+    with pytest.raises(DataError, match=r"none for validation beside the test.*Add images"):
+        from_folder(tmp_path, valid=0.4, test=0.5)
+
+
+def test_a_leading_tilde_is_the_home_folder(animals, monkeypatch):
+    monkeypatch.setenv("HOME", str(animals.parent))
+    monkeypatch.setenv("USERPROFILE", str(animals.parent))
+    assert from_folder(f"~/{animals.name}").classes == ("cat", "dog", "emu")
+
+
+def test_a_loader_of_a_missing_test_set_says_how_to_get_one(animals):
+    with pytest.raises(TypeError, match=r"got None.*from_folder\(path, test=0\.2\)"):
+        loader(from_folder(animals).test, 8)
 
 
 def test_all_damaged_images_are_listed_at_once(animals):

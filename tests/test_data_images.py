@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from cnnlab.data import DataBundle, ImageSet, load, pocket
+from cnnlab import plots
+from cnnlab.data import DataBundle, ImageSet, load, loader, pocket
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,29 @@ def test_counts_work_for_every_split(bundle):
 
 def test_show_draws_the_requested_number_of_images_per_class(bundle):
     plot = bundle.show(per_class=2)
-    titles = [axis.get_title() for axis in plot.figure.axes if axis.get_images()]
+    (axis,) = plot.figure.axes
+    assert len(axis.get_images()) == 24
+    titles = [text.get_text() for text in axis.texts]
     assert titles == [name for name in bundle.classes for _ in range(2)]
     assert "24 training images of pocket" in plot.alt
+
+
+def test_a_row_is_never_longer_than_a_class_and_never_too_long_to_recognise_anything(bundle):
+    width = bundle.show(per_class=1000).figure.get_size_inches()[0]
+    assert width <= plots.core.WIDTH
+    (axis,) = bundle.show(per_class=1000).figure.axes
+    assert len(axis.get_images()) == len(bundle.train)
+    left, right, _, _ = axis.get_images()[0].get_extent()
+    assert right - left > 0.3  # inches
 
 
 def test_descriptions_are_one_line(bundle):
     assert repr(bundle) == "pocket: 12 classes, 3 x 32 x 32; train 125, valid 24, test 24"
     assert repr(bundle.train) == "ImageSet(125 images of 3 x 32 x 32, 12 classes)"
     assert "test" not in repr(DataBundle("mine", bundle.train, bundle.valid, None))
+    one = bundle.train.select([0])
+    assert repr(one) == "ImageSet(1 image of 3 x 32 x 32, 12 classes)"
+    assert repr(loader(one, 8)) == "Loader(1 batch of 8, seed 0, epoch 0)"
 
 
 def test_an_item_is_an_image_in_the_unit_interval_and_a_plain_label(bundle):

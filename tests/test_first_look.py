@@ -16,6 +16,7 @@ from cnnlab.data import load, loader
 from cnnlab.mixing import MixUp
 from cnnlab.models import small_resnet
 from cnnlab.models.tracing import trace
+from cnnlab.trainer import Trainer
 from cnnlab.training.checks.look import _Labels
 
 
@@ -297,3 +298,49 @@ def test_predictions_of_averaged_weights_without_statistics_are_noticed():
     assert caught[0].filename == __file__
     update_bn(swa.model, loader(DATA, 8))
     trainer.predict(loader(DATA, 8), model=swa.model)
+
+
+# --- epochs of a single step ----------------------------------------------------------------------
+
+
+def printed(capsys, train, epochs=2, progress=None, fits=1):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, optimizer, device="cpu", progress=progress)
+    for number in range(fits):
+        trainer.fit(train, epochs=epochs * (number + 1))
+    return [line for line in capsys.readouterr().out.splitlines() if "one step" in line]
+
+
+def first(n):
+    return TensorDataset(IMAGES[:n], LABELS[:n])
+
+
+@pytest.mark.parametrize("make_loader", [loader, DataLoader], ids=["ours", "torch"])
+def test_an_epoch_of_one_step_is_said_once_beside_the_progress(make_loader, capsys):
+    (line,) = printed(capsys, make_loader(first(20), 64, shuffle=True), fits=2)
+    assert line == (
+        "each epoch is one step, because 20 samples are less than a batch of 64; batch_size=4 "
+        "takes 5"
+    )
+
+
+def test_samples_that_are_dropped_in_every_epoch_are_said(capsys):
+    (line,) = printed(capsys, loader(first(20), 16, shuffle=True))
+    assert "of 20 samples only one batch of 16 is used in each epoch; batch_size=4 takes 5" in line
+
+
+@pytest.mark.parametrize(
+    ("train", "options"),
+    [
+        (loader(first(20), 20), {}),  # the whole set, on purpose
+        (loader(first(20), 10), {}),
+        (loader(first(20), 64), {"progress": False}),
+        (loader(first(20), 64), {"epochs": 1}),
+        (loader(first(4), 64), {}),
+        ([(IMAGES, LABELS)], {}),
+    ],
+    ids=["full batch", "two steps", "silent", "one epoch", "four samples", "a list"],
+)
+def test_other_epochs_are_not_remarked_on(train, options, capsys):
+    assert printed(capsys, train, **options) == []

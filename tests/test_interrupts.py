@@ -127,7 +127,7 @@ class Interrupt(Callback):
 def test_ctrl_c_stops_the_cell_and_the_next_fit_continues_exactly(
     hook, call, notebook, monkeypatch
 ):
-    monkeypatch.setattr("cnnlab.training.interrupts.in_ipython", lambda: notebook)
+    monkeypatch.setattr("cnnlab.training.progress.in_ipython", lambda: notebook)
     handler = signal.getsignal(signal.SIGINT)
     trainer = make(callbacks=[Interrupt(hook, call)])
     if hook == "on_fit_start" and call == 2:

@@ -1,5 +1,6 @@
 import inspect
 import sys
+import time
 from functools import lru_cache
 from itertools import combinations
 
@@ -36,6 +37,9 @@ def all_plots():
     )
     runs = {"plain": np.array([0.7, 0.75]), "mixup <b>": np.array([0.8, 0.78])}
     return {
+        "prediction": plots.prediction(
+            torch.rand(3, 8, 8), {"mug": 0.9, "plate": 0.1}, message="A mug."
+        ),
         "image_grid": plots.image_grid(torch.rand(5, 3, 8, 8), list("abcde"), columns=3),
         "soft_labels": plots.soft_labels(
             torch.rand(2, 1, 8, 8), torch.tensor([[0.25, 0.75], [1, 0]]), ["cat <b>", "dog"],
@@ -109,6 +113,10 @@ def hard_plots():
     return {
         "image_grid": plots.image_grid(
             torch.rand(12, 3, 8, 8), ["no overtaking, not yield (0.92)"] * 12, columns=12,
+            message=LONG,
+        ),
+        "prediction": plots.prediction(
+            torch.rand(1, 8, 8), {f"{name}, but not another one": 0.1 for name in NAMES},
             message=LONG,
         ),
         "soft_labels": plots.soft_labels(
@@ -475,6 +483,14 @@ def test_a_grid_without_images_says_so():
     assert grid.alt == "Incorrect predictions. There are no images to show."
     assert grid.figure.axes[0].texts[0].get_text() == "no images"
     assert grid.png().startswith(b"\x89PNG")
+
+
+def test_a_grid_of_thousands_of_images_is_refused_and_of_hundreds_is_quick():
+    with pytest.raises(ValueError, match=r"holds 500 images, got 3,000; .* images\[:64\]"):
+        plots.image_grid(torch.rand(3000, 3, 8, 8))
+    start = time.process_time()
+    plots.image_grid(torch.rand(400, 3, 32, 32), ["sign"] * 400, columns=20)
+    assert time.process_time() - start < 2
 
 
 def test_a_figure_is_saved_in_the_home_folder(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ SIGNATURES = {
     "trainer.Trainer.state_dict": "(self)",
     "trainer.Trainer.load_state_dict": "(self, state)",
     "data.load": "(name, *, root=None, download=False, seed=0, **knobs)",
-    "data.from_folder": "(path, *, valid=0.2, size=None, seed=0, on_error='raise')",
+    "data.from_folder": "(path, *, valid=0.2, test=None, size=None, seed=0, on_error='raise')",
     "data.loader": (
         "(dataset, batch_size, *, seed=0, shuffle=False, sampler=None, drop_last=None, "
         "workers=0, device=None)"
@@ -57,6 +57,7 @@ SIGNATURES = {
     "models.replace_head": "(model, num_classes, dropout=0.0)",
     "models.stages": "(model)",
     "models.pretrained": "(name, num_classes, *, weights='default')",
+    "models.classify": "(model, image, classes, *, size=None, top=3)",
     "models.Backbone.classify": "(self, images, top=3)",
     "distributed.launched": "()",
     "experiment.compare": "(variants, seeds, *, metric='test_acc', jobs=1)",

@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -777,12 +778,25 @@ def test_a_learning_rate_in_a_tensor_survives_the_simulation():
     assert float(trainer.optimizer.param_groups[0]["lr"]) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("picture", ["mug.jpg", Path("mug.jpg"), Image.new("RGB", (8, 8))])
-def test_a_single_picture_is_told_how_to_become_a_batch(picture):
-    with pytest.raises(TypeError, match="For a single picture"):
-        make().predict(picture)
-    with pytest.raises(DataError, match=r"got .*For a single picture, use torchvision.*\[image\["):
+@pytest.mark.parametrize(
+    "picture",
+    ["mug.jpg", Path("mug.jpg"), Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), "uint8")],
+    ids=["text", "path", "PIL", "array"],
+)
+def test_a_single_image_is_told_what_to_call(picture):
+    name = repr(str(picture)) if isinstance(picture, str | Path) else "image"
+    call = re.escape(f"call cnnlab.classify(trainer.model, {name}, data.classes)")
+    for use in (make().predict, make().evaluate):
+        with pytest.raises(TypeError, match=f"got .*To classify a single image, {call}"):
+            use(picture)
+    with pytest.raises(DataError, match=f"got .*To classify a single image, {call}"):
         make().predict([picture])
+
+
+def test_none_instead_of_a_loader_is_told_what_to_call():
+    for use in (make().predict, make().evaluate, lambda none: make().fit(none, epochs=1)):
+        with pytest.raises(TypeError, match=r"got None; make one with cnnlab\.loader.*classify\("):
+            use(None)
 
 
 class Peeks(Callback):

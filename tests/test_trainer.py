@@ -724,7 +724,7 @@ def test_a_bare_schedule_function_is_told_how_to_be_attached():
         (lambda m, o: Trainer(m, o, callbacks=None), "must be a list of callbacks"),
         (
             lambda m, o: Trainer(m, o, device="cpu").fit(None, epochs=1),
-            "yields batches, got NoneType",
+            "yields batches, got None; make one",
         ),
     ],
 )

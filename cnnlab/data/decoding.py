@@ -83,6 +83,11 @@ def read_image(path: Path, size: int | None, whites: Whites | None) -> Decoded:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
+        if path.is_dir():
+            raise DecodeError("it is a folder; an image is a single file")
+        if not path.exists() and not path.is_symlink():
+            where = "" if path.is_absolute() else f", seen from the current folder {Path.cwd()}"
+            raise DecodeError(f"there is no such file{where}")
         if not path.is_file():  # reading from a pipe would never end
             raise DecodeError("it is not a regular file, or a link to a file that doesn't exist")
         with Image.open(path, formats=_formats()) as image:

@@ -39,11 +39,13 @@ from cnnlab.data.images import DataBundle, ImageSet, Split, check_labels, unit
 from cnnlab.data.layout import LAYOUT, LabelledFile, Layout, find_layout
 from cnnlab.errors import DataError
 from cnnlab.files import user_path
+from cnnlab.rng import fold_in
 
 
 __all__ = ["FileSet", "decode", "from_folder", "to_rgb"]
 
 MEMORY_LIMIT = 2**30  # bytes of pixels; a larger data set stays on disk
+TEST = 1  # folded into the seed, so that the test set is drawn independently of the validation set
 
 
 class FileSet(Dataset[tuple[Tensor, int]]):
@@ -113,6 +115,7 @@ def from_folder(
     path: str | Path,
     *,
     valid: float = 0.2,
+    test: float | None = None,
     size: int | None = None,
     seed: int = 0,
     on_error: Literal["raise", "skip"] = "raise",
@@ -121,7 +124,8 @@ def from_folder(
 
     If `path` contains a folder `train`, the splits are the folders `train`, `valid` (or `val`) and
     `test`, as far as they exist, with the classes of `train`. Otherwise a fraction `valid` of each
-    class becomes the validation set; identical files stay on the same side.
+    class becomes the validation set, and a fraction `test`, if you pass it, the test set; identical
+    files stay on the same side.
 
     Other usual names of splits are understood too, such as `Training` or `validation`, and so are
     folders around the data set that contain nothing else. Whatever isn't evident is printed in one
@@ -137,11 +141,15 @@ def from_folder(
     keep their brightness relative to each other. Negative and larger values are refused.
 
     Args:
-        path: the folder.
+        path: the folder; a leading `~` is your home folder.
         valid: fraction of the images for validation if there is no folder for it; between 0 and 1.
+        test: fraction of the images for the test set. None splits none off, so `data.test` is the
+            folder `test`, or None if there is no such folder. If you split photographs of the same
+            object or the same afternoon at random, the test set looks easier than new photographs
+            are; sort those into folders `train` and `test` yourself.
         size: resize the shorter side to this many pixels and crop the centre to a square. None
             keeps the images as they are, which then must all have the same size.
-        seed: determines which images are used for validation.
+        seed: determines which images are used for validation and for the test.
         on_error: "raise" raises an error that lists the unusable files. "skip" leaves them out and
             lists them with their reasons in `left_out` of the bundle. An image in two splits is
             removed from training, or from validation if its copy is in the test set. Of an image
@@ -150,7 +158,8 @@ def from_folder(
     Raises:
         DataError: there is no such folder, an image can't be used, a class has no image left, or
             the folders don't form a data set.
-        ValueError: valid, size or on_error has a value that isn't allowed.
+        ValueError: valid, test, size or on_error has a value that isn't allowed, or there is a
+            folder for the test set already.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -160,9 +169,9 @@ def from_folder(
     ...         for i in range(5):
     ...             image = Image.new("RGB", (40, 30), (50 * i, 80 * len(name), ord(name[0])))
     ...             image.save(Path(folder, name, f"{i}.png"))
-    ...     data = from_folder(folder, size=16)
-    >>> data.classes, len(data.train), len(data.valid), data.train.shape
-    (('cat', 'dog'), 8, 2, (3, 16, 16))
+    ...     data = from_folder(folder, size=16, test=0.2)
+    >>> data.classes, len(data.train), len(data.valid), len(data.test), data.train.shape
+    (('cat', 'dog'), 6, 2, 2, (3, 16, 16))
     """
     if not os.fspath(path):
         raise DataError(f"the path is empty. Give from_folder the folder that contains {LAYOUT}")
@@ -172,10 +181,11 @@ def from_folder(
         raise DataError(
             f"{path.absolute()} {problem}. Give from_folder the folder that contains {LAYOUT}"
         )
-    size = _check_arguments(valid, size, on_error)
+    size = _check_arguments(valid, test, size, on_error)
     try:
         layout = find_layout(path)
-        bundle = _load_splits(path.absolute().name, layout, size, valid, seed, on_error)
+        _check_fractions(path, layout, valid, test)
+        bundle = _load_splits(path.absolute().name, layout, size, valid, test, seed, on_error)
     except OSError as error:
         raise DataError(
             f"cannot read the folder {error.filename}: {error.strerror}. Check its permissions"
@@ -185,13 +195,33 @@ def from_folder(
     return bundle
 
 
-def _check_arguments(valid: Any, size: Any, on_error: str) -> int | None:
+def _check_arguments(valid: Any, test: Any, size: Any, on_error: str) -> int | None:
     """Raise ValueError or TypeError for arguments that can't work; return the size as an int."""
-    if not isinstance(valid, float | int | np.number) or not 0 < valid < 1:
-        raise ValueError(f"valid must be a fraction between 0 and 1, got {valid!r}; 0.2 is common")
+    fractions = {"valid": valid} if test is None else {"valid": valid, "test": test}
+    for name, value in fractions.items():
+        if not isinstance(value, float | int | np.number) or not 0 < value < 1:
+            raise ValueError(
+                f"{name} must be a fraction between 0 and 1, got {value!r}; 0.2 is common"
+            )
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
     return None if size is None else check_size(size)
+
+
+def _check_fractions(path: Path, layout: Layout, valid: float, test: float | None) -> None:
+    """Raise ValueError if there is a test set already, or nothing would be left to train on."""
+    if test is None:
+        return
+    if layout.splits[2]:
+        raise ValueError(
+            f"{path.absolute()} has a folder for the test set already. Leave out test={test:g}, or "
+            "remove that folder"
+        )
+    if not layout.splits[1] and valid + test >= 1:
+        raise ValueError(
+            f"valid={valid:g} and test={test:g} leave no images for training: together they must "
+            "be less than 1, such as valid=0.2, test=0.2"
+        )
 
 
 def _load_splits(
@@ -199,6 +229,7 @@ def _load_splits(
     layout: Layout,
     size: int | None,
     valid: float,
+    test: float | None,
     seed: int,
     on_error: str,
 ) -> DataBundle:
@@ -232,20 +263,32 @@ def _load_splits(
     ends = np.cumsum([len(split) for split in splits]).tolist()
     train_set: Split = everything.select(range(ends[0]))
     valid_set: Split = everything.select(range(ends[0], ends[1]))
-    test_set = everything.select(range(ends[1], ends[2])) if splits[2] else None
+    test_set: Split | None = everything.select(range(ends[1], ends[2])) if splits[2] else None
+    numbers: dict[bytes, int] = {}  # of the different files
+    copies = torch.tensor(
+        [numbers.setdefault(contents[path], len(numbers)) for path, _ in splits[0]]
+    )
+    n = len(train_set)
+    if test is not None:
+        n_test = max(1, round(test * n))
+        rest, chosen = stratified_split(train_set.labels, n_test, fold_in(seed, TEST), copies)
+        _check_split_off(chosen, name, "for the test")
+        test_set, train_set, copies = train_set.select(chosen), train_set.select(rest), copies[rest]
     if not splits[1]:
-        n_valid = max(1, round(valid * len(train_set)))
-        numbers: dict[bytes, int] = {}  # of the different files
-        copies = [numbers.setdefault(contents[path], len(numbers)) for path, _ in splits[0]]
-        rest, chosen = stratified_split(train_set.labels, n_valid, seed, torch.tensor(copies))
-        if not len(chosen):
-            raise DataError(
-                f"{name} has only one image per class, so there is none for validation (copies "
-                "count as one). Add images to its classes"
-            )
+        rest, chosen = stratified_split(train_set.labels, max(1, round(valid * n)), seed, copies)
+        _check_split_off(chosen, name, "for validation" + " beside the test" * (test is not None))
         train_set, valid_set = train_set.select(rest), train_set.select(chosen)
     unusable = sorted([*unusable, *layout.passed_over], key=lambda file: file.path)
     return DataBundle(name, train_set, valid_set, test_set, tuple(unusable))
+
+
+def _check_split_off(chosen: Tensor, name: str, purpose: str) -> None:
+    """Raise DataError if no image could be split off without leaving a class empty."""
+    if not len(chosen):
+        raise DataError(
+            f"{name} has too few images per class, so there is none {purpose} (copies count as "
+            "one). Add images to its classes"
+        )
 
 
 def _without(

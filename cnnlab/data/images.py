@@ -17,8 +17,7 @@ from cnnlab.data.image_files import UnusableFile
 if TYPE_CHECKING:
     from cnnlab.plots import Plot
 
-
-MAX_SHOWN = 1000  # images in one figure; it takes a second per hundred
+MAX_COLUMNS = 20  # of `DataBundle.show`; in more of them, images would be too small to recognise
 
 
 class Split(Protocol):
@@ -256,14 +255,17 @@ class DataBundle:
         if _whole("per_class", per_class) < 1:
             raise ValueError(f"per_class must be 1 or more, got {per_class}")
         chosen = torch.cat([_indices(self.train, k)[:per_class] for k in range(len(self.classes))])
-        if len(chosen) > MAX_SHOWN:
+        limit = plots.pictures.MAX_IMAGES
+        if len(chosen) > limit:
             raise ValueError(
                 f"per_class={per_class} would draw {len(chosen):,} images, and a figure holds "
-                f"{MAX_SHOWN}. Use per_class={max(1, MAX_SHOWN // len(self.classes))} or less"
+                f"{limit}. Use per_class={max(1, limit // len(self.classes))} or less"
             )
         titles = [self.classes[k] for k in self.train.labels[chosen].tolist()]
-        columns = per_class * max(1, 8 // per_class)
-        alt = f"{len(chosen)} training images of {self.name}, up to {per_class} of each class"
+        per_row = min(per_class, int(torch.bincount(self.train.labels).max()))
+        columns = min(per_row * max(1, 8 // per_row), MAX_COLUMNS)
+        n = f"{len(chosen)} training image{'s' * (len(chosen) != 1)}"
+        alt = f"{n} of {self.name}, up to {per_class} of each class"
         message = f"The first training images of each class ({self.name})."
         return plots.image_grid(
             self.train.pixels(chosen), titles, columns=columns, alt=alt, message=message
@@ -298,8 +300,9 @@ class DataBundle:
     def transform(self, model: Any) -> "DataBundle":
         """Return the bundle with images of the size that a pretrained model was trained on.
 
-        The normalisation that such a model needs is its first layer. Networks of this course
-        accept images of any size, so for them the bundle is returned as it is.
+        The normalisation that such a model needs is its first layer. If the images have the right
+        size already, or the model has no `size`, like a `small_resnet`, which accepts images of any
+        size, the bundle is returned as it is.
 
         Args:
             model: from `pretrained`; its `size` is the side of the square, in pixels.
@@ -309,9 +312,8 @@ class DataBundle:
 
         >>> tiny = ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), [0], ["cat"])
         >>> from cnnlab.models import pretrained
-        >>> model = pretrained("resnet18", 3, weights=None)
-        >>> DataBundle("one", tiny, tiny).transform(model).train.shape
-        (3, 224, 224)
+        >>> DataBundle("one", tiny, tiny).transform(pretrained("glyphnet", 3)).train.shape
+        (3, 32, 32)
         """
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -323,8 +325,9 @@ class DataBundle:
         size = getattr(model, "size", None)
         if not isinstance(size, int):
             return self
-        resized: dict[str, Any] = {n: split.resized(size) for n, split in self._splits().items()}
-        return replace(self, **resized)
+        splits = self._splits()
+        resized: dict[str, Any] = {name: split.resized(size) for name, split in splits.items()}
+        return self if resized == splits else replace(self, **resized)
 
     def _splits(self) -> dict[str, Split]:
         splits = {"train": self.train, "valid": self.valid, "test": self.test}
@@ -366,7 +369,8 @@ def _whole(name: str, value: Any) -> int:
 
 def _describe(split: Split) -> str:
     shape = " x ".join(map(str, split.shape))
-    return f"{len(split):,} images of {shape}, {len(split.classes)} classes"
+    images = f"{len(split):,} image{'s' * (len(split) != 1)}"
+    return f"{images} of {shape}, {len(split.classes)} classes"
 
 
 def _histogram(split: Split, indices: Tensor) -> Tensor:

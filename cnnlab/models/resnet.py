@@ -143,7 +143,14 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """The course's network: stem, residual blocks, global average pooling, linear layer."""
+    """The course's network: stem, residual blocks, global average pooling, linear layer.
+
+    Attributes:
+        size: side in pixels of the images it was pretrained on, for `DataBundle.transform`; None if
+            it wasn't.
+    """
+
+    size: int | None = None
 
     def __init__(
         self, num_classes: int, in_channels: int, width: int, depth: int, norm: Norm, dropout: float

@@ -6,7 +6,7 @@ figures don't use `pyplot`, so nothing is drawn twice and your own matplotlib st
 
 from cnnlab.plots.comparisons import arrows, heatmap, histogram, intervals, layers, parts, trials
 from cnnlab.plots.core import COLOURS, GREY, LINES, MARKERS, STYLE, Plot
-from cnnlab.plots.pictures import image_grid, soft_labels
+from cnnlab.plots.pictures import image_grid, prediction, soft_labels
 from cnnlab.plots.planes import probability_map
 from cnnlab.plots.runs import curves, lines, schedule_beside_runs, schedules, stopping, trend
 
@@ -27,6 +27,7 @@ __all__ = [
     "layers",
     "lines",
     "parts",
+    "prediction",
     "probability_map",
     "schedule_beside_runs",
     "schedules",

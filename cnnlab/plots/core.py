@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +71,12 @@ class Plot:
             f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt)}" '
             'style="max-width: 100%; background: white">'
         )
+
+
+def in_ipython() -> bool:
+    """Return whether this is a notebook or an IPython prompt."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 _WORDS = {

@@ -1,12 +1,15 @@
 """Figures of images, with or without soft labels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from cnnlab.plots.core import COLOURS, WIDTH, Plot, finish, new_axes, text_width, wrapped
+
+
+MAX_IMAGES = 500  # in one figure, so that it appears within a few seconds
 
 
 def image_grid(
@@ -20,7 +23,7 @@ def image_grid(
     """Show a grid of images, each with its title above.
 
     Args:
-        images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
+        images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3. At most 500 images.
         titles: one per image, or none at all.
         columns: images per row.
         alt: what the grid shows; the titles are appended to it.
@@ -28,6 +31,9 @@ def image_grid(
             By default, it is `alt`.
 
     Without an image, the figure says that there is nothing to show.
+
+    Raises:
+        ValueError: there are more images than a figure holds.
 
     >>> import torch
     >>> images = torch.rand(2, 1, 8, 8)
@@ -39,20 +45,29 @@ def image_grid(
         axes[0, 0].axis("off")
         axes[0, 0].text(0.5, 0.5, "no images", ha="center", va="center")
         return finish(figure, message or alt, "There are no images to show.")
+    if len(images) > MAX_IMAGES:
+        raise ValueError(
+            f"a figure holds {MAX_IMAGES} images, got {len(images):,}; pass fewer of them, such as "
+            "images[:64]"
+        )
     rows, places = math.ceil(len(images) / columns), max(columns, 5)
     cell = min(1.1, WIDTH / places)
     texts = [wrapped(title, 8, 0.85 * cell) for title in titles]
     widest = max((text_width(text, 8) for text in texts), default=0)
     size = 8 * min(1, 0.85 * cell / max(widest, cell / 2))  # smaller only for a very long word
-    height = cell + 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
-    figure, axes = new_axes(rows, places, width=cell * places, height=height * rows)
-    for axis in axes.flat:
-        axis.axis("off")
-    grid = axes[:, :columns].flat
-    for axis, image in zip(grid, _to_arrays(images), strict=False):
-        axis.imshow(image, cmap="gray")
-    for axis, text in zip(axes[:, :columns].flat, texts, strict=False):
-        axis.set_title(text, fontsize=size, pad=2)
+    above = 0.05 + 0.14 * max((text.count("\n") + 1 for text in texts), default=0)
+    box = cell * min(1, images.shape[2] / images.shape[3])  # its height
+    figure, axes = new_axes(width=cell * places, height=(box + above) * rows)
+    axis = axes.item()  # one for all images, in inches: an axis per image takes ten times as long
+    axis.axis("off")
+    for k, image in enumerate(_to_arrays(images)):
+        row, column = divmod(k, columns)
+        x, y = (column + 0.5) * cell, (row + 1) * (box + above) - box / 2  # of its centre
+        high, wide = (0.475 * cell * n / max(image.shape[:2]) for n in image.shape[:2])
+        axis.imshow(image, cmap="gray", extent=(x - wide, x + wide, y + high, y - high))
+        if k < len(texts):
+            axis.text(x, y - high - 0.03, texts[k], fontsize=size, ha="center", va="bottom")
+    axis.set(xlim=(0, places * cell), ylim=(rows * (box + above), 0), anchor="NW")
     names = f": {', '.join(dict.fromkeys(titles))}" if titles else ""
     if message is None:
         return finish(figure, alt, f"From the top left{names}." if titles else "")
@@ -93,6 +108,38 @@ def soft_labels(
     figure.supxlabel(title, x=0.1 / WIDTH, ha="left", fontsize=9)
     values = "; ".join(" + ".join(f"{w:.2f} {name}" for w, name in label) for label in labels)
     return finish(figure, message, f"{len(images)} images with their labels: {values}.")
+
+
+def prediction(image: Tensor, probabilities: Mapping[str, float], *, message: str) -> Plot:
+    """Show an image beside the probabilities of its most probable classes, as horizontal bars.
+
+    Args:
+        image: (C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
+        probabilities: class name -> probability, the most probable class first.
+        message: the title, what the reader should see; the alt text starts with it.
+
+    >>> import torch
+    >>> prediction(torch.rand(3, 8, 8), {"mug": 0.9, "plate": 0.1}, message="A mug.")
+    Plot: A mug. An image of 8 x 8 pixels beside its most probable classes: mug 0.900, plate 0.100.
+    """
+    figure, axes = new_axes(1, 2, height=max(1.9, 0.5 + 0.35 * len(probabilities)))
+    axes[0, 0].get_gridspec().set_width_ratios([1, 2])
+    picture, bars = axes[0]
+    picture.axis("off")
+    picture.imshow(_to_arrays(image[None])[0], cmap="gray")
+    names = [wrapped(name, 10, 0.3 * WIDTH) for name in probabilities]
+    bars.barh(range(len(names)), list(probabilities.values()), height=0.6, color=COLOURS[5])
+    for row, value in enumerate(probabilities.values()):
+        bars.text(0.02, row, f"{value:.3f}", va="center", fontsize=9)
+    bars.set_yticks(range(len(names)), names)
+    bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xlabel="probability")
+    values = ", ".join(f"{name} {value:.3f}" for name, value in probabilities.items())
+    height, width = image.shape[-2:]
+    return finish(
+        figure,
+        message,
+        f"An image of {width} x {height} pixels beside its most probable classes: {values}.",
+    )
 
 
 def _to_arrays(images: Tensor) -> list[np.ndarray]:

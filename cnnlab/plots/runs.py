@@ -86,7 +86,8 @@ def _message_of_curves(history: "DataFrame") -> str:
             return f"{readable(column)} is {best} after epoch {history['epoch'].iloc[row]}."
     if "train_loss" in history:
         return f"training loss goes {_ends(history['train_loss'])}."
-    return f"The run has {len(history)} finished epochs."
+    n = len(history)
+    return f"The run has {n} finished epoch{'s' * (n != 1)}."
 
 
 def _ends(values: Any) -> str:

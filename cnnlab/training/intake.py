@@ -15,6 +15,7 @@ from cnnlab.training.checks import (
     check_images,
     check_weighted_targets,
 )
+from cnnlab.training.checks.wording import is_picture
 from cnnlab.training.explain import explain_oom
 from cnnlab.training.preparation import takes_indices, weights_dtype
 from cnnlab.training.transforms import BatchTransform
@@ -68,7 +69,7 @@ class Intake:
         """Return the images of a batch (images, targets), (images,) or images, on the device."""
         if isinstance(batch, list | tuple) and len(batch) == 1:
             (batch,) = batch
-        if isinstance(batch, np.ndarray):
+        if isinstance(batch, np.ndarray) and not is_picture(batch):
             batch = torch.from_numpy(batch)
         return self._to_device(batch if isinstance(batch, Tensor) else check_batch(batch)[0])
 

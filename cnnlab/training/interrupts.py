@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM, handled between two steps, when everything is in a consistent state."""
 
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -66,9 +65,3 @@ class Interrupts:
             raise SystemExit(143)
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-
-
-def in_ipython() -> bool:
-    """Return whether this is a notebook or an IPython prompt."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None

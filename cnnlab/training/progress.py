@@ -6,8 +6,8 @@ import warnings
 from numbers import Real
 from typing import Any
 
+from cnnlab.plots.core import in_ipython
 from cnnlab.training.hooks import Callback, Run
-from cnnlab.training.interrupts import in_ipython
 
 
 class Progress(Callback):

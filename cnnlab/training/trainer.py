@@ -47,6 +47,7 @@ from cnnlab.training.checks import (
     class_lists,
     loss_value,
     n_batches,
+    one_step_note,
     warn_if_not_finite,
 )
 from cnnlab.training.describe import describe
@@ -511,15 +512,17 @@ class Trainer(TrainerOptions):
         if length is not None:
             self.steps_planned = self.step + max((epochs - self.epoch) * length - self.batch, 0)
         if self.epoch >= epochs:
-            if self.progress is not False and distributed.is_rank0():
-                sys.stdout.write(
-                    f"{self.epoch} of {epochs} epochs are done, so there is nothing to do; "
-                    f"fit(..., epochs={self.epoch + epochs}) trains {epochs} more\n"
-                )
+            done = f"{self.epoch} of {epochs} epoch{'s are' if epochs > 1 else ' is'} done"
+            self._say(
+                f"{done}, so there is nothing to do; fit(..., epochs={self.epoch + epochs}) trains "
+                f"{epochs} more"
+            )
         elif self.scheduler is not None:
             check_learning_rates(self.scheduler, self.optimizer)
             rates = self.history.step_rows["lr"]
             check_schedule_length(self.scheduler, self.step, self.steps_planned, rates)
+        if self.step == 0 and epochs > 1 and (note := one_step_note(train)):
+            self._say(note)
 
     def _continue_saved_run(self) -> None:
         """Load the run that a callback such as `Checkpoint(folder, resume=True)` has saved."""
@@ -528,8 +531,12 @@ class Trainer(TrainerOptions):
         if self.step > 0 or folder is None or not checkpoint.listed(folder):
             return
         self.load(folder)
+        self._say(f"continuing {folder} from epoch {self.epoch}, step {self.step}")
+
+    def _say(self, line: str) -> None:
+        """Print a line above the progress, unless the trainer is silent."""
         if self.progress is not False and distributed.is_rank0():
-            sys.stdout.write(f"continuing {folder} from epoch {self.epoch}, step {self.step}\n")
+            sys.stdout.write(f"{line}\n")
 
     def _end_epoch(self, valid: Iterable | None, interrupts: Interrupts) -> None:
         """Validate, write the row of the epoch, and call plateau and callbacks."""

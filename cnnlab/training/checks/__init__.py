@@ -24,6 +24,7 @@ from cnnlab.training.checks.fit import (
     class_lists,
     last_batch_size,
     n_batches,
+    one_step_note,
     sorted_labels,
 )
 from cnnlab.training.checks.look import FirstLook
@@ -72,6 +73,7 @@ __all__ = [
     "last_batch_size",
     "loss_value",
     "n_batches",
+    "one_step_note",
     "sorted_labels",
     "warn_if_not_finite",
 ]

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from cnnlab.errors import DataError, NonFiniteError
 from cnnlab.losses import class_weights, ignore_index, is_cross_entropy, is_elementwise
-from cnnlab.training.checks.wording import FROM_PICTURE, dtype_name, few, is_picture
+from cnnlab.training.checks.wording import (
+    classify_call,
+    dtype_name,
+    few,
+    is_picture,
+    kind_of_picture,
+)
 
 
 def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -20,8 +26,8 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
     """
     if is_picture(batch):
         raise DataError(
-            f"a batch is a tensor of images (N, C, H, W), got {batch!r:.60}. For a single picture, "
-            f"{FROM_PICTURE}"
+            f"a batch is a tensor of images (N, C, H, W), got {kind_of_picture(batch)}. To "
+            f"classify a single image, call {classify_call(batch)}"
         )
     if not (isinstance(batch, list | tuple) and len(batch) == 2):
         raise DataError(

@@ -14,7 +14,7 @@ from cnnlab.errors import CheckpointError, DataError, holds
 from cnnlab.losses import class_weights, is_elementwise
 from cnnlab.training.checks.options import positive_int
 from cnnlab.training.checks.schedule import refuse_learning_rate
-from cnnlab.training.checks.wording import FROM_PICTURE, few, is_picture
+from cnnlab.training.checks.wording import classify_call, few, is_picture, kind_of_picture
 from cnnlab.training.modes import frozen_norms
 
 
@@ -58,8 +58,13 @@ def check_loader(loader: Any) -> None:
     """
     if is_picture(loader):
         raise TypeError(
-            f"expected a loader that yields batches, got {loader!r:.60}. For a single picture, "
-            f"{FROM_PICTURE}"
+            f"expected a loader that yields batches, got {kind_of_picture(loader)}. To classify a "
+            f"single image, call {classify_call(loader)}"
+        )
+    if loader is None:
+        raise TypeError(
+            "expected a loader that yields batches, got None; make one with cnnlab.loader(dataset, "
+            f"batch_size=64). To classify a single image, call {classify_call()}"
         )
     if isinstance(loader, Tensor):
         raise TypeError(
@@ -375,6 +380,36 @@ def n_batches(loader: Iterable) -> int | None:
         return None
 
 
+def one_step_note(loader: Any) -> str | None:
+    """Return a remark about an epoch of a single step, if the data are no batch by design.
+
+    A batch of exactly all samples is a choice; a batch size that they don't fill often isn't.
+
+    >>> from torch.utils.data import DataLoader
+    >>> one_step_note(DataLoader(range(40), batch_size=64))
+    'each epoch is one step, because 40 samples are less than a batch of 64; batch_size=8 takes 5'
+    >>> one_step_note(DataLoader(range(40), batch_size=40))
+    """
+    batch_size, batches = batch_layout(loader)
+    samples = _samples(loader)
+    if batches != 1 or not batch_size or not isinstance(samples, Sized):
+        return None
+    n = len(samples)
+    if n < 8 or n == batch_size:
+        return None
+    why = f"{n} samples are less than a batch of {batch_size}"
+    if n > batch_size:
+        why = f"of {n} samples only one batch of {batch_size} is used in each epoch"
+    smaller = 2 ** ((n // 4).bit_length() - 1)
+    return f"each epoch is one step, because {why}; batch_size={smaller} takes {n // smaller}"
+
+
+def _samples(loader: Any) -> Any:
+    """Return what a loader reads in an epoch: its sampler, or else its data set."""
+    samples = sampler_of(loader)
+    return getattr(loader, "dataset", None) if samples is None else samples
+
+
 def last_batch_size(loader: Any) -> int | None:
     """Return the size of the last batch, or None if the loader doesn't know.
 
@@ -385,8 +420,7 @@ def last_batch_size(loader: Any) -> int | None:
     4
     """
     batch_size, batches = batch_layout(loader)
-    samples = sampler_of(loader)
-    samples = getattr(loader, "dataset", None) if samples is None else samples
+    samples = _samples(loader)
     if not batch_size or not batches or not isinstance(samples, Sized):
         return None
     return min(batch_size, len(samples) - (batches - 1) * batch_size)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 
@@ -19,16 +20,28 @@ def few(names: Iterable[Any], limit: int = 5) -> str:
     )
 
 
-# How to get a batch from a picture.
-FROM_PICTURE = (
-    "use torchvision: image = to_tensor(Image.open(path).convert('RGB').resize((32, 32))), then "
-    "pass [image[None]]"
-)
+def classify_call(image: Any = None) -> str:
+    """Return the call that classifies a single image.
+
+    >>> classify_call("mug.jpg")
+    "cnnlab.classify(trainer.model, 'mug.jpg', data.classes)"
+    """
+    name = repr(str(image)) if isinstance(image, str | Path) else "image"
+    return f"cnnlab.classify(trainer.model, {name}, data.classes)"
 
 
 def is_picture(value: Any) -> bool:
-    """Return whether something is the path of a picture or a PIL image."""
+    """Return whether something is a single image: its path, a PIL image, or pixels (H, W, 3)."""
+    if isinstance(value, np.ndarray):
+        return value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] in (3, 4)
     return isinstance(value, str | Path) or type(value).__module__.startswith("PIL.")
+
+
+def kind_of_picture(value: Any) -> str:
+    """Return in words what `is_picture` has recognised."""
+    if isinstance(value, str | Path):
+        return f"the path {str(value)!r:.60}"
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else "a PIL image"
 
 
 def dtype_name(tensor: Tensor) -> str:
