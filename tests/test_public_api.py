@@ -128,7 +128,7 @@ SIGNATURES = {
     "check.evaluate": "(fn)",
     "check.split": "(fn)",
     "check.random_flip": "(fn)",
-    "check.jitter": "(fn)",
+    "check.shift_each": "(fn)",
     "check.choose_augmentations": "(fn)",
     "check.batch_norm": "(fn)",
     "check.dropout": "(fn)",

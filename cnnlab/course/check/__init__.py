@@ -57,7 +57,6 @@ __all__ = [
     "freeze",
     "grade",
     "he_std",
-    "jitter",
     "layerwise_lr",
     "leaks",
     "log_uniform",
@@ -70,6 +69,7 @@ __all__ = [
     "replace_head",
     "sample_weights",
     "score",
+    "shift_each",
     "soft_cross_entropy",
     "split",
     "steps_to_pay",
@@ -92,8 +92,8 @@ EXERCISES: dict[str, Exercise] = {
         chapter02.DROPOUT,
         chapter02.HE_STD,
         chapter03.FLIP,
-        chapter03.JITTER,
         chapter03.CHOICE,
+        chapter03.SHIFT,
         chapter04.MIXUP,
         chapter04.CUTMIX,
         chapter04.SOFT_CROSS_ENTROPY,
@@ -164,14 +164,14 @@ def random_flip(fn: Callable[..., Any]) -> None:
     print(EXERCISES["random_flip"].judge(fn))
 
 
-def jitter(fn: Callable[..., Any]) -> None:
-    """Check chapter 3, `jitter(images, scale, shift) -> images`, with a pair per image."""
-    print(EXERCISES["jitter"].judge(fn))
-
-
 def choose_augmentations(fn: Callable[..., Any]) -> None:
     """Check chapter 3, `choose_augmentations(task) -> set of names` that preserve the label."""
     print(EXERCISES["choose_augmentations"].judge(fn))
+
+
+def shift_each(fn: Callable[..., Any]) -> None:
+    """Check chapter 3, `shift_each(images, down, right) -> images`, with offsets per image."""
+    print(EXERCISES["shift_each"].judge(fn))
 
 
 def mixup(fn: Callable[..., Any]) -> None:
@@ -381,9 +381,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print("You made no predictions.")
 
 
-def prediction(
-    question: str, guess: Any, result: Any = None, *, within: float = 0.1
-) -> None:
+def prediction(question: str, guess: Any, result: Any = None, *, within: float = 0.1) -> None:
     """Compare one prediction with the result, in the cell after its experiment.
 
     Args:
