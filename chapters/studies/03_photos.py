@@ -4,7 +4,9 @@ What varies is the augmentation: none, flips, flips with shifts by up to four
 pixels, and these two with a strong mixture of rotation, zoom, colours and
 erasing. Everything else is fixed. Each seed draws its own 5,000 of the 50,000
 training photographs of CIFAR-10, and 5,000 of its 10,000 test photographs.
-The result to compare is the accuracy on these, which nobody changes.
+The result to compare is the accuracy on these, which nobody changes. By
+chance, two seeds share a tenth of their training photographs and half of
+their test photographs, so the intervals are about photographs of CIFAR-10.
 
 The table was computed on a copy of CIFAR-10 in JPEG format, because the
 original files weren't on the machine. The script uses such a copy if the
