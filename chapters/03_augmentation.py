@@ -21,7 +21,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 45 minutes |
+# | to read | 50 minutes |
 # | exercises | 65 minutes |
 # | to run | 60 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapter 1; a residual network and batch norm, from chapter 2 |
@@ -37,6 +37,7 @@ from studies.common import (
 )
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.utils import draw_bounding_boxes
 
 import cnnlab
 from cnnlab import check, diagrams, widgets
@@ -687,7 +688,8 @@ diagrams.workers()
 # ```
 #
 # Where an image has **boxes** or a **mask**, they have to move with it, and the label "cat at pixels 20 to 90" is
-# part of what must stay true. That's what v2 was made for:
+# part of what must stay true. That's what v2 was made for. A sample can be a dictionary, and the box that belongs to
+# a turned cat grows until it holds the turned box.
 
 # %%
 cat = photos.train.images[photos.classes.index("chelsea")]
@@ -698,8 +700,17 @@ sample = {"image": tv_tensors.Image(cat), "boxes": box, "label": "cat"}
 turn = v2.Compose([v2.RandomHorizontalFlip(p=1.0), v2.RandomRotation(20)])
 torch.manual_seed(0)
 turned = turn(sample)
-print("box before:", sample["boxes"].tolist())
-print("box after: ", turned["boxes"].tolist(), "label:", turned["label"])
+drawn = [
+    draw_bounding_boxes(s["image"], s["boxes"], width=2, colors="red")
+    for s in (sample, turned)
+]
+image_grid(
+    torch.stack(drawn),
+    [f"{s['label']}: {s['boxes'][0].tolist()}" for s in (sample, turned)],
+    columns=2,
+    alt="A photograph of a cat with its box, before and after",
+    message="The box is flipped and turned with the image.",
+)
 
 # %% [markdown]
 # ### A trap that raises no error
@@ -816,7 +827,8 @@ image_grid(
 
 # %% [markdown]
 # Jitter with a factor of 1 should change nothing. After normalising, it destroys more than half of all values,
-# because it clips to [0, 1] and normalised pixels are centred on zero.
+# because it clips to [0, 1] and normalised pixels are centred on zero. Erasing is different: both orders are in use.
+# Just don't compare a run with one order to a run with the other.
 #
 # ### Exercise 4: find the bugs in the textbook (open, 15 minutes)
 #
@@ -1120,4 +1132,7 @@ else:
 # - Name a task in which a flip is right, one in which it is wrong, and one in which it depends on the country.
 # - Erasing gained half a point against occlusion here. What would you try before you conclude that it never helps?
 # - Exercise 4: which of the bugs would a look at a single batch have shown, and which wouldn't?
+# - Exercise 4, corrected: `RandomAffine(15, translate=(0.1, 0.1), scale=(0.8, 1.1))`, then `ColorJitter(0.2, 0.2)`,
+#   `ToDtype(torch.float32, scale=True)`, `RandomErasing(p=0.2)` and `Normalize(...)`, without the flip; for
+#   validation only the conversion and `Normalize`.
 # - An augmentation is a statement about the world. Whose job is it to make it: the engineer's or the expert's?
