@@ -830,7 +830,7 @@ image_grid(
 
 # %% [markdown]
 # Jitter with a factor of 1 should change nothing. After normalising, it destroys more than half of all values,
-# because it clips to [0, 1] and normalised pixels are centred on zero. Erasing is different: both orders are in use.
+# because it clips to [0, 1] and normalised pixels are centred on zero. Erasing is different: both orders are common.
 # Just don't compare a run with one order to a run with the other.
 #
 # ### Exercise 4: find the bugs in the textbook (open, 15 minutes)
