@@ -129,8 +129,7 @@ check.prediction(
 # **The task.** All ten classes of CIFAR-10 survive a mirror. In 3.4 you'll meet classes that don't.
 #
 # *How this was measured.* The study used a copy of CIFAR-10 in JPEG format, so accuracies on the original files may
-# differ slightly. The number of epochs was chosen with a seed that the study doesn't use. From those trial runs we
-# also knew which way the claims were likely to go.
+# differ slightly. Trial runs came first, and its script lists them, so we knew which way the claims were likely to go.
 #
 # ### Exercise 1: `random_flip` (easy, 10 minutes)
 #
