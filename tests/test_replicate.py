@@ -105,6 +105,25 @@ def test_an_interrupted_replication_goes_on_where_it_was(course, monkeypatch, ca
     assert len(calls(course)) == len(done) + 9
 
 
+def test_a_study_whose_data_are_not_here_is_left_out(course):
+    script = course / "chapters" / "studies" / "02_tiny.py"
+    other = script.with_name("01_photos.py")
+    other.write_text(
+        SCRIPT.replace(
+            "    with Path(os",
+            '    raise FileNotFoundError("there are no photographs")\n    with Path(os',
+        )
+    )
+    other.with_suffix(".csv").write_text(script.with_suffix(".csv").read_text())
+    lines = []
+    report = replicate.replicate(say=lines.append)
+    assert lines == [
+        "1/2 01_photos: left out, because there are no photographs",
+        "2/2 02_tiny: 1 of 2 claims held",
+    ]
+    assert set(report["study"]) == {"02_tiny"}
+
+
 def test_a_study_without_a_declaration_or_with_a_wrong_name_is_refused(course, capsys):
     with pytest.raises(FileNotFoundError, match=r"no study '03'; the studies are 01_silent, 02_t"):
         replicate.scripts(["03"])

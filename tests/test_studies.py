@@ -16,6 +16,8 @@ UNDECLARED = {
     "12_steps",
     "12_workers",
 }
+# Studies on CIFAR-10. Tests have no network, so one run is repeated only where its files are.
+NEED_PHOTOGRAPHS = {"03_photos"}
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
 
@@ -64,6 +66,9 @@ def test_a_repeated_run_gives_the_stored_result(script):
     try:
         name = next(iter(module.VARIANTS))
         result = module.VARIANTS[name](0)
+    except FileNotFoundError as error:
+        assert script.stem in NEED_PHOTOGRAPHS
+        pytest.skip(str(error))
     finally:
         torch.set_num_threads(threads)
     metric = result[module.METRIC] if isinstance(result, dict) else result

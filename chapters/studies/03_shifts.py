@@ -17,16 +17,19 @@ training signs as the first five of this study. "erasing, random values" and
 "none, 60 epochs" are new.
 """
 
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
-from common import correct_predictions, run_study, seeded_resnet, sgd, train
+from common import (
+    SHIFTS,
+    accuracies_under_shifts,
+    run_study,
+    train_on_easy_signs,
+)
 from torchvision.transforms import v2
 
-import cnnlab
 from cnnlab.augment import Augment, ramp
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
-from cnnlab.schedules import one_cycle
 
 
 SEEDS = 8
@@ -69,16 +72,6 @@ DECLARATION = Declaration(
     unequal={"none, 60 epochs": LONGER, "zoom and shift, 60 epochs": LONGER},
 )
 
-SHIFTS = {
-    "clean": {},
-    "rotation": {"rotation": 35},
-    "zoom and shift": {"scale": (0.5, 0.9), "shift": 0.35},
-    "light": {"gain": (0.25, 1.6), "cast": 0.2, "gradient": 0.5},
-    "blur": {"blur": (0.9, 1.6)},
-    "noise": {"noise": (0.08, 0.15)},
-    "occlusion": {"occlusion": 1.0},
-    "all": {"level": "wild"},
-}
 ALL_BUT_FLIP = {
     "rotate": 25,
     "scale": (0.6, 1.1),
@@ -94,55 +87,10 @@ ALL_BUT_FLIP = {
 }
 
 
-@lru_cache(maxsize=len(SHIFTS))
-def test_set(seed, shift):
-    """Return the test signs of a seed under one shift."""
-    settings = {"level": "easy"} | SHIFTS[shift]
-    return cnnlab.load(
-        "pocket",
-        seed=seed,
-        n_train=12,
-        n_valid=12,
-        n_test=N_TEST,
-        **settings,
-    ).test
-
-
 def run(seed, *, augment=None, epochs=EPOCHS):
     """Train on easy signs; return the test accuracy under every shift."""
-    signs = cnnlab.load(
-        "pocket",
-        seed=seed,
-        level="easy",
-        n_train=N_TRAIN,
-        n_valid=12,
-        n_test=12,
-    )
-    model = seeded_resnet(seed)
-    trainer = train(
-        model,
-        sgd(model, 0.1, weight_decay=5e-4),
-        signs.train,
-        batch_size=BATCH_SIZE,
-        epochs=epochs,
-        seed=seed,
-        schedule=one_cycle,
-        batch_transform=augment,
-    )
-    accuracies = {}
-    for name in SHIFTS:
-        test = test_set(seed, name)
-        correct = correct_predictions(trainer, test).float()
-        accuracies[f"{name} accuracy"] = correct.mean().item()
-        if name == "clean":
-            is_arrow = [c.startswith("keep") for c in test.classes]
-            arrows = torch.tensor(is_arrow)[test.labels]
-            for group, chosen in (
-                ("keep left or right", arrows),
-                ("other signs", ~arrows),
-            ):
-                accuracy = correct[chosen].mean().item()
-                accuracies[f"{group} accuracy"] = accuracy
+    trainer = train_on_easy_signs(seed, augment, epochs=epochs)
+    accuracies = accuracies_under_shifts(trainer, seed, SHIFTS, N_TEST)
     return accuracies | budget(labels=N_TRAIN, steps=trainer.step)
 
 

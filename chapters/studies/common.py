@@ -10,7 +10,7 @@ compute its table again, and all of them with new seeds with `make replicate`.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cnnlab.data import DataBundle, ImageSet, logit_adjustment
 from cnnlab.errors import DownloadError
 from cnnlab.experiment import Declaration, study
 from cnnlab.mixing import soft_cross_entropy
-from cnnlab.schedules import Schedule, cosine
+from cnnlab.schedules import Schedule, cosine, one_cycle
 from cnnlab.transfer import extract_features
 
 
@@ -397,10 +397,11 @@ def all_photographs() -> tuple[ImageSet, ImageSet]:
     """
     folder = os.environ.get("CNNLAB_PHOTOS")
     try:
-        if folder:
-            data = cnnlab.from_folder(folder, size=32)
-        else:
-            data = cnnlab.load("cifar10")
+        data = (
+            cnnlab.from_folder(folder, size=32)
+            if folder
+            else cnnlab.load("cifar10")
+        )
     except DownloadError:
         raise FileNotFoundError(
             "this study needs CIFAR-10, which isn't on this machine. Run "
@@ -453,3 +454,88 @@ def draw_per_class(labels: Tensor, n: int, rng: torch.Generator) -> Tensor:
             indices[torch.randperm(len(indices), generator=rng)[:n]]
         )
     return torch.stack(chosen)
+
+
+# --- signs under shifts (chapter 3) ---------------------------------------
+
+# The test signs differ from the training signs in one property each.
+SHIFTS: dict[str, dict[str, Any]] = {
+    "clean": {},
+    "rotation": {"rotation": 35},
+    "zoom and shift": {"scale": (0.5, 0.9), "shift": 0.35},
+    "light": {"gain": (0.25, 1.6), "cast": 0.2, "gradient": 0.5},
+    "blur": {"blur": (0.9, 1.6)},
+    "noise": {"noise": (0.08, 0.15)},
+    "occlusion": {"occlusion": 1.0},
+    "all": {"level": "wild"},
+}
+
+
+@lru_cache(maxsize=2 * len(SHIFTS))
+def shifted_signs(seed: int, shift: str, n_test: int) -> Any:
+    """Return the test signs of a seed, of level "easy", under one shift.
+
+    Under every shift these are the same signs: only one property changes.
+    """
+    settings = {"level": "easy"} | SHIFTS[shift]
+    return cnnlab.load(
+        "pocket",
+        seed=seed,
+        n_train=12,
+        n_valid=12,
+        n_test=n_test,
+        **settings,
+    ).test
+
+
+def train_on_easy_signs(
+    seed: int, augment: Any = None, *, epochs: int
+) -> cnnlab.Trainer:
+    """Train a small ResNet on 480 signs of level "easy".
+
+    SGD with momentum, weight decay and a one-cycle schedule, batches of 32.
+
+    Args:
+        seed: draws the signs, the initial weights and the order.
+        augment: the `batch_transform` of the `Trainer`.
+        epochs: number of epochs.
+    """
+    signs = cnnlab.load(
+        "pocket", seed=seed, level="easy", n_train=480, n_valid=12, n_test=12
+    )
+    model = seeded_resnet(seed)
+    return train(
+        model,
+        sgd(model, 0.1, weight_decay=5e-4),
+        signs.train,
+        batch_size=32,
+        epochs=epochs,
+        seed=seed,
+        schedule=one_cycle,
+        batch_transform=augment,
+    )
+
+
+def accuracies_under_shifts(
+    trainer: cnnlab.Trainer, seed: int, shifts: Iterable[str], n_test: int
+) -> dict[str, float]:
+    """Return the test accuracy under each shift.
+
+    For clean signs, the accuracy of "keep left" and "keep right" and that of
+    the other signs are returned as well.
+    """
+    accuracies = {}
+    for shift in shifts:
+        test = shifted_signs(seed, shift, n_test)
+        correct = correct_predictions(trainer, test).float()
+        accuracies[f"{shift} accuracy"] = correct.mean().item()
+        if shift == "clean":
+            is_arrow = [name.startswith("keep") for name in test.classes]
+            arrows = torch.tensor(is_arrow)[test.labels]
+            for group, chosen in (
+                ("keep left or right", arrows),
+                ("other signs", ~arrows),
+            ):
+                accuracy = correct[chosen].mean().item()
+                accuracies[f"{group} accuracy"] = accuracy
+    return accuracies

@@ -83,7 +83,8 @@ def replicate(
     """Run studies again with new seeds, and compare every declared claim with its first result.
 
     Each finished run is stored at once, so an interrupted replication goes on where it was. The
-    report contains the claims of all the studies that have been repeated so far.
+    report contains the claims of all the studies that have been repeated so far. A study whose data
+    aren't on this machine is left out, with a line that says so.
 
     Args:
         names: the studies; by default all that declare something.
@@ -104,7 +105,11 @@ def replicate(
     if report.exists():
         rows = pd.read_csv(report).to_dict("records")
     for number, script in enumerate(chosen, start=1):
-        claims = repeat(script, out / f"{script.stem}.csv")
+        try:
+            claims = repeat(script, out / f"{script.stem}.csv")
+        except FileNotFoundError as error:
+            say(f"{number}/{len(chosen)} {script.stem}: left out, because {error}")
+            continue
         if claims is None:
             raise KeyboardInterrupt
         rows = [row for row in rows if row["study"] != script.stem]

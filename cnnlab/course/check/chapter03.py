@@ -1,4 +1,4 @@
-"""Check the exercises of chapter 3: random flips, jitter, and a choice of augmentations.
+"""Check the exercises of chapter 3: random flips, a choice of augmentations, and random shifts.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
@@ -30,14 +30,15 @@ def _observe_flip(attempt: Callable[..., Any], seed: int) -> Observation:
     first, second = generator(seed, 2), generator(seed, 2)
     results = [attempt(batch, p, first) for batch in batches[:CALLS]]
     results += [attempt(batch, p, second) for batch in batches[CALLS:]]
-    if not all(isinstance(r, Tensor) and r.shape == images.shape for r in results):
-        return {"result shaped like `images`": False}
+    unlike = [r for r in results if not _has_form_of(images, r)]
+    form = _describe_form(*unlike[:1] or results[:1])
+    if unlike:
+        return form
     flipped, repeated = torch.stack(results).split([CALLS, REPEATS])
     original, mirrored = _equal_images(flipped, images), _equal_images(flipped, images.flip(3))
     together = bool((mirrored.all(dim=1) | ~mirrored.any(dim=1)).float().mean() > 0.75)
     fraction = _describe_fraction(float(mirrored.float().mean()), p, together)
-    return {
-        "result shaped like `images`": True,
+    return form | {
         "`images` unchanged": all(torch.equal(batch, images) for batch in batches),
         "every result either the image or its mirror image": bool((original | mirrored).all()),
         "any image turned upside down": bool(_equal_images(flipped, images.flip(2)).any()),
@@ -45,6 +46,22 @@ def _observe_flip(attempt: Callable[..., Any], seed: int) -> Observation:
         "the fraction of mirrored images": fraction,
         "the same flips for the same generator state": torch.equal(flipped[:REPEATS], repeated),
     }
+
+
+def _has_form_of(images: Tensor, result: Any) -> bool:
+    """Return whether a result has the type, the shape and the dtype of the images."""
+    return isinstance(result, Tensor) and (result.shape, result.dtype) == (
+        images.shape,
+        images.dtype,
+    )
+
+
+def _describe_form(result: Any) -> dict[str, Any]:
+    """Describe the type of a result, and of a tensor its shape and dtype."""
+    form: dict[str, Any] = {"the type of what you return": type(result).__name__}
+    if isinstance(result, Tensor):
+        form |= {"the shape of the result": tuple(result.shape), "its dtype": str(result.dtype)}
+    return form
 
 
 def _equal_images(results: Tensor, images: Tensor) -> Tensor:
@@ -108,6 +125,8 @@ FLIP = Exercise(
     task="`random_flip(images, p, generator) -> images`, one decision per image",
     observe=_observe_flip,
     answer=random_flip,
+    hint="try it on torch.arange(8.0).view(2, 1, 2, 2) with p = 1 and with p = 0; which rows and "
+    "columns change places?",
     praise="You decide for each image separately, mirror about a fraction p of them, and leave "
     "the originals unchanged.",
     mistakes={
@@ -147,113 +166,6 @@ FLIP = Exercise(
             "the same generator state gives different flips, so you don't draw from the generator "
             "that was passed in.",
             "torch's random functions take a `generator` argument",
-        ),
-    },
-)
-
-
-# --- jitter ---------------------------------------------------------------------------------------
-
-
-def _observe_jitter(attempt: Callable[..., Any], seed: int) -> Observation:
-    g = generator(seed, 3)
-    # As many images as columns, so that broadcasting along the wrong axis raises no error.
-    images = torch.rand(6, 3, 4, 6, generator=g)
-    scale = 0.3 + 1.7 * torch.rand(6, generator=g)
-    shift = 0.8 * torch.rand(6, generator=g) - 0.4
-    batch = images.clone()
-    returned = attempt(batch, scale.clone(), shift.clone())
-    return {"the value you return": returned, "the value of `images` after the call": batch}
-
-
-def jitter(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return scale * pixel + shift, with one pair (scale, shift) per image, clamped to 0 and 1."""
-    return (images * scale[:, None, None, None] + shift[:, None, None, None]).clamp(0, 1)
-
-
-def _one_scale(images, scale, shift):  # type: ignore[no-untyped-def]
-    return (images * scale[0] + shift[0]).clamp(0, 1)
-
-
-def _mean_scale(images, scale, shift):  # type: ignore[no-untyped-def]
-    return (images * scale.mean() + shift.mean()).clamp(0, 1)
-
-
-def _no_clamp(images, scale, shift):  # type: ignore[no-untyped-def]
-    return images * scale[:, None, None, None] + shift[:, None, None, None]
-
-
-def _one_scale_per_column(images, scale, shift):  # type: ignore[no-untyped-def]
-    return (images * scale + shift).clamp(0, 1)
-
-
-def _shift_scaled_too(images, scale, shift):  # type: ignore[no-untyped-def]
-    return ((images + shift[:, None, None, None]) * scale[:, None, None, None]).clamp(0, 1)
-
-
-def _about_the_mean(images, scale, shift):  # type: ignore[no-untyped-def]
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    scaled = (images - mean) * scale[:, None, None, None] + mean
-    return (scaled + shift[:, None, None, None]).clamp(0, 1)
-
-
-def _clamped_between(images, scale, shift):  # type: ignore[no-untyped-def]
-    return (images * scale[:, None, None, None]).clamp(0, 1) + shift[:, None, None, None]
-
-
-def _jitter_in_place(images, scale, shift):  # type: ignore[no-untyped-def]
-    return images.mul_(scale[:, None, None, None]).add_(shift[:, None, None, None]).clamp_(0, 1)
-
-
-JITTER = Exercise(
-    name="jitter",
-    task="`jitter(images, scale, shift) -> images`, with a pair per image",
-    observe=_observe_jitter,
-    answer=jitter,
-    praise="Each image gets its own scale and shift, and its pixels stay between 0 and 1.",
-    mistakes={
-        "one scale": Mistake(
-            _one_scale,
-            "you give all images of the batch the scale and shift of the first image.",
-            "`scale` has one value per image; how many of them do you use?",
-        ),
-        "mean scale": Mistake(
-            _mean_scale,
-            "you average the scales and the shifts, so all images of the batch change in the same "
-            "way.",
-            "`scale` has one value per image; which image does each value belong to?",
-        ),
-        "no clamp": Mistake(
-            _no_clamp,
-            "some of your pixels are below 0 or above 1, which no camera can produce.",
-            "what should happen to a pixel that would become brighter than white?",
-        ),
-        "a scale a column": Mistake(
-            _one_scale_per_column,
-            "you scale the columns instead of the images, because broadcasting aligns the last "
-            "axes.",
-            "which shape aligns N values with the first axis of (N, C, H, W)?",
-        ),
-        "shift scaled too": Mistake(
-            _shift_scaled_too,
-            "you multiply the shift by the scale as well.",
-            "in scale * pixel + shift, which operation comes first?",
-        ),
-        "about the mean": Mistake(
-            _about_the_mean,
-            "you scale the difference from the mean of the image, which changes the contrast. "
-            "This exercise scales the pixels themselves.",
-            "does the formula contain a mean?",
-        ),
-        "clamped between": Mistake(
-            _clamped_between,
-            "you clamp the pixels before you add the shift, so they can leave the range again.",
-            "at which point should the pixels be clamped?",
-        ),
-        "in place": Mistake(
-            _jitter_in_place,
-            "your result is correct, but you change the caller's images.",
-            "methods with a trailing underscore change their tensor in place, and so does `*=`",
         ),
     },
 )
@@ -396,7 +308,171 @@ CHOICE = Exercise(
     observe=_observe_choice,
     answer=choose_augmentations,
     praise="None of your augmentations changes a label, and no safe one is missing.",
+    hint="which two names do the tables of the exercise give for this task and this augmentation, "
+    "letter by letter?",
     mistakes=BREAKING | MISSING,
 )
 
-EXERCISES = (FLIP, JITTER, CHOICE)
+
+# --- shift_each -----------------------------------------------------------------------------------
+
+
+MOVES = ((1, -2), (-2, 1), (0, 3))  # (down, right) of each image
+
+
+def _observe_shift(attempt: Callable[..., Any], seed: int) -> Observation:
+    """Observe how three images of 3 x 4 pixels move, each by its own offsets."""
+    # As many images as rows, so that broadcasting along the wrong axis raises no error.
+    images = torch.arange(1.0, 13.0).view(1, 1, 3, 4) + torch.tensor([0.0, 50.0]).view(1, 2, 1, 1)
+    images = images.repeat(3, 1, 1, 1)
+    order = torch.randperm(3, generator=generator(seed, 4)).tolist()
+    down, right = torch.tensor([MOVES[i] for i in order]).unbind(dim=1)
+    batch = images.clone()
+    result = attempt(batch, down.clone(), right.clone())
+    form = _describe_form(result)
+    if not _has_form_of(images, result):
+        return form
+    seen: dict[str, Any] = form | {"`images` unchanged": torch.equal(batch, images)}
+    for i, image in enumerate(result):
+        name = f"image {i}, moved by down = {down[i]} and right = {right[i]},"
+        seen[name] = image[0].tolist()
+    first, second = result.unbind(dim=1)
+    seen["both channels moved alike"] = torch.equal(second.clamp(min=50) - 50, first)
+    return seen
+
+
+def shift_each(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Move each image (N, C, H, W) by its own whole number of pixels, with black behind it."""
+    n, _, height, width = images.shape
+    rows = torch.arange(height) - down[:, None]  # (N, H): where each row comes from
+    columns = torch.arange(width) - right[:, None]  # (N, W)
+    inside_rows = (rows >= 0) & (rows < height)
+    inside_columns = (columns >= 0) & (columns < width)
+    moved = images[
+        torch.arange(n)[:, None, None],
+        :,
+        rows.clamp(0, height - 1)[:, :, None],
+        columns.clamp(0, width - 1)[:, None, :],
+    ]  # (N, H, W, C)
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+    return moved.permute(0, 3, 1, 2) * inside[:, None]
+
+
+def _wraps_around(images, down, right):  # type: ignore[no-untyped-def]
+    moves = zip(images, down.tolist(), right.tolist(), strict=True)
+    return torch.stack([image.roll((dy, dx), (1, 2)) for image, dy, dx in moves])
+
+
+def _other_direction(images, down, right):  # type: ignore[no-untyped-def]
+    return shift_each(images, -down, -right)
+
+
+def _left_instead_of_right(images, down, right):  # type: ignore[no-untyped-def]
+    return shift_each(images, down, -right)
+
+
+def _moves_nothing(images, down, right):  # type: ignore[no-untyped-def]
+    return images.clone()
+
+
+def _axes_swapped(images, down, right):  # type: ignore[no-untyped-def]
+    return shift_each(images, right, down)
+
+
+def _moves_all_alike(images, down, right):  # type: ignore[no-untyped-def]
+    return shift_each(images, down[:1].expand(len(down)), right[:1].expand(len(right)))
+
+
+def _repeats_the_edge(images, down, right):  # type: ignore[no-untyped-def]
+    n, _, height, width = images.shape
+    rows = (torch.arange(height) - down[:, None]).clamp(0, height - 1)
+    columns = (torch.arange(width) - right[:, None]).clamp(0, width - 1)
+    image = torch.arange(n)[:, None, None]
+    return images[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _negative_indices(images, down, right):  # type: ignore[no-untyped-def]
+    n, _, height, width = images.shape
+    rows = torch.arange(height) - down[:, None]
+    columns = torch.arange(width) - right[:, None]
+    image = torch.arange(n)[:, None, None]
+    moved = images[
+        image, :, rows.clamp(max=height - 1)[:, :, None], columns.clamp(max=width - 1)[:, None, :]
+    ].permute(0, 3, 1, 2)
+    inside = (rows < height)[:, :, None] & (columns < width)[:, None, :]
+    return moved * inside[:, None]
+
+
+def _channels_last(images, down, right):  # type: ignore[no-untyped-def]
+    return shift_each(images, down, right).permute(0, 2, 3, 1)
+
+
+def _shift_in_place(images, down, right):  # type: ignore[no-untyped-def]
+    return images.copy_(shift_each(images, down, right))
+
+
+SHIFT = Exercise(
+    name="shift_each",
+    task="`shift_each(images, down, right) -> images`, with offsets per image",
+    observe=_observe_shift,
+    answer=shift_each,
+    praise="Every image moves by its own offsets, and black pixels fill the space behind it.",
+    hint="take one image with a single white pixel at row 1, column 1. For down = 1 and right = 2, "
+    "where should the pixel be, and where is it?",
+    mistakes={
+        "wraps around": Mistake(
+            _wraps_around,
+            "pixels that leave the image on one side come back on the other, as with torch.roll.",
+            "which rows and columns of the result have no source inside the image?",
+        ),
+        "other direction": Mistake(
+            _other_direction,
+            "your images move up and left where they should move down and right.",
+            "if an image moves down by one, which original row does row 2 of the result show?",
+        ),
+        "left instead of right": Mistake(
+            _left_instead_of_right,
+            "down is correct, but your images move left where they should move right.",
+            "do you treat the columns in the same way as the rows?",
+        ),
+        "moves nothing": Mistake(
+            _moves_nothing,
+            "your images don't move at all.",
+            "indexing returns a new tensor; what do you do with it?",
+        ),
+        "axes swapped": Mistake(
+            _axes_swapped,
+            "you move the images right by `down` and down by `right`.",
+            "of the last two axes of (N, C, H, W), which one counts the rows?",
+        ),
+        "all alike": Mistake(
+            _moves_all_alike,
+            "you move all images of the batch by the offsets of the first one.",
+            "`down` has one value per image; does your row index depend on the image?",
+        ),
+        "edge repeated": Mistake(
+            _repeats_the_edge,
+            "you fill the space behind an image with copies of its edge, and it should be black.",
+            "clamping makes an index valid; how do you remember that it pointed outside?",
+        ),
+        "negative indices": Mistake(
+            _negative_indices,
+            "you treat sources beyond the last row or column as outside, but not those before the "
+            "first. A negative index counts from the end.",
+            "which values can `row - down` take, at both ends?",
+        ),
+        "channels last": Mistake(
+            _channels_last,
+            "your result has its channels last, (N, H, W, C).",
+            "tensors as indices on both sides of a `:` move their axes to the front; which axis "
+            "comes last then?",
+        ),
+        "in place": Mistake(
+            _shift_in_place,
+            "your result is correct, but you change the caller's images.",
+            "build a new tensor instead of writing into `images`",
+        ),
+    },
+)
+
+EXERCISES = (FLIP, CHOICE, SHIFT)
