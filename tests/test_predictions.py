@@ -1,7 +1,9 @@
 """Test how predictions are read, judged, remembered and drawn."""
 
+import ast
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +126,8 @@ def test_a_percentage_where_a_fraction_was_asked_for_is_read_as_one_and_said():
     text = judge(10, 0.12).text
     assert text == "You predicted 10, read as 10 % = 0.1, measured 0.12; within 0.1 counts."
     assert judge(10, 0.55).mark == WRONG
+    assert judge(1, 0.03, within=0.05).text.startswith("You predicted 1, read as 1 % = 0.01,")
+    assert judge(1, 0.5).text.startswith("You predicted 1, measured 0.5")
     assert judge(10, 12.0, within=1).text.startswith("You predicted 10, measured 12;")
     assert judge(0.45, 44.0, within=5, unit="points").text.startswith(
         "You predicted 0.45, read as 45 points, measured 44 points; within 5 points"
@@ -299,3 +303,52 @@ def test_an_entry_is_readable_text():
     check.prediction("Q?", ("a", 0.8), "a")
     (path,) = FOLDER.iterdir()
     assert json.loads(path.read_text()) == {"question": "Q?", "sure": 0.8, "correct": True}
+
+
+# --- the predictions of the chapters --------------------------------------------------------------
+
+
+CHAPTERS = {
+    path.stem: text
+    for path in sorted((Path(__file__).parents[1] / "chapters").glob("*.py"))
+    if "check.score(" not in (text := path.read_text())
+}
+
+
+def cells(text):
+    """Yield the tags and the syntax tree of each code cell of a script."""
+    for cell in re.split(r"(?m)^# %%", text)[1:]:
+        header, _, source = cell.partition("\n")
+        if "[markdown]" not in header:
+            yield header, ast.parse(source)
+
+
+def verdicts(tree):
+    """Return the calls of check.prediction."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [call for call in calls if ast.unparse(call.func) == "check.prediction"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_each_prediction_is_judged_before_the_next_and_its_answer_is_no_constant(chapter):
+    waiting = set()
+    for header, tree in cells(CHAPTERS[chapter]):
+        if '"predict"' in header:
+            assert not waiting, "predictions without a verdict"
+            waiting = {ast.unparse(node.targets[0]) for node in tree.body}
+        for call in verdicts(tree):
+            assert '"check"' in header
+            waiting.remove(ast.unparse(call.args[1]))
+            assert not any(isinstance(node, ast.Constant) for node in call.args[2:])
+    assert not waiting
+
+
+def test_no_two_predictions_have_the_same_question():
+    questions = [
+        ast.literal_eval(call.args[0])
+        for text in CHAPTERS.values()
+        for _, tree in cells(text)
+        for call in verdicts(tree)
+    ]
+    assert len(questions) >= 33
+    assert len({*questions}) == len(questions)

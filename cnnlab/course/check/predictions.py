@@ -174,7 +174,10 @@ def _in_unit(number: Number, result: float, within: float, unit: str) -> tuple[f
     if number.unit in PERCENT and not hundredths:
         return value / 100, f"{typed} {number.unit} = {_shown(value / 100, within)}"
     if not number.unit and not _is_near(value, result, within):
-        if not unit and abs(result) <= 1 < abs(value) <= 100:
+        percent = (
+            _is_near(value / 100, result, within) if abs(value) == 1 else 1 < abs(value) <= 100
+        )
+        if not unit and abs(result) <= 1 and percent:
             return value / 100, f"{typed}, read as {typed} % = {_shown(value / 100, within)}"
         if hundredths and abs(value) <= 1 and _is_near(100 * value, result, within):
             return 100 * value, f"{typed}, read as {_shown(100 * value, within, unit)}"
