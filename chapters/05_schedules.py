@@ -358,6 +358,13 @@ units.plot(
 # %% tags=["claim"]
 units.claim("cosine(STEPS)", ">", "cosine(EPOCHS)", by=0.3)
 
+# %% tags=["check"]
+check.prediction(
+    "Accuracy when the cosine is four steps long?",
+    my_accuracy_with_the_wrong_unit,
+    units.values("cosine(EPOCHS)").mean(),
+)
+
 # %% [markdown]
 # After four steps the rate is zero, and the rest of the run changes nothing. The curve of such a run looks like a network that
 # cannot learn. torch says nothing about it; `cnnlab` compares every schedule with the length of the run, and warns above.
@@ -468,6 +475,15 @@ my_range_of_the_suggestion = ...
 # %%
 suggestion = curve.suggest()
 print(f"the range test suggests {suggestion:.2g}")
+
+# %% tags=["check"]
+RANGES = ["below 0.001", "0.001 to 0.3", "above 0.3"]
+check.prediction(
+    "Where does the suggestion lie?",
+    my_range_of_the_suggestion,
+    RANGES[np.searchsorted([0.001, 0.3], suggestion)],
+    options=RANGES,
+)
 
 # %% [markdown]
 # Does the suggestion train? A fresh test for every seed, a constant rate, the same four epochs; beside it a learning rate of 0.001. The stored study
@@ -626,6 +642,14 @@ rescue.claim("0.3 warmed up", ">", "0.3", by=0.05)
 # %% tags=["claim"]
 rescue.claim("0.003", ">", "0.3", by=0.1)
 
+# %% tags=["check"]
+check.prediction(
+    "AdamW: which of the three has the best accuracy?",
+    my_best_of_three,
+    rescue.table()["mean"].idxmax(),
+    options=rescue.names,
+)
+
 # %%
 print("0.003 - 0.3 warmed up:", rescue.difference("0.003", "0.3 warmed up"))
 
@@ -774,6 +798,15 @@ stored.table().round(3)
 print(stored.claim("one-cycle, 6 epochs", ">", "constant, 6 epochs"))
 print(stored.claim("one-cycle, 6 epochs", ">", "step, 6 epochs"))
 
+# %% tags=["check"]
+shapes = ["constant", "step", "one-cycle"]
+check.prediction(
+    "Noisy labels: which schedule is best?",
+    my_best_schedule,
+    max(shapes, key=lambda name: stored.values(f"{name}, 6 epochs").mean()),
+    options=shapes,
+)
+
 # %% [markdown]
 # One-cycle beats both, by 5.6 points (2.8 to 8.4) and by 2.8 points (1.6 to 4.1), although its peak is no higher than the
 # others: the best of four was 0.1 for all three. A constant learning rate wanders to the last step, so the accuracy at its
@@ -785,6 +818,14 @@ print(stored.claim("one-cycle, 6 epochs", ">", "step, 6 epochs"))
 
 # %% tags=["claim"]
 stored.verdict("constant, 6 epochs", ">", "one-cycle, 2 epochs", by=0.02)
+
+# %% tags=["check"]
+check.prediction(
+    "How far behind is one-cycle in two epochs?",
+    my_gap_of_a_third,
+    stored.difference("constant, 6 epochs", "one-cycle, 2 epochs")[0],
+    within=0.02,
+)
 
 # %% [markdown]
 # The estimate is 4.5 points, with an interval from nothing at all to nine points. So one-cycle in a third of the epochs is
@@ -834,38 +875,6 @@ rates.verdict("one-cycle, 1", ">", "constant, 1")
 
 # %% tags=["claim"]
 rates.claim("constant, 0.01", ">", "one-cycle, 0.01", by=0.03)
-
-# %% tags=["check"]
-band = np.searchsorted([0.001, 0.3], suggestion)
-check.score(
-    {
-        "Accuracy when the cosine is four steps long?": (
-            my_accuracy_with_the_wrong_unit,
-            float(units.values("cosine(EPOCHS)").mean()),
-        ),
-        "Where does the suggestion lie?": (
-            my_range_of_the_suggestion,
-            ("below 0.001", "0.001 to 0.3", "above 0.3")[band],
-        ),
-        "AdamW: which rate is best?": (
-            my_best_of_three,
-            rescue.table()["mean"].idxmax(),
-        ),
-        "Noisy labels: which schedule is best?": (
-            my_best_schedule,
-            "one-cycle",
-        ),
-    }
-)
-check.score(
-    {
-        "How far behind is one-cycle in two epochs?": (
-            my_gap_of_a_third,
-            stored.difference("constant, 6 epochs", "one-cycle, 2 epochs")[0],
-        ),
-    },
-    within=0.02,
-)
 
 # %% [markdown]
 # ## Exercises

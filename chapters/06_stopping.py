@@ -238,6 +238,14 @@ live_noisy.plot(
 # %% tags=["claim"]
 stored_noisy.claim("early stopping", ">", "last epoch")
 
+# %% tags=["check"]
+check.prediction(
+    "How much does stopping gain with wrong labels?",
+    my_gain_by_stopping,
+    stored_noisy.difference("early stopping", "last epoch")[0],
+    within=0.05,
+)
+
 # %%
 curves = pd.read_csv("studies/06_noisy_labels_curves.csv")
 curves = curves[curves.schedule == "constant"]
@@ -614,6 +622,15 @@ for name, (results, a, b) in settings.items():
 # %% tags=["claim"]
 stored_averages.on("wobble").verdict("constant, EMA", "<", "constant, live")
 
+# %% tags=["check"]
+check.prediction(
+    "By how many points does the accuracy of the EMA change per epoch?",
+    my_wobble_of_the_ema,
+    100 * stored_averages.on("wobble").values("constant, EMA").mean(),
+    within=0.5,
+    unit="points",
+)
+
 # %% [markdown]
 # A validation accuracy wobbles by itself, whatever the weights do, and an EMA can't take that away. With wrong labels the
 # weights are thrown about further. Here is the run from the explorer once more; there the declared claim is supported,
@@ -738,6 +755,14 @@ print(f"average of weights:         {of_weights:.3f}")
 if lab.profile != "smoke":  # too few images to learn anything there
     assert of_weights < min(alone) - 0.2
     assert of_answers > sum(alone) / 4
+
+# %% tags=["check"]
+check.prediction(
+    "Accuracy of the mean weights?",
+    my_accuracy_of_mean_weights,
+    of_weights,
+    within=0.05,
+)
 
 # %% [markdown]
 # The answers gained, the weights lost most of what training had brought. Two networks that do the same need not do it
@@ -873,29 +898,16 @@ logits_averaged = "four long runs, logits averaged"
 print(stored_ensembles.claim("four long runs", "~", logits_averaged, by=0.01))
 print(stored_loss.difference("four long runs", logits_averaged))
 
+# %% [markdown]
+# ### Are you calibrated yourself?
+#
+# Probabilities are **calibrated** if, of all the predictions made with 80 % confidence, about 80 % are correct. You can
+# ask the same of your own predictions. Write your confidence behind a guess, for example `my_guess = 0.4, 0.8` if you're
+# 80 % sure of 0.4. Below you see how often you were correct at each level of confidence, in all chapters so far. With a
+# handful of predictions the bars are long. The next chapters add more than twenty, so come back and run the cell again.
+
 # %% tags=["check"]
-check.score(
-    {
-        "Gain by stopping, with wrong labels?": (
-            my_gain_by_stopping,
-            stored_noisy.difference("early stopping", "last epoch")[0],
-        ),
-        "Accuracy of the mean weights?": (
-            my_accuracy_of_mean_weights,
-            of_weights,
-        ),
-    },
-    within=0.05,
-)
-check.score(
-    {
-        "Wobble of the EMA, in points?": (
-            my_wobble_of_the_ema,
-            100 * stored_averages.on("wobble").values("constant, EMA").mean(),
-        ),
-    },
-    within=0.5,
-)
+check.calibration()
 
 # %% [markdown]
 # ## Exercises

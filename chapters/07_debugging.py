@@ -193,6 +193,13 @@ ten_images.plot(
 # %% tags=["claim"]
 ten_images.claim("right labels", "~", "shuffled labels", by=0.05)
 
+# %% tags=["check"]
+check.prediction(
+    "Does the network memorise shuffled labels?",
+    my_shuffled_labels_by_heart,
+    ten_images.values("shuffled labels").mean() < 0.1,
+)
+
 # %% [markdown]
 # Both are learnt. The check says that gradients arrive and that the loss can be lowered. It says nothing about the labels, for
 # a network with more weights than images can learn any labels by heart, even for a whole data set
@@ -496,6 +503,13 @@ clipped.plot(
 # %% tags=["claim"]
 clipped.claim("clip by norm", ">", "no clipping", by=0.2)
 
+# %% tags=["check"]
+check.prediction(
+    "Accuracy with clipping?",
+    my_accuracy_with_clipping,
+    clipped.values("clip by norm").mean(),
+)
+
 # %% [markdown]
 # The grey bars are a longer study (`studies/07_clipping.py`), with twice the images, larger batches, four epochs and new
 # signs for each of ten seeds. It also tried other remedies. Each of them got the best of four settings on two other seeds,
@@ -606,6 +620,13 @@ twice.plot(message="A softmax before the loss costs a lot of accuracy.")
 # %% tags=["claim"]
 twice.claim("logits", ">", "softmax first", by=0.1)
 
+# %% tags=["check"]
+check.prediction(
+    "How much accuracy does a second softmax cost?",
+    my_cost_of_a_second_softmax,
+    twice.difference("logits", "softmax first")[0],
+)
+
 # %% [markdown]
 # ### What would change it
 #
@@ -689,24 +710,6 @@ pd.Series(found, name="what the library finds").to_frame()
 # mode can look like overfitting, and pixels from 0 to 255 make gradients explode: what comes *earlier* in the chain is
 # the cause. The library's tests hold it to more than these runs: several seeds of each fault, and twenty healthy runs
 # in which it must find nothing.
-
-# %% tags=["check"]
-check.score(
-    {
-        "Are shuffled labels learnt by heart?": (
-            my_shuffled_labels_by_heart,
-            "yes",
-        ),
-        "Accuracy with clipping?": (
-            my_accuracy_with_clipping,
-            float(clipped.values("clip by norm").mean()),
-        ),
-        "Cost of a second softmax?": (
-            my_cost_of_a_second_softmax,
-            twice.difference("logits", "softmax first")[0],
-        ),
-    }
-)
 
 # %% [markdown]
 # ## Exercises

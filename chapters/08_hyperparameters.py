@@ -114,6 +114,13 @@ plots.histogram(
     message="Nine in ten uniform draws fall into the last decade.",
 )
 
+# %% tags=["check"]
+check.prediction(
+    "What fraction of the uniform draws lies above 0.1?",
+    my_share_above_a_tenth,
+    above["uniform"],
+)
+
 # %% [markdown]
 # Uniform draws leave the four lower decades one trial in ten, and the lowest of them one in ten thousand. What this
 # costs a search you will see in 8.4.
@@ -445,6 +452,13 @@ as_if_independent = Results(
 print("180 searches:", as_if_independent.difference("random", "grid"))
 print("12 seeds:    ", searches.difference("random", "grid 3 x 3"))
 
+# %% tags=["check"]
+check.prediction(
+    "In what fraction of the pairs does random search win?",
+    my_share_of_wins,
+    win_fraction,
+)
+
 # %% [markdown]
 # Random search finds better networks than the square grid on average, by 1.2 points (0.5 to 2.0). It doesn't win every
 # time, because the peak of this landscape is wide, and three learning rates often hit it.
@@ -587,6 +601,14 @@ guessers.plot(
 # %% tags=["claim"]
 print(guessers.claim("best of 27", ">", "best of 1", by=0.05))
 print(guessers.claim("best of 27", ">", "best of 27, 960 pictures", by=0.05))
+
+# %% tags=["check"]
+check.prediction(
+    "By how much does the best of 27 look better than it is?",
+    my_optimism,
+    guessers.values("best of 27").mean(),
+    within=0.03,
+)
 
 # %% [markdown]
 # No network has become any better from left to right, there were only more of them. Now real networks. The study kept
@@ -951,29 +973,6 @@ else:
 # trials and a storage, and call it on as many machines as you have. It hands your objective a callback, `prune`, for
 # the trainer. That reports `valid_acc` after each epoch, and ends a run which is worse than half of the others were at
 # the same epoch: most of the time then goes to the promising ones.
-
-# %% tags=["check"]
-check.score(
-    {
-        "Share of uniform draws above 0.1?": (
-            my_share_above_a_tenth,
-            above["uniform"],
-        ),
-        "Share of pairs that random search wins?": (
-            my_share_of_wins,
-            win_fraction,
-        ),
-    }
-)
-check.score(
-    {
-        "Optimism of the best of 27 on sixty pictures?": (
-            my_optimism,
-            float(guessers.values("best of 27").mean()),
-        ),
-    },
-    within=0.03,
-)
 
 # %% [markdown]
 # ## Exercises

@@ -318,6 +318,14 @@ steps_up = {
 gaining = [stage for stage, gain in steps_up.items() if gain > 0.03]
 step_that_gains = {0: "none", 1: "".join(gaining)}.get(len(gaining), "both")
 
+# %% tags=["check"]
+check.prediction(
+    "Which step up gains more than three points on signs?",
+    my_step_that_gains,
+    step_that_gains,
+    options=["block 1", "block 2", "both", "none"],
+)
+
 # %% [markdown]
 # (A higher stage hands over more numbers, too; but it does so for both targets, which is why this comparison is the
 # fair one.) What the top stage looks for is made for glyphs: it serves digits, and signs less. The less the target is
@@ -436,6 +444,14 @@ pixels.verdict("not normalised", ">", right)
 # %% tags=["claim"]
 print(pixels.claim("BGR", "~", right, by=0.02))
 print("at inference:", served.difference("BGR", right))
+
+# %% tags=["check"]
+check.prediction(
+    "How much accuracy does BGR cost glyphnet?",
+    my_cost_of_bgr,
+    -pixels.difference("BGR", right)[0],
+    within=0.05,
+)
 
 # %% [markdown]
 # **Next to nothing.** You could have known from its filters: glyphnet hardly sees colour. So does BGR not matter? It depends
@@ -586,6 +602,14 @@ frozen_ten = "digits, 10: logistic regression"
 print(stored.verdict(frozen_ten, ">", "digits, 10: scratch", by=0.1))
 print(stored.claim(frozen_ten, ">", "digits, 10: scratch"))
 print(stored.claim(frozen_ten, ">", "digits, 10: random features", by=0.2))
+
+# %% tags=["check"]
+check.prediction(
+    "Accuracy from scratch with ten labels per class?",
+    my_scratch_with_ten_labels,
+    stored.values("digits, 10: scratch").mean(),
+    within=0.05,
+)
 
 # %% [markdown]
 # The probe is far ahead. Five splits of the same digits leave a wide interval, and after the correction for six declared
@@ -797,6 +821,15 @@ found_by.plot(
 print(found_by.claim("glyphnet", ">", "pixels", by=0.1))
 print(found_by.claim("pixels", ">", "random", by=0.05))
 
+# %% tags=["check"]
+others = ["random", "pixels"]
+check.prediction(
+    "Which retrieves better, random features or pixels?",
+    my_second_best,
+    max(others, key=lambda kind: found_by.values(kind).mean()),
+    options=others,
+)
+
 # %% [markdown]
 # The learnt features win by far. But look at the other two: **raw pixels beat the features of a random network**, by a
 # lot. The mean over the picture throws away where things are, and a random network has put nothing in its place. A
@@ -889,32 +922,6 @@ print(signs.verdict(probe, ">", "signs, 10: scratch"))
 #
 # All of that holds for features that stand still. Nobody forces them to: the next step is to let them move, gently,
 # from where they are. That is **fine-tuning**, and chapter 10.
-
-# %% tags=["check"]
-check.score(
-    {
-        "Which step up gains on signs?": (
-            my_step_that_gains,
-            step_that_gains,
-        ),
-        "What does BGR cost glyphnet?": (
-            my_cost_of_bgr,
-            -pixels.difference("BGR", "as in pretraining")[0],
-        ),
-        "Scratch with ten labels a class?": (
-            my_scratch_with_ten_labels,
-            float(summary.loc["digits, 10: scratch", "mean"]),
-        ),
-        "Pixels or random features?": (
-            my_second_best,
-            max(
-                ("random", "pixels"),
-                key=lambda kind: found_by.values(kind).mean(),
-            ),
-        ),
-    },
-    within=0.05,
-)
 
 # %% [markdown]
 # ## Exercises

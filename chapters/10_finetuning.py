@@ -249,6 +249,17 @@ plots.heatmap(
     "class.",
 )
 
+# %% tags=["check"]
+check.prediction(
+    "Best strategy for ten signs per class?",
+    my_strategy_for_ten_signs,
+    max(
+        STRATEGIES[:4],
+        key=lambda s: different.values(named(s, "10 signs")).mean(),
+    ),
+    options=STRATEGIES[:4],
+)
+
 # %% [markdown]
 # Now hold the rule against it, field by field. For each, the strategy the rule names, the best mean of the four, and
 # the interval of the difference. (The winner was picked from the very runs it is judged by, so take a small gap for
@@ -510,6 +521,16 @@ print(
     ),
 )
 
+# %% tags=["check"]
+check.prediction(
+    "How much test accuracy is lost at 0.03?",
+    my_loss_by_a_large_rate,
+    stored_rates.difference(
+        "head first, rate 0.001", "head first, rate 0.03"
+    )[0],
+    within=0.05,
+)
+
 # %% [markdown]
 # But the drift alone says little: already at the small rate it is a third of the features' size, and a probe reads the
 # glyphs about as well as before. What it destroys counts, not how far it goes. And remember the signs: there full
@@ -716,6 +737,14 @@ live_norms.plot(
 print(live_norms.verdict("norms moving", "<", "norms kept", by=0.05))
 print("moving - kept:", live_norms.difference("norms moving", "norms kept"))
 
+# %% tags=["check"]
+check.prediction(
+    "How much accuracy does the old head lose?",
+    my_loss_of_the_old_head,
+    live_norms.difference("norms kept", "norms moving")[0],
+    within=0.05,
+)
+
 # %% [markdown]
 # The old head lost about eight points. That it lost more than five was declared, and isn't quite supported by five splits
 # of the same digits, but it did lose something: the whole interval is below zero.
@@ -908,6 +937,14 @@ levels.claim("easy", ">", "wild", by=0.3)
 # %% tags=["claim"]
 shift.claim("statistics from wild images", ">", "as it is", by=0.05)
 
+# %% tags=["check"]
+check.prediction(
+    "How much do new statistics gain, without labels?",
+    my_gain_without_labels,
+    shift.difference("statistics from wild images", "as it is")[0],
+    within=0.05,
+)
+
 # %% [markdown]
 # With five labels a class, to fine-tune everything is better than to train the head alone. Part of that needed no label either: norms that
 # learn are in training mode, so fine-tuning everything also measures their statistics anew, by the way.
@@ -968,31 +1005,6 @@ easy.claim("head on five labels", "<", "as it is")
 # fonts or other frequencies of the classes; if your six hundred pictures show mostly one class, they will do harm. And
 # the wild signs were wild in known ways: augmentation while training on easy ones (chapter 3) would have prevented part
 # of the fall.
-
-# %% tags=["check"]
-check.score(
-    {
-        "Best strategy for ten signs a class?": (
-            my_strategy_for_ten_signs,
-            "full training",
-        ),
-        "Test accuracy lost at 0.03?": (
-            my_loss_by_a_large_rate,
-            stored_rates.difference(
-                "head first, rate 0.001", "head first, rate 0.03"
-            )[0],
-        ),
-        "Accuracy lost by the old head?": (
-            my_loss_of_the_old_head,
-            live_norms.difference("norms kept", "norms moving")[0],
-        ),
-        "Gain from statistics, without labels?": (
-            my_gain_without_labels,
-            shift.difference("statistics from wild images", "as it is")[0],
-        ),
-    },
-    within=0.05,
-)
 
 # %% [markdown]
 # ## Exercises

@@ -206,6 +206,13 @@ assert abs(as_in_training - plain["train_like_acc"]) < 1e-6
 right = accuracy_score(data.test.labels, answers)
 assert abs(right - plain["balanced_acc"]) < 1e-6
 
+# %% tags=["check"]
+check.prediction(
+    "How much larger is the accuracy than the balanced accuracy?",
+    my_hidden_gap,
+    plain["train_like_acc"] - plain["balanced_acc"],
+)
+
 # %% [markdown]
 # And the confusion matrix of the same network, the rarest class on top. Look for the columns that collect what does
 # not belong to them, and for the rows from which it comes.
@@ -470,6 +477,13 @@ for a, b in (
     print(f"{a} - {b}, rare classes:  ", rare.difference(a, b))
     print(f"{a} - {b}, common classes:", common.difference(a, b))
 
+# %% tags=["check"]
+check.prediction(
+    "Both at once: change in the recall of the common classes?",
+    my_change_for_common_classes,
+    live.on("common_recall").difference("both", "plain")[0],
+)
+
 # %% [markdown]
 # So class weights did do something. The rare classes gained about eleven points, but the common ones paid about as much.
 # Correcting twice costs the common classes some thirty points, and the rare ones have little more from it than from class
@@ -612,6 +626,15 @@ for name, metric in (("rare classes", rare), ("common classes", common)):
 gain = train_like.difference("logit adjustment", "plain")
 print("adjusted - plain, with the training fractions:", gain)
 
+# %% tags=["check"]
+check.prediction(
+    "Adjusted logits: gain in the recall of the rare classes?",
+    my_gain_for_rare_classes,
+    adjusted_runs.on("rare_recall").difference("logit adjustment", "plain")[
+        0
+    ],
+)
+
 # %% [markdown]
 # The rare classes gain a lot; the common ones and the accuracy with the training shares pay. How does it compare with
 # what had to be trained?
@@ -751,26 +774,6 @@ for a, b in (
 # run CutMix itself did harm**, above all to the rare classes, and the weights only bought back what it had cost.
 # Chapter 4 found that mixing takes time to pay with right labels; with few images of a class and few epochs it did
 # not pay here. If you mix for another reason, wrong labels for one, correct the imbalance as well.
-
-# %% tags=["check"]
-check.score(
-    {
-        "How much does the accuracy hide?": (
-            my_hidden_gap,
-            plain["train_like_acc"] - plain["balanced_acc"],
-        ),
-        "Both: change for the common classes?": (
-            my_change_for_common_classes,
-            live.on("common_recall").difference("both", "plain")[0],
-        ),
-        "Adjusted: gain for the rare classes?": (
-            my_gain_for_rare_classes,
-            adjusted_runs.on("rare_recall").difference(
-                "logit adjustment", "plain"
-            )[0],
-        ),
-    }
-)
 
 # %% [markdown]
 # ## Exercises

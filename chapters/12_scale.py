@@ -244,6 +244,13 @@ print(f"share of loading one by one: {share_of_loading:.2f}")
 gain = speedup(share_of_loading, 1e9)
 print(f"what there is to gain if it cost nothing: {gain:.1f} times")
 
+# %% tags=["check"]
+check.prediction(
+    "Fraction of a step that goes to loading one by one?",
+    my_share_of_loading,
+    share_of_loading,
+)
+
 # %% [markdown]
 # The work on the pixels is the same; what costs is Python. Each picture takes a dozen calls, and a call takes
 # microseconds whether it moves three thousand numbers or two hundred thousand. So the larger the pictures, the
@@ -397,6 +404,13 @@ plots.lines(
     ylabel="memory kept for the backward pass (MiB)",
     message="Memory grows with the number of images in a forward pass.",
     log="xy",
+)
+
+# %% tags=["check"]
+check.prediction(
+    "How many times less memory do parts of 16 take?",
+    my_times_less_memory,
+    times_less_memory,
 )
 
 # %% [markdown]
@@ -798,6 +812,14 @@ batch_norm_in_two = (
     "same" if processes.values("batch norm").max() < 1e-12 else "different"
 )
 
+# %% tags=["check"]
+check.prediction(
+    "Two processes with batch norm: the same model or a different one?",
+    my_batch_norm_in_two,
+    batch_norm_in_two,
+    options=["same", "different"],
+)
+
 # %% [markdown]
 # It is microbatches once more: what was done one after the other is done side by side, and batch norm sees the
 # shares. (`torch.nn.SyncBatchNorm` exchanges its statistics as well, at the price of a message in each layer.)
@@ -859,6 +881,14 @@ plots.lines(
 nearest_power = f"{10 ** round(math.log10(break_even_steps)):.0f}"
 compiling.claim("compiled", "<", "plain", by=0.1)
 
+# %% tags=["check"]
+check.prediction(
+    "After about how many steps does compiling pay?",
+    my_steps_until_it_pays,
+    nearest_power,
+    options=[10, 100, 1000, 10000],
+)
+
 # %% [markdown]
 # A compiled step is clearly shorter, and yet in most runs of this course compiling would be a loss: they end before
 # it has paid. The same holds whenever you try ten settings for two minutes each, unless the compiler finds its
@@ -881,28 +911,6 @@ print("channels first", images.stride(), "| channels last", laid_out.stride())
 
 # %% tags=["claim"]
 steps.claim("channels last", "<", "plain, again", by=0.05)
-
-# %% tags=["check"]
-check.score(
-    {
-        "Share of loading one by one?": (
-            my_share_of_loading,
-            share_of_loading,
-        ),
-        "How many times less memory?": (
-            my_times_less_memory,
-            times_less_memory,
-        ),
-        "Batch norm in two processes?": (
-            my_batch_norm_in_two,
-            batch_norm_in_two,
-        ),
-        "Compiling pays after how many steps?": (
-            my_steps_until_it_pays,
-            nearest_power,
-        ),
-    }
-)
 
 # %% [markdown]
 # ## Exercises

@@ -338,6 +338,14 @@ if FOLDER is None:  # the study is about digits, and says nothing about others
     stored = Results.load("studies/13_capstone.csv")
 live.plot(stored)
 
+# %% tags=["check"]
+check.prediction(
+    "What test accuracy do the two phases reach?",
+    my_accuracy,
+    (stored or live).values("recipe").mean(),
+    within=0.05,
+)
+
 # %%
 if stored:
     display(stored.table())
@@ -514,25 +522,19 @@ if FOLDER is None:
         f"surer than 0.9: {sure_nonsense:.2f} of the answers about the other digits"
     )
 
+# %% tags=["check"]
+if FOLDER is None:
+    check.prediction(
+        "What fraction of the predictions for strangers is surer than 0.9?",
+        my_share_of_sure_nonsense,
+        sure_nonsense,
+        within=0.05,
+    )
+
 # %% [markdown]
 # A softmax divides one among the classes it has; "none of these" is not among them. What the network cannot know must
 # stand in its papers. ([Hendrycks & Gimpel 2017](https://arxiv.org/abs/1610.02136) measure how far confidence helps all
 # the same.)
-#
-# ### Your predictions
-
-# %% tags=["check"]
-predictions = {
-    "What test accuracy will the two phases reach?": (
-        my_accuracy,
-        (stored or live).values("recipe").mean(),
-    ),
-}
-if FOLDER is None:
-    predictions[
-        "Which share of answers about strangers is surer than 0.9?"
-    ] = my_share_of_sure_nonsense, sure_nonsense
-check.score(predictions, within=0.05)
 
 # %% [markdown]
 # ## 13.7 The model card

@@ -307,6 +307,15 @@ if keras:
     verdict = lagging.claim("momentum 0.9", ">", "momentum 0.99", by=0.05)
 verdict if keras else None
 
+# %% tags=["check"]
+if keras:
+    check.prediction(
+        "How far behind is a run with momentum 0.99?",
+        my_loss_by_momentum,
+        lagging.difference("momentum 0.9", "momentum 0.99")[0],
+        within=0.05,
+    )
+
 # %% [markdown]
 # After sixty steps $0.99^{60}$ of the statistics, more than a half, are still the 0 and 1 they began with. The
 # *weights* of the two runs of a seed do not differ at all, since training mode never uses the running statistics:
@@ -824,23 +833,18 @@ if keras:
     print(f"seen in training: {sorted(classes_seen)}")
     assert classes_seen == set(range(9))
 
+# %% tags=["check"]
+if keras:
+    check.prediction(
+        "How many classes does training never see?",
+        my_unseen_classes,
+        unseen,
+    )
+
 # %% [markdown]
 # **The last quarter is cut off first, and only the rest is shuffled.** Three classes are in the validation part
 # alone, and the network has no chance to learn them. Shuffle the arrays yourself, or better, split each class in
 # proportion and pass `validation_data`, as `cnnlab.load` and `from_folder` do for you.
-
-# %% tags=["check"]
-if keras:
-    check.score(
-        {
-            "How far behind with momentum 0.99?": (
-                my_loss_by_momentum,
-                lagging.difference("momentum 0.9", "momentum 0.99")[0],
-            ),
-            "How many classes are never seen?": (my_unseen_classes, unseen),
-        },
-        within=0.05,
-    )
 
 # %% [markdown]
 # ## A.8 A dictionary

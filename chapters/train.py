@@ -92,6 +92,20 @@ def fit(model, train_loader, valid_loader, optimizer, epochs, device):
     return history
 
 
+# --- Chapter 3. Data augmentation -----------------------------------------
+
+
+def train_transform(size):
+    """Return the transform of a uint8 training image (3, size, size)."""
+    return v2.Compose(
+        [
+            v2.RandomCrop(size, padding=size // 8),
+            v2.RandomHorizontalFlip(p=0.5),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+
+
 # --- Chapter 4. Mixup and CutMix ------------------------------------------
 
 

@@ -405,19 +405,3 @@ def test_summaries_of_values_fit_on_one_line():
     assert compare.short(0.123456789) == "0.1235"
     for value in ({"a": "x" * 500}, many, torch.rand(900), "x" * 900, list(range(99)), print):
         assert len(compare.short(value)) <= 48
-
-
-# --- predictions ----------------------------------------------------------------------------------
-
-
-def test_score_prints_every_prediction_and_counts_the_correct_ones(capsys):
-    check.score({"A?": ("a", "a"), "B?": (0.5, 0.1), "C?": (..., "b"), "D?": (0.55, 0.5)})
-    assert capsys.readouterr().out.splitlines() == [
-        "✔ A? You predicted a. Answer: a.",
-        "✘ B? You predicted 0.5. Measured: 0.1.",
-        "· C? Answer: b.",
-        "✔ D? You predicted 0.55. Measured: 0.5.",
-        "2 of 3 predictions were correct.",
-    ]
-    check.score({"A?": (..., "a")})
-    assert capsys.readouterr().out.endswith("You made no predictions.\n")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import cnnlab
-from cnnlab.course.session import STOPPED
+from cnnlab.course.tracebacks import STOPPED
 from cnnlab.errors import ClaimNotSupported
 from cnnlab.experiment import Results, compare, study
 from cnnlab.limits import limits

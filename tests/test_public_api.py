@@ -125,7 +125,8 @@ SIGNATURES = {
     "clinic.diagnose": "(case, answer)",
     "clinic.examine": "(case)",
     "check.grade": "(name, attempt, *, points=1.0, seed=0, key=None)",
-    "check.prediction": "(question, guess, result=None, *, within=0.1)",
+    "check.prediction": "(question, guess, result=None, *, within=0.1, options=None, unit='')",
+    "check.calibration": "()",
 } | {f"check.{name}": "(fn)" for name in check.EXERCISES}
 
 

@@ -22,6 +22,7 @@ from cnnlab.models import small_resnet
 from cnnlab.models.backbones import GLYPHNET, WIDTH, half_precision_bytes
 from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training import schedules
+from cnnlab.training.progress import long_work
 from cnnlab.training.trainer import Trainer
 
 
@@ -55,7 +56,8 @@ def train(recipe: Recipe) -> tuple[nn.Module, dict[str, float]]:
         The network with its 97-way head, and its accuracy on validation and test glyphs, both after
         the weights were rounded to half precision, as in the file.
     """
-    bundle = glyphs.load(seed=recipe.seed, n_train=recipe.n_train)
+    with long_work(f"drawing {recipe.n_train} glyphs"):
+        bundle = glyphs.load(seed=recipe.seed, n_train=recipe.n_train)
     with fork_rng():
         seed_at(recipe.seed)
         model = small_resnet(len(bundle.classes), width=WIDTH)
@@ -75,7 +77,8 @@ def train(recipe: Recipe) -> tuple[nn.Module, dict[str, float]]:
     model.half().float()  # round the weights as the file does
     assert bundle.test is not None
     splits = {"valid": bundle.valid, "test": bundle.test}
-    accuracy = {n: trainer.evaluate(loader(split, 500))["acc"] for n, split in splits.items()}
+    with long_work("evaluating"):
+        accuracy = {n: trainer.evaluate(loader(split, 500))["acc"] for n, split in splits.items()}
     return model, accuracy
 
 

@@ -1,15 +1,14 @@
 """`setup`, the first line of every chapter, fixes whatever could differ between two runs."""
 
 import random
-import sys
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
 
 from cnnlab.course.profile import apply_profile
+from cnnlab.course.tracebacks import shorten_tracebacks
 from cnnlab.training.options import best_device
 
 
@@ -17,9 +16,6 @@ __all__ = [
     "Session",
     "setup",
 ]
-
-
-STOPPED = "Stopped. If this was a fit, call fit again to continue where it was."
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,8 @@ class Session:
 def setup(seed: int = 0) -> Session:
     """Choose the device, fix the seeds, set the plotting style, and print the settings.
 
-    In a notebook, the stop button then shows one line instead of a traceback.
+    In a notebook, the stop button then shows one line instead of a traceback. If cnnlab refuses an
+    argument, the traceback shows your own lines and the message; `%tb` shows all of it.
 
     Args:
         seed: for the global generators of Python, numpy and torch.
@@ -74,20 +71,7 @@ def setup(seed: int = 0) -> Session:
     np.random.seed(seed)  # noqa: NPY002 - other libraries draw from this generator
     torch.manual_seed(seed)
     mpl.rcParams.update(STYLE)
-    _shorten_interrupts()
+    shorten_tracebacks()
     session = Session(best_device(), apply_profile(), seed)
     print(session)  # noqa: T201
     return session
-
-
-def _shorten_interrupts() -> None:
-    """Let IPython show one line after Ctrl-C or the stop button, unless it has another handler."""
-    ipython = sys.modules.get("IPython")
-    shell: Any = ipython.get_ipython() if ipython is not None else None
-    if shell is not None and not shell.custom_exceptions:
-        shell.set_custom_exc((KeyboardInterrupt,), _show_stopped)
-
-
-def _show_stopped(shell: Any, kind: type, error: Any, trace: Any, tb_offset: Any = None) -> None:
-    shell._last_traceback = [STOPPED]  # what the kernel replies, instead of that of an older error
-    print(STOPPED)  # noqa: T201

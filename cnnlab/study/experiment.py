@@ -59,7 +59,8 @@ def compare(
 
     A run that raises an error doesn't end the others: its error stands in `Results.unfinished`.
     After Ctrl-C, or the stop button of a notebook, the runs that have finished are returned. The
-    run that was cut short never counts.
+    run that was cut short never counts. In a notebook or a terminal, a bar shows how many runs have
+    finished and how much time is left.
 
     Args:
         variants: name -> a function of the seed that trains a model and returns the metric, or a

@@ -37,6 +37,7 @@ from cnnlab.training.modes import train_mode
 from cnnlab.training.options import TrainerOptions, memory_layout
 from cnnlab.training.outputs import zero_loss
 from cnnlab.training.preparation import prepare_loss
+from cnnlab.training.progress import long_work
 from cnnlab.training.trainer import Trainer
 from cnnlab.training.transforms import wrap_batch_transform
 
@@ -221,11 +222,13 @@ def lr_find(
     low, high = float(low), float(high)
     rates = [low * (high / low) ** (i / (steps - 1)) for i in range(steps)]
     curves = []
-    with _preserve_steps(options.batch_transform):
+    bar = long_work("learning-rate range test", seeds * steps, "step")
+    with _preserve_steps(options.batch_transform), bar as done:
         for seed in range(seeds):
             with fork_rng(), _preserve_loader(loader) as source:
                 batches = _repeat_epochs(source, seed, seed * steps, seed * _stride(loader, seeds))
-                losses = _Sweep(options).run(rates, batches, seed)
+                counted = _counted(batches, seed * steps, done)
+                losses = _Sweep(options).run(rates, counted, seed)
             if not any(map(math.isfinite, losses)):
                 raise NonFiniteError(
                     f"the loss is NaN or infinite already at the lowest learning rate, {low:g}, so "
@@ -234,6 +237,13 @@ def lr_find(
                 )
             curves.append(LRCurve(rates[: len(losses)], losses))
     return LRCurve(curves[0].rates, curves[0].losses, curves[1:])
+
+
+def _counted(batches: Iterable, before: int, done: Callable[[int], None]) -> Iterator[Any]:
+    """Yield the batches, and tell before each how many came before it."""
+    for n, batch in enumerate(batches, before):
+        done(n)
+        yield batch
 
 
 def _options(

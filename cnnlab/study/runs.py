@@ -10,12 +10,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from operator import index
 from typing import Any
 
 from cnnlab.limits import Limits, limits
+from cnnlab.training.progress import long_work
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def run_all(
 ) -> list[Outcome | None]:
     """Call every function, and return the outcomes in the same order.
 
+    A bar in a notebook or a terminal shows how many have finished and how much time is left.
+
     Args:
         calls: functions without arguments.
         jobs: the number of parallel processes.
@@ -60,14 +63,19 @@ def run_all(
     """
     outcomes: list[Outcome | None] = [None] * len(calls)
     finished = _in_turn(calls) if jobs == 1 else _in_parallel(calls, jobs)
-    with keep_finished() as loop, closing(finished):
-        for number, outcome in finished:
+    with (
+        keep_finished() as loop,
+        closing(finished),
+        runs_bar("runs", len(calls), "run") as show_done,
+    ):
+        for n, (number, outcome) in enumerate(finished, 1):
             if isinstance(outcome.error, fatal):
                 raise outcome.error
             outcomes[number] = outcome
             if take is not None:
                 take(number, outcome)
             loop.finished += outcome.error is None
+            show_done(n)
     if loop.interrupted:
         done = sum(outcome is not None for outcome in outcomes)
         say(f"Interrupted: {done} of {len(calls)} runs are finished and kept")
@@ -91,6 +99,11 @@ def keep_finished() -> Iterator[Loop]:
         loop.interrupted = True
     finally:
         _loops.pop()
+
+
+def runs_bar(what: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:
+    """Return the bar of a loop; a loop inside a run of another one has none."""
+    return long_work(what, total, unit, show=len(_loops) == 1)
 
 
 def number_of_jobs(jobs: Any) -> int:

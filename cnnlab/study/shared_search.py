@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.callbacks.early_stopping import Mode
 from cnnlab.callbacks.pruning import Prune
 from cnnlab.files import user_path
-from cnnlab.study.runs import describe_error, keep_finished, say
+from cnnlab.study.runs import describe_error, keep_finished, runs_bar, say
 from cnnlab.study.search import Choice, LogUniform, Space, Uniform, check_search
 
 
@@ -88,9 +88,10 @@ def shared_search(
     """
     n = check_search(space, n)
     study = _load_or_create(storage, name, seed)
-    with keep_finished() as loop:
+    with keep_finished() as loop, runs_bar("search", n, "trial") as show_done:
         while (done := len(_finished_trials(study))) < n:
             loop.finished = done
+            show_done(done)
             trial = study.ask()
             setting = {name: _suggest(trial, name, values) for name, values in space.items()}
             prune = Prune(trial, monitor, mode)

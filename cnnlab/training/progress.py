@@ -1,13 +1,20 @@
-"""Show the progress of a fit: a bar in a notebook or a terminal, plain lines in a log."""
+"""Show the progress of a fit or of many: a bar in a notebook or a terminal, lines in a log."""
 
 import os
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
 from cnnlab.plots.core import in_ipython
 from cnnlab.training.hooks import Callback, Run
+
+
+SECONDS = 1.0  # between two signs of life of a long piece of work
 
 
 class Progress(Callback):
@@ -57,6 +64,59 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+@contextmanager
+def long_work(
+    what: str, total: int | None = None, unit: str = "step", *, show: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Show in a `with` block how much work is done and how much time is left, once a second.
+
+    The bar appears after a second, and disappears at the end. In a log nothing is shown.
+
+    Args:
+        what: what is being done, such as "runs".
+        total: how many units of work there are, or None if that can't be told.
+        unit: what is counted.
+        show: False for work that is part of other work with a bar.
+
+    Yields:
+        A function that takes how many units are done so far.
+
+    >>> with long_work("runs", total=2, unit="run") as done:
+    ...     done(1)
+    """
+    if not (show and _is_interactive()):
+        yield lambda done: None
+        return
+    start, bar_class = time.time(), _tqdm()
+    state: dict[str, int | None] = {"done": 0, "total": total}
+    finished = threading.Event()
+
+    def move_to(done: int) -> None:
+        state["done"] = done
+
+    def tick() -> None:  # a run can take minutes, in which nothing else would move
+        if finished.wait(max(0.0, start + SECONDS - time.time())):
+            return
+        bar = bar_class(desc=what, total=total, unit=unit, leave=False, smoothing=0)
+        bar.start_t = start
+        going_on = True
+        while going_on:
+            bar.n = state["done"]
+            bar.refresh()
+            going_on = not finished.wait(SECONDS)
+        bar.n, bar.total = state["done"], state["total"]
+        bar.close()
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    ticker.start()
+    try:
+        yield move_to
+        state["total"] = state["done"]  # a search may end early; it isn't drawn as a failure
+    finally:
+        finished.set()
+        ticker.join()
 
 
 def _in_one_line(name: str) -> str:

@@ -86,8 +86,8 @@ LOG_UNIFORM = Exercise(
     mistakes={
         "uniform": Mistake(
             _between,
-            "you draw uniformly between the ends, not on a logarithmic scale, so nearly all values fall "
-            "into the last decade.",
+            "you draw uniformly between the ends, not on a logarithmic scale, so nearly all values "
+            "fall into the last decade.",
             "which should be uniform, the value or its logarithm?",
         ),
         "exp of log10": Mistake(

@@ -1,0 +1,101 @@
+"""Show short tracebacks in a notebook: only your own lines if the library refused an argument."""
+
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cnnlab.errors import CnnlabError
+
+
+STOPPED = "Stopped. If this was a fit, call fit again to continue where it was."
+MORE = "Only your own lines are shown above. To see those of cnnlab too, run %tb in a new cell."
+PACKAGE = str(Path(__file__).parents[1])
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
+
+
+def shorten_tracebacks() -> None:
+    """Let IPython show one line after the stop button, and short tracebacks of refused arguments.
+
+    This does nothing outside IPython, or if it has another handler of exceptions already.
+    """
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    if shell is not None and not shell.custom_exceptions:
+        shell.set_custom_exc((KeyboardInterrupt, CnnlabError, ValueError, TypeError), _show)
+
+
+def _show(
+    shell: Any,
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType,
+    tb_offset: int | None = None,
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        shell._last_traceback = [STOPPED]  # the kernel's reply, instead of that of an older error
+        print(STOPPED)  # noqa: T201
+        return
+    own = _own_lines(trace) if _raised_here(trace) else None
+    if own is None:
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return
+    with _short_chain(error):
+        lines = shell.InteractiveTB.structured_traceback(kind, error, own, tb_offset=0)
+    # IPython asks the exception for its traceback, and still remembers the whole one for %tb.
+    error._render_traceback_ = lambda: [*lines, MORE]  # type: ignore[attr-defined]
+    try:
+        shell.showtraceback((kind, error, trace))
+    finally:
+        del error._render_traceback_  # type: ignore[attr-defined]
+
+
+def _raised_here(trace: TracebackType) -> bool:
+    """Return whether the innermost frame of a traceback is one of cnnlab."""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return _file(trace).startswith(PACKAGE)
+
+
+def _own_lines(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback with the frames in cells and files that belong to no library."""
+    if trace is None:
+        return None
+    rest = _own_lines(trace.tb_next)
+    if not _is_own(_file(trace)):
+        return rest
+    return TracebackType(rest, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
+
+
+def _is_own(file: str) -> bool:
+    if file.startswith("<"):  # such as "<string>" of a dataclass; IPython calls its input so too
+        return file.startswith("<ipython-input")
+    installed = {"site-packages", "dist-packages"} & {*Path(file).parts}
+    return not installed and not file.startswith((PACKAGE, *LIBRARIES))
+
+
+def _file(trace: TracebackType) -> str:
+    return trace.tb_frame.f_code.co_filename
+
+
+@contextmanager
+def _short_chain(error: BaseException) -> Iterator[None]:
+    """Leave out the causes of an error, in a `with` block, up to those with own lines in them."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is None:
+        yield
+        return
+    before = error.__cause__, error.__suppress_context__, cause.__traceback__
+    own = _own_lines(cause.__traceback__)
+    if own is None:
+        error.__cause__ = None  # which also hides the context
+    else:
+        cause.__traceback__ = own
+    try:
+        with _short_chain(cause):
+            yield
+    finally:
+        error.__cause__, error.__suppress_context__, cause.__traceback__ = before
