@@ -49,14 +49,14 @@ __all__ = [
     "cosine",
     "cutmix",
     "diagnose_case",
-    "dropout",
     "early_stopping",
     "ema_update",
     "ensemble",
     "evaluate",
+    "fold_batch_norm",
     "freeze",
     "grade",
-    "he_std",
+    "init_std",
     "jitter",
     "layerwise_lr",
     "leaks",
@@ -88,9 +88,9 @@ EXERCISES: dict[str, Exercise] = {
         chapter01.EPOCH,
         chapter01.EVALUATE,
         chapter01.SPLIT,
+        chapter02.INIT_STD,
         chapter02.BATCH_NORM,
-        chapter02.DROPOUT,
-        chapter02.HE_STD,
+        chapter02.FOLD_BATCH_NORM,
         chapter03.FLIP,
         chapter03.JITTER,
         chapter03.CHOICE,
@@ -149,14 +149,14 @@ def batch_norm(fn: Callable[..., Any]) -> None:
     print(EXERCISES["batch_norm"].judge(fn))
 
 
-def dropout(fn: Callable[..., Any]) -> None:
-    """Check chapter 2, `dropout(x, p, draws, training)`, inverted dropout."""
-    print(EXERCISES["dropout"].judge(fn))
+def fold_batch_norm(fn: Callable[..., Any]) -> None:
+    """Check chapter 2, `fold_batch_norm(conv, norm) -> (weight, bias)`, for inference."""
+    print(EXERCISES["fold_batch_norm"].judge(fn))
 
 
-def he_std(fn: Callable[..., float]) -> None:
-    """Check chapter 2, `he_std(weight)`, the standard deviation of He initialisation."""
-    print(EXERCISES["he_std"].judge(fn))
+def init_std(fn: Callable[..., float]) -> None:
+    """Check chapter 2, `init_std(weight, activation, z)`, which keeps the size of a signal."""
+    print(EXERCISES["init_std"].judge(fn))
 
 
 def random_flip(fn: Callable[..., Any]) -> None:
@@ -381,9 +381,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
         print("You made no predictions.")
 
 
-def prediction(
-    question: str, guess: Any, result: Any = None, *, within: float = 0.1
-) -> None:
+def prediction(question: str, guess: Any, result: Any = None, *, within: float = 0.1) -> None:
     """Compare one prediction with the result, in the cell after its experiment.
 
     Args:
