@@ -147,28 +147,10 @@ check.prediction(
 # square per layer, and ReLU layers make different inputs a little more alike. In a narrow network, a single draw can
 # also miss the average by a lot.
 #
-# Which rule should you use? It depends on the activation that follows:
-#
-# | activation | rule | $\sigma$, for normal weights | limit $a$, for weights uniform in $\pm a$ |
-# |---|---|---|---|
-# | ReLU and its relatives | He | $\sqrt{2/n}$ | $\sqrt{6/n}$ |
-# | sigmoid, tanh | Xavier | $\sqrt{2/(n+m)}$ | $\sqrt{6/(n+m)}$ |
-# | SELU | LeCun | $\sqrt{1/n}$ | $\sqrt{3/n}$ |
-# | none (output layer) | Xavier | $\sqrt{2/(n+m)}$ | $\sqrt{6/(n+m)}$ |
-#
-# The two columns are the same rule, because weights that are uniform in $\pm a$ have the variance $a^2/3$. In the figure,
-# `lecun` also stands for Xavier, which is the same where a layer has as many inputs as outputs.
-#
-# **Xavier**, also called Glorot, is a compromise. Without an activation, the forward signal keeps its size if
-# $n \sigma^2 = 1$. The gradient, on its way back, is a sum over the $m$ outputs that a unit feeds (the **fan-out**), so
-# it asks for $m \sigma^2 = 1$. You can't have both unless $n = m$. So take the mean: $\sigma^2 = 2/(n+m)$
-# ([Glorot & Bengio 2010](https://proceedings.mlr.press/v9/glorot10a.html);
-# [LeCun et al. 1998](https://doi.org/10.1007/3-540-49430-8_2)).
-#
 # ### Exercise 1: `init_std` (medium, 12 minutes)
 #
-# A table ends where your activation isn't in it. Write the function that replaces it. `z` holds many draws from a
-# standard normal distribution, and the inputs of the layer are `activation(z)`. Which standard deviation of the weights
+# He's rule is made for ReLU. What if another activation stands in front of the layer? Write a function that works for
+# any. `z` holds many draws from a standard normal distribution, and the inputs of the layer are `activation(z)`. Which standard deviation of the weights
 # gives the layer's sums a variance of 1 again? `weight` has the shape (out, in) or (out, in, height, width); only its
 # shape matters. Return a number.
 
@@ -211,6 +193,24 @@ def init_std(weight, activation, z):
 check.init_std(init_std)
 
 # %% [markdown]
+# In practice you look it up. The rule depends on the activation:
+#
+# | activation | rule | $\sigma$, for normal weights | limit $a$, for weights uniform in $\pm a$ |
+# |---|---|---|---|
+# | ReLU and its relatives | He | $\sqrt{2/n}$ | $\sqrt{6/n}$ |
+# | sigmoid, tanh | Xavier | $\sqrt{2/(n+m)}$ | $\sqrt{6/(n+m)}$ |
+# | SELU | LeCun | $\sqrt{1/n}$ | $\sqrt{3/n}$ |
+# | none (output layer) | Xavier | $\sqrt{2/(n+m)}$ | $\sqrt{6/(n+m)}$ |
+#
+# The two columns are the same rule, because weights that are uniform in $\pm a$ have the variance $a^2/3$. In the figure,
+# `lecun` also stands for Xavier, which is the same where a layer has as many inputs as outputs.
+#
+# **Xavier**, also called Glorot, is a compromise. Without an activation, the forward signal keeps its size if
+# $n \sigma^2 = 1$. The gradient, on its way back, is a sum over the $m$ outputs that a unit feeds (the **fan-out**), so
+# it asks for $m \sigma^2 = 1$. You can't have both unless $n = m$. So take the mean: $\sigma^2 = 2/(n+m)$
+# ([Glorot & Bengio 2010](https://proceedings.mlr.press/v9/glorot10a.html);
+# [LeCun et al. 1998](https://doi.org/10.1007/3-540-49430-8_2)).
+#
 # Does it matter for training? Build a plain network: eight convolutions in a row, no shortcuts. Train it for six epochs
 # from PyTorch's default, from He's rule, and from the default with a batch-norm layer after each convolution. We
 # declare what we expect first, as in chapter 1.
@@ -359,7 +359,7 @@ plots.lines(
     range(1, 61),
     tracks,
     xlabel="batches seen",
-    ylabel="running mean (the true mean is 4)",
+    ylabel="running mean (truth: 4)",
     message="A momentum of 0.1 takes some thirty batches to arrive; 0.9 never "
     "settles.",
 )

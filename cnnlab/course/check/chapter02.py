@@ -137,7 +137,9 @@ _ACTIVATIONS = {"ReLU": torch.relu, "tanh": torch.tanh, "the identity": lambda z
 
 
 def _observe_init(attempt: Callable[..., Any], seed: int) -> Observation:
-    z = torch.randn(20_000, generator=generator(seed, 22))
+    # Mirrored and scaled, so that the values for ReLU are exactly those of He's rule.
+    half = torch.randn(10_000, generator=generator(seed, 22))
+    z = torch.cat([half, -half]) / half.square().mean().sqrt()
     shape = _SHAPES[seed % len(_SHAPES)]
     cases = {
         f"your value for shape {shape} after {name}": (shape, activation)
@@ -175,8 +177,8 @@ def _lecun(weight, activation, z):  # type: ignore[no-untyped-def]
     return float(weight[0].numel() ** -0.5)
 
 
-def _upside_down(weight, activation, z):  # type: ignore[no-untyped-def]
-    return (activation(z).square().mean().item() / weight[0].numel()) ** 0.5
+def _he(weight, activation, z):  # type: ignore[no-untyped-def]
+    return float((2 / weight[0].numel()) ** 0.5)
 
 
 INIT_STD = Exercise(
@@ -184,7 +186,7 @@ INIT_STD = Exercise(
     observe=_observe_init,
     answer=init_std,
     praise="For ReLU this is He's rule, for the identity LeCun's, and it works for any activation.",
-    hint="with ReLU and 9 inputs the result is near 0.47; by which factor are you off?",
+    hint="with ReLU and 9 inputs the result is 0.471; by which factor are you off?",
     mistakes={
         "channels alone": Mistake(
             _ignores_kernel_size,
@@ -215,10 +217,10 @@ INIT_STD = Exercise(
             "suits inputs with mean square 1.",
             "which part of the mean square survives a ReLU?",
         ),
-        "upside down": Mistake(
-            _upside_down,
-            "you make the weights smaller where the activation removes more of the signal.",
-            "if half of the mean square is lost, should the weights grow or shrink?",
+        "He's rule for everything": Mistake(
+            _he,
+            "you use He's rule, which is made for ReLU, whatever the activation is.",
+            "the 2 in He's rule is 1 / 0.5; which number takes the place of 0.5 for tanh?",
         ),
     },
 )
@@ -245,14 +247,17 @@ def _observe_fold(attempt: Callable[..., Any], seed: int) -> Observation:
     returned = attempt(conv, norm)
     after = [value for m in (conv, norm) for value in m.state_dict().values()]
     is_pair = isinstance(returned, list | tuple) and len(returned) == 2
-    weight, bias = returned if is_pair else (None, None)
-    return {
-        "your result is a pair (weight, bias)": is_pair,
-        "`conv` and `norm` unchanged": all(map(torch.equal, before, after)),
-        "`norm` in training mode": norm.training,
-        "the weight you return": _detached(weight),
-        "the bias you return": _detached(bias),
+    observed = {
+        "you change `conv` or `norm`, which belong to the caller.": not all(
+            map(torch.equal, before, after)
+        ),
+        "you switch `norm` to training mode, in which it uses the batch.": norm.training,
+        "your result isn't a pair (weight, bias).": not is_pair,
     }
+    if is_pair:
+        observed["the weight you return"] = _detached(returned[0])
+        observed["the bias you return"] = _detached(returned[1])
+    return observed
 
 
 def _detached(value: Any) -> Any:
