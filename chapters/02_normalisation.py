@@ -128,8 +128,8 @@ check.prediction(
 )
 
 # %% [markdown]
-# The default of the library you use is in the dying family, and batch norm is why nobody notices. You'll see both
-# halves of that sentence in a minute. First, where do these lines come from?
+# The default of the library you use is in the dying family, and batch norm is why nobody notices. You'll see that in a
+# minute. First, where do these lines come from?
 #
 # **One layer.** A unit adds up $n$ products of a weight and an input. The weights have mean 0 and standard deviation
 # $\sigma$. If the inputs have the mean square $q$, the sum has the variance $n \sigma^2 q$. A ReLU then sets the
@@ -140,12 +140,12 @@ check.prediction(
 #
 # That's **He initialisation**, also called Kaiming initialisation
 # ([He et al. 2015](https://arxiv.org/abs/1502.01852)). The number $n$ is the **fan-in**: for a convolution, the input
-# channels times the pixels of the kernel. PyTorch's default has $\sigma = \sqrt{1/(3n)}$, so its factor is 1/6.
-# (In code, it's `kaiming_uniform_` with `a=sqrt(5)`, a choice that was inherited from an older library.)
+# channels times the pixels of the kernel. PyTorch's default (`kaiming_uniform_` with `a=sqrt(5)`, for historical
+# reasons) has $\sigma = \sqrt{1/(3n)}$, so its factor is 1/6. Its random biases keep the activations from vanishing,
+# but they're the same for both signs.
 #
-# Even He's line falls by a factor of three. Zero padding adds products that are zero, which costs some 4 % of the mean
-# square per layer, and ReLU layers make different inputs a little more alike. In a narrow network, a single draw can
-# also miss the average by a lot.
+# Even He's line falls by a factor of three. The zeros of the padding cost some 4 % of the mean square per layer, ReLU
+# layers make different inputs a little more alike, and in a narrow network a single draw can miss the average by a lot.
 #
 # ### Exercise 1: `init_std` (medium, 12 minutes)
 #
@@ -294,8 +294,7 @@ print(study.claim("batch norm, huge", ">", "no norm, huge", by=0.2))
 # it trains with batch norm and guesses without.
 #
 # **What would change it.** Shortcuts let the signal pass around a bad layer, and Adam divides gradients by their own
-# size, so both forgive more. Current practice: rely on normalisation, initialise with He anyway, and do it with care
-# where a network has no norm.
+# size, so both forgive more. Today's practice is to rely on normalisation and to initialise with He anyway.
 
 # %% [markdown]
 # ## 2.2 Batch norm, by hand

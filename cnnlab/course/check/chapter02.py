@@ -147,7 +147,7 @@ def _observe_init(attempt: Callable[..., Any], seed: int) -> Observation:
         for name, activation in _ACTIVATIONS.items()
     }
     return {
-        name: attempt(torch.empty(shape), activation, z)
+        name: attempt(torch.zeros(shape), activation, z)
         for name, (shape, activation) in cases.items()
     }
 
