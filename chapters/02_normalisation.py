@@ -217,13 +217,13 @@ check.init_std(init_std)
 
 
 # %% tags=["experiment"]
-def plain_network(batch_norm):
+def plain_network(normalised):
     """Build eight convolutions in a row, with PyTorch's initial weights."""
     layers = []
     for i in range(8):
         stride = 2 if i in (0, 3, 7) else 1
         conv = nn.Conv2d(24 if i else 3, 24, 3, stride=stride, padding=1)
-        norms = [nn.BatchNorm2d(24)] if batch_norm else []
+        norms = [nn.BatchNorm2d(24)] if normalised else []
         layers += [conv, *norms, nn.ReLU()]
     end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 12)]
     return nn.Sequential(*layers, *end)
