@@ -281,17 +281,18 @@ deep.plot(
 )
 
 # %% tags=["claim"]
-print(deep.claim("He", ">", "default", by=0.05))
+print(deep.verdict("He", ">", "default", by=0.05))
 print(deep.claim("default, batch norm", ">", "default", by=0.3))
 study = Results.load("studies/02_norms.csv")
 print(study.claim("batch norm, tiny", ">", "no norm, tiny", by=0.2))
 print(study.claim("batch norm, huge", ">", "no norm, huge", by=0.2))
 
 # %% [markdown]
-# From PyTorch's default the network guesses (1/12 is 0.083), because no image makes a difference to its output. He's
-# rule lets it begin to learn, and batch norm does far more, whatever it starts from. The last two lines are from a
-# stored study with eight seeds and the course's own network: from a tenth and from three times He's standard deviation,
-# it trains with batch norm and guesses without.
+# From PyTorch's default the network guesses (1/12 is 0.083), because no image makes a difference to its output. With
+# He's rule, some of the five networks begin to learn and others don't in the time they have. So the interval is wide,
+# and our first claim isn't supported. With batch norm, all of them learn, from the very weights that failed. The last
+# two lines are from a stored study of the course's own network, with eight seeds. From a tenth and from three times He's
+# standard deviation, it trains with batch norm and guesses without.
 #
 # **What would change it.** Shortcuts let the signal pass around a bad layer, and Adam divides gradients by their own
 # size, so both forgive more. Today's practice is to rely on normalisation and to initialise with He anyway.
