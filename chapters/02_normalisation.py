@@ -871,7 +871,7 @@ plots.lines(
 regularised = Results.load("studies/02_noisy_labels.csv")
 regularised.plot(
     message="With wrong labels, dropout and weight decay gain ten points; "
-    "with correct ones they cost a little."
+    "with correct ones they gain nothing."
 )
 
 # %% tags=["claim"]
@@ -882,11 +882,9 @@ repeated = regularised.on(REPEATED)
 print(repeated.claim("plain", ">", "dropout 0.5", by=0.2))
 print(repeated.claim("plain", ">", "decay 1e-2", by=0.2))
 CORRECT = ", correct labels"
-print(regularised.verdict(f"plain{CORRECT}", ">", f"dropout 0.5{CORRECT}"))
+print(regularised.claim(f"plain{CORRECT}", ">", f"dropout 0.5{CORRECT}"))
 print(
-    regularised.verdict(
-        f"decay 1e-2{CORRECT}", "~", f"plain{CORRECT}", by=0.02
-    )
+    regularised.claim(f"decay 1e-2{CORRECT}", "~", f"plain{CORRECT}", by=0.02)
 )
 
 # %% tags=["check"]
@@ -898,12 +896,12 @@ check.prediction(
 )
 
 # %% [markdown]
-# The network without regularisation repeats nearly all the wrong labels it was given. With either technique it repeats
-# far fewer, and it gains some ten points on images it has never seen. Each weight that serves a single wrong label is
-# pulled back by decay, and made unreliable by dropout. A weight that serves hundreds of images withstands both.
+# Without regularisation the network repeats 95 % of the wrong labels that it was given, with weight decay 26 %, and with
+# dropout 9 %. It gains eleven points on images that it has never seen. Weights that serve a single wrong label are
+# pulled back by decay and made unreliable by dropout. Weights that serve hundreds of images withstand both.
 #
-# With *correct* labels there's nothing to forget. Dropout costs accuracy, and decay does next to nothing. Our small
-# residual network gives the same answer. A second study trained it for 30 epochs on 300 correct labels, which it
+# With *correct* labels, memorising does no harm. Dropout costs three points here, and decay changes the accuracy by less
+# than one. Our small residual network gives the same answer. A second study trained it for 30 epochs on 300 correct labels, which it
 # memorises. Dropout with $p = 0.3$ changes the accuracy by less than one point. For $p = 0.5$ the interval reaches from
 # a loss of two points to a gain of two, and weight decay gains no accuracy either. But that study asks another question,
 # and its answer is clear. Should *every* parameter decay, or only the weights of convolutions and linear layers?
@@ -1159,5 +1157,5 @@ else:
 # - In training mode, the output for one image depends on the others in its batch. Where could that leak information
 #   from one user to another?
 # - Santurkar's experiment shows that stability isn't *necessary*. Does it show that smoothness is the reason?
-# - Dropout gained ten points with wrong labels and lost some with correct ones. What would you do with a data set of
+# - Dropout gained eleven points with wrong labels and lost three with correct ones. What would you do with a data set of
 #   which you don't know how clean it is?
