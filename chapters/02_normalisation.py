@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 2. Normalisation, initialisation, regularisation
 #
-# In 2015 two engineers at Google put a small layer between the convolutions of their best network. It subtracts a mean
+# In 2015 two researchers at Google put a small layer between the convolutions of their best network. It subtracts a mean
 # and divides by a standard deviation, and it has hardly any weights. The network reached the same accuracy in fourteen
 # times fewer steps. They called the layer batch norm and explained why it works, and the field believed them. Three
 # years later, four people at MIT did an experiment that the explanation couldn't survive. The layer is still in almost
@@ -150,9 +150,9 @@ check.prediction(
 # ### Exercise 1: `init_std` (medium, 12 minutes)
 #
 # He's rule is made for ReLU. What if another activation stands in front of the layer? Write a function that works for
-# any. `z` holds many draws from a standard normal distribution, and the inputs of the layer are `activation(z)`. Which standard deviation of the weights
-# gives the layer's sums a variance of 1 again? `weight` has the shape (out, in) or (out, in, height, width); only its
-# shape matters. Return a number.
+# any. `z` holds many draws from a standard normal distribution, and the inputs of the layer are `activation(z)`. Which
+# standard deviation of the weights gives the layer's sums a variance of 1 again? `weight` has the shape (out, in) or
+# (out, in, height, width); only its shape matters. Return a number.
 
 
 # %% tags=["exercise"]
@@ -900,11 +900,12 @@ check.prediction(
 # dropout 9 %. It gains eleven points on images that it has never seen. Weights that serve a single wrong label are
 # pulled back by decay and made unreliable by dropout. Weights that serve hundreds of images withstand both.
 #
-# With *correct* labels, memorising does no harm. Dropout costs three points here, and decay changes the accuracy by less
-# than one. Our small residual network gives the same answer. A second study trained it for 30 epochs on 300 correct labels, which it
-# memorises. Dropout with $p = 0.3$ changes the accuracy by less than one point. For $p = 0.5$ the interval reaches from
-# a loss of two points to a gain of two, and weight decay gains no accuracy either. But that study asks another question,
-# and its answer is clear. Should *every* parameter decay, or only the weights of convolutions and linear layers?
+# With *correct* labels, there's nothing wrong to memorise. Dropout costs three points here, and decay changes the accuracy by
+# less than one. Our small residual network gives the same answer. A second study trained it for 30 epochs on 300
+# correct labels, which it memorises. Dropout with $p = 0.3$ changes the accuracy by less than one point. For $p = 0.5$
+# the interval reaches from a loss of two points to a gain of two, and weight decay gains no accuracy either. But that
+# study asks another question, and its answer is clear. Should *every* parameter decay, or only the weights of
+# convolutions and linear layers?
 
 # %% tags=["claim"]
 small = Results.load("studies/02_regularisation.csv")
@@ -1146,7 +1147,7 @@ else:
 #
 # Harmful: 4 (one norm for two layers, whose running statistics fit neither), 3 (the variance is collected with dropout
 # and too large without it), 2 (the running statistics are those of the last batch or two), 8 (0.1 on every parameter pulls
-# the scales of the norms to zero), 9 (`eval()` is undone by `train()` in the first epoch; it has no effect here, and
+# the scales of the norms towards zero), 9 (`eval()` is undone by `train()` in the first epoch; it has no effect here, and
 # published code relies on it to freeze statistics). A waste: 1. Defensible: 5 (the ReLU usually comes after the
 # addition; "pre-activation" networks drop it, but then the norm belongs first), 6 (fan-out keeps the size of the gradient
 # instead of the signal's; PyTorch's ResNet uses it), 7 (on the *last* norm of a residual block it's a well-known trick; on
