@@ -89,7 +89,7 @@ def signal_sizes(rule, seed):
     sizes = []
     for _ in range(20):
         conv = nn.Conv2d(x.shape[1], 128, 3, padding=1)
-        if rule != "PyTorch's default":
+        if rule is not None:
             cnnlab.initialise(conv, rule)
         with torch.no_grad():
             x = conv(x).relu()
@@ -106,8 +106,14 @@ def mean_and_band(rule):
     return torch.stack([mean, mean - half, mean + half], 1).exp().tolist()
 
 
-RULES = ("he", "lecun", "PyTorch's default", "tiny", "huge")
-signals = {rule: mean_and_band(rule) for rule in RULES}
+RULES = {
+    "He": "he",
+    "LeCun": "lecun",
+    "PyTorch's default": None,
+    "a tenth of He": "tiny",
+    "three times He": "huge",
+}
+signals = {name: mean_and_band(rule) for name, rule in RULES.items()}
 plots.trend(
     range(1, 21),
     signals,
@@ -203,7 +209,7 @@ check.init_std(init_std)
 # | none (output layer) | Xavier | $\sqrt{2/(n+m)}$ | $\sqrt{6/(n+m)}$ |
 #
 # The two columns are the same rule, because weights that are uniform in $\pm a$ have the variance $a^2/3$. In the figure,
-# `lecun` also stands for Xavier, which is the same where a layer has as many inputs as outputs.
+# LeCun's line also stands for Xavier, which is the same where a layer has as many inputs as outputs.
 #
 # **Xavier**, also called Glorot, is a compromise. Without an activation, the forward signal keeps its size if
 # $n \sigma^2 = 1$. The gradient, on its way back, is a sum over the $m$ outputs that a unit feeds (the **fan-out**), so
@@ -289,8 +295,8 @@ print(study.claim("batch norm, huge", ">", "no norm, huge", by=0.2))
 
 # %% [markdown]
 # From PyTorch's default the network guesses (1/12 is 0.083), because no image makes a difference to its output. With
-# He's rule, some of the five networks begin to learn and others don't in the time they have. So the interval is wide,
-# and our first claim isn't supported. With batch norm, all of them learn, from the very weights that failed. The last
+# He's rule, the five networks begin to learn, one of them fast and four hardly faster than guessing. So the interval is
+# wide, and our first claim isn't supported. With batch norm, all of them learn, from the very weights that failed. The last
 # two lines are from a stored study of the course's own network, with eight seeds. From a tenth and from three times He's
 # standard deviation, it trains with batch norm and guesses without.
 #
@@ -679,7 +685,7 @@ check.prediction(
 
 # %% [markdown]
 # If every image of a batch is a blue disc, the mean that batch norm subtracts *is* the blue disc. The same weights, the
-# same images and the same mode give 0.7 or 0.3, depending on the order of the files. The cure is one line, `eval()`.
+# same images and the same mode give 0.71 or 0.26, depending on the order of the files. The cure is one line, `eval()`.
 #
 # Now make the other half of the mistake and *train* on sorted batches. It takes two lines, the sorting and a loader
 # that doesn't shuffle. The network is then evaluated on the very images that it was trained on:
@@ -896,9 +902,11 @@ check.prediction(
 )
 
 # %% [markdown]
-# Without regularisation the network repeats 95 % of the wrong labels that it was given, with weight decay 26 %, and with
-# dropout 9 %. It gains eleven points on images that it has never seen. Weights that serve a single wrong label are
-# pulled back by decay and made unreliable by dropout. Weights that serve hundreds of images withstand both.
+# Look at the left panel first: validation is best after a few epochs and falls as soon as memorising begins. (On the
+# right, training accuracy is low because it's measured with dropout switched on.) At the end, without regularisation
+# the network repeats 95 % of the wrong labels that it was given, with weight decay 26 %, and with dropout 9 %. It
+# gains eleven points on images that it has never seen. Weights that serve a single wrong label are pulled back by
+# decay and made unreliable by dropout. Weights that serve hundreds of images withstand both.
 #
 # With *correct* labels, there's nothing wrong to memorise. Dropout costs three points here, and decay changes the accuracy by
 # less than one. Our small residual network gives the same answer. A second study trained it for 30 epochs on 300
