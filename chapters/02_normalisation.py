@@ -904,8 +904,8 @@ check.prediction(
 # %% [markdown]
 # Look at the left panel first: validation is best after a few epochs and falls as soon as memorising begins. (On the
 # right, training accuracy is low because it's measured with dropout switched on.) At the end, without regularisation
-# the network repeats 95 % of the wrong labels that it was given, with weight decay 26 %, and with dropout 9 %. It
-# gains eleven points on images that it has never seen. Weights that serve a single wrong label are pulled back by
+# the network repeats 95 % of the wrong labels that it was given, with weight decay 26 %, and with dropout 9 %. Both
+# gain about eleven points on images that the network has never seen. Weights that serve a single wrong label are pulled back by
 # decay and made unreliable by dropout. Weights that serve hundreds of images withstand both.
 #
 # With *correct* labels, there's nothing wrong to memorise. Dropout costs three points here, and decay changes the accuracy by
