@@ -539,3 +539,65 @@ def accuracies_under_shifts(
                 accuracy = correct[chosen].mean().item()
                 accuracies[f"{group} accuracy"] = accuracy
     return accuracies
+
+
+# --- regularisation (chapter 2) -------------------------------------------
+
+
+def wide_mlp(dropout: float) -> nn.Module:
+    """Build a network of linear layers that can memorise 1,200 signs.
+
+    It has no convolution and no norm, and 660 thousand weights.
+    """
+    return nn.Sequential(
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(3 * 16 * 16, 512),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(512, 12),
+    )
+
+
+def signs_with_wrong_labels(
+    seed: int, wrong: float, n_valid: int
+) -> tuple[ImageSet, ImageSet]:
+    """Draw 1,200 signs of which a fraction is mislabelled, and clean ones."""
+    data = cnnlab.load("pocket", seed=seed, n_train=1200, n_valid=n_valid)
+    return cnnlab.data.label_noise(data.train, wrong, seed), data.valid
+
+
+def train_wide_mlp(
+    seed: int,
+    noisy: ImageSet,
+    *,
+    dropout: float = 0.0,
+    weight_decay: float = 0.0,
+    valid: Any = None,
+) -> cnnlab.Trainer:
+    """Train the wide network for 60 epochs, whose learning rate decays."""
+    torch.manual_seed(seed)
+    model = cnnlab.initialise(wide_mlp(dropout))
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": spared},
+        ],
+        lr=0.02,
+        momentum=0.9,
+    )
+    return train(
+        model,
+        optimizer,
+        noisy,
+        batch_size=64,
+        epochs=60,
+        seed=seed,
+        schedule=cnnlab.schedules.cosine,
+        valid=valid,
+    )

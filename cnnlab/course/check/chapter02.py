@@ -1,14 +1,13 @@
-"""Check the exercises of chapter 2: batch norm, dropout and He initialisation.
+"""Check the exercises of chapter 2: initialisation, batch norm, and folding it into a convolution.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
@@ -20,11 +19,14 @@ DIMS = (0, 2, 3)  # the mean of a channel is over images, rows and columns
 def _observe_batch_norm(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 21)
     # A small standard deviation, so that eps changes the result, and its place in the formula too.
-    x = 0.05 * torch.randn(5, 3, 4, 2, generator=g) + torch.randn(3, 1, 1, generator=g)
-    scale, shift = 0.5 + torch.rand(3, generator=g), torch.randn(3, generator=g)
+    x = 0.05 * torch.randn(3, 2, 1, 2, generator=g) + torch.randn(2, 1, 1, generator=g)
+    scale, shift = 0.5 + torch.rand(2, generator=g), torch.randn(2, generator=g)
     before = x.clone()
     returned = attempt(x, scale, shift, 1e-3)
-    return {"the value you return": returned, "`x` unchanged": torch.equal(x, before)}
+    return {
+        "`x` unchanged": torch.equal(x, before),
+        "your result for `x` of shape (3, 2, 1, 2)": returned,
+    }
 
 
 def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -83,6 +85,7 @@ BATCH_NORM = Exercise(
     observe=_observe_batch_norm,
     answer=batch_norm,
     praise="You normalise each channel over images and pixels, then apply the scale and the shift.",
+    hint="write down the shape of the mean: which dimensions of `x` did you average over?",
     mistakes={
         "unbiased variance": Mistake(
             _unbiased,
@@ -119,7 +122,7 @@ BATCH_NORM = Exercise(
         "no scale and shift": Mistake(
             _no_scale_and_shift,
             "you don't apply the scale and the shift, which the network learns.",
-            "where do gamma and beta appear in the equation?",
+            "where do γ and β appear in the equation?",
         ),
         "in place": Mistake(
             _in_place,
@@ -130,148 +133,62 @@ BATCH_NORM = Exercise(
 )
 
 
-def _observe_dropout(attempt: Callable[..., Any], seed: int) -> Observation:
-    g = generator(seed, 22)
-    x = 1 + torch.rand(6, 8, generator=g)
-    draws = torch.rand(6, 8, generator=g)
-    # Below 0.5, so that dropping and keeping with probability p are different.
-    p = 0.2 + 0.2 * torch.rand((), generator=g).item()
-    before = x.clone()
+_SHAPES = ((8, 3, 3, 3), (16, 8, 5, 5), (64, 32, 1, 1), (10, 128), (7, 4, 3, 5), (50, 20))
+_ACTIVATIONS = {"ReLU": torch.relu, "tanh": torch.tanh, "the identity": lambda z: z}
+
+
+def _observe_init(attempt: Callable[..., Any], seed: int) -> Observation:
+    # Mirrored and scaled, so that the values for ReLU are exactly those of He's rule.
+    half = torch.randn(10_000, generator=generator(seed, 22))
+    z = torch.cat([half, -half]) / half.square().mean().sqrt()
+    shape = _SHAPES[seed % len(_SHAPES)]
+    cases = {
+        f"your value for shape {shape} after {name}": (shape, activation)
+        for shape in ((4, 9), (4, 2, 3, 3), shape)
+        for name, activation in _ACTIVATIONS.items()
+    }
     return {
-        "the value you return in training mode": attempt(x, p, draws, True),
-        "the value you return in evaluation mode": attempt(x, p, draws, False),
-        "`x` unchanged": torch.equal(x, before),
+        name: attempt(torch.zeros(shape), activation, z)
+        for name, (shape, activation) in cases.items()
     }
 
 
-def dropout(x: Tensor, p: float, draws: Tensor, training: bool) -> Tensor:
-    """In training, zero the features whose draw is below p and scale up the rest."""
-    return torch.where(draws < p, 0.0, x / (1 - p)) if training else x
+def init_std(weight: Tensor, activation: Callable[[Tensor], Tensor], z: Tensor) -> float:
+    """Return 1 / sqrt(fan_in * q), where q is the mean square of the activation's outputs."""
+    return (weight[0].numel() * activation(z).square().mean().item()) ** -0.5
 
 
-def _no_scaling(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return torch.where(draws < p, 0.0, x) if training else x
+def _ignores_kernel_size(weight, activation, z):  # type: ignore[no-untyped-def]
+    return (weight.shape[1] * activation(z).square().mean().item()) ** -0.5
 
 
-def _scales_in_evaluation(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return torch.where(draws < p, 0.0, x) if training else x * (1 - p)
+def _fan_out(weight, activation, z):  # type: ignore[no-untyped-def]
+    return (weight[:, 0].numel() * activation(z).square().mean().item()) ** -0.5
 
 
-def _keeps_p(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return torch.where(draws < p, x / p, 0.0) if training else x
+def _variance(weight, activation, z):  # type: ignore[no-untyped-def]
+    return 1 / (weight[0].numel() * activation(z).square().mean().item())
 
 
-def _divides_by_p(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return torch.where(draws < p, 0.0, x / p) if training else x
+def _centred(weight, activation, z):  # type: ignore[no-untyped-def]
+    return (weight[0].numel() * activation(z).var().item()) ** -0.5
 
 
-def _always_on(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return torch.where(draws < p, 0.0, x / (1 - p))
+def _lecun(weight, activation, z):  # type: ignore[no-untyped-def]
+    return float(weight[0].numel() ** -0.5)
 
 
-def _one_draw_per_feature(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return torch.where(draws[:1] < p, 0.0, x / (1 - p)) if training else x
+def _he(weight, activation, z):  # type: ignore[no-untyped-def]
+    return float((2 / weight[0].numel()) ** 0.5)
 
 
-def _dropout_in_place(x, p, draws, training):  # type: ignore[no-untyped-def]
-    return x.copy_(dropout(x, p, draws, training))
-
-
-DROPOUT = Exercise(
-    name="dropout",
-    task="`dropout(x, p, draws, training)`, inverted dropout",
-    observe=_observe_dropout,
-    answer=dropout,
-    praise="The expected value of each feature stays the same, so evaluation mode needs no "
-    "correction.",
-    mistakes={
-        "no scaling": Mistake(
-            _no_scaling,
-            "you don't scale the remaining features up, so the next layer sees smaller sums in "
-            "training than at inference.",
-            "what fraction of the sum is left on average after dropping, and how do you make up "
-            "for the rest?",
-        ),
-        "scaled in use": Mistake(
-            _scales_in_evaluation,
-            "you scale in evaluation mode. That is correct on average, but inverted dropout, "
-            "which the exercise asks for, scales in training.",
-            "in evaluation mode, inverted dropout should return its input",
-        ),
-        "keeps the share p": Mistake(
-            _keeps_p,
-            "you keep features with probability p, but p is the probability of dropping one.",
-            "what should remain when p = 0?",
-        ),
-        "divides by p": Mistake(
-            _divides_by_p,
-            "you divide the remaining features by p, but p isn't the fraction that remains.",
-            "with p = 0.1 almost everything remains: by what factor should it grow?",
-        ),
-        "always on": Mistake(
-            _always_on,
-            "you drop features in evaluation mode too, so the predictions of the network are "
-            "random.",
-            "what should `training=False` do?",
-        ),
-        "one draw a feature": Mistake(
-            _one_draw_per_feature,
-            "all images lose the same features, but each image should get its own mask.",
-            "compare the shape of your mask with the shape of `x`",
-        ),
-        "in place": Mistake(
-            _dropout_in_place,
-            "your result is correct, but you overwrite the features that were passed in.",
-            "write the result into a new tensor",
-        ),
-    },
-)
-
-_SHAPES = ((8, 3, 3, 3), (16, 8, 5, 5), (64, 32, 1, 1), (10, 128), (7, 4, 3, 5), (50, 20))
-
-
-def _observe_he(attempt: Callable[..., Any], seed: int) -> Observation:
-    shapes = [
-        _SHAPES[seed % len(_SHAPES)],
-        _SHAPES[(seed + 1) % len(_SHAPES)],
-        _SHAPES[0],
-        _SHAPES[3],
-    ]
-    return {f"the value for shape {shape}": attempt(torch.empty(shape)) for shape in shapes}
-
-
-def he_std(weight: Tensor) -> float:
-    """Return sqrt(2 / fan_in); fan_in counts the input channels and the pixels of the kernel."""
-    return math.sqrt(2 / weight[0].numel())
-
-
-def _ignores_kernel_size(weight):  # type: ignore[no-untyped-def]
-    return math.sqrt(2 / weight.shape[1])
-
-
-def _fan_out(weight):  # type: ignore[no-untyped-def]
-    return math.sqrt(2 / weight[:, 0].numel())
-
-
-def _variance(weight):  # type: ignore[no-untyped-def]
-    return 2 / weight[0].numel()
-
-
-def _lecun(weight):  # type: ignore[no-untyped-def]
-    return math.sqrt(1 / weight[0].numel())
-
-
-def _xavier(weight):  # type: ignore[no-untyped-def]
-    return math.sqrt(2 / (weight[0].numel() + weight[:, 0].numel()))
-
-
-HE_STD = Exercise(
-    name="he_std",
-    task="`he_std(weight)`, the standard deviation of He initialisation",
-    observe=_observe_he,
-    answer=he_std,
-    praise="With this standard deviation, the scale of the signal stays the same through "
-    "convolutions and ReLUs.",
+INIT_STD = Exercise(
+    name="init_std",
+    task="`init_std(weight, activation, z) -> float`, which keeps the size of a signal",
+    observe=_observe_init,
+    answer=init_std,
+    praise="For ReLU this is He's rule, for the identity LeCun's, and it works for any activation.",
+    hint="with ReLU and 9 inputs the result is 0.471; by which factor are you off?",
     mistakes={
         "channels alone": Mistake(
             _ignores_kernel_size,
@@ -290,18 +207,148 @@ HE_STD = Exercise(
             "you return the variance, but the exercise asks for the standard deviation.",
             "how are the two related?",
         ),
-        "LeCun's rule": Mistake(
-            _lecun,
-            "this is LeCun initialisation, which suits tanh-like activations, but a ReLU sets "
-            "half of the signal to zero.",
-            "which factor makes up for the lost half?",
+        "variance of the inputs": Mistake(
+            _centred,
+            "you use the variance of the layer's inputs, but their mean isn't 0 after a ReLU, and "
+            "it contributes to the sum as well.",
+            "what is the mean square of a product w x, if w has mean 0 and x doesn't?",
         ),
-        "Xavier's rule": Mistake(
-            _xavier,
-            "this is Xavier initialisation, which uses the mean of fan-in and fan-out.",
-            "which of the two does He initialisation use?",
+        "no activation": Mistake(
+            _lecun,
+            "your value doesn't depend on the activation. This is LeCun initialisation, which "
+            "suits inputs with mean square 1.",
+            "which part of the mean square survives a ReLU?",
+        ),
+        "He's rule for everything": Mistake(
+            _he,
+            "you use He's rule, which is made for ReLU, whatever the activation is.",
+            "the 2 in He's rule is 1 / 0.5; which number takes the place of 0.5 for tanh?",
         ),
     },
 )
 
-EXERCISES = (BATCH_NORM, DROPOUT, HE_STD)
+
+def _observe_fold(attempt: Callable[..., Any], seed: int) -> Observation:
+    g = generator(seed, 23)
+    conv, norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, eps=0.5).eval()
+    values = {
+        "weight": torch.randn(2, 2, 1, 1, generator=g),
+        "bias": torch.randn(2, generator=g),
+    }
+    conv.load_state_dict(values)
+    norm.load_state_dict(
+        {
+            "weight": 0.5 + torch.rand(2, generator=g),
+            "bias": torch.randn(2, generator=g),
+            "running_mean": torch.randn(2, generator=g),
+            "running_var": 1 + 3 * torch.rand(2, generator=g),
+            "num_batches_tracked": torch.tensor(5),
+        }
+    )
+    before = [value.clone() for m in (conv, norm) for value in m.state_dict().values()]
+    returned = attempt(conv, norm)
+    after = [value for m in (conv, norm) for value in m.state_dict().values()]
+    is_pair = isinstance(returned, list | tuple) and len(returned) == 2
+    observed = {
+        "you change `conv` or `norm`, which belong to the caller.": not all(
+            map(torch.equal, before, after)
+        ),
+        "you switch `norm` to training mode, in which it uses the batch.": norm.training,
+        "your result isn't a pair (weight, bias).": not is_pair,
+    }
+    if is_pair:
+        observed["the weight you return"] = _detached(returned[0])
+        observed["the bias you return"] = _detached(returned[1])
+    return observed
+
+
+def _detached(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the weight and bias of one convolution that computes norm(conv(x)) at inference."""
+    return _fold(conv, norm)
+
+
+def _fold(
+    conv: Any, norm: Any, *, scale: Any = None, mean: Any = None, bias: Any = None
+) -> tuple[Tensor, Tensor]:
+    """Fold with the correct values, except for those that are given."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt() if scale is None else scale
+    mean = norm.running_mean if mean is None else mean
+    bias = conv.bias if bias is None else bias
+    return conv.weight * scale[:, None, None, None], norm.bias + (bias - mean) * scale
+
+
+def _fold_without_mean(conv, norm):  # type: ignore[no-untyped-def]
+    return _fold(conv, norm, mean=torch.zeros(2))
+
+
+def _fold_by_variance(conv, norm):  # type: ignore[no-untyped-def]
+    return _fold(conv, norm, scale=norm.weight / (norm.running_var + norm.eps))
+
+
+def _fold_without_eps(conv, norm):  # type: ignore[no-untyped-def]
+    return _fold(conv, norm, scale=norm.weight / norm.running_var.sqrt())
+
+
+def _fold_without_bias(conv, norm):  # type: ignore[no-untyped-def]
+    return _fold(conv, norm, bias=torch.zeros(2))
+
+
+def _fold_input_channels(conv, norm):  # type: ignore[no-untyped-def]
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return conv.weight * scale[:, None, None], _fold(conv, norm)[1]
+
+
+def _fold_in_place(conv, norm):  # type: ignore[no-untyped-def]
+    weight, bias = _fold(conv, norm)
+    conv.weight.data, conv.bias.data = weight.detach(), bias.detach()
+    return conv.weight, conv.bias
+
+
+FOLD_BATCH_NORM = Exercise(
+    name="fold_batch_norm",
+    task="`fold_batch_norm(conv, norm) -> (weight, bias)`, for inference",
+    observe=_observe_fold,
+    answer=fold_batch_norm,
+    praise="One convolution now does the work of both layers, which is how networks are deployed.",
+    hint="write norm(conv(x)) for one channel as a * x + b: what are a and b?",
+    mistakes={
+        "no running mean": Mistake(
+            _fold_without_mean,
+            "you leave out the running mean, which batch norm subtracts.",
+            "what does norm(conv(x)) give where conv(x) equals the running mean?",
+        ),
+        "divides by the variance": Mistake(
+            _fold_by_variance,
+            "you divide by the variance, but batch norm divides by the standard deviation.",
+            "which of the two has the units of the signal?",
+        ),
+        "no eps": Mistake(
+            _fold_without_eps,
+            "you leave out eps, so channels with a small variance come out too large.",
+            "what does `norm.eps` do in the equation of batch norm?",
+        ),
+        "bias of the convolution lost": Mistake(
+            _fold_without_bias,
+            "you lose the bias of the convolution: batch norm sees it, too.",
+            "what does the convolution output for an image of zeros?",
+        ),
+        "scales the input channels": Mistake(
+            _fold_input_channels,
+            "you scale the input channels of the weight, but batch norm scales the output "
+            "channels.",
+            "the shape of the weight is (out, in, height, width): which dimension is the channel "
+            "of the norm?",
+        ),
+        "in place": Mistake(
+            _fold_in_place,
+            "you overwrite the convolution, so a second call would fold the norm in again.",
+            "compute new tensors and return them",
+        ),
+    },
+)
+
+EXERCISES = (INIT_STD, BATCH_NORM, FOLD_BATCH_NORM)
