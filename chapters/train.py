@@ -6,6 +6,7 @@ chapter that explains it; change it there, and run `make fix`.
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
@@ -90,6 +91,54 @@ def fit(model, train_loader, valid_loader, optimizer, epochs, device):
         )
         history.append((loss, evaluate_model(model, valid_loader, device)))
     return history
+
+
+# --- Chapter 2. Normalisation, initialisation, regularisation -------------
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, channels, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        shortcut = nn.Conv2d(channels, width, 1, 2, bias=False)
+        self.shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        out = self.norm1(self.conv1(x)).relu()
+        return (self.norm2(self.conv2(out)) + self.shortcut(x)).relu()
+
+
+class SmallResNet(nn.Module):
+    def __init__(self, num_classes=12):
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 1, 1), 0.45))
+        self.register_buffer("std", torch.full((1, 1, 1), 0.25))
+        conv = nn.Conv2d(3, 16, 3, 2, padding=1, bias=False)
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(16), nn.ReLU())
+        blocks = ResidualBlock(16, 32), ResidualBlock(32, 64)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = self.blocks(self.stem((x - self.mean) / self.std))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def init_weights(module):
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def decay_groups(model, weight_decay):
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    decayed = {"params": weights, "weight_decay": weight_decay}
+    return [decayed, {"params": others, "weight_decay": 0.0}]
 
 
 # --- Chapter 3. Data augmentation -----------------------------------------
