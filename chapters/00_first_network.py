@@ -744,7 +744,7 @@ plots.image_grid(
 # ## 0.8 Back to the real network
 #
 # The network of section 0.1 works like yours. It has 4.65 million parameters where yours has 73 thousand, and 49
-# convolutions where yours has seven. In 2012 such a network, [AlexNet](https://doi.org/10.1145/3065386), won the ImageNet
+# convolutions where yours has seven. In 2012 such a network, [AlexNet](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks), won the ImageNet
 # competition by so much that the field changed within a year. In 2026 the largest models are often *transformers*
 # ([Dosovitskiy et al. 2021](https://arxiv.org/abs/2010.11929)), while convolutional networks hold their own
 # ([Liu et al. 2022](https://arxiv.org/abs/2201.03545)), above all in phones, cars and microscopes. All of them are trained
@@ -864,7 +864,7 @@ else:
 # - Y. LeCun, B. Boser, J. S. Denker, D. Henderson, R. E. Howard, W. Hubbard and L. D. Jackel, *Backpropagation applied to
 #   handwritten zip code recognition*, 1989, [doi:10.1162/neco.1989.1.4.541](https://doi.org/10.1162/neco.1989.1.4.541)
 # - A. Krizhevsky, I. Sutskever and G. E. Hinton, *ImageNet classification with deep convolutional neural networks*, 2012,
-#   [doi:10.1145/3065386](https://doi.org/10.1145/3065386)
+#   [papers.nips.cc](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)
 # - O. Russakovsky, J. Deng, H. Su, J. Krause, S. Satheesh, S. Ma, Z. Huang, A. Karpathy, A. Khosla, M. Bernstein, A. C. Berg and
 #   L. Fei-Fei, *ImageNet large scale visual recognition challenge*, 2015, [arXiv:1409.0575](https://arxiv.org/abs/1409.0575)
 # - K. He, X. Zhang, S. Ren and J. Sun, *Deep residual learning for image recognition*, 2016, [arXiv:1512.03385](https://arxiv.org/abs/1512.03385)

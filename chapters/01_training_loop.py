@@ -1086,12 +1086,12 @@ else:
 # ## References
 #
 # - L. Bottou, F. Curtis and J. Nocedal, *Optimization methods for large-scale machine learning*, SIAM Review 60, 2018, [arXiv:1606.04838](https://arxiv.org/abs/1606.04838)
-# - X. Bouthillier et al., *Accounting for variance in machine learning benchmarks*, MLSys 2021, [arXiv:2103.03098](https://arxiv.org/abs/2103.03098)
+# - X. Bouthillier, P. Delaunay, M. Bronzi, A. Trofimov, B. Nichyporuk, J. Szeto, N. Mohammadi Sepahvand, E. Raff, K. Madan, V. Voleti, S. E. Kahou, V. Michalski, T. Arbel, C. Pal, G. Varoquaux and P. Vincent, *Accounting for variance in machine learning benchmarks*, MLSys 2021, [arXiv:2103.03098](https://arxiv.org/abs/2103.03098)
 # - D. Choi, C. Shallue, Z. Nado, J. Lee, C. Maddison and G. Dahl, *On empirical comparisons of optimizers for deep learning*, 2019, [arXiv:1910.05446](https://arxiv.org/abs/1910.05446)
 # - J. Duchi, E. Hazan and Y. Singer, *Adaptive subgradient methods for online learning and stochastic optimization*, JMLR 12, 2011, [jmlr.org](https://jmlr.org/papers/v12/duchi11a.html)
 # - S. Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 6, 1979, [jstor.org/stable/4615733](https://www.jstor.org/stable/4615733)
 # - S. Ioffe and C. Szegedy, *Batch normalization*, ICML 2015, [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
-# - K. Jordan et al., *Muon: an optimizer for hidden layers in neural networks*, 2024, [kellerjordan.github.io](https://kellerjordan.github.io/posts/muon/)
+# - K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse and J. Bernstein, *Muon: an optimizer for hidden layers in neural networks*, 2024, [kellerjordan.github.io](https://kellerjordan.github.io/posts/muon/)
 # - A. Karpathy, *A recipe for training neural networks*, 2019, [karpathy.github.io](https://karpathy.github.io/2019/04/25/recipe/)
 # - D. Kingma and J. Ba, *Adam: a method for stochastic optimization*, ICLR 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)
 # - I. Loshchilov and F. Hutter, *Decoupled weight decay regularization*, ICLR 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)

@@ -12,7 +12,7 @@
 # In 2012, AlexNet had 60 million weights and 1.2 million photographs to learn them from, and it overfit. Its authors
 # couldn't get more photographs. So they cropped each one at random and mirrored half of them, on the fly, while the
 # network was busy with the batch before. Without this, they wrote, they'd have had to use a much smaller network
-# ([Krizhevsky et al. 2012](https://doi.org/10.1145/3065386)). Almost every vision model since has been trained on
+# ([Krizhevsky et al. 2012](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)). Almost every vision model since has been trained on
 # images that nobody took. How much do they help, when do they hurt, and how do you choose them?
 #
 # **You will be able to** choose augmentations from what you know about a task, give them sensible starting strengths,
@@ -1089,12 +1089,12 @@ else:
 # ## References
 #
 # - A. Krizhevsky, I. Sutskever and G. Hinton, *ImageNet classification with deep convolutional neural networks*,
-#   2012, [doi:10.1145/3065386](https://doi.org/10.1145/3065386)
+#   2012, [papers.nips.cc](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)
 # - P. Simard, D. Steinkraus and J. Platt, *Best practices for convolutional neural networks applied to visual
 #   document analysis*, 2003, [doi:10.1109/ICDAR.2003.1227801](https://doi.org/10.1109/ICDAR.2003.1227801)
 # - S. Chen, E. Dobriban and J. Lee, *A group-theoretic framework for data augmentation*, 2020,
 #   [arXiv:1907.10905](https://arxiv.org/abs/1907.10905)
-# - C. Szegedy et al., *Going deeper with convolutions*, 2015, [arXiv:1409.4842](https://arxiv.org/abs/1409.4842)
+# - C. Szegedy, W. Liu, Y. Jia, P. Sermanet, S. Reed, D. Anguelov, D. Erhan, V. Vanhoucke and A. Rabinovich, *Going deeper with convolutions*, 2015, [arXiv:1409.4842](https://arxiv.org/abs/1409.4842)
 # - H. Touvron, A. Vedaldi, M. Douze and H. Jégou, *Fixing the train-test resolution discrepancy*, 2019,
 #   [arXiv:1906.06423](https://arxiv.org/abs/1906.06423)
 # - Z. Zhong, L. Zheng, G. Kang, S. Li and Y. Yang, *Random erasing data augmentation*, 2017,
@@ -1123,7 +1123,7 @@ else:
 #   2019, [arXiv:1901.11196](https://arxiv.org/abs/1901.11196)
 # - R. Sennrich, B. Haddow and A. Birch, *Improving neural machine translation models with monolingual data*, 2016,
 #   [arXiv:1511.06709](https://arxiv.org/abs/1511.06709)
-# - D. Park et al., *SpecAugment: a simple data augmentation method for automatic speech recognition*, 2019,
+# - D. S. Park, W. Chan, Y. Zhang, C.-C. Chiu, B. Zoph, E. D. Cubuk and Q. V. Le, *SpecAugment: a simple data augmentation method for automatic speech recognition*, 2019,
 #   [arXiv:1904.08779](https://arxiv.org/abs/1904.08779)
 
 # %% [markdown] tags=["instructor", "remove-cell"]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from pybtex.database import Entry, Person, parse_file
@@ -59,7 +60,7 @@ def links(entry: Entry) -> list[str]:
 
 
 def same(link: str) -> str:
-    return link.rstrip("/").casefold()
+    return unquote(link).rstrip("/").casefold()
 
 
 def letters(text: str) -> str:
