@@ -188,6 +188,7 @@ def observe(attempt, seed):
         "your mean of [1, 2, 4.5]": result,
         "your mean of one value": attempt([3.0], 1),
         "your mean of four values": attempt([1.0, 2.0, 3.0, 5.0], 1),
+        "your mean of two values": attempt([1.0, 2.0], 1),
     }
 
 
@@ -264,9 +265,13 @@ def test_of_two_mistakes_at_once_the_first_known_one_is_named():
     assert judged(more_of_the_sum).mistake == "sum"
 
     def right_where_the_sum_is_wrong(values, digits):
-        return sum(values) if len(values) == 3 else mean(values, digits)
+        return mean(values, digits) if len(values) == 2 else sum(values)
 
-    assert judged(right_where_the_sum_is_wrong).mistake is None
+    def the_sum_in_one_fact_of_three(values, digits):
+        return sum(values) if len(values) == 3 else 0.0
+
+    for attempt in (right_where_the_sum_is_wrong, the_sum_in_one_fact_of_three):
+        assert judged(attempt).mistake is None
 
 
 def test_a_complaint_is_said_as_it_is_but_only_where_it_holds():
@@ -382,6 +387,9 @@ def test_messages_are_wrapped_but_not_inside_code():
         (5.0, math.inf, "is 5, expected inf"),
         (0.1 + 0.2, 0.3, None),
         (1, True, "is an int, expected a bool"),
+        (1.0, 1, "is a float, expected an int"),
+        (1, 1.0, None),
+        (np.int64(2), 2, None),
         (torch.Tensor.item, 1.0, "is a function, expected a float"),
         ("high", "low", "is 'high', expected 'low'"),
     ],
@@ -394,6 +402,9 @@ def test_a_difference_is_said_in_a_few_words(got, want, says):
 def test_of_a_list_the_entry_with_the_difference_is_said():
     found = compare.difference([torch.zeros(2), torch.zeros(3)], [torch.zeros(2), torch.zeros(4)])
     assert (found.where, found.says) == ("entry 1 of ", "has shape (3,), expected (4,)")
+    found = compare.difference([None, 0.5], [0.5, 0.5])
+    assert found.level == compare.TYPE
+    assert found.hint == "", "it isn't a missing `return`"
     found = compare.difference([0.5] * 30, [0.5] * 29 + [1.0])
     assert (found.where, found.says) == ("entry 29 of ", "is 0.5, expected 1")
 

@@ -105,7 +105,9 @@ def test_a_chapter_lists_works_of_the_bibliography_as_they_stand_there(script: P
         title = entry.fields["title"]
         assert letters(title).startswith(letters(cited.title)), f"{cited}; {BIB} has {title!r}"
         number = re.match(r"(arXiv|doi):(.+)", cited.label)
-        assert not number or unquote(cited.link).endswith(number[2]), f"{cited}; label and link differ"
+        assert not number or unquote(cited.link).endswith(number[2]), (
+            f"{cited}; label and link differ"
+        )
 
 
 def test_works_that_the_library_cites_are_in_the_bibliography() -> None:

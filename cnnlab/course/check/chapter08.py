@@ -86,8 +86,7 @@ LOG_UNIFORM = Exercise(
     mistakes={
         "uniform": Mistake(
             _between,
-            "you draw uniformly between the ends, not on a logarithmic scale, so nearly all values "
-            "fall into the last decade.",
+            "you draw uniformly between the ends, so nearly all values fall into the last decade.",
             "which should be uniform, the value or its logarithm?",
         ),
         "exp of log10": Mistake(
@@ -182,7 +181,7 @@ def _observe_best(attempt: Callable[..., Any], seed: int) -> Observation:
     few: tuple[dict[Setting, list[float]], ...] = (
         {(0.1, 0.0): [0.9, 0.1], (0.2, 0.0): [0.6, 0.7]},
         {(0.1, 0.0): [0.5, 0.5, 0.5], (0.2, 0.0): [0.7]},
-        {(0.1, 0.0): [0.9, math.nan], (0.2, 0.0): [0.6, 0.7]},
+        {(0.1, 0.0): [0.9, math.nan], (0.2, 0.0): [0.3, 0.4]},
         {(0.1, 0.0): [0.5, 0.6], (0.1, 0.01): [0.7, 0.8], (0.2, 0.0): [0.7, 0.7]},
         {(0.1, 0.0): [0.5, 0.5], (0.2, 0.0): [0.5, 0.5]},
     )

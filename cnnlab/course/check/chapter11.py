@@ -173,7 +173,7 @@ CLASS_WEIGHTS = Exercise(
 
 
 def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observation:
-    few = _as_tensor(attempt(torch.tensor([0, 0, 0, 1])))
+    few = _as_tensor(attempt(torch.tensor([0, 0, 0, 1, 1])))
     counts = _counts(seed)
     labels = torch.repeat_interleave(torch.arange(NUM_CLASSES), counts)
     labels = labels[torch.randperm(len(labels), generator=generator(seed, 12))]
@@ -182,7 +182,7 @@ def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observati
     probabilities = weights / weights.sum()
     observation: dict[str, Any] = {
         f"the number of weights for {len(labels)} labels": len(weights),
-        "your probability of drawing each image, for labels=[0, 0, 0, 1],": few / few.sum(),
+        "your probability of each image for labels=[0, 0, 0, 1, 1]": few / few.sum(),
         "the number of images that can be drawn": int((weights > 0).sum()),
         "the probability of each image": probabilities,
     }
@@ -240,7 +240,7 @@ SAMPLE_WEIGHTS = Exercise(
     observe=_observe_sample_weights,
     answer=sample_weights,
     praise="There is one weight per image, and every class is drawn equally often on average.",
-    hint="one weight per label: what should the weights of one class add up to?",
+    hint="what should the weights of one class add up to?",
     mistakes={
         "one weight a class": Mistake(
             _samples_per_class,

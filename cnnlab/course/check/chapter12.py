@@ -434,9 +434,14 @@ def _observe_paying(attempt: Callable[..., Any], seed: int) -> Observation:
         (steps * saving, before - saving, before),
     )
     return {
-        f"your result for cost={c:g}, before={b:g}, after={a:g}": attempt(c, b, a)
+        f"your result for cost={c:g}, before={b:g}, after={a:g}": _as_int(attempt(c, b, a))
         for c, b, a in problems
     }
+
+
+def _as_int(steps: Any) -> Any:
+    """Convert 6.0 to 6, because `numpy.ceil` returns floats; return anything else as it is."""
+    return int(steps) if isinstance(steps, float) and steps.is_integer() else steps
 
 
 def steps_to_pay(cost: float, before: float, after: float) -> float:

@@ -41,7 +41,7 @@ def agree(got: Any, want: Any) -> bool:
 def difference(got: Any, want: Any) -> Difference | None:
     """Return the most upstream difference of a value from the expected one; None if there is none.
 
-    A list counts as a tuple, a whole number as a float, and a NumPy number as a plain one.
+    A list counts as a tuple, an int as a float, and a NumPy number as a plain one.
 
     >>> difference([1, 2], (1, 2)) is None
     True
@@ -63,7 +63,7 @@ def difference(got: Any, want: Any) -> Difference | None:
         return _sequences(got, want)
     if isinstance(want, Mapping):
         return _mappings(got, want)
-    if _is_number(want) and _is_number(got):
+    if (type(want) is float and _is_number(got)) or type(got) is type(want) is int:
         near = math.isclose(got, want, rel_tol=1e-4, abs_tol=1e-6)
         return None if near or (math.isnan(got) and math.isnan(want)) else _value(got, want)
     if type(got) is not type(want):
@@ -89,6 +89,8 @@ def _other_type(got: Any, want: Any) -> Difference:
         ("ints", "floats", "bools", "int", "float")
     ):
         hint = "`.tolist()` turns a tensor into a list"
+    elif isinstance(got, float) and isinstance(want, int):
+        hint = "is the value an index or a count? then it is a whole number"
     elif isinstance(got, np.ndarray) and isinstance(want, Tensor):
         hint = "`torch.from_numpy` turns an array into a tensor"
     named = f"the string {short(got)}" if isinstance(got, str) else describe(got)
