@@ -926,7 +926,7 @@ check.cosine(cosine)
 # ### Exercise 2: `warmup_cosine` (medium, 10 minutes)
 #
 # A straight line from 0 to 1, which is reached at step `warmup`; then half a cosine to 0, which is reached at `steps`. The argument `steps` counts the
-# whole run, the warm-up included.
+# whole run, the warm-up included. Some runs have no warm-up: then `warmup` is 0.
 
 
 # %% tags=["exercise"]

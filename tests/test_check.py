@@ -1,4 +1,5 @@
 import math
+import random
 import re
 
 import numpy as np
@@ -290,7 +291,7 @@ def test_a_complaint_is_said_as_it_is_but_only_where_it_holds():
     assert judged(lambda x: 4, backwards).says == "your result is 4, expected 3."
 
 
-def test_side_effects_on_arguments_and_random_numbers_are_noticed():
+def test_side_effects_on_arguments_are_noticed():
     def sorts(values, digits):
         values.sort(reverse=True)
         return mean(values, digits)
@@ -298,11 +299,31 @@ def test_side_effects_on_arguments_and_random_numbers_are_noticed():
     outcome = judged(sorts)
     assert outcome.says.startswith("you change `values` in place, but it belongs to the caller")
 
-    def draws(values, digits):
-        torch.manual_seed(3)
-        return mean(values, digits)
 
-    assert "global random generator" in judged(draws).says
+def test_global_random_numbers_are_refused_where_the_caller_gives_a_seed():
+    def observe_first(attempt, seed):
+        return {"the number": attempt(seed)}
+
+    def first(seed):
+        return seed + 1
+
+    exercise = core.Exercise("first", observe_first, first, "Fine.")
+
+    def seeds(seed):
+        torch.manual_seed(3)
+        return seed + 1
+
+    def draws(seed):
+        random.random()
+        return seed + 1
+
+    def numpy_draws(seed):
+        np.random.rand()  # noqa: NPY002
+        return seed + 1
+
+    for attempt in (seeds, draws, numpy_draws):
+        assert "global random generator" in judged(attempt, exercise).says
+    assert MEAN.judge(lambda values, digits: mean(values, digits) + 0 * random.random()).passed
 
 
 def test_an_error_is_reported_with_the_line_and_the_arguments():

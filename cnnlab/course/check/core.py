@@ -168,8 +168,10 @@ class Exercise:
     def _facts(self, attempt: Attempt, problem: int) -> Observation:
         """Observe an attempt; its side effects on arguments and random numbers come first."""
         observed = self.observe(attempt, problem)
-        changes = {CHANGES.format(name): name in attempt.changed for name in attempt.parameters}
-        return {**changes, DRAWS: attempt.draws, **observed}
+        effects = {CHANGES.format(name): name in attempt.changed for name in attempt.parameters}
+        if {"seed", "generator"} & {*attempt.parameters}:
+            effects[DRAWS] = attempt.draws
+        return {**effects, **observed}
 
     def _recognise(
         self,
