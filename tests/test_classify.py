@@ -132,7 +132,6 @@ def test_of_two_classes_two_are_shown_and_of_many_the_most_probable(glyphnet):
         (torch.rand(8), DataError, r"got \(8,\)"),
         (Image.new("LAB", (8, 8)), DataError, "LAB"),
     ],
-    ids=str,
 )
 def test_what_is_no_image_is_refused_in_one_sentence(
     glyphnet, path, image, error, message, monkeypatch
