@@ -14,7 +14,7 @@ from torch import Tensor, nn
 NOTHING, TYPE, SHAPE, DTYPE, VALUE = range(5)
 
 
-RETURN = "does every path through your function end in a `return`?"
+RETURN = "does every path through your function end in a `return` with a value?"
 
 
 class Difference(NamedTuple):
@@ -101,7 +101,8 @@ def _value(got: Any, want: Any) -> Difference:
     if isinstance(want, set | frozenset):
         extra, missing = sorted(map(str, got - want)), want - got
         if extra:
-            return Difference(VALUE, f"contains {extra[0]!r}, which doesn't belong there")
+            says = f"contains {extra[0]!r}, which doesn't belong there"
+            return Difference(VALUE, says, "is it spelled as in the task?")
         return Difference(VALUE, f"lacks {len(missing)} of {len(want)} entries")
     shown = next(
         (pair for digits in (4, 7, 10) if (pair := _pair(got, want, digits))[0] != pair[1]),

@@ -24,7 +24,6 @@ from cnnlab.course.check.attempt import (
 from cnnlab.course.check.compare import (
     NOTHING,
     RETURN,
-    TYPE,
     VALUE,
     Difference,
     agree,
@@ -213,7 +212,7 @@ class Exercise:
         if name.endswith("."):
             return self._failed(name)
         task = f"the task is {self.task}" if self.task else self.hint
-        hint = found.hint or (task if found.level <= TYPE else self.hint)
+        hint = found.hint or (task if found.level < VALUE else self.hint)
         return self._failed(f"{found.where}{name} {found.says}.", hint)
 
     def _nothing(self, student: Attempt, reference: Attempt) -> Outcome | None:
