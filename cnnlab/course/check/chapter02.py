@@ -28,7 +28,9 @@ def _observe_batch_norm(attempt: Callable[..., Any], seed: int) -> Observation:
     scale, shift = 0.5 + torch.rand(2, generator=g), torch.randn(2, generator=g)
     settings = "scale=[1, 1], shift=[0, 0]"
     return {
-        "your result where `x` equals its mean, with scale=[2, 3], shift=[5, 7],": at_mean[0, :, 0, 0],
+        "your result where `x` equals its mean, with scale=[2, 3], shift=[5, 7],": at_mean[
+            0, :, 0, 0
+        ],
         f"the mean of each channel of your result, with {settings},": plain.mean(DIMS).round(
             decimals=3
         ),
