@@ -169,7 +169,8 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
             code = f", `{_cut(frames[-1].line, 60)}`," if frames[-1].line else ""
             where = f"line {frames[-1].lineno}{code}"
         message = " ".join(str(error).split())
-        says = f"{where} raised {type(error).__name__}: {_cut(message, 90).rstrip('.')}."
+        says = f"{where} raised {type(error).__name__}: {_cut(message.rstrip('.'), 90)}"
+        says += "" if says.endswith("...") else "."
     room = LONGEST - len(says) - len(" It was given .")
     given = attempt.given(raised.arguments, room)
     return f"{says} It was given {given.removesuffix(', ...')}." if 0 < len(given) <= room else says

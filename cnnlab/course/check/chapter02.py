@@ -26,15 +26,15 @@ def _observe_batch_norm(attempt: Callable[..., Any], seed: int) -> Observation:
     x = 0.05 * torch.randn(3, 2, 1, 2, generator=g) + torch.randn(2, 1, 1, generator=g)
     plain = attempt(x, torch.ones(2), torch.zeros(2), 1e-3)
     scale, shift = 0.5 + torch.rand(2, generator=g), torch.randn(2, generator=g)
-    settings = "scale=[1, 1], shift=[0, 0]"
+    settings = "with scale=[1, 1], shift=[0, 0],"
     return {
         "your result where `x` equals its mean, with scale=[2, 3], shift=[5, 7],": at_mean[
             0, :, 0, 0
         ],
-        f"the mean of each channel of your result, with {settings},": plain.mean(DIMS).round(
+        f"the mean of your channels, {settings}": plain.mean(DIMS).round(
             decimals=3
         ),
-        f"the standard deviation of each channel of your result, with {settings},": plain.std(
+        f"the standard deviation of your channels, {settings}": plain.std(
             DIMS, correction=0
         ),
         "your result for `x` of shape (3, 2, 1, 2)": attempt(x, scale, shift, 1e-3),
@@ -98,7 +98,7 @@ BATCH_NORM = Exercise(
     observe=_observe_batch_norm,
     answer=batch_norm,
     praise="You normalise each channel over images and pixels, then apply the scale and the shift.",
-    hint="per channel: what do you average over, subtract, divide by, multiply with, and add?",
+    hint="per channel: what do you average over, and what do you divide by and add?",
     mistakes={
         "unbiased variance": Mistake(
             _unbiased,

@@ -200,8 +200,8 @@ def _observe_cutmix(attempt: Callable[..., Any], seed: int) -> Observation:
     for row in ((0, 1, 1, 2), (0, 3, 1, 6)):
         pixels = torch.tensor([4.0, 8.0]).view(2, 1, 1, 1).repeat(1, 1, 1, 4)
         mixed, soft = attempt(pixels, torch.eye(2), row, torch.tensor([1, 0]))
-        problem = f"when you paste [8, 8, 8, 8] into [4, 4, 4, 4] with box={row}"
-        observation[f"your row of pixels {problem}"] = mixed[0].flatten().tolist()
+        problem = f"when you paste [8, 8, 8, 8] into [4, 4, 4, 4], box={row},"
+        observation[f"your row {problem}"] = mixed[0].flatten().tolist()
         observation[f"your target {problem}"] = soft[0].tolist()
     for place, box in zip(("top left", "bottom right", "middle"), _boxes(seed), strict=True):
         images, targets, permutation = _batch(seed)
@@ -287,7 +287,7 @@ CUTMIX = Exercise(
     answer=cutmix,
     praise="You clip the box, compute λ from the pixels that remain, and leave the inputs "
     "unchanged.",
-    hint="draw one small image: which pixels are in the box, and what fraction is outside?",
+    hint="draw a small image: which pixels are in the box, and how many are outside?",
     mistakes={
         "lambda of the unclipped box": Mistake(
             _cutmix_unclipped_lambda,
@@ -361,7 +361,7 @@ def _observe_temperature(attempt: Callable[..., Any], seed: int) -> Observation:
     worse: dict[str, bool] = {}
     for name, (logits, labels) in problems.items():
         returned = attempt(logits, labels)
-        if isinstance(returned, float) and returned != 0:
+        if isinstance(returned, int | float) and returned:
             loss = F.cross_entropy(logits / returned, labels)
             worse[f"the loss with your T for {name} is larger than with T = 1."] = bool(
                 loss > F.cross_entropy(logits, labels) + 1e-3
