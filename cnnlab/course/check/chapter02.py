@@ -31,12 +31,8 @@ def _observe_batch_norm(attempt: Callable[..., Any], seed: int) -> Observation:
         "your result where `x` equals its mean, with scale=[2, 3], shift=[5, 7],": at_mean[
             0, :, 0, 0
         ],
-        f"the mean of your channels, {settings}": plain.mean(DIMS).round(
-            decimals=3
-        ),
-        f"the standard deviation of your channels, {settings}": plain.std(
-            DIMS, correction=0
-        ),
+        f"the mean of your channels, {settings}": plain.mean(DIMS).round(decimals=3),
+        f"the standard deviation of your channels, {settings}": plain.std(DIMS, correction=0),
         "your result for `x` of shape (3, 2, 1, 2)": attempt(x, scale, shift, 1e-3),
     }
 
