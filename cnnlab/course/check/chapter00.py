@@ -139,9 +139,9 @@ BATCH = Exercise(
 
 def _observe_convolve(attempt: Callable[..., Any], seed: int) -> Observation:
     observation: dict[str, Any] = {}
-    for kernel in ([[1.0, 10.0]], [[1.0], [10.0]]):
-        result = attempt(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor(kernel))
-        name = f"your result for image=[[1, 2], [3, 4]], kernel={short(kernel)}"
+    for rows in ([[1.0, 10.0]], [[1.0], [10.0]]):
+        result = attempt(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor(rows))
+        name = f"your result for image=[[1, 2], [3, 4]], kernel={short(rows)}"
         observation[name] = result.tolist() if isinstance(result, Tensor) else result
     g = generator(seed, 2)
     image = torch.randperm(15, generator=g).reshape(3, 5).float()

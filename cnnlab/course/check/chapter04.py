@@ -358,17 +358,25 @@ def _observe_temperature(attempt: Callable[..., Any], seed: int) -> Observation:
         labels = torch.multinomial(calibrated.softmax(dim=1), 1, generator=g).squeeze(1)
         problems[f"{name} logits"] = scale * calibrated, labels
     temperatures: dict[str, Any] = {}
-    worse: dict[str, bool] = {}
+    complaints: dict[str, bool] = {}
     for name, (logits, labels) in problems.items():
         returned = attempt(logits, labels)
         if isinstance(returned, int | float) and returned:
-            loss = F.cross_entropy(logits / returned, labels)
-            worse[f"the loss with your T for {name} is larger than with T = 1."] = bool(
-                loss > F.cross_entropy(logits, labels) + 1e-3
+            best = fit_temperature(logits, labels)
+            at_one, at_best, reached = (
+                F.cross_entropy(logits / t, labels).item() for t in (1, best, returned)
             )
-            returned = _near(returned, fit_temperature(logits, labels))
+            complaints |= {
+                f"you return the lowest loss for {name} instead of T.": math.isclose(
+                    returned, at_best, rel_tol=0.01
+                ),
+                f"the loss with your T for {name} is larger than with T = 1.": (
+                    reached > at_one + 1e-3
+                ),
+            }
+            returned = _near(returned, best)
         temperatures[f"your T for {name}"] = returned
-    return {**worse, **temperatures}
+    return {**complaints, **temperatures}
 
 
 def _near(value: float, best: float) -> float:

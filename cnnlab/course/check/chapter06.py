@@ -40,10 +40,10 @@ def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:
         problem = f"for [{curve}], patience={patience}, min_delta={min_delta:g}, mode={mode!r}"
         stop, best = attempt(values, patience, min_delta, mode)
         stops[f"your stop {problem}"], bests[f"your best {problem}"] = stop, best
-    curve = [0.5, 0.6, 0.7, 0.4, 0.3]
-    pairs = [tuple(attempt(curve, 2, 0.0, mode)) for mode in ("min", "max")]
+    five = [0.5, 0.6, 0.7, 0.4, 0.3]
+    pairs = [tuple(attempt(five, 2, 0.0, mode)) for mode in ("min", "max")]
     return {
-        f"for {curve}, your result is the same with mode='min' and 'max'.": pairs[0] == pairs[1],
+        f"for {five}, your result is the same with mode='min' and 'max'.": pairs[0] == pairs[1],
         "your `best` is larger than your `stop`: weights from after the stop don't exist.": any(
             best > stop for best, stop in zip(bests.values(), stops.values(), strict=True)
         ),

@@ -184,14 +184,14 @@ def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observati
     observation: dict[str, Any] = {
         f"the number of weights for {len(labels)} labels": len(weights),
         "the number of weights for labels=[0, 0, 0, 1, 1, 2]": len(few),
-        "your sampler never draws some of the images: their weight is 0.": bool((few == 0).any()),
         "your probability of each image": probabilities,
     }
     if few.shape == six.shape and weights.shape == labels.shape:
         name = "your probability of each class for labels=[0, 0, 0, 1, 1, 2]"
         small = {name: torch.zeros(3).index_add(0, six, few / few.sum())}
         classes = torch.zeros(NUM_CLASSES).index_add(0, labels, probabilities)
-        observation = {**small, "your probability of each class": classes, **observation}
+        never = {"some of the images are never drawn: their weight is 0.": bool((few == 0).any())}
+        observation = {**never, **small, "your probability of each class": classes, **observation}
     return observation
 
 

@@ -224,7 +224,6 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
         steps: list[int] = []
         optimizer.register_step_post_hook(lambda *arguments, steps=steps: steps.append(1))
         loss = attempt(model, optimizer, _recording(losses), images, labels, size)
-        last = losses[-1] if len(losses) > 1 else math.nan
         case = f"for {n} images with size={size}"
         sizes = [size for name, size in model.passes if name == "forward"]
         order = [name for name, _ in model.passes]
@@ -243,9 +242,12 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
                 step.norm() / length
             ),
             f"the direction of your step {case}": step / step.norm().clamp(min=1e-12),
-            f"you return the loss of the last microbatch only {case}.": any(
-                agree(loss, last * weight)
-                for weight in (1, 1 / len(losses), len(images) % size / n)
+            f"you return the loss of the last microbatch only {case}.": (
+                len(losses) > 1
+                and any(
+                    agree(loss, losses[-1] * weight)
+                    for weight in (1, 1 / len(losses), n % size / n)
+                )
             ),
             f"your mean loss {case}": loss,
         }

@@ -166,7 +166,10 @@ class Exercise:
 
     def _facts(self, attempt: Attempt, problem: int) -> Observation:
         """Observe an attempt; its side effects on arguments and random numbers come first."""
-        observed = self.observe(attempt, problem)
+        observed = {
+            name: bool(value) if name.endswith(".") else value
+            for name, value in self.observe(attempt, problem).items()
+        }
         effects = {CHANGES.format(name): name in attempt.changed for name in attempt.parameters}
         if {"seed", "generator"} & {*attempt.parameters}:
             effects[DRAWS] = attempt.draws
