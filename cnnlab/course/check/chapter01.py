@@ -66,7 +66,7 @@ def _observe_epoch(attempt: Callable[..., Any], seed: int) -> Observation:
     return {
         "your epoch never calls the model.": not recorder.training,
         "the model is in evaluation mode while it trains.": not all(recorder.training),
-        "the number of forward passes for six batches": len(recorder.training),
+        "you end your epoch after the first of six batches.": len(recorder.training) == 1,
         "the number of optimizer steps for six batches": len(steps),
         "no weight changes in your epoch.": all(map(torch.equal, before, after)),
         "the list of weights after your epoch": after,

@@ -37,7 +37,9 @@ def _observe_log_uniform(attempt: Callable[..., Any], seed: int) -> Observation:
         for u in draws
     }
     return {
-        "the same `u` gives two different values: the caller has drawn it.": first != again,
+        "the same `u` gives two different values: the caller has drawn it.": not agree(
+            first, again
+        ),
         **few,
         **many,
     }
@@ -390,7 +392,7 @@ def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
     return {
         "you take a learning rate that diverged, with the score NaN, for the best.": nan_is_best,
         "for rates=[0.1, 0.01, 1], scores=[0.9, 0.5, 0.6], 0.1 isn't inside your range.": not (
-            low < 0.1 < high
+            min(low, high) < 0.1 < max(low, high)
         ),
         **observation,
     }
