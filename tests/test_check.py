@@ -42,11 +42,7 @@ def test_every_exercise_has_at_least_three_mistakes_with_different_feedback(name
     assert all(m.says.endswith(".") and m.hint for m in mistakes.values())
 
 
-# The modules of chapters 1 to 4 are about to be rewritten by the rules of CONTRIBUTING.md.
-NEW = [n for n, e in EXERCISES.items() if e.answer.__module__.split(".")[-1] >= "chapter05"]
-
-
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_feedback_is_short_and_the_exercise_has_a_hint_of_its_own(name):
     exercise = EXERCISES[name]
     assert exercise.task.startswith(f"`{name}(")
@@ -141,6 +137,76 @@ def test_a_warm_up_of_no_steps_is_tried():
     outcome = EXERCISES["warmup_cosine"].judge(warmup_cosine)
     assert "ZeroDivisionError" in outcome.says
     assert "step=0, warmup=0" in outcome.says
+
+
+def doubled_leaks(train, test):
+    return [i for i, a in enumerate(test) for b in train if torch.equal(a, b)]
+
+
+def short_gradients_as_given(gradients, max_norm):
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    return [g * (max_norm / norm) for g in gradients] if norm > max_norm else gradients
+
+
+def diverged_at_the_smallest_rate(rates, scores):
+    best = max(sorted(zip(rates, scores, strict=True)), key=lambda pair: pair[1])[0]
+    low = max((r for r in rates if r < best), default=best / 10)
+    return low, min((r for r in rates if r > best), default=best * 10)
+
+
+def a_diverged_run_counts_as_zero(table):
+    means = {}
+    for row in table:
+        means.setdefault((row["rate"], row["decay"]), []).append(
+            0.0 if math.isnan(row["valid_acc"]) else row["valid_acc"]
+        )
+    return max(means, key=lambda setting: sum(means[setting]) / len(means[setting]))
+
+
+def slice_from_the_end(n, n_valid, n_test, seed):
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order[n_valid : n - n_test], order[:n_valid], order[-n_test:]
+
+
+@pytest.mark.parametrize(
+    ("name", "attempt", "says"),
+    [
+        ("leaks", doubled_leaks, "you report a test image twice if two training images equal it."),
+        (
+            "clip_by_norm",
+            short_gradients_as_given,
+            "you return a tensor that you were given: make a new one.",
+        ),
+        (
+            "next_range",
+            diverged_at_the_smallest_rate,
+            "you take a learning rate that diverged, with the score NaN, for the best.",
+        ),
+        ("best_setting", a_diverged_run_counts_as_zero, "you count a diverged run as an accuracy"),
+        ("split", slice_from_the_end, "with n_test=0, your test set isn't empty."),
+    ],
+)
+def test_an_answer_that_is_wrong_on_a_single_input_is_refused(name, attempt, says):
+    for seed in SEEDS[:5]:
+        assert EXERCISES[name].judge(attempt, seed).says.startswith(says)
+
+
+def test_an_epoch_may_ask_the_loader_for_the_size_of_its_data_set():
+    def train_one_epoch(model, loader, optimizer, loss_fn):
+        mean = EXERCISES["train_one_epoch"].answer(model, loader, optimizer, loss_fn)
+        return mean * 22 / len(loader.dataset)
+
+    assert EXERCISES["train_one_epoch"].judge(train_one_epoch).passed
+
+
+def test_freezing_a_parameter_is_not_called_unfreezing():
+    def train_frozen(model):
+        EXERCISES["train_frozen"].answer(model)
+        model.requires_grad_(False)
+
+    assert EXERCISES["train_frozen"].judge(train_frozen).says == (
+        "you freeze a parameter that was trained: only set modes."
+    )
 
 
 def test_the_mode_of_the_model_itself_counts():
@@ -326,6 +392,21 @@ def test_global_random_numbers_are_refused_where_the_caller_gives_a_seed():
     assert MEAN.judge(lambda values, digits: mean(values, digits) + 0 * random.random()).passed
 
 
+def test_an_error_is_reported_with_the_arguments_that_can_be_read():
+    def failing(model, loader, optimizer, loss_fn):
+        return loader.no_such_attribute
+
+    def raising(model, optimizer, loss_fn, images, labels, size):
+        raise ValueError("no " * 60)
+
+    says = EXERCISES["train_one_epoch"].judge(failing).says
+    assert "AttributeError" in says
+    says = EXERCISES["accumulate"].judge(raising).says
+    assert "no no ..." in says
+    assert "model" not in says
+    assert len(says) <= 200
+
+
 def test_an_error_is_reported_with_the_line_and_the_arguments():
     def failing(values, digits):
         return values.mean()
@@ -398,7 +479,9 @@ def test_messages_are_wrapped_but_not_inside_code():
         (torch.tensor([True]), torch.tensor([False]), "is [True], expected [False]"),
         (torch.eye(3), torch.zeros(3, 3), "at [0, 0] is 1, expected 0"),
         (np.zeros(2), torch.zeros(2), "is a NumPy array, expected a tensor"),
-        ([1], [1, 2], "has one entry, expected 2"),
+        ([1], [1, 2], "is [1], expected [1, 2]"),
+        ([1] * 30, [1] * 31, "has 30 entries, expected 31"),
+        (math.inf, 3, "is inf, expected an int"),
         ((1, 2), [1, 2], None),
         ({"a": 1}, {"b": 1}, "has the keys ['a'], expected ['b']"),
         ({"a", "b"}, {"a"}, "contains 'b', which doesn't belong there"),

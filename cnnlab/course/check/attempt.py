@@ -19,6 +19,7 @@ from cnnlab.course.check.remote import AnswerError, Remote, Unwritten
 
 
 LONGEST = 200  # characters of a message with its hint
+_PLAIN = (bool, int, float, str, list, tuple, dict, set, np.ndarray, Tensor)
 _LIBRARIES = tuple(
     os.path.join(folder, "")  # noqa: PTH118 - the final separator matters
     for folder in (
@@ -74,8 +75,9 @@ class Attempt:
 
     def given(self, arguments: Sequence[Any], width: int = 70) -> str:
         """Show arguments with their names: "step=0, steps=40"."""
-        pairs = zip(self.parameters, arguments, strict=False)
-        texts = [f"{name}={short(value, 30)}" for name, value in pairs]
+        pairs = list(zip(self.parameters, arguments, strict=False))
+        plain = [pair for pair in pairs if isinstance(pair[1], _PLAIN)]  # models only take space
+        texts = [f"{name}={short(value, 30)}" for name, value in plain or pairs]
         if len(", ".join(texts)) > width:
             while texts and len(", ".join(texts)) > width - len(", ..."):
                 texts.pop()
@@ -167,7 +169,8 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
             code = f", `{_cut(frames[-1].line, 60)}`," if frames[-1].line else ""
             where = f"line {frames[-1].lineno}{code}"
         message = " ".join(str(error).split())
-        says = f"{where} raised {type(error).__name__}: {_cut(message, 90).rstrip('.')}."
+        says = f"{where} raised {type(error).__name__}: {_cut(message.rstrip('.'), 90)}"
+        says += "" if says.endswith("...") else "."
     room = LONGEST - len(says) - len(" It was given .")
     given = attempt.given(raised.arguments, room)
     return f"{says} It was given {given.removesuffix(', ...')}." if 0 < len(given) <= room else says

@@ -9,41 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
 
 Layer = tuple[Any, ...]  # ("conv", 3, 16, 3), ("norm", 16), ("relu",), ("linear", 64, 12)
-TYPE = "the type you return"
-
-
-def _observe_tensor(result: Any, shape: tuple[int, ...]) -> tuple[dict[str, Any], bool]:
-    """Describe the type, shape and dtype of a result; return whether its values can be compared.
-
-    They can't if the shape is wrong, and then the shape is what the student should hear about.
-    """
-    if not isinstance(result, Tensor):
-        return {TYPE: type(result).__name__}, False
-    observed = {TYPE: "Tensor", "the shape you return": tuple(result.shape)}
-    if result.shape != shape:
-        return observed, False
-    return {**observed, "the dtype you return": str(result.dtype)}, True
-
 
 # --- pixels to a batch ----------------------------------------------------------------------------
 
 
 def _observe_batch(attempt: Callable[..., Any], seed: int) -> Observation:
+    pixel = torch.tensor([[[51, 102, 204]]], dtype=torch.uint8)
     # Eighteen different values, so that every other order of the pixels can be told apart.
     order = torch.randperm(18, generator=generator(seed, 1))
     pixels = (5 + 14 * order).to(torch.uint8).reshape(2, 3, 3)
-    before = pixels.clone()
-    result = attempt(pixels)
-    observed, comparable = _observe_tensor(result, (1, 3, 2, 3))
-    if comparable:
-        observed["`pixels` unchanged"] = torch.equal(before, pixels)
-        observed["the batch you return"] = result
-    return observed
+    return {
+        "your batch for one pixel, [51, 102, 204],": attempt(pixel).flatten(),
+        "your batch for 2 x 3 pixels": attempt(pixels),
+    }
 
 
 def to_batch(pixels: Tensor) -> Tensor:
@@ -77,7 +61,7 @@ def _still_uint8(pixels):  # type: ignore[no-untyped-def]
 
 
 def _integer_division(pixels):  # type: ignore[no-untyped-def]
-    return pixels.permute(2, 0, 1)[None] // 255
+    return pixels.permute(2, 0, 1)[None].float() // 255
 
 
 def _by_256(pixels):  # type: ignore[no-untyped-def]
@@ -94,13 +78,13 @@ BATCH = Exercise(
     observe=_observe_batch,
     answer=to_batch,
     praise="The axes are in the order (N, C, H, W), and the values are floats between 0 and 1.",
-    hint="print the shape after each step, for an image of 2 x 3 pixels",
+    hint="follow one pixel: where does it go, and what does its value become?",
     mistakes={
         "view instead of permute": Mistake(
             _view,
-            "the shape is correct, but the pixels are scrambled: `view` and `reshape` keep the "
-            "values in the order of memory and only cut them into other rows.",
-            "which method moves an axis to another place and takes its values along?",
+            "your pixels are scrambled: `view` and `reshape` keep the values in the order of "
+            "memory and only cut them into other rows.",
+            "which method moves an axis to another place?",
         ),
         "no batch axis": Mistake(
             _without_a_batch_axis,
@@ -116,13 +100,12 @@ BATCH = Exercise(
         ),
         "height and width swapped": Mistake(
             _sideways,
-            "the channels are where they should be, but height and width have changed places, so "
-            "the image lies on its side.",
+            "height and width have changed places, so the image lies on its side.",
             "in which order do you name the three axes in `permute`?",
         ),
         "values from 0 to 255": Mistake(
             _from_0_to_255,
-            "your values are floats, but they still run from 0 to 255.",
+            "your values still run from 0 to 255.",
             "what is the largest value of a uint8 pixel, and what should it become?",
         ),
         "still uint8": Mistake(
@@ -143,8 +126,8 @@ BATCH = Exercise(
         ),
         "float64": Mistake(
             _double,
-            "your values are correct, but they are float64, and the weights of a network are "
-            "float32. The two can't be multiplied.",
+            "your values are float64, and the weights of a network are float32. The two can't be "
+            "multiplied.",
             "dividing a uint8 tensor by a Python number already gives float32",
         ),
     },
@@ -155,18 +138,17 @@ BATCH = Exercise(
 
 
 def _observe_convolve(attempt: Callable[..., Any], seed: int) -> Observation:
+    observation: dict[str, Any] = {}
+    for rows in ([[1.0, 10.0]], [[1.0], [10.0]]):
+        result = attempt(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor(rows))
+        name = f"your result for image=[[1, 2], [3, 4]], kernel={short(rows)}"
+        observation[name] = result.tolist() if isinstance(result, Tensor) else result
     g = generator(seed, 2)
     image = torch.randperm(15, generator=g).reshape(3, 5).float()
     weights = torch.tensor([-3.0, -2.0, -1.0, 1.0, 2.0, 4.0])
     kernel = weights[torch.randperm(6, generator=g)].reshape(2, 3)
-    before = image.clone(), kernel.clone()
     result = attempt(image, kernel)
-    observed, comparable = _observe_tensor(result, (2, 3))
-    if comparable:
-        unchanged = torch.equal(before[0], image) and torch.equal(before[1], kernel)
-        observed["`image` and `kernel` unchanged"] = unchanged
-        observed["the feature map you return"] = result
-    return observed
+    return {**observation, "your result for a 3 x 5 image and a 2 x 3 kernel": result}
 
 
 def convolve(image: Tensor, kernel: Tensor) -> Tensor:
@@ -219,24 +201,18 @@ def _transposed(image, kernel):  # type: ignore[no-untyped-def]
     return convolve(image, kernel).T
 
 
-def _changes_the_image(image, kernel):  # type: ignore[no-untyped-def]
-    out = convolve(image, kernel)
-    image[: kernel.shape[0], : kernel.shape[1]] *= kernel
-    return out
-
-
 CONVOLVE = Exercise(
     name="convolve",
     task="`convolve(image, kernel) -> feature map`, one channel, no padding",
     observe=_observe_convolve,
     answer=convolve,
     praise="Each place of the kernel gives one sum, and the result is smaller by kernel size - 1.",
-    hint="take an image of 3 x 5 and a kernel of 2 x 3, and compute the top left sum on paper",
+    hint="compute the top left value on paper: which pixel meets which weight?",
     mistakes={
         "flipped kernel": Mistake(
             _flipped_kernel,
             "you turn the kernel by 180 degrees first. In mathematics that is a convolution, but "
-            "deep learning leaves the kernel as it is and keeps the name.",
+            "deep learning doesn't turn it.",
             "which pixel should the top left weight be multiplied with?",
         ),
         "one place short": Mistake(
@@ -273,19 +249,14 @@ CONVOLVE = Exercise(
         ),
         "extra axes": Mistake(
             _extra_axes,
-            "your result has two axes too many. `F.conv2d` works on batches and channels, but here "
+            "your result has two axes too many: `F.conv2d` works on batches and channels, and here "
             "there is one image with one channel.",
-            "the shape should be (rows, columns); can you do it with two loops?",
+            "the shape should be (rows, columns)",
         ),
         "rows and columns swapped": Mistake(
             _transposed,
             "your feature map is transposed: rows and columns are swapped.",
             "in `out[i, j]`, which of the two counts the rows?",
-        ),
-        "changes the image": Mistake(
-            _changes_the_image,
-            "your result is correct, but your function changes the image it was given.",
-            "`a *= b` writes into `a`, and a slice of a tensor is no copy",
         ),
     },
 )
@@ -300,14 +271,20 @@ def _observe_gradient_step(attempt: Callable[..., Any], seed: int) -> Observatio
     w.grad = 1 + torch.rand(2, generator=g)  # left over from an earlier step
     x = torch.randint(-3, 4, (3, 2), generator=g) + 0.5
     y = torch.randint(5, 9, (3,), generator=g).float()
-    before = w.detach().clone()
-    result = attempt(w, x, y, 0.25)
-    observed, comparable = _observe_tensor(result, (2,))
-    if comparable:
-        observed["`requires_grad` of the weights you return"] = result.requires_grad
-        observed["`w` unchanged"] = torch.equal(before, w.detach())
-        observed["the weights you return"] = result.detach().clone()
-    return observed
+    one, two = (
+        attempt(torch.tensor([3.0]).requires_grad_(), torch.tensor(rows), torch.tensor(ys), 0.1)
+        for rows, ys in (([[2.0]], [10.0]), ([[2.0], [1.0]], [10.0, 4.0]))
+    )
+    three = attempt(w, x, y, 0.25)
+    return {
+        "your new weights still require gradients.": three.requires_grad,
+        "your step makes the loss larger for w=[3], x=[[2]], y=[10].": bool(
+            (2 * one - 10).abs().max() > 4
+        ),
+        "your result for w=[3], x=[[2]], y=[10], lr=0.1": one.tolist(),
+        "your result for w=[3], x=[[2], [1]], y=[10, 4], lr=0.1": two.tolist(),
+        "your result for three random samples": three.detach().clone(),
+    }
 
 
 def gradient_step(w: Tensor, x: Tensor, y: Tensor, lr: float) -> Tensor:
@@ -336,18 +313,6 @@ def _stale_gradient(w, x, y, lr):  # type: ignore[no-untyped-def]
 
 def _still_attached(w, x, y, lr):  # type: ignore[no-untyped-def]
     return w - lr * _gradient(w, x, y)
-
-
-def _stale_and_attached(w, x, y, lr):  # type: ignore[no-untyped-def]
-    ((x @ w - y) ** 2).mean().backward()
-    return w - lr * w.grad
-
-
-def _in_place(w, x, y, lr):  # type: ignore[no-untyped-def]
-    gradient = _gradient(w, x, y)
-    with torch.no_grad():
-        w -= lr * gradient
-    return w
 
 
 def _sum_of_squares(w, x, y, lr):  # type: ignore[no-untyped-def]
@@ -382,21 +347,9 @@ STEP = Exercise(
         ),
         "still attached": Mistake(
             _still_attached,
-            "your new weights remember how they were computed. The next `backward()` would run "
-            "through this step too, and after a thousand steps through all of them.",
+            "your new weights remember how they were computed, so the next `backward()` would run "
+            "through this step too.",
             "which method gives the same values without their history?",
-        ),
-        "stale and attached": Mistake(
-            _stale_and_attached,
-            "you step along the sum of two gradients, and your new weights still remember how "
-            "they were computed.",
-            "start from a copy of `w` without a gradient and without a history; which method "
-            "makes one?",
-        ),
-        "in place": Mistake(
-            _in_place,
-            "you change the weights that you were given, although the caller may still need them.",
-            "`w -= ...` writes into `w`; `w - ...` makes a new tensor",
         ),
         "sum instead of mean": Mistake(
             _sum_of_squares,
@@ -423,17 +376,14 @@ STEP = Exercise(
 def _observe_count(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 4)
     a, b, c = (4 + torch.randperm(6, generator=g)[:3]).tolist()  # unlike the kernel of 3
-    conv, norm, linear = ("conv", a, b, 3), ("norm", b), ("linear", b, c)
-    first = attempt([conv])
-    if type(first) is not int:
-        return {TYPE: type(first).__name__}
+    layers: list[Layer] = [("conv", a, b, 3), ("norm", b), ("linear", b, c)]
+    counts = {f"your count for [{layer}]": attempt([layer]) for layer in [*layers, ("relu",)]}
+    first, *_ = counts.values()
+    total = attempt(layers)
     return {
-        TYPE: "int",
-        f"the count for {conv}": first,
-        f"the count for {norm}": attempt([norm]),
-        f"the count for {linear}": attempt([linear]),
-        "the count for ('relu',)": attempt([("relu",)]),
-        f"the count for {[conv, norm, linear]}": attempt([conv, norm, linear]),
+        **counts,
+        "of several layers, you count only the first.": total == first,
+        f"your count for {layers}": total,
     }
 
 
@@ -517,7 +467,7 @@ COUNT = Exercise(
         ),
         "only the last layer": Mistake(
             _only_the_last_layer,
-            "single layers are correct, but of several layers you count only the last one.",
+            "of several layers, you count only the last one.",
             "look for `=` where `+=` should be",
         ),
     },
@@ -533,17 +483,7 @@ def _observe_field(attempt: Callable[..., Any], seed: int) -> Observation:
     strides = (2 + torch.randint(0, 2, (4,), generator=g)).tolist()
     single, flat = [(sides[0], strides[0])], [(sides[0], 1), (sides[1], 1)]
     two, four = [(sides[0], strides[0]), (sides[1], 1)], list(zip(sides, strides, strict=True))
-    first = attempt(single)
-    if type(first) is not int:
-        return {TYPE: type(first).__name__}
-    return {
-        TYPE: "int",
-        f"the field of {single}": first,
-        f"the field of {flat}": attempt(flat),
-        f"the field of {two}": attempt(two),
-        f"the field of {four}": attempt(four),
-        "the field of []": attempt([]),
-    }
+    return {f"your field for {layers}": attempt(layers) for layers in (single, flat, two, four, [])}
 
 
 def receptive_field(layers: Sequence[tuple[int, int]]) -> int:
@@ -618,13 +558,14 @@ FIELD = Exercise(
         ),
         "own stride too early": Mistake(
             _own_stride_first,
-            "you let a layer's own stride widen its own field. A stride moves the neighbours "
-            "apart, and they matter only for the layer above.",
+            "you let a layer's own stride widen its own field, but a stride matters only for the "
+            "layers above.",
             "one layer with kernel 3 and stride 2: how many pixels does one value see?",
         ),
         "top to bottom": Mistake(
             _top_to_bottom,
-            "you go through the layers from top to bottom, but use the rule for bottom to top.",
+            "you multiply with the strides of the layers above, but they come later and don't "
+            "change what a layer reads.",
             "which layers' strides move the values that a layer reads apart?",
         ),
         "only the stride just below": Mistake(

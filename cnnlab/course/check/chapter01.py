@@ -3,6 +3,8 @@
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
+import itertools
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
 
 from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.spelling import recognise
 from cnnlab.rng import generator
 
 
 Batches = list[tuple[Tensor, Tensor]]
 
 
-def _problem(seed: int, *, samples: int = 22, batch: int = 4) -> tuple[nn.Module, Batches]:
-    """Return a small network with batch norm, and batches of which the last one is shorter."""
+def _problem(seed: int, *, samples: int = 22) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a small network with batch norm, images and labels."""
     g = generator(seed, 1)
     images = torch.rand(samples, 2, 6, 6, generator=g)
     labels = torch.randint(0, 3, (samples,), generator=g)
@@ -28,42 +32,50 @@ def _problem(seed: int, *, samples: int = 22, batch: int = 4) -> tuple[nn.Module
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
     )
-    return model, list(zip(images.split(batch), labels.split(batch), strict=True))
+    return model, images, labels
+
+
+def _loader(images: Tensor, labels: Tensor, size: int) -> DataLoader:
+    """Return batches of which the last one is shorter."""
+    return DataLoader(TensorDataset(images, labels), size, generator=torch.Generator())
 
 
 class _ForwardRecorder:
     """Record the mode of the model and the state of autograd in each forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.training: set[bool] = set()
-        self.gradients: set[bool] = set()
+        self.training: list[bool] = []
+        self.gradients: list[bool] = []
         model.register_forward_hook(self._record)
 
     def _record(self, model: nn.Module, inputs: Any, output: Any) -> None:
-        self.training.add(model.training)
-        self.gradients.add(torch.is_grad_enabled())
-
-
-def _single_value(recorded: set[bool]) -> bool | str:
-    """Return the value recorded in every forward pass, or explain why there isn't one."""
-    if len(recorded) == 1:
-        return next(iter(recorded))
-    return "sometimes True" if recorded else "unknown, because the model is never called"
+        self.training.append(model.training)
+        self.gradients.append(torch.is_grad_enabled())
 
 
 def _observe_epoch(attempt: Callable[..., Any], seed: int) -> Observation:
-    model, batches = _problem(seed)
+    model, images, labels = _problem(seed)
     model.eval()  # the mode in which an evaluation before the epoch leaves the model
+    before = _weights(model)
     recorder = _ForwardRecorder(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
-    returned = attempt(model, batches, optimizer, F.cross_entropy)
-    weights = [p.detach().clone() for p in model.parameters()]
+    steps: list[bool] = []
+    optimizer.register_step_post_hook(lambda *_: steps.append(True))
+    returned = attempt(model, _loader(images, labels, 4), optimizer, F.cross_entropy)
+    after = _weights(model)
     return {
-        "the type of the value you return": type(returned).__name__,
-        "`model.training` during the epoch": _single_value(recorder.training),
-        "the list of weights after the epoch": weights,
-        "the value you return": returned,
+        "your epoch never calls the model.": not recorder.training,
+        "the model is in evaluation mode while it trains.": not all(recorder.training),
+        "you end your epoch after the first of six batches.": len(recorder.training) == 1,
+        "the number of optimizer steps for six batches": len(steps),
+        "no weight changes in your epoch.": all(map(torch.equal, before, after)),
+        "the list of weights after your epoch": after,
+        "your mean loss over 22 samples in six batches": returned,
     }
+
+
+def _weights(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters()]
 
 
 def train_one_epoch(
@@ -141,11 +153,7 @@ def _one_step_per_epoch(model, loader, optimizer, loss_fn):  # type: ignore[no-u
 
 
 def _return_inside_the_loop(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
-    return train_one_epoch(model, loader[:1], optimizer, loss_fn)
-
-
-def _returns_a_tensor(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
-    return torch.tensor(train_one_epoch(model, loader, optimizer, loss_fn))
+    return train_one_epoch(model, [next(iter(loader))], optimizer, loss_fn)
 
 
 EPOCH = Exercise(
@@ -190,17 +198,12 @@ EPOCH = Exercise(
             "your function ends after the first batch, so it takes a single step.",
             "look at the indentation of `return`",
         ),
-        "returns a tensor": Mistake(
-            _returns_a_tensor,
-            "you return a tensor, but the exercise asks for a plain number.",
-            "which method of a tensor returns its value as a Python number?",
-        ),
     },
 )
 
 
 def _observe_evaluate(attempt: Callable[..., Any], seed: int) -> Observation:
-    model, batches = _problem(seed, samples=23, batch=5)
+    model, images, labels = _problem(seed, samples=23)
     # Running statistics unlike those of any batch, and more errors in the last batch than in the
     # others, so that every mistake changes the accuracy.
     norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
@@ -209,22 +212,21 @@ def _observe_evaluate(attempt: Callable[..., Any], seed: int) -> Observation:
     variance *= 0.1
     model.eval()
     with torch.no_grad():
-        logits = [model(images) for images, _ in batches]
-        batches = [(i, out.argmax(1)) for (i, _), out in zip(batches, logits, strict=True)]
-        batches[0][1][:2] += 1
-        batches[0][1].remainder_(3)
-        batches[-1][1][1:] += 1
-        batches[-1][1].remainder_(3)
+        labels = model(images).argmax(1)
+    for wrong in (slice(2), slice(21, 23)):
+        labels[wrong] = (labels[wrong] + 1) % 3
     model.train()  # the mode in which an epoch of training leaves the model
     recorder = _ForwardRecorder(model)
     before = mean.clone()
-    returned = attempt(model, batches)
+    returned = attempt(model, _loader(images, labels, 5))
     return {
-        "the type of the value you return": type(returned).__name__,
-        "`model.training` during the evaluation": _single_value(recorder.training),
-        "`torch.is_grad_enabled()` during the evaluation": _single_value(recorder.gradients),
-        "running statistics unchanged": torch.equal(before, mean),
-        "the accuracy you return": returned,
+        "your evaluation never calls the model.": not recorder.training,
+        "the model is in training mode while you evaluate it.": any(recorder.training),
+        "autograd records your forward passes.": any(recorder.gradients),
+        "your evaluation changes the running statistics of batch norm.": not torch.equal(
+            before, mean
+        ),
+        "your accuracy for 23 samples in five batches": returned,
     }
 
 
@@ -296,20 +298,19 @@ EVALUATE = Exercise(
         "no eval mode": Mistake(
             _no_eval_mode,
             "you evaluate the model in training mode, so batch norm uses the statistics of each "
-            "batch and updates its running statistics. An evaluation must not change the model.",
+            "batch, and updates its running statistics.",
             "which call puts a model in evaluation mode?",
         ),
         "no no_grad": Mistake(
             _no_no_grad,
-            "your accuracy is correct, but autograd records the forward passes, which wastes "
-            "memory and time.",
+            "autograd records your forward passes, which wastes memory and time.",
             "torch has a context manager for code that needs no gradients",
         ),
         "mean of batch means": Mistake(
             _mean_of_batch_accuracies,
             "you average the accuracies of the batches, so a sample in the shorter last batch "
             "counts more than the others.",
-            "count correct predictions and samples over the whole loader; when should you divide?",
+            "count over the whole loader; when should you divide?",
         ),
         "batches times size": Mistake(
             _batches_times_size,
@@ -329,53 +330,36 @@ EVALUATE = Exercise(
 
 def _observe_split(attempt: Callable[..., Any], seed: int) -> Observation:
     n, n_valid, n_test = 20 + seed % 3, 8, 7
-    state = torch.get_rng_state()
-    first = attempt(n, n_valid, n_test, seed)
-    untouched = torch.equal(state, torch.get_rng_state())
-    if not _is_split(first):
-        return {"the value you return": _describe_split(first)}
-    again, other, no_test = (
-        attempt(n, n_valid, *rest) for rest in ((n_test, seed), (n_test, seed + 1), (0, seed))
-    )
-    train, valid, test = ([int(i) for i in indices] for indices in first)
+
+    def call(n_test: int, seed: int) -> list[list[int]]:
+        train, valid, test = attempt(n, n_valid, n_test, seed)
+        return [[operator.index(i) for i in part] for part in (train, valid, test)]
+
+    parts, again, other = call(n_test, seed), call(n_test, seed), call(n_test, seed + 1)
+    train, valid, test = parts
+    no_test = call(0, seed)
     return {
-        "the value you return": _describe_split(first),
-        "the tuple of sizes": (len(train), len(valid), len(test)),
-        "the list of indices in none of the three sets": sorted(
-            {*range(n)} - {*train, *valid, *test}
+        "your training and validation sets share indices.": bool({*train} & {*valid}),
+        "your training and test sets share indices.": bool({*train} & {*test}),
+        "your validation and test sets share indices.": bool({*valid} & {*test}),
+        "one of your sets contains an index twice.": any(len({*p}) < len(p) for p in parts),
+        f"with n={n}, some indices below {n} are in none of your sets.": not (
+            {*range(n)} <= {*train, *valid, *test}
         ),
-        "the list of indices in both train and valid": sorted({*train} & {*valid}),
-        "the list of indices in both train and test": sorted({*train} & {*test}),
-        "the list of indices in both valid and test": sorted({*valid} & {*test}),
-        "a validation set of consecutive indices": max(valid) - min(valid) < len(valid),
-        "the same split for the same seed": _as_sets(first) == _as_sets(again),
-        "a different split for a different seed": _as_sets(first) != _as_sets(other),
-        "torch's global generator unchanged": untouched,
-        "the tuple of sizes for `n_test=0`": tuple(len(indices) for indices in no_test),
+        f"the tuple (train, valid, test) of sizes for n={n}, n_valid=8, n_test=7": _sizes(parts),
+        "your validation set holds consecutive indices: nothing is shuffled.": all(
+            b - a == 1 for a, b in itertools.pairwise(valid)
+        ),
+        "two calls with the same seed give different splits.": [*map(set, parts)]
+        != [*map(set, again)],
+        "two different seeds give the same split.": [*map(set, parts)] == [*map(set, other)],
+        "with n_test=0, your test set isn't empty.": bool(no_test[2]),
+        f"the tuple (train, valid, test) of sizes for n={n}, n_valid=8, n_test=0": _sizes(no_test),
     }
 
 
-def _is_split(returned: Any) -> bool:
-    """Return whether an attempt returned three sequences of integers."""
-    return (
-        isinstance(returned, tuple | list)
-        and len(returned) == 3
-        and all(isinstance(part, list | tuple | range | Tensor) for part in returned)
-        and all(hasattr(i, "__index__") for part in returned for i in part)
-    )
-
-
-def _describe_split(returned: Any) -> str:
-    """Say what an attempt returned; a tuple and a list count as the same."""
-    if _is_split(returned):
-        return "three lists of indices"
-    if isinstance(returned, tuple | list):
-        return f"a {type(returned).__name__} of {len(returned)}"
-    return f"a {type(returned).__name__}"
-
-
-def _as_sets(split: Iterable) -> list[set[int]]:
-    return [{int(i) for i in indices} for indices in split]
+def _sizes(parts: Iterable[list[int]]) -> tuple[int, ...]:
+    return tuple(map(len, parts))
 
 
 def split(n: int, n_valid: int, n_test: int, seed: int) -> tuple[list[int], list[int], list[int]]:
@@ -409,12 +393,6 @@ def _independent_draws(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def
     return [i for i in range(n) if i not in {*valid, *test}], valid, test
 
 
-def _seeds_the_global_generator(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
-    torch.manual_seed(seed)
-    order = torch.randperm(n).tolist()
-    return order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
-
-
 def _slices_from_the_end(n, n_valid, n_test, seed):  # type: ignore[no-untyped-def]
     order = torch.randperm(n, generator=generator(seed)).tolist()
     return order[: n - n_valid - n_test], order[-n_test - n_valid : -n_test], order[-n_test:]
@@ -431,12 +409,12 @@ SPLIT = Exercise(
     observe=_observe_split,
     answer=split,
     praise="Every index is in exactly one of the three sets, and the seed alone decides in which.",
-    hint="call it with n=6, n_valid=2, n_test=1 and print the lists: is every index there once?",
+    hint="call it with n=6, n_valid=2, n_test=1: where does each of the six indices end up?",
     mistakes={
         "in the order of the data": Mistake(
             _in_order,
-            "your three sets are consecutive slices of the data. Data are often sorted by class "
-            "or by date, and then the three sets contain different kinds of images.",
+            "your three sets are consecutive slices of the data, which are often sorted by class "
+            "or by date.",
             "what should happen to the order of the indices before you slice it?",
         ),
         "the seed is not used": Mistake(
@@ -464,19 +442,13 @@ SPLIT = Exercise(
         ),
         "another order of the sets": Mistake(
             _validation_first,
-            "your three sets are fine, but you return the validation set first.",
+            "you return the validation set first.",
             "in which order does the docstring list the sets?",
-        ),
-        "the global generator": Mistake(
-            _seeds_the_global_generator,
-            "your split is correct, but you seed torch's global generator, which changes every "
-            "random number that anyone draws afterwards.",
-            "`torch.randperm` takes a `generator` of your own",
         ),
         "slices from the end": Mistake(
             _slices_from_the_end,
-            "your slices count from the end of the list, which goes wrong for `n_test=0`: "
-            "`order[-0:]` is the whole list.",
+            "you slice from the end of the list, which goes wrong for `n_test=0`: `order[-0:]` is "
+            "the whole list.",
             "where does each slice start if you count from the beginning?",
         ),
     },
@@ -494,10 +466,14 @@ FAULTS: dict[str, Callable[..., float]] = {
 
 def _observe_fault(attempt: Callable[..., Any], seed: int) -> Observation:
     torch.manual_seed(seed)
-    return {
-        f"your verdict on an epoch with the fault {name!r}": attempt(lambda *a, f=fault: f(*a))
-        for name, fault in FAULTS.items()
-    }
+    strange, verdicts = set(), {}
+    for name, fault in FAULTS.items():
+        typed = attempt(lambda *a, f=fault: f(*a))
+        verdict = recognise(typed, FAULTS) if isinstance(typed, str) else typed
+        if verdict is None and typed is not None:
+            strange.add(typed)
+        verdicts[f"your verdict on an epoch with the fault {name!r}"] = verdict or typed
+    return {"the set of names that you return": strange, **verdicts}
 
 
 def _fault_problem(
@@ -575,7 +551,7 @@ FIND_FAULT = Exercise(
     observe=_observe_fault,
     answer=find_fault,
     praise="Your test finds each of the four faults, and accepts a correct epoch.",
-    hint="call your function on your own `train_one_epoch`, and on a copy with that fault in it",
+    hint="call your function on your own `train_one_epoch`, and on a copy with that fault",
     mistakes={
         "always none": Mistake(
             _always_none,
@@ -584,26 +560,23 @@ FIND_FAULT = Exercise(
         ),
         "a new model": Mistake(
             _new_model,
-            "you miss the missing `train()`, because a new model is in training mode anyway.",
-            "in which mode is a model that was evaluated just before?",
+            "you miss the missing `train()`.",
+            "in which mode is your model before the epoch: is it new, or was it evaluated?",
         ),
         "equal batches": Mistake(
             _equal_batches,
-            "you miss the mean of batch means, because your batches are equally long, and then "
-            "both means are equal.",
-            "when does a mean of means differ from the mean?",
+            "you miss the mean of batch means.",
+            "in which batches does a mean of means differ from the mean?",
         ),
         "one batch": Mistake(
             _one_batch,
-            "you miss two faults, because your epoch has a single batch: there are no earlier "
-            "gradients, and only one mean.",
-            "how many batches does it take until an old gradient can do harm?",
+            'you miss two faults, "no zero_grad" and "mean of batch means".',
+            "can your epoch show them: how many batches has it, and how long are they?",
         ),
         "nothing can move": Mistake(
             _nothing_can_move,
-            'you report "no step" for epochs that do take their steps, as if the weights of your '
-            "problem could never move.",
-            "what is the learning rate, and what else does a missing step leave behind?",
+            'you report "no step" for epochs that do take their steps.',
+            "can the weights move in your problem, and do you compare them with a copy?",
         ),
         "gradients are left": Mistake(
             _gradients_are_left,

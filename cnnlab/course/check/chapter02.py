@@ -18,14 +18,22 @@ DIMS = (0, 2, 3)  # the mean of a channel is over images, rows and columns
 
 def _observe_batch_norm(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 21)
+    mean = torch.tensor([4.0, 9.0]).view(2, 1, 1)
+    at_mean = attempt(
+        mean.repeat(2, 1, 1, 2), torch.tensor([2.0, 3.0]), torch.tensor([5.0, 7.0]), 1e-3
+    )
     # A small standard deviation, so that eps changes the result, and its place in the formula too.
     x = 0.05 * torch.randn(3, 2, 1, 2, generator=g) + torch.randn(2, 1, 1, generator=g)
+    plain = attempt(x, torch.ones(2), torch.zeros(2), 1e-3)
     scale, shift = 0.5 + torch.rand(2, generator=g), torch.randn(2, generator=g)
-    before = x.clone()
-    returned = attempt(x, scale, shift, 1e-3)
+    settings = "with scale=[1, 1], shift=[0, 0],"
     return {
-        "`x` unchanged": torch.equal(x, before),
-        "your result for `x` of shape (3, 2, 1, 2)": returned,
+        "your result where `x` equals its mean, with scale=[2, 3], shift=[5, 7],": at_mean[
+            0, :, 0, 0
+        ],
+        f"the mean of your channels, {settings}": plain.mean(DIMS).round(decimals=3),
+        f"the standard deviation of your channels, {settings}": plain.std(DIMS, correction=0),
+        "your result for `x` of shape (3, 2, 1, 2)": attempt(x, scale, shift, 1e-3),
     }
 
 
@@ -75,8 +83,9 @@ def _no_scale_and_shift(x, scale, shift, eps):  # type: ignore[no-untyped-def]
     return batch_norm(x, torch.ones_like(scale), torch.zeros_like(shift), eps)
 
 
-def _in_place(x, scale, shift, eps):  # type: ignore[no-untyped-def]
-    return x.copy_(batch_norm(x, scale, shift, eps))
+def _each_image_and_channel_alone(x, scale, shift, eps):  # type: ignore[no-untyped-def]
+    std = (x.var((2, 3), keepdim=True, correction=0) + eps).sqrt()
+    return _normalise(x, scale, shift, std, x.mean((2, 3), keepdim=True))
 
 
 BATCH_NORM = Exercise(
@@ -85,7 +94,7 @@ BATCH_NORM = Exercise(
     observe=_observe_batch_norm,
     answer=batch_norm,
     praise="You normalise each channel over images and pixels, then apply the scale and the shift.",
-    hint="write down the shape of the mean: which dimensions of `x` did you average over?",
+    hint="per channel: what do you average over, and what do you divide by and add?",
     mistakes={
         "unbiased variance": Mistake(
             _unbiased,
@@ -124,10 +133,10 @@ BATCH_NORM = Exercise(
             "you don't apply the scale and the shift, which the network learns.",
             "where do γ and β appear in the equation?",
         ),
-        "in place": Mistake(
-            _in_place,
-            "your result is correct, but you overwrite the images that were passed in.",
-            "write into a new tensor; the backward pass still needs the old values",
+        "each image and channel alone": Mistake(
+            _each_image_and_channel_alone,
+            "you normalise each channel of each image by itself: that is instance norm.",
+            "which dimension keeps its own mean, and which ones do you average over?",
         ),
     },
 )
@@ -174,6 +183,10 @@ def _centred(weight, activation, z):  # type: ignore[no-untyped-def]
     return (weight[0].numel() * activation(z).var().item()) ** -0.5
 
 
+def _squares_first(weight, activation, z):  # type: ignore[no-untyped-def]
+    return (weight[0].numel() * activation(z.square()).mean().item()) ** -0.5
+
+
 def _lecun(weight, activation, z):  # type: ignore[no-untyped-def]
     return float(weight[0].numel() ** -0.5)
 
@@ -213,6 +226,11 @@ INIT_STD = Exercise(
             "it contributes to the sum as well.",
             "what is the mean square of a product w x, if w has mean 0 and x doesn't?",
         ),
+        "squares first": Mistake(
+            _squares_first,
+            "you square before the activation, but the next layer reads the activation's outputs.",
+            "which values are the inputs of the next layer, and what is their mean square?",
+        ),
         "no activation": Mistake(
             _lecun,
             "your value doesn't depend on the activation. This is LeCun initialisation, which "
@@ -229,6 +247,17 @@ INIT_STD = Exercise(
 
 
 def _observe_fold(attempt: Callable[..., Any], seed: int) -> Observation:
+    one, norm_of_one = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0.0).eval()
+    for value, number in (
+        (one.weight, 3.0),
+        (one.bias, 2.0),
+        (norm_of_one.weight, 6.0),
+        (norm_of_one.bias, 5.0),
+        (norm_of_one.running_mean, 1.0),
+        (norm_of_one.running_var, 4.0),
+    ):
+        nn.init.constant_(value, number)  # type: ignore[arg-type]
+    small = attempt(one, norm_of_one)
     g = generator(seed, 23)
     conv, norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, eps=0.5).eval()
     values = {
@@ -246,24 +275,18 @@ def _observe_fold(attempt: Callable[..., Any], seed: int) -> Observation:
         }
     )
     before = [value.clone() for m in (conv, norm) for value in m.state_dict().values()]
-    returned = attempt(conv, norm)
+    weight, bias = (value.detach().clone() for value in attempt(conv, norm))
     after = [value for m in (conv, norm) for value in m.state_dict().values()]
-    is_pair = isinstance(returned, list | tuple) and len(returned) == 2
-    observed = {
+    problem = "weight=3, bias=2, running mean 1, running variance 4, γ=6, β=5, eps=0"
+    return {
         "you change `conv` or `norm`, which belong to the caller.": not all(
             map(torch.equal, before, after)
         ),
         "you switch `norm` to training mode, in which it uses the batch.": norm.training,
-        "your result isn't a pair (weight, bias).": not is_pair,
+        f"your [weight, bias] for {problem}": [value.sum().item() for value in small],
+        "your weight for two channels": weight,
+        "your bias for two channels": bias,
     }
-    if is_pair:
-        observed["the weight you return"] = _detached(returned[0])
-        observed["the bias you return"] = _detached(returned[1])
-    return observed
-
-
-def _detached(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -282,7 +305,7 @@ def _fold(
 
 
 def _fold_without_mean(conv, norm):  # type: ignore[no-untyped-def]
-    return _fold(conv, norm, mean=torch.zeros(2))
+    return _fold(conv, norm, mean=0.0)
 
 
 def _fold_by_variance(conv, norm):  # type: ignore[no-untyped-def]
@@ -294,7 +317,12 @@ def _fold_without_eps(conv, norm):  # type: ignore[no-untyped-def]
 
 
 def _fold_without_bias(conv, norm):  # type: ignore[no-untyped-def]
-    return _fold(conv, norm, bias=torch.zeros(2))
+    return _fold(conv, norm, bias=0.0)
+
+
+def _fold_without_scale_and_shift(conv, norm):  # type: ignore[no-untyped-def]
+    scale = 1 / (norm.running_var + norm.eps).sqrt()
+    return conv.weight * scale[:, None, None, None], (conv.bias - norm.running_mean) * scale
 
 
 def _fold_input_channels(conv, norm):  # type: ignore[no-untyped-def]
@@ -336,12 +364,16 @@ FOLD_BATCH_NORM = Exercise(
             "you lose the bias of the convolution: batch norm sees it, too.",
             "what does the convolution output for an image of zeros?",
         ),
+        "no scale and shift": Mistake(
+            _fold_without_scale_and_shift,
+            "you leave out the norm's own scale and shift, which it learned.",
+            "where do γ and β appear in the equation of batch norm?",
+        ),
         "scales the input channels": Mistake(
             _fold_input_channels,
             "you scale the input channels of the weight, but batch norm scales the output "
             "channels.",
-            "the shape of the weight is (out, in, height, width): which dimension is the channel "
-            "of the norm?",
+            "the weight is (out, in, height, width): which dimension is the channel of the norm?",
         ),
         "in place": Mistake(
             _fold_in_place,

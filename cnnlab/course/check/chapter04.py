@@ -35,33 +35,36 @@ def _batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _observe_mixing(
-    attempt: Callable[..., Any], images: Tensor, targets: Tensor, *settings: Any
+    attempt: Callable[..., Any], problem: str, images: Tensor, targets: Tensor, *settings: Any
 ) -> Observation:
-    """Observe the images and targets that an attempt returns, and whether it changes its inputs."""
-    before = images.clone(), targets.clone()
-    torch.manual_seed(1)  # for an attempt that draws its own permutation
-    returned = attempt(images, targets, *settings)
-    is_pair = isinstance(returned, tuple | list) and len(returned) == 2
-    mixed_images, mixed_targets = returned if is_pair else (returned, None)
-    unchanged = torch.equal(images, before[0]) and torch.equal(targets, before[1])
+    """Observe the images and targets that an attempt returns."""
+    mixed_images, mixed_targets = attempt(images, targets, *settings)
     return {
-        "the value of the mixed images": mixed_images,
-        "the value of the mixed targets": mixed_targets,
-        "`images` and `targets` unchanged": unchanged,
+        f"your tensor of mixed images for {problem}": mixed_images,
+        f"your tensor of mixed targets for {problem}": mixed_targets,
     }
 
 
-def _new_permutation() -> Tensor:
-    return torch.randperm(N)
+def _new_permutation(images: Tensor) -> Tensor:
+    return torch.randperm(len(images))
 
 
 # --- mixup ----------------------------------------------------------------------------------------
 
 
 def _observe_mixup(attempt: Callable[..., Any], seed: int) -> Observation:
+    torch.manual_seed(1)  # for an attempt that draws its own permutation
+    pixels, swap = torch.tensor([0.0, 8.0]).view(2, 1, 1, 1), torch.tensor([1, 0])
+    images, targets = attempt(pixels, torch.eye(2), 0.75, swap)
+    mix = "with lam=0.75, permutation=[1, 0]"
+    small = {
+        f"your mix of the pixels [0, 8] {mix}": images.flatten().tolist(),
+        f"your mix of the targets [[1, 0], [0, 1]] {mix}": targets.tolist(),
+    }
     images, targets, permutation = _batch(seed)
     lam = 0.6 + 0.3 * torch.rand((), generator=generator(seed, 5)).item()
-    return _observe_mixing(attempt, images, targets, lam, permutation)
+    many = _observe_mixing(attempt, "six images", images, targets, lam, permutation)
+    return {**small, **many}
 
 
 def mixup(images: Tensor, targets: Tensor, lam: float, permutation: Tensor) -> Pair:
@@ -86,7 +89,7 @@ def _mixup_labels_swapped(images, targets, lam, permutation):  # type: ignore[no
 def _mixup_new_partner(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
     return (
         mixup(images, targets, lam, permutation)[0],
-        mixup(images, targets, lam, _new_permutation())[1],
+        mixup(images, targets, lam, _new_permutation(images))[1],
     )
 
 
@@ -98,16 +101,18 @@ def _mixup_inverse(images, targets, lam, permutation):  # type: ignore[no-untype
 
 
 def _mixup_own_permutation(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
-    return mixup(images, targets, lam, _new_permutation())
+    return mixup(images, targets, lam, _new_permutation(images))
 
 
 def _mixup_hard_labels(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
     return mixup(images, targets, lam, permutation)[0], targets.clone()
 
 
-def _mixup_in_place(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
-    images.lerp_(images[permutation], 1 - lam)
-    return images, mixup(targets, targets, lam, permutation)[1]
+def _mixup_images_swapped(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
+    return (
+        mixup(images, targets, 1 - lam, permutation)[0],
+        mixup(images, targets, lam, permutation)[1],
+    )
 
 
 def _mixup_in_place_too_early(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
@@ -123,17 +128,22 @@ MIXUP = Exercise(
     answer=mixup,
     praise="You mix images and labels with the same λ and the same partner, and leave the inputs "
     "unchanged.",
+    hint="try two images of one pixel: what do λ = 1 and λ = 0.75 give?",
     mistakes={
         "lambda swapped": Mistake(
             _mixup_swapped,
             "you swap λ and 1 - λ, so each image keeps a weight of 1 - λ instead of λ.",
             "what should λ = 1 do to a batch?",
         ),
+        "lambda swapped for the images": Mistake(
+            _mixup_images_swapped,
+            "each of your images keeps a weight of 1 - λ instead of λ, unlike its label.",
+            "what should λ = 1 do to an image?",
+        ),
         "lambda swapped for the labels": Mistake(
             _mixup_labels_swapped,
-            "your images keep a weight of λ, but your labels keep 1 - λ.",
-            "how much of the mixed image comes from the sample itself, and how much of its label "
-            "should?",
+            "each of your labels keeps a weight of 1 - λ instead of λ, unlike its image.",
+            "what should λ = 1 do to a label?",
         ),
         "another permutation for the labels": Mistake(
             _mixup_new_partner,
@@ -149,20 +159,13 @@ MIXUP = Exercise(
         ),
         "own permutation": Mistake(
             _mixup_own_permutation,
-            "your images and labels match, but you don't use the permutation that was passed in.",
+            "you don't use the permutation that was passed in.",
             "the fourth argument gives the partner of each image",
         ),
         "labels not mixed": Mistake(
             _mixup_hard_labels,
             "you mix the images, but each label is still the label of the first image alone.",
             "what should a network predict when it sees two images at once?",
-        ),
-        "in place": Mistake(
-            _mixup_in_place,
-            "your values are correct, but you change the input batch. If it is a view of a data "
-            "set in memory, you damage the data set for all later epochs.",
-            "methods with a trailing underscore, `*=`, `+=` and assignments to a slice change a "
-            "tensor in place",
         ),
         "in place, partner changed too early": Mistake(
             _mixup_in_place_too_early,
@@ -192,12 +195,19 @@ def _boxes(seed: int) -> list[Box]:
 
 
 def _observe_cutmix(attempt: Callable[..., Any], seed: int) -> Observation:
-    names = ("box over the top left corner", "box over the bottom right corner", "box inside")
+    torch.manual_seed(1)  # for an attempt that draws its own permutation
     observation: dict[str, Any] = {}
-    for name, box in zip(names, _boxes(seed), strict=True):
+    for row in ((0, 1, 1, 2), (0, 3, 1, 6)):
+        pixels = torch.tensor([4.0, 8.0]).view(2, 1, 1, 1).repeat(1, 1, 1, 4)
+        mixed, soft = attempt(pixels, torch.eye(2), row, torch.tensor([1, 0]))
+        problem = f"when you paste [8, 8, 8, 8] into [4, 4, 4, 4], box={row},"
+        observation[f"your row {problem}"] = mixed[0].flatten().tolist()
+        observation[f"your target {problem}"] = soft[0].tolist()
+    for place, box in zip(("top left", "bottom right", "middle"), _boxes(seed), strict=True):
         images, targets, permutation = _batch(seed)
-        mixed = _observe_mixing(attempt, images, targets, box, permutation)
-        observation |= {f"{key} ({name})": value for key, value in mixed.items()}
+        observation |= _observe_mixing(
+            attempt, f"a box at the {place}", images, targets, box, permutation
+        )
     return observation
 
 
@@ -253,21 +263,16 @@ def _cutmix_swapped(images, targets, box, permutation):  # type: ignore[no-untyp
 
 
 def _cutmix_new_partner(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    soft = cutmix(images, targets, box, _new_permutation())[1]
+    soft = cutmix(images, targets, box, _new_permutation(images))[1]
     return cutmix(images, targets, box, permutation)[0], soft
 
 
 def _cutmix_own_permutation(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    return cutmix(images, targets, box, _new_permutation())
+    return cutmix(images, targets, box, _new_permutation(images))
 
 
 def _cutmix_hard_labels(images, targets, box, permutation):  # type: ignore[no-untyped-def]
     return cutmix(images, targets, box, permutation)[0], targets.clone()
-
-
-def _cutmix_in_place(images, targets, box, permutation):  # type: ignore[no-untyped-def]
-    mixed, soft = cutmix(images, targets, box, permutation)
-    return images.copy_(mixed), soft
 
 
 def _cutmix_rows_for_columns(images, targets, box, permutation):  # type: ignore[no-untyped-def]
@@ -282,6 +287,7 @@ CUTMIX = Exercise(
     answer=cutmix,
     praise="You clip the box, compute λ from the pixels that remain, and leave the inputs "
     "unchanged.",
+    hint="draw a small image: which pixels are in the box, and how many are outside?",
     mistakes={
         "lambda of the unclipped box": Mistake(
             _cutmix_unclipped_lambda,
@@ -297,8 +303,7 @@ CUTMIX = Exercise(
         ),
         "negative slices": Mistake(
             _cutmix_negative_slices,
-            "your λ is correct, but you paste with the unclipped box, and a negative index counts "
-            "from the other end.",
+            "you paste with the unclipped box, and a negative index counts from the other end.",
             "what does `x[-2:4]` select from ten values?",
         ),
         "lambda swapped": Mistake(
@@ -315,7 +320,7 @@ CUTMIX = Exercise(
         ),
         "own permutation": Mistake(
             _cutmix_own_permutation,
-            "your images and labels match, but you don't use the permutation that was passed in.",
+            "you don't use the permutation that was passed in.",
             "the fourth argument gives the partner of each image",
         ),
         "labels not mixed": Mistake(
@@ -324,12 +329,6 @@ CUTMIX = Exercise(
             "random erasing.",
             "what fraction of the image comes from the partner, and what fraction of the label "
             "should?",
-        ),
-        "in place": Mistake(
-            _cutmix_in_place,
-            "your values are correct, but you change the input batch. If it is a view of a data "
-            "set in memory, you damage the data set for all later epochs.",
-            "`mixed = images` only gives the same tensor a second name",
         ),
         "rows taken for columns": Mistake(
             _cutmix_rows_for_columns,
@@ -347,17 +346,37 @@ SAMPLES, CLASSES = 200, 3
 
 
 def _observe_temperature(attempt: Callable[..., Any], seed: int) -> Observation:
-    observation: dict[str, Any] = {}
+    problems = {
+        "logits=[[2, 0]] * 4, labels=[0, 0, 0, 1]": (
+            torch.tensor([[2.0, 0.0]] * 4),
+            torch.tensor([0, 0, 0, 1]),
+        )
+    }
     for name, scale in (("overconfident", 3.0), ("under-confident", 0.4)):
         g = generator(seed, 8)
         calibrated = 1.5 * torch.randn(SAMPLES, CLASSES, generator=g)
         labels = torch.multinomial(calibrated.softmax(dim=1), 1, generator=g).squeeze(1)
-        logits = scale * calibrated
+        problems[f"{name} logits"] = scale * calibrated, labels
+    temperatures: dict[str, Any] = {}
+    complaints: dict[str, bool] = {}
+    for name, (logits, labels) in problems.items():
         returned = attempt(logits, labels)
-        if isinstance(returned, float):
-            returned = _near(returned, fit_temperature(logits, labels))
-        observation[f"your T for {name} logits"] = returned
-    return observation
+        if isinstance(returned, int | float) and returned:
+            best = fit_temperature(logits, labels)
+            at_one, at_best, reached = (
+                F.cross_entropy(logits / t, labels).item() for t in (1, best, returned)
+            )
+            complaints |= {
+                f"you return the lowest loss for {name} instead of T.": math.isclose(
+                    returned, at_best, rel_tol=0.01
+                ),
+                f"the loss with your T for {name} is larger than with T = 1.": (
+                    reached > at_one + 1e-3
+                ),
+            }
+            returned = _near(returned, best)
+        temperatures[f"your T for {name}"] = returned
+    return {**complaints, **temperatures}
 
 
 def _near(value: float, best: float) -> float:
@@ -398,10 +417,6 @@ def _temperature_of_probabilities(logits, labels):  # type: ignore[no-untyped-de
     return fit_temperature(logits.softmax(dim=1), labels)
 
 
-def _tensor_temperature(logits, labels):  # type: ignore[no-untyped-def]
-    return torch.tensor(fit_temperature(logits, labels))
-
-
 def _coarse_grid(logits, labels):  # type: ignore[no-untyped-def]
     candidates = [float(t) for t in range(1, 21)]
     losses = [F.cross_entropy(logits / t, labels).item() for t in candidates]
@@ -436,11 +451,6 @@ TEMPERATURE = Exercise(
             _temperature_of_probabilities,
             "you scale probabilities, but the temperature divides logits, before the softmax.",
             "what does `F.cross_entropy` expect as its first argument?",
-        ),
-        "a tensor": Mistake(
-            _tensor_temperature,
-            "you return a tensor, but the exercise asks for a plain number.",
-            "which method turns a tensor with one element into a number?",
         ),
         "whole numbers only": Mistake(
             _coarse_grid,

@@ -184,6 +184,10 @@ def _steps_after_the_peak(step, warmup, steps):  # type: ignore[no-untyped-def]
     return step / warmup if step < warmup else _half_cosine(1, 0, min((step - warmup) / steps, 1))
 
 
+def _integer_division(step, warmup, steps):  # type: ignore[no-untyped-def]
+    return step // warmup if step < warmup else warmup_cosine(step, warmup, steps)
+
+
 def _climbs_again_after_warmup(step, warmup, steps):  # type: ignore[no-untyped-def]
     if step < warmup:
         return step / warmup
@@ -197,7 +201,7 @@ WARMUP_COSINE = Exercise(
     answer=warmup_cosine,
     praise="Your curve rises in a straight line to exactly 1, falls without a jump, and is 0 from "
     "the last step on.",
-    hint="which step is the first of the cosine, and how many steps does it have?",
+    hint="is this step in the rise or in the fall, and what fraction of it has passed?",
     mistakes={
         "cosine from the start": Mistake(
             _cosine_from_the_start,
@@ -227,6 +231,11 @@ WARMUP_COSINE = Exercise(
             "is the length of the whole run.",
             "how many steps are left when the warm-up is over?",
         ),
+        "integer division": Mistake(
+            _integer_division,
+            "your multiplier is 0 during the whole warm-up, because `//` rounds down.",
+            "which operator divides and keeps the fraction?",
+        ),
         "climbs again": _never_ends(_climbs_again_after_warmup),
     },
 )
@@ -244,11 +253,21 @@ def _observe_one_cycle(attempt: Callable[..., Any], seed: int) -> Observation:
     div, final_div = rng.choice((5, 10, 20)), rng.choice((50, 100, 200))
     after = steps + rng.randrange(steps // 4, steps // 2)
     settings = f"peak_fraction={fraction}, div_factor={div}, final_div_factor={final_div}"
+    places = (0, peak // 3, peak, peak + 1, peak + (steps - peak) // 4, steps, after)
+    values = [attempt(step, steps, fraction, div, final_div) for step in places]
+    first, third, top, *_, last, _ = values
+    straight = first + (top - first) * (peak // 3) / peak
     return {
-        f"your multiplier at step {step} of {steps} with {settings}": attempt(
-            step, steps, fraction, div, final_div
-        )
-        for step in (0, peak // 3, peak, peak + 1, peak + (steps - peak) // 4, steps, after)
+        "your run starts at 1/`final_div_factor`, where it should end.": math.isclose(
+            first, 1 / final_div
+        ),
+        "your run ends at 1/`div_factor`, where it should start.": math.isclose(last, 1 / div),
+        "your multiplier falls before the peak.": third < first or top < third,
+        "your rise is a straight line.": first < top and math.isclose(third, straight),
+        **{
+            f"your multiplier at step {step} of {steps} with {settings}": value
+            for step, value in zip(places, values, strict=True)
+        },
     }
 
 
@@ -293,6 +312,13 @@ def _starts_at_zero(step, steps, peak_fraction, div_factor, final_div_factor):  
     return one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)
 
 
+def _falls_to_zero(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
+    peak = peak_fraction * steps
+    if step < peak:
+        return one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)
+    return _half_cosine(1, 0, min((step - peak) / (steps - peak), 1))
+
+
 def _back_to_the_start(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
     return one_cycle(step, steps, peak_fraction, div_factor, div_factor)
 
@@ -311,7 +337,7 @@ ONE_CYCLE = Exercise(
     answer=one_cycle,
     praise="Your cycle rises from 1/div_factor to 1 at the peak, falls to 1/final_div_factor at "
     "the last step, and stays there.",
-    hint="progress goes from 0 to 1 twice: over the rise and over the fall",
+    hint="is this step in the rise or in the fall, and what fraction of it has passed?",
     mistakes={
         "final relative to the start": Mistake(
             _final_relative_to_the_start,
@@ -346,6 +372,11 @@ ONE_CYCLE = Exercise(
             _starts_at_zero,
             "your rise starts at 0 instead of 1/`div_factor`.",
             "what should the multiplier be at step 0?",
+        ),
+        "falls to zero": Mistake(
+            _falls_to_zero,
+            "your fall ends at 0 instead of 1/`final_div_factor`.",
+            "what should the multiplier be at the last step?",
         ),
         "climbs again": _never_ends(_climbs_again_after_the_cycle),
     },

@@ -27,14 +27,29 @@ LENGTHS = (*range(3, 7), *(5, 6, 7) * 5, *range(8, 17), *range(8, 17), *range(8,
 
 def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 6, 1))
+    few: list[tuple[list[float], int, float, str]] = [
+        ([0.5, 0.4], 1, 0.0, "max"),
+        ([0.5, 0.6], 1, 0.0, "min"),
+        ([0.5, 0.4, 0.6, 0.5, 0.7], 2, 0.0, "max"),
+        ([0.5, 0.52, 0.54, 0.6], 2, 0.05, "max"),
+        ([math.nan, 0.5, 0.6, 0.4], 2, 0.0, "max"),
+    ]
     stops, bests = {}, {}
-    for length in LENGTHS:
-        values, patience, min_delta, mode = _draw_curve(rng, length)
+    for values, patience, min_delta, mode in [*few, *(_draw_curve(rng, n) for n in LENGTHS)]:
         curve = ", ".join(f"{value:g}" for value in values)
-        problem = f"for [{curve}], patience={patience}, min_delta={min_delta}, mode={mode!r}"
+        problem = f"for [{curve}], patience={patience}, min_delta={min_delta:g}, mode={mode!r}"
         stop, best = attempt(values, patience, min_delta, mode)
         stops[f"your stop {problem}"], bests[f"your best {problem}"] = stop, best
-    return {**stops, **bests}
+    five = [0.5, 0.6, 0.7, 0.4, 0.3]
+    pairs = [tuple(attempt(five, 2, 0.0, mode)) for mode in ("min", "max")]
+    return {
+        f"for {five}, your result is the same with mode='min' and 'max'.": pairs[0] == pairs[1],
+        "your `best` is larger than your `stop`: weights from after the stop don't exist.": any(
+            best > stop for best, stop in zip(bests.values(), stops.values(), strict=True)
+        ),
+        **stops,
+        **bests,
+    }
 
 
 def _draw_curve(rng: random.Random, length: int) -> tuple[list[float], int, float, str]:
@@ -188,6 +203,10 @@ def _looks_ahead(values, patience, min_delta, mode):  # type: ignore[no-untyped-
     return stop, _best(_scores(values, mode), len(values) - 1)
 
 
+def _best_first(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    return early_stopping(values, patience, min_delta, mode)[::-1]
+
+
 def _counted_from_one(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
     stop, best = early_stopping(values, patience, min_delta, mode)
     return stop + 1, best + 1
@@ -283,6 +302,11 @@ STOPPING = Exercise(
             _looks_ahead,
             "your best evaluation comes after the stop, but those epochs were never trained.",
             "look only at the values up to the stop",
+        ),
+        "the best first": Mistake(
+            _best_first,
+            "you return (best, stop), but the exercise asks for (stop, best).",
+            "the stop is never smaller than the best",
         ),
         "counted from one": Mistake(
             _counted_from_one,

@@ -23,6 +23,7 @@ from cnnlab.rng import fold_in, generator
 def _observe_clipping(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = generator(seed, 7, 1)
     observation: dict[str, Any] = {}
+    same = False
     for entries, max_norm in (
         ([[3.0, 4.0]], 1.0),
         ([[0.3, 0.4]], 1.0),
@@ -30,9 +31,11 @@ def _observe_clipping(attempt: Callable[..., Any], seed: int) -> Observation:
         ([[6.0, 8.0]], 5.0),
         ([[0.0, 0.0]], 1.0),
     ):
-        answer = attempt([torch.tensor(g) for g in entries], max_norm)
+        gradients = [torch.tensor(g) for g in entries]
+        answer = attempt(gradients, max_norm)
         name = f"your result for gradients={short(entries)}, max_norm={max_norm:g}"
         observation[name] = [g.tolist() for g in answer]
+        same |= any(new is old for new in answer for old in gradients)
     raw = [torch.randn(shape, generator=rng) for shape in ((4, 3), (5,), (2, 2, 3))]
     raw[1] *= 3  # so that clipping each tensor alone would scale them by different factors
     max_norm = 0.5 + 1.5 * torch.rand((), generator=rng).item()
@@ -41,7 +44,7 @@ def _observe_clipping(attempt: Callable[..., Any], seed: int) -> Observation:
         norm = max_norm * (low + fraction * (high - low))
         gradients = [g * (norm / _norm(raw)) for g in raw]
         observation[f"your result for a {name} gradient"] = attempt(gradients, max_norm)
-    return observation
+    return {"you return a tensor that you were given: make a new one.": same, **observation}
 
 
 def _norm(gradients: Sequence[Tensor]) -> float:
@@ -192,6 +195,14 @@ def _squared(before, after):  # type: ignore[no-untyped-def]
     return ((after - before).square().sum() / before.square().sum()).item()
 
 
+def _by_the_new_weights(before, after):  # type: ignore[no-untyped-def]
+    return ((after - before).norm() / after.norm()).item()
+
+
+def _logarithm(before, after):  # type: ignore[no-untyped-def]
+    return math.log10(update_ratio(before, after))
+
+
 def _tensor(before, after):  # type: ignore[no-untyped-def]
     return (after - before).norm() / before.norm()
 
@@ -231,6 +242,16 @@ RATIO = Exercise(
             _inverted,
             "you divide the weights by the step, but it should be the step by the weights.",
             "a healthy ratio is about 0.001, not 1000",
+        ),
+        "by the new weights": Mistake(
+            _by_the_new_weights,
+            "you divide by the size of the weights after the step.",
+            "which weights did the step start from?",
+        ),
+        "logarithm": Mistake(
+            _logarithm,
+            "you return the logarithm of the ratio, but the exercise asks for the ratio itself.",
+            "a ratio of two lengths is never negative",
         ),
         "deviations": Mistake(
             _deviations,
@@ -311,7 +332,11 @@ def _draw_vitals(case: str, rng: random.Random) -> tuple[dict[str, float], dict[
         "dead ReLUs": {"silent_share": draw(0.8, 1.0), "log10_update_ratio": -12.0} | untrained,
         "rate too high": {"log10_update_ratio": draw(-0.9, -0.2)} | untrained,
         "rate too low": {"log10_update_ratio": draw(-7.0, -5.0)} | untrained,
-        "eval mode forgotten": {"valid_acc": draw(0.3, 0.5), "worst_recall": draw(0.3, 0.5)},
+        "eval mode forgotten": {
+            "valid_acc": draw(0.3, 0.5),
+            "valid_acc_again": high_accuracy,
+            "worst_recall": draw(0.3, 0.5),
+        },
         "class imbalance": {"worst_recall": draw(0.0, 0.08)},
         "standardised pixels": {"pixel_low": draw(-2.4, -1.8), "pixel_high": draw(2.3, 2.8)},
         "shuffled labels": untrained,
@@ -389,6 +414,12 @@ def _recall_alone(vitals):  # type: ignore[no-untyped-def]
     return diagnose_case(vitals)
 
 
+def _one_direction(vitals):  # type: ignore[no-untyped-def]
+    if vitals["valid_acc"] < vitals["valid_acc_again"]:
+        return diagnose_case({**vitals, "valid_acc_again": vitals["valid_acc"]})
+    return diagnose_case(vitals)
+
+
 def _accuracy_alone(vitals):  # type: ignore[no-untyped-def]
     return diagnose_case({**vitals, "worst_recall": 1.0})
 
@@ -399,7 +430,7 @@ DIAGNOSIS = Exercise(
     observe=_observe_diagnosis,
     answer=diagnose_case,
     praise="You look at the inputs first, then at the gradients, the steps and the evaluation.",
-    hint="in which order do you look at the vital signs?",
+    hint="what does each of these signs say, and which one do you look at first?",
     mistakes={
         "high and low swapped": Mistake(
             _swapped,
@@ -428,6 +459,11 @@ DIAGNOSIS = Exercise(
             "you treat any gap between training and validation as a forgotten eval mode, but "
             "overfitting causes a gap as well.",
             "what happens without eval mode when the validation is computed again?",
+        ),
+        "one direction": Mistake(
+            _one_direction,
+            "you find two different validation accuracies suspicious only if the second is lower.",
+            "which function gives the size of a difference, whatever its sign is?",
         ),
         "recall alone": Mistake(
             _recall_alone,

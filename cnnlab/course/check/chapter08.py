@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnnlab.course.check.compare import short
+from cnnlab.course.check.compare import agree, short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in
 
@@ -23,8 +23,9 @@ Setting = tuple[float, float]  # (learning rate, weight decay)
 def _observe_log_uniform(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 8, 1))
     few = {
-        f"your value for u={u}, low=1, high=100": attempt(u, 1.0, 100.0) for u in (0.5, 0.0, 1.0)
+        f"your value for u={u:g}, low=0.01, high=1": attempt(u, 0.01, 1.0) for u in (0.0, 0.5, 1.0)
     }
+    first, again = attempt(0.5, 0.01, 1.0), attempt(0.5, 0.01, 1.0)
     low, high = 10 ** rng.uniform(-6, -3), 10 ** rng.uniform(-1.8, 1)
     draws = (0.0, round(rng.uniform(0.1, 0.45), 2), round(rng.uniform(0.55, 0.9), 2), 1.0)
     # Divided by `low`, small values are compared as precisely as large ones.
@@ -35,7 +36,13 @@ def _observe_log_uniform(attempt: Callable[..., Any], seed: int) -> Observation:
         / low
         for u in draws
     }
-    return {**few, **many}
+    return {
+        "the same `u` gives two different values: the caller has drawn it.": not agree(
+            first, again
+        ),
+        **few,
+        **many,
+    }
 
 
 def log_uniform(u: float, low: float, high: float) -> float:
@@ -70,6 +77,10 @@ def _still_a_log10(u, low, high):  # type: ignore[no-untyped-def]
 
 def _log_of_uniform(u, low, high):  # type: ignore[no-untyped-def]
     return math.log(_between(u, low, high))
+
+
+def _without_low(u, low, high):  # type: ignore[no-untyped-def]
+    return (high / low) ** u
 
 
 def _whole_decades(u, low, high):  # type: ignore[no-untyped-def]
@@ -115,6 +126,11 @@ LOG_UNIFORM = Exercise(
             _still_a_log10,
             "you return the exponent, for example -3 where the value should be 0.001.",
             "you took the logarithm; how do you get back from it?",
+        ),
+        "low left out": Mistake(
+            _without_low,
+            "your values run from 1 to high / low instead of from low to high.",
+            "put u = 0 into your formula",
         ),
         "logarithm of a uniform value": Mistake(
             _log_of_uniform,
@@ -241,6 +257,14 @@ def _survivors(table):  # type: ignore[no-untyped-def]
     return _argmax(_group([row for row in table if not math.isnan(row["valid_acc"])]))
 
 
+def _nan_is_zero(table):  # type: ignore[no-untyped-def]
+    return _argmax(_group([{**r, "valid_acc": _or_zero(r["valid_acc"])} for r in table]))
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
 def _worst(table):  # type: ignore[no-untyped-def]
     return _argmax(_group_converged(table), lambda values: -_mean(values))
 
@@ -296,6 +320,11 @@ BEST = Exercise(
             "had happened.",
             "would you use a setting that diverges with one seed in three?",
         ),
+        "NaN counts as 0": Mistake(
+            _nan_is_zero,
+            "you count a diverged run as an accuracy of 0, so its setting can still win.",
+            "would you use a setting that diverges with one seed in three?",
+        ),
         "the worst": Mistake(
             _worst,
             "you return the setting with the smallest mean accuracy.",
@@ -343,18 +372,30 @@ def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
         ([0.1, 0.01, 1.0], [0.6, 0.8, 0.5]),
         ([0.1, 0.01, 1.0], [0.6, 0.5, 0.8]),
         ([0.1, 0.01, 1.0], [0.8, 0.5, math.nan]),
+        ([0.01, 1.0, 0.1], [math.nan, 0.5, 0.8]),
     ]
     observation = {
         f"your range for rates={short(rates)}, scores={short(scores)}": attempt(rates, scores)
         for rates, scores in trials
     }
+    low, high = observation[next(iter(observation))]
+    nan_is_best = any(
+        agree(observation[f"your range for rates={short(rates)}, scores={short(scores)}"], around)
+        for (rates, scores), around in zip(trials[3:], ((0.1, 10.0), (0.001, 0.1)), strict=True)
+    )
     cases = {"in the middle": 2, "at the lower end": 0, "at the upper end": 5}
     for place, peak in cases.items():
         six = _draw_trials(rng, peak, n_diverged=0)
         observation[f"your range for six rates with the best {place}"] = attempt(*six)
     six = _draw_trials(rng, 3, n_diverged=2)
     observation["your range for six rates, of which all above the best diverged,"] = attempt(*six)
-    return observation
+    return {
+        "you take a learning rate that diverged, with the score NaN, for the best.": nan_is_best,
+        "for rates=[0.1, 0.01, 1], scores=[0.9, 0.5, 0.6], 0.1 isn't inside your range.": not (
+            min(low, high) < 0.1 < max(low, high)
+        ),
+        **observation,
+    }
 
 
 def _draw_trials(

@@ -354,8 +354,8 @@ def _observe_prepare(attempt: Callable[..., Any], seed: int) -> Observation:
         red, green, blue = attempt(images, mean, std)[0, :, 0, 0]
         pixel = f"the BGR pixel [0, 51, 255] with mean={short(mean)}, std={short(std)}"
         observation[f"your result for {pixel}"] = torch.stack([red, green, blue])
-    size = rng.randint(4, 6)
-    images = torch.randint(0, 256, (4, size, size, 3), generator=g, dtype=torch.uint8)
+    height = rng.randint(4, 6)
+    images = torch.randint(0, 256, (4, height, height + 1, 3), generator=g, dtype=torch.uint8)
     mean = [0.3 + 0.1 * i + 0.05 * rng.random() for i in range(3)]
     std = [0.2 + 0.04 * i + 0.02 * rng.random() for i in range(3)]
     answer = attempt(images, mean, std)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnlab.course.check.compare import agree
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, generator
 
@@ -22,6 +23,13 @@ def _observe_lrs(attempt: Callable[..., Any], seed: int) -> Observation:
     few = {
         f"your list for trained={trained}, lr=0.8, decay=0.5": attempt(list(trained), 0.8, 0.5)
         for trained in ([True] * 3, [False, True, True], [True, False, True])
+    }
+    everything, lowest_frozen, _ = few.values()
+    complaints = {
+        "with all stages trained, the head, which is last, doesn't get `lr`.": not agree(
+            everything[-1], 0.8
+        ),
+        "a frozen stage doesn't get 0.0.": len(lowest_frozen) == 3 and lowest_frozen[0] != 0,
     }
     lr, decay = 10 ** rng.uniform(-3, -1), rng.uniform(0.3, 0.8)
     n = rng.randint(4, 6)
@@ -37,7 +45,7 @@ def _observe_lrs(attempt: Callable[..., Any], seed: int) -> Observation:
         ]
         for case, trained in cases.items()
     }
-    return {**few, **many}
+    return {**complaints, **few, **many}
 
 
 def layerwise_lr(trained: Sequence[bool], lr: float, decay: float) -> list[float]:
@@ -346,8 +354,15 @@ def _observe_modes(attempt: Callable[..., Any], seed: int) -> Observation:
     observation: dict[str, Any] = {}
     with torch.no_grad():
         attempt(net)
-        changed = [p.requires_grad for p in net.parameters()] != requires_grad
-        observation["you change `requires_grad` of a parameter: only set modes."] = changed
+        pairs = list(zip(requires_grad, (p.requires_grad for p in net.parameters()), strict=True))
+        observation["a frozen parameter requires gradients afterwards: only set modes."] = (
+            False,
+            True,
+        ) in pairs
+        observation["you freeze a parameter that was trained: only set modes."] = (
+            True,
+            False,
+        ) in pairs
         observation["`model` itself is in evaluation mode."] = not net.training
         for name in ("backbone.0.1", "backbone.2"):
             frozen = getattr(net.get_submodule(name), "training", None)
@@ -481,7 +496,7 @@ TRAIN_FROZEN = Exercise(
         ),
         "unfreezes": Mistake(
             _unfreezes,
-            "the frozen parameters require gradients again.",
+            "the frozen parameters require gradients afterwards.",
             "`train()` and `eval()` only set modes; leave `requires_grad` alone",
         ),
     },

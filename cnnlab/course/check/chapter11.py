@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnlab.course.check.compare import short
+from cnnlab.course.check.compare import agree, short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
@@ -173,7 +173,8 @@ CLASS_WEIGHTS = Exercise(
 
 
 def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observation:
-    few = _as_tensor(attempt(torch.tensor([0, 0, 0, 1, 1])))
+    six = torch.tensor([0, 0, 0, 1, 1, 2])
+    few = _as_tensor(attempt(six.clone()))
     counts = _counts(seed)
     labels = torch.repeat_interleave(torch.arange(NUM_CLASSES), counts)
     labels = labels[torch.randperm(len(labels), generator=generator(seed, 12))]
@@ -182,13 +183,15 @@ def _observe_sample_weights(attempt: Callable[..., Any], seed: int) -> Observati
     probabilities = weights / weights.sum()
     observation: dict[str, Any] = {
         f"the number of weights for {len(labels)} labels": len(weights),
-        "your probability of each image for labels=[0, 0, 0, 1, 1]": few / few.sum(),
-        "the number of images that can be drawn": int((weights > 0).sum()),
-        "the probability of each image": probabilities,
+        "the number of weights for labels=[0, 0, 0, 1, 1, 2]": len(few),
+        "your probability of each image": probabilities,
     }
-    if weights.shape == labels.shape:
-        class_probabilities = torch.zeros(NUM_CLASSES).index_add(0, labels, probabilities)
-        observation["the probability of each class"] = class_probabilities
+    if few.shape == six.shape and weights.shape == labels.shape:
+        name = "your probability of each class for labels=[0, 0, 0, 1, 1, 2]"
+        small = {name: torch.zeros(3).index_add(0, six, few / few.sum())}
+        classes = torch.zeros(NUM_CLASSES).index_add(0, labels, probabilities)
+        never = {"some of the images are never drawn: their weight is 0.": bool((few == 0).any())}
+        observation = {**never, **small, "your probability of each class": classes, **observation}
     return observation
 
 
@@ -279,8 +282,8 @@ SAMPLE_WEIGHTS = Exercise(
         ),
         "square root": Mistake(
             _samples_square_root,
-            "one over the square root of the count goes only half-way. That is sometimes done on "
-            "purpose, but it doesn't draw the classes equally often.",
+            "one over the square root of the count goes only half-way, so the classes aren't drawn "
+            "equally often.",
             _CLASS_TOTAL,
         ),
         "rarest class alone": Mistake(
@@ -427,6 +430,13 @@ def _observe_adjust(attempt: Callable[..., Any], seed: int) -> Observation:
         name = f"the softmax of your logits for logits=[{short(few)}], counts=[10, 30], tau={tau:g}"
         observation[name] = row.softmax(dim=0)
     logits = 2 * torch.randn(4, NUM_CLASSES, generator=g)
+    plain = _as_tensor(attempt(logits.clone(), counts.clone(), 1.0))
+    observation = {
+        "you return probabilities instead of logits.": any(
+            agree(plain.sum(dim), torch.ones(plain.shape[1 - dim])) for dim in (0, 1)
+        ),
+        **observation,
+    }
     between = 0.5 + 0.3 * torch.rand((), generator=g).item()
     for tau in (1.0, between, 0.0):
         answer = _as_tensor(attempt(logits.clone(), counts.clone(), tau))
@@ -481,7 +491,7 @@ ADJUST_LOGITS = Exercise(
     answer=adjust_logits,
     praise="Classes that were common in training lose their head start, and tau = 0 changes "
     "nothing.",
-    hint="dividing a probability by a fraction is what, in logarithms?",
+    hint="what happens to a logit when its probability is divided by a fraction?",
     mistakes={
         "added": Mistake(
             _adjust_added,

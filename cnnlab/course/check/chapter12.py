@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnlab.course.check.compare import short
+from cnnlab.course.check.compare import agree, short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, fork_rng, generator
 
@@ -220,9 +220,10 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
         for p in model.parameters():
             p.grad = torch.randn(p.shape, generator=g)  # left over from an earlier batch
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        losses: list[float] = []
         steps: list[int] = []
         optimizer.register_step_post_hook(lambda *arguments, steps=steps: steps.append(1))
-        loss = attempt(model, optimizer, F.cross_entropy, images, labels, size)
+        loss = attempt(model, optimizer, _recording(losses), images, labels, size)
         case = f"for {n} images with size={size}"
         sizes = [size for name, size in model.passes if name == "forward"]
         order = [name for name, _ in model.passes]
@@ -241,9 +242,27 @@ def _observe_accumulating(attempt: Callable[..., Any], seed: int) -> Observation
                 step.norm() / length
             ),
             f"the direction of your step {case}": step / step.norm().clamp(min=1e-12),
+            f"you return the loss of the last microbatch only {case}.": (
+                len(losses) > 1
+                and any(
+                    agree(loss, losses[-1] * weight)
+                    for weight in (1, 1 / len(losses), n % size / n)
+                )
+            ),
             f"your mean loss {case}": loss,
         }
     return observation
+
+
+def _recording(losses: list[float]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss function that appends each of its values to a list."""
+
+    def loss_fn(logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels)
+        losses.append(loss.item())
+        return loss
+
+    return loss_fn
 
 
 def accumulate(

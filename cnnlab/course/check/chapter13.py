@@ -23,10 +23,16 @@ def _observe_interval(attempt: Callable[..., Any], seed: int) -> Observation:
     n = int(torch.randint(15, 400, (), generator=g))
     few = int(torch.randint(1, 4, (), generator=g))
     some = int(torch.randint(n // 3, n // 2, (), generator=g))
-    return {
-        f"your interval for {correct} correct out of {total}": attempt(correct, total)
-        for correct, total in ((8, 10), (10, 10), (0, 10), (n, n), (n - few, n), (some, n))
-    }
+    observation: dict[str, Any] = {}
+    for correct, total in ((8, 10), (10, 10), (0, 10), (n, n), (n - few, n), (some, n)):
+        low, high = attempt(correct, total)
+        problem = f"of your interval for {correct} correct out of {total}"
+        if correct == 8:
+            observation["the first end of your interval is above the second."] = low > high
+            observation["the first end of your interval isn't between 0 and 1."] = not 0 <= low <= 1
+        observation[f"the centre {problem}"] = (low + high) / 2
+        observation[f"the half-width {problem}"] = (high - low) / 2
+    return observation
 
 
 Z = 1.96  # a standard normal variable lies outside ±Z in one case of twenty
@@ -75,6 +81,10 @@ def _not_shifted(correct, n):  # type: ignore[no-untyped-def]
     p = correct / n
     _, half = _centre_and_half_width(correct, n)
     return p - half, p + half
+
+
+def _integer_division(correct, n):  # type: ignore[no-untyped-def]
+    return _wilson(correct // n, n, Z)
 
 
 def _no_square_root(correct, n):  # type: ignore[no-untyped-def]
@@ -127,6 +137,11 @@ INTERVAL = Exercise(
             "half.",
             "what is added to p in the numerator?",
         ),
+        "integer division": Mistake(
+            _integer_division,
+            "your interval is as if nothing were correct, unless everything is: `//` rounds down.",
+            "which operator divides and keeps the fraction?",
+        ),
         "no square root": Mistake(
             _no_square_root,
             "you use a variance where the formula has a standard deviation.",
@@ -160,9 +175,19 @@ def _observe_leaks(attempt: Callable[..., Any], seed: int) -> Observation:
         f"your list for one-pixel images train={known}, test={new}": _as_list(
             attempt(*(torch.tensor(x, dtype=torch.uint8).view(-1, 1, 1, 1) for x in (known, new)))
         )
-        for known, new in (([10, 50, 90], [90, 200, 10]), ([10, 50, 90], [50, 50]))
+        for known, new in (
+            ([10, 50, 90], [90, 200, 10]),
+            ([10, 50, 90], [50, 50]),
+            ([70, 70, 30], [20, 70]),
+        )
     }
-    return {**few, "your list for nine images": _as_list(attempt(train, test))}
+    found = [*few.values(), _as_list(attempt(train, test))]
+    return {
+        "your list contains an index twice.": any(len({*f}) < len(f) for f in found),
+        "your list isn't in rising order.": any(f != sorted(f) for f in found),
+        **few,
+        "your list for nine images": found[-1],
+    }
 
 
 def _as_list(answer: Any) -> Any:
@@ -228,6 +253,10 @@ def _first_copies(train, test):  # type: ignore[no-untyped-def]
     return sorted(indices)
 
 
+def _for_each_training_image(train, test):  # type: ignore[no-untyped-def]
+    return sorted(i for a in train for i, b in enumerate(test) if torch.equal(a, b))
+
+
 def _by_identity(train, test):  # type: ignore[no-untyped-def]
     known = set(train)
     return [i for i, image in enumerate(test) if image in known]
@@ -284,6 +313,11 @@ LEAKS = Exercise(
             "if a training image is in the test set twice, you find only the first copy.",
             "loop over the test images, not over the training images",
         ),
+        "once per training image": Mistake(
+            _for_each_training_image,
+            "you report a test image twice if two training images equal it.",
+            "how many times should you look at each test image?",
+        ),
         "compared as objects": Mistake(
             _by_identity,
             "you find nothing, because a set compares tensors by identity, not by their values.",
@@ -307,18 +341,20 @@ def _observe_mistakes(attempt: Callable[..., Any], seed: int) -> Observation:
     labels = logits.argmax(1)
     incorrect = torch.randperm(40, generator=g)[:15]
     labels[incorrect] = (labels[incorrect] + 1 + torch.randint(0, 3, (15,), generator=g)) % 4
-    three, truth = [[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], [1, 1, 0]
+    three, truth = [[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], [1, 1, 0]  # only image 1 is correct
     few = {
         f"your list for logits={short(three)}, labels={truth}, n={n}": _as_list(
             attempt(torch.tensor(three), torch.tensor(truth), n)
         )
         for n in (2, 1, 3)
     }
+    first, *_ = few.values()
+    complaint = {"your list contains a correct prediction.": bool({*first} & {1})}
     many = {
         f"your list for 40 images and n={n}": _as_list(attempt(logits, labels, n))
         for n in (5, 15, 30)
     }
-    return {**few, **many}
+    return {**complaint, **few, **many}
 
 
 def sure_mistakes(logits: Tensor, labels: Tensor, n: int) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 NOTHING, TYPE, SHAPE, DTYPE, VALUE = range(5)
 
 
-RETURN = "does every path through your function end in a `return`?"
+RETURN = "does every path through your function end in a `return` with a value?"
 
 
 class Difference(NamedTuple):
@@ -89,11 +89,13 @@ def _other_type(got: Any, want: Any) -> Difference:
         ("ints", "floats", "bools", "int", "float")
     ):
         hint = "`.tolist()` turns a tensor into a list"
-    elif isinstance(got, float) and isinstance(want, int):
+    elif isinstance(got, float) and math.isfinite(got) and isinstance(want, int):
         hint = "is the value an index or a count? then it is a whole number"
     elif isinstance(got, np.ndarray) and isinstance(want, Tensor):
         hint = "`torch.from_numpy` turns an array into a tensor"
     named = f"the string {short(got)}" if isinstance(got, str) else describe(got)
+    if isinstance(got, float) and not math.isfinite(got):
+        named = short(got)
     return Difference(TYPE, f"is {named}, expected {describe(want)}", hint)
 
 
@@ -101,7 +103,8 @@ def _value(got: Any, want: Any) -> Difference:
     if isinstance(want, set | frozenset):
         extra, missing = sorted(map(str, got - want)), want - got
         if extra:
-            return Difference(VALUE, f"contains {extra[0]!r}, which doesn't belong there")
+            says = f"contains {extra[0]!r}, which doesn't belong there"
+            return Difference(VALUE, says, "is it spelled as in the task?")
         return Difference(VALUE, f"lacks {len(missing)} of {len(want)} entries")
     shown = next(
         (pair for digits in (4, 7, 10) if (pair := _pair(got, want, digits))[0] != pair[1]),
@@ -148,12 +151,12 @@ def _dtype_hint(got: Tensor, want: Tensor) -> str:
 def _sequences(got: Any, want: list | tuple) -> Difference | None:
     if not isinstance(got, list | tuple):
         return _other_type(got, want)
+    is_short = len(_text(got, 4)) + len(_text(want, 4)) <= 64
     if len(got) != len(want):
-        return Difference(SHAPE, f"has {_entries(len(got))}, expected {len(want)}")
+        says = f"has {_entries(len(got))}, expected {len(want)}"
+        return Difference(SHAPE, _value(got, want).says if is_short else says)
     found = _first(enumerate(zip(got, want, strict=True)))
-    if found and found.level == VALUE and len(_text(got, 4)) + len(_text(want, 4)) <= 64:
-        return _value(got, want)
-    return found
+    return _value(got, want) if found and found.level == VALUE and is_short else found
 
 
 def _mappings(got: Any, want: Mapping[Any, Any]) -> Difference | None:

@@ -24,7 +24,6 @@ from cnnlab.course.check.attempt import (
 from cnnlab.course.check.compare import (
     NOTHING,
     RETURN,
-    TYPE,
     VALUE,
     Difference,
     agree,
@@ -167,7 +166,10 @@ class Exercise:
 
     def _facts(self, attempt: Attempt, problem: int) -> Observation:
         """Observe an attempt; its side effects on arguments and random numbers come first."""
-        observed = self.observe(attempt, problem)
+        observed = {
+            name: bool(value) if name.endswith(".") else value
+            for name, value in self.observe(attempt, problem).items()
+        }
         effects = {CHANGES.format(name): name in attempt.changed for name in attempt.parameters}
         if {"seed", "generator"} & {*attempt.parameters}:
             effects[DRAWS] = attempt.draws
@@ -213,7 +215,7 @@ class Exercise:
         if name.endswith("."):
             return self._failed(name)
         task = f"the task is {self.task}" if self.task else self.hint
-        hint = found.hint or (task if found.level <= TYPE else self.hint)
+        hint = found.hint or (task if found.level < VALUE else self.hint)
         return self._failed(f"{found.where}{name} {found.says}.", hint)
 
     def _nothing(self, student: Attempt, reference: Attempt) -> Outcome | None:

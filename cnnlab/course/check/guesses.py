@@ -1,7 +1,6 @@
 """Read a student's guess: numbers in any unit, words in any spelling, and a confidence."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from fractions import Fraction
 from numbers import Integral, Real
 from types import EllipsisType
 from typing import Any
+
+from cnnlab.course.spelling import fold, recognise, tidy
 
 
 POINTS = {"point", "points", "percentage point", "percentage points", "pp"}
@@ -21,17 +22,6 @@ _NUMBER = re.compile(
     r"([+-]?(?:\d[\d,]*(?:\.\d*)?|[.,]\d+)(?:e[+-]?\d+)?)\s*(?:/\s*(\d+(?:\.\d+)?))?\s*([^\d\s]\D*)?"
 )
 _WITH_CONFIDENCE = re.compile(r"(.+),\s*(0?\.\d+|\d+\s*%)\s*")  # all of it in quotes
-_SPELLINGS = (  # British and American; both sides are rewritten, so odd results do no harm
-    (r"is(e|es|ed|er|ing|ation)\b", r"iz\1"),
-    (r"ys(e|es|ed|ing)\b", r"yz\1"),
-    (r"([a-z]{2})our(s|ed|ing)?\b", r"\1or\2"),
-    (r"ll(ed|ing)\b", r"l\1"),
-    (r"\b(cent|met)re(s?)\b", r"\1er\2"),
-    (r"\bcentred\b", "centered"),
-    (r"grey", "gray"),
-    (r"\blearnt\b", "learned"),
-    (r"^(the|an?) ", ""),
-)
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ def read_number(guess: Any) -> Number | None:
         with suppress(OverflowError, ValueError):
             return Number(float(guess))
         return None
-    found = isinstance(guess, str) and _NUMBER.fullmatch(_tidy(guess).rstrip("."))
+    found = isinstance(guess, str) and _NUMBER.fullmatch(tidy(guess).rstrip("."))
     if not found:
         return None
     digits, divisor, unit = found.groups()
@@ -161,38 +151,15 @@ def choose(guess: str, options: Sequence[str]) -> tuple[str | None, bool]:
     """
     folded = {option: fold(option) for option in options}
     wanted = _SAME.get(fold(guess), fold(guess)) if set(YES_NO) & {*options} else fold(guess)
-    same = [option for option, text in folded.items() if text == wanted]
-    if same:
-        return same[0], True
+    same = recognise(wanted, options)
+    if same is not None:
+        return same, True
     for near in (_begins, _has_typo):
         found = [option for option, text in folded.items() if near(wanted, text)]
         named = [option for option, text in folded.items() if text in wanted]  # "this or that"
         if len(found) == 1 and not {*named} - {*found}:
             return found[0], False
     return None, False
-
-
-def fold(text: str) -> str:
-    """Return text without what doesn't matter: case, spaces, punctuation, a variant of spelling.
-
-    >>> fold("The Early-Stopping.") == fold("early stopping")
-    True
-    >>> fold("Normalised") == fold("normalized")
-    True
-    >>> fold("1e-3") == fold("0.001"), fold("-1") == fold("1")
-    (True, False)
-    """
-    text = re.sub(r"\s+", " ", _tidy(text).strip(" .,;:!?\"'`"))
-    for pattern, new in _SPELLINGS:
-        text = re.sub(pattern, new, text)
-    text = re.sub(
-        r"(?<![\w.])-?\d+(\.\d+)?(e[+-]?\d+)?(?!\w)", lambda n: f"{float(n[0]):.12g}", text
-    )
-    return re.sub(r"(?<=[^\W\d])-|(?<=\w)-(?=[^\W\d])|[\s_\"'`,;:!?]", "", text)
-
-
-def _tidy(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold().replace("−", "-").strip()
 
 
 def _begins(guess: str, option: str) -> bool:
