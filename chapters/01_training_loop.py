@@ -23,7 +23,7 @@
 # |---|---|
 # | to read | 25 minutes |
 # | to do | 75 minutes, for five exercises |
-# | to run | 40 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | [chapter 0](00_first_network.ipynb): tensors, gradients, and a first classifier |
 
 # %% tags=["setup"]
@@ -64,7 +64,7 @@ data.show(per_class=2)
 #
 # - On the **training set** you fit the weights.
 # - On the **validation set** you make decisions: which learning rate, how many epochs, which of two ideas.
-# - The **test set** you use once, after the last decision. In PocketSigns its signs have fonts and backgrounds that never
+# - You use the **test set** once, after the last decision. In PocketSigns, its signs have fonts and backgrounds that never
 #   appear in the other two splits, just as the real world will differ from your training data.
 #
 # Why aren't two splits enough? Because you fit your *decisions* to the validation images, much as the optimizer fits the
@@ -75,7 +75,7 @@ data.show(per_class=2)
 #
 # Your own data often come as a single pool of `n` images, sorted by class. Write a function that splits it. It returns
 # three lists of indices: for training, for validation (`n_valid` of them) and for testing (`n_test` of them). Every image
-# belongs to exactly one list, and `seed` alone decides to which.
+# belongs to exactly one list, and `seed` alone decides which one.
 
 
 # %% tags=["exercise"]
@@ -96,7 +96,7 @@ check.split(split)
 # </details>
 #
 # <details>
-# <summary><b>Hint: the same seed gives another split each time</b></summary>
+# <summary><b>Hint: the same seed gives a different split each time</b></summary>
 #
 # `torch.randperm` takes a `generator`. Make one with `torch.Generator()`, and give it the seed.
 #
@@ -119,13 +119,13 @@ check.split(split)
 # ## 1.2 From images to batches, in plain PyTorch
 #
 # `cnnlab` has a loader of its own, but first you should see what every PyTorch project uses. A **Dataset** answers two
-# questions: how many samples are there, and what is sample number `i`? A **DataLoader** turns it into **batches**. It draws
-# the order, asks for the samples one by one, and stacks them. Finally, the **device** is where the arithmetic happens, and
+# questions: how many samples are there, and what is sample number `i`? A **DataLoader** turns it into **batches**. It
+# chooses the order, asks for the samples one by one, and stacks them. Finally, the **device** is where the arithmetic happens, and
 # the model and every batch have to be moved to the same one.
 #
-# Two details matter later. The images stay `uint8`, a quarter of the memory of floats, until somebody asks for one. And a
-# shuffled loader drops the last, incomplete batch, because batch norm needs several images (chapter 2). After shuffling,
-# the dropped images are different ones in every epoch.
+# Two details matter later. The images stay `uint8`, which takes a quarter of the memory of floats, until one is
+# requested. And a shuffled loader drops the last, incomplete batch, because batch norm needs several images (chapter
+# 2). Shuffling means that different images are dropped in every epoch.
 
 # %% tags=["plain"]
 from torch.utils.data import DataLoader, Dataset
@@ -249,7 +249,7 @@ plots.lines(
     {"measured": measured, "log 12 + half the variance": expected},
     xlabel="weights of the last layer, as a multiple of the usual ones",
     ylabel="first loss",
-    message="Random scores that know nothing cost more than equal scores.",
+    message="Random scores cost more than equal scores.",
 )
 
 # %% tags=["check"]
@@ -265,8 +265,8 @@ check.prediction(
 # A network that gives each of $K$ classes the probability $1/K$ has the loss $-\log(1/K) = \log K$, which is 2.48 for twelve
 # classes. Ours starts somewhat higher. An untrained network isn't undecided: it has random preferences, and most of them
 # are wrong. If the logits of an image vary with variance $\sigma^2$ and have nothing to do with its label, the loss is
-# about $\log K + \sigma^2 / 2$. That's Jensen's inequality at work: the logarithm of a mean of exponentials is larger than the
-# mean. The dashed line shows that this is nearly the whole story.
+# about $\log K + \sigma^2 / 2$. That's Jensen's inequality at work: the logarithm of a mean of exponentials is larger
+# than the mean of the exponents. The dashed line shows that this is nearly the whole story.
 #
 # So a good first loss is $\log K$ or a little more. If it's *much higher*, such as 15, the initial weights are far too large or,
 # without batch norm, the images aren't scaled. If it's *lower*, the loss isn't the mean you think it is, or the "new" network
@@ -362,8 +362,8 @@ check.prediction(
 # can't fall below $\log(e + 11) - 1 = 1.62$. In a long training run, you'd see a network that learns slowly, and blame the
 # learning rate.
 #
-# Two habits make the check sharp. Switch regularisation and augmentation off, and look at the ten images you feed in, with
-# their labels.
+# Two habits make the check more reliable. Switch off regularisation and augmentation (chapters 2 and 3), and look at
+# the ten images you feed in, with their labels.
 #
 # ## 1.5 Many steps
 #
@@ -422,7 +422,7 @@ def without_zero_grad(seed):
 
 forgotten = compare_declared(
     Declaration(
-        "Does it matter that you forget zero_grad?",
+        "Does it matter if you forget zero_grad?",
         claims=[Claim("with zero_grad", ">", "without", by=0.2)],
         unit=fresh_data(),
     ),
@@ -448,8 +448,9 @@ check.prediction(
 # Each tick is one run with its own **seed**, which decides everything random: the images, the initial weights and the order
 # of the batches. The bar shows the mean of five runs with its 95 % **confidence interval**, a range of plausible values for
 # the mean over many more seeds. If you repeated the whole experiment a hundred times, about 95 of the intervals would
-# contain that mean, and five would miss it. To compare two variants we take the *difference* for each seed, so whatever a
-# seed does to both cancels out, and the interval of these differences.
+# contain that mean, and five would miss it. To compare two variants, we take the *difference* between them for each
+# seed, so that whatever a seed does to both cancels out. The interval we report is then the confidence interval of
+# these differences.
 # ([Bouthillier et al. 2021](https://arxiv.org/abs/2103.03098) measured how much seeds matter in published benchmarks.)
 #
 # There's a second way to fool yourself: look at twenty differences and report the one that luck made large. So the cell
@@ -497,12 +498,14 @@ gentle.plot(message="With small steps, forgetting zero_grad helps.")
 
 # %% [markdown]
 # The run with the bug is better here, because the correct one has hardly moved in three epochs. There are two lessons in
-# this. A bug can hide behind a good number. And a comparison is valid in the setting in which it was made, so say which.
+# this. A bug can hide behind a good number. And a comparison is valid only in the setting in which it was made, so say
+# what that setting was.
 #
 # ### Exercise 2: `train_one_epoch` (easy, 10 minutes)
 #
 # Now write the loop yourself. The function makes one pass over the loader with one optimizer step per batch, and returns the
-# mean loss *over the samples* as a number. The model you receive may still be in evaluation mode.
+# mean loss *over the samples* as a number. The model you receive may still be in evaluation mode, which section 1.6
+# explains.
 
 
 # %% tags=["exercise"]
@@ -628,12 +631,13 @@ check.prediction(
 # small batch as such (chapter 2).
 #
 # With batches of 64 the statistics resemble those of training, so the bug hardly shows. Here it even flatters the network,
-# by 1.9 points (0.2 to 3.6), perhaps because running averages lag behind weights that still change fast. Don't take comfort
+# by 1.9 points (95 % CI 0.2 to 3.6), perhaps because the running averages lag behind weights that still change fast. Don't take comfort
 # from that. In training mode, the prediction for an image depends on the other images in its batch, and every evaluation moves the
 # running averages, so evaluating the model changes it.
 #
-# **How exact is an accuracy?** A network that is correct with probability $p$ on each image is correct on a fraction of $n$
-# images that varies with the **standard error** $\sqrt{p(1-p)/n}$. With $p = 0.75$ and 960 images that's 1.4 points. So one
+# **How precise is an accuracy?** Suppose a network is correct with probability $p$ on each image. Its accuracy on $n$
+# images then varies around $p$, and the standard deviation of that accuracy is the **standard error**
+# $\sqrt{p(1-p)/n}$. With $p = 0.75$ and 960 images, it's 1.4 points. So one
 # network that scores 0.75 may well have a true accuracy between 0.72 and 0.78, before you even think about seeds. To halve
 # the error you need four times as many images.
 #
@@ -661,7 +665,7 @@ check.evaluate(evaluate)
 # </details>
 #
 # <details>
-# <summary><b>Hint: every call returns another number</b></summary>
+# <summary><b>Hint: every call returns a different number</b></summary>
 #
 # Which mode is the model in when your function gets it?
 #
@@ -686,11 +690,11 @@ check.evaluate(evaluate)
 # %% [markdown]
 # ## 1.7 Optimizers
 #
-# The loop computes a gradient $g$. What to do with it is up to the **optimizer**. If you choose another one, only the line that
-# creates it changes. There are two ideas. *Remember the direction*: momentum averages over steps, so noise and
+# The loop computes a gradient $g$. What to do with it is up to the **optimizer**. If you choose another one, only the
+# line that creates it changes. Nearly all optimizers build on two ideas. *Remember the direction*: momentum averages over steps, so noise and
 # zigzags cancel out. *Scale each weight*: divide each gradient by its usual size, so that all weights move at a similar speed.
 #
-# | optimizer | update for each weight | who |
+# | optimizer | update for each weight | source |
 # |---|---|---|
 # | SGD | $w \leftarrow w - \eta g$ | [Robbins & Monro 1951](https://doi.org/10.1214/aoms/1177729586) |
 # | momentum | $v \leftarrow m v + g, \quad w \leftarrow w - \eta v$ | [Polyak 1964](https://doi.org/10.1016/0041-5553%2864%2990137-5) |
@@ -744,11 +748,13 @@ check.prediction(
 )
 
 # %% [markdown]
-# An adaptive optimizer divides the size of the gradient away, so each weight moves by about $\eta$. That's why good learning
+# An **adaptive** optimizer, which is one that scales each weight, divides out the size of the gradient, so each weight
+# moves by about $\eta$. That's why good learning
 # rates for Adam are much smaller than for SGD, and why they carry over better from one network to the next. RMSProp has no
 # correction for the zero at its start, so its first step is ten times too long.
 #
-# The next cell shows where the two ideas win. The loss is a narrow valley, curved a hundred times more across than along. Every
+# The next cell shows where the two ideas win. The loss is a narrow valley, a hundred times more strongly curved across
+# than along its floor. Every
 # optimizer gets the best of the same 33 learning rates.
 
 
@@ -796,9 +802,12 @@ plots.lines(
 
 # %% [markdown]
 # Plain SGD needs a small learning rate for the steep walls, and then it crawls along the floor. (This valley lies along the
-# axes, which suits Adam. Momentum doesn't depend on that.) And on a real network? That needs equal tuning, because the optimizer with the better-chosen learning rate wins. In the
-# stored study each of seven optimizers had the same search over five learning rates, on other seeds, and then trained the
-# network of this chapter on 1,500 signs, eight times.
+# axes, which suits Adam. Momentum doesn't depend on that.)
+#
+# And on a real network? A comparison is fair only if all optimizers are tuned equally well, because otherwise the one
+# with the better learning rate wins. So we ran a **stored study** in advance and saved its results. Each of seven
+# optimizers got the same search over five learning rates. Each then trained the network of this chapter on 1,500 signs,
+# with eight seeds that the search hadn't used.
 
 # %% tags=["claim"]
 optimizers = Results.load("studies/01_optimizers.csv")
@@ -811,19 +820,22 @@ optimizers.plot(
 )
 
 # %% [markdown]
-# Two of the four declared claims held. Adam beats plain SGD by 5.7 points (95 % CI 2.4 to 8.9), and AdamW agrees with it
-# within 2 points, because six epochs leave a small weight decay no time to act. Nesterov's gain over momentum is 1.4 points
-# (−1.3 to 4.0), and momentum's gain over plain SGD 1.8 points (−1.8 to 5.4), so eight seeds can't tell whether there is any.
+# Two of the four declared claims held. Adam beats plain SGD by 5.7 points (95 % CI 2.4 to 8.9), and AdamW matches Adam
+# to within 2 points, because six epochs leave a small weight decay no time to act. Nesterov's gain over momentum is 1.4 points
+# (−1.3 to 4.0), and momentum's gain over plain SGD 1.8 points (−1.8 to 5.4), so eight seeds can't tell whether either
+# gain is real.
 # SGD itself varies between 0.73 and 0.84, because its search, on only two seeds, chose a learning rate that is almost too large.
 #
 # **A short history.** In 2017, [Wilson et al.](https://arxiv.org/abs/1705.08292) reported that adaptive optimizers generalise
 # worse than SGD, and many people in vision went back to SGD. Two years later,
 # [Choi et al.](https://arxiv.org/abs/1910.05446) showed that such rankings depend on how much each optimizer is tuned: after
-# enough tuning, a more general optimizer such as Adam was never worse than plain momentum. **In 2026**, convolutional networks trained from scratch
+# enough tuning, Adam was never worse than plain momentum, which it can imitate.
+#
+# **In 2026**, convolutional networks trained from scratch
 # still often use SGD with Nesterov momentum, and fine-tuning and transformers use AdamW.
 # [Muon](https://kellerjordan.github.io/posts/muon/) (Jordan et al. 2024), which makes the update of each weight matrix
-# orthogonal, has set speed records on CIFAR-10 and for language models, and is in `torch.optim`. All these runs kept their
-# learning rate constant. Lowering it during training helps SGD most (chapter 5).
+# orthogonal, has set speed records on CIFAR-10 and for language models, and is in `torch.optim`. In the study above,
+# every run kept its learning rate constant. Lowering it during training helps SGD most (chapter 5).
 #
 # ## 1.8 Can you trust a loop that you didn't write?
 #
@@ -904,8 +916,8 @@ print(f"{len(weights)} tensors, all equal to the last bit")
 history.plot()
 
 # %% [markdown]
-# Both got the batches of a `cnnlab.loader`, whose order depends only on the seed and the epoch; a loop doesn't care who makes
-# its batches. The cells of such plain code are collected, chapter by chapter, in the script `train.py` beside this
+# Both loops took their batches from a `cnnlab.loader`, whose order depends only on the seed and the epoch. A loop
+# doesn't care who makes its batches. The cells in plain PyTorch are collected, chapter by chapter, in the script `train.py` beside this
 # notebook. By chapter 13 it's a complete training script that needs nothing but PyTorch.
 #
 # **Reading the curves.** The training loss falls as long as there is something left to fit. If the validation loss turns
@@ -913,8 +925,8 @@ history.plot()
 # **overfits** (chapter 6). The training accuracy is the mean over an epoch *while the weights changed*, but the validation
 # accuracy is measured at its end, so early on the validation accuracy can be the higher one.
 #
-# To read the loop of `Trainer`, write `cnnlab.Trainer??` in a cell of your own. And since every chapter trains a network
-# many times, they share this template, which you've just seen all the parts of:
+# To read the loop of `Trainer`, write `cnnlab.Trainer??` in a cell of your own. And since every chapter trains a
+# network many times, all chapters share this template. You've just seen all of its parts:
 
 # %%
 from studies.common import train
@@ -1042,8 +1054,8 @@ check.find_fault(find_fault)
 # %% [markdown]
 # ## Make it bigger
 #
-# Here's the same call on CIFAR-10, fifty thousand real photographs. It downloads 170 MB once and wants a GPU, so it only
-# runs if the environment variable `CNNLAB_PROFILE` is `gpu`.
+# Here's the same call on CIFAR-10, fifty thousand real photographs. It downloads 170 MB once and needs a GPU, so it
+# only runs if the environment variable `CNNLAB_PROFILE` is `gpu`.
 
 # %% tags=["bigger"]
 if lab.profile == "gpu":
@@ -1062,15 +1074,15 @@ else:
 # %% [markdown]
 # ## Key points
 #
-# - One step: clear the gradients, compute the loss, go backwards, move the weights. An epoch is one pass in a new order.
+# - One step: clear the gradients, compute the loss, run the backward pass, move the weights. An epoch is one pass in a new order.
 # - Before you train: is the first loss near $\log K$, and can the network memorise ten images?
 # - Fit weights on the training set and decisions on the validation set, and use the test set once.
 # - Call `model.train()` before an epoch and `model.eval()` before an evaluation, and average over *samples*.
 # - An adaptive optimizer moves each weight by about the learning rate; compare optimizers only after equal tuning.
 # - A single run proves little. Use several seeds and an interval, and write your claim down before you run.
 #
-# **The recipe so far:** SGD with momentum 0.9, a learning rate of 0.1, batches of 64. On 1,024 signs and six epochs that's
-# an accuracy of about 0.75, and each chapter adds something to it.
+# **The recipe so far:** SGD with momentum 0.9, a learning rate of 0.1, batches of 64. With 1,024 signs and six epochs,
+# it reaches an accuracy of about 0.75, and each chapter improves on it.
 #
 # ## Common mistakes
 #
@@ -1110,14 +1122,23 @@ else:
 #
 # ## Exercise 5, a model answer
 #
-# Bugs that change the accuracy or the weights: `model.train()` is never called again after the first `model.eval()`, so from
-# the second epoch on, batch norm's statistics stand still and dropout is off. The softmax in front of the cross-entropy makes
-# the loss flat. The "best" epoch is chosen on the test set, so the reported accuracy is too high; it needs a validation set.
-# `model.state_dict()` is no copy but holds the live tensors, so `load_state_dict` restores the *last* weights; use
-# `copy.deepcopy`. Bugs that change a loss or waste memory: `train_loss += loss` keeps a tensor with its graph, use `.item()`;
-# the division by `len(test_loader)` makes a mean of batch means, and the test loss is taken from logits while the training
-# loss isn't, so the two can't be compared; there's no `torch.no_grad()` around the evaluation. Looks wrong and isn't:
-# `zero_grad` after the forward pass; it only has to come before `backward`.
+# Four bugs change the accuracy or the weights:
+#
+# - `model.train()` is never called again after the first `model.eval()`. From the second epoch on, batch norm's running
+#   statistics are frozen and dropout is off.
+# - The softmax before the cross-entropy makes the loss flat.
+# - The "best" epoch is chosen on the test set, so the reported accuracy is too high. Choose it on a validation set.
+# - `model.state_dict()` isn't a copy. It holds the live tensors, so `load_state_dict` restores the *last* weights. Use
+#   `copy.deepcopy`.
+#
+# Four more change only a loss, or waste memory:
+#
+# - `train_loss += loss` keeps a tensor and its graph. Use `loss.item()`.
+# - Dividing by `len(test_loader)` gives a mean of batch means.
+# - The test loss is computed from logits and the training loss isn't, so the two can't be compared.
+# - There's no `torch.no_grad()` around the evaluation.
+#
+# One line looks wrong and isn't: `zero_grad` after the forward pass. It only has to come before `backward`.
 #
 # ## Questions for the room
 #
