@@ -161,8 +161,8 @@ plots.image_grid(
 
 # %% [markdown]
 # A network would train on such images without complaint, and it would even learn a little. The shape doesn't reveal the
-# mistake, but one look at the image does. So here's the first rule of the trade: *look at what goes into the network*, as the
-# network gets it ([Karpathy 2019](https://karpathy.github.io/2019/04/25/recipe/)).
+# mistake, but one look at the image does. So here's the first rule of the trade: *look at what goes into the network*,
+# as the network gets it ([Karpathy 2019](https://karpathy.github.io/2019/04/25/recipe/)).
 #
 # ### Exercise 1: `to_batch` (easy, 5 minutes)
 #
@@ -225,9 +225,9 @@ choices if real else None
 # %% [markdown]
 # ## 0.3 A convolution by hand
 #
-# How can numbers find an edge? Lay a small square of weights, a **filter** or **kernel**, over a corner of the image. Multiply
-# each pixel by the weight on top of it and add up the products. The sum is one value of the result. Then
-# move the filter by one pixel and do it again. In deep learning, this sliding sum is called a **convolution**.
+# How can numbers find an edge? Lay a small square of weights, a **filter** or **kernel**, over a corner of the image.
+# Multiply each pixel by the weight on top of it and add up the products. The sum is one value of the result. Then move
+# the filter by one pixel and do it again. In deep learning, this sliding sum is called a **convolution**.
 # (Mathematically, it's a *cross-correlation*: a mathematician's convolution first flips the kernel, which turns it by
 # 180 degrees. A network learns its weights, so it makes no difference whether they're flipped.)
 #
@@ -277,8 +277,9 @@ plots.image_grid(
 # %% [markdown]
 # ### Exercise 2: `convolve` (medium, 10 minutes)
 #
-# Write the convolution of one channel, with two loops and without `F.conv2d`. Like `F.conv2d`, don't flip the kernel. The image has shape (H, W) and the kernel
-# (h, w). The kernel never sticks out of the image, so the result is a little smaller than the image. How much smaller?
+# Write the convolution of one channel, with two loops and without `F.conv2d`. Like `F.conv2d`, don't flip the kernel.
+# The image has shape (H, W) and the kernel (h, w). The kernel never sticks out of the image, so the result is a little
+# smaller than the image. How much smaller?
 
 
 # %% tags=["exercise"]
@@ -295,8 +296,7 @@ check.convolve(convolve)
 # <summary><b>Hint: how many places are there?</b></summary>
 #
 # In a row of 5 pixels, a kernel of width 3 can begin at pixel 0, 1 or 2. Write the number of places as a formula, and
-# test it with a
-# kernel of width 1 and one of width 5.
+# test it with a kernel of width 1 and one of width 5.
 #
 # </details>
 #
@@ -385,15 +385,15 @@ print("the others:", (~columns).nonzero().flatten().tolist())
 # Training asks one question about every weight: if it were a little larger, would the error grow or shrink, and
 # how fast? The answer is a derivative.
 #
-# Take the smallest network there is: one weight $w$, and the prediction $w x$. For the input $x = 2$ the
-# correct output is $y = 10$. The **loss** is the number that says how wrong the prediction is; here, we take the squared error
+# Take the smallest network there is: one weight $w$, and the prediction $w x$. For the input $x = 2$ the correct output
+# is $y = 10$. The **loss** is the number that says how wrong the prediction is; here, we take the squared error
 #
 # $$ L(w) = (w x - y)^2, \qquad \frac{dL}{dw} = 2\,(w x - y)\,x. $$
 #
 # At $w = 3$ the prediction is 6, the loss is 16, and the derivative is $2 \cdot (-4) \cdot 2 = -16$. PyTorch gets the
 # same result without being told the formula. `requires_grad=True` makes it record every operation with $w$, and
-# `backward()` goes through the record from the end to the start and applies the chain rule at each operation. This is called
-# **autograd**, and the derivative, which it stores in `w.grad`, is the **gradient**.
+# `backward()` goes through the record from the end to the start and applies the chain rule at each operation. This is
+# called **autograd**, and the derivative, which it stores in `w.grad`, is the **gradient**.
 
 # %%
 w = torch.tensor(3.0, requires_grad=True)
@@ -410,7 +410,8 @@ plots.lines(
     {"loss": curve, "slope at w = 3": tangent},
     xlabel="weight w",
     ylabel="loss",
-    message="The slope at w = 3 is negative: a larger weight makes the loss smaller",
+    message="The slope at w = 3 is negative: a larger weight makes the loss "
+    "smaller",
 )
 
 # %% [markdown]
@@ -418,10 +419,10 @@ plots.lines(
 #
 # $$ w \leftarrow w - \eta \, \frac{dL}{dw}, $$
 #
-# and the small number $\eta$ is the **learning rate**, `lr` in code. With $\eta = 0.1$ the weight 3 becomes 4.6, and the
-# loss falls from 16 to 0.64. A network with a million weights does the same. One call to `backward()` computes all the
-# gradients, for about the price of two predictions. This is **backpropagation**. The method is older than deep learning
-# ([Linnainmaa](https://doi.org/10.1007/BF01931367) described it in his thesis of 1970), and
+# and the small number $\eta$ is the **learning rate**, `lr` in code. With $\eta = 0.1$ the weight 3 becomes 4.6, and
+# the loss falls from 16 to 0.64. A network with a million weights does the same. One call to `backward()` computes all
+# the gradients, for about the price of two predictions. This is **backpropagation**. The method is older than deep
+# learning ([Linnainmaa](https://doi.org/10.1007/BF01931367) described it in his thesis of 1970), and
 # [Rumelhart et al. 1986](https://doi.org/10.1038/323533a0) made it known by showing what networks learn with it.
 #
 # ### Predict
@@ -459,8 +460,8 @@ check.prediction(
 #
 # A linear model predicts `x @ w`, from inputs `x` of shape (N, D) and weights `w` of shape (D,). Its loss is the *mean*
 # of the squared errors over the N samples. Return the weights after one step of gradient descent, as a new tensor that
-# doesn't require gradients. Let autograd find the gradient. `w` requires gradients, and there may be one in `w.grad` from an
-# earlier step, just as in a loop.
+# doesn't require gradients. Let autograd find the gradient. `w` requires gradients, and there may be one in `w.grad`
+# from an earlier step, just as in a loop.
 
 
 # %% tags=["exercise"]
@@ -517,10 +518,11 @@ check.gradient_step(gradient_step)
 # %% [markdown]
 # ## 0.5 Our network on one page
 #
-# This is the network you'll train in most chapters. You know almost all of its parts: convolutions with stride 2, ReLUs,
-# two residual blocks, and a pooling layer at the end, which takes the mean over all pixels of each feature map. *Batch norm* keeps
-# the values between the layers in a useful range, and chapter 2 explains how. The **linear layer** at the end computes each of
-# its twelve outputs, the **logits**, as a weighted sum of the 64 features, plus one number of its own, the **bias**.
+# This is the network you'll train in most chapters. You know almost all of its parts: convolutions with stride 2,
+# ReLUs, two residual blocks, and a pooling layer at the end, which takes the mean over all pixels of each feature map.
+# *Batch norm* keeps the values between the layers in a useful range, and chapter 2 explains how. The **linear layer**
+# at the end computes each of its twelve outputs, the **logits**, as a weighted sum of the 64 features, plus one number
+# of its own, the **bias**.
 
 # %%
 fresh = cnnlab.small_resnet(num_classes=12)
@@ -530,7 +532,8 @@ diagrams.network(fresh)
 # %% [markdown]
 # A **parameter** is a number that training changes: all weights and biases are parameters. You can count them with a
 # pencil. The first convolution, the **stem**, has 16 filters, and each spans 3 channels, so it has 16 · 3 · 3 · 3 = 432
-# weights. The batch-norm layer after it multiplies each channel by one parameter and adds another: 2 · 16 = 32. Together that's
+# weights. The batch-norm layer after it multiplies each channel by one parameter and adds another: 2 · 16 = 32.
+# Together that's
 # 464. The linear layer has 64 · 12 weights and 12 biases, 780 in all.
 #
 # ### Exercise 4: `count_parameters` (easy, 8 minutes)
@@ -597,8 +600,8 @@ check.count_parameters(count_parameters)
 # ### Exercise 5: `receptive_field` (hard, 20 minutes)
 #
 # One value in the first feature map sees 3 x 3 pixels. A value in the second one sees 3 x 3 values of the first, so it
-# sees more of the image. The square of pixels that a value depends on is its **receptive field**, and it decides what a layer
-# can find: an edge, a digit, or a whole sign.
+# sees more of the image. The square of pixels that a value depends on is its **receptive field**, and it decides what a
+# layer can find: an edge, a digit, or a whole sign.
 #
 # Return the side of this square for a stack of convolutions, given as pairs (kernel, stride) from the first layer to
 # the last. Ignore the borders of the image. For example, `[(3, 1), (3, 1)]` gives 5.
@@ -617,16 +620,16 @@ check.receptive_field(receptive_field)
 # <details>
 # <summary><b>Hint: keep two numbers</b></summary>
 #
-# Go from the first layer to the last. Besides the side of the square, keep the distance in pixels between two neighbouring values
-# of the map you've reached. Which of the two does a kernel change, and which does a stride change?
+# Go from the first layer to the last. Besides the side of the square, keep the distance in pixels between two
+# neighbouring values of the map you've reached. Which of the two does a kernel change, and which does a stride change?
 #
 # </details>
 #
 # <details>
 # <summary><b>Hint: draw it</b></summary>
 #
-# One dimension is enough. Draw a row of pixels, above it every second dot for a layer with kernel 3 and stride 2, and above that
-# a layer with kernel 3. Then follow one dot down.
+# One dimension is enough. Draw a row of pixels, above it every second dot for a layer with kernel 3 and stride 2, and
+# above that a layer with kernel 3. Then follow one dot down.
 #
 # </details>
 
@@ -645,8 +648,9 @@ def receptive_field(layers):
 check.receptive_field(receptive_field)
 
 # %% [markdown]
-# **Autograd can show it.** The gradient of a value with respect to the *pixels* is zero wherever the value doesn't look. The
-# cell builds the five convolutions of our network, and dims the pixels that a value in the middle doesn't see.
+# **Autograd can show it.** The gradient of a value with respect to the *pixels* is zero wherever the value doesn't
+# look. The cell builds the five convolutions of our network, and dims the pixels that a value in the middle doesn't
+# see.
 
 # %%
 stop = data.train.images[data.train.labels == data.classes.index("stop")][6]
@@ -674,17 +678,18 @@ plots.image_grid(
 # ## 0.6 Train it
 #
 # The network returns twelve logits. There's one per class, it can be any number, and the class with the highest one is
-# the prediction. The **softmax** turns the logits into probabilities by taking $e$ to the power of each and dividing by the sum. For the logits 2, 1
-# and −1 it gives 0.71, 0.26 and 0.04.
+# the prediction. The **softmax** turns the logits into probabilities by taking $e$ to the power of each and dividing by
+# the sum. For the logits 2, 1 and −1 it gives 0.71, 0.26 and 0.04.
 #
-# The loss is the **cross-entropy**: minus the logarithm of the probability that the network gave the correct class. If the first class was
-# correct, the loss is −log 0.71 = 0.35. If it was the third, the loss is 3.35. You can read it as the network's surprise at
-# the truth. `F.cross_entropy` takes the logits, does both steps, and returns the mean over the batch.
+# The loss is the **cross-entropy**: minus the logarithm of the probability that the network gave the correct class. If
+# the first class was correct, the loss is −log 0.71 = 0.35. If it was the third, the loss is 3.35. You can read it as
+# the network's surprise at the truth. `F.cross_entropy` takes the logits, does both steps, and returns the mean over
+# the batch.
 #
 # All of training is in the ten lines below: take a batch of 64 signs, predict, compute the loss, find the gradients,
-# take a step, and repeat. One pass over all 3,000 signs is an **epoch**. An **optimizer** takes the steps, and `momentum` lets it keep some of its
-# last direction. Run it; it takes some five to fifteen seconds. The cell after it evaluates the network on 960 signs
-# that it hasn't been trained on, the **validation set**.
+# take a step, and repeat. One pass over all 3,000 signs is an **epoch**. An **optimizer** takes the steps, and
+# `momentum` lets it keep some of its last direction. Run it; it takes some five to fifteen seconds. The cell after it
+# evaluates the network on 960 signs that it hasn't been trained on, the **validation set**.
 
 # %% tags=["experiment"]
 torch.manual_seed(0)  # the same random weights in every run
@@ -731,15 +736,15 @@ print(f"guessing would give    {1 / 12:.3f}")
 #
 # ## 0.7 What it gets wrong
 #
-# An accuracy hides *which* classes are confused. The **confusion matrix** shows you. Each row is a true class, each column a
-# predicted class, and each cell counts images. Correct predictions are on the diagonal. Read along the row of a class to see
-# what became of its images, and down its column to see which images got its name.
+# An accuracy hides *which* classes are confused. The **confusion matrix** shows you. Each row is a true class, each
+# column a predicted class, and each cell counts images. Correct predictions are on the diagonal. Read along the row of
+# a class to see what became of its images, and down its column to see which images got its name.
 #
 # ### Predict
 #
-# Four of the twelve signs are speed limits: 30, 50, 60 and 80. Two are arrows (keep left, keep right). The others are no entry,
-# no stopping, yield, warning, stop and priority. What fraction of your network's mistakes confuses one speed limit with
-# another?
+# Four of the twelve signs are speed limits: 30, 50, 60 and 80. Two are arrows (keep left, keep right). The others are
+# no entry, no stopping, yield, warning, stop and priority. What fraction of your network's mistakes confuses one speed
+# limit with another?
 
 # %% tags=["predict"]
 my_fraction = ...  # a number between 0 and 1
@@ -799,8 +804,8 @@ plots.image_grid(
 # second-best entry had 26.2 %, and the field changed within a year.
 #
 # In 2026 the largest models are often *transformers* ([Dosovitskiy et al. 2021](https://arxiv.org/abs/2010.11929)).
-# Convolutional networks were brought up to date ([Liu et al. 2022](https://arxiv.org/abs/2201.03545)), and with the same
-# computing budget they matched vision transformers on ImageNet
+# Convolutional networks were brought up to date ([Liu et al. 2022](https://arxiv.org/abs/2201.03545)), and with the
+# same computing budget they matched vision transformers on ImageNet
 # ([Smith et al. 2023](https://arxiv.org/abs/2310.16764)). Most people train neither from scratch. They start from a
 # pretrained network, as chapter 9 does. All of them are trained with the loop that you've just run.
 #
@@ -824,10 +829,10 @@ plots.image_grid(
 # %% [markdown]
 # ## In plain PyTorch, and bigger
 #
-# You've written nearly everything with PyTorch alone. This is the whole thing once more, in thirty lines and without `cnnlab`, as you'd
-# start a project of your own. Only the images come from the course. The network is a plain stack, without residual blocks
-# and without a layer that normalises the pixels. It also trains for four epochs instead of eight, so its accuracy can't
-# be compared with that of 0.6.
+# You've written nearly everything with PyTorch alone. This is the whole thing once more, in thirty lines and without
+# `cnnlab`, as you'd start a project of your own. Only the images come from the course. The network is a plain stack,
+# without residual blocks and without a layer that normalises the pixels. It also trains for four epochs instead of
+# eight, so its accuracy can't be compared with that of 0.6.
 #
 # The second cell trains a bigger network on CIFAR-10, fifty thousand photographs in ten classes. It downloads 170 MB
 # once and needs a GPU, so it runs only if the environment variable `CNNLAB_PROFILE` is `gpu`.
