@@ -15,7 +15,10 @@ from torchvision.transforms import v2
 
 
 class ImageDataset(Dataset):
-    """Images (N, 3, H, W) of uint8 and their labels, one pair at a time."""
+    """Images (N, 3, H, W) of uint8 and their labels, one pair at a time.
+
+    A transform that returns floats has to bring them to 0..1 itself.
+    """
 
     def __init__(self, images, labels, transform=None):
         self.images, self.labels = images, labels
@@ -34,7 +37,10 @@ class ImageDataset(Dataset):
 
 
 def make_loader(dataset, batch_size, shuffle, seed, **options):
-    """Return a DataLoader whose order depends only on the seed."""
+    """Return a DataLoader whose order depends only on the seed.
+
+    For a GPU, add `pin_memory=True`, which makes the copies faster.
+    """
     return DataLoader(
         dataset,
         batch_size,
@@ -59,7 +65,8 @@ def train_epoch(model, loader, optimizer, loss_fn, device):
     model.train()
     total, count = 0.0, 0
     for images, targets in loader:
-        images, targets = images.to(device), targets.to(device)
+        images = images.to(device, non_blocking=True)
+        targets = targets.to(device, non_blocking=True)
         optimizer.zero_grad()
         loss = loss_fn(model(images), targets)
         loss.backward()
@@ -69,13 +76,14 @@ def train_epoch(model, loader, optimizer, loss_fn, device):
     return total / count
 
 
-@torch.no_grad()
+@torch.inference_mode()  # as no_grad, and a little faster
 def evaluate_model(model, loader, device):
     """Return the accuracy over all samples."""
     model.eval()
     correct, count = 0, 0
     for images, labels in loader:
-        images, labels = images.to(device), labels.to(device)
+        images = images.to(device, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
         correct += (model(images).argmax(dim=1) == labels).sum().item()
         count += len(labels)
     return correct / count
