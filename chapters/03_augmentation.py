@@ -17,13 +17,13 @@
 #
 # **You will be able to** choose augmentations from what you know about a task, give them sensible starting strengths,
 # write the same pipeline in torchvision and for whole batches, find the bugs that raise no error, and say what an
-# augmentation gained and against what.
+# augmentation gained, and compared with what.
 #
 # | | |
 # |---|---|
 # | to read | 50 minutes |
 # | exercises | 65 minutes |
-# | to run | 40 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; a residual network and batch norm, from chapter 2 |
 
 # %% tags=["setup"]
@@ -59,7 +59,7 @@ lab = cnnlab.setup(seed=0)
 #
 # **Data augmentation** changes each training image at random, every time the network sees it, and keeps its label.
 # The classic recipe for photographs has two ingredients. A **flip** mirrors the image with probability one half. A
-# **shift** pads it with a black border and cuts out a window of the old size at a random position.
+# **shift** pads it with a black border and cuts out a window of the original size at a random position.
 #
 # Here is what a network would see of one photograph in ten epochs.
 
@@ -82,8 +82,8 @@ image_grid(
 # %% [markdown]
 # ### Predict
 #
-# Take 5,000 small photographs from CIFAR-10, ten classes such as cat, ship and truck, and train a small residual
-# network for twenty epochs. On other photographs of the same kind it reaches an accuracy of about 0.53. Now train it
+# Take 5,000 small photographs from CIFAR-10, which has ten classes such as cat, ship and truck, and train a small
+# residual network for twenty epochs. On other photographs of the same kind it reaches an accuracy of about 0.53. Now train it
 # again with flips and shifts by up to four of the 32 pixels, and with nothing else changed. By how much does the
 # accuracy change? Write a difference, such as 0.02 or -0.02.
 #
@@ -121,20 +121,20 @@ check.prediction(
 #
 # ### What would change it
 #
-# **Strength.** The arm `strong` adds rotation, zoom, colours and erasing. At this length it gains nothing over no
-# augmentation. Harder images need more epochs; in 3.3 you'll see how much time can change.
+# **Strength.** The variant `strong` adds rotation, zoom, colours and erasing. In twenty epochs, it gains nothing over
+# training without augmentation. Harder images need more epochs, and in 3.3 you'll see how much difference more time can
+# make.
 #
 # **More data.** Augmentation stands in for images that you lack. The more photographs you have, the less it gains.
 #
-# **The task.** All ten classes of CIFAR-10 survive a mirror. In 3.4 you'll meet classes that don't.
+# **The task.** All ten classes of CIFAR-10 survive mirroring. In 3.4 you'll meet classes that don't.
 #
 # *How this was measured.* The study used a copy of CIFAR-10 in JPEG format, so accuracies on the original files may
 # differ slightly. Trial runs came first, and its script lists them, so we knew which way the claims were likely to go.
 #
 # ### Exercise 1: `random_flip` (easy, 10 minutes)
 #
-# Mirror each image of a batch (N, C, H, W) left to right with probability `p`, each by a decision of its own. Draw
-# from the generator you are given, and leave the caller's images as they are.
+# Mirror each image of a batch (N, C, H, W) left to right with probability `p`, independently of the others. Draw from the generator you are given, and leave the caller's images as they are.
 
 
 # %% tags=["exercise"]
@@ -181,8 +181,8 @@ check.random_flip(random_flip)
 #
 # $$ p(y \mid t(x)) = p(y \mid x) \quad \text{for all } t \in T. $$
 #
-# Such transforms are called **label-preserving**, and the set of them is what the task is **invariant** to. The
-# library can't know this set. It belongs to your task, and you write it down. Training then minimises the mean loss
+# Such transforms are called **label-preserving**, and the task is **invariant** to them. The library can't know which
+# ones they are. That depends on your task, so you have to write them down. Training then minimises the mean loss
 # over images *and* transforms,
 #
 # $$ L(w) = \frac{1}{N} \sum_{i=1}^{N} \mathbb{E}_{t \sim T} \, \ell\big(f(t(x_i); w), \, y_i\big), $$
@@ -191,7 +191,7 @@ check.random_flip(random_flip)
 # 2003](https://doi.org/10.1109/ICDAR.2003.1227801); [Chen et al. 2020](https://arxiv.org/abs/1907.10905)). Only
 # training images are augmented. Validation and test images stand in for the real world, so they stay as they are.
 #
-# Here are the usual techniques, far too strong so that you can see them. Ask of each pair: would you still give both
+# Here are the usual techniques, applied far too strongly so that you can see what they do. Ask yourself for each pair: would you still give both
 # images their labels?
 
 # %%
@@ -238,21 +238,23 @@ image_grid(
 # \begin{pmatrix} 1 & -\tan\varphi \\ 0 & 1 \end{pmatrix} \begin{pmatrix} x \\ y \end{pmatrix} +
 # \begin{pmatrix} t_x \\ t_y \end{pmatrix}. $$
 #
-# It's applied backwards: for every output pixel we look up its source, and sources outside the image are filled with
-# black. A **random resized crop** cuts out a window and stretches it to the old size ([Szegedy et al.
+# Here $s$ is the zoom, $\theta$ the rotation, $\varphi$ the shear and $(t_x, t_y)$ the shift. The map is applied
+# backwards: for every output pixel we look up its source, and where the source lies outside the image, the pixel
+# becomes black. A **random resized crop** cuts out a window and stretches it to the original size ([Szegedy et al.
 # 2015](https://arxiv.org/abs/1409.4842)).
 #
 # **Changing values.** **Colour jitter** computes scale × pixel + shift and clips the result to [0, 1]. **Brightness**
 # uses a scale alone. **Contrast** with factor $c$ scales by $c$ and shifts by $(1 - c)\,m$, where $m$ is the mean
 # grey of the image, so it moves every pixel towards or away from the mean: with $c = m = 0.5$, a pixel of 0.8 becomes
-# 0.65. **Saturation** does the same with the grey of each pixel, and **hue** turns the colour circle. **Blur** and
+# 0.65. **Saturation** does the same with the grey of each pixel, and **hue** moves every colour around the colour
+# circle. **Blur** and
 # **noise** imitate a poor lens and a poor sensor.
 #
-# **Removing pixels.** Two methods of 2017 are often confused. **Cutout** ([DeVries & Taylor
+# **Removing pixels.** Two methods from 2017 are often confused. **Cutout** ([DeVries & Taylor
 # 2017](https://arxiv.org/abs/1708.04552)) blanks one square of fixed size in *every* image. Its centre can be
 # anywhere, so part of the square may fall outside. **Random erasing** ([Zhong et al.
-# 2017](https://arxiv.org/abs/1708.04896)) acts with a probability, draws size and shape of a rectangle, and fills it
-# with random values.
+# 2017](https://arxiv.org/abs/1708.04896)) acts only with some probability, chooses the size and shape of a rectangle at
+# random, and fills it with random values.
 
 
 # %%
@@ -277,8 +279,8 @@ image_grid(
     ["cutout"] * 5 + ["random erasing"] * 5,
     columns=5,
     alt="Five versions of a photograph from each method",
-    message="Cutout removes a square from every image; random erasing draws "
-    "whether, where and how much.",
+    message="Cutout removes a square from every image; random erasing leaves "
+    "whether, where and how much to chance.",
 )
 
 # %% [markdown]
@@ -356,7 +358,7 @@ check.choose_augmentations(choose_augmentations)
 # <details>
 # <summary><b>Hint: which ones to doubt</b></summary>
 #
-# Take two classes, and look for a transform that makes one of them the other. Then take the smallest thing that
+# Take two classes, and look for a transform that turns one into the other. Then take the smallest thing that
 # decides the label, and look for a transform that removes it.
 #
 # </details>
@@ -498,7 +500,7 @@ matrix(
     live,
     ["light", "zoom and shift", "flip"],
     LIVE_SHIFTS,
-    "An augmentation helps against the shift of its own name.",
+    "An augmentation helps most against the shift that it imitates.",
 )
 
 # %% tags=["claim"]
@@ -513,7 +515,7 @@ check.prediction(
     "Best in unusual light?", my_best_in_unusual_light, best_in_light
 )
 check.prediction(
-    "Change of the accuracy on clean signs by the flip?",
+    "How does the flip change the accuracy on clean signs?",
     my_change_by_the_flip,
     live.difference("flip", "none").mean,
     within=0.05,
@@ -521,7 +523,7 @@ check.prediction(
 
 # %% [markdown]
 # Six epochs are few, and there are more augmentations and shifts. The stored study `studies/03_shifts.py` trained one
-# network per augmentation and seed, eight seeds for twenty epochs each. It declared six claims before it ran; two of
+# network per augmentation and seed, with eight seeds and for twenty epochs each. It declared six claims before it ran; two of
 # them are the ones above, with a margin of five points. Each cell below is a gain over no augmentation. The last
 # column is PocketSigns of level `wild`, where everything shifts at once.
 
@@ -564,10 +566,10 @@ tell("noise", "noise")
 tell("clean", "noise")
 
 # %% [markdown]
-# The diagonal stands out, and two rows don't fit it.
+# The diagonal stands out, but two rows don't fit the pattern.
 #
-# **Erasing gains next to nothing against occlusion**, half a point on average, with black holes as with random
-# values. There's little to gain: occlusion costs the plain network only five points to begin with.
+# **Erasing gains next to nothing against occlusion**, half a point on average, whether the holes are black or filled
+# with random values. There's little to gain: occlusion costs the plain network only five points to begin with.
 #
 # **Noise gains nearly as much on clean signs as on noisy ones.** That's the mark of a regulariser (chapter 2), which
 # makes training images harder to memorise.
@@ -596,15 +598,15 @@ print("strong - none:", on_signs.difference("strong", "none"))
 # network that was trained just as long, and it gains 34 under its own shift. So most of the price was a lack of time.
 # When you add augmentation, give the run more epochs before you judge it, and give them to the baseline too.
 #
-# On few, varied signs and in a long run, a mild augmentation gains nine points on its home ground, where nothing
-# shifts. The strong one gains next to nothing. (In a trial run of fifty epochs, the mild one gained nothing either.)
-# So augmentation isn't only insurance against shifts, but it needs images that vary, epochs, and a modest strength.
+# On few, varied signs and in a long run, a mild augmentation gains nine points even where nothing shifts. The strong one gains next to nothing. (In a trial run of fifty epochs, the mild one gained nothing either.)
+# So augmentation isn't only insurance against shifts, but to gain anything without one it needs varied images, enough
+# epochs and a modest strength.
 #
 # ## 3.4 Twin results: where a flip changes the label
 #
-# On photographs, what does the flip gain by itself, without shifts? And on signs? Here are both, the same
-# augmentation with the same probability. In grey are the stored photographs, in colour the signs that you have just
-# trained on.
+# What does the flip gain on its own, without the random shift of 3.1, on photographs and on signs? Here are both
+# results, for the same augmentation with the same probability. The stored results on photographs are in grey. The signs
+# that you've just trained on are in colour.
 
 # %%
 plain_and_flip = [
@@ -613,7 +615,7 @@ plain_and_flip = [
 Results(plain_and_flip, "clean accuracy").plot(
     on_photos,
     label="accuracy on clean test images (grey: photographs)",
-    message="The flip gains on photographs and costs on signs.",
+    message="The flip gains accuracy on photographs and loses it on signs.",
 )
 
 # %% tags=["claim"]
@@ -644,16 +646,16 @@ heatmap(
 # single classes whenever you add an augmentation.
 #
 # Which of the two arrows loses more is left to chance, so read their columns together. The ten other signs lose four
-# to five points on average, most of it at the speed limits, though none is the mirror image of another. Mirrored
+# to five points on average, most of it on the speed limits, though none is the mirror image of another. Mirrored
 # digits never occur on the road, but with flips the network has to learn them too, with no more images and no more
 # epochs.
 #
 # **What would change it.** Change the label along with the image: a flipped "keep left" is a perfectly good "keep
 # right". The variant `flip with its label` does so, and leaves text alone. This undoes the damage, and compared with
-# no flip it gains a point at the arrows and nothing that we can see elsewhere.
+# no flip it gains a point on the arrows and nothing that we can see elsewhere.
 #
-# **A symptom is not a diagnosis.** After twenty epochs of zoom and shift, the arrows are near one half too, and
-# nothing was mirrored. Arrows that shrink and move are slower to learn, and more epochs mend that. No number of
+# **A symptom is not a diagnosis.** After twenty epochs of zoom and shift, the accuracy on the arrows is near one half
+# too, although nothing was mirrored. Arrows that shrink and move are slower to learn, and more epochs mend that. No number of
 # epochs mends the flip, because the labels themselves contradict each other.
 
 # %% [markdown]
@@ -692,9 +694,9 @@ diagrams.workers()
 # changed = train_transform(image=array)["image"]
 # ```
 #
-# Where an image has **boxes** or a **mask**, they have to move with it, and the label "cat at pixels 20 to 90" is
-# part of what must stay true. That's what v2 was made for. A sample can be a dictionary, and the box that belongs to
-# a turned cat grows until it holds the turned box.
+# If an image comes with **boxes** or a **mask**, they have to move with it, because a label such as "cat at pixels 20
+# to 90" must stay true as well. That's what v2 was made for. A sample can be a dictionary with an image, its boxes and
+# its label. When the image is rotated, its box is rotated too, and then enlarged to an upright box that contains it.
 
 # %%
 cat = photos.train.images[photos.classes.index("chelsea")]
@@ -742,13 +744,13 @@ image_grid(
 
 # %% [markdown]
 # About a quarter of the benefit is left. Batch norm (chapter 2) divides by the standard deviation over the batch. A
-# brightness that all images share is divided out again in the first layer, so the network never notices it. What is
-# left is probably contrast, saturation and hue, which aren't common factors.
+# brightness that all images share is divided out again in the first layer, so the network never notices it. The
+# remaining benefit probably comes from contrast, saturation and hue, which aren't factors that all images share.
 #
 # ### Exercise 3: `shift_each` (hard, 25 minutes)
 #
 # Write the shift of 3.1 for a whole batch: move image $i$ down by `down[i]` pixels and right by `right[i]` pixels,
-# and fill the space behind it with 0. The offsets are integers of shape (N,); negative ones move up and left. Don't
+# and fill the uncovered pixels with 0. The offsets are integers of shape (N,); negative ones move up and left. Don't
 # change the caller's images. A loop over the images is accepted, but try to do without.
 
 
@@ -801,7 +803,7 @@ check.shift_each(shift_each)
 # %% [markdown]
 # ## 3.6 The order of transforms
 #
-# Most transforms don't commute. One order has proved itself, that of a camera: **geometry and colour first, then
+# With most transforms, the order matters. One order has proved itself, which is also the order inside a camera: **geometry and colour first, then
 # conversion to floats in [0, 1], then erasing and normalising.** Here are two ways to get it wrong.
 
 # %%
@@ -813,7 +815,7 @@ normalise = v2.Normalize(signs.mean.tolist(), signs.std.tolist())
 normalised = normalise(sign_images)
 jittered = v2.functional.adjust_brightness(normalised, 1.0)
 lost = (jittered != normalised).float().mean().item()
-print(f"values that jitter with a factor of 1 changes: {lost:.0%}")
+print(f"values changed by jitter with a factor of 1: {lost:.0%}")
 
 erase = v2.RandomErasing(p=1.0)
 torch.manual_seed(3)
@@ -864,7 +866,7 @@ image_grid(
 # | 2 | the flip exchanges labels (and which classes show it) |
 # | 2 | `scale=True` is missing, and what `Normalize` then produces |
 # | 2 | jitter after normalising |
-# | 1 | erasing before the geometry: the hole is turned, and black corners come on top |
+# | 1 | erasing before the geometry: the hole is turned, and black corners are added |
 # | 1 | two affine maps where one would do, so pixels are interpolated twice |
 # | 1 | crops of 8 % of the area miss the digits of a speed limit |
 # | 2 | validation images are augmented, and you say how the accuracy then behaves |
@@ -879,7 +881,7 @@ image_grid(
 # %% [markdown]
 # ## 3.7 Policies: let an algorithm choose
 #
-# Choosing by hand means a dozen ranges. A **policy** replaces them by one or two numbers, or none.
+# Choosing by hand means setting a dozen ranges. A **policy** replaces them with one or two numbers, or none.
 #
 # **AutoAugment** ([Cubuk et al. 2019](https://arxiv.org/abs/1805.09501)) uses **reinforcement learning**: a recurrent
 # network, the *controller*, proposes pairs of operations with probabilities and strengths. A small network is trained
@@ -921,8 +923,8 @@ tell("all", "TrivialAugment", "all but flip")
 
 # %% [markdown]
 # No policy knows your task: AutoAugment's list for CIFAR-10 inverts colours, so don't use it where colour is the
-# label. For the signs, TrivialAugment gains 20 points where everything shifts. It matches ranges that were chosen
-# with these shifts in mind, to within three points, and it costs two points on clean signs where they cost 18. That
+# label. For the signs, TrivialAugment gains 20 points where everything shifts. It comes within three points of the
+# ranges that we chose by hand with these shifts in mind, and it costs two points on clean signs where they cost 18. That
 # makes it a good first thing to try.
 #
 # ## 3.8 Strength over time
@@ -962,8 +964,8 @@ check.prediction("Best strength?", my_best_strength, best_strength)
 
 # %% [markdown]
 # Growing beats fading by 13 points with the same strengths, so at this length their *order* matters. Growing also
-# gives back most of what full strength costs on clean signs. The study can't tell whether the growth itself helps, or
-# that the hard images come last, while the learning rate falls to zero and the weights settle.
+# gives back most of what full strength costs on clean signs. The study can't tell whether the growth itself helps. What
+# helps may simply be that the hard images come last, while the learning rate falls to zero and the weights settle.
 #
 # **What would change it.** Longer runs: in 3.3, zoom and shift caught up with three times the epochs. The opposite
 # order has its supporters too. Detectors such as YOLOX ([Ge et al. 2021](https://arxiv.org/abs/2107.08430)) switch
@@ -981,7 +983,7 @@ check.prediction("Best strength?", my_best_strength, best_strength)
 # This function is all you need for the recipe of 3.1. Give its result to the data set of chapter 1,
 # `ImageDataset(images, labels, transform=train_transform(32))`, and use no transform for the validation set.
 #
-# The two libraries draw their random numbers differently. So the cell after it lists all 162 images that
+# The two libraries draw their random numbers differently. So the second cell lists all 162 images that
 # `Augment(flip=0.5, crop_pad=4)` can make of one sign, 9 × 9 positions and two orientations, and asks whether
 # torchvision's results are among them, bit for bit.
 
@@ -1072,7 +1074,7 @@ else:
 # - Geometry and colour first, then conversion to [0, 1], then erasing and normalising. Never augment validation
 #   images.
 #
-# **The next rung.** The recipe of chapters 1 and 2 now has a crop and, where the task allows it, a flip.
+# **The recipe so far.** The recipe of chapters 1 and 2 now has a random shift and, where the task allows it, a flip.
 #
 # ## Common mistakes
 #

@@ -25,7 +25,7 @@
 # |---|---|
 # | to read | 30 minutes |
 # | exercises | 75 minutes |
-# | to run | 55 seconds on one core of a laptop; no network, no GPU |
+# | to run | 55 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; chapter 3 helps |
 
 # %% tags=["setup"]
@@ -77,7 +77,7 @@ def rng(seed=0):
 #
 # - **Mixup** ([Zhang et al. 2018](https://arxiv.org/abs/1710.09412)) blends every pixel.
 # - **CutMix** ([Yun et al. 2019](https://arxiv.org/abs/1905.04899)) cuts a rectangle out of the partner and pastes it
-#   into the image. Every pixel stays a real one, and the label is mixed in proportion to the area.
+#   into the image. Every pixel still comes from a real image, and the label is mixed in proportion to the area.
 
 # %%
 chosen = [0, 2]
@@ -118,7 +118,8 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Write $x_i$ for an image, $t_i$ for its one-hot label, $j$ for its partner and $\lambda$ for the fraction it keeps. Mixup is
+# Write $x_i$ for an image, $t_i$ for its **one-hot** label (1 for its class, 0 for the others), $j$ for its partner,
+# and $\lambda$ for the fraction that the image keeps. Mixup is
 #
 # $$ \tilde{x} = \lambda x_i + (1 - \lambda) x_j, \qquad \tilde{t} = \lambda t_i + (1 - \lambda) t_j . $$
 #
@@ -178,7 +179,7 @@ check.mixup(mixup)
 # ([Zhang et al. 2017](https://arxiv.org/abs/1611.03530)), and it repeats what it memorised on similar images.
 #
 # `train_on_wrong_labels` draws new signs for each seed, makes 40 % of their labels wrong, and trains with the template of
-# chapter 1. The only difference between the two arms is the argument `mix`, which the `Trainer` applies to each training batch
+# chapter 1. The only difference between the two variants is the argument `mix`, which the `Trainer` applies to each training batch
 # as its `batch_transform`. Validation images are never mixed, because you want to know about real ones. (Write
 # `train_on_wrong_labels??` into a cell of your own to see all of it.)
 #
@@ -224,8 +225,8 @@ noise.plot(
 )
 
 # %% [markdown]
-# Three live seeds show you the runs. The grey marks come from the stored study (`studies/04_label_noise.py`), which calls the same
-# function with 1,200 images per seed and eight seeds, and adds mixup and **label smoothing**. Smoothing takes a little
+# The runs that you've just made, with three seeds, are in colour. The grey marks come from the stored study
+# (`studies/04_label_noise.py`), which calls the same function with eight seeds and 1,200 images per seed, and adds mixup and **label smoothing**. Smoothing takes a little
 # probability from the given class, here 0.2 in all, and spreads it evenly over all classes.
 
 # %% tags=["claim"]
@@ -275,7 +276,7 @@ plots.image_grid(
     noisy.images[shown],
     [
         f"given: {data.classes[noisy.labels[i]]} "
-        f"said: {data.classes[predicted[i]]}"
+        f"predicted: {data.classes[predicted[i]]}"
         for i in shown
     ],
     columns=5,
@@ -285,8 +286,8 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# For each mislabelled training image, a network can repeat the wrong label, give the true one, or say something else. The twenty
-# images come from one live run.
+# For each mislabelled training image, a network can repeat the wrong label, give the true one, or predict another
+# class. The twenty images come from one live run.
 #
 # Under mixing, memorising hardly pays. A wrong label comes with a different partner, a different fraction and a different box each time,
 # so the cheapest way to be right on average is to learn what the images of a class have in common. Label smoothing
@@ -330,7 +331,7 @@ check.prediction(
 )
 
 # %% [markdown]
-# CutMix costs five to six points. The training accuracies say why. Sixteen epochs are enough to fit single images
+# CutMix costs five to six points. The training accuracies show why. Sixteen epochs are enough to fit single images
 # but not to fit all their mixtures, so the network is still *underfitting* when the run ends. The papers train larger networks, which
 # memorise more, for hundreds of epochs, and there mixing pays on clean labels as well.
 
@@ -338,8 +339,9 @@ check.prediction(
 # ## 4.4 Writing CutMix: the clipped box
 #
 # CutMix draws $\lambda$ first and then a box that should cover the fraction $1 - \lambda$ of the image. Its sides are
-# $H \sqrt{1 - \lambda}$ and $W \sqrt{1 - \lambda}$, and its centre can be anywhere, so part of the box often sticks out and is clipped. With
-# a mask $M$ of ones where the image stays,
+# $H \sqrt{1 - \lambda}$ and $W \sqrt{1 - \lambda}$, and its centre can be anywhere, so part of the box often sticks out and
+# is clipped. Let the mask $M$ be 1 where the image stays and 0 inside the box, and let $\odot$ multiply pixel by pixel.
+# Then
 #
 # $$ \tilde{x} = M \odot x_i + (1 - M) \odot x_j, \qquad
 # \lambda = \frac{1}{HW} \sum_{h,w} M_{hw}, \qquad \tilde{t} = \lambda t_i + (1 - \lambda) t_j . $$
@@ -444,7 +446,7 @@ check.cutmix(cutmix)
 # %% [markdown]
 # ### Exercise 3: find the bug in the textbook (open, 20 minutes)
 #
-# This function has been copied from lecture notes to lecture notes. It runs, its pixels and its $\lambda$ are right, and a network trains
+# This function has been copied from one set of lecture notes to the next. It runs, its pixels and its $\lambda$ are right, and a network trains
 # with it. Yet one line silently damages the training data when the batch comes from a data set that is kept in memory. Find that
 # line, *prove* the damage with a few lines of code, and fix it. Then judge the other oddities: which of them are harmless?
 #
@@ -482,12 +484,12 @@ check.cutmix(cutmix)
 # \mathrm{E}[\lambda] = \tfrac{1}{2}, \qquad \mathrm{Var}[\lambda] = \frac{1}{4 (2\alpha + 1)}. $$
 #
 # It's symmetric, so neither image is favoured, and the single number $\alpha > 0$ sets the strength. Below 1 most draws lie
-# near 0 or 1, at 1 every fraction is equally likely, and above 1 the halves dominate. The mixup paper uses 0.2 on ImageNet and 1 on
+# near 0 or 1, at 1 every fraction is equally likely, and above 1 most draws lie near one half. The mixup paper uses 0.2 on ImageNet and 1 on
 # CIFAR-10; CutMix almost always uses 1.
 #
 # ### Predict
 #
-# With $\alpha = 0.2$, what fraction of the images consists of more than nine tenths of a single image?
+# With $\alpha = 0.2$, what fraction of the mixed images takes more than nine tenths from a single original?
 
 # %% tags=["predict"]
 my_fraction_nearly_pure = ...  # a number between 0 and 1
@@ -515,14 +517,14 @@ check.prediction(
 )
 
 # %% [markdown]
-# So $\alpha = 0.2$ leaves most images almost alone. When a paper says "we used mixup", ask for its $\alpha$. Ask how often $\lambda$ is drawn,
+# So $\alpha = 0.2$ leaves most images almost unchanged. When a paper says "we used mixup", ask for its $\alpha$. Ask how often $\lambda$ is drawn,
 # too. Published code, torchvision's included, draws one $\lambda$ per *batch*. `cnnlab` draws one per image by default, which averages over more
 # values at the same cost (`per_sample=False` gives you the usual behaviour).
 #
 # ## 4.6 A picture of what mixing does
 #
-# Two interleaved half-moons are small enough to draw everything. We train the same little network on 60 noisy points, once plainly and once
-# with mixup.
+# Two interleaved half-moons are simple enough to show everything in one plot. We train the same little network on 60
+# noisy points, once without mixing and once with mixup.
 
 
 # %% tags=["experiment"]
@@ -605,8 +607,8 @@ plots.probability_map(
 on_moons.claim("mixup", "<", "plain", by=0.5)
 
 # %% [markdown]
-# The plain network memorised every noisy point, and where it's wrong on new ones it's wrong with full confidence, which the loss punishes. This
-# is figure 1 of the mixup paper, and the shortest explanation of everything else in this chapter.
+# The plain network memorised every noisy point, and where it's wrong on new ones it's wrong with full confidence, which the loss punishes. Figure
+# 1 of the mixup paper shows the same, and it's the shortest explanation of everything else in this chapter.
 
 # %% [markdown]
 # ## 4.7 Loss and accuracy under mixing
@@ -661,8 +663,9 @@ for name, lam in draws.items():
 #
 # ## 4.8 Few labels: accuracy versus confidence
 #
-# A network reports probabilities, and you'd like to believe them. Its **confidence** in a prediction is the largest probability. If four in five of the
-# predictions with confidence 0.8 are correct, the network is **calibrated** ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Networks that fit
+# A network reports probabilities, and you'd like to believe them. Its **confidence** in a prediction is the largest probability. If
+# four in five of the predictions with confidence 0.8 are correct, and likewise for every other confidence, the network
+# is **calibrated** ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Networks that fit
 # their training images perfectly tend to be **overconfident**. Three measures, all on new images:
 #
 # - the loss $-\frac{1}{N} \sum_i \log p_{y_i}$ punishes predictions that are incorrect *and* confident;
@@ -675,7 +678,7 @@ for name, lam in draws.items():
 #
 # ### Predict
 #
-# Ten correct labels per class, forty epochs, no mixing. By how much does the mean confidence exceed the accuracy? (0 for a calibrated network.)
+# You train on ten images per class, all labelled correctly, for forty epochs and without mixing. By how much does the mean confidence exceed the accuracy? (0 for a calibrated network.)
 
 # %% tags=["predict"]
 my_overconfidence = ...  # a number between -1 and 1
@@ -739,7 +742,7 @@ check.prediction(
 #
 # ### The cheaper repair: a temperature
 #
-# Is mixing the best way to calibrate? The paper that made calibration famous has a simpler one. **Temperature scaling** divides all logits by a single
+# Is mixing the best way to calibrate? The paper that made calibration famous has a simpler way. **Temperature scaling** divides all logits by a single
 # number $T$ after training:
 #
 # $$ p = \mathrm{softmax}(z / T), \qquad T = \arg\min_{T > 0} \; -\frac{1}{N} \sum_i \log p_{y_i}(T) \quad \text{on held-out images} . $$
@@ -829,8 +832,10 @@ plots.lines(
 )
 
 # %% [markdown]
-# This is one run. The first half of its validation images fits $T$, and the second half is drawn. But the comparison isn't fair, because the temperature used 480 labels that mixup never saw. In the stored study `studies/04_temperature.py` every arm has
-# 240 labels in all. The arms with a temperature train on 180 and fit $T$ on the other 60.
+# The plot shows one run of each kind. We fitted $T$ on the first half of the validation images and plotted the second
+# half. But the comparison isn't fair, because the temperature used 480 labels that mixup never saw. In the stored study
+# `studies/04_temperature.py`, every variant has 240 labels in all. The variants with a temperature train on 180 of them
+# and fit $T$ on the other 60.
 
 # %% tags=["claim"]
 fair = Results.load("studies/04_temperature.csv")
@@ -842,18 +847,21 @@ fair_accuracy = fair.on("valid_acc")
 print(fair_accuracy.verdict("mixup", ">", "plain + temperature", by=0.02))
 error.plot(
     label="expected calibration error",
-    message="At equal labels, a temperature and mixup both repair most of "
-    "the calibration error.",
+    message="With equally many labels, a temperature and mixup both repair "
+    "most of the calibration error.",
 )
 # %% [markdown]
-# A temperature removes about three quarters of the calibration error, mixup about two thirds. But sixty labels that fit a temperature are missing from training,
-# and they cost three to four points of accuracy, so mixup ends with the lower loss. The lesson isn't that one of them is better. It's that they pay in different
-# currencies. If you hold out a validation set anyway, for early stopping say, a temperature is free, so fit one. If every label counts, mix.
+# A temperature removes about three quarters of the calibration error, mixup about two thirds. But the sixty labels that
+# fit the temperature are missing from training. That costs three to four points of accuracy, so mixup ends with the
+# lower loss. The lesson isn't that one of them is better, but that a temperature costs labels and mixup doesn't. If you
+# hold out a validation set anyway, for early stopping say, a temperature is free, so fit one. If you need every label
+# for training, mix.
 #
 # ### What would change it
 #
-# The right amount of doubt depends on how much there is to doubt. Go back to the wrong labels of 4.2. A given label is correct with a probability of 0.6 there,
-# so a network that learnt everything the labels can teach, and memorised nothing, would report a confidence of only 0.6, however accurate it is:
+# How confident a network becomes also depends on how reliable its labels are. Go back to 4.2, where a label is correct
+# with a probability of only 0.6. Suppose a network learns everything that these labels can teach, and memorises
+# nothing. Then it reports a confidence of 0.6, however accurate it is:
 
 # %% tags=["claim"]
 confidence_with_noise = noise_study.on("overconfidence")
@@ -865,7 +873,8 @@ confidence_with_noise.plot(
 )
 
 # %% [markdown]
-# CutMix is now far too modest: it's correct much more often than it claims, because mixing adds its own doubt to the doubt in the labels. "Mixup
+# CutMix is now strongly under-confident: it's correct much more often than it claims, because mixing adds its own
+# uncertainty to that of the labels. "Mixup
 # calibrates" is a statement about networks that were overconfident to begin with.
 #
 # ## 4.9 In plain PyTorch
@@ -922,13 +931,15 @@ print(
 )
 
 # %% [markdown]
-# In 2026, mixing is a standard ingredient of long training recipes. The usual ImageNet recipes of timm and torchvision for ResNets and vision transformers switch between
-# mixup (α between 0.2 and 0.8) and CutMix (α = 1), together with label smoothing of 0.1, RandAugment and hundreds of epochs. Fine-tuning runs
+# In 2026, mixing is a standard ingredient of long training recipes. The usual ImageNet recipes of timm and torchvision
+# for ResNets and vision transformers switch between mixup (α between 0.2 and 0.8) and CutMix (α = 1). They combine it
+# with label smoothing of 0.1, RandAugment and hundreds of epochs. Fine-tuning runs
 # of a few epochs mostly leave mixing out, for the reason you saw in 4.3.
 #
 # ## Make it bigger
 #
-# CutMix under label noise on all of CIFAR-10. It downloads 170 MB once and wants a GPU, so it runs only when the environment variable
+# This cell trains with CutMix under label noise on all of CIFAR-10. It downloads 170 MB once and needs a GPU, so it
+# runs only when the environment variable
 # `CNNLAB_PROFILE` is `gpu`. Then put the correct labels back, train for 15 and for 60 epochs, and find out how long a run has to be before
 # mixing pays without noise.
 
