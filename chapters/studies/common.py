@@ -58,6 +58,16 @@ def run_study(
     print(results)
 
 
+def in_points(difference: tuple[float, float, float]) -> str:
+    """Return a difference of two accuracies in points, with its interval.
+
+    Args:
+        difference: from `Results.difference`.
+    """
+    mean, low, high = (100 * value for value in difference)
+    return f"{mean:+.1f} points (95 % CI {low:+.1f} to {high:+.1f})"
+
+
 # --- training -------------------------------------------------------------
 
 
