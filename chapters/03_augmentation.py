@@ -965,7 +965,7 @@ image_grid(
     [name for name in POLICIES for _ in range(6)],
     columns=6,
     alt="Six versions of a photograph from each policy",
-    message="Policies change a photograph in many ways, some of them drastic.",
+    message="Policies change a photograph in many ways, some drastic.",
 )
 
 # %% tags=["claim"]

@@ -235,7 +235,7 @@ noise.plot(
 )
 
 # %% [markdown]
-# The runs that you've just made, with three seeds, are in colour. The grey marks come from the stored study
+# The runs that you've just made, with three seeds and 480 images each, are in colour. The grey marks come from the stored study
 # (`studies/04_label_noise.py`), which calls the same function with eight seeds and 1,200 images per seed, and adds mixup and **label smoothing**. Smoothing takes a little
 # probability from the given class, here 0.2 in all, and spreads it evenly over all classes.
 
@@ -270,13 +270,13 @@ outcomes = {
 }
 for outcome in outcomes.values():
     outcome["something else"] = 100 - sum(outcome.values())
+by_cutmix_repeated, by_cutmix_corrected, _ = outcomes["CutMix"].values()
 plots.parts(
     outcomes,
     label="mislabelled training images",
     unit="%",
-    message="CutMix repeats "
-    f"{outcomes['CutMix']['repeats the wrong label']:.0f} % of the wrong "
-    f"labels and corrects {outcomes['CutMix']['gives the true label']:.0f} %.",
+    message=f"CutMix repeats {by_cutmix_repeated:.0f} % of the wrong labels "
+    f"and corrects {by_cutmix_corrected:.0f} %.",
 )
 
 # %%
