@@ -12,8 +12,10 @@
 # In 2012, AlexNet had 60 million weights and 1.2 million photographs to learn them from, and it overfit. Its authors
 # couldn't get more photographs. So they cropped each one at random and mirrored half of them, on the fly, while the
 # network was busy with the batch before. Without this, they wrote, they'd have had to use a much smaller network
-# ([Krizhevsky et al. 2012](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)). Almost every vision model since has been trained on
-# images that nobody took. How much do they help, when do they hurt, and how do you choose them?
+# ([Krizhevsky et al.
+# 2012](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)). Almost
+# every vision model since has been trained on images that nobody took. How much do they help, when do they hurt, and
+# how do you choose them?
 #
 # **You will be able to** choose augmentations from what you know about a task, give them sensible starting strengths,
 # write the same pipeline in torchvision and for whole batches, find the bugs that raise no error, and say what an
@@ -58,8 +60,8 @@ lab = cnnlab.setup(seed=0)
 # %% [markdown]
 # ## 3.1 More images than you have
 #
-# **Data augmentation** changes each training image at random, every time the network sees it, and keeps its label.
-# The classic recipe for photographs has two ingredients. A **flip** mirrors the image with probability one half. A
+# **Data augmentation** changes each training image at random, every time the network sees it, and keeps its label. The
+# classic recipe for photographs has two ingredients. A **flip** mirrors the image with probability one half. A
 # **shift** pads it with a black border and cuts out a window of the original size at a random position.
 #
 # Here is what a network would see of one photograph in ten epochs.
@@ -84,9 +86,9 @@ image_grid(
 # ### Predict
 #
 # Take 5,000 small photographs from CIFAR-10, which has ten classes such as cat, ship and truck, and train a small
-# residual network for twenty epochs. On other photographs of the same kind it reaches an accuracy of about 0.53. Now train it
-# again with flips and shifts by up to four of the 32 pixels, and with nothing else changed. By how much does the
-# accuracy change? Write a difference, such as 0.02 or -0.02.
+# residual network for twenty epochs. On other photographs of the same kind it reaches an accuracy of about 0.53. Now
+# train it again with flips and shifts by up to four of the 32 pixels, and with nothing else changed. By how much does
+# the accuracy change? Write a difference, such as 0.02 or -0.02.
 #
 # Training on photographs takes too long for a chapter that you run, so the answer comes from a **stored study**: the
 # script `studies/03_photos.py` ran in advance, with five seeds, and saved its table. Each seed drew its own
@@ -138,7 +140,8 @@ check.prediction(
 #
 # ### Exercise 1: `random_flip` (easy, 10 minutes)
 #
-# Mirror each image of a batch (N, C, H, W) left to right with probability `p`, independently of the others. Draw from the generator you are given, and leave the caller's images as they are.
+# Mirror each image of a batch (N, C, H, W) left to right with probability `p`, independently of the others. Draw from
+# the generator you are given, and leave the caller's images as they are.
 
 
 # %% tags=["exercise"]
@@ -186,13 +189,13 @@ check.random_flip(random_flip)
 # $$ p(y \mid t(x)) = p(y \mid x) \quad \text{for all } t \in T. $$
 #
 # Such transforms are called **label-preserving**, and the task is **invariant** to them. The library can't know which
-# ones they are. That depends on your task, so you have to write them down. Training then minimises the mean loss
-# over images *and* transforms,
+# ones they are. That depends on your task, so you have to write them down. Training then minimises the mean loss over
+# images *and* transforms,
 #
 # $$ L(w) = \frac{1}{N} \sum_{i=1}^{N} \mathbb{E}_{t \sim T} \, \ell\big(f(t(x_i); w), \, y_i\big), $$
 #
-# where the **expectation** $\mathbb{E}_{t \sim T}$ is the mean over random transforms $t$. Each epoch estimates it by one
-# draw per image ([Simard et al. 2003](https://doi.org/10.1109/ICDAR.2003.1227801); [Chen et al.
+# where the **expectation** $\mathbb{E}_{t \sim T}$ is the mean over random transforms $t$. Each epoch estimates it by
+# one draw per image ([Simard et al. 2003](https://doi.org/10.1109/ICDAR.2003.1227801); [Chen et al.
 # 2020](https://arxiv.org/abs/1907.10905)). Only training images are augmented. Validation and test images stand in for
 # the real world, so they stay as they are.
 #
@@ -200,8 +203,8 @@ check.random_flip(random_flip)
 # label-preserving versions of an image, and you average its predictions. AlexNet averaged ten crops and flips, which
 # lowered its top-5 error from 18.3 % to 17.0 % and made inference ten times as expensive. Say so when you report it.)
 #
-# Here are the usual techniques, applied far too strongly so that you can see what they do. Ask yourself for each pair: would you still give both
-# images their labels?
+# Here are the usual techniques, applied far too strongly so that you can see what they do. Ask yourself for each pair:
+# would you still give both images their labels?
 
 # %%
 signs = cnnlab.load(
@@ -253,17 +256,15 @@ image_grid(
 # 2015](https://arxiv.org/abs/1409.4842)).
 #
 # **Changing values.** **Colour jitter** computes scale × pixel + shift and clips the result to [0, 1]. **Brightness**
-# uses a scale alone. **Contrast** with factor $c$ scales by $c$ and shifts by $(1 - c)\,m$, where $m$ is the mean
-# grey of the image, so it moves every pixel towards or away from the mean: with $c = m = 0.5$, a pixel of 0.8 becomes
-# 0.65. **Saturation** does the same with the grey of each pixel, and **hue** moves every colour around the colour
-# circle. **Blur** and
-# **noise** imitate a poor lens and a poor sensor.
+# uses a scale alone. **Contrast** with factor $c$ scales by $c$ and shifts by $(1 - c)\,m$, where $m$ is the mean grey
+# of the image, so it moves every pixel towards or away from the mean: with $c = m = 0.5$, a pixel of 0.8 becomes 0.65.
+# **Saturation** does the same with the grey of each pixel, and **hue** moves every colour around the colour circle.
+# **Blur** and **noise** imitate a poor lens and a poor sensor.
 #
 # **Removing pixels.** Two methods from 2017 are often confused. **Cutout** ([DeVries & Taylor
-# 2017](https://arxiv.org/abs/1708.04552)) blanks one square of fixed size in *every* image. Its centre can be
-# anywhere, so part of the square may fall outside. **Random erasing** ([Zhong et al.
-# 2017](https://arxiv.org/abs/1708.04896)) acts only with some probability, chooses the size and shape of a rectangle at
-# random, and fills it with random values.
+# 2017](https://arxiv.org/abs/1708.04552)) blanks one square of fixed size in *every* image. Its centre can be anywhere,
+# so part of the square may fall outside. **Random erasing** ([Zhong et al. 2017](https://arxiv.org/abs/1708.04896))
+# acts only with some probability, chooses the size and shape of a rectangle at random, and fills it with random values.
 
 
 # %%
@@ -373,8 +374,8 @@ check.choose_augmentations(choose_augmentations)
 # <details>
 # <summary><b>Hint: which ones to doubt</b></summary>
 #
-# Take two classes, and look for a transform that turns one into the other. Then take the smallest thing that
-# decides the label, and look for a transform that removes it.
+# Take two classes, and look for a transform that turns one into the other. Then take the smallest thing that decides
+# the label, and look for a transform that removes it.
 #
 # </details>
 
@@ -548,8 +549,8 @@ check.prediction(
 
 # %% [markdown]
 # Six epochs are few, and there are more augmentations and shifts. The stored study `studies/03_shifts.py` trained one
-# network per augmentation and seed, with eight seeds and for twenty epochs each. It declared six claims before it ran; two of
-# them are the ones above, with a margin of five points. Each cell below is a gain over no augmentation. The last
+# network per augmentation and seed, with eight seeds and for twenty epochs each. It declared six claims before it ran;
+# two of them are the ones above, with a margin of five points. Each cell below is a gain over no augmentation. The last
 # column is PocketSigns of level `wild`, where everything shifts at once.
 
 # %%
@@ -639,9 +640,10 @@ print("strong - none:", in_points(on_signs.difference("strong", "none")))
 # network that was trained just as long, and it gains 34 under its own shift. So most of the price was a lack of time.
 # When you add augmentation, give the run more epochs before you judge it, and give them to the baseline too.
 #
-# On few, varied signs and in a long run, a mild augmentation gains nine points even where nothing shifts. The strong one gains next to nothing. (In a trial run of fifty epochs, the mild one gained nothing either.)
-# So augmentation isn't only insurance against shifts, but to gain anything without one it needs varied images, enough
-# epochs and a modest strength.
+# On few, varied signs and in a long run, a mild augmentation gains nine points even where nothing shifts. The strong
+# one gains next to nothing. (In a trial run of fifty epochs, the mild one gained nothing either.) So augmentation isn't
+# only insurance against shifts, but to gain anything without one it needs varied images, enough epochs and a modest
+# strength.
 #
 # ## 3.4 Twin results: where a flip changes the label
 #
@@ -653,10 +655,15 @@ print("strong - none:", in_points(on_signs.difference("strong", "none")))
 plain_and_flip = [
     row for row in live.rows if row["variant"] in ("none", "flip")
 ]
+flip_gains = [
+    100 * results.difference("flip", "none").mean
+    for results in (on_photos, live)
+]
 Results(plain_and_flip, "clean accuracy").plot(
     on_photos,
     label="accuracy on clean test images (grey: photographs)",
-    message="The flip gains accuracy on photographs and loses it on signs.",
+    message="The flip changes the accuracy by {:+.0f} points on photographs "
+    "and by {:+.0f} points on signs.".format(*flip_gains),
 )
 
 # %% tags=["claim"]
@@ -686,18 +693,17 @@ heatmap(
 # labels, and nothing it could learn tells them apart. No error is raised; it looks like a hard task. So look at
 # single classes whenever you add an augmentation.
 #
-# Which of the two arrows loses more is left to chance, so read their columns together. The ten other signs lose four
-# to five points on average, most of it on the speed limits, though none is the mirror image of another. Mirrored
-# digits never occur on the road, but with flips the network has to learn them too, with no more images and no more
-# epochs.
+# Which of the two arrows loses more is left to chance, so read their columns together. The ten other signs lose four to
+# five points on average, most of it on the speed limits, though none is the mirror image of another. Mirrored digits
+# never occur on the road, but with flips the network has to learn them too, with no more images and no more epochs.
 #
-# **What would change this result.** Change the label along with the image: a flipped "keep left" is a perfectly good "keep
-# right". The variant `flip with its label` does so, and leaves text alone. This undoes the damage, and compared with
-# no flip it gains a point on the arrows and nothing that we can see elsewhere.
+# **What would change this result.** Change the label along with the image: a flipped "keep left" is a perfectly good
+# "keep right". The variant `flip with its label` does so, and leaves text alone. This undoes the damage, and compared
+# with no flip it gains a point on the arrows and nothing that we can see elsewhere.
 #
 # **A symptom is not a diagnosis.** After twenty epochs of zoom and shift, the accuracy on the arrows is near one half
-# too, although nothing was mirrored. Arrows that shrink and move are slower to learn, and more epochs mend that. No number of
-# epochs mends the flip, because the labels themselves contradict each other.
+# too, although nothing was mirrored. Arrows that shrink and move are slower to learn, and more epochs mend that. No
+# number of epochs mends the flip, because the labels themselves contradict each other.
 
 # %% [markdown]
 # ## 3.5 One pipeline, and where it runs
@@ -793,13 +799,14 @@ image_grid(
 # About a quarter of the benefit is left. Batch norm (chapter 2) divides by the standard deviation over the batch. A
 # brightness that all images share is divided out again in the first layer, so the network hardly notices it. At test
 # time the layer divides by its *running* statistics instead. They don't adapt to the light of a test image, and the
-# network never learnt to cope without that. The remaining benefit probably comes from contrast, saturation and hue, which aren't factors that all images share.
+# network never learnt to cope without that. The remaining benefit probably comes from contrast, saturation and hue,
+# which aren't factors that all images share.
 #
 # ### Exercise 3: `shift_each` (hard, 25 minutes)
 #
-# Write the shift of 3.1 for a whole batch: move image $i$ down by `down[i]` pixels and right by `right[i]` pixels,
-# and fill the uncovered pixels with 0. The offsets are integers of shape (N,); negative ones move up and left. Don't
-# change the caller's images. A loop over the images is accepted, but try to do without.
+# Write the shift of 3.1 for a whole batch: move image $i$ down by `down[i]` pixels and right by `right[i]` pixels, and
+# fill the uncovered pixels with 0. The offsets are integers of shape (N,); negative ones move up and left. Don't change
+# the caller's images. A loop over the images is accepted, but try to do without.
 
 
 # %% tags=["exercise"]
@@ -851,8 +858,9 @@ check.shift_each(shift_each)
 # %% [markdown]
 # ## 3.6 The order of transforms
 #
-# With most transforms, the order matters. One order has proved itself, which is also the order inside a camera: **geometry and colour first, then
-# conversion to floats in [0, 1], then erasing and normalising.** Here are two ways to get it wrong.
+# With most transforms, the order matters. One order has proved itself, which is also the order inside a camera:
+# **geometry and colour first, then conversion to floats in [0, 1], then erasing and normalising.** Here are two ways to
+# get it wrong.
 
 # %%
 one = torch.full((3, 4, 4), 200, dtype=torch.uint8)
@@ -886,8 +894,8 @@ image_grid(
 # Just don't compare a run with one order to a run with the other.
 #
 # A third trap is as silent. `RandomRotation` and `RandomAffine` copy the *nearest* pixel unless you write
-# `interpolation=v2.InterpolationMode.BILINEAR`. (`Augment` does the same without `interpolation="bilinear"`.) On
-# digits of eight pixels, that breaks strokes.
+# `interpolation=v2.InterpolationMode.BILINEAR`. (`Augment` does the same without `interpolation="bilinear"`.) On digits
+# of eight pixels, that breaks strokes.
 #
 # ### Exercise 4: find the bugs in the textbook (open, 15 minutes)
 #
@@ -975,11 +983,10 @@ tell("clean", "all but flip")
 tell("all", "TrivialAugment", "all but flip")
 
 # %% [markdown]
-# No policy knows your task: AutoAugment's list for CIFAR-10 inverts colours, so don't use it where colour is the
-# label. For the signs, TrivialAugment gains 20 points where everything shifts, and costs two points on clean signs. It
-# comes within three points of the ranges that we chose by hand with these shifts in mind, but only at a strength that
-# is too large for twenty epochs: ours cost 18 points on clean signs. Section 3.8 compares them again at other
-# strengths.
+# No policy knows your task: AutoAugment's list for CIFAR-10 inverts colours, so don't use it where colour is the label.
+# For the signs, TrivialAugment gains 20 points where everything shifts, and costs two points on clean signs. It comes
+# within three points of the ranges that we chose by hand with these shifts in mind, but only at a strength that is too
+# large for twenty epochs: ours cost 18 points on clean signs. Section 3.8 compares them again at other strengths.
 #
 # ## 3.8 Strength over time
 #
@@ -991,8 +998,8 @@ tell("all", "TrivialAugment", "all but flip")
 # ### Predict
 #
 # The study has four variants with all augmentations but the flip, evaluated where everything shifts at once.
-# `"constant"` has full strength throughout, `"half"` half of it. `"growing"` goes from 0 to 1, and `"fading"` uses
-# the same strengths in reverse. Which one is best?
+# `"constant"` has full strength throughout, `"half"` half of it. `"growing"` goes from 0 to 1, and `"fading"` uses the
+# same strengths in reverse. Which one is best?
 
 # %% tags=["predict"]
 my_best_strength = ...  # "constant", "half", "growing" or "fading"
@@ -1022,23 +1029,23 @@ check.prediction(
 )
 
 # %% [markdown]
-# Growing beats fading by 13 points with the same strengths, so at this length their *order* matters. Growing also
-# gives back most of what full strength costs on clean signs. The study can't tell whether the growth itself helps. What
-# helps may simply be that the hard images come last, while the learning rate falls to zero and the weights settle.
+# Growing beats fading by 13 points with the same strengths, so at this length their *order* matters. Growing also gives
+# back most of what full strength costs on clean signs. The study can't tell whether the growth itself helps. What helps
+# may simply be that the hard images come last, while the learning rate falls to zero and the weights settle.
 #
 # **And TrivialAugment?** At half strength, our own ranges are 3.7 points ahead of it where everything shifts (1.0 to
 # 6.4), though they cost 6.5 points on clean signs. With growing strength they're 11.5 points ahead (10.1 to 12.9) and
 # cost 1.7 points on clean signs. So TrivialAugment is a good first thing to try, because nothing has to be tuned.
 # Knowledge of the task, well dosed, beats it here. (These comparisons weren't declared before the study.)
 #
-# **What would change this result.** Longer runs: in 3.3, zoom and shift caught up with three times the epochs. The opposite
-# order has its supporters too. Detectors such as YOLOX ([Ge et al. 2021](https://arxiv.org/abs/2107.08430)) switch
-# their strongest augmentations *off* for the last epochs, so that the network ends on images like those it will meet.
-# These are **mosaic**, which joins four images into one, and mixup (chapter 4). Where objects have masks,
+# **What would change this result.** Longer runs: in 3.3, zoom and shift caught up with three times the epochs. The
+# opposite order has its supporters too. Detectors such as YOLOX ([Ge et al. 2021](https://arxiv.org/abs/2107.08430))
+# switch their strongest augmentations *off* for the last epochs, so that the network ends on images like those it will
+# meet. These are **mosaic**, which joins four images into one, and mixup (chapter 4). Where objects have masks,
 # **copy-paste** moves them into other images ([Ghiasi et al. 2021](https://arxiv.org/abs/2012.07177)).
 #
-# **Images from a generator.** A diffusion model can invent training images. Added to ImageNet, they raised its
-# accuracy ([Azizi et al. 2023](https://arxiv.org/abs/2304.08466)). But they bring what the generator learnt from its own
+# **Images from a generator.** A diffusion model can invent training images. Added to ImageNet, they raised its accuracy
+# ([Azizi et al. 2023](https://arxiv.org/abs/2304.08466)). But they bring what the generator learnt from its own
 # photographs, and training on suitable photographs of that collection worked as well or better ([Geng et al.
 # 2024](https://arxiv.org/abs/2406.05184)). Test on real images, whatever you train on.
 #
@@ -1163,8 +1170,8 @@ else:
 #
 # ## References
 #
-# - A. Krizhevsky, I. Sutskever and G. Hinton, *ImageNet classification with deep convolutional neural networks*,
-#   2012, [papers.nips.cc](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)
+# - A. Krizhevsky, I. Sutskever and G. Hinton, *ImageNet classification with deep convolutional neural networks*, 2012,
+#   [papers.nips.cc](https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks)
 # - P. Simard, D. Steinkraus and J. Platt, *Best practices for convolutional neural networks applied to visual
 #   document analysis*, 2003, [doi:10.1109/ICDAR.2003.1227801](https://doi.org/10.1109/ICDAR.2003.1227801)
 # - S. Chen, E. Dobriban and J. Lee, *A group-theoretic framework for data augmentation*, 2020,
@@ -1217,7 +1224,6 @@ else:
 # - Erasing gained half a point against occlusion here. What would you try before you conclude that it never helps?
 # - Exercise 4: which of the bugs would a look at a single batch have shown, and which wouldn't?
 # - Exercise 4, corrected: `RandomAffine(15, translate=(0.1, 0.1), scale=(0.8, 1.1),
-#   interpolation=v2.InterpolationMode.BILINEAR)`, then `ColorJitter(0.2, 0.2)`,
-#   `ToDtype(torch.float32, scale=True)`, `RandomErasing(p=0.2)` and `Normalize(...)`, without the flip; for
-#   validation only the conversion and `Normalize`.
+#   interpolation=v2.InterpolationMode.BILINEAR)`, then `ColorJitter(0.2, 0.2)`, `ToDtype(torch.float32, scale=True)`,
+#   `RandomErasing(p=0.2)` and `Normalize(...)`, without the flip; for validation only the conversion and `Normalize`.
 # - An augmentation is a statement about the world. Whose job is it to make it: the engineer's or the expert's?

@@ -15,11 +15,11 @@
 # network, trained for the same time on the same bad labels, becomes many points more accurate. For many of the images
 # with a wrong label, it even gives the *true* label, which nobody ever showed it.
 #
-# That line is called **mixup**. Its close relative **CutMix** pastes where mixup blends. This chapter shows you why they
-# work, when they hurt, and which mistakes to avoid when you write them yourself.
+# That line is called **mixup**. Its close relative **CutMix** pastes where mixup blends. This chapter shows you why
+# they work, when they hurt, and which mistakes to avoid when you write them yourself.
 #
-# **You will be able to** write mixup and CutMix and find the bugs in published code for them, tell from your data whether
-# mixing is worth a try, read a training curve under mixing, and measure and repair a network's confidence.
+# **You will be able to** write mixup and CutMix and find the bugs in published code for them, tell from your data
+# whether mixing is worth a try, read a training curve under mixing, and measure and repair a network's confidence.
 #
 # | | |
 # |---|---|
@@ -69,10 +69,10 @@ def rng(seed=0):
 # %% [markdown]
 # ## 4.1 Two images, one label
 #
-# Augmentation (chapter 3) changes an image and keeps its label. Mixing changes both. Take an image and a **partner**, which
-# is another image of the same batch. Keep 60 % of the first image and add 40 % of its partner. The label becomes 60 %
-# of one class and 40 % of the other, a **soft label**: a row of probabilities instead of a single class. (An ordinary
-# label as such a row, 1 for its class and 0 for the others, is called **one-hot**.)
+# Augmentation (chapter 3) changes an image and keeps its label. Mixing changes both. Take an image and a **partner**,
+# which is another image of the same batch. Keep 60 % of the first image and add 40 % of its partner. The label becomes
+# 60 % of one class and 40 % of the other, a **soft label**: a row of probabilities instead of a single class. (An
+# ordinary label as such a row, 1 for its class and 0 for the others, is called **one-hot**.)
 #
 # - **Mixup** ([Zhang et al. 2018](https://arxiv.org/abs/1710.09412)) blends every pixel.
 # - **CutMix** ([Yun et al. 2019](https://arxiv.org/abs/1905.04899)) cuts a rectangle out of the partner and pastes it
@@ -118,21 +118,22 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Write $x_i$ for an image, $t_i$ for its one-hot label, $j$ for its partner,
-# and $\lambda$ for the fraction that the image keeps. Mixup is
+# Write $x_i$ for an image, $t_i$ for its one-hot label, $j$ for its partner, and $\lambda$ for the fraction that the
+# image keeps. Mixup is
 #
 # $$ \tilde{x} = \lambda x_i + (1 - \lambda) x_j, \qquad \tilde{t} = \lambda t_i + (1 - \lambda) t_j . $$
 #
-# Nobody expects such ghostly images in production, so why train on them? Between two training images lies a line of images
-# that nobody labelled, and an ordinary network may jump from one confident prediction to another anywhere along it. Mixup asks it
-# to change smoothly instead. There's a second reason, which matters more than the first when labels are wrong: an image hardly
-# ever comes back alone, or twice in the same mixture, so there's little that stays the same and could be memorised.
+# Nobody expects such ghostly images in production, so why train on them? Between two training images lies a line of
+# images that nobody labelled, and an ordinary network may jump from one confident prediction to another anywhere along
+# it. Mixup asks it to change smoothly instead. There's a second reason, which matters more than the first when labels
+# are wrong: an image hardly ever comes back alone, or twice in the same mixture, so there's little that stays the same
+# and could be memorised.
 #
 # ### Exercise 1: `mixup` (easy, 10 minutes)
 #
-# Write the function. `lam` is a number, the fraction that each image keeps, and `permutation` holds the index of each image's
-# partner. Return the mixed images and the mixed targets. The batch may be a **view** of the data set,
-# which means that it shares its memory, so don't change it.
+# Write the function. `lam` is a number, the fraction that each image keeps, and `permutation` holds the index of each
+# image's partner. Return the mixed images and the mixed targets. The batch may be a **view** of the data set, which
+# means that it shares its memory, so don't change it.
 
 
 # %% tags=["exercise"]
@@ -175,20 +176,21 @@ check.mixup(mixup)
 # %% [markdown]
 # ## 4.2 Wrong labels
 #
-# Two in five training labels are now wrong: each of them is replaced by one of the eleven other classes, drawn uniformly
-# at random. The validation labels are correct. A large enough network can memorise every wrong label
-# ([Zhang et al. 2017](https://arxiv.org/abs/1611.03530)), and it repeats what it memorised on similar images.
+# Two in five training labels are now wrong: each of them is replaced by one of the eleven other classes, drawn
+# uniformly at random. The validation labels are correct. A large enough network can memorise every wrong label ([Zhang
+# et al. 2017](https://arxiv.org/abs/1611.03530)), and it repeats what it memorised on similar images.
 #
-# `train_on_wrong_labels` draws new signs for each seed, makes 40 % of their labels wrong, and trains with the template of
-# chapter 1, with a learning rate that falls to zero along a cosine (chapter 5). The only difference between the two variants is the argument `mix`, which the `Trainer` applies to each training batch
-# as its `batch_transform`. Validation images are never mixed, because you want to know about real ones. (Write
-# `train_on_wrong_labels??` into a cell of your own to see all of it.)
+# `train_on_wrong_labels` draws new signs for each seed, makes 40 % of their labels wrong, and trains with the template
+# of chapter 1, with a learning rate that falls to zero along a cosine (chapter 5). The only difference between the two
+# variants is the argument `mix`, which the `Trainer` applies to each training batch as its `batch_transform`.
+# Validation images are never mixed, because you want to know about real ones. (Write `train_on_wrong_labels??` into a
+# cell of your own to see all of it.)
 #
 # ### Predict
 #
-# After training, we show each network the mislabelled training images once more, unmixed, and count how often it repeats the
-# wrong label. A network that memorises everything scores 1. What fraction does a network trained with CutMix repeat? (The
-# cell after your prediction trains six networks, which takes about twenty seconds.)
+# After training, we show each network the mislabelled training images once more, unmixed, and count how often it
+# repeats the wrong label. A network that memorises everything scores 1. What fraction does a network trained with
+# CutMix repeat? (The cell after your prediction trains six networks, which takes about twenty seconds.)
 
 # %% tags=["predict"]
 my_fraction_repeated_with_cutmix = ...  # a number between 0 and 1
@@ -235,9 +237,10 @@ noise.plot(
 )
 
 # %% [markdown]
-# The runs that you've just made, with three seeds and 480 images each, are in colour. The grey marks come from the stored study
-# (`studies/04_label_noise.py`), which calls the same function with eight seeds and 1,200 images per seed, and adds mixup and **label smoothing**. Smoothing takes a little
-# probability from the given class, here 0.2 in all, and spreads it evenly over all classes.
+# The runs that you've just made, with three seeds and 480 images each, are in colour. The grey marks come from the
+# stored study (`studies/04_label_noise.py`), which calls the same function with eight seeds and 1,200 images per seed,
+# and adds mixup and **label smoothing**. Smoothing takes a little probability from the given class, here 0.2 in all,
+# and spreads it evenly over all classes.
 
 # %% tags=["claim"]
 print(noise_study.claim("CutMix", ">", "plain", by=0.05))
@@ -305,9 +308,9 @@ plots.image_grid(
 # class. The bars are from the study. There, mixup gives the true label for about half of these images, and CutMix for
 # six in ten. The twenty signs come from one live run, which has only 480 images and corrects fewer.
 #
-# Under mixing, memorising hardly pays. A wrong label comes with a different partner, a different fraction and a different box each time,
-# so the cheapest way to be right on average is to learn what the images of a class have in common. Label smoothing
-# softens labels too, but it leaves the images alone, so they can be memorised as before.
+# Under mixing, memorising hardly pays. A wrong label comes with a different partner, a different fraction and a
+# different box each time, so the cheapest way to be right on average is to learn what the images of a class have in
+# common. Label smoothing softens labels too, but it leaves the images alone, so they can be memorised as before.
 #
 # **Isn't stopping early enough?** Early stopping (chapter 6) recovers part of the loss: the best of the sixteen epochs
 # of plain training, chosen in hindsight on the validation images themselves, is 3.4 points (1.6 to 5.2) better than the
@@ -317,15 +320,15 @@ plots.image_grid(
 # whether mixing helps as much against such mistakes, this study can't say. With labels of your own, *find* the wrong
 # ones first. **Confident learning** ([Northcutt, Jiang & Chuang 2021](https://arxiv.org/abs/1911.00068), in the package
 # `cleanlab`) compares each label with the prediction of a network that wasn't trained on it. Look at your test set,
-# too: those of ImageNet and CIFAR-10 contain wrong labels
-# ([Northcutt, Athalye & Mueller 2021](https://arxiv.org/abs/2103.14749)).
+# too: those of ImageNet and CIFAR-10 contain wrong labels ([Northcutt, Athalye & Mueller
+# 2021](https://arxiv.org/abs/2103.14749)).
 #
 # ## 4.3 Correct labels and a short run
 #
 # ### Predict
 #
-# You train the same networks for the same sixteen epochs, but now every label is correct. By how much does CutMix change
-# the validation accuracy? Write a difference, such as 0.02 or -0.02.
+# You train the same networks for the same sixteen epochs, but now every label is correct. By how much does CutMix
+# change the validation accuracy? Write a difference, such as 0.02 or -0.02.
 
 # %% tags=["predict"]
 my_change_with_correct_labels = ...  # such as 0.02 or -0.02
@@ -353,24 +356,25 @@ check.prediction(
 )
 
 # %% [markdown]
-# CutMix costs five to six points. The training accuracies show why. Sixteen epochs are enough to fit single images
-# but not to fit all their mixtures, so the network is still *underfitting* when the run ends. The papers train larger networks, which
-# memorise more, for hundreds of epochs, and there mixing pays on clean labels as well. For example, in 300 epochs on
-# ImageNet CutMix lifts the accuracy of a ResNet-50 from 76.3 % to 78.6 % ([Yun et al. 2019](https://arxiv.org/abs/1905.04899)).
+# CutMix costs five to six points. The training accuracies show why. Sixteen epochs are enough to fit single images but
+# not to fit all their mixtures, so the network is still *underfitting* when the run ends. The papers train larger
+# networks, which memorise more, for hundreds of epochs, and there mixing pays on clean labels as well. For example, in
+# 300 epochs on ImageNet CutMix lifts the accuracy of a ResNet-50 from 76.3 % to 78.6 % ([Yun et al.
+# 2019](https://arxiv.org/abs/1905.04899)).
 
 # %% [markdown]
 # ## 4.4 Writing CutMix: the clipped box
 #
 # CutMix draws $\lambda$ first and then a box that should cover the fraction $1 - \lambda$ of the image. Its sides are
-# $H \sqrt{1 - \lambda}$ and $W \sqrt{1 - \lambda}$, and its centre can be anywhere, so part of the box often sticks out and
-# is clipped. Let the mask $M$ be 1 where the image stays and 0 inside the box, and let $\odot$ multiply pixel by pixel.
-# Then
+# $H \sqrt{1 - \lambda}$ and $W \sqrt{1 - \lambda}$, and its centre can be anywhere, so part of the box often sticks out
+# and is clipped. Let the mask $M$ be 1 where the image stays and 0 inside the box, and let $\odot$ multiply pixel by
+# pixel. Then
 #
 # $$ \tilde{x} = M \odot x_i + (1 - M) \odot x_j, \qquad
 # \lambda = \frac{1}{HW} \sum_{h,w} M_{hw}, \qquad \tilde{t} = \lambda t_i + (1 - \lambda) t_j . $$
 #
-# There's a trap here. Suppose $\lambda$ is uniform, so that it's 1/2 on average. How much of the image is really kept once the boxes are
-# clipped?
+# There's a trap here. Suppose $\lambda$ is uniform, so that it's 1/2 on average. How much of the image is really kept
+# once the boxes are clipped?
 
 # %%
 asked = mixing.sample_beta(1.0, 20_000, rng())  # λ before clipping
@@ -381,22 +385,23 @@ print(f"λ that was drawn:     {asked.mean():.2f} on average")
 print(f"λ of the clipped box: {kept.mean():.2f} on average")
 
 # %% [markdown]
-# The box covers about a third of the image, not half. (The exact value is
-# $\int_0^1 (\sqrt{u} - u/4)^2 \, \mathrm{d}u = \tfrac12 - \tfrac15 + \tfrac1{48} \approx 0.32$.) If you used the $\lambda$ you drew, half of each label
-# would belong to the partner, on average, although the partner covers only a third of the image. So compute $\lambda$ *again*
-# from the pixels you pasted.
+# The box covers about a third of the image, not half. (The exact value is $\int_0^1 (\sqrt{u} - u/4)^2 \, \mathrm{d}u =
+# \tfrac12 - \tfrac15 + \tfrac1{48} \approx 0.32$.) If you used the $\lambda$ you drew, half of each label would belong
+# to the partner, on average, although the partner covers only a third of the image. So compute $\lambda$ *again* from
+# the pixels you pasted.
 #
-# Try it below. The explorer starts with CutMix, $\lambda = 0.5$ and the box in the middle, where it can hide the one thing
-# that identifies a sign. The label still goes by area, so it's right on average rather than for every image. Now move
-# the box into a corner, row and column, and watch the label. (Mixup has no box, so row and column do nothing there.)
+# Try it below. The explorer starts with CutMix, $\lambda = 0.5$ and the box in the middle, where it can hide the one
+# thing that identifies a sign. The label still goes by area, so it's right on average rather than for every image. Now
+# move the box into a corner, row and column, and watch the label. (Mixup has no box, so row and column do nothing
+# there.)
 
 # %% tags=["widget"]
 widgets.mixing(images, labels, data.classes)
 
 # %% [markdown]
-# One test catches every mismatch of pixels and labels, in anybody's mixing code: the **grey-paint test**. Paint each image in a single
-# grey that equals its class index $k$, mix the batch, and compare. The mean of the pixels must be $\sum_k k \, \tilde{t}_k$, the class index that
-# the soft label promises.
+# One test catches every mismatch of pixels and labels, in anybody's mixing code: the **grey-paint test**. Paint each
+# image in a single grey that equals its class index $k$, mix the batch, and compare. The mean of the pixels must be
+# $\sum_k k \, \tilde{t}_k$, the class index that the soft label promises.
 
 # %%
 painted = labels.float().view(-1, 1, 1, 1).expand(-1, 3, 32, 32) / K
@@ -421,9 +426,9 @@ print(f"λ before clipping: {broken_promise(mixed, unclipped):.6f}")
 # %% [markdown]
 # ### Exercise 2: `cutmix` (medium, 20 minutes)
 #
-# `box` is `(top, left, bottom, right)` in pixels *before* clipping, with `bottom` and `right` just outside the box. It may stick
-# out on any side, so its numbers may be negative. Paste the part that lies inside the image, from the same place in the partner, and
-# mix the targets in proportion to the pixels.
+# `box` is `(top, left, bottom, right)` in pixels *before* clipping, with `bottom` and `right` just outside the box. It
+# may stick out on any side, so its numbers may be negative. Paste the part that lies inside the image, from the same
+# place in the partner, and mix the targets in proportion to the pixels.
 
 
 # %% tags=["exercise"]
@@ -471,10 +476,10 @@ check.cutmix(cutmix)
 # %% [markdown]
 # ### Exercise 3: find the bug in the textbook (open, 20 minutes)
 #
-# This function has been copied from one set of lecture notes to the next. It runs, its pixels and its $\lambda$ are right, and a network trains
-# with it. Yet one line silently damages the training data when the batch comes from a data set that is kept in memory. (The
-# grey-paint test passes, because this batch is mixed correctly.) Find that
-# line, *prove* the damage with a few lines of code, and fix it. Then judge the other oddities: which of them are harmless?
+# This function has been copied from one set of lecture notes to the next. It runs, its pixels and its $\lambda$ are
+# right, and a network trains with it. Yet one line silently damages the training data when the batch comes from a data
+# set that is kept in memory. (The grey-paint test passes, because this batch is mixed correctly.) Find that line,
+# *prove* the damage with a few lines of code, and fix it. Then judge the other oddities: which of them are harmless?
 #
 # ```python
 # def cutmix_data(x, y, alpha=1.0):
@@ -509,9 +514,9 @@ check.cutmix(cutmix)
 # $$ p(\lambda) \propto \lambda^{\alpha-1} (1-\lambda)^{\alpha-1}, \qquad
 # \mathrm{E}[\lambda] = \tfrac{1}{2}, \qquad \mathrm{Var}[\lambda] = \frac{1}{4 (2\alpha + 1)}. $$
 #
-# It's symmetric, so neither image is favoured, and the single number $\alpha > 0$ sets the strength. Below 1 most draws lie
-# near 0 or 1, at 1 every fraction is equally likely, and above 1 most draws lie near one half. The mixup paper uses 0.2 on ImageNet and 1 on
-# CIFAR-10; CutMix almost always uses 1.
+# It's symmetric, so neither image is favoured, and the single number $\alpha > 0$ sets the strength. Below 1 most draws
+# lie near 0 or 1, at 1 every fraction is equally likely, and above 1 most draws lie near one half. The mixup paper uses
+# 0.2 on ImageNet and 1 on CIFAR-10; CutMix almost always uses 1.
 #
 # ### Predict
 #
@@ -546,9 +551,10 @@ check.prediction(
 )
 
 # %% [markdown]
-# So $\alpha = 0.2$ leaves most images almost unchanged. When a paper says "we used mixup", ask for its $\alpha$. Ask how often $\lambda$ is drawn,
-# too. Published code, torchvision's included, draws one $\lambda$ per *batch*. `cnnlab` draws one per image by default, which averages over more
-# values at the same cost (`per_sample=False` gives you the usual behaviour).
+# So $\alpha = 0.2$ leaves most images almost unchanged. When a paper says "we used mixup", ask for its $\alpha$. Ask
+# how often $\lambda$ is drawn, too. Published code, torchvision's included, draws one $\lambda$ per *batch*. `cnnlab`
+# draws one per image by default, which averages over more values at the same cost (`per_sample=False` gives you the
+# usual behaviour).
 #
 # ## 4.6 A picture of what mixing does
 #
@@ -636,8 +642,8 @@ plots.probability_map(
 on_moons.claim("mixup", "<", "plain", by=0.5)
 
 # %% [markdown]
-# The plain network memorised every noisy point, and where it's wrong on new ones it's wrong with full confidence, which the loss punishes. Figure
-# 1 of the mixup paper shows the same on another toy problem.
+# The plain network memorised every noisy point, and where it's wrong on new ones it's wrong with full confidence, which
+# the loss punishes. Figure 1 of the mixup paper shows the same on another toy problem.
 
 # %% [markdown]
 # ## 4.7 Loss and accuracy under mixing
@@ -646,9 +652,10 @@ on_moons.claim("mixup", "<", "plain", by=0.5)
 #
 # $$ L = -\frac{1}{N} \sum_{i=1}^{N} \sum_{k=1}^{K} \tilde{t}_{ik} \log p_{ik} . $$
 #
-# In code that's `-(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()`. Take `log_softmax` rather than the logarithm of a softmax, which is minus
-# infinity as soon as a probability is rounded to zero. The loss is linear in the label, so the loss of a mixed label equals the
-# mixture of the two losses, and many codebases compute it that way. Three things change, though. The next cell shows all three.
+# In code that's `-(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()`. Take `log_softmax` rather than the
+# logarithm of a softmax, which is minus infinity as soon as a probability is rounded to zero. The loss is linear in the
+# label, so the loss of a mixed label equals the mixture of the two losses, and many codebases compute it that way.
+# Three things change, though. The next cell shows all three.
 
 # %%
 logits = torch.randn(48, K, generator=rng(3))
@@ -674,27 +681,29 @@ for name, lam in draws.items():
     print(f"   {name}: {floor:.2f}")
 
 # %% [markdown]
-# 1. **Class weights** (chapter 11) should give a weighted *mean*, divided by $\sum_i \sum_k w_k \, \tilde{t}_{ik}$. `F.cross_entropy` does that for class
-#    indices, but for soft labels it divides by $N$. Every gradient grows by the same factor, as if you had changed the learning rate, so
-#    switching mixup on would silently retune your run. `cnnlab.mixing.soft_cross_entropy` divides by the weights.
-# 2. **Label smoothing** ([Szegedy et al. 2016](https://arxiv.org/abs/1512.00567)) replaces $t$ by $(1 - \varepsilon) t + \varepsilon / K$, so that
-#    it never pays to be completely certain. Some mixing functions already smooth the labels they return. If your loss has
-#    `label_smoothing=0.1` as well, you smooth by 0.19. Smooth once, in the loss.
-# 3. **The training loss can't reach zero.** At best the prediction *is* the soft label, and then the loss is the entropy of the label: exactly 1/2
-#    on average for uniform $\lambda$ and partners of another class. So a training loss *above* the validation loss is normal under mixing. By
-#    itself it's no sign of underfitting, nor of a bug.
+# 1. **Class weights** (chapter 11) should give a weighted *mean*, divided by $\sum_i \sum_k w_k \, \tilde{t}_{ik}$.
+#    `F.cross_entropy` does that for class indices, but for soft labels it divides by $N$. Every gradient grows by the
+#    same factor, as if you had changed the learning rate, so switching mixup on would silently retune your run.
+#    `cnnlab.mixing.soft_cross_entropy` divides by the weights.
+# 2. **Label smoothing** ([Szegedy et al. 2016](https://arxiv.org/abs/1512.00567)) replaces $t$ by $(1 - \varepsilon) t
+#    + \varepsilon / K$, so that it never pays to be completely certain. Some mixing functions already smooth the labels
+#    they return. If your loss has `label_smoothing=0.1` as well, you smooth by 0.19. Smooth once, in the loss.
+# 3. **The training loss can't reach zero.** At best the prediction *is* the soft label, and then the loss is the
+#    entropy of the label: exactly 1/2 on average for uniform $\lambda$ and partners of another class. So a training
+#    loss *above* the validation loss is normal under mixing. By itself it's no sign of underfitting, nor of a bug.
 #
-# Training *accuracy* makes no sense here, because an image that is 60 % stop sign has no single correct class to count. The `Trainer` leaves it out. To
-# see how well the training images are fitted, evaluate once at the end on the unmixed images, as 4.3 does.
+# Training *accuracy* makes no sense here, because an image that is 60 % stop sign has no single correct class to count.
+# The `Trainer` leaves it out. To see how well the training images are fitted, evaluate once at the end on the unmixed
+# images, as 4.3 does.
 #
-# One more requirement is easy to miss: the loader must shuffle. If the data are sorted by class, a batch holds one or two classes,
-# and mixing within a class is no more than a blur.
+# One more requirement is easy to miss: the loader must shuffle. If the data are sorted by class, a batch holds one or
+# two classes, and mixing within a class is no more than a blur.
 #
 # ## 4.8 Few labels: accuracy versus confidence
 #
-# A network reports probabilities, and you'd like to believe them. Its **confidence** in a prediction is the largest probability. If
-# four in five of the predictions with confidence 0.8 are correct, and likewise for every other confidence, the network
-# is **calibrated** ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Networks that fit
+# A network reports probabilities, and you'd like to believe them. Its **confidence** in a prediction is the largest
+# probability. If four in five of the predictions with confidence 0.8 are correct, and likewise for every other
+# confidence, the network is **calibrated** ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). Networks that fit
 # their training images perfectly tend to be **overconfident**. (Not all large ones do: [Minderer et al.
 # 2021](https://arxiv.org/abs/2106.07998) found recent models, transformers above all, among the best calibrated.) Three
 # measures, all on new images:
@@ -710,8 +719,9 @@ for name, lam in draws.items():
 #
 # ### Predict
 #
-# You train on ten images per class, all labelled correctly, for forty epochs and without mixing. By how much does the mean confidence exceed the accuracy? (0 for a calibrated network. The cell after your prediction trains ten networks, which takes about
-# fifteen seconds.)
+# You train on ten images per class, all labelled correctly, for forty epochs and without mixing. By how much does the
+# mean confidence exceed the accuracy? (0 for a calibrated network. The cell after your prediction trains ten networks,
+# which takes about fifteen seconds.)
 
 # %% tags=["predict"]
 my_overconfidence = ...  # a number between -1 and 1
@@ -783,17 +793,19 @@ confidence_study.plot(
 #
 # ### The cheaper repair: a temperature
 #
-# Is mixing the best way to calibrate? The paper that made calibration famous has a simpler way. **Temperature scaling** divides all logits by a single
-# number $T$ after training:
+# Is mixing the best way to calibrate? The paper that made calibration famous has a simpler way. **Temperature scaling**
+# divides all logits by a single number $T$ after training:
 #
 # $$ p = \mathrm{softmax}(z / T), \qquad T = \arg\min_{T > 0} \; -\frac{1}{N} \sum_i \log p_{y_i}(T) \quad \text{on held-out images} . $$
 #
-# $T > 1$ makes the network less confident, $T < 1$ more. The order of the classes doesn't change, so no prediction changes, and neither does the accuracy.
+# $T > 1$ makes the network less confident, $T < 1$ more. The order of the classes doesn't change, so no prediction
+# changes, and neither does the accuracy.
 #
 # ### Exercise 4: `fit_temperature` (hard, 25 minutes)
 #
-# Return the $T$ with the lowest cross-entropy, as a plain number, accurate to about 1 %. The logits (N, K) come from held-out images. The
-# best $T$ lies between 0.05 and 20. Use any method you like: a grid in two stages, bisection, or an optimizer on $\log T$.
+# Return the $T$ with the lowest cross-entropy, as a plain number, accurate to about 1 %. The logits (N, K) come from
+# held-out images. The best $T$ lies between 0.05 and 20. Use any method you like: a grid in two stages, bisection, or
+# an optimizer on $\log T$.
 
 
 # %% tags=["exercise"]
@@ -816,8 +828,8 @@ check.fit_temperature(fit_temperature)
 # <details>
 # <summary><b>Hint: my T isn't accurate enough</b></summary>
 #
-# The loss is a smooth function with one minimum. Evaluate it on fifty values that are evenly spaced in log T, then on fifty
-# values around the best one.
+# The loss is a smooth function with one minimum. Evaluate it on fifty values that are evenly spaced in log T, then on
+# fifty values around the best one.
 #
 # </details>
 
@@ -901,8 +913,8 @@ error.plot(
 # A temperature removes about three quarters of the calibration error, mixup about two thirds. So the temperature is the
 # better calibrator here, by 0.015 (0.005 to 0.026), and on top of mixup it adds nothing that we can see: the error
 # changes by −0.008 (−0.025 to +0.010). But the sixty labels that fit the temperature are missing from training. That
-# costs three to four points of accuracy, so mixup ends with the lower loss. If you hold out a validation set anyway, for
-# early stopping say, a temperature is free, so fit one. If you need every label for training, mix.
+# costs three to four points of accuracy, so mixup ends with the lower loss. If you hold out a validation set anyway,
+# for early stopping say, a temperature is free, so fit one. If you need every label for training, mix.
 #
 # ### What would change this result
 #
@@ -921,14 +933,14 @@ confidence_with_noise.plot(
 
 # %% [markdown]
 # CutMix is now strongly under-confident: it's correct much more often than it claims, because mixing adds its own
-# uncertainty to that of the labels. "Mixup
-# calibrates" is a statement about networks that were overconfident to begin with.
+# uncertainty to that of the labels. "Mixup calibrates" is a statement about networks that were overconfident to begin
+# with.
 #
 # ## 4.9 In plain PyTorch
 #
-# You don't need cnnlab for any of this. `torchvision.transforms.v2` has `MixUp` and `CutMix`. They work on whole batches, so they belong in the
-# `DataLoader`'s **collate function**, which turns a list of samples into a batch. The loop of chapter 1 stays as it is, because
-# `F.cross_entropy` accepts probabilities.
+# You don't need cnnlab for any of this. `torchvision.transforms.v2` has `MixUp` and `CutMix`. They work on whole
+# batches, so they belong in the `DataLoader`'s **collate function**, which turns a list of samples into a batch. The
+# loop of chapter 1 stays as it is, because `F.cross_entropy` accepts probabilities.
 
 # %% tags=["plain"]
 from torch.utils.data import default_collate
@@ -952,9 +964,9 @@ def mix_batch(num_classes, alpha=1.0):
 
 
 # %% [markdown]
-# Use it as `DataLoader(dataset, 64, shuffle=True, collate_fn=mix_batch(12))`, for training only. To check it, we take a batch from
-# the loader, read $\lambda$ off its labels, and let cnnlab mix the same images with the same $\lambda$. torchvision pairs each image with
-# the one before it, which is `shift=1`.
+# Use it as `DataLoader(dataset, 64, shuffle=True, collate_fn=mix_batch(12))`, for training only. To check it, we take a
+# batch from the loader, read $\lambda$ off its labels, and let cnnlab mix the same images with the same $\lambda$.
+# torchvision pairs each image with the one before it, which is `shift=1`.
 
 # %%
 samples = [(images[i], labels[i]) for i in (0, 1, 2, 3)]
@@ -980,15 +992,14 @@ print(
 # %% [markdown]
 # In 2026, mixing is a standard ingredient of long training recipes. The usual ImageNet recipes of timm and torchvision
 # for ResNets and vision transformers switch between mixup (α between 0.2 and 0.8) and CutMix (α = 1). They combine it
-# with label smoothing of 0.1, RandAugment and hundreds of epochs. Fine-tuning runs
-# of a few epochs mostly leave mixing out, for the reason you saw in 4.3.
+# with label smoothing of 0.1, RandAugment and hundreds of epochs. Fine-tuning runs of a few epochs mostly leave mixing
+# out, for the reason you saw in 4.3.
 #
 # ## Make it bigger
 #
 # This cell trains with CutMix under label noise on all of CIFAR-10. It downloads 170 MB once and needs a GPU, so it
-# runs only when the environment variable
-# `CNNLAB_PROFILE` is `gpu`. Then put the correct labels back, train for 15 and for 60 epochs, and find out how long a run has to be before
-# mixing pays without noise.
+# runs only when the environment variable `CNNLAB_PROFILE` is `gpu`. Then put the correct labels back, train for 15 and
+# for 60 epochs, and find out how long a run has to be before mixing pays without noise.
 
 # %% tags=["bigger"]
 if lab.profile == "gpu":
@@ -1015,11 +1026,14 @@ else:
 # %% [markdown]
 # ## Key points
 #
-# - An image keeps a fraction $\lambda$ of itself and takes $1 - \lambda$ from a partner, and so does its label. $\alpha$ sets the strength.
-# - Use one permutation and one $\lambda$ for images and labels. For CutMix, use the $\lambda$ of the clipped box. The grey-paint test checks both.
+# - An image keeps a fraction $\lambda$ of itself and takes $1 - \lambda$ from a partner, and so does its label.
+#   $\alpha$ sets the strength.
+# - Use one permutation and one $\lambda$ for images and labels. For CutMix, use the $\lambda$ of the clipped box. The
+#   grey-paint test checks both.
 # - Mixing keeps a network from memorising single labels. With 40 % wrong labels, that was worth ten points of accuracy.
 # - It isn't a free lunch. With correct labels and a short run, CutMix cost five points.
-# - Training accuracy is meaningless under mixing, and the training loss has a floor above zero. Evaluate on unmixed images.
+# - Training accuracy is meaningless under mixing, and the training loss has a floor above zero. Evaluate on unmixed
+#   images.
 # - Look at accuracy *and* calibration. A temperature repairs overconfidence after training with a single number.
 #
 # **Your recipe so far** gains an option: mixing, for noisy labels and for long runs.
@@ -1051,14 +1065,17 @@ else:
 # %% [markdown] tags=["instructor", "remove-cell"]
 # ## When you are short of time
 #
-# Keep 4.1, 4.2 and 4.4. Let everybody compute the λ of one clipped box by hand. Class weights, smoothing and the moons can be read at home.
+# Keep 4.1, 4.2 and 4.4. Let everybody compute the λ of one clipped box by hand. Class weights, smoothing and the moons
+# can be read at home.
 #
 # ## Questions for the room
 #
-# - Training accuracy means nothing under mixing. What do you watch instead? (The validation metrics, and the accuracy on unmixed training
-#   images at the end.)
-# - CutMix helped with wrong labels and hurt with correct ones in short runs. What does that say about a paper that shows only the first?
-# - Two networks are equally accurate, but one is less confident. Which one would you deploy in a hospital, and what would you measure before you decide?
+# - Training accuracy means nothing under mixing. What do you watch instead? (The validation metrics, and the accuracy
+#   on unmixed training images at the end.)
+# - CutMix helped with wrong labels and hurt with correct ones in short runs. What does that say about a paper that
+#   shows only the first?
+# - Two networks are equally accurate, but one is less confident. Which one would you deploy in a hospital, and what
+#   would you measure before you decide?
 #
 # ## Exercise 3: a model answer
 #
@@ -1075,5 +1092,5 @@ else:
 #
 # The fix is `x = x.clone()` at the top. Harmless: `W` is really the height (`x.size(2)`) and `H` the width, but they're
 # used consistently; one box and one λ for the whole batch, which is the usual form and only makes the gradients a bit
-# noisier. `np.random` isn't seeded by `torch.manual_seed`, so the boxes of a run can't be repeated unless you seed NumPy as
-# well, or draw everything with torch.
+# noisier. `np.random` isn't seeded by `torch.manual_seed`, so the boxes of a run can't be repeated unless you seed
+# NumPy as well, or draw everything with torch.
