@@ -232,8 +232,8 @@ gains = [
 ]
 noise.plot(
     noise_study,
-    message="With 40 % wrong labels and 1,200 images, mixing changes the "
-    f"accuracy by {min(gains):+.0f} to {max(gains):+.0f} points.",
+    message="With 40 % wrong labels and 1,200 images (grey), mixing changes "
+    f"the accuracy by {min(gains):+.0f} to {max(gains):+.0f} points.",
 )
 
 # %% [markdown]
