@@ -23,9 +23,9 @@ def drawn(monkeypatch):
     image_lists = []
     image_grid = MODULE.image_grid
 
-    def recorded_image_grid(images, **options):
+    def recorded_image_grid(images, *titles, **options):
         image_lists.append(images)
-        return image_grid(images, **options)
+        return image_grid(images, *titles, **options)
 
     monkeypatch.setattr(MODULE, "image_grid", recorded_image_grid)
     return image_lists
@@ -36,7 +36,8 @@ def test_every_corner_of_the_settings_can_be_drawn():
     for corner in itertools.product(*ends.values()):
         settings = dict(zip(ends, corner, strict=True))
         alt = MODULE.draw(torch.rand(1, 3, 16, 16), **settings).alt
-        assert f"rotation up to {settings['rotate']}" in alt
+        assert (f"rotation up to {settings['rotate']} degrees" in alt) == (settings["rotate"] > 0)
+        assert ("no augmentation" in alt) == (not any(settings.values()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
@@ -44,7 +45,15 @@ def test_every_corner_of_the_settings_can_be_drawn():
 def test_it_accepts_any_number_of_images_float_or_uint8(n, dtype):
     page = explorer(n, dtype).grid()
     assert page.count("<img") == page.count("alt=") == 4
-    assert f"{min(n, 8)} images with rotation" in page
+    assert f"{min(n, 8)} images with no augmentation" in page
+    assert f"{min(n, 8)} images with rotation up to 20 degrees, shift up to 0.1" in page
+
+
+def test_the_images_keep_their_titles():
+    page = widgets.augmentation(torch.rand(9, 3, 8, 8), list("abcdefghi")).picture(rotate=20)
+    assert "a, b, c, d, e, f, g, h" in page
+    with pytest.raises(ValueError, match="3 images are shown, but there are 2 titles"):
+        widgets.augmentation(torch.rand(3, 3, 8, 8), ["a", "b"])
 
 
 def test_with_all_strengths_at_zero_the_images_are_shown_as_they_are(drawn):

@@ -57,6 +57,16 @@ def test_a_box_in_the_corner_is_clipped_and_the_label_follows_the_clipped_box():
     assert "λ = 0.00, after clipping the box λ = 0.75" in corner
 
 
+def test_it_starts_where_moving_the_box_changes_the_label():
+    every = explorer(3)
+    method, lam, row, column, image = every.live().children
+    assert (method.value, lam.value) == ("CutMix", 0.5)
+    assert (row.value, column.value) == (every.controls["centre_row"][2],) * 2
+    assert label_fractions(image.value) == {"stop": 0.61, "warning": 0.39}  # 10 x 10 of 16 x 16
+    row.value, column.value = row.options[0][1], column.options[0][1]
+    assert label_fractions(image.value) == {"stop": 0.9, "warning": 0.1}  # 5 x 5 of 16 x 16
+
+
 def test_lambda_of_one_keeps_the_image_and_lambda_of_zero_gives_its_partner():
     every = explorer(3)
     assert label_fractions(every.picture(method="mixup", lam=1.0)) == {"stop": 1.0}

@@ -58,6 +58,16 @@ def run_study(
     print(results)
 
 
+def in_points(difference: tuple[float, float, float]) -> str:
+    """Return a difference of two accuracies in points, with its interval.
+
+    Args:
+        difference: from `Results.difference`.
+    """
+    mean, low, high = (100 * value for value in difference)
+    return f"{mean:+.1f} points (95 % CI {low:+.1f} to {high:+.1f})"
+
+
 # --- training -------------------------------------------------------------
 
 
@@ -229,6 +239,7 @@ def train_on_wrong_labels(
     wrong: float = 0.4,
     mix: Any = None,
     smoothing: float = 0.0,
+    every_epoch: bool = False,
 ) -> tuple[cnnlab.Trainer, Dataset, Dataset]:
     """Train for sixteen epochs on signs of which some have a wrong label.
 
@@ -239,6 +250,7 @@ def train_on_wrong_labels(
         wrong: fraction of the training labels that are wrong.
         mix: `MixUp`, `CutMix` or None.
         smoothing: strength of label smoothing.
+        every_epoch: also validate after each epoch, for the history.
 
     Returns:
         The trainer, the training set and the validation set.
@@ -254,6 +266,7 @@ def train_on_wrong_labels(
         epochs=16,
         seed=seed,
         schedule=cosine,
+        valid=cnnlab.loader(data.valid, 256) if every_epoch else None,
         loss_fn=partial(soft_cross_entropy, smoothing=smoothing),
         batch_transform=mix,
     )

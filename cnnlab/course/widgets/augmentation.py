@@ -1,6 +1,6 @@
 """Explore augmentation: set the strengths and see how eight images change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from cnnlab.rng import generator
 MAX_IMAGES = 8
 
 
-def augmentation(images: Tensor) -> Explorer:
+def augmentation(images: Tensor, titles: Sequence[str] = ()) -> Explorer:
     """Return an explorer of six augmentation strengths, shown on the first eight images.
 
     Every setting uses the same random draws. A slider changes how far each image goes in its random
@@ -23,9 +23,10 @@ def augmentation(images: Tensor) -> Explorer:
 
     Args:
         images: (N, C, H, W), float in [0, 1] or uint8; C is 1 or 3.
+        titles: one per image, such as the name of its class, or none at all.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: there is no image, or the number of titles is a different one.
 
     >>> import torch
     >>> explorer = augmentation(torch.rand(8, 3, 16, 16))
@@ -36,9 +37,15 @@ def augmentation(images: Tensor) -> Explorer:
         raise ValueError(
             f"augmentation needs at least one image to show, got shape {tuple(images.shape)}"
         )
-    images = images[:MAX_IMAGES]
+    if titles and len(titles) < min(len(images), MAX_IMAGES):
+        raise ValueError(
+            f"{min(len(images), MAX_IMAGES)} images are shown, but there are {len(titles)} titles: "
+            "give one per image, or none"
+        )
+    images, titles = images[:MAX_IMAGES], tuple(titles[:MAX_IMAGES])
+    float_images = images if images.is_floating_point() else unit(images)
     return Explorer(
-        partial(draw, images if images.is_floating_point() else unit(images)),
+        partial(draw, float_images, titles),
         {
             "rotate": (0, 10, 20, 35, 60, 90, 180),
             "translate": (0.0, 0.1, 0.2, 0.3, 0.4),
@@ -53,6 +60,7 @@ def augmentation(images: Tensor) -> Explorer:
             {"brightness": 0.6, "blur": 1.5, "erase": 0.5},
             {"rotate": 180, "translate": 0.4, "zoom": 0.6},
         ],
+        labels={"rotate": "rotation", "translate": "shift", "erase": "random erasing"},
         words={
             "rotate": _unless_off("up to {}°".format),
             "translate": _unless_off(lambda part: f"up to {100 * part:g} % of the image"),
@@ -74,6 +82,7 @@ def _factors(strength: float) -> str:
 
 def draw(
     images: Tensor,
+    titles: Sequence[str] = (),
     *,
     rotate: float,
     translate: float,
@@ -86,6 +95,7 @@ def draw(
 
     Args:
         images: float (N, C, H, W) in [0, 1].
+        titles: one per image, or none at all.
         rotate: largest angle, in degrees.
         translate: largest shift, as a fraction of the image size.
         zoom: the scale is drawn between 1 - zoom and 1 + zoom.
@@ -108,9 +118,15 @@ def draw(
     augmented = images
     for number, augment in enumerate(steps):
         augmented = augment(augmented, generator(0, number))
+    changes = (
+        (rotate, f"rotation up to {rotate} degrees"),
+        (translate, f"shift up to {translate:g} of the side"),
+        (zoom, f"zoom up to {zoom:g}"),
+        (brightness, f"brightness up to {brightness:g}"),
+        (blur, f"blur up to {blur:g} pixels"),
+        (erase, f"random erasing with probability {erase:g}"),
+    )
+    made = ", ".join(text for strength, text in changes if strength)
     return image_grid(
-        augmented,
-        alt=f"{len(images)} images with rotation up to {rotate} degrees, "
-        f"translation {translate:g}, zoom {zoom:g}, brightness {brightness:g}, "
-        f"blur {blur:g} pixels, erasing with probability {erase:g}",
+        augmented, titles, alt=f"{len(images)} images with {made or 'no augmentation'}"
     )

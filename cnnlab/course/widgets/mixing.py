@@ -19,7 +19,8 @@ MAX_IMAGES = 3  # each is mixed with the one before it
 def mixing(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Explorer:
     """Return an explorer of λ, the method and the box position, shown on the first three images.
 
-    Each image is mixed with the one to its left, and the first image with the last. λ is the
+    Each image is mixed with the one to its left, and the first image with the last. It starts with
+    CutMix, λ = 0.5 and the box in the middle, so that every slider shows an effect. λ is the
     fraction of the mixture that comes from the image itself. CutMix clips its box at the border of
     the image, so the title of the plot shows λ before and after clipping.
 
@@ -52,10 +53,10 @@ def mixing(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Explorer:
             "centre_column": columns,
         },
         frames=[
-            {"method": "mixup", "lam": 1.0, **middle},
-            {"method": "mixup", "lam": 0.6, **middle},
-            {"method": "CutMix", "lam": 0.6, **middle},
-            {"method": "CutMix", "lam": 0.6, **corner},
+            {"method": "CutMix", "lam": 0.5, **middle},
+            {"method": "CutMix", "lam": 0.5, **corner},
+            {"method": "mixup", "lam": 0.5, **middle},
+            {"method": "mixup", "lam": 0.8, **middle},
         ],
         labels={"lam": "λ", "centre_row": "row of the box", "centre_column": "column of the box"},
         words={"lam": "{:g} of the image itself".format},
