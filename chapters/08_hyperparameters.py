@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | to read | 35 minutes |
-# | to run | 70 seconds on one core of a laptop; no network, no GPU |
+# | to run | 70 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1 and 5 |
 
 # %% tags=["setup"]

@@ -19,7 +19,7 @@
 # | | |
 # |---|---|
 # | to read | 30 minutes |
-# | to run | 50 seconds on one core of a laptop; no network, no GPU |
+# | to run | 50 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1 and 2 |
 
 # %% tags=["setup"]

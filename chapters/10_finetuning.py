@@ -20,7 +20,7 @@
 # | | |
 # |---|---|
 # | to read | 35 minutes |
-# | to run | 65 seconds on one core of a laptop; no network, no GPU |
+# | to run | 65 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1, 2 and 9; chapter 5 helps |
 
 # %% tags=["setup"]

@@ -19,7 +19,7 @@
 # | | |
 # |---|---|
 # | to read | 30 minutes |
-# | to run | 65 seconds on one core of a laptop; no network, no GPU |
+# | to run | 65 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapter 1; chapter 4 for the last section |
 
 # %% tags=["setup"]

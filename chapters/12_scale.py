@@ -20,7 +20,7 @@
 # | | |
 # |---|---|
 # | to read | 35 minutes |
-# | to run | 40 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapter 1; chapter 7 for clipping |
 
 # %% tags=["setup"]

@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | to read | 25 minutes |
-# | to run | 30 seconds on one core of a laptop; no network, no GPU |
+# | to run | 30 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1, 6, 7, 9 and 10 |
 
 # %% tags=["setup"]

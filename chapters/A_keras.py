@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | to read | 25 minutes |
-# | to run | 55 seconds on one core of a laptop; no network, no GPU |
+# | to run | 55 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1, 2, 5 and 6; for A.4 and A.5 chapters 9 to 11; Keras: `pip install "cnnlab[keras]"` |
 #
 # Keras 3 builds networks for several backends. Here it uses PyTorch, so the same library does the sums on both sides,
