@@ -214,11 +214,11 @@ check.init_std(init_std)
 # The two columns are the same rule, because weights that are uniform in $\pm a$ have the variance $a^2/3$. In the figure,
 # LeCun's line also stands for Xavier, which is the same where a layer has as many inputs as outputs.
 #
-# **Xavier**, also called Glorot, is a compromise. Without an activation, the forward signal keeps its size if $n
-# \sigma^2 = 1$. The gradient, on its way back, is a sum over the $m$ outputs that a unit feeds (the **fan-out**), so it
-# asks for $m \sigma^2 = 1$. You can't have both unless $n = m$. So Xavier uses the mean of $n$ and $m$: $\sigma^2 =
-# 2/(n+m)$ ([Glorot & Bengio 2010](https://proceedings.mlr.press/v9/glorot10a.html); [LeCun et al.
-# 1998](https://doi.org/10.1007/3-540-49430-8_2)).
+# **Xavier**, also called Glorot, is a compromise. Without an activation, the forward signal keeps its size if
+# $n \sigma^2 = 1$. The gradient, on its way back, is a sum over the $m$ outputs that a unit feeds (the **fan-out**), so
+# it asks for $m \sigma^2 = 1$. You can't have both unless $n = m$. So Xavier uses the mean of $n$ and $m$:
+# $\sigma^2 = 2/(n+m)$ ([Glorot & Bengio 2010](https://proceedings.mlr.press/v9/glorot10a.html);
+# [LeCun et al. 1998](https://doi.org/10.1007/3-540-49430-8_2)).
 #
 # Does it matter for training? Build a plain network: eight convolutions in a row, no shortcuts. Train it for six epochs
 # from PyTorch's default, from He's rule, and from the default with a batch-norm layer after each convolution. We
@@ -461,10 +461,10 @@ plots.heatmap(
 # But why? Ioffe and Szegedy's answer was **internal covariate shift**. While the early layers learn, the distribution
 # of their outputs keeps changing, so the later layers chase a moving target. Batch norm holds the target still.
 #
-# It's a beautiful story, and it makes a prediction that you can test. In 2018, [Santurkar, Tsipras, Ilyas and
-# Mądry](https://arxiv.org/abs/1805.11604) trained networks in which random noise follows each batch norm. It shifts and
-# scales the activations of every sample, from a distribution that changes at every step, so the target moves more than
-# ever.
+# It's a beautiful story, and it makes a prediction that you can test. In 2018,
+# [Santurkar, Tsipras, Ilyas and Mądry](https://arxiv.org/abs/1805.11604) trained networks in which random noise follows
+# each batch norm. It shifts and scales the activations of every sample, from a distribution that changes at every step,
+# so the target moves more than ever.
 #
 # ### Predict
 #
@@ -518,8 +518,8 @@ check.prediction(
 #   stays the same, because the mean and the standard deviation grow by a factor of ten as well. The gradient gets ten
 #   times *smaller*. The next cell shows both. So if a step is too large, the weight vector gets longer, and the next
 #   steps turn it less: the angle shrinks with the square of the length. That way, a learning rate that is too large
-#   corrects itself, up to a point ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350); [Arora et al.
-#   2019](https://arxiv.org/abs/1812.03981)).
+#   corrects itself, up to a point ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350);
+#   [Arora et al. 2019](https://arxiv.org/abs/1812.03981)).
 # - **The loss becomes smoother**: its gradient changes less along a step, so longer steps stay safe. That's what
 #   Santurkar and her co-authors measured, and proved in simple cases.
 # - **It regularises a little**, which means that it makes single images harder to memorise. The statistics of a batch
@@ -591,8 +591,9 @@ check.fold_batch_norm(fold_batch_norm)
 # <details>
 # <summary><b>Hint: I don't know where to start</b></summary>
 #
-# Take one channel, and call the output of the convolution $u$. Write steps 3 and 4 with the running statistics as $a u
-# + b$. Then insert $u = w \cdot x + c$, with the weight $w$ and the bias $c$ of the convolution, and collect the terms.
+# Take one channel, and call the output of the convolution $u$. Write steps 3 and 4 with the running statistics as
+# $a u + b$. Then insert $u = w \cdot x + c$, with the weight $w$ and the bias $c$ of the convolution, and collect the
+# terms.
 #
 # </details>
 #
@@ -791,9 +792,10 @@ diagrams.normalisation()
 # | instance norm | one channel of one image | no | the same | style transfer |
 #
 # ("Layer norm" means two things for images. Our networks, like `GroupNorm(1, C)`, average over channels and pixels.
-# ConvNeXt averages over the channels of each pixel. RMSNorm is by [Zhang & Sennrich
-# 2019](https://arxiv.org/abs/1910.07467). Very deep networks can also train without any of these layers, with scaled
-# weights and clipped gradients, such as NFNets: [Brock et al. 2021](https://arxiv.org/abs/2102.06171).)
+# ConvNeXt averages over the channels of each pixel. RMSNorm is by
+# [Zhang & Sennrich 2019](https://arxiv.org/abs/1910.07467). Very deep networks can also train without any of these
+# layers, with scaled weights and clipped gradients, such as NFNets:
+# [Brock et al. 2021](https://arxiv.org/abs/2102.06171).)
 #
 # So is batch norm useless for small batches? Textbooks say "works poorly", and the reason is plausible: two images give a
 # noisy mean. A fair test changes nothing but the statistics. In the study, each step still uses the gradient of 64
@@ -1015,18 +1017,18 @@ print(in_loss.difference("decay 5e-3", "decay 5e-3 everywhere"))
 # Sparing the biases and the $\gamma$ and $\beta$ of the batch-norm layers gains between 1 and 2.5 points here, at a
 # strong decay. It's a convention from practice ([He et al. 2019](https://arxiv.org/abs/1812.01187)): each is one value
 # per channel and can't overfit much. To judge it, compare the two variants *directly*, as here. If one of them differs
-# significantly from `plain` and the other doesn't, that says nothing about their own difference ([Gelman & Stern
-# 2006](https://doi.org/10.1198/000313006X152649)). (For this last pair, the loss wasn't declared, so its difference is
-# exploratory.)
+# significantly from `plain` and the other doesn't, that says nothing about their own difference
+# ([Gelman & Stern 2006](https://doi.org/10.1198/000313006X152649)). (For this last pair, the loss wasn't declared, so
+# its difference is exploratory.)
 #
 # Two more things to know about decay:
 #
 # - In front of a batch norm, only the direction of the weights counts, so decay can't simplify the function there. It
-#   keeps the weights short, which lets each step turn them further: it raises the effective *learning rate* ([van
-#   Laarhoven 2017](https://arxiv.org/abs/1706.05350)). In our MLP, which has no norm, it acts as advertised.
+#   keeps the weights short, which lets each step turn them further: it raises the effective *learning rate*
+#   ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350)). In our MLP, which has no norm, it acts as advertised.
 # - With Adam, a penalty in the loss isn't weight decay, because Adam rescales the penalty's gradient together with that
-#   of the loss. **AdamW** shrinks the weights separately, usually with $\lambda$ from 0.01 to 0.1 ([Loshchilov & Hutter
-#   2019](https://arxiv.org/abs/1711.05101)).
+#   of the loss. **AdamW** shrinks the weights separately, usually with $\lambda$ from 0.01 to 0.1
+#   ([Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)).
 #
 # **What would change this result.** Larger networks, longer training, and fewer or noisier labels all give these
 # techniques more to do. Augmentation ([chapter 3](03_augmentation.ipynb)) is the stronger remedy for few images,
@@ -1247,10 +1249,10 @@ else:
 # ## The open exercise
 #
 # Most harmful is 7. It sets the scale of *every* norm to zero, and the shift is zero too, so each ReLU after a norm
-# gets zeros. The gradient of ReLU at 0 is 0, so neither the scales and shifts nor the convolutions of the block ever
-# move, and each block stays the identity for good. (A stem with such a norm is dead too, and then nothing learns but
+# gets zeros. The gradient of ReLU at 0 is 0, so the scales, the shifts and the convolutions of the block never get a
+# gradient, and the block stays the identity for good. (A stem with such a norm is dead too, and then nothing learns but
 # the bias of the head.) On the *last* norm of a residual block *without* a ReLU between it and the addition, it's a
-# well-known trick: there the scale gets a gradient and the block wakes up.
+# well-known trick: there the scale gets a gradient, and the block wakes up.
 #
 # Then come 4 (one norm shared by two layers, so its running statistics fit neither), 3 (the running variance is
 # collected with dropout on, and is too large with it off), 2 (the running statistics are those of the last batch or
