@@ -590,6 +590,7 @@ def train_wide_mlp(
     dropout: float = 0.0,
     weight_decay: float = 0.0,
     valid: Any = None,
+    **options: Any,
 ) -> cnnlab.Trainer:
     """Train the wide network for 60 epochs, whose learning rate decays."""
     torch.manual_seed(seed)
@@ -613,4 +614,5 @@ def train_wide_mlp(
         seed=seed,
         schedule=cnnlab.schedules.cosine,
         valid=valid,
+        **options,
     )
