@@ -116,16 +116,28 @@ def _no_train_mode(model, loader, optimizer, loss_fn):  # type: ignore[no-untype
     return total / count
 
 
-def _mean_of_batch_losses(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
-    model.train()
-    losses = []
-    for images, labels in loader:
-        optimizer.zero_grad()
-        loss = loss_fn(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return sum(losses) / len(losses)
+def _reports(summary: Callable[[list[float]], float]) -> Callable[..., float]:
+    """Return an epoch that trains correctly, but returns a summary of the batch losses."""
+
+    def attempt(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
+        losses: list[float] = []
+
+        def recording_loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
+            loss = loss_fn(outputs, labels)
+            losses.append(loss.item())
+            return loss
+
+        train_one_epoch(model, loader, optimizer, recording_loss_fn)
+        return summary(losses)
+
+    return attempt
+
+
+_mean_of_batch_losses = _reports(lambda losses: sum(losses) / len(losses))
+
+
+def _softmax_first(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
+    return train_one_epoch(model, loader, optimizer, lambda z, y: loss_fn(z.softmax(dim=1), y))
 
 
 def _zero_grad_before_step(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
@@ -182,10 +194,24 @@ EPOCH = Exercise(
             "a full one.",
             "how many samples does each batch loss stand for?",
         ),
+        "sum of batch losses": Mistake(
+            _reports(sum),
+            "you return the sum of the batch losses, which grows with the number of batches.",
+            "which mean does the exercise ask for?",
+        ),
+        "loss of the last batch": Mistake(
+            _reports(lambda losses: losses[-1]),
+            "you return the loss of the last batch alone.",
+            "which variable has to survive from one batch to the next?",
+        ),
+        "softmax before the loss": Mistake(
+            _softmax_first,
+            "you apply a softmax before the loss, so your gradients are too small.",
+            "what does `F.cross_entropy` expect: probabilities or logits?",
+        ),
         "zero_grad before step": Mistake(
             _zero_grad_before_step,
-            "you clear the gradients between `backward()` and `step()`, so the weights never "
-            "change.",
+            "all gradients are 0 or missing at each `step()`, so the weights never change.",
             "in which order should you clear, compute and use the gradients?",
         ),
         "one step an epoch": Mistake(
@@ -311,6 +337,16 @@ EVALUATE = Exercise(
             "you average the accuracies of the batches, so a sample in the shorter last batch "
             "counts more than the others.",
             "count over the whole loader; when should you divide?",
+        ),
+        "errors": Mistake(
+            lambda model, loader: 1 - evaluate(model, loader),
+            "you return the fraction of incorrect predictions.",
+            "is a perfect model at 0 or at 1?",
+        ),
+        "in per cent": Mistake(
+            lambda model, loader: 100 * evaluate(model, loader),
+            "you return a percentage, but the exercise asks for a fraction between 0 and 1.",
+            "what should a perfect model get?",
         ),
         "batches times size": Mistake(
             _batches_times_size,

@@ -24,7 +24,7 @@ REPEATS = 8  # calls with a second generator in the same state
 
 def _observe_flip(attempt: Callable[..., Any], seed: int) -> Observation:
     """Observe which images of many batches are mirrored, however the attempt draws its numbers."""
-    small = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    small = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]])
     certain = {p: attempt(small.clone(), p, generator(seed, 3))[0, 0] for p in (1.0, 0.0)}
     images = torch.rand(IMAGES, 3, 5, 6, generator=generator(seed, 1))
     p = 0.25 if seed % 2 else 0.75
@@ -38,7 +38,7 @@ def _observe_flip(attempt: Callable[..., Any], seed: int) -> Observation:
     return {
         "your result for eight images": results[0] * 0,  # its type, shape and dtype
         **{
-            f"your result for the image [[1, 2], [3, 4]] with p={p:g}": result.tolist()
+            f"the first channel of your result for [[1, 2], [3, 4]] with p={p:g}": result.tolist()
             for p, result in certain.items()
         },
         "some of your results are neither an image nor its mirror image.": not bool(
@@ -48,6 +48,9 @@ def _observe_flip(attempt: Callable[..., Any], seed: int) -> Observation:
             map(torch.equal, results, repeated)
         ),
         "you mirror all images of a batch or none of them.": together,
+        "you mirror equally many images in every batch: decide for each image alone.": (
+            len(mirrored.sum(dim=1).unique()) == 1
+        ),
         f"with p={p}, you mirror every image.": fraction == 1,
         f"with p={p}, you mirror no image.": fraction == 0,
         f"with p={p}, the fraction of mirrored images isn't near {p}.": (

@@ -443,9 +443,8 @@ TEMPERATURE = Exercise(
         ),
         "accuracy instead of loss": Mistake(
             _temperature_of_accuracy,
-            "your T is the smallest one allowed. No T changes a prediction, so accuracy can't "
-            "choose it.",
-            "do you minimise the loss, or maximise something?",
+            "your T is the smallest one that you try.",
+            "do you minimise the loss? No T changes a prediction, so the accuracy can't choose one",
         ),
         "softmax first": Mistake(
             _temperature_of_probabilities,

@@ -33,9 +33,16 @@ def _observe_cosine(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 5, 1))
     steps, final = rng.randrange(12, 60, 4), round(rng.uniform(0.05, 0.3), 2)
     after = steps + rng.randrange(steps // 4, steps // 2)
+    places = (0, steps // 4, steps // 2, steps - 1, steps, after)
+    values = [attempt(step, steps, final) for step in places]
+    first, quarter, *_, last, _ = values
     return {
-        f"your multiplier at step {step} of {steps} with final={final}": attempt(step, steps, final)
-        for step in (0, steps // 4, steps // 2, steps - 1, steps, after)
+        "your curve is a straight line.": first != last
+        and math.isclose(quarter, first + (last - first) * (steps // 4) / steps),
+        **{
+            f"your multiplier at step {step} of {steps} with final={final}": value
+            for step, value in zip(places, values, strict=True)
+        },
     }
 
 
@@ -149,9 +156,15 @@ def _observe_warmup(attempt: Callable[..., Any], seed: int) -> Observation:
     after = steps + rng.randrange(10, 30)
     places = (0, warmup // 2, warmup - 1, warmup, warmup + 1, warmup + decay // 2, steps, after)
     problems = [*((step, warmup, steps) for step in places), (0, 0, decay), (decay // 2, 0, decay)]
+    values = [attempt(*problem) for problem in problems]
+    top, next_value, middle = values[3:6]
     return {
-        f"your multiplier at step {step} with warmup={up} and steps={n}": attempt(step, up, n)
-        for step, up, n in problems
+        "your fall is a straight line.": top != middle
+        and math.isclose(next_value, top + (middle - top) * 2 / decay),
+        **{
+            f"your multiplier at step {step} with warmup={up} and steps={n}": value
+            for (step, up, n), value in zip(problems, values, strict=True)
+        },
     }
 
 

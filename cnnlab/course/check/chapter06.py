@@ -33,6 +33,7 @@ def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:
         ([0.5, 0.4, 0.6, 0.5, 0.7], 2, 0.0, "max"),
         ([0.5, 0.52, 0.54, 0.6], 2, 0.05, "max"),
         ([math.nan, 0.5, 0.6, 0.4], 2, 0.0, "max"),
+        ([0.5, math.nan, 0.4, 0.6], 2, 0.0, "max"),
     ]
     stops, bests = {}, {}
     for values, patience, min_delta, mode in [*few, *(_draw_curve(rng, n) for n in LENGTHS)]:
