@@ -374,7 +374,7 @@ print("the others:", (~columns).nonzero().flatten().tolist())
 
 # %% [markdown]
 # Only columns at the left rim differ. At the end of our network, a mean over all pixels of each map makes the result
-# nearly *invariant*: the sign may be anywhere.
+# nearly **invariant**: it matters little where in the image the sign is.
 #
 # ## 0.4 Gradients, by hand and by machine
 #
@@ -533,8 +533,7 @@ diagrams.network(fresh)
 # A **parameter** is a number that training changes: all weights and biases are parameters. You can count them with a
 # pencil. The first convolution, the **stem**, has 16 filters, and each spans 3 channels, so it has 16 · 3 · 3 · 3 = 432
 # weights. The batch-norm layer after it multiplies each channel by one parameter and adds another: 2 · 16 = 32.
-# Together that's
-# 464. The linear layer has 64 · 12 weights and 12 biases, 780 in all.
+# Together that's 464 parameters. The linear layer has 64 · 12 weights and 12 biases, 780 in all.
 #
 # ### Exercise 4: `count_parameters` (easy, 8 minutes)
 #
