@@ -285,14 +285,14 @@ deep = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
-deep.plot(
-    message="Batch norm makes up for initial weights that are too small."
-)
 print(deep.verdict("He", ">", "default", by=0.05))
 print(deep.claim("default, batch norm", ">", "default", by=0.3))
 study = Results.load("studies/02_norms.csv")
 print(study.claim("batch norm, tiny", ">", "no norm, tiny", by=0.2))
 print(study.claim("batch norm, huge", ">", "no norm, huge", by=0.2))
+deep.plot(
+    message="Batch norm makes up for initial weights that are too small."
+)
 
 # %% [markdown]
 # Starting from PyTorch's default, the network only guesses (1/12 is 0.083), because its output hardly depends on the
@@ -485,10 +485,6 @@ for name in ("no norm", "batch norm", "noisy batch norm"):
         f"{name}: a channel moves by {moved:.3f} standard deviations per step"
     )
 noisy_accuracy = shifted.values("noisy batch norm, lr 0.4").mean().item()
-shifted.plot(
-    message="At a learning rate of 0.4, noisy batch norm reaches "
-    f"{noisy_accuracy:.2f}."
-)
 print(
     shifted.claim("noisy batch norm, lr 0.4", ">", "no norm, lr 0.4", by=0.2)
 )
@@ -499,6 +495,10 @@ print(
     )
 )
 print(shifted.claim("batch norm, lr 0.1", ">", "noisy batch norm, lr 0.1"))
+shifted.plot(
+    message="At a learning rate of 0.4, noisy batch norm reaches "
+    f"{noisy_accuracy:.2f}."
+)
 
 # %% tags=["check"]
 check.prediction(
@@ -688,11 +688,11 @@ modes = compare_declared(
     metric="valid_acc",
 )
 sorted_accuracy = modes.values("train mode, by class").mean().item()
+print(modes.claim("eval mode, by class", ">", "train mode, by class", by=0.2))
+print(modes.claim("train mode, mixed", ">", "train mode, by class", by=0.2))
 modes.plot(
     message=f"In training mode, sorted batches give {sorted_accuracy:.2f}."
 )
-print(modes.claim("eval mode, by class", ">", "train mode, by class", by=0.2))
-print(modes.claim("train mode, mixed", ">", "train mode, by class", by=0.2))
 
 # %% tags=["check"]
 check.prediction(
@@ -956,10 +956,6 @@ plots.lines(
 regularised = Results.load("studies/02_noisy_labels.csv")
 gain = regularised.difference("dropout 0.5", "plain").mean
 decay_gain = regularised.difference("decay 1e-2", "plain").mean
-regularised.plot(
-    message="With wrong labels, dropout changes the accuracy by "
-    f"{100 * gain:+.0f} points and weight decay by {100 * decay_gain:+.0f}."
-)
 REPEATED = "fraction of wrong labels repeated"
 print(regularised.claim("dropout 0.5", ">", "plain", by=0.05))
 print(regularised.claim("decay 1e-2", ">", "plain", by=0.05))
@@ -970,6 +966,10 @@ CORRECT = ", correct labels"
 print(regularised.claim(f"plain{CORRECT}", ">", f"dropout 0.5{CORRECT}"))
 print(
     regularised.claim(f"decay 1e-2{CORRECT}", "~", f"plain{CORRECT}", by=0.02)
+)
+regularised.plot(
+    message="With wrong labels, dropout changes the accuracy by "
+    f"{100 * gain:+.0f} points and weight decay by {100 * decay_gain:+.0f}."
 )
 
 # %% tags=["check"]
