@@ -11,6 +11,7 @@ compute its table again, and all of them with new seeds with `make replicate`.
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import cnnlab
+from cnnlab import schedules
 from cnnlab.data import DataBundle, ImageSet, logit_adjustment
-from cnnlab.errors import DownloadError
+from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, study
 from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import Schedule, cosine, one_cycle
@@ -601,3 +603,49 @@ def train_wide_mlp(
         schedule=cnnlab.schedules.cosine,
         valid=valid,
     )
+
+
+# --- clipping (chapter 7) -------------------------------------------------
+
+
+def train_until_it_fails(
+    data: DataBundle,
+    seed: int,
+    *,
+    lr: float,
+    norm: str,
+    batch_size: int,
+    epochs: int,
+    warmup: float = 0.0,
+    **options: Any,
+) -> cnnlab.Trainer:
+    """Train a small ResNet until its last epoch or its first infinite loss.
+
+    Args:
+        data: its training set is used.
+        seed: draws the weights and the order.
+        lr: learning rate of SGD with momentum.
+        norm: "batch" for batch norm, "none" for a network without it.
+        batch_size: samples per step.
+        epochs: number of epochs.
+        warmup: fraction of the steps in which the learning rate rises.
+        options: further options of `Trainer`, such as `clip_norm`.
+
+    Returns:
+        The trainer. After a failure, its weights are those from before the
+        step that failed.
+    """
+    model = seeded_resnet(seed, len(data.classes), norm=norm)
+    optimizer = sgd(model, lr)
+    batches = cnnlab.loader(data.train, batch_size, shuffle=True, seed=seed)
+    schedule = schedules.constant()
+    if warmup:
+        n_warmup = round(warmup * epochs * len(batches))
+        schedule = schedules.warmup(n_warmup, schedule)
+    scheduler = cnnlab.attach(optimizer, schedule)
+    trainer = cpu_trainer(
+        model, optimizer, seed, scheduler=scheduler, **options
+    )
+    with suppress(NonFiniteError):
+        trainer.fit(batches, epochs=epochs)
+    return trainer
