@@ -649,3 +649,58 @@ def train_until_it_fails(
     with suppress(NonFiniteError):
         trainer.fit(batches, epochs=epochs)
     return trainer
+
+
+# --- settings of a search (chapter 8) -------------------------------------
+
+
+def train_with_setting(
+    data: DataBundle,
+    seed: int,
+    *,
+    lr: float,
+    weight_decay: float,
+    epochs: int,
+    **options: Any,
+) -> cnnlab.Trainer | None:
+    """Train a small ResNet with one setting of a search, in batches of 32.
+
+    Args:
+        data: its training set is used.
+        seed: draws the weights and the order.
+        lr: learning rate of SGD with momentum.
+        weight_decay: strength of the weight decay.
+        epochs: number of epochs.
+        options: further options of `train`, such as `valid`.
+
+    Returns:
+        The trainer, or None if the loss overflowed.
+    """
+    model = seeded_resnet(seed, len(data.classes))
+    optimizer = sgd(model, lr, weight_decay=weight_decay)
+    try:
+        return train(
+            model,
+            optimizer,
+            data.train,
+            batch_size=32,
+            epochs=epochs,
+            seed=seed,
+            **options,
+        )
+    except NonFiniteError:
+        return None
+
+
+def correct_or_chance(
+    trainer: cnnlab.Trainer | None, dataset: Dataset
+) -> Tensor:
+    """Return 1 for each correct prediction and 0 for the others, (N,).
+
+    A run that overflowed (None) counts as random guessing, so each of its
+    values is 1 / K.
+    """
+    if trainer is None:
+        chance = 1 / len(dataset.classes)
+        return torch.full((len(dataset),), chance).double()
+    return correct_predictions(trainer, dataset).double()
