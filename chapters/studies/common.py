@@ -30,7 +30,7 @@ from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, budget, study
 from cnnlab.mixing import soft_cross_entropy
 from cnnlab.schedules import Schedule, cosine, one_cycle
-from cnnlab.transfer import extract_features
+from cnnlab.transfer import extract_features, param_groups
 
 
 def run_study(
@@ -782,3 +782,69 @@ def train_glyphnet_from_scratch(
         used = budget(labels=len(train_set), steps=trainer.step)
         curve[steps] = {"test_acc": metrics["acc"]} | used
     return curve
+
+
+# --- fine-tuning (chapter 10) ---------------------------------------------
+
+
+def fine_tune(
+    model: nn.Module,
+    dataset: Dataset,
+    seed: int,
+    *,
+    lr: float,
+    steps: int,
+    layer_decay: float | None = None,
+    warmup_steps: int = 0,
+    callbacks: Iterable[cnnlab.Callback] = (),
+) -> cnnlab.Trainer:
+    """Train all layers that aren't frozen, in batches of 32, with AdamW.
+
+    The learning rate follows a cosine.
+
+    Args:
+        model: trained in place.
+        dataset: the training set.
+        seed: seed of the order.
+        lr: the learning rate at its peak.
+        steps: number of steps, rounded to whole epochs.
+        layer_decay: factor of the learning rate from a stage to the one
+            below; by default, all stages have the same learning rate.
+        warmup_steps: those of the steps in which the learning rate rises.
+        callbacks: further callbacks of `Trainer`.
+    """
+    optimizer = torch.optim.AdamW(
+        param_groups(model, lr, 0.01, layer_decay=layer_decay)
+    )
+    batches = cnnlab.loader(dataset, 32, shuffle=True, seed=seed)
+    epochs = round(steps / len(batches))
+    schedule = schedules.cosine(epochs * len(batches) - warmup_steps)
+    if warmup_steps:
+        schedule = schedules.warmup(warmup_steps, schedule)
+    scheduler = cnnlab.attach(optimizer, schedule)
+    trainer = cpu_trainer(
+        model, optimizer, seed, scheduler=scheduler, callbacks=callbacks
+    )
+    trainer.fit(batches, epochs=epochs)
+    return trainer
+
+
+@torch.no_grad()
+def accuracy_of(model: nn.Module, dataset: Dataset) -> float:
+    """Return the accuracy of a model, which is put in evaluation mode."""
+    model.eval()
+    correct = [
+        model(images).argmax(dim=1) == labels
+        for images, labels in cnnlab.loader(dataset, 300)
+    ]
+    return torch.cat(correct).double().mean().item()
+
+
+def drift(before: Tensor, after: Tensor) -> float:
+    """Return the change of features relative to their norm.
+
+    Args:
+        before: features of some images before training, (N, D).
+        after: features of the same images after training, (N, D).
+    """
+    return ((after - before).norm() / before.norm()).item()
