@@ -31,10 +31,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from studies.common import correct_or_chance, train_with_setting
 
 import cnnlab
 from cnnlab import callbacks, check, diagnose, plots, tune, widgets
-from cnnlab.errors import NonFiniteError
 from cnnlab.experiment import (
     Claim,
     Declaration,
@@ -133,56 +133,45 @@ check.prediction(
 # search can be *played* on this table: for each setting it asks for, it is given the recorded run of the nearest
 # setting.
 #
-# Do the recorded numbers come out again here? Train at three of the settings:
-
-
-# %%
-def train(part, seed, rate, decay, *, epochs=3, batch=32, record=()):
-    """Train a fresh network; None when the loss overflowed."""
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(K)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=0.9, weight_decay=decay
-    )
-    trainer = cnnlab.Trainer(
-        model,
-        optimizer,
-        callbacks=record,
-        seed=seed,
-        device="cpu",
-        progress=False,
-    )
-    batches = cnnlab.loader(part.train, batch, shuffle=True, seed=seed)
-    try:
-        trainer.fit(batches, cnnlab.loader(part.valid, 256), epochs=epochs)
-    except NonFiniteError:
-        return None
-    return trainer
-
-
-def accuracy(trainer):
-    """Validation accuracy at the end; a run that overflowed can only guess."""
-    if trainer is None:
-        return 1 / K
-    return float(trainer.history.frame()["valid_acc"].iloc[-1])
+# Do the recorded numbers come out again here? We train with three of the settings. `train_with_setting` is in
+# `studies/common.py`, because the script calls it too, and `train_with_setting??` in a cell of your own shows its code. It
+# returns the trainer, or `None` if the loss overflowed. Such a run counts as random guessing.
 
 
 # %% tags=["experiment"]
-def at_rate(rate):
-    def run(seed):
-        part = cnnlab.load(
-            "pocket", seed=seed, n_train=600, n_valid=480, n_test=96
-        )
-        return accuracy(train(part, seed, rate, 1e-4))
+def accuracy(trainer, dataset):
+    """Return the accuracy; a run that overflowed can only guess."""
+    return correct_or_chance(trainer, dataset).mean().item()
 
-    return run
+
+def accuracy_of_seed(seed, lr):
+    signs = cnnlab.load(
+        "pocket", seed=seed, n_train=600, n_valid=480, n_test=96
+    )
+    trainer = train_with_setting(
+        signs, seed, lr=lr, weight_decay=1e-4, epochs=3
+    )
+    return accuracy(trainer, signs.valid)
+
+
+def low_lr(seed):
+    return accuracy_of_seed(seed, lr=0.001)
+
+
+def middle_lr(seed):
+    return accuracy_of_seed(seed, lr=10**-1.25)
+
+
+def high_lr(seed):
+    return accuracy_of_seed(seed, lr=1.0)
 
 
 study = Results.load("studies/08_search.csv")
 live = cnnlab.compare(
     {
-        f"lr {rate:.2g}, decay 1e-4": at_rate(rate)
-        for rate in (0.001, 10**-1.25, 1.0)
+        "lr 0.001, decay 1e-4": low_lr,
+        "lr 0.056, decay 1e-4": middle_lr,
+        "lr 1, decay 1e-4": high_lr,
     },
     seeds=2,
     metric="valid_acc",
@@ -193,8 +182,8 @@ live.plot(
 )
 
 # %% [markdown]
-# The ticks are the two runs of this cell, the grey bars the twelve of the study. Now the whole table, with one line per
-# weight decay:
+# The ticks are the two runs of this cell, and the grey marks are the twelve runs of the study. Now the whole table, with one
+# line per weight decay:
 
 # %%
 runs = study.frame()
@@ -716,17 +705,26 @@ ladder.plot()
 
 
 # %% tags=["experiment"]
-def objective(epochs):
-    return lambda rate, decay: accuracy(
-        train(data, 0, rate, decay, epochs=epochs)
+def score(rate, decay, epochs):
+    trainer = train_with_setting(
+        data, 0, lr=rate, weight_decay=decay, epochs=epochs
     )
+    return accuracy(trainer, data.valid)
+
+
+def two_epochs(rate, decay):
+    return score(rate, decay, epochs=2)
+
+
+def five_epochs(rate, decay):
+    return score(rate, decay, epochs=5)
 
 
 wide = {
     "rate": tune.LogUniform(1e-4, 1),
     "decay": tune.LogUniform(1e-5, 1e-2),
 }
-coarse = tune.random_search(objective(2), wide, 8, seed=0)
+coarse = tune.random_search(two_epochs, wide, 8, seed=0)
 coarse.sort_values("score", ascending=False).round(5)
 
 # %%
@@ -751,7 +749,7 @@ for name, kind in narrow.items():
     print(f"{name}: from {kind.low:.1e} to {kind.high:.1e}")
     assert wide[name].low <= kind.low < kind.high <= wide[name].high
 
-fine = tune.random_search(objective(5), narrow, 5, seed=1)
+fine = tune.random_search(five_epochs, narrow, 5, seed=1)
 fine.sort_values("score", ascending=False).round(5)
 
 # %% [markdown]
@@ -763,7 +761,14 @@ fine.sort_values("score", ascending=False).round(5)
 
 # %%
 best = fine.loc[fine["score"].idxmax()]
-winner = train(data, 0, best["rate"], best["decay"], epochs=5)
+winner = train_with_setting(
+    data,
+    0,
+    lr=best["rate"],
+    weight_decay=best["decay"],
+    epochs=5,
+    valid=cnnlab.loader(data.valid, 256),
+)
 winner.history.plot()
 
 # %% [markdown]
@@ -783,7 +788,9 @@ winner.history.plot()
 # (in evaluation mode, so that batch norm does not couple the pictures):
 
 # %%
-measured = train(data, 0, 0.03, 1e-4, epochs=1).model.eval()
+measured = train_with_setting(
+    data, 0, lr=0.03, weight_decay=1e-4, epochs=1
+).model.eval()
 
 
 def gradient(index):
@@ -860,7 +867,15 @@ with tempfile.TemporaryDirectory() as folder:
     record = [callbacks.CSVLog(run / "history.csv")]
     if find_spec("tensorboard"):
         record.append(callbacks.TensorBoardLog(run))
-    train(data, 0, 0.03, 1e-4, epochs=2, record=record)
+    train_with_setting(
+        data,
+        0,
+        lr=0.03,
+        weight_decay=1e-4,
+        epochs=2,
+        valid=cnnlab.loader(data.valid, 256),
+        callbacks=record,
+    )
     table = (run / "history.csv").read_text().splitlines()
     events = list(run.glob("events.out.tfevents.*"))
 
@@ -1138,7 +1153,7 @@ if lab.profile == "gpu":
             cnnlab.loader(photos.valid, 512),
             epochs=3,
         )
-        return accuracy(trainer)
+        return float(trainer.history.frame()["valid_acc"].iloc[-1])
 
     print(tune.random_search(on_photos, wide, 20))
 else:

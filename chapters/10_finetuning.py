@@ -30,6 +30,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from studies.common import (
+    accuracy_of,
+    drift,
+    fine_tune,
+    fit_head,
+    new_glyphnet,
+)
 from torch import nn
 
 import cnnlab
@@ -58,39 +65,22 @@ def ten_each(target, seed):
     options = {"n_train": 960, "n_test": 2400} if target == "pocket" else {}
     data = cnnlab.load(target, seed=seed, **options)
     few = imbalance(data.train, [10] * len(data.classes), seed)
-    return few, cnnlab.loader(data.test, 300)
-
-
-def new_network(n_classes, seed):
-    """glyphnet with a new head that belongs to the seed."""
-    torch.manual_seed(seed)
-    return cnnlab.pretrained("glyphnet", n_classes)
+    return few, data.test
 
 
 # %% [markdown]
 # ## 10.1 How much of the network
 #
-# Chapter 9 took the features as they are: the network frozen, a new head on top, trained on features that were computed
-# once. That is where you begin here, too. The head alone is quick, and nothing can go wrong with it:
-
+# Chapter 9 used the features as they are: the network was frozen, and a new head was trained on features that were
+# computed once. You begin the same way here. `new_glyphnet` returns the pretrained network with a new head that belongs
+# to a seed, and `fit_head` trains this head alone, which is quick and safe. Both are in `studies/common.py`, because
+# the stored studies of this chapter call them too, and `fit_head??` in a cell of your own shows the code.
 
 # %%
-def fit_head(model, part):
-    """Train the head alone, on features that are computed once."""
-    features, labels = extract_features(model, cnnlab.loader(part, 256))
-    linear = model.head.linear
-    optimizer = torch.optim.AdamW(
-        linear.parameters(), lr=0.01, weight_decay=0.01
-    )
-    for _ in range(300):
-        optimizer.zero_grad()
-        F.cross_entropy(linear(features), labels).backward()
-        optimizer.step()
-    return model
-
-
 few, test = ten_each("digits", 0)
-model = fit_head(new_network(10, 0), few)
+model = new_glyphnet(0, 10)
+fit_head(model, few)
+print(f"test accuracy {accuracy_of(model, test):.3f}")
 stages = cnnlab.stages(model)  # bottom to top; the last one is the head
 for name, stage in zip(STAGES, stages, strict=True):
     print(f"{name:8} {sum(p.numel() for p in stage.parameters()):7,} weights")
@@ -140,58 +130,30 @@ rule
 my_strategy_for_ten_signs = ...
 
 # %% [markdown]
-# First a small part of it yourself, three seeds. `param_groups` makes the groups for the optimizer, without weight
-# decay where it does harm (chapter 2); the rate falls along a cosine.
+# First, run a small part of it yourself, with three seeds. `fine_tune` trains whatever isn't frozen, and the studies
+# call it too (`fine_tune??` shows its code). It gives AdamW the groups of `param_groups`, without weight decay where it
+# does harm (chapter 2), and a learning rate that falls along a cosine.
 
 
 # %% tags=["experiment"]
-def train_on(model, part, seed, *, rate, layer_decay=None, callbacks=()):
-    """Train whatever is not frozen, in batches of 32."""
-    batches = cnnlab.loader(part, 32, shuffle=True, seed=seed)
-    epochs = round(STEPS / len(batches))
-    optimizer = torch.optim.AdamW(
-        transfer.param_groups(model, rate, 0.01, layer_decay=layer_decay)
-    )
-    trainer = cnnlab.Trainer(
-        model,
-        optimizer,
-        scheduler=cnnlab.attach(
-            optimizer, schedules.cosine(epochs * len(batches))
-        ),
-        callbacks=callbacks,
-        seed=seed,
-        device="cpu",
-        progress=False,
-    )
-    trainer.fit(batches, epochs=epochs)
-    return model
-
-
-def accuracy(model, loader):
-    """Share of right answers, in evaluation mode."""
-    features, labels = extract_features(model, loader)
-    answers = model.head.linear(features).argmax(dim=1)
-    return (answers == labels).float().mean().item()
-
-
-@lru_cache
-def ten_signs(seed, strategy):
-    """Test accuracy after one strategy on ten signs a class."""
+def signs_head_only(seed):
     few, test = ten_each("pocket", seed)
-    model = new_network(12, seed)
-    if strategy == "feature extraction":
-        fit_head(model, few)
-    else:
-        train_on(model, few, seed, rate=0.01)
-    return accuracy(model, test)
+    model = new_glyphnet(seed, 12)
+    fit_head(model, few)
+    return accuracy_of(model, test)
+
+
+def signs_full_training(seed):
+    few, test = ten_each("pocket", seed)
+    model = new_glyphnet(seed, 12)
+    fine_tune(model, few, seed, lr=0.01, steps=STEPS)
+    return accuracy_of(model, test)
 
 
 live_signs = cnnlab.compare(
     {
-        f"{name}, 10 signs a class": lambda seed, name=name: ten_signs(
-            seed, name
-        )
-        for name in ("feature extraction", "full training")
+        "feature extraction, 10 signs a class": signs_head_only,
+        "full training, 10 signs a class": signs_full_training,
     },
     seeds=3,
     metric="test_acc",
@@ -431,31 +393,40 @@ def glyph_loader(seed):
 @lru_cache
 def as_shipped(seed):
     """The features of these glyphs before anything has been trained."""
-    return extract_features(new_network(10, 0), glyph_loader(seed))[0]
+    return extract_features(new_glyphnet(0, 10), glyph_loader(seed))[0]
 
 
-def drift(model, seed):
-    """How far the features of glyphs have moved from those of glyphnet."""
-    before = as_shipped(seed)
-    after, _ = extract_features(model, glyph_loader(seed))
-    return ((after - before).norm() / before.norm()).item()
-
-
-@lru_cache
-def at_rate(seed, rate):
-    """Head first, then everything at that rate; no rate: the head alone."""
+def head_first(seed, lr):
+    """Train the head, then all layers at a learning rate; 0 stops before."""
     few, test = ten_each("digits", seed)
-    model = fit_head(new_network(10, seed), few)
-    if rate:
-        train_on(model, few, seed, rate=rate)
-    return {"test_acc": accuracy(model, test), "drift": drift(model, seed)}
+    model = new_glyphnet(seed, 10)
+    fit_head(model, few)
+    if lr:
+        fine_tune(model, few, seed, lr=lr, steps=STEPS)
+    after, _ = extract_features(model, glyph_loader(seed))
+    return {
+        "test_acc": accuracy_of(model, test),
+        "drift": drift(as_shipped(seed), after),
+    }
+
+
+def head_only(seed):
+    return head_first(seed, lr=0)
+
+
+def small_lr(seed):
+    return head_first(seed, lr=0.001)
+
+
+def large_lr(seed):
+    return head_first(seed, lr=0.03)
 
 
 live_rates = cnnlab.compare(
     {
-        "head only": lambda seed: at_rate(seed, 0),
-        "head first, rate 0.001": lambda seed: at_rate(seed, 0.001),
-        "head first, rate 0.03": lambda seed: at_rate(seed, 0.03),
+        "head only": head_only,
+        "head first, rate 0.001": small_lr,
+        "head first, rate 0.03": large_lr,
     },
     seeds=3,
     metric="test_acc",
@@ -558,7 +529,7 @@ check.prediction(
 
 # %%
 groups = transfer.param_groups(
-    new_network(10, 0), lr=0.003, weight_decay=0.01, layer_decay=0.4
+    new_glyphnet(0, 10), lr=0.003, weight_decay=0.01, layer_decay=0.4
 )
 for group in groups:
     print(
@@ -601,10 +572,10 @@ class Watch(cnnlab.Callback):
 
 
 few, test = ten_each("digits", 0)
-model = new_network(10, 0)
+model = new_glyphnet(0, 10)
 plan = GradualUnfreeze(cnnlab.stages(model), at_epochs=[8, 16, 24])
-train_on(model, few, 0, rate=0.003, callbacks=[plan, Watch()])
-print(f"test accuracy {accuracy(model, test):.3f}")
+fine_tune(model, few, 0, lr=0.003, steps=STEPS, callbacks=[plan, Watch()])
+print(f"test accuracy {accuracy_of(model, test):.3f}")
 
 # %% [markdown]
 # All parameters are in the optimizer from the beginning; a frozen one has no gradient, and the optimizer leaves it
@@ -698,7 +669,7 @@ def old_accuracy(model, seed):
 def frozen_body(seed, to_training):
     """Train the head in a loop of your own; `to_training` sets the modes."""
     few, test = ten_each("digits", seed)
-    model = new_network(10, seed)
+    model = new_glyphnet(seed, 10)
     for stage in cnnlab.stages(model)[:-1]:
         freeze(stage)
     optimizer = torch.optim.AdamW(model.head.parameters(), lr=0.01)
@@ -710,7 +681,7 @@ def frozen_body(seed, to_training):
             F.cross_entropy(model(images), labels).backward()
             optimizer.step()
     return {
-        "test_acc": accuracy(model, test),
+        "test_acc": accuracy_of(model, test),
         "old_head": old_accuracy(model, seed),
     }
 
@@ -812,10 +783,10 @@ HEADS = {  # and the rate of AdamW, chosen with other seeds
 def digit_features(seed):
     """Features and labels of the few training images, and of the test."""
     few, test = ten_each("digits", seed)
-    model = new_network(10, seed)
+    model = new_glyphnet(seed, 10)
     return [
         extract_features(model, part)
-        for part in (cnnlab.loader(few, 256), test)
+        for part in (cnnlab.loader(few, 256), cnnlab.loader(test, 300))
     ]
 
 

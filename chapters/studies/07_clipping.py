@@ -15,20 +15,11 @@ candidates were limits of 0.1, 0.3, 1 and 3 for the norm and of 0.0003, 0.001,
 eight seeds, 480 validation signs and unequal tuning) and before this one ran.
 """
 
-from contextlib import suppress
 from functools import partial
 
-from common import (
-    correct_predictions,
-    cpu_trainer,
-    run_study,
-    seeded_resnet,
-    sgd,
-)
+from common import correct_predictions, run_study, train_until_it_fails
 
 import cnnlab
-from cnnlab import schedules
-from cnnlab.errors import NonFiniteError
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
 
 
@@ -66,21 +57,19 @@ def run(
     data = cnnlab.load(
         "pocket", seed=seed, n_train=N_TRAIN, n_valid=N_VALID, n_test=96
     )
-    model = seeded_resnet(seed, len(data.classes), norm=norm)
-    optimizer = sgd(model, lr)
-    batches = cnnlab.loader(data.train, BATCH_SIZE, shuffle=True, seed=seed)
-    steps = EPOCHS * len(batches)
-    schedule = schedules.constant()
-    if warmup:
-        schedule = schedules.warmup(round(warmup * steps), schedule)
-    scheduler = cnnlab.attach(optimizer, schedule)
-    trainer = cpu_trainer(
-        model, optimizer, seed, scheduler=scheduler, **clipping
+    trainer = train_until_it_fails(
+        data,
+        seed,
+        lr=lr,
+        norm=norm,
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS,
+        warmup=warmup,
+        **clipping,
     )
-    # After an error, the weights are those from before the failed step.
-    with suppress(NonFiniteError):
-        trainer.fit(batches, epochs=EPOCHS)
     accuracy = correct_predictions(trainer, data.valid).float().mean().item()
+    # A run that failed was allowed as many steps as the others.
+    steps = EPOCHS * (N_TRAIN // BATCH_SIZE)
     return {"valid_acc": accuracy} | budget(N_TRAIN, steps, tuning_runs)
 
 

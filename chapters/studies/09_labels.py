@@ -18,15 +18,17 @@ splits, and its intervals didn't take into account that splits share digits.
 
 from functools import lru_cache, partial
 
-import torch
-from common import cpu_trainer, fit_linear, run_study, sgd
+from common import (
+    fit_linear,
+    glyphnet_features,
+    new_glyphnet,
+    run_study,
+    train_glyphnet_from_scratch,
+)
 
 import cnnlab
-from cnnlab import schedules
-from cnnlab.augment import Augment
-from cnnlab.averaging import EMA
 from cnnlab.experiment import Claim, Declaration, budget, splits
-from cnnlab.transfer import extract_features, linear_probe
+from cnnlab.transfer import linear_probe
 
 
 SEEDS = 5
@@ -68,7 +70,6 @@ DECLARATION = Declaration(
     }
     | {"digits, 10: scratch after 1200 steps": "it is half of the same run"},
 )
-BATCH_SIZE, LR, DECAY = 32, 0.1, 0.98
 ALL = 96  # stands for all digits; the rarest one has 93 images
 LABELS = {"digits": (5, 10, 20, 50, ALL), "signs": (10, 50)}  # per class
 # Steps of training from scratch, for each number of labels per class.
@@ -97,38 +98,15 @@ def labelled(target: str, n: int, seed: int):
     return subset.train, data.test
 
 
-def glyphnet(seed: int, classes: int, weights: str | None):
-    """Return glyphnet; with weights=None, its weights are random."""
-    torch.manual_seed(seed)
-    return cnnlab.pretrained("glyphnet", classes, weights=weights)
-
-
 @lru_cache
 def scratch_curve(seed: int, target: str, n: int) -> dict[int, dict]:
     """Train from scratch; return accuracy and budget after some steps."""
-    train, test = labelled(target, n, seed)
-    model = glyphnet(seed, len(train.classes), None)
-    batches = cnnlab.loader(train, BATCH_SIZE, shuffle=True, seed=seed)
-    optimizer = sgd(model, LR, weight_decay=5e-4)
-    schedule = schedules.warmup(50, schedules.constant())
-    trainer = cpu_trainer(
-        model,
-        optimizer,
-        seed,
-        scheduler=cnnlab.attach(optimizer, schedule),
-        batch_transform=Augment(rotate=12, translate=0.1, scale=(0.85, 1.15)),
-        ema=EMA(model, DECAY),
-        channels_last=True,  # 20 % faster
-    )
     total = STEPS[target][n]
-    curve = {}
-    for steps in [*(s for s in EVALUATED_AT if s < total), total]:
-        trainer.fit(batches, epochs=-(-steps // len(batches)))
-        loader = cnnlab.loader(test, 300)
-        metrics = trainer.evaluate(loader, model=trainer.ema.model)
-        used = budget(labels=len(train), steps=trainer.step)
-        curve[steps] = {"test_acc": metrics["acc"]} | used
-    return curve
+    moments = [*(s for s in EVALUATED_AT if s < total), total]
+    train, test = labelled(target, n, seed)
+    return train_glyphnet_from_scratch(
+        train, test, seed, evaluate_after=moments
+    )
 
 
 def scratch(
@@ -143,11 +121,7 @@ def scratch(
 def frozen_features(seed: int, target: str, n: int, weights: str | None):
     """Return features and labels of the training and the test images."""
     train, test = labelled(target, n, seed)
-    model = glyphnet(seed, len(train.classes), weights)
-    return [
-        extract_features(model, cnnlab.loader(split, 300))
-        for split in (train, test)
-    ]
+    return glyphnet_features(train, test, seed, weights)
 
 
 def probe(
@@ -168,7 +142,7 @@ def new_head(seed: int, *, target: str, n: int) -> dict[str, float]:
     """Return the accuracy of a new linear layer on the features."""
     seed += FIRST
     (x, y), (x_test, y_test) = frozen_features(seed, target, n, "default")
-    head = glyphnet(seed, int(y.max()) + 1, "default").head.linear
+    head = new_glyphnet(seed, int(y.max()) + 1).head.linear
     fit_linear(head, x, y)
     accuracy = (head(x_test).argmax(1) == y_test).float().mean().item()
     return {"test_acc": accuracy} | budget(labels=len(y), steps=300)

@@ -20,22 +20,22 @@ splits, and its intervals didn't take into account that splits share digits.
 
 from functools import lru_cache, partial
 
-import torch
-from common import cpu_trainer, fit_head, run_study
+from common import (
+    accuracy_of,
+    drift,
+    fine_tune,
+    fit_head,
+    new_glyphnet,
+    run_study,
+)
 from torch import Tensor, nn
 
 import cnnlab
-from cnnlab import schedules
 from cnnlab.callbacks import GradualUnfreeze
 from cnnlab.data.balance import imbalance
 from cnnlab.experiment import Claim, Declaration, budget, splits
 from cnnlab.models import stages
-from cnnlab.transfer import (
-    extract_features,
-    freeze,
-    linear_probe,
-    param_groups,
-)
+from cnnlab.transfer import extract_features, freeze, linear_probe
 
 
 SEEDS = 5
@@ -66,7 +66,7 @@ DECLARATION = Declaration(
         "head first, rate 0.003": HEAD_STEPS,
     },
 )
-PER_CLASS, EPOCHS, BATCH_SIZE = 10, 33, 32  # three batches per epoch
+PER_CLASS, STEPS = 10, 100  # rounded to 33 epochs of three batches
 LR = 3e-3  # for the ways to start
 
 
@@ -103,8 +103,7 @@ def run(
     seed += FIRST
     digits = cnnlab.load("digits", seed=seed)
     train = imbalance(digits.train, [PER_CLASS] * 10, seed)
-    torch.manual_seed(seed)
-    model = cnnlab.pretrained("glyphnet", 10)
+    model = new_glyphnet(seed, 10)
     _, (before, _) = glyph_features(model, seed)
     if head_first:
         fit_head(model, train)
@@ -112,31 +111,28 @@ def run(
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 freeze(module)
-    groups = param_groups(model, lr or LR, 0.01, layer_decay=layer_decay)
-    optimizer = torch.optim.AdamW(groups)
-    batches = cnnlab.loader(train, BATCH_SIZE, shuffle=True, seed=seed)
-    schedule = schedules.cosine(EPOCHS * len(batches) - warmup_steps)
-    if warmup_steps:
-        schedule = schedules.warmup(warmup_steps, schedule)
     callbacks = []
     if gradual:
         callbacks = [GradualUnfreeze(stages(model), [8, 16, 24])]
-    trainer = cpu_trainer(
-        model,
-        optimizer,
-        seed,
-        scheduler=cnnlab.attach(optimizer, schedule),
-        callbacks=callbacks,
-    )
+    steps = 0
     if lr:
-        trainer.fit(batches, epochs=EPOCHS)
+        steps = fine_tune(
+            model,
+            train,
+            seed,
+            lr=lr,
+            steps=STEPS,
+            layer_decay=layer_decay,
+            warmup_steps=warmup_steps,
+            callbacks=callbacks,
+        ).step
     fit_set, (after, labels) = glyph_features(model, seed)
     results = {
-        "test_acc": trainer.evaluate(cnnlab.loader(digits.test, 300))["acc"],
-        "drift": ((after - before).norm() / before.norm()).item(),
+        "test_acc": accuracy_of(model, digits.test),
+        "drift": drift(before, after),
         "old_task": linear_probe(fit_set, (after, labels)),
     }
-    return results | budget(labels=len(train), steps=trainer.step)
+    return results | budget(labels=len(train), steps=steps)
 
 
 VARIANTS = {

@@ -20,15 +20,14 @@ intervals didn't take into account that splits share digits.
 from functools import lru_cache, partial
 
 import torch
-from common import cpu_trainer, fit_head, run_study
+from common import accuracy_of, fine_tune, fit_head, new_glyphnet, run_study
 
 import cnnlab
-from cnnlab import schedules
 from cnnlab.data import ImageSet
 from cnnlab.data.balance import imbalance
 from cnnlab.experiment import Claim, Declaration, budget, splits
 from cnnlab.models import stages
-from cnnlab.transfer import freeze, param_groups
+from cnnlab.transfer import freeze
 
 
 SEEDS = 5
@@ -82,7 +81,6 @@ DECLARATION = Declaration(
     },
 )
 HIGH_LR, LOW_LR = 1e-2, 1e-3
-BATCH_SIZE = 32
 STEPS = {10: 100, 100: 150}  # for each number of labels per class
 
 
@@ -129,23 +127,18 @@ def run(
     """
     seed += FIRST
     train, test = load(target, per_class, seed)
-    torch.manual_seed(seed)
-    model = cnnlab.pretrained("glyphnet", len(train.classes), weights=weights)
+    model = new_glyphnet(seed, len(train.classes), weights)
     if head_first:
         fit_head(model, train)
     for stage in stages(model)[: 4 - n_stages]:
         freeze(stage)
-    optimizer = torch.optim.AdamW(param_groups(model, lr, 0.01))
-    batches = cnnlab.loader(train, BATCH_SIZE, shuffle=True, seed=seed)
-    epochs = round(STEPS[per_class] / len(batches))
-    schedule = schedules.cosine(epochs * len(batches))
-    scheduler = cnnlab.attach(optimizer, schedule)
-    trainer = cpu_trainer(model, optimizer, seed, scheduler=scheduler)
+    steps = 0
     if n_stages:
-        trainer.fit(batches, epochs=epochs)
-    accuracy = trainer.evaluate(cnnlab.loader(test, 300))["acc"]
-    used = budget(labels=len(train), steps=trainer.step)
-    return {"test_acc": accuracy} | used
+        steps = fine_tune(
+            model, train, seed, lr=lr, steps=STEPS[per_class]
+        ).step
+    used = budget(labels=len(train), steps=steps)
+    return {"test_acc": accuracy_of(model, test)} | used
 
 
 STRATEGIES = {
