@@ -908,3 +908,56 @@ def drift(before: Tensor, after: Tensor) -> float:
         after: features of the same images after training, (N, D).
     """
     return ((after - before).norm() / before.norm()).item()
+
+
+# --- precision (chapter 12) -----------------------------------------------
+
+
+def round_gradient(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+    """Round the gradient that flows back to this output to float16."""
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.half().float())
+
+
+def train_in_precision(
+    data: DataBundle,
+    seed: int,
+    *,
+    batch_size: int,
+    epochs: int,
+    precision: str = "fp32",
+    half_gradients: bool = False,
+    factor: float = 1.0,
+) -> cnnlab.Trainer:
+    """Train a small ResNet with SGD at a learning rate of 0.05 / factor.
+
+    Args:
+        data: its training set is used.
+        seed: draws the weights and the order.
+        batch_size: samples per step.
+        epochs: number of epochs.
+        precision: "fp32", or "bf16" for bfloat16 by autocast.
+        half_gradients: whether to round the gradients between the layers to
+            float16.
+        factor: factor of the loss. In exact arithmetic it changes nothing,
+            because the learning rate is divided by it.
+    """
+    model = seeded_resnet(seed, len(data.classes))
+    for layer in model.modules():
+        kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+        if half_gradients and isinstance(layer, kinds):
+            layer.register_forward_hook(round_gradient)
+
+    def scaled_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels) * factor
+
+    return train(
+        model,
+        sgd(model, 0.05 / factor),
+        data.train,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        loss_fn=scaled_loss,
+        precision=precision,
+    )
