@@ -34,8 +34,8 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     classification_report,
     confusion_matrix,
-    recall_score,
 )
+from studies.common import imbalance_metrics, train_imbalanced
 from torch.utils.data import WeightedRandomSampler
 
 import cnnlab
@@ -57,7 +57,6 @@ def signs(seed):
 
 data = signs(0)
 K = len(data.classes)  # twelve classes
-EPOCHS = 10
 
 # %% [markdown]
 # ## 11.1 Count first
@@ -136,63 +135,45 @@ assert balanced_accuracy_score(truth, said) == 0.5
 #
 # ### Predict
 #
-# A network is trained on the imbalanced images, with nothing done about it. By how much is its accuracy with the
-# shares of the training part larger than its balanced accuracy? (0.1 would be ten points.)
+# We train a network on the imbalanced images and don't correct anything. By how much does its accuracy on the class
+# proportions of the training set exceed its balanced accuracy? (0.1 would be ten points.)
+#
+# `train_imbalanced` trains with or without the corrections of this chapter, and `imbalance_metrics` evaluates. Both
+# are in `studies/common.py`, because the stored study calls them too, and `train_imbalanced??` in a cell of your own
+# shows the code.
 
 # %% tags=["predict"]
 my_hidden_gap = ...
 
 
 # %%
-@lru_cache  # a cell that runs again does not train again
-def trained(seed, weighted=False, sampled=False):
-    """Train on the imbalanced images of the seed; return validation and test logits."""
-    part = imbalanced(seed)
-    torch.manual_seed(seed)
-    model = cnnlab.small_resnet(num_classes=K)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    batches = cnnlab.loader(
-        part,
+@lru_cache  # a cell that runs again doesn't train again
+def trained(seed, weighted=False, oversampled=False):
+    """Train with the images of a seed; return validation and test logits."""
+    trainer = train_imbalanced(
+        imbalanced(seed),
+        seed,
         batch_size=32,
-        shuffle=not sampled,
-        sampler=balanced_sampler(part.labels, seed) if sampled else None,
-        seed=seed,
+        epochs=10,
+        weighted=weighted,
+        oversampled=oversampled,
     )
-    weight = cnnlab.data.class_weights(part.labels) if weighted else None
-    trainer = cnnlab.Trainer(
-        model,
-        optimizer,
-        lambda out, wanted: F.cross_entropy(out, wanted, weight),
-        scheduler=cnnlab.attach(
-            optimizer, cnnlab.schedules.cosine(EPOCHS * len(batches))
-        ),
-        seed=seed,
-        device="cpu",
-        progress=False,
-    )
-    trainer.fit(batches, epochs=EPOCHS)
     return [
-        trainer.predict(cnnlab.loader(p, 256))
-        for p in (signs(seed).valid, signs(seed).test)
+        trainer.predict(cnnlab.loader(split, 256))
+        for split in (signs(seed).valid, signs(seed).test)
     ]
 
 
-def judged(logits, labels, counts):
-    """Balanced accuracy, recall of rare and common classes, accuracy with the shares."""
-    answers = logits.argmax(dim=1)
-    recalls = torch.from_numpy(recall_score(labels, answers, average=None))
-    rank = counts.argsort(stable=True)  # the rarest class first
-    return {
-        "balanced_acc": balanced_accuracy_score(labels, answers),
-        "rare_recall": recalls[rank[:4]].mean().item(),
-        "common_recall": recalls[rank[-4:]].mean().item(),
-        "train_like_acc": (recalls @ (counts / counts.sum()).double()).item(),
-    }
+def evaluated(logits, seed, split, tau=0.0):
+    """Return the metrics of logits for a balanced split, adjusted by tau."""
+    bundle = cnnlab.DataBundle("signs", imbalanced(seed), split, test=split)
+    metrics, _ = imbalance_metrics(logits, bundle, tau)
+    return metrics
 
 
 logits = trained(0)[1]
 answers = logits.argmax(dim=1)
-plain = judged(logits, data.test.labels, counts)
+plain = evaluated(logits, 0, data.test)
 print("balanced accuracy:                 {balanced_acc:.3f}".format(**plain))
 print(
     "accuracy with the training shares: {train_like_acc:.3f}".format(**plain)
@@ -395,7 +376,7 @@ else:
     raise AssertionError("it should refuse")
 
 # %% [markdown]
-# `trained` above hides its weights from this check, in a function of its own, so that you can see what happens.
+# `train_imbalanced` hides its weights from this check, in a loss function of its own, so that you can see what happens.
 #
 # ### Predict
 #
@@ -408,17 +389,32 @@ my_change_for_common_classes = ...
 # %% tags=["experiment"]
 
 
-def outcome(seed, **how):
-    found = imbalanced(seed).labels.bincount(minlength=K)
-    return judged(trained(seed, **how)[1], signs(seed).test.labels, found)
+def without_correction(seed):
+    _, logits = trained(seed)
+    return evaluated(logits, seed, signs(seed).test)
+
+
+def class_weighted(seed):
+    _, logits = trained(seed, weighted=True)
+    return evaluated(logits, seed, signs(seed).test)
+
+
+def oversampled(seed):
+    _, logits = trained(seed, oversampled=True)
+    return evaluated(logits, seed, signs(seed).test)
+
+
+def weighted_and_oversampled(seed):
+    _, logits = trained(seed, weighted=True, oversampled=True)
+    return evaluated(logits, seed, signs(seed).test)
 
 
 live = cnnlab.compare(
     {
-        "plain": outcome,
-        "class weights": lambda seed: outcome(seed, weighted=True),
-        "oversampling": lambda seed: outcome(seed, sampled=True),
-        "both": lambda seed: outcome(seed, weighted=True, sampled=True),
+        "plain": without_correction,
+        "class weights": class_weighted,
+        "oversampling": oversampled,
+        "both": weighted_and_oversampled,
     },
     seeds=3,
     metric="balanced_acc",
@@ -560,23 +556,16 @@ my_gain_for_rare_classes = ...
 # %% tags=["experiment"]
 
 
-def adjusted_outcome(seed, tau=1.0, valid=False):
-    """The plain network of the seed, its logits adjusted."""
-    labels = imbalanced(seed).labels
-    of_valid, of_test = trained(seed)
-    whole = signs(seed)
-    told, part = (of_valid, whole.valid) if valid else (of_test, whole.test)
-    return judged(
-        told - logit_adjustment(labels, tau),
-        part.labels,
-        labels.bincount(minlength=K),
-    )
+def adjusted_on_validation(seed, tau):
+    """Adjust the logits of the plain network of a seed."""
+    logits, _ = trained(seed)
+    return evaluated(logits, seed, signs(seed).valid, tau)
 
 
 taus = [i / 4 for i in range(9)]
 seeds = sorted({row["seed"] for row in live.rows})
 dial = pd.DataFrame(
-    {"tau": tau, **adjusted_outcome(seed, tau, valid=True)}
+    {"tau": tau, **adjusted_on_validation(seed, tau)}
     for tau in taus
     for seed in seeds
 )
@@ -600,12 +589,18 @@ plots.lines(
 # The accuracy with the training shares falls all the way: for signs that come as they came in training, the network
 # was right to expect the common ones.
 
+
 # %%
+def logit_adjusted(seed):
+    _, logits = trained(seed)
+    return evaluated(logits, seed, signs(seed).test, tau=1.0)
+
+
 adjusted_runs = cnnlab.compare(
     {
-        "plain": outcome,
-        "logit adjustment": adjusted_outcome,
-        "class weights": lambda seed: outcome(seed, weighted=True),
+        "plain": without_correction,
+        "logit adjustment": logit_adjusted,
+        "class weights": class_weighted,
     },
     seeds=3,
     metric="balanced_acc",

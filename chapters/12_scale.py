@@ -39,6 +39,7 @@ os.environ["KINETO_LOG_LEVEL"] = "99"  # or the profiler talks to itself
 
 import torch
 import torch.nn.functional as F
+from studies.common import correct_predictions, train_in_precision
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import Dataset
 
@@ -527,33 +528,31 @@ assert torch.tensor(1.0).bfloat16() + 0.001 == 1  # but digits are
 steps.claim("bf16", ">", "plain, again")
 
 # %% [markdown]
-# So measure before you switch it on: bfloat16 cost time here. It does run, though, and so you can see what becomes of
-# the accuracy.
+# So measure before you switch it on: bfloat16 cost time here. It does run, though, so you can see what becomes of the
+# accuracy. `train_in_precision` is in `studies/common.py`, because the stored study calls it too, and
+# `train_in_precision??` in a cell of your own shows its code.
 
 
 # %% tags=["experiment"]
 def short_run(seed, precision):
-    """Train four epochs; return the validation accuracy."""
-    data = cnnlab.load("pocket", seed=seed, n_train=480, n_valid=2400)
-    model, optimizer = fresh(seed)
-    trainer = cnnlab.Trainer(
-        model,
-        optimizer,
-        precision=precision,
-        seed=seed,
-        device="cpu",
-        progress=False,
+    signs = cnnlab.load("pocket", seed=seed, n_train=480, n_valid=2400)
+    trainer = train_in_precision(
+        signs, seed, batch_size=32, epochs=4, precision=precision
     )
-    batches = cnnlab.loader(data.train, 32, shuffle=True, seed=seed)
-    trainer.fit(batches, epochs=4)
-    return trainer.evaluate(cnnlab.loader(data.valid, 240))["acc"]
+    correct = correct_predictions(trainer, signs.valid)
+    return correct.double().mean().item()
+
+
+def in_float32(seed):
+    return short_run(seed, "fp32")
+
+
+def in_bfloat16(seed):
+    return short_run(seed, "bf16")
 
 
 live = cnnlab.compare(
-    {
-        "float32": lambda seed: short_run(seed, "fp32"),
-        "bfloat16": lambda seed: short_run(seed, "bf16"),
-    },
+    {"float32": in_float32, "bfloat16": in_bfloat16},
     seeds=3,
     metric="valid_acc",
 )
@@ -564,7 +563,8 @@ live.plot(
 )
 
 # %% [markdown]
-# Your three runs are short. The grey bars are a stored study, `studies/12_precision.py`, with six seeds and more images.
+# Your three runs are short. The grey marks come from a stored study, `studies/12_precision.py`, which calls the same
+# function with twice the images, larger batches, six epochs and six seeds.
 
 # %% tags=["claim"]
 precision.claim("bfloat16", "~", "float32", by=0.02)

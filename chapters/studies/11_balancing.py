@@ -19,21 +19,15 @@ and 960 test signs instead of 4,800, and before this one ran.
 from functools import lru_cache, partial
 
 from common import (
-    COUNTS,
-    cpu_trainer,
     imbalance_metrics,
     imbalanced_signs,
     run_study,
-    seeded_resnet,
-    sgd,
+    train_imbalanced,
 )
 from torch import Tensor
 
 import cnnlab
-from cnnlab.data import balanced_sampler, class_weights, logit_adjustment
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
-from cnnlab.mixing import CutMix, soft_cross_entropy
-from cnnlab.schedules import cosine
 
 
 SEEDS = 8
@@ -53,54 +47,16 @@ DECLARATION = Declaration(
     fixed="signs of twelve classes per seed, from 10 to 400 per class; the "
     "network, SGD with a cosine schedule, batches of 64, 10 epochs",
 )
-K, EPOCHS, BATCH_SIZE, LR = len(COUNTS), 10, 64, 0.1
+EPOCHS, BATCH_SIZE = 10, 64
 
 
 @lru_cache
-def run(
-    seed: int,
-    *,
-    weighted: bool = False,
-    oversampled: bool = False,
-    loss_tau: float = 0.0,
-    mixed: bool = False,
-) -> tuple[Tensor, float, dict[str, int]]:
-    """Train once; return test logits, training accuracy and budget.
-
-    Args:
-        seed: draws images, weights and order.
-        weighted: whether the loss has class weights.
-        oversampled: whether a sampler balances the classes.
-        loss_tau: strength of the logit adjustment in the loss.
-        mixed: whether to use CutMix.
-    """
+def run(seed: int, **methods) -> tuple[Tensor, float, dict[str, int]]:
+    """Train once; return test logits, training accuracy and budget."""
     data = imbalanced_signs(seed)
-    labels = data.train.labels
-    model = seeded_resnet(seed, K)
-    optimizer = sgd(model, LR)
-    batches = cnnlab.loader(
-        data.train,
-        BATCH_SIZE,
-        shuffle=not oversampled,
-        sampler=balanced_sampler(labels, seed) if oversampled else None,
-        seed=seed,
+    trainer = train_imbalanced(
+        data.train, seed, batch_size=BATCH_SIZE, epochs=EPOCHS, **methods
     )
-    weight = class_weights(labels) if weighted else None
-    adjustment = logit_adjustment(labels, loss_tau)
-
-    def loss_fn(logits, targets):
-        return soft_cross_entropy(logits + adjustment, targets, weight)
-
-    schedule = cosine(EPOCHS * len(batches))
-    trainer = cpu_trainer(
-        model,
-        optimizer,
-        seed,
-        loss_fn=loss_fn,
-        scheduler=cnnlab.attach(optimizer, schedule),
-        batch_transform=CutMix(1.0, num_classes=K) if mixed else None,
-    )
-    trainer.fit(batches, epochs=EPOCHS)
     train_metrics = trainer.evaluate(cnnlab.loader(data.train, 256))
     logits = trainer.predict(cnnlab.loader(data.test, 256))
     used = budget(labels=len(data.train), steps=trainer.step)

@@ -17,9 +17,7 @@ with six other seeds and 480 validation signs, and before this one ran.
 
 from functools import partial
 
-import torch.nn.functional as F
-from common import correct_predictions, run_study, seeded_resnet, sgd, train
-from torch import nn
+from common import correct_predictions, run_study, train_in_precision
 
 import cnnlab
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
@@ -28,7 +26,7 @@ from cnnlab.experiment import Claim, Declaration, budget, fresh_data
 SEEDS = 6
 FIRST = 1000  # added to every seed: the first study used 0 to 5
 METRIC = "valid_acc"
-N_TRAIN, EPOCHS, BATCH_SIZE, LR = 960, 6, 64, 0.05
+N_TRAIN, EPOCHS, BATCH_SIZE = 960, 6, 64
 HALF, SMALL = "float16 gradients", "float16 gradients, loss / 4096"
 SCALED = f"{SMALL}, scaled by 65536"
 DECLARATION = Declaration(
@@ -43,40 +41,16 @@ DECLARATION = Declaration(
     fixed="960 signs per seed, the network, SGD with momentum 0.9, batches "
     "of 64, 6 epochs",
 )
-LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
 
-def round_gradient(layer, inputs, output) -> None:
-    """Round the gradient that flows back to this output to float16."""
-    if output.requires_grad:
-        output.register_hook(lambda gradient: gradient.half().float())
-
-
-def run(
-    seed: int, *, half: bool = False, factor: float = 1.0, **options
-) -> dict[str, float]:
-    """Train on factor * loss at LR / factor; return validation accuracy."""
+def run(seed: int, **settings) -> dict[str, float]:
+    """Train with some settings; return the validation accuracy."""
     seed += FIRST
     data = cnnlab.load(
         "pocket", seed=seed, n_train=N_TRAIN, n_valid=5000, n_test=96
     )
-    model = seeded_resnet(seed, len(data.classes))
-    for layer in model.modules():
-        if half and isinstance(layer, LAYERS):
-            layer.register_forward_hook(round_gradient)
-
-    def scaled_loss(logits, labels):
-        return F.cross_entropy(logits, labels) * factor
-
-    trainer = train(
-        model,
-        sgd(model, LR / factor),
-        data.train,
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        seed=seed,
-        loss_fn=scaled_loss,
-        **options,
+    trainer = train_in_precision(
+        data, seed, batch_size=BATCH_SIZE, epochs=EPOCHS, **settings
     )
     accuracy = correct_predictions(trainer, data.valid).double().mean().item()
     used = budget(labels=N_TRAIN, steps=trainer.step)
@@ -86,10 +60,10 @@ def run(
 VARIANTS = {
     "float32": run,
     "bfloat16": partial(run, precision="bf16"),
-    HALF: partial(run, half=True),
-    SMALL: partial(run, half=True, factor=2**-12),
+    HALF: partial(run, half_gradients=True),
+    SMALL: partial(run, half_gradients=True, factor=2**-12),
     # The scale undoes the division, and adds another four bits.
-    SCALED: partial(run, half=True, factor=2**4),
+    SCALED: partial(run, half_gradients=True, factor=2**4),
 }
 
 

@@ -25,10 +25,16 @@ import cnnlab
 from cnnlab import schedules
 from cnnlab.augment import Augment
 from cnnlab.averaging import EMA
-from cnnlab.data import DataBundle, ImageSet, logit_adjustment
+from cnnlab.data import (
+    DataBundle,
+    ImageSet,
+    balanced_sampler,
+    class_weights,
+    logit_adjustment,
+)
 from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, budget, study
-from cnnlab.mixing import soft_cross_entropy
+from cnnlab.mixing import CutMix, soft_cross_entropy
 from cnnlab.schedules import Schedule, cosine, one_cycle
 from cnnlab.transfer import extract_features, param_groups
 
@@ -384,6 +390,60 @@ def imbalance_metrics(
         "train_like_acc": train_like.item(),
     }
     return metrics, by_rarity
+
+
+def train_imbalanced(
+    train_set: ImageSet,
+    seed: int,
+    *,
+    batch_size: int,
+    epochs: int,
+    weighted: bool = False,
+    oversampled: bool = False,
+    loss_tau: float = 0.0,
+    mixed: bool = False,
+) -> cnnlab.Trainer:
+    """Train a small ResNet with methods against class imbalance.
+
+    SGD with momentum and a cosine schedule from a learning rate of 0.1.
+
+    Args:
+        train_set: images whose classes have different sizes.
+        seed: draws the weights and the order.
+        batch_size: samples per step.
+        epochs: number of epochs.
+        weighted: whether the loss has class weights.
+        oversampled: whether a sampler balances the classes.
+        loss_tau: strength of the logit adjustment in the loss.
+        mixed: whether to use CutMix.
+    """
+    labels, num_classes = train_set.labels, len(train_set.classes)
+    model = seeded_resnet(seed, num_classes)
+    optimizer = sgd(model, 0.1)
+    batches = cnnlab.loader(
+        train_set,
+        batch_size,
+        shuffle=not oversampled,
+        sampler=balanced_sampler(labels, seed) if oversampled else None,
+        seed=seed,
+    )
+    weight = class_weights(labels) if weighted else None
+    adjustment = logit_adjustment(labels, loss_tau)
+
+    def loss_fn(logits: Tensor, targets: Tensor) -> Tensor:
+        return soft_cross_entropy(logits + adjustment, targets, weight)
+
+    schedule = cosine(epochs * len(batches))
+    trainer = cpu_trainer(
+        model,
+        optimizer,
+        seed,
+        loss_fn=loss_fn,
+        scheduler=cnnlab.attach(optimizer, schedule),
+        batch_transform=CutMix(1.0, num_classes) if mixed else None,
+    )
+    trainer.fit(batches, epochs=epochs)
+    return trainer
 
 
 # --- timing (chapter 12) --------------------------------------------------
@@ -863,3 +923,56 @@ def drift(before: Tensor, after: Tensor) -> float:
         after: features of the same images after training, (N, D).
     """
     return ((after - before).norm() / before.norm()).item()
+
+
+# --- precision (chapter 12) -----------------------------------------------
+
+
+def round_gradient(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+    """Round the gradient that flows back to this output to float16."""
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.half().float())
+
+
+def train_in_precision(
+    data: DataBundle,
+    seed: int,
+    *,
+    batch_size: int,
+    epochs: int,
+    precision: str = "fp32",
+    half_gradients: bool = False,
+    factor: float = 1.0,
+) -> cnnlab.Trainer:
+    """Train a small ResNet with SGD at a learning rate of 0.05 / factor.
+
+    Args:
+        data: its training set is used.
+        seed: draws the weights and the order.
+        batch_size: samples per step.
+        epochs: number of epochs.
+        precision: "fp32", or "bf16" for bfloat16 by autocast.
+        half_gradients: whether to round the gradients between the layers to
+            float16.
+        factor: factor of the loss. In exact arithmetic it changes nothing,
+            because the learning rate is divided by it.
+    """
+    model = seeded_resnet(seed, len(data.classes))
+    for layer in model.modules():
+        kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+        if half_gradients and isinstance(layer, kinds):
+            layer.register_forward_hook(round_gradient)
+
+    def scaled_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels) * factor
+
+    return train(
+        model,
+        sgd(model, 0.05 / factor),
+        data.train,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        loss_fn=scaled_loss,
+        precision=precision,
+    )
