@@ -22,6 +22,7 @@
 # | you need | chapters 1, 6, 7, 9 and 10 |
 
 # %% tags=["setup"]
+import inspect
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,12 @@ from IPython.display import Markdown, display
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
+from studies.common import (
+    probe_accuracy,
+    three_digits,
+    train_in_two_phases,
+    with_dropout,
+)
 
 import cnnlab
 from cnnlab import check, diagnose, plots, symptoms, transfer
@@ -75,32 +82,6 @@ CLASSES = ("3", "5", "8")
 N_TRAIN, N_VALID = (6, 2) if lab.profile == "smoke" else (15, 5)
 
 
-def three_classes(part, start, stop):
-    """Return images start to stop of each of the three classes."""
-    numbers = [part.classes.index(name) for name in CLASSES]
-    where = [
-        (part.labels == k).nonzero().flatten()[start:stop] for k in numbers
-    ]
-    labels = [k for k, found in enumerate(where) for _ in found]
-    return cnnlab.data.ImageSet(
-        part.pixels(torch.cat(where)), labels, CLASSES
-    )
-
-
-def three_of(digits, seed):
-    """Return a bundle of three of the ten classes, with few labels."""
-    few = digits.subset(per_class=N_TRAIN + N_VALID, seed=seed).train
-    # Shuffled, because the digits are in the order of their writers.
-    rng = torch.Generator().manual_seed(seed)
-    few = few.select(torch.randperm(len(few), generator=rng))
-    return cnnlab.DataBundle(
-        "3, 5 and 8",
-        train=three_classes(few, 0, N_TRAIN),
-        valid=three_classes(few, N_TRAIN, None),
-        test=three_classes(digits.test, 0, None),
-    )
-
-
 def write_folder(path, bundle):
     """Write each picture as a PNG file into part/class/number.png."""
     for name in ("train", "valid", "test"):
@@ -117,7 +98,8 @@ def write_folder(path, bundle):
 
 if FOLDER is None:
     made = tempfile.TemporaryDirectory()
-    write_folder(made.name, three_of(cnnlab.load("digits", seed=0), seed=0))
+    three = three_digits(0, n_train=N_TRAIN, n_valid=N_VALID)
+    write_folder(made.name, three)
 data = cnnlab.from_folder(FOLDER or made.name, size=SIZE)
 if data.test is None:
     data = cnnlab.from_folder(FOLDER, size=SIZE, test=0.2)
@@ -169,26 +151,13 @@ print(
 
 # %%
 def build(seed):
-    """The pretrained network with a new head for our classes, behind dropout."""
-    torch.manual_seed(seed)
-    model = cnnlab.pretrained(NETWORK, K)
-    return cnnlab.replace_head(model, K, dropout=0.3)
-
-
-def probe_accuracy(bundle, seed=0):
-    """Test accuracy of logistic regression on the features as they are."""
-    model = build(seed)
-    train, valid, test = (
-        transfer.extract_features(model, cnnlab.loader(part, batch_size=256))
-        for part in (bundle.train, bundle.valid, bundle.test)
-    )
-    labelled = [torch.cat(both) for both in zip(train, valid, strict=True)]
-    return transfer.linear_probe(labelled, test)
+    """Return the pretrained network with a new head for our classes."""
+    return with_dropout(seed, K, NETWORK)
 
 
 pretrained = build(0)
 data = data.transform(pretrained)  # to the size it was trained on
-probe = probe_accuracy(data)
+probe = probe_accuracy(pretrained, data)
 print(f"linear probe: {probe:.3f}")
 
 # %% [markdown]
@@ -233,6 +202,13 @@ assert FOLDER or losses[-1] < 0.01
 # - **plateau** (5): when the validation loss has not improved for four epochs, the rates fall to 0.3 of what they were;
 # - **early stopping** (6): after eight such epochs it is over, and the weights of the best epoch come back. It starts
 #   counting when the frozen epochs are over.
+#
+# The function is in `studies/common.py`, because the stored study of 13.5 calls it too (`train_in_two_phases??` in a
+# cell of your own shows it with its arguments explained). Read it from its end: find the two calls of `fit`, and what
+# happens between them.
+
+# %%
+print(inspect.getsource(train_in_two_phases))
 
 # %%
 FROZEN, EPOCHS = 5, 40
@@ -242,35 +218,16 @@ augment = Augment(
 
 
 def train_on(bundle, seed):
-    """Train the head, then the last block as well; return the trainer."""
-    model = build(seed)
-    *below, block, _ = cnnlab.stages(model)
-    for stage in (*below, block):
-        transfer.freeze(stage)
-    groups = transfer.param_groups(
-        model, lr=1e-3, weight_decay=0.01, head_lr=1e-2
-    )
-    optimizer = torch.optim.AdamW(groups)
-    trainer = cnnlab.Trainer(
-        model,
-        optimizer,
-        plateau=Plateau(optimizer, "min", factor=0.3, patience=4),
-        batch_transform=augment,
-        callbacks=[
-            EarlyStopping("valid_loss", "min", patience=8, start_epoch=FROZEN)
-        ],
-        seed=seed,
+    """Train with the recipe; return the trainer."""
+    return train_in_two_phases(
+        build(seed),
+        bundle,
+        seed,
+        head_epochs=FROZEN,
+        epochs=EPOCHS,
+        augment=augment,
         device=lab.device,
-        progress=False,
     )
-    train = cnnlab.loader(
-        bundle.train, batch_size=16, shuffle=True, seed=seed
-    )
-    valid = cnnlab.loader(bundle.valid, batch_size=256)
-    trainer.fit(train, valid, epochs=FROZEN)
-    transfer.unfreeze(block)
-    trainer.fit(train, valid, epochs=EPOCHS)
-    return trainer
 
 
 trainer = train_on(data, seed=0)
@@ -296,8 +253,9 @@ print(f"{len(found)} findings")
 #
 # ## 13.5 Was it luck?
 #
-# One run is an anecdote. Another seed means another split of the digits, other colours, other initial weights. You run
-# five of them here. The grey marks are a stored study of eight, `studies/13_capstone.py`, with four more methods. Every
+# One run is an anecdote. Another seed means another split of the digits, other colours, other initial weights. You
+# run five of them here. The grey marks come from a stored study of eight seeds, `studies/13_capstone.py`, which calls
+# the same functions (`three_digits`, `train_in_two_phases` and `probe_accuracy`) and tries four more methods. Every
 # method gets the same sixty labels, whether it uses them for training or for validation. The learning rates, the
 # patience and the augmentation were chosen with other seeds, from 100 on, but those were splits of the same digits.
 # That gives the recipe a small advantage over the probe, which has no settings.
@@ -308,15 +266,18 @@ def bundle_of(seed):
     """The pictures that belong to a seed; of your own folder, always the same."""
     if FOLDER is not None:
         return data
-    digits = cnnlab.load("digits", seed=seed)
-    return three_of(digits, seed).transform(pretrained)
+    three = three_digits(seed, n_train=N_TRAIN, n_valid=N_VALID)
+    return three.transform(pretrained)
 
 
 def recipe(seed):
-    """Test accuracy of the two phases."""
     bundle = bundle_of(seed)
     test = cnnlab.loader(bundle.test, batch_size=256)
     return train_on(bundle, seed).evaluate(test)["acc"]
+
+
+def linear_probe(seed):
+    return probe_accuracy(build(seed), bundle_of(seed))
 
 
 unit = splits(288, 180)  # of the three classes
@@ -326,10 +287,7 @@ live = compare_declared(
     Declaration(
         "Does the recipe beat the probe with the same labels?", unit=unit
     ),
-    {
-        "recipe": recipe,
-        "linear probe": lambda seed: probe_accuracy(bundle_of(seed), seed),
-    },
+    {"recipe": recipe, "linear probe": linear_probe},
     seeds=5,
     metric="test_acc",
 )

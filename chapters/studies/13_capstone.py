@@ -17,26 +17,31 @@ this one ran. In the first one, with other seeds, the recipe had 71 labelled
 validation images on top of the sixty, and the probe didn't.
 """
 
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
-from common import cpu_trainer, run_study, sgd, train
-from torch import nn
+from common import (
+    probe_accuracy,
+    run_study,
+    sgd,
+    three_digits,
+    train,
+    train_in_two_phases,
+    with_dropout,
+)
 
 import cnnlab
-from cnnlab import transfer
 from cnnlab.augment import Augment
-from cnnlab.callbacks import EarlyStopping
 from cnnlab.data import DataBundle, ImageSet
 from cnnlab.experiment import Claim, Declaration, budget, splits
-from cnnlab.schedules import Plateau, one_cycle
+from cnnlab.schedules import one_cycle
 
 
 SEEDS = 8
 FIRST = 1000  # added to every seed: the first study used 0 to 7
 METRIC = "test_acc"
-CLASSES, PER_CLASS, VALID_PER_CLASS = ("3", "5", "8"), 20, 5
-LABELS = len(CLASSES) * PER_CLASS
+K, N_TRAIN, N_VALID = 3, 15, 5  # classes, and images per class
+LABELS = K * (N_TRAIN + N_VALID)
 DECLARATION = Declaration(
     "With sixty labels in all, does the recipe beat simpler alternatives?",
     claims=[
@@ -59,49 +64,19 @@ AUGMENT = Augment(
 )
 
 
-def take(split: ImageSet, start: int, stop: int | None) -> ImageSet:
-    """Return images start to stop of each of the three classes."""
-    old_labels = [split.classes.index(name) for name in CLASSES]
-    indices = [
-        (split.labels == k).nonzero().flatten()[start:stop]
-        for k in old_labels
-    ]
-    labels = [k for k, of_class in enumerate(indices) for _ in of_class]
-    return ImageSet(split.pixels(torch.cat(indices)), labels, CLASSES)
-
-
-@lru_cache
-def three_digits(seed: int) -> DataBundle:
+def digits(seed: int) -> DataBundle:
     """Load sixty labelled digits, 45 to train and 15 to validate on."""
-    digits = cnnlab.load("digits", seed=seed)
-    few = digits.subset(per_class=PER_CLASS, seed=seed).train
-    # Shuffled, because the digits are in the order of their writers.
-    rng = torch.Generator().manual_seed(seed)
-    few = few.select(torch.randperm(len(few), generator=rng))
-    n_train = PER_CLASS - VALID_PER_CLASS
-    return DataBundle(
-        "3, 5 and 8",
-        train=take(few, 0, n_train),
-        valid=take(few, n_train, PER_CLASS),
-        test=take(digits.test, 0, None),
-    )
+    return three_digits(seed, n_train=N_TRAIN, n_valid=N_VALID)
 
 
 def all_labelled(seed: int) -> ImageSet:
     """Return the training and the validation images as one set."""
-    data = three_digits(seed)
+    data = digits(seed)
     return ImageSet(
         torch.cat([data.train.images, data.valid.images]),
         torch.cat([data.train.labels, data.valid.labels]),
-        CLASSES,
+        data.train.classes,
     )
-
-
-def build(seed: int, weights: str | None = "default") -> nn.Module:
-    """Return glyphnet with dropout and a new head for three classes."""
-    torch.manual_seed(seed)
-    model = cnnlab.pretrained("glyphnet", len(CLASSES), weights=weights)
-    return cnnlab.replace_head(model, len(CLASSES), dropout=0.3)
 
 
 def outcome(
@@ -124,38 +99,24 @@ def recipe(
             from the top.
     """
     seed += FIRST
-    data, model = three_digits(seed), build(seed)
-    stages = cnnlab.stages(model)
-    for stage in stages[:-1]:
-        transfer.freeze(stage)
-    groups = transfer.param_groups(
-        model, lr=1e-3, weight_decay=0.01, head_lr=0.01
-    )
-    optimizer = torch.optim.AdamW(groups)
-    stopping = EarlyStopping(
-        "valid_loss", "min", patience=8, start_epoch=HEAD_EPOCHS
-    )
-    trainer = cpu_trainer(
-        model,
-        optimizer,
+    data = digits(seed)
+    trainer = train_in_two_phases(
+        with_dropout(seed, K),
+        data,
         seed,
-        plateau=Plateau(optimizer, "min", factor=0.3, patience=4),
-        batch_transform=augment,
-        callbacks=[stopping],
+        head_epochs=HEAD_EPOCHS,
+        epochs=EPOCHS,
+        augment=augment,
+        unfrozen=unfrozen,
     )
-    batches = cnnlab.loader(data.train, BATCH_SIZE, shuffle=True, seed=seed)
-    valid = cnnlab.loader(data.valid, 256)
-    trainer.fit(batches, valid, epochs=HEAD_EPOCHS)
-    for stage in stages[len(stages) - 1 - unfrozen :]:
-        transfer.unfreeze(stage)
-    trainer.fit(batches, valid, epochs=EPOCHS)
-    return outcome(trainer, data, steps=EPOCHS * len(batches))
+    steps = EPOCHS * (len(data.train) // BATCH_SIZE)
+    return outcome(trainer, data, steps)
 
 
 def from_scratch(seed: int) -> dict[str, float]:
     """Train the same network from random weights, on all sixty images."""
     seed += FIRST
-    data, model = three_digits(seed), build(seed, weights=None)
+    model = with_dropout(seed, K, weights=None)
     trainer = train(
         model,
         sgd(model, 0.05, weight_decay=1e-3),
@@ -166,18 +127,13 @@ def from_scratch(seed: int) -> dict[str, float]:
         schedule=one_cycle,
         batch_transform=AUGMENT,
     )
-    return outcome(trainer, data, steps=trainer.step)
+    return outcome(trainer, digits(seed), steps=trainer.step)
 
 
 def probe(seed: int) -> dict[str, float]:
     """Fit logistic regression to the features of all sixty images."""
     seed += FIRST
-    model = build(seed)
-    labelled_features, test_features = (
-        transfer.extract_features(model, cnnlab.loader(split, 256))
-        for split in (all_labelled(seed), three_digits(seed).test)
-    )
-    accuracy = transfer.linear_probe(labelled_features, test_features)
+    accuracy = probe_accuracy(with_dropout(seed, K), digits(seed))
     return {"test_acc": accuracy} | budget(labels=LABELS, steps=0)
 
 

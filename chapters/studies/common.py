@@ -10,7 +10,7 @@ compute its table again, and all of them with new seeds with `make replicate`.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ import cnnlab
 from cnnlab import schedules
 from cnnlab.augment import Augment
 from cnnlab.averaging import EMA
+from cnnlab.callbacks import EarlyStopping
 from cnnlab.data import (
     DataBundle,
     ImageSet,
@@ -35,8 +36,14 @@ from cnnlab.data import (
 from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, budget, study
 from cnnlab.mixing import CutMix, soft_cross_entropy
-from cnnlab.schedules import Schedule, cosine, one_cycle
-from cnnlab.transfer import extract_features, param_groups
+from cnnlab.schedules import Plateau, Schedule, cosine, one_cycle
+from cnnlab.transfer import (
+    extract_features,
+    freeze,
+    linear_probe,
+    param_groups,
+    unfreeze,
+)
 
 
 def run_study(
@@ -976,3 +983,119 @@ def train_in_precision(
         loss_fn=scaled_loss,
         precision=precision,
     )
+
+
+# --- the capstone (chapter 13) --------------------------------------------
+
+
+def take_classes(
+    split: ImageSet, classes: Sequence[str], start: int, stop: int | None
+) -> ImageSet:
+    """Return images start to stop of each of some classes."""
+    old_labels = [split.classes.index(name) for name in classes]
+    indices = [
+        (split.labels == k).nonzero().flatten()[start:stop]
+        for k in old_labels
+    ]
+    labels = [k for k, of_class in enumerate(indices) for _ in of_class]
+    return ImageSet(split.pixels(torch.cat(indices)), labels, classes)
+
+
+@lru_cache
+def three_digits(seed: int, *, n_train: int, n_valid: int) -> DataBundle:
+    """Load a few handwritten digits of the classes 3, 5 and 8.
+
+    Args:
+        seed: splits the digits and chooses the labelled ones.
+        n_train: training images per class.
+        n_valid: validation images per class.
+    """
+    classes = ("3", "5", "8")
+    digits = cnnlab.load("digits", seed=seed)
+    few = digits.subset(per_class=n_train + n_valid, seed=seed).train
+    # Shuffled, because the digits are in the order of their writers.
+    rng = torch.Generator().manual_seed(seed)
+    few = few.select(torch.randperm(len(few), generator=rng))
+    return DataBundle(
+        "3, 5 and 8",
+        train=take_classes(few, classes, 0, n_train),
+        valid=take_classes(few, classes, n_train, None),
+        test=take_classes(digits.test, classes, 0, None),
+    )
+
+
+def with_dropout(
+    seed: int,
+    num_classes: int,
+    network: str = "glyphnet",
+    weights: str | None = "default",
+) -> nn.Module:
+    """Return a pretrained network with a new head behind dropout."""
+    torch.manual_seed(seed)
+    model = cnnlab.pretrained(network, num_classes, weights=weights)
+    return cnnlab.replace_head(model, num_classes, dropout=0.3)
+
+
+def train_in_two_phases(
+    model: nn.Module,
+    data: DataBundle,
+    seed: int,
+    *,
+    head_epochs: int,
+    epochs: int,
+    augment: Augment | None,
+    unfrozen: int = 1,
+    device: Any = "cpu",
+) -> cnnlab.Trainer:
+    """Train the head, then the top stages too; restore the best epoch.
+
+    Args:
+        model: a pretrained network with a new head, trained in place.
+        data: its training and its validation set are used.
+        seed: seed of the order and of the augmentation.
+        head_epochs: number of epochs for the head alone.
+        epochs: largest number of epochs in all.
+        augment: the augmentation, or None.
+        unfrozen: number of stages below the head that join it.
+        device: where to train.
+    """
+    stages = cnnlab.stages(model)
+    for stage in stages[:-1]:
+        freeze(stage)
+    groups = param_groups(model, lr=1e-3, weight_decay=0.01, head_lr=0.01)
+    optimizer = torch.optim.AdamW(groups)
+    stopping = EarlyStopping(
+        "valid_loss", "min", patience=8, start_epoch=head_epochs
+    )
+    trainer = cnnlab.Trainer(
+        model,
+        optimizer,
+        plateau=Plateau(optimizer, "min", factor=0.3, patience=4),
+        batch_transform=augment,
+        callbacks=[stopping],
+        seed=seed,
+        device=device,
+        progress=False,
+    )
+    batches = cnnlab.loader(data.train, 16, shuffle=True, seed=seed)
+    valid = cnnlab.loader(data.valid, 256)
+    trainer.fit(batches, valid, epochs=head_epochs)
+    for stage in stages[len(stages) - 1 - unfrozen :]:
+        unfreeze(stage)
+    trainer.fit(batches, valid, epochs=epochs)
+    return trainer
+
+
+def probe_accuracy(model: nn.Module, data: DataBundle) -> float:
+    """Return the test accuracy of logistic regression on frozen features.
+
+    It's fitted to the training and the validation set together.
+    """
+    train_set, valid_set, test_set = (
+        extract_features(model, cnnlab.loader(split, 256))
+        for split in (data.train, data.valid, data.test)
+    )
+    labelled = [
+        torch.cat(both) for both in zip(train_set, valid_set, strict=True)
+    ]
+    return linear_probe(labelled, test_set)
