@@ -656,7 +656,7 @@ modes.plot(
 # %% tags=["claim"]
 print(modes.claim("eval mode", ">", "train mode, 1 image", by=0.2))
 print(modes.claim("eval mode", ">", "train mode, 2 images", by=0.05))
-print(modes.claim("train mode, 64 images", ">", "eval mode"))
+print(modes.verdict("train mode, 64 images", ">", "eval mode"))
 
 # %% tags=["check"]
 check.prediction(
