@@ -32,8 +32,8 @@ TOKEN = "opened-by-a-test"
 # chapter -> correct code in the solution of its first exercise, a mistake to put there instead, and
 # a part of the feedback that the check then gives
 SLIPS = {
-    "00_first_network": ("[None] / 255", "[None] // 255", "drops everything after the point"),
-    "01_training_loop": ("optimizer.zero_grad()", "pass", "gradients of earlier batches are never"),
+    "00_first_network": ("[None] / 255", "[None] // 255", "dtype uint8, expected float32"),
+    "01_training_loop": ("[n_valid:n_held]", "[n_valid:]", "training and test sets share indices"),
     "03_augmentation": ("images.flip(3)", "images.flip(2)", "you turn the images upside down"),
     "05_schedules": ("min(step / steps, 1.0)", "step / steps", "the multiplier climbs again"),
     "07_debugging": ("math.sqrt(sum(", "float(sum(", "you use the sum of squares as the norm"),
