@@ -1025,11 +1025,11 @@ print(in_loss.difference("decay 5e-3", "decay 5e-3 everywhere"))
 # decay don't: at the end of training, without those labels, they're still 2.8 points (1.6 to 4.1) and 2.1 points (0.7
 # to 3.5) ahead of the best epoch of the plain network.
 #
-# **On 300 correct labels they gain no accuracy.** With dropout of 0.3 it changes by less than one point. For 0.5 the
-# interval reaches from a loss of two points to a gain of two. Weight decay changes it by less than one point (0.4 lower
-# here, 0.3 higher when we repeated the study with new seeds), but it lowers the loss by 0.13 (0.09 to 0.16). With as
-# many correct predictions and a lower loss, the network is probably less overconfident, a subject of
-# [chapter 4](04_mixing.ipynb).
+# **On 300 correct labels, we see no gain in accuracy.** Dropout of 0.3 changes it by less than one point here (a
+# repetition with new seeds was less certain: −0.2 points, −1.3 to 1.0). For 0.5 the interval reaches from a loss of two
+# points to a gain of two. Weight decay changes it by less than one point (0.4 lower here, 0.3 higher when we repeated
+# the study with new seeds), but it lowers the loss by 0.13 (0.09 to 0.16). With as many correct predictions and a lower
+# loss, the network is probably less overconfident, a subject of [chapter 4](04_mixing.ipynb).
 #
 # **Decay weights only.** Sparing the biases and the $\gamma$ and $\beta$ of the batch-norm layers gains between 1 and
 # 2.5 points here, at a strong decay. It's a convention from practice
@@ -1286,5 +1286,6 @@ else:
 # - In training mode, the output for one image depends on the others in its batch. Where could that leak information
 #   from one user to another?
 # - Santurkar's experiment shows that stability isn't *necessary*. Does it show that smoothness is the reason?
-# - With wrong labels, dropout gained eleven points over the end of training and about two over the best epoch. With
-#   correct labels it lost three. What would you do with a data set if you don't know how clean its labels are?
+# - With wrong labels, dropout gained eleven points over the end of training and two to three over the best epoch of the
+#   plain network. With correct labels it lost three. What would you do with a data set if you don't know how clean its
+#   labels are?
