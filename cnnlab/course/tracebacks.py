@@ -1,6 +1,5 @@
 """Show short tracebacks in a notebook: only your own lines if the library refused an argument."""
 
-import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from cnnlab.errors import CnnlabError
+from cnnlab.plots.core import ipython_shell
 
 
 STOPPED = "Stopped. If this was a fit, call fit again to continue where it was."
@@ -22,8 +22,7 @@ def shorten_tracebacks() -> None:
 
     This does nothing outside IPython, or if it has another handler of exceptions already.
     """
-    ipython = sys.modules.get("IPython")
-    shell: Any = ipython.get_ipython() if ipython is not None else None
+    shell = ipython_shell()
     if shell is not None and not shell.custom_exceptions:
         shell.set_custom_exc((KeyboardInterrupt, CnnlabError, ValueError, TypeError), _show)
 

@@ -73,10 +73,15 @@ class Plot:
         )
 
 
+def ipython_shell() -> Any:
+    """Return the running IPython, of a notebook or a prompt; None outside of it."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
 def in_ipython() -> bool:
     """Return whether this is a notebook or an IPython prompt."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
+    return ipython_shell() is not None
 
 
 _WORDS = {

@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from cnnlab.course.check.core import Exercise, Outcome
+from cnnlab.plots.core import ipython_shell as _shell
 
 
 COLOURS = {True: "var(--jp-success-color1, #1a7f37)", False: "var(--jp-error-color1, #cf222e)"}
@@ -99,12 +100,6 @@ def _sources(function: Callable[..., Any], seen: set[str] | None = None) -> list
         elif isinstance(value, int | float | str):
             sources.append(f"{name} = {value!r}")
     return [*sources, inspect.getsource(function).rstrip()]
-
-
-def _shell() -> Any:
-    """Return the running IPython, or None."""
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython else None
 
 
 def version_note(attempt: Any, shell: Any) -> str:
