@@ -1,20 +1,17 @@
 """Show short tracebacks in a notebook: only your own lines if the library refused an argument."""
 
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cnnlab.course.frames import PACKAGE, is_library
 from cnnlab.errors import CnnlabError
 from cnnlab.plots.core import ipython_shell
 
 
 STOPPED = "Stopped. If this was a fit, call fit again to continue where it was."
 MORE = "Only your own lines are shown above. To see those of cnnlab too, run %tb in a new cell."
-PACKAGE = str(Path(__file__).parents[1])
-LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 
 
 def shorten_tracebacks() -> None:
@@ -72,8 +69,7 @@ def _own_lines(trace: TracebackType | None) -> TracebackType | None:
 def _is_own(file: str) -> bool:
     if file.startswith("<"):  # such as "<string>" of a dataclass; IPython calls its input so too
         return file.startswith("<ipython-input")
-    installed = {"site-packages", "dist-packages"} & {*Path(file).parts}
-    return not installed and not file.startswith((PACKAGE, *LIBRARIES))
+    return not is_library(file)
 
 
 def _file(trace: TracebackType) -> str:

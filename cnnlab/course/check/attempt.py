@@ -2,11 +2,8 @@
 
 import dis
 import inspect
-import os
 import random
-import sysconfig
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
@@ -16,18 +13,11 @@ from torch import Tensor
 
 from cnnlab.course.check.compare import short
 from cnnlab.course.check.remote import AnswerError, Remote, Unwritten
+from cnnlab.course.frames import is_library
 
 
 LONGEST = 200  # characters of a message with its hint
 _PLAIN = (bool, int, float, str, list, tuple, dict, set, np.ndarray, Tensor)
-_LIBRARIES = tuple(
-    os.path.join(folder, "")  # noqa: PTH118 - the final separator matters
-    for folder in (
-        *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
-        *(str(Path(module.__file__ or "").parent) for module in (torch, np)),
-        str(Path(__file__).parents[2]),  # cnnlab
-    )
-)
 
 
 class Raised(Exception):
@@ -149,7 +139,7 @@ def is_unwritten(error: BaseException) -> bool:
         return False
     code = trace.tb_frame.f_code
     raises = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return isinstance(error, Unwritten) or (raises and _is_own(code.co_filename))
+    return isinstance(error, Unwritten) or (raises and not is_library(code.co_filename))
 
 
 def describe_error(raised: Raised, attempt: Attempt) -> str:
@@ -163,7 +153,7 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
     if isinstance(error, AnswerError):
         says = f"your function {error}."
     else:
-        frames = [f for f in extract_tb(error.__traceback__) if _is_own(f.filename)]
+        frames = [f for f in extract_tb(error.__traceback__) if not is_library(f.filename)]
         where = "your function"
         if frames:
             code = f", `{_cut(frames[-1].line, 60)}`," if frames[-1].line else ""
@@ -174,10 +164,6 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
     room = LONGEST - len(says) - len(" It was given .")
     given = attempt.given(raised.arguments, room)
     return f"{says} It was given {given.removesuffix(', ...')}." if 0 < len(given) <= room else says
-
-
-def _is_own(filename: str) -> bool:
-    return not filename.startswith(("<frozen ", *_LIBRARIES))
 
 
 def _cut(text: str, width: int) -> str:
