@@ -9,22 +9,19 @@ the check accepts the first and recognises each of the others.
 """
 
 from collections.abc import Callable
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 from cnnlab.course.check.confidence import calibration
 from cnnlab.course.check.core import Exercise, Mistake, Outcome
 from cnnlab.course.check.feedback import report, solution
 from cnnlab.course.check.grading import grade
+from cnnlab.course.check.modules import chapter_modules
 from cnnlab.course.check.predictions import prediction, score
 
 
 # The tuple `EXERCISES` at the end of each chapter's module lists what there is to check.
 _CHAPTERS: dict[int, tuple[Exercise, ...]] = {
-    int(name.removeprefix("chapter")): import_module(f"{__name__}.{name}").EXERCISES
-    for name in sorted(module.name for module in iter_modules(__path__))
-    if name.startswith("chapter")
+    number: module.EXERCISES for number, module in chapter_modules().items()
 }
 EXERCISES = {exercise.name: exercise for group in _CHAPTERS.values() for exercise in group}
 

@@ -7,9 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from numbers import Integral
-from pkgutil import iter_modules
 from typing import Any
 
 from cnnlab.course.check import confidence
@@ -26,6 +24,7 @@ from cnnlab.course.check.guesses import (
     word,
     words,
 )
+from cnnlab.course.check.modules import chapter_modules
 
 
 RIGHT, WRONG, OPEN, UNCLEAR = "✔", "✘", "·", "?"
@@ -270,10 +269,7 @@ def _invitation() -> str:
 @cache
 def _answers() -> dict[str, Any]:
     """Return the answers that no experiment gives: `PREDICTIONS` of each chapter's module."""
-    package = __name__.rpartition(".")[0]
-    folder = import_module(package).__path__
-    names = [m.name for m in iter_modules(folder) if m.name.startswith("chapter")]
-    chapters = [import_module(f"{package}.{name}") for name in names]
+    chapters = chapter_modules().values()
     return {q: a for chapter in chapters for q, a in getattr(chapter, "PREDICTIONS", {}).items()}
 
 
