@@ -308,6 +308,7 @@ def _observe_balanced_accuracy(attempt: Callable[..., Any], seed: int) -> Observ
     tables = {
         "[[8, 2], [1, 1]]": torch.tensor([[8, 2], [1, 1]]),
         "[[8, 2], [0, 0]]": torch.tensor([[8, 2], [0, 0]]),
+        "[[6, 0], [3, 0]]": torch.tensor([[6, 0], [3, 0]]),
         f"{NUM_CLASSES} classes": confusion,
         f"{NUM_CLASSES} classes, of which one has no images,": class_absent,
     }
@@ -357,6 +358,10 @@ def _balanced_accuracy_sum(confusion):  # type: ignore[no-untyped-def]
     return float(_recalls(confusion).nansum())
 
 
+def _balanced_accuracy_found_only(confusion):  # type: ignore[no-untyped-def]
+    return float(_recalls(confusion)[confusion.diag() > 0].mean())
+
+
 def _balanced_accuracy_worst(confusion):  # type: ignore[no-untyped-def]
     return float(_recalls(confusion)[confusion.sum(dim=1) > 0].min())
 
@@ -391,6 +396,11 @@ BALANCED_ACCURACY = Exercise(
             "you count a class without images as a recall of 0, as if all of its images had been "
             "missed.",
             _WHICH_CLASSES,
+        ),
+        "missed class left out": Mistake(
+            _balanced_accuracy_found_only,
+            "you leave out a class that has images but no correct prediction. Its recall is 0.",
+            "which classes have no recall at all, and which have a recall of 0?",
         ),
         "absent class counts as 1": Mistake(
             _balanced_accuracy_one,
