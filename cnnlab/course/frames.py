@@ -22,7 +22,7 @@ _FOLDERS = tuple(
 def is_library(file: str) -> bool:
     """Return whether a file belongs to Python, to an installed package or to cnnlab.
 
-    >>> is_library(os.__file__), is_library("/home/me/course/01_training_loop.py")
+    >>> is_library(os.__file__), is_library("01_training_loop.py")
     (True, False)
     """
     installed = {"site-packages", "dist-packages"} & {*Path(file).parts}
