@@ -455,7 +455,7 @@ def train_imbalanced(
 
 # --- timing (chapter 12) --------------------------------------------------
 
-MACHINE = "two-core CPU with AVX-512, shared with other work; one thread"
+MACHINE = "two-core CPU with AVX-512, idle; one thread"
 
 
 def processor_seconds() -> float:
