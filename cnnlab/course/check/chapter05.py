@@ -257,11 +257,13 @@ def _observe_range_test(attempt: Callable[..., Any], seed: int) -> Observation:
     before = [p.detach().clone() for p in model.parameters()]
     returned = attempt(model, batches, low, high)
     moved = any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
-    lrs, losses = (
-        returned if isinstance(returned, tuple | list) and len(returned) == 2 else (returned, None)
-    )
+    not_two = "your function returns something other than two lists, (lrs, losses)."
+    if not (isinstance(returned, tuple | list) and len(returned) == 2):
+        return {not_two: True}
+    lrs, losses = returned
     where = f"with {n} batches, low={low:g} and high={high:g}"
     return {
+        not_two: False,
         "your function trains the model that it's given, not a copy of it.": moved,
         f"your list of learning rates {where}": lrs,
         f"your list of losses {where}": losses,
