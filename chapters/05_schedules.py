@@ -94,7 +94,7 @@ def loss_curve(lr):
 four_curves = {
     "0.001, too small": loss_curve(0.001),
     "0.1": loss_curve(0.1),
-    "1, too large": loss_curve(1.0),
+    "2, too large": loss_curve(2.0),
     "10, far too large": loss_curve(10.0),
 }
 plots.lines(
@@ -103,14 +103,14 @@ plots.lines(
     xlabel="step",
     ylabel="training loss, mean of five steps",
     log="y",
-    message="At 0.1 the network learns fastest; at 1 it gets stuck higher "
+    message="At 0.1 the network learns fastest; at 2 it gets stuck higher "
     "up, and at 10 it's worse than guessing.",
 )
 
 # %% [markdown]
 # The same four behaviours appear in a real network. Batch norm keeps the last run from exploding, because large steps
 # make the weights longer and longer weights turn less (chapter 2). But its loss stays above $\log 12 = 2.48$, which is
-# worse than guessing. Now look at the run with 1. It isn't broken. It learns, but it *settles too high*.
+# worse than guessing. Now look at the run with 2. It isn't broken. It learns, but it *settles too high*.
 #
 # **Why does it settle?** Each step follows the gradient of a batch, which is the true gradient plus noise. Take a
 # single weight $w$ with the loss $w^2/2$, so that its gradient is $w$, and add noise $\varepsilon$ of variance
@@ -581,7 +581,7 @@ plots.lines(
     xlabel="learning rate at the end of the epoch",
     ylabel="validation accuracy, mean of three runs",
     message="Smith's test: the accuracy rises up to a learning rate of about "
-    "2, and falls apart above it.",
+    "2, and then it becomes erratic.",
 )
 
 # %% [markdown]
@@ -1025,15 +1025,15 @@ plots.lines(
     },
     xlabel="steps when the run stops",
     ylabel="loss",
-    log="xy",
+    log="y",
     message="A cosine of the right length is best, but a cooldown or "
     "averaging can stop at any time.",
 )
 
 # %% [markdown]
-# In this toy, both come close to a cosine that knew its length, and they beat the long cosine that was stopped early by
-# a wide margin. It's a picture of the idea and no evidence about networks. In the schedule-free library, remember that
-# the *optimizer* has a training and an evaluation mode too.
+# In this toy, neither reaches a cosine that knew its length, but both clearly beat the long cosine that was stopped
+# early, and neither had to know the end. It's a picture of the idea and no evidence about networks. In the
+# schedule-free library, remember that the *optimizer* has a training and an evaluation mode too.
 #
 # ## 5.10 In plain PyTorch
 #
