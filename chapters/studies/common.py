@@ -326,9 +326,7 @@ def train_on_few_labels(
 # --- schedules (chapter 5) ------------------------------------------------
 
 
-def named_schedule(
-    name: str, steps: int
-) -> tuple[Schedule, Schedule | None]:
+def named_schedule(name: str, steps: int) -> tuple[Schedule, Schedule | None]:
     """Return a schedule and that of the momentum, None if it's constant.
 
     Args:
