@@ -41,9 +41,16 @@ def _observe_cosine(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 5, 1))
     steps, final = rng.randrange(12, 60, 4), round(rng.uniform(0.05, 0.3), 2)
     after = steps + rng.randrange(steps // 4, steps // 2)
+    places = (0, steps // 4, steps // 2, steps - 1, steps, after)
+    values = [attempt(step, steps, final) for step in places]
+    first, quarter, *_, last, _ = values
     return {
-        f"your multiplier at step {step} of {steps} with final={final}": attempt(step, steps, final)
-        for step in (0, steps // 4, steps // 2, steps - 1, steps, after)
+        "your curve is a straight line.": first != last
+        and math.isclose(quarter, first + (last - first) * (steps // 4) / steps),
+        **{
+            f"your multiplier at step {step} of {steps} with final={final}": value
+            for step, value in zip(places, values, strict=True)
+        },
     }
 
 
@@ -157,9 +164,15 @@ def _observe_warmup(attempt: Callable[..., Any], seed: int) -> Observation:
     after = steps + rng.randrange(10, 30)
     places = (0, warmup // 2, warmup - 1, warmup, warmup + 1, warmup + decay // 2, steps, after)
     problems = [*((step, warmup, steps) for step in places), (0, 0, decay), (decay // 2, 0, decay)]
+    values = [attempt(*problem) for problem in problems]
+    top, next_value, middle = values[3:6]
     return {
-        f"your multiplier at step {step} with warmup={up} and steps={n}": attempt(step, up, n)
-        for step, up, n in problems
+        "your fall is a straight line.": top != middle
+        and math.isclose(next_value, top + (middle - top) * 2 / decay),
+        **{
+            f"your multiplier at step {step} with warmup={up} and steps={n}": value
+            for (step, up, n), value in zip(problems, values, strict=True)
+        },
     }
 
 
@@ -192,6 +205,10 @@ def _steps_after_the_peak(step, warmup, steps):  # type: ignore[no-untyped-def]
     return step / warmup if step < warmup else _half_cosine(1, 0, min((step - warmup) / steps, 1))
 
 
+def _integer_division(step, warmup, steps):  # type: ignore[no-untyped-def]
+    return step // warmup if step < warmup else warmup_cosine(step, warmup, steps)
+
+
 def _climbs_again_after_warmup(step, warmup, steps):  # type: ignore[no-untyped-def]
     if step < warmup:
         return step / warmup
@@ -205,7 +222,7 @@ WARMUP_COSINE = Exercise(
     answer=warmup_cosine,
     praise="Your curve rises in a straight line to exactly 1, falls without a jump, and is 0 from "
     "the last step on.",
-    hint="which step is the first of the cosine, and how many steps does it have?",
+    hint="is this step in the rise or in the fall, and what fraction of it has passed?",
     mistakes={
         "cosine from the start": Mistake(
             _cosine_from_the_start,
@@ -234,6 +251,11 @@ WARMUP_COSINE = Exercise(
             "your cosine takes `steps` steps after the warm-up, so it reaches 0 too late; `steps` "
             "is the length of the whole run.",
             "how many steps are left when the warm-up is over?",
+        ),
+        "integer division": Mistake(
+            _integer_division,
+            "your multiplier is 0 during the whole warm-up, because `//` rounds down.",
+            "which operator divides and keeps the fraction?",
         ),
         "climbs again": _never_ends(_climbs_again_after_warmup),
     },
