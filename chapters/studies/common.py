@@ -25,14 +25,7 @@ from cnnlab.data import DataBundle, ImageSet, logit_adjustment
 from cnnlab.errors import DownloadError
 from cnnlab.experiment import Declaration, study
 from cnnlab.mixing import soft_cross_entropy
-from cnnlab.schedules import (
-    Schedule,
-    constant,
-    cosine,
-    multistep,
-    one_cycle,
-    one_cycle_momentum,
-)
+from cnnlab.schedules import Schedule, cosine, one_cycle
 from cnnlab.transfer import extract_features
 
 
@@ -334,14 +327,16 @@ def named_schedule(name: str, steps: int) -> tuple[Schedule, Schedule | None]:
             three quarters of the run), "cosine" or "one-cycle".
         steps: number of steps of the run.
     """
+    shapes = cnnlab.schedules
     if name == "constant":
-        return constant(), None
+        return shapes.constant(), None
     if name == "step decay":
-        return multistep([steps // 2, 3 * steps // 4], gamma=0.1), None
+        milestones = [steps // 2, 3 * steps // 4]
+        return shapes.multistep(milestones, gamma=0.1), None
     if name == "cosine":
-        return cosine(steps), None
+        return shapes.cosine(steps), None
     if name == "one-cycle":
-        return one_cycle(steps), one_cycle_momentum(steps)
+        return shapes.one_cycle(steps), shapes.one_cycle_momentum(steps)
     raise ValueError(f"there is no schedule with the name {name!r}")
 
 

@@ -292,6 +292,25 @@ def _observe_range_test(attempt: Callable[..., Any], seed: int) -> Observation:
     }
 
 
+def range_test(
+    model: nn.Module, batches: Batches, low: float, high: float
+) -> tuple[list[float], list[float]]:
+    """Train a copy with a growing learning rate; return the learning rates and the losses."""
+    trained = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=low)
+    lrs, losses = [], []
+    for i, (images, labels) in enumerate(batches):
+        lr = low * (high / low) ** (i / (len(batches) - 1))
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad()
+        loss = F.cross_entropy(trained(images), labels)
+        loss.backward()
+        optimizer.step()
+        lrs.append(lr)
+        losses.append(loss.item())
+    return lrs, losses
+
+
 def _sweep(
     model: nn.Module,
     batches: Batches,
@@ -304,7 +323,7 @@ def _sweep(
     after: bool = False,
     restart: bool = False,
 ) -> tuple[list[float], list[float]]:
-    """Train with one learning rate per batch; return the learning rates and the losses.
+    """Do what `range_test` does, with the learning rates and the mistakes that are given.
 
     Args:
         model: a linear model.
@@ -340,13 +359,6 @@ def _sweep(
 
 def _log_spaced(low: float, high: float, n: int) -> list[float]:
     return [low * (high / low) ** (i / (n - 1)) for i in range(n)]
-
-
-def range_test(
-    model: nn.Module, batches: Batches, low: float, high: float
-) -> tuple[list[float], list[float]]:
-    """Train a copy with a growing learning rate; return the learning rates and the losses."""
-    return _sweep(model, batches, _log_spaced(low, high, len(batches)))
 
 
 def _variant(**options: Any) -> Callable[..., Any]:
