@@ -63,7 +63,8 @@ def train_epoch(model, loader, optimizer, loss_fn, device, scheduler=None):
     model.train()
     total, count = 0.0, 0
     for images, targets in loader:
-        images, targets = images.to(device), targets.to(device)
+        images = images.to(device, non_blocking=True)
+        targets = targets.to(device, non_blocking=True)
         optimizer.zero_grad()
         loss = loss_fn(model(images), targets)
         loss.backward()
