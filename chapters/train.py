@@ -7,6 +7,7 @@ chapter that explains it; change it there, and run `make fix`.
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
@@ -60,7 +61,10 @@ def pick_device():
     return torch.device("cpu")
 
 
-def train_epoch(model, loader, optimizer, loss_fn, device):
+# --- Chapter 5. Learning-rate schedules -----------------------------------
+
+
+def train_epoch(model, loader, optimizer, loss_fn, device, scheduler=None):
     """Train for one epoch; return the mean loss over the samples."""
     model.train()
     total, count = 0.0, 0
@@ -71,9 +75,14 @@ def train_epoch(model, loader, optimizer, loss_fn, device):
         loss = loss_fn(model(images), targets)
         loss.backward()
         optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
         total += loss.item() * len(images)
         count += len(images)
     return total / count
+
+
+# --- Chapter 1. The training loop -----------------------------------------
 
 
 @torch.inference_mode()  # as no_grad, and a little faster
@@ -180,3 +189,13 @@ def mix_batch(num_classes, alpha=1.0):
         return mix(images, labels)
 
     return collate
+
+
+# --- Chapter 5. Learning-rate schedules -----------------------------------
+
+
+def make_schedule(optimizer, warmup_steps, total_steps):
+    """Return a warm-up and a cosine to zero, to be stepped per batch."""
+    rise = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps)
+    fall = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup_steps])

@@ -346,6 +346,64 @@ def train_on_few_labels(
     return trainer, data.valid
 
 
+# --- schedules (chapter 5) ------------------------------------------------
+
+
+def named_schedule(name: str, steps: int) -> tuple[Schedule, Schedule | None]:
+    """Return a schedule and that of the momentum, None if it's constant.
+
+    Args:
+        name: "constant", "step decay" (divides by ten after a half and after
+            three quarters of the run), "cosine" or "one-cycle".
+        steps: number of steps of the run.
+    """
+    shapes = cnnlab.schedules
+    if name == "constant":
+        return shapes.constant(), None
+    if name == "step decay":
+        milestones = [steps // 2, 3 * steps // 4]
+        return shapes.multistep(milestones, gamma=0.1), None
+    if name == "cosine":
+        return shapes.cosine(steps), None
+    if name == "one-cycle":
+        return shapes.one_cycle(steps), shapes.one_cycle_momentum(steps)
+    raise ValueError(f"there is no schedule with the name {name!r}")
+
+
+def train_with_schedule(
+    name: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    **options: Any,
+) -> cnnlab.Trainer:
+    """Train as `train` does, with a schedule by name; return the trainer.
+
+    One-cycle cycles the momentum as well. Further arguments as in `train`.
+    """
+    batches = cnnlab.loader(dataset, batch_size, shuffle=True, seed=seed)
+    schedule, momentum = named_schedule(name, epochs * len(batches))
+    scheduler = cnnlab.attach(optimizer, schedule, momentum)
+    trainer = cpu_trainer(
+        model, optimizer, seed, scheduler=scheduler, **options
+    )
+    trainer.fit(batches, epochs=epochs)
+    return trainer
+
+
+def losses_by_part(trainer: cnnlab.Trainer, parts: int) -> dict[str, float]:
+    """Return the mean training loss over equal parts of the run."""
+    losses = torch.tensor(trainer.history.steps["loss"].to_numpy())
+    return {
+        f"loss_{i:02}": part.mean().item()
+        for i, part in enumerate(losses.chunk(parts), start=1)
+    }
+
+
 # --- class imbalance (chapter 11) -----------------------------------------
 
 COUNTS = [10, 14, 20, 27, 38, 53, 75, 105, 146, 205, 286, 400]

@@ -104,9 +104,9 @@ def cosine(steps: int, final: float = 0.0) -> Schedule:
 def inverse_sqrt(timescale: float = 1) -> Schedule:
     """Decrease with one over the square root of the step, to 1/2 after three timescales.
 
-    The multiplier is sqrt(timescale / (timescale + step)), so it starts at 1. A learning rate
-    proportional to 1/sqrt(step) is the classic choice for convex problems (Bottou et al. 2018,
-    section 4, https://arxiv.org/abs/1606.04838).
+    The multiplier is sqrt(timescale / (timescale + step)), so it starts at 1. After a warm-up, the
+    learning rate of the Transformer is proportional to 1/sqrt(step) (Vaswani et al. 2017, section
+    5.3, https://arxiv.org/abs/1706.03762).
 
     >>> [inverse_sqrt(100)(t) for t in (0, 300)]
     [1.0, 0.5]

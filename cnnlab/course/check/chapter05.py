@@ -1,15 +1,23 @@
-"""Check the exercises of chapter 5: learning rate schedules as functions of the step.
+"""Check the exercises of chapter 5: learning-rate schedules and the range test.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
+import copy
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
 from cnnlab.course.check.core import Exercise, Mistake, Observation
-from cnnlab.rng import fold_in
+from cnnlab.rng import fold_in, generator
+
+
+Batches = Sequence[tuple[Tensor, Tensor]]
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
@@ -254,145 +262,187 @@ WARMUP_COSINE = Exercise(
 )
 
 
-# --- one-cycle ------------------------------------------------------------------------------------
+# --- range test -----------------------------------------------------------------------------------
 
 
-def _observe_one_cycle(attempt: Callable[..., Any], seed: int) -> Observation:
-    rng = random.Random(fold_in(seed, 5, 3))
-    steps = 8 * rng.randrange(3, 9)
-    # Each fraction of the steps is a whole number, so rounding can't make a difference.
-    fraction = rng.choice((0.125, 0.25, 0.375))
-    peak = int(fraction * steps)
-    div, final_div = rng.choice((5, 10, 20)), rng.choice((50, 100, 200))
-    after = steps + rng.randrange(steps // 4, steps // 2)
-    settings = f"peak_fraction={fraction}, div_factor={div}, final_div_factor={final_div}"
-    places = (0, peak // 3, peak, peak + 1, peak + (steps - peak) // 4, steps, after)
-    values = [attempt(step, steps, fraction, div, final_div) for step in places]
-    first, third, top, *_, last, _ = values
-    straight = first + (top - first) * (peak // 3) / peak
+def _observe_range_test(attempt: Callable[..., Any], seed: int) -> Observation:
+    g = generator(seed, 5, 4)
+    n = 5 + seed % 2
+    low, high = 0.01, 0.01 * 4.0 ** (n - 1)  # each step has four times the learning rate before it
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(3, 2, generator=g))
+        model.bias.zero_()
+    images = torch.randn(n, 6, 2, generator=g)
+    labels = torch.randint(3, (n, 6), generator=g)
+    batches = list(zip(images, labels, strict=True))
+    before = [p.detach().clone() for p in model.parameters()]
+    returned = attempt(model, batches, low, high)
+    moved = any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    not_two = "your function returns something other than two lists, (lrs, losses)."
+    if not (isinstance(returned, tuple | list) and len(returned) == 2):
+        return {not_two: True}
+    lrs, losses = returned
+    where = f"with {n} batches, low={low:g} and high={high:g}"
     return {
-        "your run starts at 1/`final_div_factor`, where it should end.": math.isclose(
-            first, 1 / final_div
-        ),
-        "your run ends at 1/`div_factor`, where it should start.": math.isclose(last, 1 / div),
-        "your multiplier falls before the peak.": third < first or top < third,
-        "your rise is a straight line.": first < top and math.isclose(third, straight),
-        **{
-            f"your multiplier at step {step} of {steps} with {settings}": value
-            for step, value in zip(places, values, strict=True)
-        },
+        not_two: False,
+        "your function trains the model that it's given, not a copy of it.": moved,
+        f"your list of learning rates {where}": lrs,
+        f"your list of losses {where}": losses,
     }
 
 
-def one_cycle(
-    step: int,
-    steps: int,
-    peak_fraction: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
-) -> float:
-    """Return the multiplier: half a cosine up from 1/div_factor, another to 1/final_div_factor."""
-    peak = peak_fraction * steps
-    if step < peak:
-        return _half_cosine(1 / div_factor, 1, step / peak)
-    return _half_cosine(1, 1 / final_div_factor, min((step - peak) / (steps - peak), 1))
+def range_test(
+    model: nn.Module, batches: Batches, low: float, high: float
+) -> tuple[list[float], list[float]]:
+    """Train a copy with a growing learning rate; return the learning rates and the losses."""
+    trained = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=low)
+    lrs, losses = [], []
+    for i, (images, labels) in enumerate(batches):
+        lr = low * (high / low) ** (i / (len(batches) - 1))
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad()
+        loss = F.cross_entropy(trained(images), labels)
+        loss.backward()
+        optimizer.step()
+        lrs.append(lr)
+        losses.append(loss.item())
+    return lrs, losses
 
 
-def _final_relative_to_the_start(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    return one_cycle(step, steps, peak_fraction, div_factor, div_factor * final_div_factor)
+def _sweep(
+    model: nn.Module,
+    batches: Batches,
+    lrs: Sequence[float],
+    *,
+    copied: bool = True,
+    late: bool = False,
+    clear: bool = True,
+    momentum: float = 0.0,
+    after: bool = False,
+    restart: bool = False,
+) -> tuple[list[float], list[float]]:
+    """Do what `range_test` does, with the learning rates and the mistakes that are given.
+
+    Args:
+        model: a linear model.
+        batches: one for each learning rate.
+        lrs: the learning rates.
+        copied: whether a copy of the model is trained.
+        late: whether the learning rate is set after the step.
+        clear: whether the gradients are cleared.
+        momentum: momentum of SGD.
+        after: whether the loss is computed again after the step.
+        restart: whether each step starts from the model that was given.
+    """
+    trained = copy.deepcopy(model) if copied else model
+    optimizer = torch.optim.SGD(trained.parameters(), lr=lrs[0], momentum=momentum)
+    losses = []
+    for lr, (images, labels) in zip(lrs, batches, strict=True):
+        if restart:
+            trained.load_state_dict(model.state_dict())
+        if not late:
+            optimizer.param_groups[0]["lr"] = lr
+        if clear:
+            optimizer.zero_grad()
+        loss = F.cross_entropy(trained(images), labels)
+        loss.backward()
+        optimizer.step()
+        if late:
+            optimizer.param_groups[0]["lr"] = lr
+        if after:
+            loss = F.cross_entropy(trained(images), labels)
+        losses.append(loss.item())
+    return list(lrs), losses
 
 
-def _fall_from_the_start(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    if step < peak_fraction * steps:
-        return one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)
-    return _half_cosine(1, 1 / final_div_factor, min(step / steps, 1))
+def _log_spaced(low: float, high: float, n: int) -> list[float]:
+    return [low * (high / low) ** (i / (n - 1)) for i in range(n)]
 
 
-def _straight_lines(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    peak = peak_fraction * steps
-    if step < peak:
-        return 1 / div_factor + (1 - 1 / div_factor) * step / peak
-    return 1 + (1 / final_div_factor - 1) * min((step - peak) / (steps - peak), 1)
+def _variant(**options: Any) -> Callable[..., Any]:
+    """Return a range test with a mistake in its sweep."""
+
+    def attempt(model, batches, low, high):  # type: ignore[no-untyped-def]
+        return _sweep(model, batches, _log_spaced(low, high, len(batches)), **options)
+
+    return attempt
 
 
-def _peak_in_the_middle(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    return one_cycle(step, steps, 0.5, div_factor, final_div_factor)
+def _evenly_spaced(model, batches, low, high):  # type: ignore[no-untyped-def]
+    n = len(batches)
+    return _sweep(model, batches, [low + (high - low) * i / (n - 1) for i in range(n)])
 
 
-def _starts_at_zero(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    if step < peak_fraction * steps:
-        return _half_cosine(0, 1, step / (peak_fraction * steps))
-    return one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)
+def _never_reaches_high(model, batches, low, high):  # type: ignore[no-untyped-def]
+    n = len(batches)
+    return _sweep(model, batches, [low * (high / low) ** (i / n) for i in range(n)])
 
 
-def _falls_to_zero(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    peak = peak_fraction * steps
-    if step < peak:
-        return one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)
-    return _half_cosine(1, 0, min((step - peak) / (steps - peak), 1))
+def _skips_low(model, batches, low, high):  # type: ignore[no-untyped-def]
+    n = len(batches)
+    return _sweep(model, batches, [low * (high / low) ** ((i + 1) / n) for i in range(n)])
 
 
-def _back_to_the_start(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    return one_cycle(step, steps, peak_fraction, div_factor, div_factor)
-
-
-def _climbs_again_after_the_cycle(step, steps, peak_fraction, div_factor, final_div_factor):  # type: ignore[no-untyped-def]
-    peak = peak_fraction * steps
-    if step < peak:
-        return one_cycle(step, steps, peak_fraction, div_factor, final_div_factor)
-    return _half_cosine(1, 1 / final_div_factor, (step - peak) / (steps - peak))
-
-
-ONE_CYCLE = Exercise(
-    name="one_cycle",
-    task="`one_cycle(step, steps, peak_fraction, div_factor, final_div_factor) -> multiplier`",
-    observe=_observe_one_cycle,
-    answer=one_cycle,
-    praise="Your cycle rises from 1/div_factor to 1 at the peak, falls to 1/final_div_factor at "
-    "the last step, and stays there.",
-    hint="is this step in the rise or in the fall, and what fraction of it has passed?",
+RANGE_TEST = Exercise(
+    name="range_test",
+    task="`range_test(model, batches, low, high) -> (learning rates, losses)`",
+    observe=_observe_range_test,
+    answer=range_test,
+    praise="Your learning rates run from `low` to `high` by a constant factor, each loss belongs "
+    "to its learning rate, and the model is as it was.",
+    hint="write down the first three steps by hand: the learning rate, the weights, the loss",
     mistakes={
-        "final relative to the start": Mistake(
-            _final_relative_to_the_start,
-            "you divide the *first* learning rate by `final_div_factor`, as torch does; in this "
-            "exercise it divides the peak.",
-            "which of the two factors should the last multiplier depend on, and which should it "
-            "not?",
+        "trains the model": Mistake(
+            _variant(copied=False),
+            "your function trains the model that it's given, so a real run would start from "
+            "weights that the sweep has ruined.",
+            "what does `copy.deepcopy` do?",
         ),
-        "back to the start": Mistake(
-            _back_to_the_start,
-            "your cycle ends where it began, but the last learning rate should be far below the "
-            "first.",
-            "which argument haven't you used?",
+        "set after the step": Mistake(
+            _variant(late=True),
+            "you set the learning rate after `step()`, so each step uses the value before it.",
+            "which learning rate did the optimizer use in your third step?",
         ),
-        "fall from the start": Mistake(
-            _fall_from_the_start,
-            "your fall counts from step 0, so the multiplier drops suddenly at the peak.",
-            "at the peak, how many steps of the fall have passed, and how many does the fall have "
-            "in all?",
+        "evenly spaced": Mistake(
+            _evenly_spaced,
+            "your learning rates grow by the same amount, not by the same factor.",
+            "which number lies half-way between 0.01 and 1 on a logarithmic axis?",
         ),
-        "straight lines": Mistake(
-            _straight_lines,
-            "you use straight lines, as the paper does; this exercise asks for half cosines.",
-            "you have already written a smooth fall; a rise is a fall with its ends swapped",
+        "never reaches high": Mistake(
+            _never_reaches_high,
+            "your last learning rate is below `high`.",
+            "how often is the learning rate multiplied between the first batch and the last?",
         ),
-        "peak in the middle": Mistake(
-            _peak_in_the_middle,
-            "your peak is always in the middle of the run, whatever `peak_fraction` is.",
-            "at which step should the peak be?",
+        "skips low": Mistake(
+            _skips_low,
+            "your first learning rate is already above `low`.",
+            "the first batch hasn't been multiplied by anything yet",
         ),
-        "starts at zero": Mistake(
-            _starts_at_zero,
-            "your rise starts at 0 instead of 1/`div_factor`.",
-            "what should the multiplier be at step 0?",
+        "no zero_grad": Mistake(
+            _variant(clear=False),
+            "you never clear the gradients, so each step uses the sum of all gradients so far.",
+            "compare your loop with `train_one_epoch` of chapter 1",
         ),
-        "falls to zero": Mistake(
-            _falls_to_zero,
-            "your fall ends at 0 instead of 1/`final_div_factor`.",
-            "what should the multiplier be at the last step?",
+        "loss after the step": Mistake(
+            _variant(after=True),
+            "you compute the loss after the step, on a batch that the weights have just been "
+            "fitted to.",
+            "which loss do you need for `backward()` anyway?",
         ),
-        "climbs again": _never_ends(_climbs_again_after_the_cycle),
+        "momentum": Mistake(
+            _variant(momentum=0.9),
+            "your optimizer has momentum, so old steps still move the weights.",
+            "which arguments does plain SGD need?",
+        ),
+        "starts again": Mistake(
+            _variant(restart=True),
+            "each of your steps starts from the initial weights, but it should start where the "
+            "last one ended.",
+            "how many copies of the model does the sweep need?",
+        ),
     },
 )
 
-EXERCISES = (COSINE, WARMUP_COSINE, ONE_CYCLE)
+EXERCISES = (COSINE, WARMUP_COSINE, RANGE_TEST)
