@@ -45,18 +45,15 @@ from studies.common import (
     PREDICTIONS,
     STALE,
     WEIGHTS,
-    match_channels,
     merge_two,
     seeded_resnet,
     sgd,
-    train,
     train_and_average,
-    train_two,
     wrong_label_curves,
 )
 
 import cnnlab
-from cnnlab import averaging, check, checkpoint, diagrams, plots
+from cnnlab import check, checkpoint, diagrams, plots
 from cnnlab import schedules, widgets
 from cnnlab.averaging import EMA
 from cnnlab.callbacks import Checkpoint, EarlyStopping, replay
@@ -323,28 +320,8 @@ widgets.early_stopping(
 )
 
 # %% [markdown]
-# In a real run, a callback does the same. It stops training, restores the best weights, and reports why. Compare the last two lines with the run from
-# 6.1 that nobody stopped.
-
-# %%
-stopping = EarlyStopping("valid_acc", mode="max", patience=2)
-model = seeded_resnet(0, len(data.classes))
-trainer = train(
-    model,
-    sgd(model, 0.05),
-    noisy,
-    batch_size=32,
-    epochs=10,
-    seed=0,
-    valid=valid,
-    callbacks=[stopping],
-)
-print(trainer.history.stop_reason or "all epochs done")
-print(f"restored, test accuracy  {trainer.evaluate(test)['acc']:.4f}")
-unstopped = curves_of(0).test_acc[stopping.best_epoch - 1]
-print(f"that epoch, without stop {unstopped:.4f}")
-
-# %% [markdown]
+# In a real run you pass the callback `EarlyStopping("valid_acc", mode="max", patience=4)` to the `Trainer`. It stops the run, restores the best weights, and reports why.
+#
 # Other libraries differ in details that have cost people days. All of them restore the best weights only if you ask:
 #
 # | | what it restores | what to watch for |
@@ -384,7 +361,7 @@ del correct
 # %% tags=["predict"]
 my_points_with_a_good_rate = ...  # a number of points, negative if it hurts
 
-# %% tags=["hide-input"]
+# %% tags=["claim", "hide-input"]
 settings = (
     "last epoch",
     "lr 0.005, last epoch",
@@ -401,9 +378,6 @@ ends = recorded[recorded.epoch == recorded.epoch.max()]
 fitted_labels = ends.groupby("schedule").train_acc.mean()
 print("training accuracy at the end (1 means: all memorised)")
 print(fitted_labels.round(2).to_string(header=False), "\n")
-table.round(3)
-
-# %% tags=["claim"]
 print(
     noisy_study.claim(
         "cosine, early stopping", "~", "cosine, last epoch", by=0.02
@@ -411,6 +385,11 @@ print(
 )
 at_005 = ("lr 0.005, early stopping", "lr 0.005, last epoch")
 print("stopping at 0.005:", noisy_study.difference(*at_005), "(exploratory)")
+print(
+    noisy_study.claim("EMA, early stopping", ">", "lr 0.005, early stopping")
+)
+print(noisy_study.verdict("EMA, early stopping", ">", "cosine, all labels"))
+table.round(3)
 
 # %% tags=["check"]
 check.prediction(
@@ -427,14 +406,6 @@ check.prediction(
 # no harm, as with many correct labels: there, early stopping only saves time.
 #
 # Is an EMA with early stopping then the best you can do? We thought so, and declared that it beats a cosine that may train on *all* labels, the 240 validation labels included.
-
-# %% tags=["claim"]
-print(
-    noisy_study.claim("EMA, early stopping", ">", "lr 0.005, early stopping")
-)
-print(noisy_study.verdict("EMA, early stopping", ">", "cosine, all labels"))
-
-# %% [markdown]
 # The first claim holds, and the second is wrong: the run that spends the 240 labels on training is ahead by 2.5 points (0.9 to 4.2). Those labels are correct, and 384
 # of the other 960 aren't, so they are worth a lot. **A validation set is part of the price of early stopping.** You can't do without one, because something
 # has to choose the settings, but count its labels when you compare two methods.
@@ -570,16 +541,8 @@ print("averages equal:", equal(uninterrupted.ema.model, second.ema.model))
 # where $t$ counts the finished updates and is 0 at the first. The **decay** $d$ is close to 1. Why the minimum? With a constant $d = 0.999$, the random initial weights would still make up 60 % of the average
 # after 500 steps. With the rising one they're gone after a few dozen.
 #
-# How large should $d$ be? The average spans about $1 / (1 - d)$ steps, which carry 63 % of its weight. Decide how many *epochs* you want to span, and work backwards:
-
-# %%
-steps_per_epoch = len(batches)
-for epochs_spanned in (1, 2, 10):
-    d = 1 - 1 / (epochs_spanned * steps_per_epoch)
-    print(f"{steps_per_epoch} steps per epoch, {epochs_spanned}: d = {d:.4f}")
-
-# %% [markdown]
-# The usual 0.999 or 0.9999 is meant for runs of many thousand steps.
+# How large should $d$ be? The average spans about $1 / (1 - d)$ steps, which carry 63 % of its weight. Decide how many *epochs* you want to span, and work backwards: with 30 steps per epoch and two
+# epochs, $d = 1 - 1/60 \approx 0.983$. The usual 0.999 or 0.9999 is meant for runs of many thousand steps.
 #
 # ### Exercise 3: `ema_update` (medium, 15 minutes)
 #
@@ -698,6 +661,8 @@ averages.plot(
 print(averages_study.verdict("constant, EMA", ">", "constant, live", by=0.01))
 print(averages_study.verdict("constant, SWA", ">", "constant, live", by=0.01))
 print(averages_study.claim("constant, SWA", ">", f"constant, {STALE}"))
+print(averages_study.claim("cosine, EMA", "~", "cosine, live", by=0.01))
+print(averages_study.claim("cosine, SWA", "~", "cosine, live", by=0.01))
 
 # %% tags=["check"]
 check.prediction(
@@ -713,7 +678,13 @@ check.prediction(
 #
 # With wrong labels, the batches push harder, and the EMA shows what else it's good for: it calms the curve. The average change from one epoch to the next, the **wobble**, falls by 2.2 points.
 
-# %% tags=["hide-input"]
+# %% tags=["claim", "hide-input"]
+print(noisy_study.on("wobble").claim("EMA, last epoch", "<", "last epoch"))
+print(
+    averages_study.on("wobble").verdict(
+        "constant, EMA", "<", "constant, live"
+    )
+)
 plots.lines(
     one_run.epoch.tolist(),
     {
@@ -726,27 +697,13 @@ plots.lines(
     "weights.",
 )
 
-# %% tags=["claim"]
-print(noisy_study.on("wobble").claim("EMA, last epoch", "<", "last epoch"))
-print(
-    averages_study.on("wobble").verdict(
-        "constant, EMA", "<", "constant, live"
-    )
-)
-
 # %% [markdown]
 # With correct labels the wobble shrinks by half a point (0.1 points more to 1.2 points less), which isn't enough to claim anything. A calm curve matters when you compare two ideas by their last
 # epoch, because part of what you see is where the last batch happened to push the weights.
 #
 # ### What would change it
 #
-# The learning rate. Under a cosine the weights come to rest by themselves:
-
-# %% tags=["claim"]
-print(averages_study.claim("cosine, EMA", "~", "cosine, live", by=0.01))
-print(averages_study.claim("cosine, SWA", "~", "cosine, live", by=0.01))
-
-# %% [markdown]
+# The learning rate. Under a cosine the weights come to rest by themselves, and neither average changes the accuracy by as much as a point.
 # In this study, an average and a falling learning rate do the same job, and one of them is enough. Don't generalise from twelve epochs of a small network. In 2026 most long recipes use *both*: the ImageNet recipes of torchvision and timm, detectors such as
 # YOLO, and practically every diffusion model keep an EMA and evaluate with it. [Morales-Brotons et al. 2024](https://arxiv.org/abs/2411.18704) measured it systematically, and found that an EMA
 # needs less learning-rate decay and resists wrong labels better, as you saw in 6.1. Self-supervised methods even train *towards* an EMA of themselves, an idea from
@@ -759,19 +716,11 @@ print(averages_study.claim("cosine, SWA", "~", "cosine, live", by=0.01))
 #
 # $$ \bar{p}_k(x) = \frac{1}{M} \sum_{m=1}^{M} p_k(x; w_m). $$
 #
-# You could also average the logits and take the softmax afterwards, which amounts to a geometric mean of the probabilities. Does it matter? A made-up example says yes: an overconfident member outvotes two others.
-
-# %%
-two_against_one = torch.tensor([[[2.0, 0]], [[2.0, 0]], [[0, 9.0]]])
-of_probabilities = averaging.ensemble(two_against_one)[0]
-of_logits = two_against_one.mean(dim=0).softmax(dim=1)[0]
-print("mean of the probabilities:", of_probabilities.round(decimals=2))
-print("softmax of mean logits:   ", of_logits.round(decimals=2))
-
-# %% [markdown]
+# You could also average the logits and take the softmax afterwards, which amounts to a geometric mean of the probabilities.
+#
 # ### Predict
 #
-# That's an invented example. Take four real networks of this course. By how many points do the two ensembles differ in accuracy?
+# Take four networks of this course, each trained for sixteen epochs. By how many points do the accuracies of the two ensembles differ?
 
 # %% tags=["predict"]
 my_points_between_ensembles = ...  # a number of points, 0 or more
@@ -796,21 +745,15 @@ check.prediction(
 )
 
 # %% [markdown]
-# For the accuracy it doesn't matter. The loss is slightly lower with probabilities (exploratory). So average probabilities, and don't argue with anybody who averages logits.
+# For the accuracy it doesn't matter, and the loss is slightly lower with probabilities (exploratory). So average probabilities, and don't argue with anybody who averages logits. Can't one overconfident member outvote the rest? It can, if you
+# invent it: with logits (2, 0), (2, 0) and (0, 9), the mean of the probabilities follows the majority and the mean of the logits doesn't. But networks that were trained alike are about equally confident.
 #
 # ### What else could the budget have bought?
 #
 # An ensemble of four costs four trainings. A **snapshot ensemble** ([Huang et al. 2017](https://arxiv.org/abs/1704.00109)) takes its members from a single run: the learning rate falls along a cosine, jumps up again, and at the end of each cycle you keep a copy. The
 # fair question is whether it beats other ways of spending the same epochs. In the stored study one budget is sixteen epochs, and each seed draws its own signs.
 
-# %%
-plots.schedules(
-    {"four cycles": schedules.warm_restarts(88)},
-    352,
-    message="A snapshot ensemble keeps a copy at the end of each cycle.",
-)
-
-# %% tags=["hide-input"]
+# %% tags=["claim", "hide-input"]
 budgets = {
     "one long run": 1,
     "snapshot ensemble": 1,
@@ -818,6 +761,12 @@ budgets = {
     "four short runs": 1,
     "four long runs": 4,
 }
+print(ensembles.claim("four long runs", ">", "one long run"))
+print(ensembles.claim("four short runs", "<", "one long run", by=0.03))
+print(ensembles.verdict("snapshot ensemble", "~", "one long run", 0.02))
+print(
+    ensemble_loss.verdict("snapshot ensemble", "<", "one long run", by=0.03)
+)
 pd.DataFrame(
     {
         "budgets": budgets,
@@ -826,16 +775,8 @@ pd.DataFrame(
     }
 ).round(3)
 
-# %% tags=["claim"]
-print(ensembles.claim("four long runs", ">", "one long run"))
-print(ensembles.claim("four short runs", "<", "one long run", by=0.03))
-print(ensembles.verdict("snapshot ensemble", "~", "one long run", 0.02))
-print(
-    ensemble_loss.verdict("snapshot ensemble", "<", "one long run", by=0.03)
-)
-
 # %% [markdown]
-# - **Four budgets** buy 2.3 points and a much lower loss. Lecture notes promise "one to two per cent, whatever the task", and here that's about right.
+# - **Four budgets** buy 2.4 points and a much lower loss. Lecture notes promise "one to two per cent, whatever the task", and here that's about right.
 # - **One budget, four short runs**: clearly worse, because no member had time to learn enough.
 # - **One budget, snapshots**: in accuracy we can't tell. The estimate is 0.7 points behind a single long run, with an interval from 2.4 behind to 1.0 ahead. Beating its *average member* means little, because the first
 #   snapshots are half-trained. The loss is probably lower (by 0.055; 0.003 to 0.107), but the margin of 0.03 that we had declared isn't supported.
@@ -902,6 +843,8 @@ print(matching_study.claim(MATCHED, ">", WEIGHTS, by=0.2))
 print(matching_study.claim(MATCHED, "<", ALONE))
 print(matching_study.claim(PREDICTIONS, ">", MATCHED, by=0.02))
 print(matching_study.claim(MATCHED, ">", MATCHED_STALE))
+on_gap = matching_study.on("gap")
+print(on_gap.claim(f"width 32, {MATCHED}", ">", MATCHED))
 
 # %% tags=["check"]
 check.prediction(
@@ -919,31 +862,8 @@ diagrams.averaged_weights()
 # together with the weights that read them, and the network computes the same function. So two networks that solve the task alike almost never use the same channel for the same job.
 #
 # And it shows the remedy. **Match the channels first**, then average ([Singh & Jaggi 2020](https://arxiv.org/abs/1910.05653); *Git Re-Basin*, [Ainsworth et al. 2022](https://arxiv.org/abs/2209.04836)). Reordering the second
-# network doesn't change what it computes, but it brings the average from 0.24 back to 0.74. Here are the sixteen filters of the first layer.
-
-# %% tags=["hide-input"]
-split, (net, other) = train_two(0, n_train=480, n_valid=480, epochs=10)
-pixels = split.train.images.float() / 255
-reordered = match_channels(net, other, pixels)
-
-
-def filters(network):
-    """Return the filters of the first layer as images in [0, 1]."""
-    weights = network.stem[0].weight.detach()
-    scale = weights.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return (0.5 + 0.5 * weights / scale)[:10]
-
-
-plots.image_grid(
-    torch.cat([filters(n) for n in (net, other, reordered)]),
-    [f"{name} {i}" for name in ("A", "B", "B'") for i in range(10)],
-    columns=10,
-    alt="Filters of 3 x 3 pixels: network A, network B, and B reordered",
-    message="Reordered (B'), the filters of network B resemble those above "
-    "them in A more often.",
-)
-
-# %% [markdown]
+# network doesn't change what it computes, but it brings the average from 0.24 back to 0.74.
+#
 # ### Exercise 4: `match_units` (hard, 25 minutes)
 #
 # Do it for two-layer networks $x \mapsto U \, \mathrm{relu}(W x + b)$. Each network is a list `[incoming, bias, outgoing]` with $W$ (H, D), $b$ (H,) and $U$ (K, H). Return the second network with its hidden units reordered, as three tensors.
@@ -1008,17 +928,7 @@ check.match_units(match_units)
 #
 # ### What would change it
 #
-# Width. Wider networks have more channels to choose from, so each one finds a better partner:
-
-# %% tags=["claim"]
-gap = matching_study.on("gap")
-print(gap.claim(f"width 32, {MATCHED}", ">", MATCHED))
-print("width 16:", matching_study.difference(MATCHED, ALONE))
-wide = f"width 32, {MATCHED}", f"width 32, {ALONE}"
-print("width 32:", matching_study.difference(*wide))
-
-# %% [markdown]
-# The matched average still loses 6.5 points at width 16 and 4.2 at width 32, so it's no replacement for an ensemble. Don't forget the batch-norm statistics either: without `update_bn`, the matched average stops at 0.38.
+# Width. Wider networks have more channels to choose from, so each one finds a better partner. The matched average still loses 6.5 points at width 16 and 4.2 at width 32, so it's no replacement for an ensemble. Don't forget the batch-norm statistics either: without `update_bn`, the matched average stops at 0.38.
 #
 # In practice, people avoid the problem. Networks that were fine-tuned from the *same* pretrained weights are already matched, and their weights can be averaged directly. Such a **model soup** ([Wortsman et al. 2022](https://arxiv.org/abs/2203.05482)) often beats
 # the best of its ingredients, at the price of one network at inference. It works because a run becomes insensitive to the order of the images early on, so all its continuations end in the same valley
