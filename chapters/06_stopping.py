@@ -203,7 +203,7 @@ plots.lines(
 
 # %% [markdown]
 # Read this figure slowly, because it holds half the chapter. A network that learnt the signs and memorised nothing would agree
-# with the training labels as often as the dotted line says. From the third epoch on, the real training accuracy is clearly above that
+# with the training labels as often as the lowest line says. From the third epoch on, the real training accuracy is clearly above that
 # line, and the gap is memorisation. The test accuracy peaks in epoch 4 and then falls by eleven points.
 #
 # That is **overfitting**: the network still improves on its training images while it gets worse on new ones. Before the peak it
@@ -402,11 +402,11 @@ check.prediction(
 
 # %% [markdown]
 # There was nothing to rescue. With 0.05, the network fits 97 % of its labels by the end. With 0.005, or with a cosine from 0.01, it fits about 69 %, so
-# most wrong labels haven't been memorised yet. A shorter or gentler run had done the stopping already. The same holds wherever late training does
+# most wrong labels haven't been memorised yet. The smaller steps have done the stopping already. The same holds wherever late training does
 # no harm, as with many correct labels: there, early stopping only saves time.
 #
-# Is an EMA with early stopping then the best you can do? We thought so, and declared that it beats a cosine that may train on *all* labels, the 240 validation labels included.
-# The first claim holds, and the second is wrong: the run that spends the 240 labels on training is ahead by 2.5 points (0.9 to 4.2). Those labels are correct, and 384
+# Is an EMA with early stopping then the best you can do? We thought so, and declared two claims. It beats early stopping at 0.005: that holds. It beats a cosine that may train on *all* labels, the 240 validation labels
+# included: that's wrong. The run that spends the 240 labels on training is ahead by 2.5 points (0.9 to 4.2). Those labels are correct, and 384
 # of the other 960 aren't, so they are worth a lot. **A validation set is part of the price of early stopping.** You can't do without one, because something
 # has to choose the settings, but count its labels when you compare two methods.
 #
@@ -534,7 +534,7 @@ print("averages equal:", equal(uninterrupted.ema.model, second.ema.model))
 #
 # At a constant learning rate the weights never come to rest. Each batch kicks them around a slowly moving centre, and an average over the last steps lies closer to that centre than any
 # single step does ([Polyak & Juditsky 1992](https://doi.org/10.1137/0330046)). The **exponential moving average** (EMA) needs one copy of the weights, which moves a little
-# after each optimizer step:
+# after each optimizer step, just as batch norm's running statistics do:
 #
 # $$ \bar{w} \leftarrow d_t \, \bar{w} + (1 - d_t) \, w, \qquad d_t = \min\!\left(d, \frac{1 + t}{10 + t}\right), $$
 #
@@ -703,11 +703,11 @@ plots.lines(
 #
 # ### What would change it
 #
-# The learning rate. Under a cosine the weights come to rest by themselves, and neither average changes the accuracy by as much as a point.
-# In this study, an average and a falling learning rate do the same job, and one of them is enough. Don't generalise from twelve epochs of a small network. In 2026 most long recipes use *both*: the ImageNet recipes of torchvision and timm, detectors such as
-# YOLO, and practically every diffusion model keep an EMA and evaluate with it. [Morales-Brotons et al. 2024](https://arxiv.org/abs/2411.18704) measured it systematically, and found that an EMA
-# needs less learning-rate decay and resists wrong labels better, as you saw in 6.1. Self-supervised methods even train *towards* an EMA of themselves, an idea from
-# the mean teacher ([Tarvainen & Valpola 2017](https://arxiv.org/abs/1703.01780)). And an average needs no planned end: you can stop after any epoch, which is just what early stopping wants.
+# The learning rate. Under a cosine the weights come to rest by themselves, and neither average changes the accuracy by as much as a point. So in twelve epochs of a small network, one of the two is enough.
+#
+# Don't generalise from that. In 2026 most long recipes use *both*: torchvision's recipe for ImageNet, detectors such as YOLO, and practically every diffusion model keep an EMA and evaluate with it.
+# [Morales-Brotons et al. 2024](https://arxiv.org/abs/2411.18704) compared systematically, and found that an EMA needs less learning-rate decay and resists wrong labels better, as you saw in 6.1. The mean teacher
+# ([Tarvainen & Valpola 2017](https://arxiv.org/abs/1703.01780)) even trains a network to agree with its own EMA. And an average needs no planned end, which is just what early stopping wants.
 #
 # ## 6.6 Averaging predictions
 #
@@ -716,7 +716,7 @@ plots.lines(
 #
 # $$ \bar{p}_k(x) = \frac{1}{M} \sum_{m=1}^{M} p_k(x; w_m). $$
 #
-# You could also average the logits and take the softmax afterwards, which amounts to a geometric mean of the probabilities.
+# You could also average the logits and take the softmax afterwards, which amounts to a geometric mean of the probabilities, rescaled to sum to 1.
 #
 # ### Predict
 #
@@ -785,7 +785,7 @@ pd.DataFrame(
 #
 # ## 6.7 Averaging the weights of independent runs
 #
-# An EMA averages weights of *one* run, a few steps apart. Now take two networks from 6.6: same images, same architecture, but different initial weights and another order of the images. Each has an accuracy of about 0.80.
+# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6: the same images and architecture, but other initial weights and another order of the images. Each has an accuracy of about 0.80.
 #
 # ### Predict
 #
