@@ -481,8 +481,8 @@ print("averages equal:", equal(uninterrupted.ema.model, second.ema.model))
 # One thing is missing from the file on purpose: the state of random generators. In `cnnlab`, the seed, the epoch and the step determine every random draw, so there's nothing
 # to save. Where a framework draws from a running generator, its state belongs in the checkpoint, as does that of every data-loading worker.
 #
-# Two habits protect you from a crash *while writing*. Write a new file before you delete the old one, and notice damaged files when you load them. And never load a checkpoint from the internet with
-# `weights_only=False`, because it may run code.
+# Two habits protect you from a crash *while writing*. Write a new file before you delete the old one, and notice damaged files when you load them. And never switch `torch.load`'s `weights_only` off for
+# a checkpoint from the internet, because then the file may run code.
 #
 # ### Exercise 2: find the bugs in the textbook (open, 25 minutes)
 #
@@ -519,7 +519,7 @@ print("averages equal:", equal(uninterrupted.ema.model, second.ema.model))
 #
 # | points | for |
 # |---|---|
-# | 2 | what happens after one NaN (feed the stopper `[nan, 1, 2, 3, ...]` and count) |
+# | 2 | what one NaN does to `best` and `counter` (try the losses `[1.0, nan, 5.0, 4.0, 3.0]`), and what a run of NaN does |
 # | 2 | "best" means two different things here; a curve on which they disagree |
 # | 2 | which weights the caller's `model` has afterwards, and a one-line fix |
 # | 2 | what is wrong with publishing `best_acc`; what to report instead |

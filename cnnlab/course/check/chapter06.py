@@ -304,6 +304,7 @@ def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
 
     def update(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
         nonlocal changes_model, needs_gradients
+        average.requires_grad_(False)
         before = [tensor.clone() for tensor in model.state_dict().values()]
         attempt(average, model, step, decay)
         after = zip(before, model.state_dict().values(), strict=True)
@@ -312,27 +313,23 @@ def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
 
     for step in (0, 5, 1000):
         average, model = _network([[1.0]], mean=1.0, batches=1), _network([[3.0]], 2.0, batches=7)
-        average.requires_grad_(False)
         update(average, model, step, 0.9)
         problem = f"the model's 3, step={step} and decay=0.9"
-        weights[f"the average of the weight 1 with {problem}"] = average[0].weight.item()
-        statistics[f"the running mean of your average (the model's is 2) at step={step}"] = average[
-            1
-        ].running_mean.item()
-        statistics[f"the `num_batches_tracked` of your average at step={step}"] = average[
-            1
-        ].num_batches_tracked.item()
+        state = average.state_dict()
+        weights[f"the average of the weight 1 with {problem}"] = state["0.weight"].item()
+        at = f"at step={step}"
+        mean, count = state["1.running_mean"].item(), state["1.num_batches_tracked"].item()
+        statistics[f"the running mean of your average (the model's is 2) {at}"] = mean
+        statistics[f"the `num_batches_tracked` of your average {at}"] = count
     decay = round(rng.uniform(0.9, 0.99), 3)
     for step in (0, rng.randint(3, 20), round(40 / (1 - decay))):
         average, model = (
             _network(torch.randn(3, 2, generator=g) + shift, mean=shift, batches=7)
             for shift in (0.0, 2.0)
         )
-        average.requires_grad_(False)
         update(average, model, step, decay)
-        weights[f"the weights of your average at step={step} with decay={decay}"] = average[
-            0
-        ].weight.detach()
+        name = f"the weights of your average at step={step} with decay={decay}"
+        weights[name] = average.state_dict()["0.weight"]
     return {
         "you change the model that is being trained.": changes_model,
         "the weights of your average require gradients now.": needs_gradients,
@@ -416,7 +413,7 @@ def _blended_buffers(average, model, step, decay):  # type: ignore[no-untyped-de
     d = min(decay, _warm_up(step))
     _blend(average, model, d)
     for old, new in zip(average.buffers(), model.buffers(), strict=True):
-        old.copy_(d * old + (1 - d) * new)
+        old.copy_(d * old + (1 - d) * new if old.is_floating_point() else new)
 
 
 def _with_gradients(average, model, step, decay):  # type: ignore[no-untyped-def]
@@ -426,8 +423,17 @@ def _with_gradients(average, model, step, decay):  # type: ignore[no-untyped-def
     _copy_buffers(average, model)
 
 
+def _nothing(average, model, step, decay):  # type: ignore[no-untyped-def]
+    pass
+
+
 def _rebinds(average, model, step, decay):  # type: ignore[no-untyped-def]
-    pass  # `old = d * old + (1 - d) * new` changes only what the name `old` means
+    # `old = d * old + (1 - d) * new` changes only what the name `old` means.
+    _copy_buffers(average, model)
+
+
+def _copies(average, model, step, decay):  # type: ignore[no-untyped-def]
+    average.load_state_dict(model.state_dict())
 
 
 EMA_UPDATE = Exercise(
@@ -436,7 +442,7 @@ EMA_UPDATE = Exercise(
     observe=_observe_ema,
     answer=ema_update,
     praise="Your update does what `averaging.EMA` does, early and late in a run, buffers included.",
-    hint="which fraction of itself does the average keep at this step?",
+    hint="weights are blended, buffers are copied: what does yours do at step 0?",
     mistakes={
         "no warm-up": Mistake(
             _no_warm_up,
@@ -480,8 +486,7 @@ EMA_UPDATE = Exercise(
         ),
         "buffers averaged": Mistake(
             _blended_buffers,
-            "you average the buffers, but the exercise asks you to copy them, and one of them is "
-            "a count.",
+            "you average the running statistics, but the exercise asks you to copy all buffers.",
             "running statistics are moving averages already",
         ),
         "gradients recorded": Mistake(
@@ -490,11 +495,21 @@ EMA_UPDATE = Exercise(
             "every earlier step.",
             "under which context manager does torch record nothing?",
         ),
-        "nothing changes": Mistake(
+        "weights stay": Mistake(
             _rebinds,
-            "your average is still what it was: `old = ...` gives the name `old` a new tensor and "
-            "leaves the module alone.",
+            "the weights of your average are still what they were: `old = ...` gives the name "
+            "`old` a new tensor and leaves the module alone.",
             "which method writes values into a tensor?",
+        ),
+        "nothing changes": Mistake(
+            _nothing,
+            "your function leaves `average` as it was, weights and buffers.",
+            "change it in place; what you return or assign to a name is lost",
+        ),
+        "copied": Mistake(
+            _copies,
+            "you copy the model into the average, which forgets everything before this step.",
+            "which fraction of itself should the average keep?",
         ),
     },
 )
