@@ -26,7 +26,7 @@
 # |---|---|
 # | to read | 30 minutes |
 # | exercises | 85 minutes |
-# | to run | 60 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapters 1 and 2; chapter 5 helps |
 
 # %% tags=["setup"]
@@ -150,7 +150,7 @@ choosing = compare_declared(
         "early stopping": early_stopped,
         "EMA, early stopping": ema_early_stopped,
     },
-    seeds=3,
+    seeds=5,
     metric="test_acc",
 )
 noisy_study = Results.load("studies/06_noisy_labels.csv")
@@ -162,7 +162,7 @@ choosing.plot(
 
 # %% [markdown]
 # A run with early stopping is the beginning of the same run without it. So we let each run go to its end, and `replay`
-# reads off where it would have stopped. The coloured marks are your three live runs. The grey ones are the stored study
+# reads off where it would have stopped. The coloured marks are your five live runs. The grey ones are the stored study
 # `studies/06_noisy_labels.py`, with eight seeds, twice as many images and sixteen epochs. Each seed draws its own images
 # and its own wrong labels, and the claims were declared before it ran.
 
