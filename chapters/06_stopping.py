@@ -26,7 +26,7 @@
 # |---|---|
 # | to read | 30 minutes |
 # | exercises | 85 minutes |
-# | to run | 40 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1 and 2; chapter 5 helps |
 
 # %% tags=["setup"]
