@@ -10,12 +10,6 @@ from cnnlab.course.replicate import imported
 from cnnlab.experiment import Results, compare, study
 
 
-# Studies that ran before studies declared their claims.
-UNDECLARED = {
-    "12_compile",
-    "12_steps",
-    "12_workers",
-}
 # Studies on CIFAR-10. Tests have no network, so one run is repeated only where its files are.
 NEED_PHOTOGRAPHS = {"03_photos", "05_photos"}
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
@@ -41,9 +35,6 @@ def test_a_stored_table_has_the_variants_and_seeds_of_its_script_and_its_origin(
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_declaration_is_still_what_it_was_when_the_study_ran(script):
     module, stored = import_script(script), Results.load(script.with_suffix(".csv"))
-    if script.stem in UNDECLARED:
-        assert not hasattr(module, "DECLARATION")
-        return
     declaration = module.DECLARATION
     text = declaration.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
     assert stored.notes["declaration"] == text, "declare first, then run: delete the table"
