@@ -1070,9 +1070,11 @@ print(inspect.getsource(train))
 #
 # ## 1.8 Can you trust a loop that you didn't write?
 #
+# You've compared one loop with your own, bit by bit. For all others that you'll meet, you need a test.
+#
 # ### Exercise 4: `find_fault` (hard, 25 minutes)
 #
-# You've seen that a bug can hide behind a good number. So write a test for training loops. `find_fault` gets a function
+# You've seen that a bug can hide behind a good number. So write that test. `find_fault` gets a function
 # `epoch(model, loader, optimizer, loss_fn)` that should do what your `train_one_epoch` does. Call it on a small problem of
 # your own, look at what it did, and return one of these:
 #
