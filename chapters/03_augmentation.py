@@ -25,7 +25,7 @@
 # |---|---|
 # | to read | 50 minutes |
 # | exercises | 65 minutes |
-# | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
+# | to run | 30 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; knowing batch norm helps |
 
 # %% tags=["setup"]
