@@ -585,7 +585,6 @@ print(f"largest change of the output: {(once - ten_times).abs().max():.4f}")
 print(f"gradient: {gradient:.4f}, then {gradient_of_ten_times:.4f}")
 
 # %%
-torch.manual_seed(0)
 x = torch.randn(8, 3, 5, 5, requires_grad=True)
 norm, over = nn.BatchNorm2d(3), (0, 2, 3)
 arriving = torch.randn(8, 3, 5, 5)
@@ -595,8 +594,8 @@ s = (x.var(over, keepdim=True, correction=0) + norm.eps).sqrt()
 x_hat = (x - x.mean(over, keepdim=True)) / s
 along = x_hat * (arriving * x_hat).mean(over, keepdim=True)
 by_hand = (arriving - arriving.mean(over, keepdim=True) - along) / s
-print(f"largest difference to autograd: {(by_hand - x.grad).abs().max():.0e}")
 assert torch.allclose(by_hand, x.grad, atol=1e-5)
+print("by hand and by autograd: the same gradient for all 600 inputs")
 
 # %% [markdown]
 # ## 2.4 Batch norm in code
