@@ -178,8 +178,6 @@ plots.lines(
 #
 # $$ \alpha(t) = \gamma^{\lfloor t/s \rfloor} . $$
 #
-# $$ \alpha(t) = \gamma^{\lfloor t/s \rfloor} . $$
-#
 # The **cosine** falls smoothly to a **floor** $f$ at step $T$ ([Loshchilov & Hutter
 # 2017](https://arxiv.org/abs/1608.03983)):
 #
@@ -300,7 +298,6 @@ check.extended_cosine(extended_cosine)
 # through the run, and again after three quarters. Then we ran five new seeds, each with its own draw of photographs.
 # Two draws share about half of their test photographs.
 #
-#
 # ### Predict
 #
 # By how many points does the cosine beat the constant learning rate?
@@ -348,10 +345,6 @@ plots.lines(
 # step decay 3.8 (1.9 to 5.7). One-cycle and the cosine differ by less than the two points that we had declared to
 # matter. The sixth claim isn't supported: with twice the epochs, the constant learning rate is between 4.9 points
 # behind the cosine and 0.8 ahead. So the cosine does about as well or better with half the epochs.
-#
-#
-# **How this was measured.** We didn't pick this setting at random. Trial runs with longer training had shown a gap of
-# about eight points. We wrote the claims down after those trial runs, but before the study.
 #
 # The second figure explains why. At a constant learning rate the loss keeps falling, but slowly (1.29 in epoch 10, 1.07
 # in epoch 20), because every step also adds noise. When step decay divides the learning rate by ten, the loss falls by
@@ -503,7 +496,6 @@ plots.schedules(
 # improvement, Keras and `cnnlab` at the third.) Why not let the training loss steer the learning rate at every step?
 # Because it always looks better right after a decay, so a greedy rule decays too early.
 #
-#
 # ## 5.5 Steps or epochs?
 #
 # Papers state schedules in epochs, but loops count steps. A run has `EPOCHS * len(loader)` steps, so convert once,
@@ -513,7 +505,7 @@ plots.schedules(
 # ### Predict
 #
 # The classic mistake mixes the two. The cosine gets `EPOCHS` as its length, here 4, but the loop counts steps, here 60.
-# There's no error message. What accuracy do you expect? The correct unit gives about 0.67, and guessing gives 0.08.
+# There's no error message. What accuracy do you expect? The correct unit gives about 0.66, and guessing gives 0.08.
 
 # %% tags=["predict"]
 my_accuracy_with_the_wrong_unit = ...  # a number between 0 and 1
@@ -664,10 +656,10 @@ plots.lines(
 )
 
 # %% [markdown]
-# The accuracy improves from the first epoch on, and the edge is near 2. But tuning found far smaller peaks, 0.1 on
-# signs and 0.4 on photographs, and at 2 a whole run was worse than at 0.1 (5.1). With batch norm, the edge says little
-# about the best peak, because large steps only make the weights longer. Also, each point has had one epoch more of
-# training than the point before it, which hides that the learning rate is already too large.
+# The accuracy improves from the first epoch on, and the edge is near 2. But tuning found far smaller peaks, at most 0.3
+# on signs and 0.4 on photographs, and at 2 a whole run was worse than at 0.1 (5.1). With batch norm, the edge says
+# little about the best peak, because large steps only make the weights longer. Also, each point has had one epoch more
+# of training than the point before it, which hides that the learning rate is already too large.
 #
 # **Typical learning rates** are good starting points. The values below are rules of thumb from papers and from
 # practice. We didn't test them here.
@@ -956,7 +948,6 @@ check.warmup_cosine(warmup_cosine)
 # \eta_{\mathrm{final}} + (\eta_{\max} - \eta_{\mathrm{final}})\,\frac{1}{2}\left(1 + \cos \frac{\pi (t - pT)}{(1-p)T}\right) & t > pT .
 # \end{cases} $$
 #
-#
 # **The momentum runs the other way.** With momentum $m$, each gradient acts on many steps, fading by a factor of $m$
 # each time, so in total it counts $1 + m + m^2 + \dots = 1/(1-m)$ times. In the long run the effective learning rate is
 # therefore $\eta / (1-m)$. It also decides how far the noise of the batches throws the weights about. For $N$ images in
@@ -1045,9 +1036,6 @@ noisy.plot(
 #
 # We didn't see super-convergence. In a third of the epochs, one-cycle is about 4.5 points behind, with an interval from
 # 0 to 9.
-#
-#
-#
 
 # %%
 multipliers = {

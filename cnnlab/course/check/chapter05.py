@@ -109,6 +109,13 @@ def _ends_late(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
     return _half_cosine(start, 0, min((step - change) / new_steps, 1))
 
 
+def _ends_at_the_old_end(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    start = _half_cosine(1, 0, change / steps)
+    return _half_cosine(start, 0, min((step - change) / (steps - change), 1))
+
+
 def _stretches_the_rest(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
     if step < change:
         return _half_cosine(1, 0, step / steps)
@@ -160,6 +167,11 @@ EXTENDED_COSINE = Exercise(
             "your new half cosine takes `new_steps` steps, so it ends too late; `new_steps` is the "
             "length of the whole run.",
             "how many steps are left at the change?",
+        ),
+        "ends at the old end": Mistake(
+            _ends_at_the_old_end,
+            "your new half cosine still ends at `steps`.",
+            "at which step does the run end now?",
         ),
         "stretches the rest": Mistake(
             _stretches_the_rest,
