@@ -13,11 +13,11 @@
 # faster if the learning rate first *rises* to a value that looks far too large, and then falls to almost nothing. His
 # paper on "super-convergence" was rejected by a leading conference. A few months later, a team of students from the
 # fast.ai community used the idea in Stanford's DAWNBench competition and won both training prizes for CIFAR-10, fastest
-# and cheapest ([Howard 2018](https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html)). Six years later the same
-# task took 3.29 seconds on one GPU, and the learning rate still rose and fell ([Jordan
-# 2024](https://arxiv.org/abs/2404.00498)). A later script of [the same
-# repository](https://github.com/KellerJordan/cifar10-airbench) needs 2.6 seconds. It has a new optimizer, and its
-# learning rate only falls, along a straight line. So falling seems to be the essential half.
+# and cheapest ([Howard 2018](https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html)). Six years later Keller
+# Jordan's script did the same task in 3.29 seconds on one GPU, and the learning rate still rose and fell ([Jordan
+# 2024](https://arxiv.org/abs/2404.00498)). [A later script](https://github.com/KellerJordan/cifar10-airbench) of his
+# needs 2.6 seconds. It has a new optimizer, and its learning rate only falls, along a straight line. So falling seems
+# to be the essential half.
 #
 # A schedule is one line of code. In one setting of this chapter it wins clearly, and in another it doesn't. By the end
 # you'll know which of the two to expect.
@@ -29,7 +29,7 @@
 # |---|---|
 # | to read | 60 minutes, with the code |
 # | exercises | 105 minutes |
-# | to run | 30 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, and the training template of chapter 1 |
 
 # %% tags=["setup"]
@@ -426,14 +426,13 @@ check.prediction(
 # down. We had already seen this in the stored study `studies/05_shapes.py`, at a peak of 0.1, so it's a replication,
 # not a discovery.
 #
-# **How both were measured.** The setting with photographs came from trial runs, which were longer and had a gap of
-# about eight points. We wrote its claims down after them, but before the study. The short run was declared after its
-# peaks were tuned, and before its eight seeds ran.
+# **How both were measured.** The photographs came from trial runs, which were longer and had a gap of about eight
+# points. The claims were written down after them, but before the study. The short run was declared after its peaks were
+# tuned, and before its eight seeds ran.
 #
-# **What would change it.** Length is one candidate. Section 5.8 has a study with the same kind of signs and a wider
-# network, in which each schedule has its own best peak and the run takes 558 steps. There, with correct labels,
-# one-cycle gains 1.6 points (0.4 to 2.9). The number of images differs as well, so this doesn't prove that length alone
-# decides.
+# **What would change it.** Length is one candidate. Section 5.8 has a study of 558 steps, with the same kind of signs,
+# in which each schedule has its best peak. There, with correct labels, one-cycle gains 1.6 points (0.4 to 2.9). It has
+# more images and a wider network, so this doesn't prove that length alone decides.
 #
 # The peak matters too. The explorer shows the stored study `studies/05_shapes.py`, sixty steps with a network of width
 # 16: eight shapes, three peaks, and six seeds for each. On the left is the learning rate, and on the right the training
@@ -485,10 +484,10 @@ plots.schedules(
 )
 
 # %% [markdown]
-# **Linear or cosine?** It rarely matters, and people mostly follow the habits of their field. **The inverse square
-# root** needs no planned end, but it drops fast: after three time scales $\tau$ it's down to a half. (Papers write
-# $1/\sqrt t$; ours is shifted so that it starts at 1.) **Warm restarts** jump back to the top. If the first cycle takes
-# 10 steps and each cycle is twice as long as the one before, the jumps are at 10, 30 and 70.
+# **Linear or cosine?** It rarely matters, and people follow the habits of their field. **The inverse square root**
+# needs no planned end, but it drops fast: after three time scales $\tau$ it's down to a half. (Papers write $1/\sqrt
+# t$; ours is shifted to start at 1.) **Warm restarts** jump back to the top. If the first cycle takes 10 steps and each
+# cycle is twice as long as the one before, the jumps are at 10, 30 and 70.
 #
 # **Plateau** needs no plan. It watches the validation loss, and lowers the learning rate when there has been no
 # improvement for `patience` evaluations. The price is delay, and on a small validation set one lucky value makes it
@@ -1095,8 +1094,7 @@ plots.lines(
 # all. It keeps the running mean $x$ of all weights $z$ so far, uses $x$ for evaluation, and takes gradients at a point
 # between the two. Averaging quietens the noise just as decaying does, and chapter 6 is about averaging.
 #
-# Let's go back to the noisy valleys of 5.1. This time their curvatures range from 0.01 to 1, so some weights need many
-# steps.
+# Let's go back to the noisy valleys of 5.1, now with curvatures from 0.01 to 1, so that some weights need many steps.
 #
 # ### Predict
 #
@@ -1350,7 +1348,7 @@ else:
 #
 # - With a constant learning rate, the weights end in a cloud whose width grows with the learning rate. A falling
 #   learning rate is fast first and quiet later.
-# - A schedule paid off in long runs (1,560 steps on photographs: seven points). In sixty steps it cost one to two, even
+# - A schedule paid off in long runs (1,560 steps on photographs: seven points). In sixty steps it lost 1.6 points, even
 #   with a peak of its own. Tune the peak together with the schedule.
 # - A schedule is a function of the step. Count steps, not epochs, and look at the learning rates that were used.
 # - A range test finds the power of ten, no more. Run several sweeps, and read the curve.
