@@ -423,12 +423,11 @@ check.prediction(
 # The constant learning rate wins by 1.6 points (95 % CI 0.1 to 3.0), although both have their best peak. After sixty
 # steps little of the loss is noise, so there's hardly a cloud to leave, and every step that the cosine shortens is lost
 # progress. That's the limit of the argument in 5.1: in a run so short that nothing has arrived, decaying only slows you
-# down. We had already seen this in the stored study `studies/05_shapes.py`, at a peak of 0.1, so it's a replication,
-# not a discovery.
+# down. The stored study `studies/05_shapes.py` had shown this at a peak of 0.1, so it's a replication, not a discovery.
 #
 # **How both were measured.** The photographs came from trial runs, which were longer and had a gap of about eight
-# points. The claims were written down after them, but before the study. The short run was declared after its peaks were
-# tuned, and before its eight seeds ran.
+# points. Their claims were written down after that, but before the study. The short run was declared after its peaks
+# were tuned, and before its eight seeds ran.
 #
 # **What would change it.** Length is one candidate. Section 5.8 has a study of 558 steps, with the same kind of signs,
 # in which each schedule has its best peak. There, with correct labels, one-cycle gains 1.6 points (0.4 to 2.9). It has
