@@ -338,10 +338,11 @@ def _observe_range_test(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 5, 4)
     n = 5 + seed % 2
     low, high = 0.01, 0.01 * 4.0 ** (n - 1)  # each step multiplies the learning rate by four
-    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
+    linear = nn.Linear(2, 3)
+    model = nn.Sequential(linear, nn.BatchNorm1d(3)).eval()
     with torch.no_grad():
-        model[0].weight.copy_(torch.randn(3, 2, generator=g))
-        model[0].bias.zero_()
+        linear.weight.copy_(torch.randn(3, 2, generator=g))
+        linear.bias.zero_()
     images = torch.randn(n, 6, 2, generator=g)
     labels = torch.randint(3, (n, 6), generator=g)
     batches = list(zip(images, labels, strict=True))
