@@ -199,7 +199,7 @@ def mix_batch(num_classes, alpha=1.0):
 
 
 def make_schedule(optimizer, warmup_steps, total_steps):
-    """Return a warm-up and a cosine to zero, to be stepped per batch."""
+    """Return a scheduler: warm-up, then cosine to 0; step it per batch."""
     rise = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps)
     fall = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup_steps])

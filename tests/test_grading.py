@@ -305,12 +305,12 @@ def test_the_answer_does_not_see_the_environment_of_the_grader(monkeypatch):
 
 
 def test_grade_returns_all_points_or_none_and_prints_the_feedback(capsys):
-    solution = check.EXERCISES["cosine"].answer
-    assert check.grade("cosine", solution, points=4) == 4.0
-    assert check.grade("cosine", lambda *arguments: 0.0, points=4) == 0.0
+    solution = check.EXERCISES["warmup_cosine"].answer
+    assert check.grade("warmup_cosine", solution, points=4) == 4.0
+    assert check.grade("warmup_cosine", lambda *arguments: 0.0, points=4) == 0.0
     passed, failed = capsys.readouterr().out.split("✘")
-    assert passed.startswith("✔ cosine: correct.")
-    assert failed.startswith(" cosine: your multiplier at step 0 of ")
+    assert passed.startswith("✔ warmup_cosine: correct.")
+    assert failed.startswith(" warmup_cosine: your multiplier at step ")
 
 
 def test_exercises_are_loaded_from_a_key_file(tmp_path, monkeypatch):
@@ -320,11 +320,13 @@ def test_exercises_are_loaded_from_a_key_file(tmp_path, monkeypatch):
     key.write_text("EXERCISES = 3")
     with pytest.raises(KeyMissing, match="defines no dict `EXERCISES`"):
         exercises(key)
-    key.write_text("from cnnlab.check import EXERCISES as ALL\nEXERCISES = {'mine': ALL['cosine']}")
-    with pytest.raises(KeyMissing, match=r"the key has no exercise 'cosine'; it has mine"):
-        check.grade("cosine", print, key=key)
+    key.write_text(
+        "from cnnlab.check import EXERCISES as ALL\nEXERCISES = {'mine': ALL['warmup_cosine']}"
+    )
+    with pytest.raises(KeyMissing, match=r"the key has no exercise 'warmup_cosine'; it has mine"):
+        check.grade("warmup_cosine", print, key=key)
     monkeypatch.setenv("CNNLAB_KEY", str(key))
-    assert check.grade("mine", check.EXERCISES["cosine"].answer) == 1.0
+    assert check.grade("mine", check.EXERCISES["warmup_cosine"].answer) == 1.0
 
 
 def test_messages_cannot_carry_code():

@@ -62,8 +62,8 @@ def grade(
     Raises:
         KeyMissing: the key doesn't contain the exercise.
 
-    >>> grade("cosine", lambda step, steps, final: 0.5, points=4)
-    ✘ cosine: ...
+    >>> grade("warmup_cosine", lambda step, warmup, steps: 0.5, points=4)
+    ✘ warmup_cosine: ...
     0.0
     """
     from cnnlab.course.check import EXERCISES
