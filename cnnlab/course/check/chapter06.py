@@ -190,6 +190,18 @@ def _delta_helps_min(values, patience, min_delta, mode):  # type: ignore[no-unty
     return stop, _best(scores, stop)
 
 
+def _tie_resets(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    scores = _scores(values, mode)
+    stop = _stop(_improvements(scores, min_delta, exceeds=operator.ge), patience)
+    return stop, _best(scores, stop)
+
+
+def _first_is_bad(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    scores = _scores(values, mode)
+    stop = _stop(_improvements(scores, min_delta, to_beat=scores[0]), patience)
+    return stop, _last(_improvements(scores[: stop + 1], 0.0, to_beat=scores[0]))
+
+
 def _nan_skipped(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
     there = [i for i, value in enumerate(values) if not math.isnan(value)]
     stop, best = early_stopping([values[i] for i in there], patience, min_delta, mode)
@@ -337,6 +349,17 @@ STOPPING = Exercise(
             _delta_helps_min,
             "in mode 'min', you accept a value that is a little *worse* than the value to beat.",
             "by how much must a loss fall to be an improvement? On which side is `min_delta`?",
+        ),
+        "a tie resets": Mistake(
+            _tie_resets,
+            "a tie resets your patience counter, but it isn't an improvement.",
+            "should you compare with > or with >=?",
+        ),
+        "the first is bad": Mistake(
+            _first_is_bad,
+            "you compare the first value with itself, so it counts as an evaluation without "
+            "improvement.",
+            "which starting value is beaten by every number but not by NaN?",
         ),
         "NaN skipped": Mistake(
             _nan_skipped,
@@ -767,8 +790,12 @@ def _without_outgoing(first, second):  # type: ignore[no-untyped-def]
     return _reordered(second, _assignment(similarity))
 
 
+def _elementwise_biases(first, second):  # type: ignore[no-untyped-def]
+    similarity = first[0] @ second[0].T + first[1] * second[1] + first[2].T @ second[2]
+    return _reordered(second, _assignment(similarity))
+
+
 def _without_biases(first, second):  # type: ignore[no-untyped-def]
-    # `first[1] * second[1]` gives the same order, because it adds the same value to each row.
     return _reordered(second, _assignment(first[0] @ second[0].T + first[2].T @ second[2]))
 
 
@@ -834,9 +861,14 @@ MATCH_UNITS = Exercise(
         ),
         "biases left out": Mistake(
             _without_biases,
-            "the biases don't affect your order: each pair of units needs a product of its own, "
-            "H × H in all.",
-            "which shape has `first[1] * second[1]`, and which shape does the similarity need?",
+            "you leave the biases out of the similarity.",
+            "what else tells two units apart, if they read the same and are read in the same way?",
+        ),
+        "biases multiplied elementwise": Mistake(
+            _elementwise_biases,
+            "you multiply bias i only with bias i, and add the same values to every row of the "
+            "similarity, which changes no order.",
+            "which shape has `first[1] * second[1]`, and how many pairs of units are there?",
         ),
         "averaged": Mistake(
             _averaged,
