@@ -876,49 +876,52 @@ check.prediction(
 #
 # ### Predict
 #
-# With four budgets, which has the highest accuracy: the ensemble, the longer run or the wider network?
+# By how many points is the ensemble of four more accurate than one network that trained for four times as long?
 
 # %% tags=["predict"]
-my_use_of_four_budgets = ...  # "ensemble", "longer" or "wider"
+my_points_over_a_longer_run = ...  # negative if the ensemble is behind
 
 # %% tags=["check"]
 four = Results.load("studies/06_four_budgets.csv")
-USES = {
-    "ensemble": "four networks",
-    "longer": "one network, 64 epochs",
-    "wider": "one network of twice the width",
-}
+FOUR, LONGER = "four networks", "one network, 64 epochs"
+WIDER = "one network of twice the width"
 check.prediction(
-    "Which use of four budgets is best?",
-    my_use_of_four_budgets,
-    max(USES, key=lambda use: four.values(USES[use]).mean()),
-    options=USES,
+    "How far is an ensemble ahead of a run of four times the length?",
+    my_points_over_a_longer_run,
+    100 * four.difference(FOUR, LONGER).mean,
+    within=1.5,
+    unit="points",
 )
 four_loss = four.on("valid_loss")
-for other in ("longer", "wider"):
-    print(four.verdict(USES["ensemble"], ">", USES[other]))
-    print(four_loss.verdict(USES["ensemble"], "<", USES[other], by=0.05))
+for other in (LONGER, WIDER):
+    print(four.verdict(FOUR, ">", other))
+    print(four_loss.claim(FOUR, "<", other, by=0.05))
 print(ensembles.claim("four short runs", "<", "one long run", by=0.03))
 print(ensembles.verdict("snapshot ensemble", "~", "one long run", 0.02))
 print(
     ensemble_loss.verdict("snapshot ensemble", "<", "one long run", by=0.03)
 )
-rows = {
+one_budget = ["one long run", "snapshot ensemble", "four short runs"]
+table = {
     f"{name} (budget {budget})": {
         "accuracy": study.values(name).mean(),
         "loss": study.on("valid_loss").values(name).mean(),
     }
     for study, budget, names in (
-        (ensembles, 1, ["one long run", "snapshot ensemble", "its members"]),
-        (ensembles, 1, ["four short runs"]),
-        (four, 4, USES.values()),
+        (ensembles, 1, one_budget),
+        (four, 4, [FOUR, LONGER, WIDER]),
     )
     for name in names
 }
-pd.DataFrame(rows).T.round(3)
+pd.DataFrame(table).T.round(3)
 
 # %% [markdown]
-# TODO four.
+# We had declared that the ensemble beats both rivals in accuracy, and neither claim is supported. It's 0.4 points behind
+# the longer run (95 % CI 1.7 behind to 1.0 ahead) and 1.2 points ahead of the wider network (0.3 behind to 2.8 ahead). So
+# the "one to two per cent, whatever the task" that lecture notes promise (here 2.0 points over its average member) may
+# also come from longer training, at least after runs as short as ours. What only the ensemble buys is better
+# probabilities: its loss is lower by 0.22 and by 0.11, and both claims hold. The longer run's loss is even higher than
+# that of a single short run, a sign of overconfidence (chapter 4).
 #
 # With one budget of sixteen epochs, four short runs are clearly worse, because no member had time to learn enough.
 # The accuracy of snapshots is 0.7 points behind a single long run, with an interval from 2.4 behind to 1.0 ahead, so
@@ -1278,7 +1281,8 @@ else:
 # - An EMA spans about $1/(1-d)$ steps. Choose the span in epochs, copy the buffers, and evaluate the average with the
 #   same early stopping.
 # - Averaged weights other than an EMA's need batch-norm statistics of their own.
-# - Averaging predictions works for any networks, and it hardly matters whether you average probabilities or logits.
+# - Averaging predictions works for any networks, and it hardly matters whether you average probabilities or logits. At
+#   the same price, longer training may buy as much accuracy, but not as good probabilities.
 #   Averaging weights works within a run, between networks fine-tuned from the same pretrained weights, or, with a loss
 #   that shrinks with the width, after matching the channels.
 #
