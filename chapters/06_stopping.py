@@ -26,7 +26,7 @@
 # |---|---|
 # | to read | 60 minutes, with the code |
 # | exercises | 110 minutes |
-# | to run | 45 seconds on one core of a laptop, without internet access or a GPU |
+# | to run | 35 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapters 1 and 2; chapter 5 helps |
 
 # %% tags=["setup"]
@@ -918,26 +918,23 @@ pd.DataFrame(table).T.round(3)
 # %% [markdown]
 # We had declared that the ensemble beats both rivals in accuracy, and neither claim is supported. It's 0.4 points behind
 # the longer run (95 % CI 1.7 behind to 1.0 ahead) and 1.2 points ahead of the wider network (0.3 behind to 2.8 ahead). So
-# the "one to two per cent, whatever the task" that lecture notes promise (here 2.0 points over its average member) may
-# also come from longer training, at least after runs as short as ours. What only the ensemble buys is better
-# probabilities: its loss is lower by 0.22 and by 0.11, and both claims hold. The longer run's loss is even higher than
-# that of a single short run, a sign of overconfidence (chapter 4).
+# after runs as short as ours, longer training may buy as much as the "one to two per cent" that lecture notes promise for
+# an ensemble (here 2.0 points over its average member). What only the ensemble buys is better probabilities: its loss is
+# lower by 0.22 and by 0.11, and both claims hold.
 #
-# With one budget of sixteen epochs, four short runs are clearly worse, because no member had time to learn enough.
-# The accuracy of snapshots is 0.7 points behind a single long run, with an interval from 2.4 behind to 1.0 ahead, so
-# either could be better. (Beating its *average member* means little, because the first snapshots are half-trained.)
-# The loss is probably lower (by 0.055; 95 % CI 0.003 to 0.107), but the data don't support the margin of 0.03 that we
-# had declared.
+# With one budget, four short runs are clearly worse, because no member had time to learn enough. Snapshots are 0.7 points
+# behind a single long run (2.4 behind to 1.0 ahead), so either could be better. Their loss is probably lower (by 0.055;
+# 95 % CI 0.003 to 0.107), but the margin of 0.03 that we had declared isn't supported.
 #
-# Remember the price at inference, too: an ensemble of four needs four passes for each prediction. One way out is
-# **distillation** ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)): train a single network to give the
-# ensemble's probabilities. Could you also merge the weights themselves?
+# At inference, an ensemble of four costs four passes per prediction. **Distillation**
+# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains one network to give the ensemble's probabilities. Could
+# you also merge the weights themselves?
 #
 # ## 6.7 Averaging the weights of independent runs
 #
-# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6. They have the same
-# images and architecture, but different initial weights and a different order of the images. In the stored study, each
-# has an accuracy of about 0.80.
+# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same images and
+# architecture, but different initial weights and a different order of the images. In the stored study, each has an
+# accuracy of about 0.80.
 #
 # ### Predict
 #
