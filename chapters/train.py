@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
@@ -227,24 +226,22 @@ class EarlyStopper:
 
 
 def make_ema(model, decay):
-    def blend(average, weight, n):
-        d = min(decay, int(n) / (9 + int(n)))
-        return average.lerp(weight, 1 - d)
+    def blend(average, weight, n):  # n = t + 1 averages so far
+        return average.lerp(weight, 1 - min(decay, n.item() / (n.item() + 9)))
 
-    ema = AveragedModel(model, avg_fn=blend)
-    ema.n_averaged += 1  # the initial weights
+    ema = torch.optim.swa_utils.AveragedModel(model, avg_fn=blend)
+    ema.n_averaged += 1  # the initial weights count as the first
     return ema
 
 
-def save_checkpoint(path, model, optimizer, epoch):
-    state = {"model": model.state_dict(), "epoch": epoch}
-    state["optimizer"] = optimizer.state_dict()
-    torch.save(state, f"{path}.new")
+def save_checkpoint(path, epoch, **parts):
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(state | {"epoch": epoch}, f"{path}.new")
     Path(f"{path}.new").replace(path)  # a crash leaves the old file
 
 
-def load_checkpoint(path, model, optimizer):
+def load_checkpoint(path, **parts):
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return state["epoch"]

@@ -1165,6 +1165,24 @@ def probe_accuracy(model: nn.Module, data: DataBundle) -> float:
 # --- stopping and averaging (chapter 6) -----------------------------------
 
 
+class StopAt(cnnlab.Callback):
+    """End the fit cleanly after a step, in place of a power cut."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Any) -> None:
+        """Stop after the chosen step."""
+        if trainer.step == self.step:
+            raise cnnlab.StopTraining(f"step {self.step}")
+
+
+def same_state(model: nn.Module, other: nn.Module) -> bool:
+    """Return whether two models have exactly the same state."""
+    state, others = model.state_dict(), other.state_dict()
+    return all(torch.equal(state[name], others[name]) for name in state)
+
+
 class TestAccuracy(cnnlab.Callback):
     """Evaluate the model and its average on the test set after each epoch."""
 
