@@ -1111,9 +1111,10 @@ def lengths(weight_decay):
     model = seeded_resnet(0)
     optimizer = sgd(model, lr=0.1, weight_decay=weight_decay)
     convolutions = [p for p in model.parameters() if p.ndim == 4]
+    batches = cnnlab.loader(data.train, 64, shuffle=True, seed=0)
     result = []
     for _ in range(8):
-        for images, labels in cnnlab.loader(data.train, 64, shuffle=True):
+        for images, labels in batches:
             length = nn.utils.parameters_to_vector(convolutions).norm()
             result.append(length.item())
             optimizer.zero_grad()
