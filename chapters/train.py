@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
@@ -199,3 +200,38 @@ def make_schedule(optimizer, warmup_steps, total_steps):
     rise = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps)
     fall = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup_steps])
+
+
+# --- Chapter 8. Choosing hyperparameters ----------------------------------
+
+RANGES = {"lr": (1e-4, 1e-1), "weight_decay": (1e-3, 1.0)}
+
+
+def sample_settings(n, seed):
+    """Return n settings that cover RANGES evenly on log scales."""
+    points = SobolEngine(len(RANGES), scramble=True, seed=seed).draw(n)
+    settings = []
+    for point in points.tolist():
+        setting = {}
+        for u, name in zip(point, RANGES, strict=True):
+            low, high = RANGES[name]
+            setting[name] = low * (high / low) ** u
+        settings.append(setting)
+    return settings
+
+
+def random_search(
+    make_model, train_loader, valid_loader, settings, epochs, device
+):
+    """Train with each setting; return (accuracy, setting), best first."""
+    start = train_loader.generator.get_state()
+    results = []
+    for setting in settings:
+        train_loader.generator.set_state(start)  # the same order
+        model = make_model().to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), **setting)
+        history = fit(
+            model, train_loader, valid_loader, optimizer, epochs, device
+        )
+        results.append((history[-1][1], setting))
+    return sorted(results, key=lambda result: result[0], reverse=True)
