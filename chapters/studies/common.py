@@ -946,32 +946,6 @@ def search_with_adamw(
     return pd.DataFrame(rows), [trainers[i] for i in order]
 
 
-def start_trials(
-    data: DataBundle, seed: int, settings: Sequence[Mapping[str, float]]
-) -> list[Callable[[int], list[float]]]:
-    """Return a function for each setting that trains up to an epoch.
-
-    Called with a number of epochs, it trains that far, from where it stopped,
-    with SGD at a constant learning rate and in batches of 32. It returns the
-    validation accuracy after each epoch so far.
-    """
-    valid = cnnlab.loader(data.valid, 256)
-
-    def start(setting: Mapping[str, float]) -> Callable[[int], list[float]]:
-        model = seeded_resnet(seed, len(data.classes))
-        optimizer = sgd(model, setting["lr"], setting["weight_decay"])
-        trainer = cpu_trainer(model, optimizer, seed)
-        batches = cnnlab.loader(data.train, 32, shuffle=True, seed=seed)
-
-        def train_up_to(epoch: int) -> list[float]:
-            trainer.fit(batches, valid, epochs=epoch)
-            return trainer.history.frame()["valid_acc"].tolist()
-
-        return train_up_to
-
-    return [start(setting) for setting in settings]
-
-
 # --- pretrained features (chapters 9 and 10) ------------------------------
 
 
