@@ -24,7 +24,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 40 minutes |
+# | to read | 50 minutes, with the code |
 # | exercises | 90 minutes |
 # | to run | 55 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 5](05_schedules.ipynb): learning rates and the range test |
@@ -993,19 +993,16 @@ scaling.plot(
 # mostly lacks steps, and the square-root rule is about noise. So treat both rules as first guesses, and search around
 # them.
 #
-# **Do large batches generalise worse?** Keskar et al. ([2017](https://arxiv.org/abs/1609.04836)) found that they do,
-# and that they end in sharper minima. Hoffer et al. ([2017](https://arxiv.org/abs/1705.08741)) closed the gap by
-# training for as many steps as with small batches. Shallue et al. ([2019](https://arxiv.org/abs/1811.03600)) tuned
-# every batch size separately on many tasks and found no penalty for large ones, but less and less speed-up beyond some
-# size. Smith et al. ([2020](https://arxiv.org/abs/2006.15081)) found that with a fixed number of epochs, the noise of
-# small batches does help. What's settled is this: before you say anything about batch sizes, name the learning rate,
-# how it was tuned, and the number of steps.
+# **Do large batches generalise worse?** With the same number of epochs they do, and they end in sharper minima ([Keskar
+# et al. 2017](https://arxiv.org/abs/1609.04836)), partly because the noise of small batches helps ([Smith et al.
+# 2020](https://arxiv.org/abs/2006.15081)). With as many *steps* the gap closes ([Hoffer et al.
+# 2017](https://arxiv.org/abs/1705.08741)). With every batch size tuned separately, Shallue et al.
+# ([2019](https://arxiv.org/abs/1811.03600)) found no penalty on many tasks, only less and less speed-up. So before you
+# say anything about batch sizes, name the learning rate, how it was tuned, and the number of steps.
 #
 # ## 8.9 A lab on fooling yourself
 #
-# Here is how we fooled ourselves. The first edition of 8.4 had 200 searches on the runs of *five* seeds, counted as 200
-# results. Fifty hadn't given an interval above zero, so we had gone on to two hundred, which gave +0.2 to +1.6 points,
-# and we called that a win. The means of the five seeds gave −0.5 to +2.3. Now it's your turn: prove three false things.
+# Now it's your turn: prove three false things with the tools of this course, and repair each proof.
 #
 # **False claim 1: a network is better than itself.** Networks A and B are the *same* setting of the table in 8.1. An
 # experimenter runs both with five seeds, looks at the 95 % interval, and adds one more seed until the interval excludes
@@ -1075,14 +1072,18 @@ check.prediction(
 # %% [markdown]
 # The library even prints "declared before the run: supported", because it can't know that the number of seeds depended
 # on the results. **Repair**: fix the number of seeds beforehand. One experimenter in twenty is still fooled, which is
-# what 95 % means. If you want to look early, use a sequential test, which widens the interval for each look.
+# 95 % means. If you want to look early, use a sequential test, which widens the interval for each look.
+#
+# It happened to us. The first edition of 8.4 had 200 searches on the runs of *five* seeds, counted as 200 results.
+# Fifty hadn't been enough for an interval above zero, so we had gone on to two hundred, which gave +0.2 to +1.6 points.
+# The means of the five seeds gave −0.5 to +2.3.
 #
 # **False claim 2: random noise improves a network.** Take the network of 8.8, add random noise to the weights of its
 # last layer, in 200 different ways, and keep the one that's best on a test set of 240 images.
 #
 # **False claim 3: a stronger weight decay gains forty points.** In 8.1 it made no difference. But suppose that the
 # method you love, a decay of 1e-3, gets its learning rate from a search over nine, and the baseline, a decay of 1e-5,
-# runs with 0.001, since that's the default of so many scripts. This was the state of affairs before Melis et al.
+# runs with 0.001, the default of so many scripts.
 
 # %% tags=["experiment", "claim"]
 unseen = cnnlab.load("pocket", seed=201, n_train=96, n_test=2400).test
