@@ -1247,9 +1247,8 @@ with tempfile.TemporaryDirectory() as folder:
     )
     written = pd.read_csv(run_folder / "history.csv")
     assert len(written) == 2  # one row per epoch
-    print(
-        ", ".join(path.name.split(".1")[0] for path in run_folder.iterdir())
-    )
+    events = list(run_folder.glob("events.out.tfevents.*"))
+    print(f"history.csv, and {len(events)} file for TensorBoard")
 
     if find_spec("optuna"):
         journal = Path(folder, "signs.log")
