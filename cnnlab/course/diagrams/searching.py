@@ -25,8 +25,8 @@ def search() -> Plot:
     """
     page = Canvas(
         "Nine trials of a grid try three learning rates,\nnine random or Sobol trials try nine",
-        note="The score (above) depends only on the learning rate. Each circle is a trial, and "
-        "each tick a learning rate that is tried.",
+        note="The score (above) depends on the learning rate alone. Circles are trials, ticks are "
+        "the values they try.",
         height=392,
     )
     side, gap = 192.0, 32.0
