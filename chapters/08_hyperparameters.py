@@ -1078,7 +1078,7 @@ check.prediction(
 # Fifty hadn't been enough for an interval above zero, so we had gone on to two hundred, which gave +0.2 to +1.6 points.
 # The means of the five seeds gave −0.5 to +2.3.
 #
-# **False claim 2: random noise improves a network.** Take the network of 8.8, add random noise to the weights of its
+# **False claim 2: random noise improves a network.** Take the winner of 8.7, add random noise to the weights of its
 # last layer, in 200 different ways, and keep the one that's best on a test set of 240 images.
 #
 # **False claim 3: a stronger weight decay gains forty points.** In 8.1 it made no difference. But suppose that the
@@ -1088,9 +1088,9 @@ check.prediction(
 # %% tags=["experiment", "claim"]
 unseen = cnnlab.load("pocket", seed=201, n_train=96, n_test=2400).test
 features, labels = cnnlab.transfer.extract_features(
-    measured, cnnlab.loader(unseen, 256)
+    winner.model, cnnlab.loader(unseen, 256)
 )
-head = measured.head.linear
+head = winner.model.head.linear
 
 
 def test_and_fresh(seed, n_noises):
@@ -1118,7 +1118,7 @@ lucky = compare_declared(
     Declaration(
         "Does noise in the last layer improve a network?",
         claims=[
-            Claim("with noise", ">", "without", by=0.01),
+            Claim("with noise", ">", "without"),
             Claim(
                 "with noise",
                 ">",
@@ -1135,7 +1135,7 @@ lucky = compare_declared(
     seeds=10,
     metric="accuracy",
 )
-print(lucky.verdict("with noise", ">", "without", by=0.01))
+print(lucky.verdict("with noise", ">", "without"))
 on_fresh = lucky.on("accuracy on fresh images")
 print(on_fresh.verdict("with noise", ">", "without"))
 
@@ -1175,8 +1175,9 @@ fair = decays(NINE, told=True)
 print(fair.verdict("our decay", "~", "baseline", by=0.02))
 
 # %% [markdown]
-# Claim 2 is the winner's curse of 8.6, with your test set as its victim. Nobody does it with noise, but choosing the
-# epoch, the threshold or the augmentation by the test accuracy is the same thing in small steps. **Repair**: choose on
+# Claim 2 is the winner's curse of 8.6, with your test set as its victim. (It has to be a trained network. On the
+# half-trained one of 8.8, the best noise was a real improvement.) Nobody does it with noise, but choosing the epoch,
+# the threshold or the augmentation by the test accuracy is the same thing in small steps. **Repair**: choose on
 # validation images, and open the test set once.
 #
 # In claim 3, if each run returns its `budget`, the library refuses the comparison. If nobody reports the budgets,
