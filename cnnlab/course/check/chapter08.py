@@ -422,12 +422,13 @@ Curve = Sequence[float]  # the validation accuracy after each epoch
 SMALL: list[tuple[list[list[float]], int]] = [
     ([[0.3, 0.4, 0.9], [0.5, 0.4, 0.1], [0.4, 0.6, 0.6]], 3),
     ([[0.5, 0.2, 0.1], [0.1, 0.8, 0.9], [0.4, 0.3, 0.4], [0.3, 0.4, 0.5]], 2),
+    ([[0.2, 0.9], [0.6, 0.1]], 3),
 ]
 
 
 def _observe_halving(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 8, 4))
-    problems = {f"curves={short(curves)}, eta={eta}": (curves, eta) for curves, eta in SMALL}
+    problems = {f"curves={curves}, eta={eta}": (curves, eta) for curves, eta in SMALL}
     for eta, n in ((2, rng.randrange(9, 15)), (3, rng.randrange(11, 17)), (3, 27)):
         accuracies = rng.sample(range(100, 1000), 12 * n)
         curves = [[a / 1000 for a in accuracies[i::n]] for i in range(n)]
@@ -475,6 +476,7 @@ def _halve(
     grow: Callable[[int, int], int] = lambda epoch, eta: epoch * eta,
     restart: bool = False,
     rungs: float = math.inf,
+    finish: bool = False,
 ) -> tuple[int, int]:
     """Train all trials for an epoch, then the best of them for longer, until one is left.
 
@@ -486,6 +488,7 @@ def _halve(
         grow: the epoch of the next rung, given that of this one and `eta`.
         restart: whether each rung trains its trials from the start.
         rungs: the largest number of rungs.
+        finish: whether the last trial is trained up to one more rung.
 
     Returns:
         The index of the winner, and the number of epochs of all trials together.
@@ -497,7 +500,7 @@ def _halve(
         ranked = sorted(left, key=lambda i: -score(curves[i], min(epoch, len(curves[i]) - 1)))
         left = ranked[: max(1, keep(len(left), eta))]
         epoch, before, rungs = grow(epoch, eta), epoch, rungs - 1
-    return left[0], total
+    return left[0], total + (epoch - before) * finish
 
 
 def _peeks_at_the_end(curves, eta):  # type: ignore[no-untyped-def]
@@ -538,6 +541,14 @@ def _one_more_epoch(curves, eta):  # type: ignore[no-untyped-def]
 
 def _one_rung(curves, eta):  # type: ignore[no-untyped-def]
     return _halve(curves, eta, rungs=1)
+
+
+def _trains_the_winner(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, finish=True)
+
+
+def _swapped(curves, eta):  # type: ignore[no-untyped-def]
+    return successive_halving(curves, eta)[::-1]
 
 
 def _without_halving(curves, eta):  # type: ignore[no-untyped-def]
@@ -605,6 +616,17 @@ HALVING = Exercise(
             _one_rung,
             "you cut the trials down only once, although several are left after that.",
             "when should your loop end?",
+        ),
+        "trains the winner": Mistake(
+            _trains_the_winner,
+            "you train the last trial up to one more rung, but the tournament ends when one is "
+            "left.",
+            "after which rung is only one trial left?",
+        ),
+        "swapped": Mistake(
+            _swapped,
+            "you return the two numbers in the wrong order.",
+            "the winner comes first, then the number of epochs",
         ),
         "no halving": Mistake(
             _without_halving,
