@@ -220,8 +220,9 @@ check.best_setting(best_setting)
 # | learning rate, Adam and AdamW from scratch | 1e-4 to 1e-2, with a decaying schedule | log-uniform |
 # | learning rate, RMSProp | 1e-4 to 1e-3 | log-uniform |
 # | learning rate, only a new head is trained | 1e-3 to 1e-2, constant (chapter 9) | log-uniform |
-# | learning rate, fine-tuning all layers | 1e-5 to 1e-4, a tenth to a hundredth of the above (chapter 10) | log-uniform |
-# | weight decay, SGD and Adam / AdamW | 1e-4 to 1e-3 / 1e-2 to 1e-1 | log-uniform |
+# | learning rate, fine-tuning all layers | a tenth to a hundredth of that from scratch (chapter 10) | log-uniform |
+# | weight decay, SGD and Adam | 1e-4 to 1e-3 | log-uniform |
+# | weight decay, AdamW (chapter 2) | 1e-2 to 1e-1 | log-uniform |
 # | momentum | 0.9, sometimes 0.8 to 0.99 | $1 - m$ log-uniform |
 # | dropout before the head | 0.3 to 0.5, in a search 0 to 0.6 | uniform |
 # | batch size | 32 to 256 | powers of two |
