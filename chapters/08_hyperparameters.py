@@ -26,7 +26,7 @@
 # |---|---|
 # | to read | 50 minutes, with the code |
 # | exercises | 90 minutes |
-# | to run | 55 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 50 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 5](05_schedules.ipynb): learning rates and the range test |
 
 # %% tags=["setup"]
@@ -426,12 +426,13 @@ check.prediction(
 # %% [markdown]
 # Random search wins by about one point, because it tries nine learning rates instead of three. Sobol points gain
 # another point, because they leave no large gaps. `grid 9 x 1` is what you could do if you *knew* that only the
-# learning rate matters: nine learning rates, evenly spaced. It's no better than Sobol points, which don't have to know.
+# learning rate matters: nine learning rates, evenly spaced. Sobol points do about as well, and they don't have to know.
 #
 # The first two claims were written down before the table existed, and the one about Sobol points before the first Sobol
 # search on it. How many results are there? Not 180. The fifteen searches of a seed share its recorded runs, so a lucky
-# run among them is found again and again. The unit is the seed, and the intervals are those of twelve means. And the
-# claims are conditional: they're about nine trials in this space, on runs of three epochs like ours.
+# run among them is found again and again. The unit is the seed: each tick in the figure is the mean of a seed's fifteen
+# searches, and the intervals are those of twelve means. And the claims are conditional: they're about nine trials in
+# this space, on runs of three epochs like ours.
 #
 # **What would change it?** More hyperparameters that don't matter. Add a third one that does nothing, and give each
 # strategy 27 trials. The grid is now three by three by three, so it still tries three learning rates.
@@ -543,13 +544,14 @@ plots.lines(
 # % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving was +0.3 points
 # (−1.4 to +2.0) away from that.
 #
-# A likely reason, which we haven't tested, is the first rung: after a single epoch, a ranking says little about the
-# ranking after nine. This is the weak point of the method, and **Hyperband** ([Li et al.
-# 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running several tournaments with different first
-# rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets many machines play without waiting for each
-# other: a trial is promoted as soon as it's among the best third *so far* of its rung. Ray Tune and Optuna have both.
-# They pay off with dozens of trials and long runs, where even the first rung is many epochs long. Before you trust one,
-# train a handful of trials to the end and check that the ranking at the first rung agrees with the final one.
+# The first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch, although it's
+# among the best in 8.1, after three. Large learning rates often start slowly. This is the weak point of the method, and
+# **Hyperband** ([Li et al. 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running several
+# tournaments with different first rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets many
+# machines play without waiting for each other: a trial is promoted as soon as it's among the best third *so far* of its
+# rung. Ray Tune and Optuna have both. They pay off with dozens of trials and long runs, where even the first rung is
+# many epochs long. Before you trust one, train a handful of trials to the end and check that the ranking at the first
+# rung agrees with the final one.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
@@ -786,7 +788,8 @@ print("6. the curves of the winner:")
 winner.history.plot()
 
 # %% [markdown]
-# Don't compare the scores of the two tables, because the second round trained longer. And a ranking after two epochs is
+# The validation loss is still falling after five epochs, so the next round should train longer. Don't compare the
+# scores of the two tables with each other, because the second round had more epochs. And a ranking after two epochs is
 # only a guess about the ranking after fifty, as you saw in 8.5. Weight decay and dropout do little early on except slow
 # training down, so leave the decision about them to the fine search. `refine` also has a blind spot: it never looks
 # beyond the first ranges.
@@ -1058,8 +1061,8 @@ plots.lines(
     },
     xlabel="seeds so far",
     ylabel="experimenters who found a difference",
-    message=f"If you look after each seed, {fooled:.0%} of null results turn "
-    "into discoveries.",
+    message=f"Looking after each seed, {100 * fooled:.0f} % find a difference "
+    "that isn't there.",
 )
 
 # %% tags=["check"]
