@@ -429,10 +429,11 @@ check.prediction(
 # learning rate matters: nine learning rates, evenly spaced. Sobol points do about as well, and they don't have to know.
 #
 # The first two claims were written down before the table existed, and the one about Sobol points before the first Sobol
-# search on it. How many results are there? Not 180. The fifteen searches of a seed share its recorded runs, so a lucky
-# run among them is found again and again. The unit is the seed: each tick in the figure is the mean of a seed's fifteen
-# searches, and the intervals are those of twelve means. And the claims are conditional: they're about nine trials in
-# this space, on runs of three epochs like ours.
+# search on it. (A third early claim, that uniform draws of the learning rate cost more than five points, held too and
+# is left out here.) How many results are there? Not 180. The fifteen searches of a seed share its recorded runs, so a
+# lucky run among them is found again and again. The unit is the seed: each tick in the figure is the mean of a seed's
+# fifteen searches, and the intervals are those of twelve means. And the claims are conditional: they're about nine
+# trials in this space, on runs of three epochs like ours.
 #
 # **What would change it?** More hyperparameters that don't matter. Add a third one that does nothing, and give each
 # strategy 27 trials. The grid is now three by three by three, so it still tries three learning rates.
@@ -544,14 +545,14 @@ plots.lines(
 # % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving was +0.3 points
 # (−1.4 to +2.0) away from that.
 #
-# The first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch, although it's
-# among the best in 8.1, after three. Large learning rates often start slowly. This is the weak point of the method, and
-# **Hyperband** ([Li et al. 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running several
-# tournaments with different first rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets many
-# machines play without waiting for each other: a trial is promoted as soon as it's among the best third *so far* of its
-# rung. Ray Tune and Optuna have both. They pay off with dozens of trials and long runs, where even the first rung is
-# many epochs long. Before you trust one, train a handful of trials to the end and check that the ranking at the first
-# rung agrees with the final one.
+# Probably the first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch, although
+# it's among the best in 8.1, after three. Large learning rates often start slowly. This is the weak point of the
+# method, and **Hyperband** ([Li et al. 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running
+# several tournaments with different first rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets
+# many machines play without waiting for each other: a trial is promoted as soon as it's among the best third *so far*
+# of its rung. Ray Tune and Optuna have both. They pay off with dozens of trials and long runs, where even the first
+# rung is many epochs long. Before you trust one, train a handful of trials to the end and check that the ranking at the
+# first rung agrees with the final one.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
@@ -670,7 +671,7 @@ check.prediction(
 )
 
 # %% [markdown]
-# Nothing got better from top to bottom of this figure. There were only more networks in the race. This is called the
+# No network got better from the first row to the fourth. There were only more of them in the race. This is called the
 # **winner's curse**, and it means that the validation accuracy of a tuned network is too high.
 #
 # Is it as bad for real searches? In the table of 8.1, we let a search choose by only sixty validation images, and then
@@ -901,12 +902,12 @@ check.prediction(
 # they agree within two points.
 #
 # If you stopped here, you might call tuning a waste. The last row says otherwise: the tuned setting, trained for 96
-# epochs, is 11.0 points (8.8 to 13.3) above the default that trained as long. So tune with short runs, and then train
-# the winner for long.
+# epochs, is 11.0 points (8.8 to 13.3) above the default that trained for as many epochs. (Its search cost another 96,
+# and we didn't try what the default makes of those.) So tune with short runs, and then train the winner for long.
 #
 # The average of the best three, which textbooks credit with one or two points, changed the accuracy by −0.6 (−1.4 to
-# +0.2). There were only four trials in the last round, so its second and third member are much weaker than the winner.
-# Average networks that are about equally good, such as the winner with several seeds (chapter 6).
+# +0.2). Only four trials ran in the last round, so the second and third best are hardly selected at all. Average
+# networks that are about equally good, such as the winner with several seeds (chapter 6).
 #
 # ## 8.8 Batch size
 #
@@ -948,9 +949,9 @@ noise_scale = 32 * noise[32] / whole.square().sum().item()
 print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 
 # %% [markdown]
-# The last line is the **critical batch size** of [McCandlish et al. 2018](https://arxiv.org/abs/1812.06162). Well below
-# it, doubling the batch nearly halves the number of steps you need. Well above it, more images hardly improve a step.
-# It grows during training, as the gradient gets smaller.
+# The last line estimates the **critical batch size** of [McCandlish et al. 2018](https://arxiv.org/abs/1812.06162).
+# Well below it, doubling the batch nearly halves the number of steps you need. Well above it, more images hardly
+# improve a step. It grows during training, as the gradient gets smaller.
 #
 # With a batch $k$ times as large, an epoch has a $k$-th of the steps. Which learning rate makes up for that?
 #
@@ -959,8 +960,9 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 #   long as the gradient changes little meanwhile. It also keeps the noise in the weights the same, which for SGD with
 #   momentum $m$ goes with $\eta / (B (1 - m))$ ([Smith et al. 2018](https://arxiv.org/abs/1711.00489)).
 # - **Square-root scaling, for Adam**: $\sqrt k$ times the learning rate ([Malladi et al.
-#   2022](https://arxiv.org/abs/2205.10287)). Adam divides each gradient by its typical size. Where noise dominates that
-#   size, it falls with $\sqrt k$, so each step has already become longer relative to the signal.
+#   2022](https://arxiv.org/abs/2205.10287)). Adam divides each gradient by its typical size. Where noise dominates,
+#   that size falls by $\sqrt k$ with the larger batch, so the steps get $\sqrt k$ times as long by themselves, and only
+#   another $\sqrt k$ is missing.
 #
 # Two studies try this with four times the batch. In the first, six epochs of SGD end long before anything has
 # converged. The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and a cosine, and both optimizers.
@@ -993,13 +995,13 @@ scaling.plot(
 # two points at the same number of *steps*. In the second, four times the learning rate brings AdamW level. It leaves
 # SGD 2.4 points (95 % CI 1.7 to 3.1) behind, a little more than the two that we'd claimed. From a learning rate that's
 # already near the best one, linear scaling fails, and the large batch stays 5.3 points behind (3.8 to 6.8). For AdamW
-# the square root isn't enough here: it stays 2.0 points (1.3 to 2.6) behind. In runs as short as ours, a large batch
-# mostly lacks steps, and the square-root rule is about noise. So treat both rules as first guesses, and search around
-# them.
+# the square root isn't enough here: it stays 2.0 points (1.3 to 2.6) behind. That would fit the explanation of the
+# rule: early in training the noise doesn't dominate yet, so Adam's steps hardly get longer by themselves. Treat both
+# rules as first guesses, and search around them.
 #
-# **Do large batches generalise worse?** With the same number of epochs they do, and they end in sharper minima ([Keskar
-# et al. 2017](https://arxiv.org/abs/1609.04836)), partly because the noise of small batches helps ([Smith et al.
-# 2020](https://arxiv.org/abs/2006.15081)). With as many *steps* the gap closes ([Hoffer et al.
+# **Do large batches generalise worse?** With the same number of epochs they often do, and they end in sharper minima
+# ([Keskar et al. 2017](https://arxiv.org/abs/1609.04836)), partly because the noise of small batches helps ([Smith et
+# al. 2020](https://arxiv.org/abs/2006.15081)). With as many *steps* the gap closes ([Hoffer et al.
 # 2017](https://arxiv.org/abs/1705.08741)). With every batch size tuned separately, Shallue et al.
 # ([2019](https://arxiv.org/abs/1811.03600)) found no penalty on many tasks, only less and less speed-up. So before you
 # say anything about batch sizes, name the learning rate, how it was tuned, and the number of steps.
@@ -1076,7 +1078,7 @@ check.prediction(
 # %% [markdown]
 # The library even prints "declared before the run: supported", because it can't know that the number of seeds depended
 # on the results. **Repair**: fix the number of seeds beforehand. One experimenter in twenty is still fooled, which is
-# 95 % means. If you want to look early, use a sequential test, which widens the interval for each look.
+# what 95 % means. If you want to look early, use a sequential test, which widens the interval for each look.
 #
 # It happened to us. The first edition of 8.4 had 200 searches on the runs of *five* seeds, counted as 200 results.
 # Fifty hadn't been enough for an interval above zero, so we had gone on to two hundred, which gave +0.2 to +1.6 points.
@@ -1179,10 +1181,10 @@ fair = decays(NINE, told=True)
 print(fair.verdict("our decay", "~", "baseline", by=0.02))
 
 # %% [markdown]
-# Claim 2 is the winner's curse of 8.6, with your test set as its victim. (It has to be a trained network. On the
-# half-trained one of 8.8, the best noise was a real improvement.) Nobody does it with noise, but choosing the epoch,
-# the threshold or the augmentation by the test accuracy is the same thing in small steps. **Repair**: choose on
-# validation images, and open the test set once.
+# Claim 2 is the winner's curse of 8.6, with your test set as its victim. (We tried it on the half-trained network of
+# 8.8 first, where the best noise was a real improvement, and then picked this one. Yes, that's a choice after seeing a
+# result.) Nobody does it with noise, but choosing the epoch, the threshold or the augmentation by the test accuracy is
+# the same thing in small steps. **Repair**: choose on validation images, and open the test set once.
 #
 # In claim 3, if each run returns its `budget`, the library refuses the comparison. If nobody reports the budgets,
 # nothing in the numbers gives them away. **Repair**: the same number of trials for every variant, and say how many.
