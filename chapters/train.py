@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
@@ -245,3 +246,38 @@ def load_checkpoint(path, **parts):
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["epoch"]
+
+
+# --- Chapter 8. Choosing hyperparameters ----------------------------------
+
+RANGES = {"lr": (1e-4, 1e-1), "weight_decay": (1e-3, 1.0)}
+
+
+def sample_settings(n, seed):
+    """Return n settings that cover RANGES evenly on log scales."""
+    points = SobolEngine(len(RANGES), scramble=True, seed=seed).draw(n)
+    settings = []
+    for point in points.tolist():
+        setting = {}
+        for u, name in zip(point, RANGES, strict=True):
+            low, high = RANGES[name]
+            setting[name] = low * (high / low) ** u
+        settings.append(setting)
+    return settings
+
+
+def random_search(
+    make_model, train_loader, valid_loader, settings, epochs, device
+):
+    """Train with each setting; return (accuracy, setting), best first."""
+    start = train_loader.generator.get_state()
+    results = []
+    for setting in settings:
+        train_loader.generator.set_state(start)  # the same order
+        model = make_model().to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), **setting)
+        history = fit(
+            model, train_loader, valid_loader, optimizer, epochs, device
+        )
+        results.append((history[-1][1], setting))
+    return sorted(results, key=lambda result: result[0], reverse=True)
