@@ -63,8 +63,8 @@ def load_script(script: str, file: str) -> ModuleType:
     linecache.cache[file] = (len(script), None, script.splitlines(keepends=True), file)
     module = ModuleType("patient")
     # Where classes are looked up by name, as dataclasses do, the module must be known.
-    with mock.patch.dict(sys.modules, {"patient": module}):
-        exec(compile(script, file, "exec"), module.__dict__)  # noqa: S102 - the script itself
+    sys.modules[module.__name__] = module
+    exec(compile(script, file, "exec"), module.__dict__)  # noqa: S102 - the script itself
     return module
 
 
