@@ -4,10 +4,14 @@ This is the plain code of the chapters in one file. Each part names the
 chapter that explains it; change it there, and run `make fix`.
 """
 
+import copy
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
@@ -199,3 +203,48 @@ def make_schedule(optimizer, warmup_steps, total_steps):
     rise = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps)
     fall = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup_steps])
+
+
+# --- Chapter 6. Knowing when to stop, and averaging -----------------------
+
+
+class EarlyStopper:
+    """Keep the best weights, and say when the patience has run out."""
+
+    def __init__(self, patience, min_delta=0.0):
+        self.patience, self.min_delta = patience, min_delta
+        self.best = self.to_beat = -float("inf")
+        self.bad_epochs, self.best_weights = 0, None
+
+    def should_stop(self, accuracy, model):
+        if accuracy > self.best:
+            self.best = accuracy
+            self.best_weights = copy.deepcopy(model.state_dict())
+        self.bad_epochs += 1
+        if accuracy > self.to_beat + self.min_delta:
+            self.to_beat, self.bad_epochs = accuracy, 0
+        return self.bad_epochs >= self.patience
+
+
+def make_ema(model, decay):
+    def blend(average, weight, n):
+        d = min(decay, int(n) / (9 + int(n)))
+        return average.lerp(weight, 1 - d)
+
+    ema = AveragedModel(model, avg_fn=blend)
+    ema.n_averaged += 1  # the initial weights
+    return ema
+
+
+def save_checkpoint(path, model, optimizer, epoch):
+    state = {"model": model.state_dict(), "epoch": epoch}
+    state["optimizer"] = optimizer.state_dict()
+    torch.save(state, f"{path}.new")
+    Path(f"{path}.new").replace(path)  # a crash leaves the old file
+
+
+def load_checkpoint(path, model, optimizer):
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epoch"]

@@ -1,5 +1,6 @@
 """The explorer of early stopping; and the exercises of chapter 6 agree with the library."""
 
+import copy
 import itertools
 import math
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from cnnlab import widgets
-from cnnlab.averaging import EMA, ensemble
+from cnnlab.averaging import EMA
 from cnnlab.callbacks import replay
 from cnnlab.check import chapter06
 
@@ -84,18 +85,24 @@ def test_the_answer_on_early_stopping_is_what_the_callback_does(values, patience
 
 
 def test_the_answer_on_the_moving_average_is_what_ema_does():
-    model = nn.Linear(3, 2)
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     ema = EMA(model, decay=0.9)
-    average = [p.detach().clone() for p in model.parameters()]
+    average = copy.deepcopy(model)
     for step in range(120):
         for p in model.parameters():
             p.data = torch.randn(p.shape)
-        average = chapter06.ema_update(average, [*model.parameters()], step, 0.9)
+        model(torch.randn(5, 3))  # new statistics
+        chapter06.ema_update(average, model, step, 0.9)
         ema.update()
-    for mine, theirs in zip(average, ema.model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for name, theirs in ema.model.state_dict().items():
+        torch.testing.assert_close(average.state_dict()[name], theirs)
 
 
-def test_the_answer_on_the_ensemble_is_what_the_library_does():
-    logits = torch.randn(4, 7, 5)
-    torch.testing.assert_close(chapter06.ensemble(logits), ensemble(logits))
+def test_the_answer_on_matching_finds_a_planted_order_and_keeps_the_function():
+    first = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3, bias=False))
+    layers = [p.detach() for p in first.parameters()]
+    order = torch.randperm(6)
+    second = [layers[0][order], layers[1][order], layers[2][:, order]]
+    matched = chapter06.match_units(layers, second)
+    for mine, theirs in zip(matched, layers, strict=True):
+        assert torch.equal(mine, theirs)

@@ -15,21 +15,17 @@ images with other seeds (100 and above). The claims were written after a first
 study, with six seeds on one fixed set of signs, and before this one ran.
 """
 
-import warnings
-from functools import lru_cache, partial
+from functools import partial
 
-from common import run_study, seeded_resnet, sgd, train
+from common import STALE, run_study, train_and_average
 
-import cnnlab
 from cnnlab import schedules
-from cnnlab.averaging import EMA, SWA, update_bn
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
 
 
 SEEDS = 8
 METRIC = "valid_acc"
 N_TRAIN, N_VALID = 720, 2400
-STALE = "SWA, statistics of the live model"
 DECLARATION = Declaration(
     "Is an average of weights better than the weights at the end?",
     claims=[
@@ -45,56 +41,24 @@ DECLARATION = Declaration(
     "learning rate of 0.1, batches of 32, 12 epochs; one run per schedule and "
     "seed yields all four models",
 )
-EPOCHS, BATCH_SIZE, LR, DECAY = 12, 32, 0.1, 0.98
+EPOCHS, DECAY = 12, 0.98
 SCHEDULES = {
     "constant": lambda steps: schedules.constant(),
     "cosine": schedules.cosine,
 }
 
 
-@lru_cache
-def run(seed: int, schedule: str) -> dict[str, dict[str, float]]:
-    """Train once; return the metrics of the live model and its averages."""
-    data = cnnlab.load("pocket", seed=seed, n_train=N_TRAIN, n_valid=N_VALID)
-    model = seeded_resnet(seed, len(data.classes))
-    valid = cnnlab.loader(data.valid, 256)
-    swa = SWA(model, start_epoch=EPOCHS // 2)
-    trainer = train(
-        model,
-        sgd(model, LR),
-        data.train,
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        seed=seed,
-        schedule=SCHEDULES[schedule],
-        valid=valid,
-        ema=EMA(model, DECAY),
-        callbacks=[swa],
-    )
-    curve = trainer.history.frame()
-    metrics = {
-        name: {
-            "valid_acc": curve[f"{prefix}valid_acc"].iloc[-1],
-            "valid_loss": curve[f"{prefix}valid_loss"].iloc[-1],
-            "wobble": curve[f"{prefix}valid_acc"].diff().abs().mean(),
-        }
-        for name, prefix in (("live", ""), ("EMA", "ema_"))
-    }
-    for name in (STALE, "SWA"):
-        with warnings.catch_warnings():
-            # cnnlab warns about the statistics, which are what is compared.
-            warnings.simplefilter("ignore")
-            swa_metrics = trainer.evaluate(valid, model=swa.model)
-        metrics[name] = {f"valid_{k}": v for k, v in swa_metrics.items()}
-        metrics[name]["wobble"] = float("nan")  # it has only one value
-        update_bn(swa.model, cnnlab.loader(data.train, 256))
-    used = budget(labels=N_TRAIN, steps=trainer.step)
-    return {name: results | used for name, results in metrics.items()}
-
-
 def outcome(seed: int, *, schedule: str, model: str) -> dict[str, float]:
     """Return the metrics of one model of a run."""
-    return run(seed, schedule)[model]
+    trainer, metrics = train_and_average(
+        seed,
+        n_train=N_TRAIN,
+        n_valid=N_VALID,
+        epochs=EPOCHS,
+        decay=DECAY,
+        schedule=SCHEDULES[schedule],
+    )
+    return metrics[model] | budget(labels=N_TRAIN, steps=trainer.step)
 
 
 MODELS = ("live", "EMA", "SWA", STALE)

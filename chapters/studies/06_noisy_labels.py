@@ -32,11 +32,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from common import run_study, seeded_resnet, sgd, train
+from common import run_study, seeded_resnet, sgd, train, wrong_label_curves
 
 import cnnlab
 from cnnlab import schedules
-from cnnlab.averaging import EMA
 from cnnlab.callbacks import replay
 from cnnlab.data import DataBundle, ImageSet
 from cnnlab.experiment import Claim, Declaration, budget, fresh_data
@@ -77,23 +76,6 @@ RUNS = {
 }
 
 
-class TestAccuracy(cnnlab.Callback):
-    """Evaluate the model and its average on the test set after each epoch."""
-
-    def __init__(self, test):
-        self.test = test
-
-    def on_epoch_end(self, trainer):
-        """Add two columns to the row of the epoch."""
-        row = trainer.history.epochs[-1]
-        for prefix, model in (
-            ("", trainer.model),
-            ("ema_", trainer.ema.model),
-        ):
-            metrics = trainer.evaluate(self.test, model=model)
-            row[f"{prefix}test_acc"] = metrics["acc"]
-
-
 @lru_cache(maxsize=1)
 def signs(seed: int) -> tuple[DataBundle, ImageSet]:
     """Load the signs of a seed, and its training set with wrong labels."""
@@ -106,22 +88,11 @@ def signs(seed: int) -> tuple[DataBundle, ImageSet]:
 @lru_cache
 def run(seed: int, kind: str) -> pd.DataFrame:
     """Train to the end; return the metrics after each epoch."""
-    data, noisy = signs(seed)
+    data, _ = signs(seed)
     lr, schedule = RUNS[kind]
-    model = seeded_resnet(seed, len(data.classes))
-    trainer = train(
-        model,
-        sgd(model, lr),
-        noisy,
-        batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
-        seed=seed,
-        schedule=schedule,
-        valid=cnnlab.loader(data.valid, 256),
-        ema=EMA(model, DECAY),
-        callbacks=[TestAccuracy(cnnlab.loader(data.test, 256))],
+    return wrong_label_curves(
+        data, seed, epochs=EPOCHS, decay=DECAY, lr=lr, schedule=schedule
     )
-    return trainer.history.frame()
 
 
 def outcome(

@@ -9,7 +9,9 @@ declares anything else afterwards. Run a study with `python 02_norms.py` to
 compute its table again, and all of them with new seeds with `make replicate`.
 """
 
+import copy
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -24,7 +26,7 @@ from torch.utils.data import Dataset
 import cnnlab
 from cnnlab import schedules
 from cnnlab.augment import Augment
-from cnnlab.averaging import EMA
+from cnnlab.averaging import EMA, SWA, ensemble, update_bn
 from cnnlab.callbacks import EarlyStopping
 from cnnlab.data import (
     DataBundle,
@@ -36,6 +38,7 @@ from cnnlab.data import (
 from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, budget, study
 from cnnlab.mixing import CutMix, soft_cross_entropy
+from cnnlab.rng import fold_in
 from cnnlab.schedules import Plateau, Schedule, cosine, one_cycle
 from cnnlab.transfer import (
     extract_features,
@@ -1157,3 +1160,288 @@ def probe_accuracy(model: nn.Module, data: DataBundle) -> float:
         torch.cat(both) for both in zip(train_set, valid_set, strict=True)
     ]
     return linear_probe(labelled, test_set)
+
+
+# --- stopping and averaging (chapter 6) -----------------------------------
+
+
+class TestAccuracy(cnnlab.Callback):
+    """Evaluate the model and its average on the test set after each epoch."""
+
+    def __init__(self, test: Any) -> None:
+        self.test = test
+
+    def on_epoch_end(self, trainer: Any) -> None:
+        """Add two columns to the row of the epoch."""
+        row = trainer.history.epochs[-1]
+        models = {"": trainer.model, "ema_": trainer.ema.model}
+        for prefix, model in models.items():
+            metrics = trainer.evaluate(self.test, model=model)
+            row[f"{prefix}test_acc"] = metrics["acc"]
+
+
+def wrong_label_curves(
+    data: DataBundle,
+    seed: int,
+    *,
+    epochs: int,
+    decay: float,
+    lr: float = 0.05,
+    schedule: Callable[[int], Schedule] | None = None,
+) -> Any:
+    """Train on signs of which 40 % have a wrong label; evaluate every epoch.
+
+    Args:
+        data: the signs, with correct labels.
+        seed: draws the wrong labels, the initial weights and the order.
+        epochs: number of epochs.
+        decay: of the moving average (EMA) of the weights.
+        lr: learning rate of SGD with momentum, at its peak.
+        schedule: by default the learning rate is constant.
+
+    Returns:
+        A table with one row per epoch: loss and accuracy of the model and of
+        its average, on the validation and on the test set.
+    """
+    model = seeded_resnet(seed, len(data.classes))
+    trainer = train(
+        model,
+        sgd(model, lr),
+        cnnlab.data.label_noise(data.train, 0.4, seed),
+        batch_size=32,
+        epochs=epochs,
+        seed=seed,
+        schedule=schedule,
+        valid=cnnlab.loader(data.valid, 256),
+        ema=EMA(model, decay),
+        callbacks=[TestAccuracy(cnnlab.loader(data.test, 256))],
+    )
+    return trainer.history.frame()
+
+
+STALE = "SWA, statistics of the live model"
+
+
+@lru_cache
+def train_and_average(
+    seed: int,
+    *,
+    n_train: int,
+    n_valid: int,
+    epochs: int,
+    decay: float,
+    schedule: Callable[[int], Schedule] | None = None,
+) -> tuple[cnnlab.Trainer, dict[str, dict[str, float]]]:
+    """Train once with correct labels, and evaluate three averages.
+
+    Args:
+        seed: draws the signs, the initial weights and the order.
+        n_train: number of training images.
+        n_valid: number of validation images.
+        epochs: number of epochs; SWA averages the second half of them.
+        decay: of the EMA.
+        schedule: by default the learning rate is constant.
+
+    Returns:
+        The trainer, and the accuracy, the loss and the wobble of the live
+        model, its EMA, its SWA, and the SWA without statistics of its own.
+        The wobble is the mean absolute change of the accuracy from one epoch
+        to the next.
+    """
+    data = cnnlab.load("pocket", seed=seed, n_train=n_train, n_valid=n_valid)
+    model = seeded_resnet(seed, len(data.classes))
+    valid = cnnlab.loader(data.valid, 256)
+    swa = SWA(model, start_epoch=epochs // 2)
+    trainer = train(
+        model,
+        sgd(model, 0.1),
+        data.train,
+        batch_size=32,
+        epochs=epochs,
+        seed=seed,
+        schedule=schedule,
+        valid=valid,
+        ema=EMA(model, decay),
+        callbacks=[swa],
+    )
+    curve = trainer.history.frame()
+    metrics = {
+        name: {
+            "valid_acc": curve[f"{prefix}valid_acc"].iloc[-1],
+            "valid_loss": curve[f"{prefix}valid_loss"].iloc[-1],
+            "wobble": curve[f"{prefix}valid_acc"].diff().abs().mean(),
+        }
+        for name, prefix in (("live", ""), ("EMA", "ema_"))
+    }
+    for name in (STALE, "SWA"):
+        with warnings.catch_warnings():
+            # cnnlab warns about the statistics, which are what is compared.
+            warnings.simplefilter("ignore")
+            swa_metrics = trainer.evaluate(valid, model=swa.model)
+        metrics[name] = {f"valid_{k}": v for k, v in swa_metrics.items()}
+        metrics[name]["wobble"] = float("nan")  # it has only one value
+        update_bn(swa.model, cnnlab.loader(data.train, 256))
+    return trainer, metrics
+
+
+def channel_groups(model: nn.Module) -> list[tuple[list, list, nn.Module]]:
+    """List the groups of channels of a small ResNet that have a free order.
+
+    Returns:
+        For each group, from the input to the output: the layers that write
+        these channels, the layers that read them, and the module whose
+        activations (after a ReLU) they are.
+    """
+    groups: list[tuple[list, list, nn.Module]] = []
+    writers, before = [*model.stem[:2]], model.stem
+    for block in model.blocks:
+        groups.append((writers, [block.conv1, block.shortcut[0]], before))
+        inner = [block.conv1, block.norm1]
+        groups.append((inner, [block.conv2], block.norm1))
+        writers, before = [block.conv2, block.norm2, *block.shortcut], block
+    return [*groups, (writers, [model.head.linear], before)]
+
+
+@torch.no_grad()
+def channel_activations(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return each group's activations, standardised, as (channels, values).
+
+    Args:
+        model: a small ResNet.
+        images: (N, 3, H, W), float in [0, 1].
+    """
+    modules = [module for _, _, module in channel_groups(model)]
+    kept: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda *args: kept.append(args[-1]))
+        for module in modules
+    ]
+    model.eval()(images)
+    for hook in hooks:
+        hook.remove()
+    rows = [x.relu().transpose(0, 1).flatten(1) for x in kept]
+    return [
+        (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-6)
+        for x in rows
+    ]
+
+
+@torch.no_grad()
+def match_channels(
+    model: nn.Module, other: nn.Module, images: Tensor
+) -> nn.Module:
+    """Reorder the channels of a network so that they match another one's.
+
+    Two channels match if their activations are correlated (Ainsworth et al.
+    2022, https://arxiv.org/abs/2209.04836, section 3.1).
+
+    Args:
+        model: the network to match with.
+        other: a network of the same shape.
+        images: what both are shown, (N, 3, H, W).
+
+    Returns:
+        A copy of `other` that computes the same function.
+    """
+    # Here, because the other studies don't need scipy.
+    from scipy.optimize import linear_sum_assignment
+
+    matched = copy.deepcopy(other)
+    activations = zip(
+        channel_activations(model, images),
+        channel_activations(other, images),
+        strict=True,
+    )
+    for (writers, readers, _), (mine, theirs) in zip(
+        channel_groups(matched), activations, strict=True
+    ):
+        similarity = (mine @ theirs.T).numpy()
+        _, order = linear_sum_assignment(similarity, maximize=True)
+        for layer in writers:
+            for tensor in (*layer.parameters(), *layer.buffers()):
+                if tensor.ndim:  # batch norm's counter has no channels
+                    tensor.copy_(tensor[order].clone())
+        for layer in readers:
+            layer.weight.copy_(layer.weight[:, order].clone())
+    return matched
+
+
+def average_weights(models: Iterable[nn.Module]) -> nn.Module:
+    """Return a network whose weights are the mean of those of the models."""
+    first, *others = models
+    mean = SWA(first)
+    for model in (first, *others):
+        mean.update(model)
+    return mean.model
+
+
+@lru_cache(maxsize=8)
+def train_two(
+    seed: int, *, n_train: int, n_valid: int, epochs: int, width: int = 16
+) -> tuple[DataBundle, list[nn.Module]]:
+    """Train two networks on the same signs, with a seed of their own each.
+
+    Args:
+        seed: draws the signs, and decides the seeds of both networks.
+        n_train: number of training images.
+        n_valid: number of validation images.
+        epochs: number of epochs of a cosine.
+        width: of the networks.
+    """
+    data = cnnlab.load(
+        "pocket", seed=seed, n_train=n_train, n_valid=n_valid, n_test=12
+    )
+    models = []
+    for member in (0, 1):
+        own_seed = fold_in(seed, member)
+        model = seeded_resnet(own_seed, len(data.classes), width=width)
+        train(
+            model,
+            sgd(model, 0.1),
+            data.train,
+            batch_size=32,
+            epochs=epochs,
+            seed=own_seed,
+            schedule=cosine,
+        )
+        models.append(model)
+    return data, models
+
+
+ALONE, PREDICTIONS = "each alone", "average of predictions"
+WEIGHTS, MATCHED = "average of weights", "average of matched weights"
+MATCHED_STALE = "average of matched weights, old statistics"
+
+
+@lru_cache
+def merge_two(seed: int, **settings: int) -> dict[str, float]:
+    """Train two networks, and return the accuracy of each way to merge them.
+
+    Args:
+        seed: as in `train_two`.
+        settings: of `train_two`.
+    """
+    data, (first, second) = train_two(seed, **settings)
+    valid = cnnlab.loader(data.valid, 256)
+    images = data.train.images.float() / 255
+    trainer = cpu_trainer(first, sgd(first, 0.1), seed)
+
+    def accuracy(model: nn.Module) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the statistics are compared
+            return trainer.evaluate(valid, model=model)["acc"]
+
+    plain = average_weights([first, second])
+    update_bn(plain, cnnlab.loader(data.train, 256))
+    matched = average_weights([first, match_channels(first, second, images)])
+    stale = accuracy(matched)
+    update_bn(matched, cnnlab.loader(data.train, 256))
+    probabilities = ensemble([first, second], loader=valid)
+    correct = probabilities.argmax(1) == data.valid.labels
+    return {
+        ALONE: (accuracy(first) + accuracy(second)) / 2,
+        WEIGHTS: accuracy(plain),
+        MATCHED: accuracy(matched),
+        MATCHED_STALE: stale,
+        PREDICTIONS: correct.float().mean().item(),
+    }

@@ -1,4 +1,4 @@
-"""Check the exercises of chapter 6: early stopping, the moving average and the ensemble.
+"""Check the exercises of chapter 6: early stopping, the moving average and matched units.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, generator
@@ -323,25 +323,63 @@ STOPPING = Exercise(
 
 def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
     g, rng = generator(seed, 6, 2), random.Random(fold_in(seed, 6, 2))
-    observation: dict[str, Any] = {}
+    changes_model, needs_gradients = False, False
+    weights: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+
+    def update(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+        nonlocal changes_model, needs_gradients
+        average.requires_grad_(False)
+        before = [tensor.clone() for tensor in model.state_dict().values()]
+        attempt(average, model, step, decay)
+        after = zip(before, model.state_dict().values(), strict=True)
+        changes_model |= not all(torch.equal(old, new) for old, new in after)
+        needs_gradients |= any(p.requires_grad for p in average.parameters())
+
     for step in (0, 5, 1000):
-        (average,) = attempt([torch.tensor([1.0])], [torch.tensor([3.0])], step, 0.9)
-        problem = f"average=[1], weights=[3], step={step}, decay=0.9"
-        observation[f"your new average for {problem}"] = average
+        average, model = _network([[1.0]], mean=1.0, batches=1), _network([[3.0]], 2.0, batches=7)
+        update(average, model, step, 0.9)
+        problem = f"the model's 3, step={step} and decay=0.9"
+        state = average.state_dict()
+        weights[f"the average of the weight 1 with {problem}"] = state["0.weight"].item()
+        at = f"at step={step}"
+        mean, count = state["1.running_mean"].item(), state["1.num_batches_tracked"].item()
+        statistics[f"the running mean of your average (the model's is 2) {at}"] = mean
+        statistics[f"the `num_batches_tracked` of your average {at}"] = count
     decay = round(rng.uniform(0.9, 0.99), 3)
     for step in (0, rng.randint(3, 20), round(40 / (1 - decay))):
-        average = [torch.randn(size, generator=g) for size in ((3, 2), (4,))]
-        weights = [1 + torch.rand(tensor.shape, generator=g) + tensor for tensor in average]
-        answer = attempt(average, weights, step, decay)
-        observation[f"your list of averages at step={step} with decay={decay}"] = answer
-    return observation
+        average, model = (
+            _network(torch.randn(3, 2, generator=g) + shift, mean=shift, batches=7)
+            for shift in (0.0, 2.0)
+        )
+        update(average, model, step, decay)
+        name = f"the weights of your average at step={step} with decay={decay}"
+        weights[name] = average.state_dict()["0.weight"]
+    return {
+        "you change the model that is being trained.": changes_model,
+        "the weights of your average require gradients now.": needs_gradients,
+        **weights,
+        **statistics,
+    }
 
 
-def ema_update(
-    average: list[Tensor], weights: list[Tensor], step: int, decay: float
-) -> list[Tensor]:
-    """Return d * average + (1 - d) * weights, where d rises from 0.1 at step 0 up to `decay`."""
-    return _blend(average, weights, min(decay, _warm_up(step)))
+def _network(weight: Any, mean: float, batches: int) -> nn.Sequential:
+    """Return a linear layer and a batch-norm layer with a running mean and a count of batches."""
+    weight = torch.as_tensor(weight)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    norm = nn.BatchNorm1d(weight.shape[0])
+    linear.weight.data.copy_(weight)
+    running_mean, count = norm.running_mean, norm.num_batches_tracked
+    assert running_mean is not None and count is not None  # noqa: PT018 - for the type checker
+    running_mean.fill_(mean)
+    count.fill_(batches)
+    return nn.Sequential(linear, norm)
+
+
+def ema_update(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Move each weight of the average towards the model's, and copy the buffers, in place."""
+    _blend(average, model, min(decay, _warm_up(step)))
+    _copy_buffers(average, model)
 
 
 def _warm_up(step: int) -> float:
@@ -349,49 +387,87 @@ def _warm_up(step: int) -> float:
     return (1 + step) / (10 + step)
 
 
-def _blend(average: list[Tensor], weights: list[Tensor], d: float) -> list[Tensor]:
-    """Return d * average + (1 - d) * weights as new tensors."""
-    return [d * old + (1 - d) * new for old, new in zip(average, weights, strict=True)]
+@torch.no_grad()
+def _blend(average: nn.Module, model: nn.Module, d: float) -> None:
+    """Replace each weight w of the average by d * w + (1 - d) * that of the model."""
+    for old, new in zip(average.parameters(), model.parameters(), strict=True):
+        old.copy_(d * old + (1 - d) * new)
 
 
-def _no_warm_up(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, decay)
+def _copy_buffers(average: nn.Module, model: nn.Module) -> None:
+    for old, new in zip(average.buffers(), model.buffers(), strict=True):
+        old.copy_(new)
 
 
-def _swapped(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return ema_update(weights, average, step, decay)
+def _no_warm_up(average, model, step, decay):  # type: ignore[no-untyped-def]
+    _blend(average, model, decay)
+    _copy_buffers(average, model)
 
 
-def _in_place(average, weights, step, decay):  # type: ignore[no-untyped-def]
+def _swapped(average, model, step, decay):  # type: ignore[no-untyped-def]
+    _blend(average, model, 1 - min(decay, _warm_up(step)))
+    _copy_buffers(average, model)
+
+
+def _into_the_model(average, model, step, decay):  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        d = min(decay, _warm_up(step))
+        for old, new in zip(average.parameters(), model.parameters(), strict=True):
+            new.copy_(d * old + (1 - d) * new)
+
+
+def _max(average, model, step, decay):  # type: ignore[no-untyped-def]
+    _blend(average, model, max(decay, _warm_up(step)))
+    _copy_buffers(average, model)
+
+
+def _never_at_the_decay(average, model, step, decay):  # type: ignore[no-untyped-def]
+    _blend(average, model, _warm_up(step))
+    _copy_buffers(average, model)
+
+
+def _from_one(average, model, step, decay):  # type: ignore[no-untyped-def]
+    ema_update(average, model, step + 1, decay)
+
+
+def _no_buffers(average, model, step, decay):  # type: ignore[no-untyped-def]
+    _blend(average, model, min(decay, _warm_up(step)))
+
+
+def _blended_buffers(average, model, step, decay):  # type: ignore[no-untyped-def]
     d = min(decay, _warm_up(step))
-    for old, new in zip(average, weights, strict=True):
-        old.mul_(d).add_(new, alpha=1 - d)
-    return average
+    _blend(average, model, d)
+    for old, new in zip(average.buffers(), model.buffers(), strict=True):
+        old.copy_(d * old + (1 - d) * new if old.is_floating_point() else new)
 
 
-def _max(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, max(decay, _warm_up(step)))
+def _with_gradients(average, model, step, decay):  # type: ignore[no-untyped-def]
+    d = min(decay, _warm_up(step))
+    for old, new in zip(average.parameters(), model.parameters(), strict=True):
+        old.copy_(d * old + (1 - d) * new)
+    _copy_buffers(average, model)
 
 
-def _never_at_the_decay(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, _warm_up(step))
+def _nothing(average, model, step, decay):  # type: ignore[no-untyped-def]
+    pass
 
 
-def _from_one(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return ema_update(average, weights, step + 1, decay)
+def _rebinds(average, model, step, decay):  # type: ignore[no-untyped-def]
+    # `old = d * old + (1 - d) * new` changes only what the name `old` means.
+    _copy_buffers(average, model)
 
 
-def _equal_average(average, weights, step, decay):  # type: ignore[no-untyped-def]
-    return _blend(average, weights, step / (step + 1))
+def _copies(average, model, step, decay):  # type: ignore[no-untyped-def]
+    average.load_state_dict(model.state_dict())
 
 
 EMA_UPDATE = Exercise(
     name="ema_update",
-    task="`ema_update(average, weights, step, decay) -> new list of tensors`",
+    task="`ema_update(average, model, step, decay)`, which changes `average` in place",
     observe=_observe_ema,
     answer=ema_update,
-    praise="Your update does what `averaging.EMA` does, both early and late in a run.",
-    hint="which fraction of itself does the average keep at this step?",
+    praise="Your update does what `averaging.EMA` does, early and late in a run, buffers included.",
+    hint="weights are blended, buffers are copied: what does yours do at step 0?",
     mistakes={
         "no warm-up": Mistake(
             _no_warm_up,
@@ -401,14 +477,14 @@ EMA_UPDATE = Exercise(
         ),
         "roles swapped": Mistake(
             _swapped,
-            "you have swapped the average and the weights, so the average jumps almost to the "
-            "newest weights.",
+            "your average keeps the fraction 1 - d of itself, so it jumps almost to the newest "
+            "weights.",
             "the decay is the fraction that the *average* keeps of itself",
         ),
-        "in place": Mistake(
-            _in_place,
-            "you overwrite the average that you were given, which belongs to the caller.",
-            "an operation whose name ends in an underscore changes its tensor; return new tensors",
+        "into the model": Mistake(
+            _into_the_model,
+            "you write the average into the model that is being trained, so you change the run.",
+            "which of the two modules should change?",
         ),
         "max for min": Mistake(
             _max,
@@ -427,123 +503,226 @@ EMA_UPDATE = Exercise(
             "the first call.",
             "put t = 0 into the formula for the first update",
         ),
-        "equal average": Mistake(
-            _equal_average,
-            "you compute the equal average of all weights so far, as SWA does, and it never "
-            "forgets the earliest ones.",
-            "a moving average forgets; which fraction of itself does it keep in each step?",
+        "buffers forgotten": Mistake(
+            _no_buffers,
+            "you leave the buffers as they were, so batch norm keeps the statistics of the "
+            "untrained network.",
+            "what does `model.buffers()` give you that `model.parameters()` doesn't?",
+        ),
+        "buffers averaged": Mistake(
+            _blended_buffers,
+            "you average the running statistics, but the exercise asks you to copy all buffers.",
+            "running statistics are moving averages already",
+        ),
+        "gradients recorded": Mistake(
+            _with_gradients,
+            "autograd records your update, so the average requires gradients and holds on to "
+            "every earlier step.",
+            "under which context manager does torch record nothing?",
+        ),
+        "weights stay": Mistake(
+            _rebinds,
+            "the weights of your average are still what they were: `old = ...` gives the name "
+            "`old` a new tensor and leaves the module alone.",
+            "which method writes values into a tensor?",
+        ),
+        "nothing changes": Mistake(
+            _nothing,
+            "your function leaves `average` as it was, weights and buffers.",
+            "change it in place; what you return or assign to a name is lost",
+        ),
+        "copied": Mistake(
+            _copies,
+            "you copy the model into the average, which forgets everything before this step.",
+            "which fraction of itself should the average keep?",
         ),
     },
 )
 
 
-# --- the ensemble ---------------------------------------------------------------------------------
+# --- matched units --------------------------------------------------------------------------------
+
+Layers = tuple[Tensor, Tensor, Tensor]  # incoming weights (H, D), biases (H,), outgoing (K, H)
 
 
-def _observe_ensemble(attempt: Callable[..., Any], seed: int) -> Observation:
-    g, rng = generator(seed, 6, 3), random.Random(fold_in(seed, 6, 3))
-    members, samples, classes = rng.randint(3, 5), rng.randint(6, 9), rng.randint(10, 12)
-    logits = torch.randn(members, samples, classes, generator=g)
-    logits *= torch.linspace(1, 5, members).view(-1, 1, 1)  # the members differ in confidence
-    (row,) = attempt(torch.tensor([[[4.0, 0.0]], [[0.0, 1.0]]]))
-    return {
-        "your row for an image to which two members give the logits [4, 0] and [0, 1]": row,
-        f"your result for {members} members, {samples} samples, {classes} classes": attempt(logits),
+def _observe_matching(attempt: Callable[..., Any], seed: int) -> Observation:
+    g = generator(seed, 6, 3)
+    plain, outgoing = _shifted_units(g, noise=0.0), _equal_incoming()
+    problems = {
+        "two units, swapped": (_absolute_value(), _reordered(_absolute_value(), [1, 0])),
+        "units that differ only in their outgoing weights": (
+            outgoing,
+            _reordered(outgoing, [2, 0, 1]),
+        ),
+        "five units": (plain, _reordered(plain, [3, 0, 4, 1, 2])),
+        "six units, with noise": (
+            first := _shifted_units(g, noise=0.0, units=6),
+            _reordered(_noisy(first, g), [1, 2, 3, 4, 5, 0]),
+        ),
     }
+    another_function = False
+    facts = {}
+    for name, (first, second) in problems.items():
+        incoming, bias, outgoing_weights = attempt(list(first), list(second))
+        x = torch.randn(8, first[0].shape[1], generator=generator(seed, 6, 4))
+        wanted = _forward(second, x)
+        got = _forward((incoming, bias, outgoing_weights), x)
+        another_function |= not torch.allclose(got, wanted, atol=1e-4)
+        facts[f"your incoming weights for {name}"] = incoming
+        facts[f"your biases for {name}"] = bias
+        facts[f"your outgoing weights for {name}"] = outgoing_weights
+    complaint = "the network that you return computes another function than `second`."
+    return {complaint: another_function, **facts}
 
 
-def ensemble(logits: Tensor) -> Tensor:
-    """Return the mean of the members' probabilities, (M, N, K) -> (N, K)."""
-    return logits.softmax(dim=2).mean(dim=0)
+def _absolute_value() -> Layers:
+    """Return the network |x| = relu(x) + relu(-x)."""
+    return torch.tensor([[1.0], [-1.0]]), torch.zeros(2), torch.ones(1, 2)
 
 
-def _averages_logits(logits):  # type: ignore[no-untyped-def]
-    return logits.mean(dim=0).softmax(dim=1)
+def _equal_incoming() -> Layers:
+    return torch.ones(3, 1), torch.zeros(3), torch.tensor([[1.0, 2, 0], [0, -1, 2]])
 
 
-def _mean_of_logits(logits):  # type: ignore[no-untyped-def]
-    return logits.mean(dim=0)
+def _shifted_units(g: torch.Generator, noise: float, units: int = 5) -> Layers:
+    """Draw a network whose units differ in size, so that one is similar to several others."""
+    size = torch.linspace(0.7, 2.0, units)[:, None]
+    incoming = size * (1 + torch.randn(units, 4, generator=g))
+    bias = torch.randn(units, generator=g)
+    return incoming, bias, (size * torch.randn(units, 3, generator=g)).T.contiguous()
 
 
-def _majority_vote(logits):  # type: ignore[no-untyped-def]
-    votes = torch.nn.functional.one_hot(logits.argmax(dim=2), logits.shape[2])
-    return votes.float().mean(dim=0)
+def _noisy(layers: Layers, g: torch.Generator) -> Layers:
+    incoming, bias, outgoing = (
+        tensor + 0.2 * torch.randn(tensor.shape, generator=g) for tensor in layers
+    )
+    return incoming, bias, outgoing
 
 
-def _over_the_members(logits):  # type: ignore[no-untyped-def]
-    return logits.softmax(dim=0).mean(dim=0)
+def _reordered(layers: Sequence[Tensor], order: Any) -> Layers:
+    incoming, bias, outgoing = layers
+    return incoming[order], bias[order], outgoing[:, order]
 
 
-def _over_the_samples(logits):  # type: ignore[no-untyped-def]
-    return logits.softmax(dim=1).mean(dim=0)
+def _forward(layers: Sequence[Tensor], x: Tensor) -> Tensor:
+    incoming, bias, outgoing = layers
+    return (x @ incoming.T + bias).relu() @ outgoing.T
 
 
-def _sum_of_probabilities(logits):  # type: ignore[no-untyped-def]
-    return logits.softmax(dim=2).sum(dim=0)
+def match_units(first: Sequence[Tensor], second: Sequence[Tensor]) -> Layers:
+    """Reorder the hidden units of the second network so that they are most similar to the first."""
+    return _reordered(second, _assignment(_similarity(first, second)))
 
 
-def _softmax_twice(logits):  # type: ignore[no-untyped-def]
-    return logits.softmax(dim=2).mean(dim=0).softmax(dim=1)
+def _similarity(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Return the inner product of all weights of each pair of units, (H, H)."""
+    with_incoming = first[0] @ second[0].T
+    return with_incoming + torch.outer(first[1], second[1]) + first[2].T @ second[2]
 
 
-def _classes_only(logits):  # type: ignore[no-untyped-def]
-    return ensemble(logits).argmax(dim=1)
+def _assignment(similarity: Tensor, maximize: bool = True) -> Tensor:
+    from scipy.optimize import linear_sum_assignment  # here, because it takes time to import
+
+    return torch.as_tensor(linear_sum_assignment(similarity.numpy(), maximize=maximize)[1])
 
 
-ENSEMBLE = Exercise(
-    name="ensemble",
-    task="`ensemble(logits) -> probabilities`, from (M, N, K) to (N, K)",
-    observe=_observe_ensemble,
-    answer=ensemble,
-    praise="You average probabilities, so each row of the result sums to 1.",
-    hint="which axis holds the classes, and which one the members?",
+def _biases_stay(first, second):  # type: ignore[no-untyped-def]
+    incoming, _, outgoing = match_units(first, second)
+    return incoming, second[1], outgoing
+
+
+def _outgoing_stay(first, second):  # type: ignore[no-untyped-def]
+    incoming, bias, _ = match_units(first, second)
+    return incoming, bias, second[2]
+
+
+def _minimised(first, second):  # type: ignore[no-untyped-def]
+    return _reordered(second, _assignment(_similarity(first, second), maximize=False))
+
+
+def _greedy(first, second):  # type: ignore[no-untyped-def]
+    return _reordered(second, _similarity(first, second).argmax(dim=1))
+
+
+def _inverse(first, second):  # type: ignore[no-untyped-def]
+    return _reordered(second, _assignment(_similarity(first, second)).argsort())
+
+
+def _first_reordered(first, second):  # type: ignore[no-untyped-def]
+    return match_units(second, first)
+
+
+def _incoming_only(first, second):  # type: ignore[no-untyped-def]
+    return _reordered(second, _assignment(first[0] @ second[0].T))
+
+
+def _averaged(first, second):  # type: ignore[no-untyped-def]
+    matched = match_units(first, second)
+    return tuple((a + b) / 2 for a, b in zip(first, matched, strict=True))
+
+
+def _unmatched(first, second):  # type: ignore[no-untyped-def]
+    return tuple(second)
+
+
+MATCH_UNITS = Exercise(
+    name="match_units",
+    task="`match_units(first, second) -> (incoming, bias, outgoing)`",
+    observe=_observe_matching,
+    answer=match_units,
+    praise="Your network computes what `second` computes, and its units stand in the order of "
+    "`first`.",
+    hint="which pairs of units do you compare, and what moves along with a unit?",
     mistakes={
-        "averages logits": Mistake(
-            _averages_logits,
-            "you average the logits before the softmax, so a member with large logits outweighs "
-            "the others.",
-            "what should each member contribute, so that all of them count the same?",
+        "biases stay": Mistake(
+            _biases_stay,
+            "you reorder the weights but not the biases, so each unit gets the bias of another "
+            "one.",
+            "what belongs to a hidden unit, besides the weights that it reads with?",
         ),
-        "logits, no softmax": Mistake(
-            _mean_of_logits,
-            "you return logits: some are negative, and the rows don't sum to 1.",
-            "how do you turn logits into probabilities?",
+        "outgoing weights stay": Mistake(
+            _outgoing_stay,
+            "you leave the outgoing weights in their old order, so the next layer reads the wrong "
+            "units.",
+            "along which axis of `outgoing` do the hidden units lie?",
         ),
-        "majority vote": Mistake(
-            _majority_vote,
-            "you count votes, so a member that hesitates between two classes contributes only its "
-            "first choice.",
-            "average how likely each member finds every class, not just the class it picks",
+        "least similar": Mistake(
+            _minimised,
+            "you pair the units that are least similar.",
+            "does `linear_sum_assignment` look for a small or a large sum, by default?",
         ),
-        "softmax over the members": Mistake(
-            _over_the_members,
-            "your softmax runs over the members, so it compares the members' logits for one class "
-            "instead of comparing the classes.",
-            "along which of the axes (M, N, K) should the probabilities sum to 1?",
+        "one unit for several": Mistake(
+            _greedy,
+            "you take the most similar unit for each one, so some are used twice and others are "
+            "lost.",
+            "how do you get a one-to-one assignment?",
         ),
-        "softmax over the samples": Mistake(
-            _over_the_samples,
-            "your softmax runs over the samples, so the prediction for one image depends on the "
-            "other images.",
-            "along which of the axes (M, N, K) should the probabilities sum to 1?",
+        "inverse order": Mistake(
+            _inverse,
+            "you apply the inverse of the order that you found.",
+            "row i of the similarity belongs to unit i of `first`; which unit should stand there?",
         ),
-        "sum for mean": Mistake(
-            _sum_of_probabilities,
-            "you add up the probabilities, so each row sums to the number of members.",
-            "a probability is at most 1",
+        "the first is reordered": Mistake(
+            _first_reordered,
+            "you reorder `first` and return it, but `first` gives the order.",
+            "which of the two networks should change?",
         ),
-        "softmax twice": Mistake(
-            _softmax_twice,
-            "you apply another softmax to the average, which makes every prediction nearly "
-            "uniform.",
-            "the mean of probabilities is already a probability",
+        "incoming weights only": Mistake(
+            _incoming_only,
+            "you compare only the incoming weights, so units that differ elsewhere look the same.",
+            "which other weights tell two units apart?",
         ),
-        "classes only": Mistake(
-            _classes_only,
-            "you return class indices, but the exercise asks for probabilities of shape (N, K).",
-            "leave it to the caller to choose a class",
+        "averaged": Mistake(
+            _averaged,
+            "you return the average of both networks, but the exercise asks for the matched one.",
+            "leave averaging to the caller",
+        ),
+        "not reordered": Mistake(
+            _unmatched,
+            "you return `second` in its old order.",
+            "index with the order that you found: `incoming[order]`",
         ),
     },
 )
 
-EXERCISES = (STOPPING, EMA_UPDATE, ENSEMBLE)
+EXERCISES = (STOPPING, EMA_UPDATE, MATCH_UNITS)

@@ -9,6 +9,7 @@ gradients by autograd, the ranges of number formats from `torch.finfo`.
 'Recall reads along a row of the confusion matrix, precision down a column'
 """
 
+from cnnlab.course.diagrams.averages import averaged_weights
 from cnnlab.course.diagrams.chapters import chapter_map
 from cnnlab.course.diagrams.evaluation import confusion
 from cnnlab.course.diagrams.networks import freezing, network, normalisation
@@ -20,6 +21,7 @@ from cnnlab.course.diagrams.steps import accumulation, learning_rates, loss_scal
 __all__ = [
     "accumulation",
     "all_reduce",
+    "averaged_weights",
     "chapter_map",
     "confusion",
     "debugging",
