@@ -313,37 +313,41 @@ my_blank_loss = ...  # a number
 
 
 # %% tags=["experiment"]
-def loss_after_training(seed, pixels):
-    """Train for four epochs; return the training loss of the last one."""
+def train_with(seed, pixels):
+    """Train for four epochs on other pixels than those of the images."""
     train_set = TensorDataset(pixels / 255, signs(seed).train.labels)
     model = seeded_resnet(seed, width=8)
     trainer = train(
         model, sgd(model, 0.05), train_set, batch_size=32, epochs=4, seed=seed
     )
-    return trainer.history.epochs[-1]["train_loss"]
+    correct = correct_predictions(trainer, signs(seed).valid)
+    return {
+        "valid_acc": correct.float().mean().item(),
+        "train_loss": trainer.history.epochs[-1]["train_loss"],
+    }
 
 
 def real_images(seed):
-    return loss_after_training(seed, signs(seed).train.images)
+    return train_with(seed, signs(seed).train.images)
 
 
 def blank_images(seed):
-    return loss_after_training(seed, torch.zeros(480, 3, 32, 32))
+    return train_with(seed, torch.zeros(480, 3, 32, 32))
 
 
 def images_in_another_order(seed):
     order = torch.Generator().manual_seed(seed)
-    mixed_up = torch.randperm(480, generator=order)
-    return loss_after_training(seed, signs(seed).train.images[mixed_up])
+    permuted = torch.randperm(480, generator=order)
+    return train_with(seed, signs(seed).train.images[permuted])
 
 
-BLANK, REAL, MIXED = "blank images", "real images", "images in another order"
+REAL, BLANK, MIXED = "real images", "blank images", "images in another order"
 baseline = compare_declared(
     Declaration(
         "Does the network use its input?",
         claims=[
-            Claim(BLANK, ">", REAL, by=0.5),
-            Claim(MIXED, "~", BLANK, by=0.2),
+            Claim(REAL, ">", BLANK, by=0.3),
+            Claim(REAL, ">", MIXED, by=0.3),
         ],
         unit=fresh_data(),
         fixed="480 signs, SGD with a learning rate of 0.05, four epochs",
@@ -354,10 +358,13 @@ baseline = compare_declared(
         MIXED: images_in_another_order,
     },
     seeds=5,
-    metric="training loss",
+    metric="valid_acc",
 )
-print(baseline.claim(BLANK, ">", REAL, by=0.5))
-print(baseline.verdict(MIXED, "~", BLANK, by=0.2))
+losses = baseline.on("train_loss")
+print(baseline.claim(REAL, ">", BLANK, by=0.3))
+print(baseline.claim(REAL, ">", MIXED, by=0.3))
+print("other order - blank, accuracy:", baseline.difference(MIXED, BLANK))
+print("other order - blank, training loss:", losses.difference(MIXED, BLANK))
 baseline.plot(
     message="A pipeline that mixes up images and labels is no better than "
     "one without images.",
@@ -367,15 +374,17 @@ baseline.plot(
 check.prediction(
     "What is the training loss with blank images?",
     my_blank_loss,
-    baseline.values(BLANK).mean(),
+    losses.values(BLANK).mean(),
     within=0.2,
 )
 
 # %% [markdown]
-# Blank images leave the loss at $\log 12 = 2.48$. And so does the third run, in which the images were permuted and the
-# labels weren't, as happens when a transform touches only one of the two. It passed the test with ten images and it
-# fails this one. Plan the baseline for a few epochs only: after many, the network would memorise the permuted labels and
-# look better than blank.
+# Blank images leave the loss at about $\log 12 = 2.48$ and the accuracy at one in twelve. And so does the third run, in
+# which the images were permuted and the labels weren't, as happens when a transform touches only one of the two. It
+# would pass the test with ten images, and it fails this one. Compare *validation* accuracies, though. We had first
+# planned to compare training losses, and there the permuted run came out ahead of the blank one by 0.33: even in four
+# epochs, a network memorises some of its labels. What the baseline can't find is a fault that helps the real run, such as
+# a leak.
 #
 # ## 7.4 Which inputs does an output depend on?
 #
@@ -630,8 +639,8 @@ six = {
     "decayed too early": curves_of(
         resnet(), 0.1, schedule=drops_after_three_epochs
     ),
-    "still improving": curves_of(resnet(), 0.002),
-    "overfitting": curves_of(resnet(width=16), 0.05, wrong_labels=0.2),
+    "still improving": curves_of(resnet(), 0.003),
+    "overfitting": curves_of(resnet(), 0.05, wrong_labels=0.4),
     "underfitting": curves_of(resnet(width=1), 0.1),
 }
 for name, run in six.items():
@@ -667,7 +676,10 @@ plots.lines(
 # network doesn't train at all, and a larger one won't either, so go back to 7.2. Real underfitting is the last panel. A
 # network that is one channel wide learns what it can, and has no more room.
 #
-# TODO finds
+# `diagnose.diagnose` reads a history and names its shape, by thresholds again. On these real runs it names the first, the
+# second and the fifth. The third is a plateau to it, it sees nothing in the fourth and the sixth, and it adds a false
+# "overfitting" to the second, whose validation loss jumps. Thresholds that leave healthy runs alone miss the mild cases.
+# Here, trust your eyes.
 #
 # **How large is each problem?** Suppose careful people mislabel 2 % of your images, and your network's error is 8 % on
 # the training set, 10 % on the validation set and 15 % on the test set. Then 6 points are underfitting, 2 are
@@ -787,6 +799,10 @@ my_accuracy_with_clipping = ...  # a number from 0 to 1
 
 
 # %% tags=["experiment"]
+# A run that fails may predict NaN, which counts as a guess.
+warnings.filterwarnings("ignore", "the outputs for .* are NaN or infinite")
+
+
 def accuracy_without_norm(seed, **clipping):
     """Train without batch norm; return the validation accuracy."""
     trainer = train_until_it_fails(
@@ -1200,14 +1216,21 @@ print(f"after forty steps on ten images: {plain_losses[-1]:.3f}")
 plain, ours = copy.deepcopy(fresh), copy.deepcopy(fresh)
 epoch = list(batches)
 train_epoch(
-    plain, epoch, sgd(plain, 0.4), F.cross_entropy, "cpu", max_norm=0.3
+    plain, epoch, sgd(plain, 0.05), F.cross_entropy, "cpu", max_norm=0.3
 )
-cpu_trainer(ours, sgd(ours, 0.4), 0, clip_norm=0.3).fit(epoch, epochs=1)
+cpu_trainer(ours, sgd(ours, 0.05), 0, clip_norm=0.3).fit(epoch, epochs=1)
 weights = ours.state_dict()
-assert all(torch.equal(w, weights[k]) for k, w in plain.state_dict().items())
-print("an epoch with clipping: plain PyTorch and cnnlab agree bit for bit")
+largest = max(
+    (weight - weights[name]).abs().max().item()
+    for name, weight in plain.state_dict().items()
+)
+assert largest < 1e-5
+print("after an epoch with clipping, plain PyTorch and cnnlab agree")
 
 # %% [markdown]
+# The losses agree bit for bit. The clipped weights agree up to rounding, because `cnnlab` adds up the squares of the
+# gradient in another order.
+#
 # ### Exercise 6: who checks the checks? (open, 30 minutes)
 #
 # These debugging helpers look like many that you'll find in public repositories. All of them run. Which lines would you
@@ -1319,7 +1342,7 @@ else:
 # ## References
 #
 # - R. Pascanu, T. Mikolov and Y. Bengio, *On the difficulty of training recurrent neural networks*, 2013, [arXiv:1211.5063](https://arxiv.org/abs/1211.5063)
-# - A. Karpathy, *CS231n: neural networks part 3*, 2015, [cs231n.github.io](https://cs231n.github.io/neural-networks-3/)
+# - A. Karpathy, *CS231n: neural networks part 3*, [cs231n.github.io](https://cs231n.github.io/neural-networks-3/)
 # - C. Zhang, S. Bengio, M. Hardt, B. Recht and O. Vinyals, *Understanding deep learning requires rethinking generalization*, 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530)
 # - J. Hu, L. Shen, S. Albanie, G. Sun and E. Wu, *Squeeze-and-excitation networks*, 2018, [arXiv:1709.01507](https://arxiv.org/abs/1709.01507)
 # - A. Karpathy, *A recipe for training neural networks*, 2019, [karpathy.github.io](https://karpathy.github.io/2019/04/25/recipe/)
