@@ -974,7 +974,7 @@ STAGES = {
 noticed = vitals_study.frame().groupby("variant", sort=False)
 fractions = noticed[list(STAGES.values())].mean()
 plots.heatmap(
-    fractions.to_numpy(),
+    fractions.round(2).to_numpy(),
     list(fractions.index),
     list(STAGES),
     label="fraction of runs with a finding",
