@@ -15,7 +15,9 @@ RECORD = Record(
         "larger learning rate": {"LR = 0.05": "LR = 0.2"},
         "more epochs": {"EPOCHS = 8": "EPOCHS = 30"},
         "smaller batches": {"BATCH_SIZE = 64": "BATCH_SIZE = 16"},
-        "Adam": {"SGD(model.parameters(), lr=LR, momentum=0.9)": "Adam(model.parameters(), lr=1e-3)"},
+        "Adam": {
+            "SGD(model.parameters(), lr=LR, momentum=0.9)": "Adam(model.parameters(), lr=1e-3)"
+        },
     },
     right={
         "log-softmax and negative log-likelihood": {
