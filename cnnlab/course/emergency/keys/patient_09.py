@@ -24,7 +24,7 @@ def _observe(run: Run) -> dict[str, float]:
 
 
 RECORD = Record(
-    complaint="98 % in our tests. In the post office's bundles of equal digits, hardly any is right.",
+    complaint="98 % in our tests. In the bundles of equal digits of the post, hardly any is right.",
     cause="batch norm in training mode",
     repairs={NO_GRAD: f"    model.eval()\n{NO_GRAD}"},
     wrong={
