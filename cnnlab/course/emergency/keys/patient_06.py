@@ -8,7 +8,7 @@ from cnnlab.course.emergency.worlds import withheld_digits
 SOFTMAX = ", nn.Softmax(dim=1)"
 
 RECORD = Record(
-    complaint="It learns so slowly. After eight epochs the loss is still above 1.5.",
+    complaint="It hardly learns. After eight epochs it misreads most digits, and the loss is above 2.",
     cause="softmax before cross-entropy",
     repairs={SOFTMAX: ""},
     wrong={
