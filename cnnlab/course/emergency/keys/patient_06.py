@@ -8,7 +8,7 @@ from cnnlab.course.emergency.worlds import withheld_digits
 SOFTMAX = ", nn.Softmax(dim=1)"
 
 RECORD = Record(
-    complaint="It hardly learns. After eight epochs it misreads most digits, and the loss is above 2.",
+    complaint="After eight epochs it still misreads most digits, and the loss is above 2.",
     cause="softmax before cross-entropy",
     repairs={SOFTMAX: ""},
     wrong={
