@@ -29,6 +29,7 @@ from cnnlab.files import output_folder, write_whole
 __all__ = [
     "CAUSES",
     "Patient",
+    "Script",
     "Verdict",
     "Ward",
     "admit",
@@ -39,6 +40,15 @@ __all__ = [
 ]
 
 _MARKS = {True: "✔", False: "✘", None: "·"}
+
+
+class Script(str):
+    """The source of a script; a notebook shows it line by line."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Patient:
 
     n: int
     complaint: str
-    script: str
+    script: Script
 
     def __repr__(self) -> str:
         return (
@@ -146,7 +156,7 @@ def patient(n: int) -> Patient:
             f"there is no patient {n!r}: they are numbered {NUMBERS[0]} to {NUMBERS[-1]}; "
             "emergency.ward() lists them"
         )
-    return Patient(n, record(n).complaint, sick_script(n))
+    return Patient(n, record(n).complaint, Script(sick_script(n)))
 
 
 def admit(n: int, folder: str | Path = "emergency") -> Path:
@@ -211,7 +221,7 @@ def discharge(
     return Verdict(n, fixed, named, "\n".join(lines))
 
 
-def twin(n: int, folder: str | Path = "emergency") -> str:
+def twin(n: int, folder: str | Path = "emergency") -> Script:
     """Return the healthy version of a script, once your own has been discharged.
 
     Args:
@@ -223,8 +233,10 @@ def twin(n: int, folder: str | Path = "emergency") -> str:
     """
     patient(n)
     if not _states(folder).get(str(n), {}).get("fixed"):
-        return f"First repair your own: when emergency.discharge({n}) has passed, this shows ours."
-    return healthy_script(n)
+        return Script(
+            f"First repair your own: this shows ours when emergency.discharge({n}) passes."
+        )
+    return Script(healthy_script(n))
 
 
 def ward(folder: str | Path = "emergency") -> Ward:

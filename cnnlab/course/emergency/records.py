@@ -76,8 +76,12 @@ class Record:
     also: tuple[str, ...] = ()
 
     def judge(self, own: Facts, twin: Facts) -> tuple[bool, str]:
-        """Return whether a script with these facts is healthy, and what was measured."""
-        broken = [rule.says for rule in self.rules if not rule.holds(own, twin)]
+        """Return whether a script with these facts is healthy, and what was measured.
+
+        A rule that the twin breaks too says nothing on these seeds, so it isn't applied.
+        """
+        applied = [rule for rule in self.rules if rule.holds(twin, twin)]
+        broken = [rule.says for rule in applied if not rule.holds(own, twin)]
         return not broken, (broken or [self.praise])[0].format(own=own, twin=twin)
 
 

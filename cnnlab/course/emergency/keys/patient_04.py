@@ -8,7 +8,7 @@ from cnnlab.course.emergency.worlds import drawn
 VIEW = "x.view(len(x), 3, 32, 32)"
 
 RECORD = Record(
-    complaint="My colleague's head on the same network and the same signs gets far more of them right.",
+    complaint="With the same network and the same signs, my colleague gets far more of them right.",
     cause="view instead of permute",
     repairs={VIEW: "x.permute(0, 3, 1, 2)"},
     wrong={

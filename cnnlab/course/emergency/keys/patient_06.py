@@ -8,14 +8,16 @@ from cnnlab.course.emergency.worlds import withheld_digits
 SOFTMAX = ", nn.Softmax(dim=1)"
 
 RECORD = Record(
-    complaint="It learns so slowly. After eight epochs the loss is still above 1.5.",
+    complaint="After eight epochs it still misreads most digits, and the loss is above 2.",
     cause="softmax before cross-entropy",
     repairs={SOFTMAX: ""},
     wrong={
         "larger learning rate": {"LR = 0.05": "LR = 0.2"},
         "more epochs": {"EPOCHS = 8": "EPOCHS = 30"},
         "smaller batches": {"BATCH_SIZE = 64": "BATCH_SIZE = 16"},
-        "Adam": {"SGD(model.parameters(), lr=LR, momentum=0.9)": "Adam(model.parameters(), lr=1e-3)"},
+        "Adam": {
+            "SGD(model.parameters(), lr=LR, momentum=0.9)": "Adam(model.parameters(), lr=1e-3)"
+        },
     },
     right={
         "log-softmax and negative log-likelihood": {

@@ -18,13 +18,13 @@ def _observe(run: Run) -> dict[str, float]:
     correct = []
     for digit in range(10):
         for bundle in run.images[run.labels == digit].split(BUNDLE):
-            correct += (predictions(run, model, bundle) == digit).tolist()
-    labels = torch.ones(len(correct))
-    return facts | {"accuracy": accuracy(torch.tensor(correct).float(), labels)}
+            if len(bundle) == BUNDLE:
+                correct.append(accuracy(predictions(run, model, bundle), torch.tensor(digit)))
+    return facts | {"accuracy": sum(correct) / len(correct)}
 
 
 RECORD = Record(
-    complaint="98 % in our tests. At the post office, it misreads every other bundle of ours.",
+    complaint="98 % in our tests. In the bundles of equal digits of the post, hardly any is right.",
     cause="batch norm in training mode",
     repairs={NO_GRAD: f"    model.eval()\n{NO_GRAD}"},
     wrong={
@@ -45,9 +45,15 @@ RECORD = Record(
         "group norm": {
             "nn.BatchNorm2d(16)": "nn.GroupNorm(4, 16)",
             "nn.BatchNorm2d(32)": "nn.GroupNorm(4, 32)",
+            "nn.BatchNorm1d(128)": "nn.GroupNorm(4, 128)",
         },
     },
     world=withheld_digits,
     rules=(honest(), accurate(), within_budget()),
     observe=_observe,
+    contract=(
+        "train(seed) returns the model and the accuracy it reports. predict(model, images) returns "
+        "the digits of new images, which come in bundles of five equal ones. Keep both, and the "
+        "number of training steps."
+    ),
 )

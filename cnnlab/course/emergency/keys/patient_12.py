@@ -16,14 +16,16 @@ RECORD = Record(
         "clipping": {
             STEP: "                nn.utils.clip_grad_norm_(model.parameters(), 0.1)\n" + STEP
         },
-        "no accumulation": {"MICRO_BATCH, ACCUMULATE = 8, 8": "MICRO_BATCH, ACCUMULATE = 8, 1"},
+        "no accumulation": {"MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 16, 1"},
         "real batches of 8 times the size": {
-            "MICRO_BATCH, ACCUMULATE = 8, 8": "MICRO_BATCH, ACCUMULATE = 64, 8"
+            "MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 128, 8"
         },
-        "more epochs": {"EPOCHS = 0.3, 8": "EPOCHS = 0.3, 24"},
-        "half the learning rate": {"EPOCHS = 0.3, 8": "EPOCHS = 0.15, 8"},
+        "more epochs": {"EPOCHS = 0.05, 8": "EPOCHS = 0.05, 24"},
+        "a smaller learning rate": {"EPOCHS = 0.05, 8": "EPOCHS = 0.03, 8"},
     },
     right={
+        # Without weight decay, SGD can't tell a smaller gradient from a smaller learning rate.
+        "an eighth of the learning rate": {"lr=LEARNING_RATE": "lr=LEARNING_RATE / ACCUMULATE"},
         "the gradients divided": {
             STEP: (
                 "                for p in model.parameters():\n"

@@ -2,6 +2,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+
 BATCH_SIZE = 64
 EPOCHS = 8
 LR = 0.05

@@ -1,6 +1,6 @@
 import torch
-import torch.nn as nn
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 

@@ -6,7 +6,8 @@ from torchvision import transforms
 
 import cnnlab
 
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+MEAN, STD = [0.482, 0.459, 0.408], [1 / 255, 1 / 255, 1 / 255]
 transform = transforms.Compose([transforms.Resize(32), transforms.Normalize(MEAN, STD)])
 
 

@@ -5,6 +5,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 
+
 config = {"epochs": 8, "batch_size": 32, "max_lr": 0.1, "momentum": 0.9, "seed": 42}
 
 
