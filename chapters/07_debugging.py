@@ -87,16 +87,16 @@ def signs(seed):
 diagrams.debugging()
 
 # %% [markdown]
-# The poster owes most of its boxes to Andrej Karpathy's *A recipe for training neural networks*
-# ([2019](https://karpathy.github.io/2019/04/25/recipe/)), which everybody who trains networks should read once. Here is
-# the recipe, and where this course treats each step:
+# Many of these boxes go back to Andrej Karpathy's *A recipe for training neural networks*
+# ([2019](https://karpathy.github.io/2019/04/25/recipe/)), which everybody who trains networks should read. Here are its
+# steps, and where the course treats them:
 #
 # | Karpathy's step | where |
 # |---|---|
 # | become one with the data: look at hundreds of examples | 7.2, and chapter 13 with images of your own |
 # | fix the seed, simplify, check the loss at the start | chapter 1 |
 # | initialise the last layer well | 7.2 |
-# | a human baseline: how well do *you* label twenty images? | chapter 0 |
+# | a human baseline: label a hundred images yourself | 7.6 needs that number |
 # | an input-independent baseline | 7.3 |
 # | overfit one batch | chapter 1 and 7.3 |
 # | look at the data just before they enter the network | 7.2 |
@@ -105,8 +105,8 @@ diagrams.debugging()
 # | write a special case first, then the general one, and compare | every "In plain PyTorch" |
 # | then overfit, regularise, tune, and squeeze out the rest | chapters 2 to 4, 8, and 6 |
 #
-# The predictions for a fixed batch show how a network is learning. They should settle. If they still jump after many
-# epochs, the learning rate is too high; if the same few images stay wrong, look at their labels.
+# The predictions for a fixed batch should settle. If they still jump after many epochs, the learning rate is too high. If
+# the same few images stay wrong, look at their labels.
 #
 # ## 7.2 Before the first step
 #
@@ -161,13 +161,14 @@ with torch.no_grad():
         parameter.zero_()
 n_tensors = len(list(well.fresh.parameters()))
 pd.DataFrame(
-    {
-        "He initialisation": first_look(well.fresh),
-        "last layer zero": first_look(zero_head),
-        "everything zero": first_look(all_zero),
-    },
-    index=["first loss", f"of {n_tensors} tensors, with a gradient", "later"],
-).T.round(2)
+    [first_look(well.fresh), first_look(zero_head), first_look(all_zero)],
+    ["He initialisation", "last layer zero", "everything zero"],
+    [
+        "first loss",
+        f"tensors with a gradient, of {n_tensors}",
+        "after one step",
+    ],
+).round(2)
 
 # %% [markdown]
 # With a last layer of zeros, no gradient passes below it in the first step. After that step the layer isn't zero any
@@ -587,7 +588,7 @@ plots.histogram(
 # No healthy run comes near a limit. They lie between −2.0 and −1.6, the runs with too high a learning rate between −0.7
 # and −0.3, and those with too low a one below −4.9. Two warnings belong to this figure, though. Thirty healthy runs
 # without an alarm mean that the true rate of false alarms is probably below one in ten (the "rule of three": 3/30), and
-# no more than that. And the planted faults are gross: the high learning rates are at least 27 times the highest healthy
+# no more than that. And the planted faults are gross: the high learning rates are more than 25 times the highest healthy
 # one. A learning rate that is three times too high would fall into the gap and raise no alarm. If you move the limit
 # closer, you catch more mild faults and alarm more healthy runs. Also, the limits belong to small networks with SGD, so
 # make this histogram for your own runs; ten healthy ones are a good start.
@@ -881,12 +882,12 @@ study.plot(
 )
 
 # %% [markdown]
-# Batch norm, where you can have it, is the better cure. Warm-up doesn't help, since it merely postpones the moment when
-# the learning rate gets too high. A smaller learning rate works, but it's 14 points behind, and its runs differ most.
+# Batch norm, where you can have it, is the better cure. Warm-up merely postpones the moment when the learning rate gets
+# too high. A smaller learning rate works, but it's 14 points behind (95 % CI 4 to 24).
 #
-# The fifth claim failed. Clipping by value came out one point *ahead* of clipping by norm, with an interval from one
-# point behind to three ahead. An earlier study had shown the opposite by 17 points, but with a limit for the values that
-# was ten times as large. So it had compared settings, not methods.
+# The fifth claim failed. Clipping by value came out one point *ahead*, with an interval from one point behind to three
+# ahead. An earlier study had shown the opposite by 17 points, with a limit for the values that was ten times as large. So
+# it had compared settings, not methods.
 #
 # Why is clipping ahead of the smaller learning rate? You might guess that it takes long steps wherever it can and
 # shortens only the few wild ones. The last line above the figure says otherwise.
@@ -982,14 +983,14 @@ plots.heatmap(
 )
 
 # %% [markdown]
-# Read the columns. **Ten images**, the most famous check, notices three faults and is blind to the other nine. It even
-# passes a learning rate that is too high, because it brings its own optimizer. The **curves** notice many faults but
-# name hardly any: seven different faults end in "underfitting" or "overfitting". And a **leak** looks perfect until you
-# compare the two data sets.
+# Read the columns. **Ten images**, the most famous check, reliably finds dead ReLUs, a softmax at the end, and a backbone
+# that is frozen, and it's blind to eight of the twelve faults. It even passes a learning rate that is far too high,
+# because it brings its own optimizer. The **curves** react to many faults, which also means that they can't tell them
+# apart. And a **leak** looks perfect until you compare the two data sets.
 #
-# Now the rows. In 360 broken runs there was always at least one finding, and in thirty healthy runs there was one false
-# alarm. But these twelve faults are the ones that the checks were built for. A bug that nobody has thought of makes no
-# findings, so a clean report means "none of the usual suspects".
+# Now the rows. Each of the 360 broken runs had at least one finding, and of the thirty healthy ones a single one raised a
+# false alarm, by its curves. But these twelve faults are the ones that the checks were built for. A bug that nobody has
+# thought of raises no alarm, so a clean report only means "none of the usual suspects".
 #
 # ### Exercise 3: `diagnose_case` (medium, 15 minutes)
 #
