@@ -890,16 +890,14 @@ study.plot(
 # it had compared settings, not methods.
 #
 # Why is clipping ahead of the smaller learning rate? You might guess that it takes long steps wherever it can and
-# shortens only the few wild ones. The last line above the figure says otherwise.
+# shortens only the few wild ones. But the last line above the figure says that it shortens *every* step. With this limit,
+# clipping isn't a safety net but another optimizer: the gradient gives only the direction, and all steps have about the
+# same length, so $c$ is just the learning rate under another name. A safety net needs a limit near the usual norm, so log
+# the norms first. (Here, a limit of 3 didn't rescue the runs.)
 #
-# It shortens every step. With this limit, clipping isn't a safety net but another optimizer: the gradient gives only the
-# direction, and all steps have about the same length, so $c$ is just the learning rate under another name. A safety net
-# needs a limit near the usual norm, so log the norms first. Here, a limit of 3 didn't rescue the runs.
-#
-# **What would change it.** Measured: with batch norm, the same network bears the learning rate without clipping. Not
-# measured here: large recurrent networks and transformers, where clipping at a norm of 1 is standard practice in 2026
-# and really does act on a few wild steps. And clipping doesn't fix a cause. If one broken image makes the spike, find
-# the image.
+# **What would change it.** Measured: with batch norm, the same network tolerates the learning rate without clipping. Not
+# measured here: recurrent networks and transformers, which are usually trained with clipping at a norm of 1 in 2026.
+# Whatever the network, clipping doesn't remove a cause. If one broken image makes the spike, find the image.
 #
 # ## 7.9 The clinic
 #

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.course.spelling import recognise
-from cnnlab.rng import fold_in, generator, seed_at
+from cnnlab.rng import fold_in, generator
 
 
 # --- starting_bias --------------------------------------------------------------------------------
@@ -155,6 +155,13 @@ class _Mixer(nn.Module):
         return x + 0.5 * x.roll(-1, 0)
 
 
+class _WithConstant(nn.Module):
+    """Add a logit that is larger than the others and the same for every image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.full((len(x), 1), 100.0)], dim=1)
+
+
 class _Opposed(nn.Module):
     """Return the logits z and -z, whose sum is zero."""
 
@@ -176,6 +183,10 @@ def _mixed(rng: torch.Generator) -> nn.Module:
 
 def _opposed(rng: torch.Generator) -> nn.Module:
     return nn.Sequential(nn.Flatten(), _linear(4, 1, rng), _Opposed())
+
+
+def _with_constant(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _linear(4, 1, rng), _WithConstant())
 
 
 def _edges(rng: torch.Generator) -> nn.Module:
@@ -204,6 +215,7 @@ def _observe_reading(attempt: Callable[..., Any], seed: int) -> Observation:
         "adds to each image the next one": _mixed(rng),
         "has a batch norm": _normalised(rng),
         "returns the logits z and -z": _opposed(rng),
+        "returns a small logit and the constant 100": _with_constant(rng),
         "compares the left with the right pixels": _edges(rng),
     }
     found, changes = {}, {"mode": False, "statistics": False, "gradients": False, "images": False}
@@ -274,6 +286,10 @@ def _sum_of_logits(model, images, i):  # type: ignore[no-untyped-def]
     return _indices(_gradient_of(lambda z: z[i].sum(), model, images).abs().sum(dim=1))
 
 
+def _largest_logit(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_gradient_of(lambda z: z[i].max(), model, images).abs().sum(dim=1))
+
+
 def _no_absolute_value(model, images, i):  # type: ignore[no-untyped-def]
     copied = copy.deepcopy(model).eval()
     inputs = images.detach().clone()
@@ -316,7 +332,7 @@ READS = Exercise(
     task="`reads_from(model, images, i) -> sorted list of indices`",
     observe=_observe_reading,
     answer=reads_from,
-    praise="You look at each logit and at each pixel on its own, in evaluation mode, and you leave "
+    praise="You find every dependency, even where derivatives would cancel in a sum, and you leave "
     "no traces.",
     hint="for which images is the derivative of at least one logit of image i not zero?",
     mistakes={
@@ -339,6 +355,11 @@ READS = Exercise(
             _sum_of_logits,
             "you differentiate the sum of the logits, in which the logits of an image may cancel.",
             "what is the sum of z and -z?",
+        ),
+        "largest logit": Mistake(
+            _largest_logit,
+            "you differentiate only the largest logit, but each logit is an output.",
+            "can the largest logit be the same for every image?",
         ),
         "no absolute value": Mistake(
             _no_absolute_value,
