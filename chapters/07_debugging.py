@@ -589,7 +589,7 @@ plots.histogram(
 # and −0.3, and those with too low a one below −4.9. Two warnings belong to this figure, though. Thirty healthy runs
 # without an alarm mean that the true rate of false alarms is probably below one in ten (the "rule of three": 3/30), and
 # no more than that. And the planted faults are gross: the high learning rates are more than 25 times the highest healthy
-# one. A learning rate that is three times too high would fall into the gap and raise no alarm. If you move the limit
+# one. A learning rate that is three times too high would probably fall into the gap. If you move the limit
 # closer, you catch more mild faults and alarm more healthy runs. Also, the limits belong to small networks with SGD, so
 # make this histogram for your own runs; ten healthy ones are a good start.
 #

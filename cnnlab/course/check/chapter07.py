@@ -191,11 +191,10 @@ def _with_constant(rng: torch.Generator) -> nn.Module:
 
 def _edges(rng: torch.Generator) -> nn.Module:
     """Return logits whose gradient with respect to an image has the sum zero."""
-    model = nn.Sequential(nn.Flatten(), _linear(4, 3, rng))
+    linear = _linear(4, 3, rng)
     with torch.no_grad():
-        weight = model[1].weight
-        weight[:, 2:] = -weight[:, :2]
-    return model
+        linear.weight[:, 2:] = -linear.weight[:, :2]
+    return nn.Sequential(nn.Flatten(), linear)
 
 
 def _linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
@@ -247,11 +246,11 @@ def _table(model: nn.Module, images: Tensor) -> Tensor:
     """Return the absolute derivatives of each output (rows) by each image (columns), summed."""
     model = copy.deepcopy(model).eval()
     jacobian = torch.autograd.functional.jacobian(model, images.detach().clone())
-    return jacobian.abs().flatten(3).sum(dim=(1, 3))  # type: ignore[no-any-return]
+    return jacobian.abs().flatten(3).sum(dim=(1, 3))
 
 
 def _indices(row: Tensor) -> list[int]:
-    return row.nonzero().flatten().tolist()  # type: ignore[no-any-return]
+    return row.nonzero().flatten().tolist()
 
 
 def reads_from(model: nn.Module, images: Tensor, i: int) -> list[int]:
