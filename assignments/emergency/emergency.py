@@ -187,6 +187,8 @@ check.grade("patient_5", patient_5, points=3)
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "evidence_answer", "locked": false, "solution": true, "task": false}
 ### BEGIN SOLUTION
 import runpy
+from pathlib import Path
+
 
 n = PATIENTS[0]
 scripts = {"before": emergency.patient(n).script, "after": patient_1()[0]}
