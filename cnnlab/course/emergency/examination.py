@@ -34,6 +34,18 @@ def examine_twin(n: int, seeds: list[int]) -> dict[str, float]:
     return examine(n, healthy_script(n), seeds)
 
 
+def try_script(n: int, script: str, seeds: list[int]) -> dict[str, float] | str:
+    """Return the mean of each fact of a script, or what is wrong with it: "raises ...".
+
+    >>> try_script(1, "1 / 0", [0])
+    'raises ZeroDivisionError in line 1, `1 / 0`: division by zero.'
+    """
+    try:
+        return examine(n, script, seeds)
+    except Unfit as problem:
+        return str(problem)
+
+
 def hidden_seeds(n: int, seed: int = 0) -> list[int]:
     """Return the seeds on which a patient's script is run for its discharge."""
     return [fold_in(seed, 70, n, i) % 2**31 for i in range(record(n).seeds)]

@@ -8,9 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from cnnlab.course.emergency.runs import Run
+from cnnlab.rng import generator
 
 
 FOLDER = Path(__file__).parent
@@ -83,6 +85,16 @@ class Record:
         applied = [rule for rule in self.rules if rule.holds(twin, twin)]
         broken = [rule.says for rule in applied if not rule.holds(own, twin)]
         return not broken, (broken or [self.praise])[0].format(own=own, twin=twin)
+
+
+def drawn(seed: int, k: int) -> list[int]:
+    """Return the numbers of k different patients, drawn from a seed, in ascending order.
+
+    >>> len(set(drawn(17, 3)))
+    3
+    """
+    order = torch.randperm(len(NUMBERS), generator=generator(seed, 75))
+    return sorted(NUMBERS[i] for i in order[:k].tolist())
 
 
 @cache
