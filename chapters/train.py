@@ -5,6 +5,7 @@ chapter that explains it; change it there, and run `make fix`.
 """
 
 import copy
+import math
 from pathlib import Path
 
 import torch
@@ -65,10 +66,18 @@ def pick_device():
     return torch.device("cpu")
 
 
-# --- Chapter 5. Learning-rate schedules -----------------------------------
+# --- Chapter 7. Debugging training ----------------------------------------
 
 
-def train_epoch(model, loader, optimizer, loss_fn, device, scheduler=None):
+def train_epoch(
+    model,
+    loader,
+    optimizer,
+    loss_fn,
+    device,
+    scheduler=None,
+    max_norm=None,
+):
     """Train for one epoch; return the mean loss over the samples."""
     model.train()
     total, count = 0.0, 0
@@ -78,6 +87,8 @@ def train_epoch(model, loader, optimizer, loss_fn, device, scheduler=None):
         optimizer.zero_grad()
         loss = loss_fn(model(images), targets)
         loss.backward()
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
@@ -246,6 +257,32 @@ def load_checkpoint(path, **parts):
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["epoch"]
+
+
+# --- Chapter 7. Debugging training ----------------------------------------
+
+
+def check_first_loss(model, loader, loss_fn, num_classes):
+    """Return the loss of a fresh model on one batch, and log K."""
+    images, targets = next(iter(loader))
+    model = copy.deepcopy(model).train()  # no running statistics yet
+    with torch.no_grad():
+        loss = loss_fn(model(images), targets).item()
+    return loss, math.log(num_classes)
+
+
+def overfit_batch(model, batch, optimizer, loss_fn, steps):
+    """Train on one batch again and again; return the loss at each step."""
+    images, targets = batch
+    model.train()
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = loss_fn(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 # --- Chapter 8. Choosing hyperparameters ----------------------------------

@@ -31,8 +31,8 @@ SEEDS = range(0, 600, 3)
 # --- the keys -------------------------------------------------------------------------------------
 
 
-def test_there_are_two_assignments():
-    assert ASSIGNMENTS == ["few_labels", "techniques"]
+def test_there_are_three_assignments():
+    assert ASSIGNMENTS == ["emergency", "few_labels", "techniques"]
     assert len(FUNCTIONS) == 4
 
 
@@ -123,7 +123,7 @@ def test_test_cells_have_the_points_that_the_table_and_the_key_state(name, tmp_p
 
 def test_an_unknown_assignment_and_an_existing_folder_are_refused(tmp_path, capsys):
     assert cli.main(["assignment", "nope", str(tmp_path / "out")]) == 1
-    assert "choose one of few_labels, techniques" in capsys.readouterr().err
+    assert "choose one of emergency, few_labels, techniques" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gradebook.db").write_text("a term of grades")
     assert cli.main(["assignment", "techniques", str(tmp_path / "out")]) == 1
