@@ -922,24 +922,24 @@ pd.DataFrame(table).T.round(3)
 # an ensemble (here 2.0 points over its average member). What only the ensemble buys is better probabilities: its loss is
 # lower by 0.22 and by 0.11, and both claims hold.
 #
-# With one budget, four short runs are clearly worse, because no member had time to learn enough. Snapshots are 0.7 points
+# With one budget, four short runs are clearly worse: no member had time to learn enough. Snapshots are 0.7 points
 # behind a single long run (2.4 behind to 1.0 ahead), so either could be better. Their loss is probably lower (by 0.055;
 # 95 % CI 0.003 to 0.107), but the margin of 0.03 that we had declared isn't supported.
 #
-# At inference, an ensemble of four costs four passes per prediction. **Distillation**
-# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains one network to give the ensemble's probabilities. Could
-# you also merge the weights themselves?
+# An ensemble also needs four passes per prediction. **Distillation**
+# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains one network to give the same probabilities. Could you
+# also merge the weights?
 #
 # ## 6.7 Averaging the weights of independent runs
 #
-# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same images and
-# architecture, but different initial weights and a different order of the images. In the stored study, each has an
-# accuracy of about 0.80.
+# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same
+# images and architecture, but different initial weights and a different order of the images. In the stored study,
+# each has an accuracy of about 0.80.
 #
 # ### Predict
 #
-# You average their *weights* and collect the batch-norm statistics again. What is the accuracy of the resulting network
-# in the study? (Guessing gives 0.08. The cell after your prediction trains six networks, in about ten seconds.)
+# You average their *weights* and collect the batch-norm statistics again. What accuracy does the result have in the
+# study? (Guessing gives 0.08. The cell after your prediction trains six networks, in about ten seconds.)
 
 # %% tags=["predict"]
 my_accuracy_of_mean_weights = ...  # a number between 0 and 1
