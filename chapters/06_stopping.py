@@ -933,9 +933,8 @@ pd.DataFrame(table).T.round(3)
 #
 # ## 6.7 Averaging the weights of independent runs
 #
-# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same
-# images and architecture, but different initial weights and a different order of the images. In the stored study,
-# each has an accuracy of about 0.80.
+# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same images
+# but different initial weights and a different order. In the stored study, each has an accuracy of about 0.80.
 #
 # ### Predict
 #
