@@ -117,7 +117,7 @@ plots.image_grid(
 #
 # After which of the study's sixteen epochs is the mean test accuracy highest, for the network itself without an
 # average? (The cell after your prediction trains five networks of your own, for ten epochs each, in about fifteen
-# seconds. They are the coloured marks, the study's are grey.)
+# seconds. Your runs are the coloured marks, and the study's are grey.)
 
 # %% tags=["predict"]
 my_best_epoch = ...  # a number from 1 to 16
@@ -438,8 +438,8 @@ del correct
 # <summary><b>What we found</b></summary>
 #
 # 1. `nan > best - min_delta` is False, so a NaN becomes the new `best` and resets the counter. The next loss, however
-#    bad, then replaces it. After the first NaN, the losses 5, 4, 3 all count as improvements over 1, and a run that only
-#    yields NaN never stops. Ask `if loss < best - min_delta` instead.
+#    bad, then replaces it. After the first NaN, the losses 5, 4, 3 all count as improvements over 1, and a run that
+#    only yields NaN never stops. Ask `if loss < best - min_delta` instead.
 # 2. The patience watches the loss, the file follows the accuracy. With overconfident networks the loss rises while the
 #    accuracy still improves, so the run ends before its best epoch. Use one metric for both.
 # 3. `fit` leaves the last weights in `model`. Add `model.load_state_dict(torch.load("best.pt"))` before the return.
@@ -501,10 +501,10 @@ table = by_variant[["test_acc", "labels", "epochs_trained"]].mean()
 table.drop("EMA, last epoch").round(3)
 
 # %% [markdown]
-# At 0.005 there was nothing to rescue, and the last epoch is as good as early stopping at 0.05. So of the fourteen
-# points, choosing a better learning rate would have given you nine. An EMA with early stopping is still 4.9 points
-# ahead of that last epoch, and 3.1 points (95 % CI 1.7 to 4.4) ahead of the last epoch of a cosine from 0.01. Both of
-# these comparisons are exploratory.
+# At 0.005 there was nothing to rescue, and the last epoch is better than early stopping at 0.05 (0.60 against 0.57).
+# So of the fourteen points, choosing a better learning rate would have given you nine. An EMA with early stopping is
+# still 4.9 points ahead of that last epoch, and 3.1 points (95 % CI 1.7 to 4.4) ahead of the last epoch of a cosine
+# from 0.01. Both of these comparisons are exploratory.
 #
 # So is an EMA with early stopping the best you can do? We thought so, and declared two claims. The first, that it beats
 # early stopping at 0.005, holds. The second, that it also beats a cosine that trains on *all* labels, including the 240
@@ -515,8 +515,9 @@ table.drop("EMA, last epoch").round(3)
 # **A validation set is part of the price of early stopping.** You can't do without one, because something has to choose
 # the settings. But count its labels when you compare two methods.
 #
-# Is that because a small learning rate memorises less? A second study, `studies/06_memorised.py`, shows each network its
-# wrongly labelled training images once more, and counts how often it repeats the wrong label.
+# Why was there nothing to rescue at 0.005? Does a small learning rate memorise less? A second study,
+# `studies/06_memorised.py`, shows each network its wrongly labelled training images once more, and counts how often
+# it repeats the wrong label.
 
 # %% tags=["claim"]
 memorised = Results.load("studies/06_memorised.csv")
@@ -532,11 +533,11 @@ by_variant = memorised.frame().groupby("variant", sort=False)
 by_variant[[REPEATED, "test_acc"]].mean().round(3)
 
 # %% [markdown]
-# It does memorise less. At the end of the run with 0.05, nearly all wrong labels are repeated, against 39 % at 0.005 and
-# 33 % under a cosine from 0.01. But that's only part of the answer. After epoch 7 the run with 0.05 has memorised about
-# as much as the one with 0.005 at its end (the interval reaches from 5 points less to 10 points more), and yet its test
-# accuracy is 16 points lower. One reason is noise: large steps make the live weights jump, and an average smooths that
-# out. The EMA after epoch 5 repeats the fewest wrong labels, 25 %.
+# It does memorise less. At the end of the run with 0.05, nearly all wrong labels are repeated, against 39 % at 0.005
+# and 33 % under a cosine from 0.01. But that's only part of the answer. After epoch 7 the run with 0.05 has memorised
+# about as much as the one with 0.005 at its end (the interval reaches from 5 points less to 10 points more), and yet
+# its test accuracy is 16 points lower. One reason may be noise, because large steps make the live weights jump, and
+# an average smooths that out. The EMA after epoch 5 repeats the fewest wrong labels, 25 %.
 #
 # ## 6.4 Checkpoints: stop today, resume tomorrow
 #
@@ -592,10 +593,10 @@ same = same_state(uninterrupted.ema.model, second.ema.model)
 print("averages equal:", same)
 
 # %% [markdown]
-# Most of the names come from the list above, the others serve special runs (mixed precision, frozen layers). The
-# state of random generators is missing on purpose. In `cnnlab`, the seed, the epoch and the step determine every
-# random draw, so there's nothing to save. If your framework draws from a running generator, the generator's state
-# belongs in the checkpoint, and so does the state of every data-loading worker.
+# Most of the names in the file come from the list above, and the others serve special runs (mixed precision, frozen
+# layers). The state of random generators is missing on purpose. In `cnnlab`, the seed, the epoch and the step
+# determine every random draw, so there's nothing to save. If your framework draws from a running generator, the
+# generator's state belongs in the checkpoint, and so does the state of every data-loading worker.
 #
 # Two habits protect you from a crash *while writing*. Write a new file before you delete the old one, and check files
 # for damage when you load them. And never switch off `weights_only` in `torch.load` for a checkpoint from the internet,
@@ -779,9 +780,9 @@ check.prediction(
 # intervals lie above zero. But the intervals begin at 0.7 and 0.8, so the data don't support the gain of *more than one
 # point* that we had declared. Without its own statistics, SWA loses the whole gain.
 #
-# The wobble shrinks by half a point, with an interval from 0.1 points more to 1.2 points less, which
-# isn't enough to claim anything. A calm curve matters when you compare two ideas by their last epoch. If the curve
-# wobbles, part of what you see is where the last batch happened to push the weights.
+# With correct labels, the wobble only shrinks by half a point, with an interval from 0.1 points more to 1.2 points
+# less, which isn't enough to claim anything. A calm curve matters when you compare two ideas by their last epoch. If
+# the curve wobbles, part of what you see is where the last batch happened to push the weights.
 #
 # ### What would change this result
 #
@@ -811,8 +812,8 @@ print("EMA at a constant lr - cosine:", ahead, "(exploratory)")
 
 # %% [markdown]
 # Here the EMA at a constant learning rate is even 2.5 points *ahead* of the cosine (95 % CI 1.4 to 3.6). We didn't
-# declare that, and the learning rate of 0.1 wasn't tuned for either. But the averages do what the decay would have
-# done, without giving up large steps.
+# declare that, and the learning rate of 0.1 wasn't tuned for either. It seems that the average does what the decay
+# would have done, without giving up large steps.
 #
 # In 2026 both recipes are common. Torchvision's recipe for ImageNet and detectors such as YOLO let the learning rate
 # fall *and* keep an EMA. Diffusion models usually keep the learning rate constant and leave the rest to the EMA: DiT,
@@ -855,8 +856,8 @@ check.prediction(
 )
 
 # %% [markdown]
-# For accuracy it doesn't matter, and the loss is slightly lower if you average probabilities. So do that, and don't
-# argue with anybody who averages logits. Written out for $M$ members, the two are
+# For accuracy it doesn't matter, and the loss is slightly lower if you average probabilities (exploratory). So do
+# that, and don't argue with anybody who averages logits. Written out for $M$ members, the two are
 #
 # $$ \bar{p}_k(x) = \frac{1}{M} \sum_{m=1}^{M} p_k(x; w_m) \qquad\text{and}\qquad
 # \bar{p}_k(x) \propto \exp\Bigl(\frac{1}{M} \sum_m z_k(x; w_m)\Bigr) \propto \prod_m p_k(x; w_m)^{1/M}, $$
@@ -916,30 +917,29 @@ table = {
 pd.DataFrame(table).T.round(3)
 
 # %% [markdown]
-# We had declared that the ensemble beats both rivals in accuracy, and neither claim is supported. It's 0.4 points behind
-# the longer run (95 % CI 1.7 behind to 1.0 ahead) and 1.2 points ahead of the wider network (0.3 behind to 2.8 ahead). So
-# after runs as short as ours, longer training may buy as much as the "one to two per cent" that lecture notes promise for
-# an ensemble (here 2.0 points over its average member). What only the ensemble buys is better probabilities: its loss is
-# lower by 0.22 and by 0.11, and both claims hold.
+# We had declared that the ensemble beats both rivals in accuracy, and neither claim is supported. It's 0.4 points
+# behind the longer run (95 % CI 1.7 behind to 1.0 ahead) and 1.2 points ahead of the wider network (0.3 behind to 2.8
+# ahead). So after runs as short as ours, longer training may buy as much as the "one to two per cent" that lecture
+# notes promise for an ensemble (here 2.0 points over its average member). What only the ensemble buys is better
+# probabilities: its loss is lower by 0.22 and by 0.11, and both claims hold.
 #
-# With one budget, four short runs are clearly worse, because no member had time to learn enough. Snapshots are 0.7 points
-# behind a single long run (2.4 behind to 1.0 ahead), so either could be better. Their loss is probably lower (by 0.055;
-# 95 % CI 0.003 to 0.107), but the margin of 0.03 that we had declared isn't supported.
+# With one budget, four short runs are clearly worse: no member had time to learn enough. Snapshots are 0.7 points
+# behind a single long run (95 % CI 2.4 behind to 1.0 ahead), so either could be better. Their loss is probably lower
+# (by 0.055; 95 % CI 0.003 to 0.107), but the margin of 0.03 that we had declared isn't supported.
 #
-# At inference, an ensemble of four costs four passes per prediction. **Distillation**
-# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains one network to give the ensemble's probabilities. Could
-# you also merge the weights themselves?
+# An ensemble also needs four passes per prediction. **Distillation**
+# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)) trains one network to give the same probabilities. Could you
+# also merge the weights?
 #
 # ## 6.7 Averaging the weights of independent runs
 #
-# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same images and
-# architecture, but different initial weights and a different order of the images. In the stored study, each has an
-# accuracy of about 0.80.
+# An EMA averages weights of *one* run, a few steps apart. Now take two networks like those of 6.6, with the same images
+# but different initial weights and a different order. In the stored study, each has an accuracy of about 0.80.
 #
 # ### Predict
 #
-# You average their *weights* and collect the batch-norm statistics again. What is the accuracy of the resulting network
-# in the study? (Guessing gives 0.08. The cell after your prediction trains six networks, in about ten seconds.)
+# You average their *weights* and collect the batch-norm statistics again. What accuracy does the result have in the
+# study? (Guessing gives 0.08. The cell after your prediction trains six networks, in about ten seconds.)
 
 # %% tags=["predict"]
 my_accuracy_of_mean_weights = ...  # a number between 0 and 1
