@@ -16,7 +16,7 @@ from cnnlab import cli, course
 from cnnlab.check.core import Exercise
 from cnnlab.check.grading import exercises
 from cnnlab.course import products
-from cnnlab.course.autograde import AssignmentError, KeepPlain, graded
+from cnnlab.course.autograde import AssignmentError, graded
 
 
 ASSIGNMENTS = sorted(path.parent.name for path in course.root().glob("assignments/*/key.py"))
@@ -134,25 +134,6 @@ def test_an_unknown_assignment_and_an_existing_folder_are_refused(tmp_path, caps
 def test_a_test_cell_without_a_call_of_grade_is_refused():
     with pytest.raises(AssignmentError, match=r'needs one call check.grade\("exercise"'):
         graded("assert mixup(1) == 2")
-
-
-def test_only_submitted_outputs_that_cannot_run_code_are_kept():
-    cell = nbformat.v4.new_code_cell(
-        "x",
-        outputs=[
-            nbformat.v4.new_output("stream", text="hello"),
-            nbformat.v4.new_output(
-                "display_data", {"text/html": "<script>", "text/plain": "a", "image/png": "aa=="}
-            ),
-            nbformat.v4.new_output("display_data", {"application/javascript": "steal()"}),
-            nbformat.v4.new_output("error", ename="E", evalue="<script>", traceback=[]),
-        ],
-    )
-    cleaned, _ = KeepPlain().preprocess_cell(cell, {}, 0)
-    assert [sorted(out.get("data", [out.get("text")])) for out in cleaned.outputs] == [
-        ["hello"],
-        ["image/png", "text/plain"],
-    ]
 
 
 # --- real submissions -----------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from traitlets import Float, Int, List, Unicode
 
 from cnnlab.course.check.grading import grade
 from cnnlab.course.check.remote import MEMORY, Remote
+from cnnlab.course.plain import KeepPlain, check_names, markdown_to_html
 from cnnlab.errors import CnnlabError
 
 
@@ -106,17 +107,6 @@ class Judge(NbGraderPreprocessor):
             return grade(test.exercise, attempt, points=test.points, seed=self.seed, key=self.key)
 
 
-class KeepPlain(NbGraderPreprocessor):
-    """Keep only text and PNG images of the submitted outputs, because these can't run any code."""
-
-    def preprocess_cell(self, cell: Any, resources: Any, index: int) -> tuple[Any, Any]:
-        """Remove every output, or format of an output, that could run code in a browser."""
-        if cell.cell_type == "code":
-            outputs = map(_harmless_output, cell.outputs)
-            cell.outputs = [output for output in outputs if output is not None]
-        return cell, resources
-
-
 def configure(config: Any, folder: Path, *, name: str, seed: int) -> None:
     """Configure nbgrader for one assignment; `nbgrader_config.py` of the assignment calls this.
 
@@ -126,6 +116,7 @@ def configure(config: Any, folder: Path, *, name: str, seed: int) -> None:
         name: the name of the assignment.
         seed: the student seed, which is also the seed of the problems that the grader draws.
     """
+    check_names(folder / "submitted")
     config.CourseDirectory.root = str(folder.resolve())
     config.CourseDirectory.course_id = name
     config.ClearSolutions.code_stub = {"python": "raise NotImplementedError"}
@@ -144,6 +135,12 @@ def configure(config: Any, folder: Path, *, name: str, seed: int) -> None:
         AssignLatePenalties,
         CheckCellMetadata,
     ]
+    config.KeepPlain.folder = str(folder.resolve())
+    # Once more when Formgrader or the feedback shows a notebook, whoever wrote that file.
+    config.HTMLExporter.preprocessors = [KeepPlain]
+    config.HTMLExporter.filters = {"markdown2html": markdown_to_html}
+    config.HTMLExporter.sanitize_html = True
+    config.HTMLExporter.extra_template_paths = [str(Path(__file__).parent / "formgrader")]
     config.Judge.key = str((folder / "key.py").resolve())
     config.Judge.seed = seed
 
@@ -197,14 +194,3 @@ def _setup(resources: Any) -> str:
     notebook, name = resources["notebook"], resources["assignment"]
     with Gradebook(resources["db_url"]) as gradebook:
         return gradebook.find_source_cell("setup", notebook, name).source
-
-
-def _harmless_output(output: Any) -> Any | None:
-    """Return the text and PNG image of an output; None if it has neither."""
-    if output.output_type == "stream":
-        return output
-    if output.output_type not in ("execute_result", "display_data"):
-        return None
-    harmless = ("text/plain", "image/png")
-    data = {kind: value for kind, value in output.data.items() if kind in harmless}
-    return new_output("display_data", data) if data else None
