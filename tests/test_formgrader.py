@@ -23,7 +23,7 @@ from nbgrader.server_extensions.formgrader import handlers
 from playwright.sync_api import Page, sync_playwright
 from traitlets.config import Config
 
-from cnnlab.course import products
+from cnnlab.course import assignments
 from cnnlab.course.autograde import KeepPlain, configure
 
 
@@ -52,7 +52,7 @@ def nbgrader(folder: Path, *arguments: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A course with one assignment, and one hostile submission that is graded."""
-    folder = products.assignment("techniques", tmp_path_factory.mktemp("course") / "t")
+    folder = assignments.write("techniques", tmp_path_factory.mktemp("course") / "t")
     nbgrader(folder, "generate_assignment", "techniques")
     release = nbformat.read(folder / "release/techniques/techniques.ipynb", nbformat.NO_CONVERT)
     hostile.write(folder / "submitted/mallory/techniques", "techniques", release)
@@ -233,7 +233,7 @@ def test_the_graded_notebook_is_harmless_with_the_default_settings_too(folder, p
 def test_the_settings_alone_make_a_submission_harmless(folder, page, tmp_path):
     """As if it had been graded with an older version."""
     config = Config()
-    configure(config, folder, name="techniques", seed=0)
+    configure(config, folder)
     notebook = json.loads((folder / "submitted/mallory/techniques/techniques.ipynb").read_text())
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":  # nbconvert itself refuses these two

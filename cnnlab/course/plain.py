@@ -28,10 +28,8 @@ from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Unicode
 
-from cnnlab.errors import CnnlabError
 
-
-__all__ = ["KeepPlain", "NameRefused", "check_names", "formula", "markdown_to_html", "plain_source"]
+__all__ = ["KeepPlain", "formula", "markdown_to_html", "plain_source"]
 
 
 SHOWN_AS_TEXT = (
@@ -93,10 +91,6 @@ _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _NAME = re.compile(r"[\w-]+", re.ASCII)  # what nbgrader itself allows as a grade_id
 
 
-class NameRefused(CnnlabError, ValueError):
-    """A folder in `submitted` has a name that could be read as HTML."""
-
-
 class _Refused(ValueError):
     """A Markdown cell contains something that isn't displayed."""
 
@@ -126,22 +120,6 @@ class KeepPlain(NbGraderPreprocessor):
             own = path.suffix == ".ipynb" or path.name == "timestamp.txt"
             if not own and not path.is_dir() and not (source / path.relative_to(graded)).exists():
                 path.unlink()
-
-
-def check_names(submitted: Path) -> None:
-    """Refuse folders of students whose names contain more than letters, digits and ``. _ @ + -``.
-
-    Formgrader puts these names into its pages as they are.
-
-    Raises:
-        NameRefused: there is such a folder.
-    """
-    for path in sorted(submitted.glob("*")):
-        if not re.fullmatch(r"[\w.@+-]+", path.name):
-            raise NameRefused(
-                f"the folder {path.name!r} in {submitted} can't be the name of a student: use only "
-                "letters, digits and . _ @ + -. Rename or remove it, and run the command again"
-            )
 
 
 def plain_source(source: str, attachments: Mapping[str, Any], ids: Collection[str] = ()) -> str:
