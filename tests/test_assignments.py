@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import torch.nn.functional as F
 from nbgrader.api import Gradebook
+from nbgrader.preprocessors import AssignLatePenalties
 from traitlets.config import Config
 
 from cnnlab import cli, course
@@ -231,6 +232,32 @@ def test_a_student_whose_name_is_html_is_refused(tmp_path):
     (tmp_path / "submitted" / "<img src=x onerror=alert(1)>").mkdir()
     with pytest.raises(AssignmentError, match="can't be the name of a student"):
         configure(Config(), tmp_path)
+
+
+def test_the_late_policy_of_the_page_on_grading_works(tmp_path):
+    page = (course.root() / "chapters" / "instructor" / "grading.md").read_text()
+    (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+    config = Config()
+    configure(config, tmp_path)
+    exec(code, {"c": config, "__name__": "settings"})  # noqa: S102 - our own page
+    late = AssignLatePenalties(config=config)
+    late.init_plugin()
+    plugin = late.plugin_inst
+    day = 86_400
+    penalties = [plugin.late_submission_penalty("ada", 8.0, s) for s in (1, day + 1, 30 * day)]
+    assert penalties == pytest.approx([0.8, 1.6, 8.0])
+
+
+def test_archives_of_moodle_are_understood(tmp_path):
+    config = Config()
+    configure(config, tmp_path)
+    pattern = config.FileNameCollectorPlugin.named_regexp
+    for name in (
+        "/c/extracted/Course-1-123/Ada O'Neill_45_assignsubmission_file/techniques.ipynb",
+        "/c/extracted/Course-1-123/Ada O'Neill_45_assignsubmission_file_techniques.ipynb",
+    ):
+        found = re.match(pattern, name)
+        assert (found["student_id"], found["file_id"]) == ("45", "techniques")
 
 
 # --- which cell is the answer ---------------------------------------------------------------------

@@ -57,8 +57,7 @@ configure(c, Path(__file__).parent)
 #     "docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
 #     "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python",
 # ]
-# From the first second after the due date, a submission earns nothing:
-# c.AssignLatePenalties.plugin_class = "nbgrader.plugins.LateSubmissionPlugin"
+# After the due date, a submission earns nothing:
 # c.LateSubmissionPlugin.penalty_method = "zero"
 """
 _README = """# A course for nbgrader

@@ -182,6 +182,10 @@ def configure(config: Any, folder: Path) -> None:
         AssignLatePenalties,
         CheckCellMetadata,
     ]
+    # `nbgrader zip_collect` reads Moodle's archives, with and without a folder for each student.
+    config.FileNameCollectorPlugin.named_regexp = (
+        r".*_(?P<student_id>\d+)_assignsubmission_file[_/]+(?P<file_id>\w+)"
+    )
     config.KeepPlain.folder = root
     config.Judge.folder = root
     # Once more when Formgrader or the feedback shows a notebook, whoever wrote that file.
