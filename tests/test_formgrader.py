@@ -27,6 +27,7 @@ from cnnlab.course import assignments
 from cnnlab.course.autograde import KeepPlain, configure
 
 
+TOKEN = "opened-by-a-test"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
@@ -67,6 +68,7 @@ def page() -> Iterator[Page]:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(10_000)
+        page.set_extra_http_headers({"Authorization": f"token {TOKEN}"})
         page.route(
             "**/*",
             lambda route: (
@@ -97,7 +99,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
             [
                 *(sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root"),
                 *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
-                *("--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"),
+                *(f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}"),
             ],
             cwd=folder,
             env=environment,
@@ -108,7 +110,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         for _ in range(240):
             assert process.poll() is None, (home / "log").read_text()
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(f"{url}/api/status", timeout=2).close()
+                urllib.request.urlopen(f"{url}/api/status?token={TOKEN}", timeout=2).close()
                 break
             time.sleep(0.25)
         yield url
