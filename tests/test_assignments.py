@@ -234,6 +234,42 @@ def test_a_student_whose_name_is_html_is_refused(tmp_path):
         configure(Config(), tmp_path)
 
 
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_the_export_for_otter_has_the_same_questions_and_key(name, tmp_path, capsys, monkeypatch):
+    """`otter assign` and `otter run` were tried with otter-grader 7.0.0; they aren't run here."""
+    assert (
+        cli.main(["assignment", name, str(tmp_path / "o"), "--otter", "--student-seed", "3"]) == 0
+    )
+    cells = nbformat.read(tmp_path / "o" / f"{name}.ipynb", nbformat.NO_CONVERT).cells
+    marks = [cell.source for cell in cells if cell.cell_type == "raw"]
+    settings = [
+        cell.metadata.nbgrader
+        for cell in nbformat.read(
+            assignments.write(name, tmp_path / "n") / "source" / name / f"{name}.ipynb",
+            nbformat.NO_CONVERT,
+        ).cells
+        if "nbgrader" in cell.metadata
+    ]
+    points = [float(re.search(r"points: (\d+)", m)[1]) for m in marks if "BEGIN QUESTION" in m]
+    assert points == [cell["points"] for cell in settings if cell["grade"]]
+    for kind in ("QUESTION", "SOLUTION", "TESTS"):
+        assert sum(m.startswith(f"# BEGIN {kind}") for m in marks) == marks.count(f"# END {kind}")
+    inside = False
+    for cell in cells:  # an answer is removed within these marks only
+        inside = cell.source.startswith("# BEGIN SOLUTION") if cell.cell_type == "raw" else inside
+        assert inside or "SOLUTION" not in cell.source or cell.cell_type == "raw"
+    monkeypatch.chdir(tmp_path / "o")
+    for test in (cell.source for cell in cells if "hidden: true" in cell.source):
+        exercise, function = re.search(r'\["(\w+)"\]\.judge\((\w+), 3\)', test).groups()
+        if isinstance(KEYS[name][exercise], Exercise):
+            exec(test, {function: KEYS[name][exercise].answer})  # noqa: S102 - our own test
+            with pytest.raises(AssertionError, match="raised ZeroDivisionError"):
+                exec(test, {function: lambda *a: 1 / 0})  # noqa: S102
+    readme = (tmp_path / "o" / "README.md").read_text()
+    assert "same process as its tests" in readme
+    assert "what otter can't do" in capsys.readouterr().out
+
+
 def test_the_late_policy_of_the_page_on_grading_works(tmp_path):
     page = (course.root() / "chapters" / "instructor" / "grading.md").read_text()
     (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)

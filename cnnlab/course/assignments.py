@@ -33,6 +33,7 @@ __all__ = [
     "Seed",
     "graded",
     "hand_out",
+    "read",
     "seed_of",
     "student_name",
     "with_seed",
@@ -160,7 +161,7 @@ def write(
         AssignmentError: a test cell states other points than its metadata.
         ExistsError: `out` exists, or the assignment is in the course already.
     """
-    notebook, key = _read(name, student_seed)
+    notebook, key = read(name, student_seed)
     if into is None:
         if out is None:
             raise TypeError("write needs a folder: `out` for a new course, or `into`")
@@ -291,8 +292,13 @@ def graded(test: str, points: float | None = None) -> Graded:
     )
 
 
-def _read(name: str, seed: int) -> tuple[Any, Path]:
-    """Return the notebook of an assignment, with its seed, and the path of its key."""
+def read(name: str, seed: int) -> tuple[Any, Path]:
+    """Return the notebook of an assignment, with its seed, and the path of its key.
+
+    Raises:
+        FileNotFoundError: there is no such assignment.
+        AssignmentError: a test cell states other points than its metadata.
+    """
     source = notebooks.root() / "assignments" / name
     if not (source / f"{name}.py").is_file():
         names = ", ".join(sorted(path.parent.name for path in source.parent.glob("*/key.py")))

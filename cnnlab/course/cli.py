@@ -142,7 +142,7 @@ def copy(arguments: argparse.Namespace) -> int:
 
 def assignment(arguments: argparse.Namespace) -> int:
     """Write a graded assignment for nbgrader, or give each student of a course an own seed."""
-    from cnnlab.course import assignments
+    from cnnlab.course import assignments, otter
 
     into = user_path(arguments.into) if arguments.into else None
     if arguments.roster:
@@ -155,6 +155,17 @@ def assignment(arguments: argparse.Namespace) -> int:
         raise assignments.AssignmentError(
             "say where to write: OUT for the folder of a new course, or --into COURSE"
         )
+    if arguments.otter:
+        if into is not None:
+            raise assignments.AssignmentError("--otter writes a folder of its own: say OUT")
+        folder = otter.write(
+            arguments.name,
+            arguments.out,
+            student_seed=arguments.student_seed,
+            force=arguments.force,
+        )
+        print(f"The assignment is in {folder}; read in its README.md what otter can't do")
+        return 0
     folder = assignments.write(
         arguments.name,
         arguments.out,
@@ -322,6 +333,11 @@ def _add_assignment(add_command: AddCommand) -> None:
     )
     parser.add_argument(
         "--student-seed", type=int, default=0, metavar="N", help="seed of the data (default: 0)"
+    )
+    parser.add_argument(
+        "--otter",
+        action="store_true",
+        help="write it for otter-grader and Gradescope instead, which can't isolate an answer",
     )
     parser.set_defaults(command=assignment)
 
