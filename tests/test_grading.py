@@ -270,6 +270,7 @@ def test_errors_of_the_answer_cell_are_reported(answer, message):
         "def f():\n    return 7\nf = f()",
         "def f():\n    return seven\nseven = 7\nf = sum = [f(1)]\nraise SystemExit",
         "def f():\n    return 7\nfor step in range(10**12):\n    f()",
+        "def f():\n    return 7\nif __name__ == '__main__':\n    while True:\n        f()",
         "try:\n    import faster\nexcept ImportError:\n    def f():\n        return 7",
         "def make():\n    return lambda: 7\nf = make()\nprint(f(0))",
     ],

@@ -29,9 +29,7 @@ def exercises(key: str | Path) -> Mapping[str, Judged]:
         KeyMissing: the file doesn't exist, or it doesn't define that dict.
     """
     if not Path(key).is_file():
-        raise KeyMissing(
-            f"there is no key at {key}; `cnnlab assignment` writes key.py next to the settings"
-        )
+        raise KeyMissing(f"there is no key at {key}; `cnnlab assignment` writes keys/NAME.py")
     by_name = runpy.run_path(str(key)).get("EXERCISES")
     if not isinstance(by_name, Mapping):
         raise KeyMissing(f"{key} defines no dict `EXERCISES` that maps names to exercises")

@@ -102,7 +102,7 @@ def _define(answer: str, function: str, namespace: dict[str, Any]) -> dict[str, 
     failure: dict[str, Any] = {}
     found = None
     for number, statement in enumerate(statements):
-        if number > last and not isinstance(statement, DEFINES):
+        if number > last and _only_tries_out(statement):
             continue
         reply = _run(_execute, statement, namespace)
         failure = failure or reply
@@ -116,6 +116,12 @@ def _define(answer: str, function: str, namespace: dict[str, Any]) -> dict[str, 
 def _binds(statement: ast.stmt, function: str) -> bool:
     """Return whether a statement defines the function; an `if` or `try` around it doesn't count."""
     return getattr(statement, "name", None) == function
+
+
+def _only_tries_out(statement: ast.stmt) -> bool:
+    """Return whether a statement below a function can't change what the function does."""
+    is_main = isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
+    return is_main or not isinstance(statement, DEFINES)
 
 
 def _execute(statement: ast.stmt, namespace: dict[str, Any]) -> dict[str, Any]:
