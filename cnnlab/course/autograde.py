@@ -132,7 +132,11 @@ def _points(gradebook: Gradebook, assignments: list[Any], student: str) -> dict[
     """Return the points of a student by question, with their sum; empty if nothing is submitted."""
     row: dict[str, float | str] = {}
     for assignment in assignments:
-        cells = [cell for notebook in assignment.notebooks for cell in notebook.graded_cells]
+        cells = [
+            cell
+            for notebook in assignment.notebooks
+            for cell in (*notebook.grade_cells, *notebook.task_cells)
+        ]
         titles = {
             cell.name: f"{assignment.name}: {cell.name} (of {cell.max_score:g})"
             for cell in sorted(cells, key=lambda cell: cell.name)
