@@ -11,9 +11,9 @@
 #
 # In 2017, three researchers at DeepMind and Oxford took a network design from 1997, the LSTM, and compared it with the
 # newest designs for modelling language. They did one thing that the papers before them hadn't done: they gave every
-# design the same automatic search for its settings, with the same large budget. The old design won, and set new records
-# on two benchmarks ([Melis, Dyer & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had looked like
-# several years of progress was a difference in how carefully each network had been tuned.
+# design the same automatic search for its settings, with the same large budget. The old design won, and set new
+# records on two benchmarks ([Melis, Dyer & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had looked
+# like several years of progress was a difference in how carefully each network had been tuned.
 #
 # So tuning can matter more than the idea that you test. It can also fool you, and in this chapter you'll use the
 # course's own tools to prove something false, three times, before you learn to notice it.
@@ -75,8 +75,8 @@ data.show(per_class=1)
 #
 # ### Predict
 #
-# What does the same run reach with a learning rate of 0.001, everything else equal? (Guessing would give 0.08. The cell
-# after your prediction also trains six of these runs live, with the function that the script calls.)
+# What does the same run reach with a learning rate of 0.001, everything else equal? (Guessing would give 0.08. The
+# cell after your prediction also trains six of these runs live, with the function that the script calls.)
 
 # %% tags=["predict"]
 my_accuracy_at_0_001 = ...  # a number between 0 and 1
@@ -148,11 +148,11 @@ check.prediction(
 #
 # ### Exercise 1: `best_setting` (medium, 15 minutes)
 #
-# A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a list
-# of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate, decay)`,
-# and it may have one run or several, with different seeds. A run that diverged has the accuracy `float("nan")`. Return
-# the setting with the best mean over its seeds. A setting that diverged with any seed is out. If two settings are
-# equally good, return the one that comes first in the table.
+# A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a
+# list of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate,
+# decay)`, and it may have one run or several, with different seeds. A run that diverged has the accuracy
+# `float("nan")`. Return the setting with the best mean over its seeds. A setting that diverged with any seed is out.
+# If two settings are equally good, return the one that comes first in the table.
 
 
 # %% tags=["exercise"]
@@ -210,8 +210,8 @@ check.best_setting(best_setting)
 # - **Fixed** hyperparameters stay as they are, such as the network and the number of epochs. That's cheap, but your
 #   conclusion then holds for these values only, so say so.
 #
-# In 8.1 the learning rate itself was scientific. If you had asked whether weight decay helps, the weight decay would be
-# scientific and the learning rate a nuisance. Either way, the three epochs were fixed.
+# In 8.1 the learning rate itself was scientific. If you had asked whether weight decay helps, the weight decay would
+# be scientific and the learning rate a nuisance. Either way, the three epochs were fixed.
 #
 # Where do you search? These ranges, from practice and from [Bengio 2012](https://arxiv.org/abs/1206.5533) and [Smith
 # 2018](https://arxiv.org/abs/1803.09820), are a start. If your best value lies at the edge of a range, extend the
@@ -273,16 +273,16 @@ check.prediction(
 )
 
 # %% [markdown]
-# With uniform draws, the four lower decades share one trial in ten, and the lowest decade gets one in ten thousand. For
-# the momentum, draw the distance to 1 log-uniformly, because 0.9 and 0.99 differ by a factor of ten in how long they
-# remember.
+# With uniform draws, the four lower decades share one trial in ten, and the lowest decade gets one in ten thousand.
+# For the momentum, draw the distance to 1 log-uniformly, because 0.9 and 0.99 differ by a factor of ten in how long
+# they remember.
 #
 # ## 8.4 Grid, random or Sobol points?
 #
 # A **grid** tries every combination, so three learning rates times three weight decays make nine runs. But it tries
 # only *three* learning rates, each of them three times. **Random search** draws each trial anew, so nine runs try nine
-# learning rates *and* nine weight decays ([Bergstra & Bengio 2012](https://jmlr.org/papers/v13/bergstra12a.html)). With
-# $d$ hyperparameters and $n$ trials, a grid tries $n^{1/d}$ values of each.
+# learning rates *and* nine weight decays ([Bergstra & Bengio 2012](https://jmlr.org/papers/v13/bergstra12a.html)).
+# With $d$ hyperparameters and $n$ trials, a grid tries $n^{1/d}$ values of each.
 #
 # Random points leave gaps, though, and some of them nearly coincide. **Sobol points** ([Sobol
 # 1967](https://doi.org/10.1016/0041-5553%2867%2990144-9)) are placed so that each new one falls into a gap that the
@@ -299,8 +299,8 @@ diagrams.search()
 # Which of them finds the better network? One search proves nothing, and many would take hours. So we *replay* searches
 # on the table of 8.1: a search asks for a setting and is given the recorded run of the nearest one. It chooses by the
 # accuracy on 480 validation images, and we judge the chosen network on 2,400 other images. The grid gets a random
-# offset each time, or it would hit or miss the best learning rate every time. In what fraction of 180 pairs does random
-# search find the better network than the grid? (A tie, in which both choose the same network, counts as half.)
+# offset each time, or it would hit or miss the best learning rate every time. In what fraction of 180 pairs does
+# random search find the better network than the grid? (A tie, in which both choose the same network, counts as half.)
 
 # %% tags=["predict"]
 my_fraction_of_wins = ...  # a number between 0 and 1
@@ -430,7 +430,8 @@ check.prediction(
 # %% [markdown]
 # Random search wins by about one point, because it tries nine learning rates instead of three. Sobol points gain
 # another point, because they leave no large gaps. `grid 9 x 1` is what you could do if you *knew* that only the
-# learning rate matters: nine learning rates, evenly spaced. Sobol points do about as well, and they don't have to know.
+# learning rate matters: nine learning rates, evenly spaced. Sobol points do about as well, and they don't have to
+# know.
 #
 # We wrote down the first two claims before this table existed and the claim about Sobol points before the first Sobol
 # search on it. A smaller first study had come before both. (A further early claim, that drawing learning rates
@@ -494,9 +495,9 @@ widgets.search_space(study)
 # ## 8.5 Stop the bad trials early
 #
 # Most trials of a search are hopeless, and you can often see that after a fraction of the run. **Successive halving**
-# ([Jamieson & Talwalkar 2016](https://arxiv.org/abs/1502.07943)) turns this into a tournament. Train all trials for one
-# epoch, keep the best third, train those up to three epochs, keep the best third again, and so on. Each round is called
-# a **rung**. Here are nine Sobol trials, live:
+# ([Jamieson & Talwalkar 2016](https://arxiv.org/abs/1502.07943)) turns this into a tournament. Train all trials for
+# one epoch, keep the best third, train those up to three epochs, keep the best third again, and so on. Each round is
+# called a **rung**. Here are nine Sobol trials, live:
 
 # %% tags=["experiment", "claim"]
 HALVING_SPACE = {
@@ -550,14 +551,14 @@ plots.lines(
 # % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving was +0.3 points
 # (−1.4 to +2.0) away from that.
 #
-# Probably the first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch, although
-# it's among the best in 8.1, after three. Large learning rates often start slowly, and a schedule that depends on the length of
-# the run makes early rankings worse still. This is the weak point of the
-# method, and **Hyperband** ([Li et al. 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running
-# several tournaments with different first rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets
-# many machines play without waiting for each other: a trial is promoted as soon as it's among the best third *so far*
-# of its rung. Ray Tune and Optuna have both. They pay off with dozens of trials and long runs, where even the first
-# rung is many epochs long. Before you trust one, train a handful of trials to the end and check that the ranking at the
+# Probably the first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch,
+# although it's among the best in 8.1, after three. Large learning rates often start slowly, and a schedule that
+# depends on the length of the run makes early rankings worse still. This is the weak point of the method, and
+# **Hyperband** ([Li et al. 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running several
+# tournaments with different first rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets many
+# machines play without waiting for each other: a trial is promoted as soon as it's among the best third *so far* of
+# its rung. Ray Tune and Optuna have both. They pay off with dozens of trials and long runs, where even the first rung
+# is many epochs long. Before you trust one, train a handful of trials to the end and check that the ranking at the
 # first rung agrees with the final one.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
@@ -679,8 +680,8 @@ check.prediction(
 )
 
 # %% [markdown]
-# From the first row to the fourth, no network gets better; there are only more of them to choose from. This is called the
-# **winner's curse**, and it means that the validation accuracy of a tuned network is too high.
+# From the first row to the fourth, no network gets better; there are only more of them to choose from. This is called
+# the **winner's curse**, and it means that the validation accuracy of a tuned network is too high.
 #
 # Is it as bad in a real search? We let searches on the table of 8.1 choose by only sixty validation images and compare
 # the winner's score with its accuracy on 2,400 others. The last row repeats the best of 27 guessers.
@@ -731,14 +732,15 @@ curse.plot(
 # %% [markdown]
 # Real searches are cursed less than guessers, and two reasons are likely. Most settings are so bad that no luck makes
 # them win. And all of them are scored on the same sixty images, which are easy or hard for all. We haven't separated
-# the two. But the more alike your trials are, the more luck decides, and a *fine* search makes them alike on purpose. Three things help:
-# a validation set that isn't small, a second run of the finalists with new seeds, and a test set that you open once,
-# after the last decision.
+# the two. But the more alike your trials are, the more luck decides, and a *fine* search makes them alike on purpose.
+# Three things help: a validation set that isn't small, a second run of the finalists with new seeds, and a test set
+# that you open once, after the last decision.
 #
 # ## 8.7 Seven steps, and what they buy
 #
-# Where do you begin with new data? This order is taught in many courses; Justin Johnson's lectures have it in this form
-# ([EECS 498, University of Michigan](https://web.eecs.umich.edu/~justincj/teaching/eecs498/FA2020/)). Each step is cheaper than the next and saves you many of them.
+# Where do you begin with new data? This order is taught in many courses; Justin Johnson's lectures have it in this
+# form ([EECS 498, University of Michigan](https://web.eecs.umich.edu/~justincj/teaching/eecs498/FA2020/)). Each step
+# is cheaper than the next and saves you many of them.
 #
 # | step | how | look for |
 # |---|---|---|
@@ -751,8 +753,9 @@ curse.plot(
 # | 7. repeat | back to 4 or 5; add a schedule; in the end, average the predictions of the best 3 to 5 | until it no longer pays |
 #
 # The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6, with AdamW and a cosine, and its
-# learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range of the best three trials and adds a tenth of the old range on both
-# sides. It takes three because the best one alone may have been lucky.
+# learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range of the best three
+# trials and adds a tenth of the old range on both sides. It takes three because the best one alone may have been
+# lucky.
 
 # %%
 torch.manual_seed(0)
@@ -800,18 +803,18 @@ winner.history.plot()
 # %% [markdown]
 # The validation loss is still falling after five epochs, so the next round should train longer. Don't compare the
 # scores of the two tables with each other, because the second round had more epochs. And a ranking after two epochs is
-# only a guess about the ranking after fifty, as you saw in 8.5. Weight decay and dropout do little early on except slow
-# training down, so leave the decision about them to the fine search. (Our cell ignores this advice, because `refine`
-# narrows every range. In your own search, keep those two wide.) `refine` also has a blind spot: it never looks beyond
-# the first ranges.
+# only a guess about the ranking after fifty, as you saw in 8.5. Weight decay and dropout do little early on except
+# slow training down, so leave the decision about them to the fine search. (Our cell ignores this advice, because
+# `refine` narrows every range. In your own search, keep those two wide.) `refine` also has a blind spot: it never
+# looks beyond the first ranges.
 #
 # ### Exercise 3: `next_range` (medium, 15 minutes)
 #
 # Write what `refine` doesn't do. You've tried some learning rates, in any order. `scores[i]` is the accuracy at
 # `rates[i]`, or NaN if that run diverged. Return `(low, high)`, the range to search next. The peak lies between the
-# next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried, nobody knows
-# what is below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning rate that diverged
-# was tried as well.
+# next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried, nobody
+# knows what is below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning rate that
+# diverged was tried as well.
 
 
 # %% tags=["exercise"]
@@ -862,9 +865,9 @@ check.next_range(next_range)
 # sixteen trials of 3 epochs, then four of 12. The default needs no validation set, so it trains on those 240 images as
 # well.
 #
-# The search costs $16 \cdot 3 + 4 \cdot 12 = 96$ epochs in all. So the fair question is what else these epochs buy. One
-# more variant spends them on a single run with the default setting, and another one trains the tuned setting for 96
-# epochs on top of its search.
+# The search costs $16 \cdot 3 + 4 \cdot 12 = 96$ epochs in all. So the fair question is what else these epochs buy.
+# One more variant spends them on a single run with the default setting, and another one trains the tuned setting for
+# 96 epochs on top of its search.
 #
 # ### Predict
 #
@@ -918,8 +921,8 @@ check.prediction(
 # default makes of those. Still, the lesson is a good one: tune with short runs, then train the winner for long.
 #
 # Averaging the predictions of the best three, which textbooks credit with one or two points, changed the accuracy by
-# −0.6 (−1.4 to +0.2). Only four trials ran in the last round, so the second and third best are hardly selected at all. Average
-# networks that are about equally good, such as the winner with several seeds (chapter 6).
+# −0.6 (−1.4 to +0.2). Only four trials ran in the last round, so the second and third best are hardly selected at all.
+# Average networks that are about equally good, such as the winner with several seeds (chapter 6).
 #
 # ## 8.8 Batch size
 #
@@ -928,9 +931,9 @@ check.prediction(
 #
 # $$ \mathrm{E} \, \lVert g_B - g \rVert^2 = \frac{\operatorname{tr} \Sigma}{B} , $$
 #
-# where $\Sigma$ is the covariance of the gradients of single images, and $\operatorname{tr}$ its trace: the sum of their
-# variances. We measure it on a network after one epoch, in
-# evaluation mode, so that batch norm doesn't couple the images.
+# where $\Sigma$ is the covariance of the gradients of single images, and $\operatorname{tr}$ its trace: the sum of
+# their variances. We measure it on a network after one epoch, in evaluation mode, so that batch norm doesn't couple
+# the images.
 
 # %% tags=["experiment"]
 measured = train_with_setting(
@@ -962,9 +965,9 @@ noise_scale = 32 * noise[32] / whole.square().sum().item()
 print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 
 # %% [markdown]
-# The last line is the *simple noise scale*, an estimate of the **critical batch size** of [McCandlish et al. 2018](https://arxiv.org/abs/1812.06162).
-# Well below it, doubling the batch nearly halves the number of steps you need. Well above it, more images hardly
-# improve a step. It grows during training, as the gradient gets smaller.
+# The last line is the *simple noise scale*, an estimate of the **critical batch size** of [McCandlish et al.
+# 2018](https://arxiv.org/abs/1812.06162). Well below it, doubling the batch nearly halves the number of steps you
+# need. Well above it, more images hardly improve a step. It grows during training, as the gradient gets smaller.
 #
 # With a batch $k$ times as large, an epoch has only $1/k$ of the steps. Which learning rate makes up for that?
 #
@@ -1028,8 +1031,9 @@ scaling.plot(
 # Now it's your turn: prove three false things with the tools of this course, and repair each proof.
 #
 # **False claim 1: a network is better than itself.** Networks A and B are the *same* setting of the table in 8.1. An
-# experimenter runs both with five seeds, looks at the 95 % interval, and adds one more seed until the interval excludes
-# zero, or until there are forty. We let 400 experimenters do this, with accuracies drawn from the recorded runs.
+# experimenter runs both with five seeds, looks at the 95 % interval, and adds one more seed until the interval
+# excludes zero, or until there are forty. We let 400 experimenters do this, with accuracies drawn from the recorded
+# runs.
 #
 # ### Predict
 #
@@ -1105,15 +1109,15 @@ check.prediction(
 # what 95 % means. If you want to look early, use a sequential test, which widens the interval for each look.
 #
 # It happened to us. The first edition of 8.4 had 200 searches on the runs of *five* seeds, counted as 200 results.
-# Fifty hadn't been enough for an interval above zero, so we had gone on to two hundred, which gave +0.2 to +1.6 points.
-# The means of the five seeds gave −0.5 to +2.3.
+# Fifty hadn't been enough for an interval above zero, so we had gone on to two hundred, which gave +0.2 to +1.6
+# points. The means of the five seeds gave −0.5 to +2.3.
 #
 # **False claim 2: random noise improves a network.** Take the winner of 8.7, add random noise to the weights of its
 # last layer, in 200 different ways, and keep the one that's best on a test set of 240 images.
 #
-# **False claim 3: a stronger weight decay gains forty points.** In 8.1 it made no difference at the best learning rate. But suppose that the
-# method you love, a decay of 1e-3, gets its learning rate from a search over nine, and the baseline, a decay of 1e-5,
-# runs with 0.001, the default of so many scripts.
+# **False claim 3: a stronger weight decay gains forty points.** In 8.1 it made no difference at the best learning
+# rate. But suppose that the method you love, a decay of 1e-3, gets its learning rate from a search over nine, and the
+# baseline, a decay of 1e-5, runs with 0.001, the default of so many scripts.
 
 # %% tags=["experiment", "claim"]
 unseen = cnnlab.load("pocket", seed=201, n_train=96, n_test=2400).test
@@ -1226,8 +1230,8 @@ print(fair.verdict("our decay", "~", "baseline", by=0.02))
 #
 # ### Exercise 4: review this script (open, 30 minutes)
 #
-# A paper's supplement contains this script. It runs, and the paper claims that "ours" beats the baseline. Find at least
-# six faults. For each one, say in which direction it bends the result, and write the line that repairs it.
+# A paper's supplement contains this script. It runs, and the paper claims that "ours" beats the baseline. Find at
+# least six faults. For each one, say in which direction it bends the result, and write the line that repairs it.
 #
 # ```python
 # def tune(method, n_trials):
@@ -1298,13 +1302,14 @@ with tempfile.TemporaryDirectory() as folder:
         print(f"{len(table)} trials in one journal, from two workers")
 
 # %% [markdown]
-# In your own work, keep the folder (say, `runs`) and type `tensorboard --logdir runs` in a terminal. For a
-# search on several machines, put the journal into a folder that all of them have mounted, and start the same script on
-# each one with its own seed. (Don't put an SQLite file there, because its locks aren't reliable on network drives.)
-# Optuna's sampler, TPE (tree-structured Parzen estimator), prefers settings near good ones ([Bergstra et al.
-# 2011](https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization)), and it learns from all workers.
-# Such a search can't be repeated exactly, because its order depends on who is faster, so keep its table. The argument
-# `prune`, which our toy ignores, is a callback for the trainer. It stops trials that are worse than half of the others.
+# In your own work, keep the folder (say, `runs`) and type `tensorboard --logdir runs` in a terminal. For a search on
+# several machines, put the journal into a folder that all of them have mounted, and start the same script on each one
+# with its own seed. (Don't put an SQLite file there, because its locks aren't reliable on network drives.) Optuna's
+# sampler, TPE (tree-structured Parzen estimator), prefers settings near good ones ([Bergstra et al.
+# 2011](https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization)), and it learns from all
+# workers. Such a search can't be repeated exactly, because its order depends on who is faster, so keep its table. The
+# argument `prune`, which our toy ignores, is a callback for the trainer. It stops trials that are worse than half of
+# the others.
 #
 # Three services keep the record on a server, and each costs you three lines:
 #
