@@ -553,13 +553,7 @@ plots.lines(
 #
 # Probably the first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch,
 # although it's among the best in 8.1, after three. Large learning rates often start slowly, and a schedule that
-# depends on the length of the run makes early rankings worse still. This is the weak point of the method, and
-# **Hyperband** ([Li et al. 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running several
-# tournaments with different first rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets many
-# machines play without waiting for each other: a trial is promoted as soon as it's among the best third *so far* of
-# its rung. Ray Tune and Optuna have both. They pay off with dozens of trials and long runs, where even the first rung
-# is many epochs long. Before you trust one, train a handful of trials to the end and check that the ranking at the
-# first rung agrees with the final one.
+# depends on the length of the run makes early rankings worse still.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
@@ -614,6 +608,13 @@ def successive_halving(curves, eta):
 check.successive_halving(successive_halving)
 
 # %% [markdown]
+# The first rung is the weak point of successive halving, and **Hyperband** ([Li et al.
+# 2018](https://jmlr.org/papers/v18/16-558.html)) hedges against it by running several tournaments with different first
+# rungs. **ASHA** ([Li et al. 2020](https://arxiv.org/abs/1810.05934)) lets many machines play without waiting for each
+# other: a trial is promoted as soon as it's among the best third *so far* of its rung. Ray Tune and Optuna have both.
+# They pay off with dozens of trials and long runs, where even the first rung is many epochs long. Before you trust
+# one, train a handful of trials to the end and check that the ranking at the first rung agrees with the final one.
+#
 # ## 8.6 The winner's curse
 #
 # Imagine 27 networks that are equally good. Each predicts a random image correctly with a probability of 0.6. You
@@ -921,8 +922,7 @@ check.prediction(
 # default makes of those. Still, the lesson is a good one: tune with short runs, then train the winner for long.
 #
 # Averaging the predictions of the best three, which textbooks credit with one or two points, changed the accuracy by
-# −0.6 (−1.4 to +0.2). Only four trials ran in the last round, so the second and third best are hardly selected at all.
-# Average networks that are about equally good, such as the winner with several seeds (chapter 6).
+# −0.6 (−1.4 to +0.2), because with four trials the second and third best are hardly selected at all.
 #
 # ## 8.8 Batch size
 #
@@ -981,7 +981,9 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 #   another $\sqrt k$ is missing.
 #
 # Two studies try this with four times the batch. In the first, six epochs of SGD end long before anything has
-# converged. The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and a cosine, and both optimizers.
+# converged. At the same learning rate and number of *epochs*, the larger batch falls far behind; at the same number of
+# *steps* it's level, even 1.2 points ahead (0.7 to 1.8). The second (`studies/08_scaling.py`) has twenty epochs, a
+# warm-up and a cosine, and both optimizers.
 
 # %% tags=["claim"]
 batch = Results.load("studies/08_batch.csv")
@@ -1007,9 +1009,6 @@ scaling.plot(
 )
 
 # %% [markdown]
-# In the first study the larger batch falls far behind at the same learning rate and number of *epochs*. At the same
-# number of *steps* it's level, even 1.2 points ahead (0.7 to 1.8).
-#
 # In the second study the small batches have learning rates well below the best ones, on purpose, so that there's room
 # to scale up. Four times the rate then brings AdamW level (+0.3, −0.1 to +0.7) and leaves SGD 2.4 points behind (95 %
 # CI 1.7 to 3.1), a little more than the two that we'd claimed. With the square root, AdamW stays 2.0 points behind
@@ -1018,13 +1017,18 @@ scaling.plot(
 # 5.3 points behind (3.8 to 6.8). In our trials with two seeds no other rate closed that gap either, because a quarter
 # of the steps is simply too few. Treat both rules as first guesses, and search around them.
 #
-# **Do large batches generalise worse?** Keskar et al. ([2017](https://arxiv.org/abs/1609.04836)) found that networks
-# trained with large batches end in sharper minima and generalise worse. Whether the sharpness is the cause is disputed
-# ([Dinh et al. 2017](https://arxiv.org/abs/1703.04933)); the noise of small batches may help, too ([Smith et al.
+# <details>
+# <summary><b>Do large batches generalise worse? What the literature says</b></summary>
+#
+# Keskar et al. ([2017](https://arxiv.org/abs/1609.04836)) found that networks trained with large batches end in
+# sharper minima and generalise worse. Whether the sharpness is the cause is disputed ([Dinh et al.
+# 2017](https://arxiv.org/abs/1703.04933)); the noise of small batches may help, too ([Smith et al.
 # 2020](https://arxiv.org/abs/2006.15081)). With as many *steps* the gap closes ([Hoffer et al.
 # 2017](https://arxiv.org/abs/1705.08741)). With every batch size tuned separately, Shallue et al.
 # ([2019](https://arxiv.org/abs/1811.03600)) found no penalty on many tasks, only less and less speed-up. So before you
 # say anything about batch sizes, name the learning rate, how it was tuned, and the number of steps.
+#
+# </details>
 #
 # ## 8.9 A lab on fooling yourself
 #
