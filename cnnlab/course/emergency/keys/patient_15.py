@@ -22,10 +22,10 @@ SPLIT = "    train_set, val_set = random_split(dataset, [900, len(dataset) - 900
 CHECKED = "DataLoader(val_set, batch_size=100)"
 
 RECORD = Record(
-    complaint="Each evaluation of the same model gives another number, and customers see a better one.",
+    complaint="Every evaluation of the same model gives another number, and users see better ones.",
     cause="augmented validation images",
     repairs={
-        SPLIT: f"{SPLIT}    plain = torch.utils.data.TensorDataset(dataset.images, dataset.labels)\n"
+        SPLIT: f"{SPLIT}    plain = list(zip(dataset.images, dataset.labels))\n"
         "    val_set = torch.utils.data.Subset(plain, val_set.indices)\n"
     },
     wrong={
@@ -71,7 +71,7 @@ RECORD = Record(
     observe=_observe,
     contract=(
         "train(seed) returns the model and the accuracy it reports. predict(model, images) returns "
-        "the digits of new images, and some of them are moved by a pixel. Keep both, and the number "
-        "of training steps."
+        "the digits of new images, some of them moved by a pixel. Keep both, and the number of "
+        "training steps."
     ),
 )

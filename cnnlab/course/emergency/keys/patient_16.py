@@ -15,7 +15,7 @@ def _observe(run: Run) -> dict[str, float]:
 CLIP = '            nn.utils.clip_grad_norm_(model.parameters(), hparams["max_norm"])\n'
 
 RECORD = Record(
-    complaint="In single precision it learned at once. Since we use the scaler, the loss stands still.",
+    complaint="In single precision it learned at once. With the scaler, the loss doesn't move.",
     cause="clipping before unscaling",
     repairs={CLIP: f"            scaler.unscale_(optimizer)\n{CLIP}"},
     wrong={

@@ -1,7 +1,7 @@
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, random_split
 
 
