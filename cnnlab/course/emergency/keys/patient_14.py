@@ -22,7 +22,7 @@ def _app(admitted: ModuleType, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 TO_TENSOR = "torch.from_numpy(image / 255).permute(2, 0, 1)"
 
 RECORD = Record(
-    complaint="On the dashcam's validation set it's excellent, but in our app it mixes signs up.",
+    complaint="It's fine on the dashcam's validation set, but in our app it confuses the signs.",
     cause="colour channels swapped",
     repairs={TO_TENSOR: f"{TO_TENSOR}.flip(0)"},
     wrong={
