@@ -11,6 +11,7 @@ cause.
 
 import difflib
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -180,10 +181,11 @@ def admit(n: int, folder: str | Path = "emergency") -> Path:
         print(f"{path} is there already, so it stays as it is. Delete it to start again.")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = "\n".join(
-        wrapped(text) for text in (f"Patient {n}: “{admitted.complaint}”", "", record(n).contract)
+    complaint, contract = (
+        textwrap.fill(text, 88)
+        for text in (f"Patient {n}: “{admitted.complaint}”", record(n).contract)
     )
-    write_whole(path, f'"""{head}\n"""\n\n{admitted.script}'.encode())
+    write_whole(path, f'"""{complaint}\n\n{contract}\n"""\n\n{admitted.script}'.encode())
     return path
 
 
