@@ -66,7 +66,7 @@ RECORD = Record(
     },
     world=drawn("load_frames"),
     rules=(
-        honest(0.08),
+        honest(0.1),
         accurate(0.08),
         within_budget(),
         Rule(

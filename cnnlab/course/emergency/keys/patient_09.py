@@ -24,7 +24,7 @@ def _observe(run: Run) -> dict[str, float]:
 
 
 RECORD = Record(
-    complaint="98 % in our tests. At the post office, which sends bundles of equal digits, it fails.",
+    complaint="98 % in our tests. At the post office, whose bundles hold equal digits, it fails.",
     cause="batch norm in training mode",
     repairs={NO_GRAD: f"    model.eval()\n{NO_GRAD}"},
     wrong={
