@@ -30,7 +30,7 @@ RECORD = Record(
     wrong={
         "no shuffling": {"batch_size=64, shuffle=True": "batch_size=64"},
         "smaller batches in training": {"train_set, batch_size=64": "train_set, batch_size=16"},
-        "one large batch for validation": {"val_set, batch_size=64": "val_set, batch_size=999"},
+        "one large batch for validation": {"val_set, batch_size=100": "val_set, batch_size=999"},
         "inference mode": {"torch.no_grad()": "torch.inference_mode()"},
         "eval only for the report": {"    correct = sum": "    model.eval()\n    correct = sum"}
         | {"    return model, correct": "    model.train()\n    return model, correct"},
