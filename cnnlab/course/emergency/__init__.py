@@ -174,6 +174,11 @@ def admit(n: int, folder: str | Path = "emergency") -> Path:
 
     Raises:
         ValueError: there is no patient with this number, or the folder is a file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     admit(1, folder).name
+    'patient_01.py'
     """
     admitted = patient(n)
     path = _file(n, folder)
@@ -205,6 +210,9 @@ def discharge(
 
     Raises:
         ValueError: there is no patient with this number.
+
+    >>> discharge(1, folder="nowhere")
+    ✘ patient 1: there is no nowhere...
     """
     patient(n)
     path = _file(n, folder)
@@ -232,6 +240,9 @@ def twin(n: int, folder: str | Path = "emergency") -> Script:
 
     Returns:
         The source of the script; before that, a sentence that says what is missing.
+
+    >>> twin(1, folder="nowhere")
+    First repair your own: this shows ours when emergency.discharge(1) passes.
     """
     patient(n)
     if not _states(folder).get(str(n), {}).get("fixed"):
