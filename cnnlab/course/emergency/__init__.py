@@ -149,7 +149,7 @@ def patient(n: int) -> Patient:
     Raises:
         ValueError: there is no patient with this number.
 
-    >>> "def train(seed)" in patient(1).script
+    >>> "def train(seed" in patient(1).script
     True
     """
     if n not in NUMBERS:
