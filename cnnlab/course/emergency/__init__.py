@@ -11,6 +11,7 @@ cause.
 
 import difflib
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -148,7 +149,7 @@ def patient(n: int) -> Patient:
     Raises:
         ValueError: there is no patient with this number.
 
-    >>> "def train(seed)" in patient(1).script
+    >>> "def train(seed" in patient(1).script
     True
     """
     if n not in NUMBERS:
@@ -173,6 +174,11 @@ def admit(n: int, folder: str | Path = "emergency") -> Path:
 
     Raises:
         ValueError: there is no patient with this number, or the folder is a file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     admit(1, folder).name
+    'patient_01.py'
     """
     admitted = patient(n)
     path = _file(n, folder)
@@ -180,10 +186,11 @@ def admit(n: int, folder: str | Path = "emergency") -> Path:
         print(f"{path} is there already, so it stays as it is. Delete it to start again.")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = "\n".join(
-        wrapped(text) for text in (f"Patient {n}: “{admitted.complaint}”", "", record(n).contract)
+    complaint, contract = (
+        textwrap.fill(text, 88)
+        for text in (f"Patient {n}: “{admitted.complaint}”", record(n).contract)
     )
-    write_whole(path, f'"""{head}\n"""\n\n{admitted.script}'.encode())
+    write_whole(path, f'"""{complaint}\n\n{contract}\n"""\n\n{admitted.script}'.encode())
     return path
 
 
@@ -203,6 +210,9 @@ def discharge(
 
     Raises:
         ValueError: there is no patient with this number.
+
+    >>> discharge(1, folder="nowhere")
+    ✘ patient 1: there is no nowhere...
     """
     patient(n)
     path = _file(n, folder)
@@ -230,6 +240,9 @@ def twin(n: int, folder: str | Path = "emergency") -> Script:
 
     Returns:
         The source of the script; before that, a sentence that says what is missing.
+
+    >>> twin(1, folder="nowhere")
+    First repair your own: this shows ours when emergency.discharge(1) passes.
     """
     patient(n)
     if not _states(folder).get(str(n), {}).get("fixed"):

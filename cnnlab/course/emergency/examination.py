@@ -57,8 +57,8 @@ def _examine_once(n: int, script: str, seed: int, file: str) -> dict[str, float]
         admitted = load_script(sick_script(n), "<admitted>")
         with chart.world(admitted, seed) as (images, labels):
             try:
-                module = load_script(script, file)
                 with counted() as telemetry:
+                    module = load_script(script, file)
                     result = _function(module, "train")(seed)
                 run = Run(module, result, images, labels, telemetry, seed)
                 facts = chart.observe(run)

@@ -27,6 +27,6 @@ RECORD = Record(
         },
     },
     world=drawn("load_arrays"),
-    rules=(accurate(), honest(0.08), within_budget()),
+    rules=(accurate(), honest(0.1), within_budget()),
     observe=classification,
 )

@@ -3,7 +3,7 @@
 import torch
 
 from cnnlab.course.emergency.examination import accuracy, classification, predictions
-from cnnlab.course.emergency.records import Record, accurate, honest, within_budget
+from cnnlab.course.emergency.records import Record, Rule, accurate, within_budget
 from cnnlab.course.emergency.runs import Run
 from cnnlab.course.emergency.worlds import withheld_digits
 
@@ -24,13 +24,13 @@ def _observe(run: Run) -> dict[str, float]:
 
 
 RECORD = Record(
-    complaint="98 % in our tests. In the bundles of equal digits of the post, hardly any is right.",
+    complaint="98 % in our tests. At the post office, whose bundles hold equal digits, it fails.",
     cause="batch norm in training mode",
     repairs={NO_GRAD: f"    model.eval()\n{NO_GRAD}"},
     wrong={
         "no shuffling": {"batch_size=64, shuffle=True": "batch_size=64"},
         "smaller batches in training": {"train_set, batch_size=64": "train_set, batch_size=16"},
-        "one large batch for validation": {"val_set, batch_size=64": "val_set, batch_size=999"},
+        "one large batch for validation": {"val_set, batch_size=100": "val_set, batch_size=999"},
         "inference mode": {"torch.no_grad()": "torch.inference_mode()"},
         "eval only for the report": {"    correct = sum": "    model.eval()\n    correct = sum"}
         | {"    return model, correct": "    model.train()\n    return model, correct"},
@@ -49,7 +49,14 @@ RECORD = Record(
         },
     },
     world=withheld_digits,
-    rules=(honest(), accurate(), within_budget()),
+    rules=(
+        Rule(
+            lambda own, twin: abs(own["reported"] - own["accuracy"]) <= 0.04,
+            "it reports {own[reported]:.2f}, but in new bundles it gets {own[accuracy]:.2f}.",
+        ),
+        accurate(),
+        within_budget(),
+    ),
     observe=_observe,
     contract=(
         "train(seed) returns the model and the accuracy it reports. predict(model, images) returns "

@@ -43,13 +43,8 @@ def train(seed):
     old_labels, new_labels = labels[labels < 5], labels[labels >= 5]
 
     model = Classifier(num_classes=5)
-    optimizer = torch.optim.SGD(
-        [
-            {"params": model.backbone.parameters(), "lr": 0.02},
-            {"params": model.head.parameters(), "lr": 0.02},
-        ],
-        momentum=0.9,
-    )
+    groups = [{"params": part.parameters(), "lr": 0.02} for part in (model.backbone, model.head)]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
     fit(model, optimizer, old.unsqueeze(1) / 16, old_labels, epochs=5)
 
     model.head = nn.Linear(128, 5)

@@ -35,7 +35,7 @@ def train(seed):
     dataset = TensorDataset(images, torch.tensor(digits.target))
     train_set, val_set = random_split(dataset, [900, len(dataset) - 900])
     train_loader = DataLoader(train_set, batch_size=64, shuffle=True)
-    val_loader = DataLoader(val_set, batch_size=64)
+    val_loader = DataLoader(val_set, batch_size=100)
 
     model = CNN()
     criterion = nn.CrossEntropyLoss()
