@@ -212,6 +212,10 @@ class Exercise:
         whole = {name: found for name, found in candidates.items() if found[0] or telling}
         if whole:
             return (max(whole, key=lambda name: whole[name]),)
+        if any(
+            found.level < VALUE or isinstance(expected[key], bool) for key, found in wrong.items()
+        ):
+            return ()
         for one, another in permutations(explained, 2):
             pair = explained[one], explained[another]
             if first in pair[0] and pair[0] | pair[1] == wrong.keys() and pair[1] - pair[0]:
