@@ -90,6 +90,8 @@ def _map(  # type: ignore[no-untyped-def]
     evaluate=True,
     outputs=lambda logits: logits.softmax(1),
     fits=True,
+    channels=3,
+    compare=lambda before, after: before - after,
 ):
     """Return an occlusion map; the options make the known mistakes."""
     if evaluate:
@@ -101,8 +103,8 @@ def _map(  # type: ignore[no-untyped-def]
         row = []
         for left in range(0, ends[1], stride):
             hidden = hidden if keep else image.clone()
-            hidden[:, top : top + size, left : left + size] = grey
-            row.append(before - outputs(model(hidden[None]))[0, label])
+            hidden[:channels, top : top + size, left : left + size] = grey
+            row.append(compare(before, outputs(model(hidden[None]))[0, label]))
         rows.append(torch.stack(row))
     return torch.stack(rows)
 
@@ -150,6 +152,21 @@ def _with_gradients(model, image, label, size, stride):  # type: ignore[no-untyp
 @torch.no_grad()
 def _beyond_the_edge(model, image, label, size, stride):  # type: ignore[no-untyped-def]
     return _map(model, image, label, size, stride, fits=False)
+
+
+@torch.no_grad()
+def _one_channel(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, channels=1)
+
+
+@torch.no_grad()
+def _relative(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, compare=lambda b, a: (b - a) / b)
+
+
+@torch.no_grad()
+def _absolute(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, compare=lambda b, a: (b - a).abs())
 
 
 @torch.no_grad()
@@ -213,6 +230,22 @@ OCCLUSION = Exercise(
             _beyond_the_edge,
             "some of your squares stick out of the image.",
             "at which row does the last square begin that fits inside?",
+        ),
+        "one channel": Mistake(
+            _one_channel,
+            "your squares hide only the red channel, so green and blue still show what is there.",
+            "how many axes has the image, and which comes first?",
+        ),
+        "relative": Mistake(
+            _relative,
+            "you divide by the probability of the whole image, but the exercise asks for the fall "
+            "itself.",
+            "a fall from 0.9 to 0.6 is 0.3",
+        ),
+        "absolute": Mistake(
+            _absolute,
+            "you take the absolute value, which hides whether the probability fell or rose.",
+            "the result may be negative",
         ),
         "the predicted class": Mistake(
             _predicted_class,
@@ -542,6 +575,8 @@ def _mean_ap(  # type: ignore[no-untyped-def]
     nearest=True,
     average=lambda precision, hits, relevant, k: (precision * hits).sum(1) / relevant.clamp(max=k),
     skip=True,
+    clean=True,
+    counts_itself=False,
 ):
     """Return a mean average precision; the options make the known mistakes."""
     x = F.normalize(features, dim=1) if cosine else features
@@ -553,8 +588,9 @@ def _mean_ap(  # type: ignore[no-untyped-def]
     order = similarity.argsort(dim=1, descending=nearest, stable=True)[:, :k]
     hits = same.gather(1, order).float()
     precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
-    relevant = same.sum(1)
-    scores = average(precision, hits, relevant, k).nan_to_num()
+    relevant = same.sum(1) + counts_itself
+    scores = average(precision, hits, relevant, k)
+    scores = scores.nan_to_num() if clean else scores
     return (scores[relevant > 0] if skip else scores).mean().item()
 
 
@@ -591,6 +627,25 @@ def _by_relevant(features, labels, k):  # type: ignore[no-untyped-def]
 
 def _by_k(features, labels, k):  # type: ignore[no-untyped-def]
     return _mean_ap(features, labels, k, average=lambda p, hits, r, k: (p * hits).sum(1) / k)
+
+
+def _divides_by_zero(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, skip=False, clean=False)
+
+
+def _itself_is_relevant(features, labels, k):  # type: ignore[no-untyped-def]
+    def average(precision, hits, relevant, k):  # type: ignore[no-untyped-def]
+        return ((precision * hits).sum(1) / relevant.clamp(max=k))[relevant > 1]
+
+    return _mean_ap(features, labels, k, average=average, skip=False, counts_itself=True)
+
+
+def _recall(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: hits.sum(1) / r)
+
+
+def _hit_rate(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: hits.amax(1))
 
 
 def _counts_hopeless(features, labels, k):  # type: ignore[no-untyped-def]
@@ -648,6 +703,26 @@ RETRIEVAL = Exercise(
             _by_k,
             "you always divide by k, so a query with fewer than k relevant images can't reach 1.",
             "how many hits are possible for such a query?",
+        ),
+        "0 / 0": Mistake(
+            _divides_by_zero,
+            "a query without any relevant image makes your result NaN, because it divides 0 by 0.",
+            "which queries can't be answered at all?",
+        ),
+        "itself is relevant": Mistake(
+            _itself_is_relevant,
+            "you count the query among its own relevant images, so too many hits seem possible.",
+            "how many *other* images have its label?",
+        ),
+        "recall": Mistake(
+            _recall,
+            "this is the recall at k, which doesn't ask at which ranks the hits are.",
+            "a hit at rank 1 should be worth more than one at rank k",
+        ),
+        "hit rate": Mistake(
+            _hit_rate,
+            "this only asks whether there is any hit among the first k.",
+            "the other hits and their ranks count too",
         ),
         "hopeless queries": Mistake(
             _counts_hopeless,
