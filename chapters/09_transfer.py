@@ -22,7 +22,7 @@
 # | | |
 # |---|---|
 # | to read | 35 minutes |
-# | exercises | 90 minutes |
+# | exercises | 100 minutes |
 # | to run | 45 seconds on one core of a laptop; no network, no GPU |
 # | you need | chapter 2 |
 
@@ -100,7 +100,7 @@ plots.image_grid(
 #
 # How does it do this? Begin at the first layer. It has 32 **filters** of 3 x 3 pixels in three colours, so you can look
 # at them as tiny images. The upper row shows the eight strongest. The lower row shows what each of them finds in the
-# photograph of the palace: bright where it responds, whether with plus or minus.
+# photograph of the palace: bright where it responds, whatever the sign.
 
 # %%
 first = real.net.stem[1].weight.detach()  # (32, 3, 3, 3)
@@ -261,9 +261,9 @@ check.prediction(
 # %% [markdown]
 # No single place decides about the espresso. The *missile* depends on the rocket and not on the sky, which is good to
 # know: classifiers have been caught recognising horses by a photographer's watermark
-# ([Lapuschkin et al. 2019](https://arxiv.org/abs/1902.10178)). And hiding the cat's ear *raises* the probability of
-# "Egyptian cat" by 17 points, because the ear spoke for *tiger cat*, and the 1,000 classes share a total of 1. Another
-# size or colour of the square gives another map, so read such maps as hints.
+# ([Lapuschkin et al. 2019](https://arxiv.org/abs/1902.10178)). And hiding the stripes on the cat's forehead
+# *raises* the probability of "Egyptian cat" by 17 points. They spoke for *tiger cat*, and the 1,000 classes share a total
+# of 1. Another size or colour of the square gives another map, so read such maps as hints.
 #
 # ## 9.2 Speak its language
 #
@@ -367,8 +367,8 @@ check.prediction(
 #
 # What does this cost in accuracy? In the stored study `studies/09_photo_pixels.py`, a linear classifier learns from the
 # features of 20 CIFAR-10 photographs per class, correctly prepared, and then gets test photographs with each mistake.
-# Each of five seeds draws its own photographs. A second, older study asks the same about **glyphnet**, a network of this
-# course with 163 thousand weights that learnt from printed letters and symbols.
+# Its accuracy on these is the *served accuracy*. Each of five seeds draws its own photographs. An older study asks the
+# same about **glyphnet**, a network of this course with 163 thousand weights that learnt from printed letters and symbols.
 
 # %% tags=["claim"]
 photo_pixels = Results.load("studies/09_photo_pixels.csv")
@@ -381,16 +381,18 @@ glyph_pixels = Results.load("studies/09_pixels.csv")
 print("glyphnet:", glyph_pixels.claim("BGR", "~", RIGHT, by=0.02))
 photo_pixels.plot(
     message="Pixels from 0 to 255 and training mode ruin a pretrained "
-    "network's predictions."
+    "network's accuracy; BGR costs ten points."
 )
 
 # %% [markdown]
-# NUMBERS-PIXELS
+# With the right pixels, the classifier is correct on 61 % of the test photographs. BGR costs about ten points, training
+# mode nearly forty, and levels from 0 to 255 take it almost down to chance. We had declared that another network's
+# normalisation hardly matters, and that's wrong: it costs ten points as well.
 #
-# For glyphnet, BGR costs next to nothing. Its letters came in random colours, so it learnt to ignore colour, and if
-# you had tested your pipeline with it, you'd have concluded that the order of the channels doesn't matter. **A test that
-# can't see a mistake is no test for it.** So check the pixels themselves: print the minimum, the maximum and the mean of
-# each channel of a batch, and look at one image.
+# For glyphnet, though, BGR costs next to nothing. Its letters came in random colours, so it learnt to ignore colour. If
+# you had tested your pipeline with glyphnet, you'd have concluded that the order of the channels doesn't matter. **A test
+# that can't see a mistake is no test for it.** So check the pixels themselves: print the minimum, the maximum and the mean
+# of each channel of a batch, and look at one image.
 #
 # ### Exercise 2: `prepare` (medium, 12 minutes)
 #
@@ -518,7 +520,8 @@ def load_signs(seed):
 def stage_features(load, seed):
     """For training and test set: features of each stage, and labels."""
     data, model = load(seed), new_glyphnet(0, 10).eval()
-    few = data.subset(per_class=20, seed=seed)
+    smallest_class = int(data.train.labels.bincount().min())
+    few = data.subset(per_class=min(20, smallest_class), seed=seed)
     parts = []
     for split in (few.train, data.test):
         x, grids = model.normalize(split.images / 255), []
@@ -563,10 +566,10 @@ top_gain.plot(
 
 # %% [markdown]
 # On the digits the top stage adds about eight points, on the signs nothing: arrows and animals aren't made of letters.
-# Five splits of the same digits leave a wide interval for the difference, which just includes zero (-0.3 to 18.5
-# points). But the pattern has been confirmed on large networks: **early layers are general, late layers are specific to
-# the source**. Yosinski and his colleagues split ImageNet into natural and man-made things, and it was the top layers that
-# transferred worst from one half to the other. So the less your target resembles the source, the lower you should cut.
+# (Five splits of the same digits leave a wide interval for the difference, and it just includes zero.) On large networks
+# the pattern is well confirmed: **early layers are general, late layers are specific to the source**. When Yosinski and
+# his colleagues split ImageNet into natural and man-made things, the top layers transferred worst. So the less your
+# target resembles the source, the lower the stage from which you should take the features.
 #
 # ## 9.4 Frozen features
 #
@@ -762,15 +765,8 @@ def curve(summary, pattern, counts):
     return summary.loc[rows].to_numpy().tolist()
 
 
-for claim in (
-    ("5 labels: frozen", ">", "5 labels: scratch", 0.15),
-    ("20 labels: frozen", ">", "20 labels: random", 0.2),
-    ("20 labels: fine-tuned", ">", "20 labels: frozen", 0.01),
-    ("300 labels: frozen", ">", "300 labels: scratch", 0.02),
-    ("300 labels: fine-tuned", ">", "300 labels: frozen", 0.02),
-    ("300 labels: fine-tuned", ">", "300 labels: scratch", 0.1),
-):
-    print(on_photos.verdict(*claim))
+for claim in on_photos.declaration.claims:
+    print(on_photos.verdict(claim.a, claim.relation, claim.b, claim.by))
 counts = (5, 20, 100, 300)
 plots.trend(
     counts,
@@ -847,14 +843,8 @@ live.plot(
 )
 
 # %% tags=["claim"]
-for claim in (
-    ("digits, 10: fine-tuned", ">", "digits, 10: frozen features"),
-    ("digits, 10: fine-tuned", ">", "digits, 10: from scratch", 0.1),
-    ("digits, 96: fine-tuned", ">", "digits, 96: frozen features"),
-    ("digits, 96: from scratch", ">", "digits, 96: frozen features"),
-    ("digits, 96: from scratch", "~", "digits, 96: fine-tuned", 0.02),
-):
-    print(on_digits.verdict(*claim))
+for claim in on_digits.declaration.claims:
+    print(on_digits.verdict(claim.a, claim.relation, claim.b, claim.by))
 table = on_digits.table()[["mean", "low", "high"]]
 digit_counts = (5, 10, 20, 50, 96)
 plots.trend(
@@ -865,20 +855,24 @@ plots.trend(
     },
     xlabel="labelled digits per class (96: all there are)",
     ylabel="test accuracy",
-    message="MESSAGE-DIGITS",
+    message="On digits, fine-tuning stays above frozen features, and "
+    "training from scratch catches up.",
     log="x",
 )
 
 # %% [markdown]
-# NUMBERS-DIGITS
+# None of the five declared claims is confirmed, after the corrections for shared digits and for five claims. That's how
+# little five splits of one small set can tell you. The estimates are worth reading all the same. With ten labels per
+# class, fine-tuning is 49 points ahead of training from scratch (23 to 76) and 2.4 points ahead of the frozen features
+# (-0.2 to 5.0). With all labels, scratch is level with fine-tuning: 0.9 points ahead, give or take 2.5.
 #
 # ## 9.6 When frozen features run out
 #
 # Follow the frozen curve. It rises early and then flattens: a linear layer on 96 features has soon learnt all that these
-# features can say about digits. A network that may change its features has no such ceiling. So at some number of labels
-# training from scratch overtakes frozen features. Where? That depends on how many labels you have, how much your target
-# resembles the source, and how good the source is. The second of these has a stored study, `studies/09_labels_signs.py`:
-# the same frozen glyphnet, but on traffic signs.
+# features can say about digits. A network that may change its features has no such ceiling. So at some number of labels,
+# training from scratch overtakes frozen features: here, between 20 and 50 labels per class. The crossing comes later if
+# the source is better, and earlier if the target doesn't resemble it. For the latter there's a stored study,
+# `studies/09_labels_signs.py`: the same frozen glyphnet, but on traffic signs.
 
 # %% tags=["claim"]
 on_signs = Results.load("studies/09_labels_signs.csv")
@@ -891,13 +885,13 @@ table = on_signs.table()[["mean", "low", "high"]]
 plots.trend(
     (10, 50),
     {
-        "from scratch": curve(table, "signs, {}: scratch", (10, 50)),
-        "frozen features": curve(
-            table, "signs, {}: logistic regression", (10, 50)
-        ),
         "random features": curve(
             table, "signs, {}: random features", (10, 50)
         ),
+        "frozen features": curve(
+            table, "signs, {}: logistic regression", (10, 50)
+        ),
+        "from scratch": curve(table, "signs, {}: scratch", (10, 50)),
     },
     xlabel="labelled signs per class",
     ylabel="test accuracy",
@@ -919,7 +913,8 @@ plots.trend(
 # ([2019](https://arxiv.org/abs/1811.08883)) did so for object detection. With all 118,000 labelled images of COCO,
 # detectors from random weights became as accurate as those that were fine-tuned from ImageNet, but they needed about
 # three times as many iterations. With a tenth of the images they still kept up. With a hundredth, 1,000 images, they
-# fell far behind. So pretraining saved *time* where labels were plentiful, and *labels* where they were few.
+# fell far behind. So pretraining saved *time* where labels were plentiful, and *labels* where they were few. Our digits
+# agree: from fifty labels per class on, scratch keeps up with fine-tuning, with 1,200 steps instead of 300.
 #
 # How long is long enough? Here is the test accuracy from scratch against the number of steps, from the study
 # `studies/09_labels.py`, with the frozen features beside it.
@@ -967,11 +962,9 @@ plots.trend(
 # that isn't confirmed). The curves haven't flattened after 2,400 steps, in which the network has seen each image several
 # hundred times. So part of what looks like a saving in *labels* is a saving in *steps*.
 #
-# **What would change it.** If you read that pretraining saves nine tenths of the labels, ask how long the other network
-# was trained. Had we stopped after 300 steps, we could have told you a much better story. And a better source doesn't
-# help every target: Kornblith and his colleagues ([2019](https://arxiv.org/abs/1805.08974)) found that better ImageNet
-# networks gave better features and better fine-tuned networks on most of twelve data sets, but hardly any gain over
-# scratch on cars and aircraft, where fine details count that ImageNet never asked for.
+# **What would change it.** A better source helps most targets, but not all: Kornblith and his colleagues
+# ([2019](https://arxiv.org/abs/1805.08974)) fine-tuned sixteen ImageNet networks on twelve data sets. The better ones
+# were nearly always better, but on cars and aircraft, pretraining hardly beat a long run from scratch.
 #
 # ## 9.8 Find similar images
 #
@@ -980,15 +973,14 @@ plots.trend(
 #
 # $$ s(q, g) = \frac{f(q) \cdot f(g)}{\lVert f(q) \rVert \, \lVert f(g) \rVert}. $$
 #
-# The benchmarks with photographs of buildings in Oxford and Paris ask for other photographs of the *same* building, and
-# features from ImageNet did well there without having been made for it. A small version: cut five pieces out of each of 22
-# photographs, in a random place, and change their colours at random. Do the four pieces that belong together find each
-# other?
+# In the benchmarks with buildings of Oxford and Paris, you search for photographs of the *same* building, and features
+# from ImageNet beat compact descriptors made for the purpose. Here is a small version: cut five pieces out of each of 22 photographs,
+# at random places, and change their colours at random. Do the pieces that belong together find each other?
 #
-# The usual score is the **mean average precision**, mAP. Go down the ranking of one query. At each rank where there's a
-# relevant image, note the *precision* so far, the fraction of relevant images among those seen. The average of these
-# values is the **average precision**, and the mAP is its mean over all queries. A query must not find itself: that hit
-# is worth nothing.
+# The usual score is the **mean average precision**, mAP. Go down the ranking of one query. At the rank of each relevant
+# image, note the *precision* so far: the fraction of relevant images among those seen. Their average is the **average
+# precision** of the query, and the mAP is its mean over all queries. A query must not find itself, because that hit is
+# worth nothing.
 
 
 # %% tags=["experiment"]
@@ -1212,12 +1204,12 @@ check.mean_average_precision(mean_average_precision)
 # In 2026 you'd rarely start from ImageNet's labels. **CLIP** ([Radford et al. 2021](https://arxiv.org/abs/2103.00020))
 # learnt from 400 million images with their captions, so it can classify by a *sentence*, without any training image.
 # **DINOv2** ([Oquab et al. 2024](https://arxiv.org/abs/2304.07193)) and its successor DINOv3 learnt without labels at all,
-# and their frozen features are the usual first try: a probe, a retrieval, then fine-tuning. In `timm`, it's two lines, with
-# the matching preprocessing:
+# and their frozen features are the usual first try: a probe, a retrieval, then fine-tuning. The library `timm` has
+# them all, with a new head and the matching preprocessing:
 #
 # ```python
-# model = timm.create_model("vit_small_patch14_dinov2", pretrained=True)
-# transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+# model = timm.create_model("vit_small_patch16_dinov3", pretrained=True, num_classes=10)
+# transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 # ```
 #
 # ## 9.10 In plain PyTorch, and bigger
@@ -1312,7 +1304,7 @@ else:
 # %% [markdown]
 # ## Key points
 #
-# - Early layers are general, late ones belong to the source. The less your target resembles it, the lower you cut.
+# - Early layers are general, late ones belong to the source. The less your target resembles it, the lower the stage to use.
 # - Give a network the pixels it was trained on: range, normalisation, order of the channels. And call `eval()`.
 # - Frozen means no gradients *and* running statistics that stand still. `model.train()` undoes an earlier `eval()`.
 # - Frozen features are computed once, and a probe takes seconds. Compare them with a random network of the same kind.
