@@ -777,7 +777,8 @@ plots.trend(
     },
     xlabel="labelled photographs per class",
     ylabel="test accuracy",
-    message="MESSAGE-PHOTOS",
+    message="On photographs, both pretrained ways are far ahead of training "
+    "from scratch.",
     log="x",
 )
 
@@ -790,10 +791,13 @@ check.prediction(
 )
 
 # %% [markdown]
-# NUMBERS-PHOTOS
+# With fifty photographs in all, the head on frozen features is correct on 41 % of the test photographs. Training from
+# scratch reaches 23 %, and even with 3,000 photographs it's behind what the head has with 200. Fine-tuning adds two to
+# five points on top. The control is there, too: the *same* architecture with random weights, also frozen, hardly beats
+# chance. What helps is what the network has learnt, and not how it is built.
 #
-# The control is in the table, too: the *same* architecture with random weights, also frozen. What helps is what the
-# network has learnt, and not how it is built.
+# **What would change it.** CIFAR-10's cats, ships and trucks are ImageNet's classes too, so source and target are as
+# similar as they get. And the runs from scratch had 500 to 1,500 steps; 9.7 asks what more would do.
 #
 # Now the microscope, where you can run all three yourself: ten labelled digits per class, three splits, and a short run
 # from scratch. Below your marks are those of `studies/09_finetuning.py`, with five splits and a fair budget of 2,400 steps
