@@ -20,7 +20,9 @@ NEED_PHOTOGRAPHS = {
     "10_photos",
 }
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
-SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
+# Declared, but not run yet: there is no table to test.
+NOT_RUN_YET = {"10_distortion", "10_order", "10_photos", "10_remedies"}
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in {"common", *NOT_RUN_YET})
 
 
 def import_script(script):
