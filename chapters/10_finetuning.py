@@ -144,10 +144,11 @@ kept, sign_accuracy = {}, {}
 for lr in (1e-5, 1e-4, 1e-3):
     name = f"learning rate {lr:g}"
     kept[name], sign_accuracy[name] = teach_signs(lr)
+steps = list(range(0, 4 * len(kept[name]), 4))
 print("accuracy on 120 test signs")
 print(pd.Series(sign_accuracy).round(2).to_string())
 plots.lines(
-    [0, 4, 8, 12, 16, 20],
+    steps,
     kept,
     xlabel="steps of fine-tuning on signs",
     ylabel="photographs that keep their name, of 23",
@@ -616,7 +617,7 @@ head_first_accuracy = sign_accuracy["learning rate 0.0001"]
 print(f"signs, head first {head_first_accuracy:.2f}, ", end="")
 print(f"random head {random_accuracy:.2f}")
 plots.lines(
-    [0, 4, 8, 12, 16, 20],
+    steps,
     {"head first": kept["learning rate 0.0001"], "random head": kept_random},
     xlabel="steps of fine-tuning on signs",
     ylabel="photographs that keep their name, of 23",

@@ -46,18 +46,20 @@ def _observe_interpolation(attempt: Callable[..., Any], seed: int) -> Observatio
     before, after = _states(fold_in(seed, 10, 1))
     given = [tensor.data_ptr() for state in (before, after) for tensor in state.values()]
     result = attempt(dict(before), dict(after), 0.25)
-    shared = [name for name, tensor in result.items() if tensor.data_ptr() in given]
+    names = [name for name in before if name in result]
+    shared = [name for name in names if result[name].data_ptr() in given]
     values = {
         f"`{name}` at alpha=0.25, with before={before[name].tolist()} and "
         f"after={after[name].tolist()},": result[name]
-        for name in before
+        for name in names
     }
     end = attempt(dict(before), dict(after), 1.0)
     return {
-        "the names in your state dict": sorted(result),
-        **{f"the dtype of `{name}`": str(result[name].dtype) for name in before},
+        "a name is missing from your state dict.": len(names) < len(before),
+        "your state dict has a name that isn't in `after`.": len(result) > len(names),
+        **{f"the dtype of `{name}`": str(result[name].dtype) for name in names},
         **values,
-        "`conv.weight` at alpha=1": end["conv.weight"],
+        "`conv.weight` at alpha=1": end.get("conv.weight"),
         "a tensor you return shares its memory with one that you were given.": bool(shared),
     }
 
