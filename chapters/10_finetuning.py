@@ -524,10 +524,9 @@ check.prediction(
 )
 
 # %% [markdown]
-# At 0.001, the mean is two points above the head alone, and the old task hardly suffers. (Five splits of the same digits
-# can't rule out that nothing is gained.) At 0.03, the features have been overwritten, and a hundred digits are too few to
-# replace them. The drift at 0.001 is already a third of the features' size, though a probe reads the glyphs about as
-# well as before. What counts is what is destroyed, not how far the features move.
+# At 0.001, the mean is two points above the head alone, though five splits of the same digits can't rule out that nothing
+# is gained. The old task hardly suffers, although the drift is already a third of the features' size. At 0.03, the
+# features have been overwritten, and a hundred digits are too few to replace them.
 #
 # **What would change it.** Fewer steps destroy less. And if the features aren't worth protecting, larger steps are
 # better. Try a tenth of the learning rate from scratch, then a third of that and three times that.
@@ -538,15 +537,12 @@ check.prediction(
 # features to suit a head that knows nothing. So the common recipe is the **head first**, on frozen features, and then
 # all layers, also called LP-FT: a linear probe, then fine-tuning.
 #
-# You can do the mathematics on paper. Let an image be two numbers, $x = (x_1, x_2)$. The "backbone" makes one feature,
-# $b_1 x_1 + b_2 x_2$, and the "head" multiplies it by $v$. Pretraining has found the perfect feature,
-# $b = (1, 1)$, and the target for every image is 1. But all your training images are $(1, 0)$. At inference there
-# will also be images $(0, 1)$: they're **out of distribution**.
+# You can do the mathematics on paper. An image is two numbers, $(x_1, x_2)$. The backbone makes one feature of it,
+# $b_1 x_1 + b_2 x_2$, and the head multiplies that by $v$. The target of every image is 1, and pretraining has found the
+# perfect feature, $b = (1, 1)$. All your training images are $(1, 0)$. Later come images $(0, 1)$: **out of distribution**.
 #
-# - **Head first.** $v = 1$ is perfect on $(1, 0)$. The loss is zero, so fine-tuning changes nothing, and $(0, 1)$ gives
-#   $v b_2 = 1$, as it should.
-# - **Random head**, say $v = 0$. Now $v$ and $b_1$ both move until $v b_1 = 1$. But $b_2$ gets no gradient, because
-#   $x_2 = 0$ in all training images.
+# - **Head first**: $v = 1$ is perfect. The loss is zero, so fine-tuning changes nothing, and $(0, 1)$ gives $v b_2 = 1$.
+# - **Random head**, say $v = 0$: $v$ and $b_1$ both move until $v b_1 = 1$. But $b_2$ gets no gradient, because $x_2 = 0$.
 #
 # ### Predict
 #
@@ -1205,7 +1201,7 @@ for name in easy.names[1:-1]:
 # | 1 | the parameters that aren't in the second optimizer |
 # | 2 | the scheduler: how far it gets in 30 epochs, and whose learning rate it sets from epoch 20 on |
 # | 1 | what changes in the frozen layers during the first ten epochs, and one line that prevents it |
-# | 1 | what the printed accuracy is worth, twice over (which images, which mode of the model at the start of the next epoch) |
+# | 1 | what the printed accuracy is worth: which images choose the epoch, and in which mode the model meets them |
 # | 1 | a test of three lines that would have found the first bug |
 
 # %%
