@@ -595,7 +595,8 @@ check.prediction(
 # Their experiments have two halves, and you should know both. On images **like those of the training**, fine-tuning
 # beat the linear probe, by about two points on average over ten data sets. On **shifted** images, it lost to
 # the probe by about seven. The head first, then all layers, was better than fine-tuning on both: by one point and by
-# ten. So a random head doesn't cost you much on your own test set, and that's why it goes unnoticed.
+# ten. So after enough steps, a random head costs little on your own test set, and it goes unnoticed until the images
+# change. After few steps it costs more, as the next section shows.
 #
 # How do the photographs of 10.1 fare? The learning rate is 0.0001, once with the head first, as above, and once with a
 # random head:
