@@ -628,9 +628,8 @@ plots.lines(
 # - **Warm-up** (chapter 5): over the first one to five epochs, the learning rate of *all* stages rises from near zero,
 #   so that the head can settle while little else moves.
 #
-# A report on training CNNs says that $\gamma$ is "typically 0.1". Howard and Ruder
-# ([2018](https://arxiv.org/abs/1801.06146)) took 1/2.6, and vision transformers are fine-tuned with 0.65 to 0.9. How can
-# all of them be right? Look at what is left for the *lowest* stage, $\gamma^L$:
+# You'll read that $\gamma$ is "typically 0.1". Howard and Ruder ([2018](https://arxiv.org/abs/1801.06146)) took 1/2.6, and
+# vision transformers are fine-tuned with 0.65 to 0.9. How can all of them be right? Look at what is left for the *lowest* stage, $\gamma^L$:
 
 # %%
 depths = {
@@ -1052,11 +1051,11 @@ live_heads.plot(
 #
 # So far, the task changed. Often the task stays, and the images change: this is **domain shift**. Medicine is full of it.
 # A network that found pneumonia in chest X-rays of its own hospital did worse in those of other hospitals, in three of
-# five comparisons. It had learnt to recognise the *hospital*, nearly perfectly, and used that as a clue
-# ([Zech et al. 2018](https://doi.org/10.1371/journal.pmed.1002683)). Scanners, stains and protocols differ, and so do
-# patients. The reverse direction, from ImageNet to X-rays, is an even larger shift. Fine-tuning is the usual answer
-# there, but [Raghu et al. 2019](https://arxiv.org/abs/1902.07208) found that for large medical data sets, ImageNet's
-# features gained little accuracy over training from scratch. What they gained was speed.
+# five comparisons. Such a network could also tell, nearly perfectly, which *hospital* an image came from, and that alone
+# is a clue to how likely pneumonia is ([Zech et al. 2018](https://doi.org/10.1371/journal.pmed.1002683)). Scanners,
+# stains and protocols differ, and so do patients. From ImageNet's photographs to X-rays is an even larger step.
+# Fine-tuning is the usual way to take it, but [Raghu et al. 2019](https://arxiv.org/abs/1902.07208) found that on large
+# medical data sets, ImageNet's weights gained little accuracy over training from scratch. What they gained was speed.
 
 # %%
 retina = cnnlab.load("photos", size=128)
