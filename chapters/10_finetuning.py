@@ -813,8 +813,9 @@ harmful
 # variance. In training mode they move with every batch, frozen or not, and in plain PyTorch `model.train()` undoes every
 # `eval()` before it (chapter 9). In a loop of your own, `transfer.train_mode(model)` is the cure; `Trainer` calls it.
 #
-# What does it cost? Freeze all but the head, and train the head once with each of the two. Afterwards put the old head
-# of glyphnet back on the backbone, *of which no weight was trained*, and let it read glyphs.
+# What does it cost? Freeze all but the head, and train the head twice: once with `model.train()` at the start of each
+# epoch, once with `train_mode`. Then put glyphnet's *old* head on the backbone, of which no weight was trained, and let
+# it read glyphs.
 #
 # ### Predict
 #
@@ -1212,10 +1213,10 @@ for name in easy.names[1:-1]:
 #
 # Two functions are all you need. `layer_groups` gives each part of a torchvision ResNet its own learning rate, with no
 # weight decay on biases and batch norm. All parameters are in the optimizer from the start: a frozen one has no gradient
-# (None, not zero), so the optimizer leaves it alone. `unfreeze_stage` is called at the start of an epoch, after
-# `set_train_mode` of section 9.10 or before it; freezing the rest at the start makes phase 1.
+# (None, not zero), so the optimizer leaves it alone. Freeze everything, and call `unfreeze_stage` at the start of an
+# epoch, before `set_train_mode` of section 9.10, so that the batch norm of the new stage trains as well.
 #
-# The second cell compares the first with `cnnlab` over a few steps, with random weights, so nothing is downloaded.
+# The second cell compares both with `cnnlab` over three steps, with random weights, so nothing is downloaded.
 
 # %% tags=["plain"]
 RESNET_STAGES = (
