@@ -388,21 +388,20 @@ check.prediction(
 # only one of the two. It would pass the test with ten images, and it fails this one.
 #
 # But compare *validation* accuracies. The permuted run's training loss is 0.30 below the blank one's, because a network
-# memorises some of its labels even in four epochs. A trial run with the seeds 0 to 4 had shown us this. So we chose the
-# validation accuracy and declared the claims after it, and ran the comparison above on fresh seeds, 10 to 14. And no
-# baseline finds a fault that makes the real run look better, such as a leak.
+# memorises some of its labels even in four epochs. A trial with the seeds 0 to 4 had shown us this, and we chose the
+# metric and the claims after it. So the comparison above ran on fresh seeds, 10 to 14. And no baseline finds a fault
+# that makes a run look better, such as a leak.
 #
 # ## 7.4 Which inputs does an output depend on?
 #
 # The output for image 2 should depend on image 2 and on nothing else in the batch. A wrong dimension can break this
-# silently. Here is a layer that scales each channel of an image by a factor between 0 and 1, computed from the means of
-# its channels (a simplified squeeze-and-excitation block, [Hu et al. 2018](https://arxiv.org/abs/1709.01507)). Somebody
-# has averaged over dimensions 0, 2 and 3, as batch norm does, instead of 2 and 3. Thanks to broadcasting, it runs
-# without an error.
+# silently. Here is a layer that scales each channel by a factor between 0 and 1, computed from the means of all
+# channels of the image (a simplified squeeze-and-excitation block, [Hu et al. 2018](https://arxiv.org/abs/1709.01507)).
+# Somebody has averaged over dimensions 0, 2 and 3, as batch norm does, instead of 2 and 3. Thanks to broadcasting, it
+# runs without an error.
 #
 # Curves don't show such a bug, but the backward pass does: an output that doesn't depend on an image has a gradient of
-# exactly zero with respect to it. The **Jacobian** holds all these gradients, the derivative of each output by each
-# input.
+# exactly zero with respect to it. The **Jacobian** holds the derivative of each output by each input.
 
 
 # %%
@@ -776,29 +775,29 @@ blamed = [line.strip() for line in report.splitlines() if "sqrt" in line]
 print("The report blames this line:", blamed[-1])
 
 # %% [markdown]
-# The last case is nasty, because every value in the forward pass is finite. The network has the zero last layer of 7.2,
-# so all its logits are equal and their variance is 0. The slope of $\sqrt{v}$ at 0 is infinite, the slope of the
-# variance is 0, and infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. And against $\log 0$, compute
-# $\log p$ directly from the logits, as `F.cross_entropy` does.) PyTorch's **anomaly detection** remembers which line of
-# the forward pass each gradient belongs to, and it raises an error at the first gradient that is NaN. It's slow, so
-# switch it on for one batch and not for a whole run.
+# The last case is nasty, because every value in the forward pass is finite. With the zero last layer of 7.2, all logits
+# are equal and their variance is 0. The slope of $\sqrt{v}$ at 0 is infinite, the slope of the variance is 0, and
+# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. And against $\log 0$, compute $\log p$ directly
+# from the logits, as `F.cross_entropy` does.) PyTorch's **anomaly detection** remembers which line of the forward pass
+# each gradient belongs to, and it raises an error at the first gradient that is NaN. It's slow, so switch it on for one
+# batch only.
 #
-# During a run, `if not torch.isfinite(loss): raise ...` before the step is enough. `Trainer` does this, so the weights
-# from before the accident are still there to be examined.
+# During a run, `if not torch.isfinite(loss): raise ...` before the step is enough. `Trainer` does this, so you can
+# still examine the weights from before the accident.
 #
 # ## 7.8 Exploding gradients, and clipping
 #
-# On its way back, a gradient is multiplied by the Jacobian of one layer after the other. If their norms exceed one, or
-# if the loss has a steep wall, a single step can be a thousand times longer than the others. [Pascanu et al.
+# On its way back, a gradient is multiplied by one layer's Jacobian after the other. If their norms exceed one, or if
+# the loss has a steep wall, a single step can be a thousand times longer than the others. [Pascanu et al.
 # 2013](https://arxiv.org/abs/1211.5063) proposed to cap its length. **Clipping by norm** takes the gradients of all
 # weights as one long vector $g$ and replaces it by
 #
 # $$ g \cdot \min\!\left(1, \frac{c}{\lVert g \rVert}\right). $$
 #
-# **Clipping by value** cuts each entry to the range from $-c$ to $c$. Clipping by norm keeps the direction and shortens
-# the vector. Clipping by value changes the direction; with a tiny $c$ only the signs are left. Here is an example with
-# $c = 1$. Both functions work in place, between `backward()` and `step()`. The first returns the norm before clipping:
-# log it, because you need it to choose $c$.
+# **Clipping by value** cuts each entry to the range from $-c$ to $c$. The first keeps the direction and shortens the
+# vector. The second changes the direction; with a tiny $c$ only the signs are left. Here is an example with $c = 1$.
+# Both functions work in place, between `backward()` and `step()`. The first returns the norm before clipping: log it,
+# because you need it to choose $c$.
 
 # %%
 gradient = torch.tensor([4.0, 0.5])
@@ -926,24 +925,23 @@ study.plot(
 # because three of the ten runs ended below 0.4. It was chosen on two seeds only, and an even smaller one might have
 # been safer.
 #
-# The fifth claim failed. Clipping by value came out one point *ahead*, with an interval from one point behind to three
-# ahead. An earlier study had shown the opposite by 17 points, with a limit for the values that was ten times as large.
-# So it had compared two settings, not two methods.
+# The fifth claim failed. Clipping by value came out one point *ahead* (one behind to three ahead). An earlier study had
+# shown the opposite by 17 points, with a limit for the values that was ten times as large. So it had compared two
+# settings, not two methods.
 #
 # What does clipping do here? You might guess that it shortens only the few wild steps. But in our live run it shortened
-# *every* step, as the last printed line says. A limit this low isn't a safety net. It turns SGD into another optimizer,
-# in which the gradient gives only the direction, so $c$ acts as a second learning rate. If you want a safety net, log
+# *every* step, as the last printed line says. Such a low limit isn't a safety net. It turns SGD into another optimizer,
+# in which the gradient gives only the direction and $c$ acts as a second learning rate. If you want a safety net, log
 # the norms first and choose a limit a little above the usual ones.
 #
-# **What would change it.** Measured: with batch norm, the same network tolerates the learning rate without clipping
-# (the last row). Not measured here: recurrent networks and transformers, which are usually trained with a limit of 1.
-# And clipping doesn't remove a cause. If one broken image makes the spike, find the image.
+# **What would change it.** Measured: batch norm, which tolerates this learning rate without clipping. Not measured
+# here: recurrent networks and transformers, which are usually trained with a limit of 1. And clipping doesn't remove a
+# cause. If one broken image makes the spike, find the image.
 #
 # ## 7.9 The clinic
 #
-# Now for patients. There are twelve faults, each planted in a run of its own (about 20 seconds). The cell prints what
-# was done to each run. Choose a fault and compare its curves with the healthy run's. Some shout, and some leave no
-# trace.
+# Now for patients. Twelve faults are planted, each in a run of its own (about 20 seconds). The cell prints what was
+# done. Choose a fault and compare its curves with the healthy run's. Some shout, and some leave no trace.
 
 # %% tags=["widget"]
 PLANTED = {
