@@ -796,8 +796,8 @@ print("The report blames this line:", blamed[-1])
 #
 # **Clipping by value** cuts each entry to the range from $-c$ to $c$. The first keeps the direction and shortens the
 # vector. The second changes the direction; with a tiny $c$ only the signs are left. Here is an example with $c = 1$.
-# Both functions work in place, between `backward()` and `step()`. The first returns the norm before clipping: log it,
-# because you need it to choose $c$.
+# Both functions work in place, between `backward()` and `step()`. The first returns the norm before clipping, which you
+# need to choose $c$.
 
 # %%
 gradient = torch.tensor([4.0, 0.5])
@@ -929,14 +929,14 @@ study.plot(
 # shown the opposite by 17 points, with a limit for the values that was ten times as large. So it had compared two
 # settings, not two methods.
 #
-# What does clipping do here? You might guess that it shortens only the few wild steps. But in our live run it shortened
-# *every* step, as the last printed line says. Such a low limit isn't a safety net. It turns SGD into another optimizer,
-# in which the gradient gives only the direction and $c$ acts as a second learning rate. If you want a safety net, log
-# the norms first and choose a limit a little above the usual ones.
+# What does clipping do here? In our live run it shortened *every* step and not only a few wild ones: see the last
+# printed line. Such a low limit isn't a safety net. It turns SGD into another optimizer, in which the gradient gives
+# only the direction and $c$ acts as a second learning rate. If you want a safety net, log the norms first and choose a
+# limit a little above the usual ones.
 #
-# **What would change it.** Measured: batch norm, which tolerates this learning rate without clipping. Not measured
-# here: recurrent networks and transformers, which are usually trained with a limit of 1. And clipping doesn't remove a
-# cause. If one broken image makes the spike, find the image.
+# **What would change it.** Measured: batch norm, which tolerates this learning rate without clipping. Not measured:
+# recurrent networks and transformers, usually trained with a limit of 1. And clipping doesn't remove a cause. If one
+# broken image makes the spike, find the image.
 #
 # ## 7.9 The clinic
 #
