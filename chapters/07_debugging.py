@@ -388,9 +388,9 @@ check.prediction(
 # only one of the two. It would pass the test with ten images, and it fails this one.
 #
 # But compare *validation* accuracies. The permuted run's training loss is 0.30 below the blank one's, because a network
-# memorises some of its labels even in four epochs. A trial with the seeds 0 to 4 had shown us this, and we chose the
-# metric and the claims after it. So the comparison above ran on fresh seeds, 10 to 14. And no baseline finds a fault
-# that makes a run look better, such as a leak.
+# memorises some labels even in four epochs. A trial with the seeds 0 to 4 had shown us this, and we chose the metric
+# and the claims after it. So the comparison above ran on fresh seeds, 10 to 14. And no baseline finds a fault that
+# flatters a run, such as a leak.
 #
 # ## 7.4 Which inputs does an output depend on?
 #
@@ -777,10 +777,9 @@ print("The report blames this line:", blamed[-1])
 # %% [markdown]
 # The last case is nasty, because every value in the forward pass is finite. With the zero last layer of 7.2, all logits
 # are equal and their variance is 0. The slope of $\sqrt{v}$ at 0 is infinite, the slope of the variance is 0, and
-# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. And against $\log 0$, compute $\log p$ directly
-# from the logits, as `F.cross_entropy` does.) PyTorch's **anomaly detection** remembers which line of the forward pass
-# each gradient belongs to, and it raises an error at the first gradient that is NaN. It's slow, so switch it on for one
-# batch only.
+# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. Against $\log 0$, `F.cross_entropy` computes $\log
+# p$ directly from the logits.) PyTorch's **anomaly detection** remembers which line of the forward pass each gradient
+# belongs to, and it raises an error at the first gradient that is NaN. It's slow, so switch it on for one batch only.
 #
 # During a run, `if not torch.isfinite(loss): raise ...` before the step is enough. `Trainer` does this, so you can
 # still examine the weights from before the accident.
@@ -935,8 +934,8 @@ study.plot(
 # limit a little above the usual ones.
 #
 # **What would change it.** Measured: batch norm, which tolerates this learning rate without clipping. Not measured:
-# recurrent networks and transformers, usually trained with a limit of 1. And clipping doesn't remove a cause. If one
-# broken image makes the spike, find the image.
+# recurrent networks and transformers, usually trained with a limit of 1. And clipping removes no cause: if one broken
+# image makes the spike, find the image.
 #
 # ## 7.9 The clinic
 #
@@ -1292,7 +1291,7 @@ print("after an epoch with clipping, plain PyTorch and cnnlab agree")
 # ### Exercise 6: who checks the checks? (open, 30 minutes)
 #
 # These debugging helpers look like many that you'll find in public code. All of them run. Which lines would you change,
-# and what does each bug make you believe? Write your review and the test in cells of your own.
+# and what does each bug make you believe?
 #
 # ```python
 # def sanity_check(model, loader):
@@ -1332,7 +1331,11 @@ print("after an epoch with clipping, plain PyTorch and cnnlab agree")
 # | 2 | two more that slow the run down, or crash on a model with frozen layers |
 # | 1 | a line that looks wrong and isn't, with the reason |
 # | 2 | a test for one of the bugs that fails on this code and passes on yours |
-#
+
+# %%
+# Your review: the lines, what each bug makes you believe, and your test.
+
+# %% [markdown]
 # ## Make it bigger
 #
 # Here are the checks on CIFAR-10, before an hour of training and not after it. The cell downloads 170 MB once and needs
