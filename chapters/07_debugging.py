@@ -27,7 +27,7 @@
 # |---|---|
 # | to read | 50 minutes, with the code |
 # | exercises | 90 minutes; the emergency room as long as you like |
-# | to run | 40 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 55 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, dead units, and the training loop of chapter 1 |
 
 # %% tags=["setup"]
@@ -235,7 +235,7 @@ check.starting_bias(starting_bias)
 #
 # Now shuffle the labels of the ten images, so that each image gets another image's label. Can the network still
 # memorise them? Decide before you read the next cell, because a claim that's declared there says what *we* expect. (It
-# takes about 5 seconds.)
+# takes about 4 seconds.)
 
 # %% tags=["predict"]
 my_shuffled_labels = ...  # "yes" or "no"
@@ -309,7 +309,7 @@ check.prediction(
 # ### Predict
 #
 # After four epochs, the training loss with real images is about 1. What is it with blank images, if all twelve classes
-# are equally frequent? (The next cell takes about 15 seconds.)
+# are equally frequent? (The next cell takes about 7 seconds.)
 
 # %% tags=["predict"]
 my_blank_loss = ...  # a number
@@ -617,7 +617,7 @@ plots.histogram(
 # ## 7.6 Reading learning curves
 #
 # Once single steps look healthy, turn to the shape of the whole curve. Six shapes are worth knowing by name. These are
-# real runs of sixteen epochs with one seed (about 25 seconds), so they're noisy, as yours will be. We produced each on
+# real runs of sixteen epochs with one seed (about 12 seconds), so they're noisy, as yours will be. We produced each on
 # purpose: with weights scaled by 0.3, a large weight decay, a learning rate cut to a hundredth after three epochs, a
 # learning rate of 0.003, 40 % wrong labels, and a network one channel wide.
 
@@ -827,7 +827,7 @@ plots.arrows(
 # We train a residual network *without* batch norm at a learning rate of 0.4. Within the first steps it falls to chance,
 # an accuracy of one in twelve or 0.08. Now train the same network again, for the same six epochs, with `clip_norm=0.3`.
 # What accuracy do you expect? For comparison, the same network *with* batch norm reaches 0.67 in a related study. (The
-# next cell takes about 10 seconds. `train_until_it_fails` stops a run whose loss isn't finite and keeps the weights
+# next cell takes about 5 seconds. `train_until_it_fails` stops a run whose loss isn't finite and keeps the weights
 # from before that step.)
 
 # %% tags=["predict"]
@@ -939,7 +939,7 @@ study.plot(
 #
 # ## 7.9 The clinic
 #
-# Now for patients. Twelve faults are planted, each in a run of its own (about 20 seconds). The cell prints what was
+# Now for patients. Twelve faults are planted, each in a run of its own (about 10 seconds). The cell prints what was
 # done. Choose a fault and compare its curves with the healthy run's. Some shout, and some leave no trace.
 
 # %% tags=["widget"]
@@ -1117,7 +1117,7 @@ check.diagnose_case(diagnose_case)
 # %% [markdown]
 # ### Exercise 4: four patients (hard, 20 minutes)
 #
-# Here are four runs (about 5 seconds), and you aren't told what was planted. Examine them in cells of your own, in the
+# Here are four runs (about 3 seconds), and you aren't told what was planted. Examine them in cells of your own, in the
 # order of this chapter. The possible faults are in `clinic.NAMES` and, in words, above the widget. Write your diagnoses
 # in place of the dots; those you leave count as "no answer yet". For more patients, take another seed or the numbers 5
 # to 12.
