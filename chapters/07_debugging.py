@@ -126,9 +126,9 @@ well.pictures()
 # %% [markdown]
 # **Is the first loss near $\log K$?** You know this check from chapter 1. Here $K = 6$, so we expect 1.79. In practice
 # it's usually a little higher. A He-initialised last layer gives random logits, and logits with a variance of
-# $\sigma^2$ raise the expected loss by roughly $\sigma^2/2$, because the exponential in the softmax rewards the large
-# ones. The thirty healthy networks of the study in 7.5 start anywhere between 1.66 and 2.48. With that much slack the
-# check only catches gross errors, such as pixels from 0 to 255, which give first losses between 340 and 2,300. The
+# $\sigma^2$ raise the expected loss by roughly $\sigma^2/2$, because the largest logits dominate the sum in the
+# softmax. The thirty healthy networks of the study in 7.5 start anywhere between 1.66 and 2.48. With that much slack
+# the check only catches gross errors, such as pixels from 0 to 255, which give first losses between 340 and 2,300. The
 # library raises an alarm at twice $\log K$.
 #
 # Karpathy's remedy makes the check sharp. Start the last layer with weights of zero (or very small ones), and the first
@@ -693,7 +693,8 @@ plots.lines(
 # | underfitting | both curves level off together, too high | a larger network, less regularisation |
 #
 # The last and the fourth look alike: both curves fall together. Extend the run. If the loss keeps falling, it was too
-# short; if both curves level off at a high loss, the network underfits.
+# short; if both curves level off at a high loss, the network underfits. Sixteen epochs can't tell: we know that our
+# last panel underfits because its network is one channel wide.
 #
 # Textbooks often draw underfitting as two *flat* lines. But a loss that stays at $\log K$ isn't underfitting. That
 # network doesn't train at all, and a larger one won't either, so go back to 7.2.
