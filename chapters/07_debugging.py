@@ -778,9 +778,9 @@ print("The report blames this line:", blamed[-1])
 # %% [markdown]
 # The last case is nasty, because every value in the forward pass is finite. With the zero last layer of 7.2, all logits
 # are equal and their variance is 0. The slope of $\sqrt{v}$ at 0 is infinite, the slope of the variance is 0, and
-# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. Against $\log 0$, `F.cross_entropy` computes $\log
-# p$ directly from the logits.) PyTorch's **anomaly detection** remembers which line of the forward pass each gradient
-# belongs to, and it raises an error at the first gradient that is NaN. It's slow, so switch it on for one batch only.
+# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. Against $\log 0$, `F.cross_entropy` works directly
+# on the logits.) PyTorch's **anomaly detection** remembers which line of the forward pass each gradient belongs to, and
+# it raises an error at the first gradient that is NaN. It's slow, so switch it on for one batch only.
 #
 # During a run, `if not torch.isfinite(loss): raise ...` before the step is enough. `Trainer` does this, so you can
 # still examine the weights from before the accident.
