@@ -945,13 +945,14 @@ study.plot(
 
 # %% tags=["widget"]
 PLANTED = {
-    "rate too high": "a learning rate more than 25 times too high",
-    "rate too low": "a learning rate thousands of times too low",
+    "rate too high": "a learning rate of 4 to 12",
+    "rate too low": "a learning rate below 0.0001",
     "labels shuffled": "images permuted in each batch, labels not",
-    "not normalised": "pixels from 0 to 255",
+    "not normalised": "pixels from 0 to 255, no batch norm",
     "normalised twice": "pixels normalised before the network does it",
     "eval mode forgotten": "validated in training mode, in small batches",
-    "dead ReLUs": "biases so low that no ReLU is ever positive",
+    "dead ReLUs": "no batch norm, biases so low that no ReLU "
+    "is ever positive",
     "leak": "copies of validation images in the training set",
     "frozen batch norm moves": "trained layers frozen for new images, but "
     "the running statistics of their batch norms change",
