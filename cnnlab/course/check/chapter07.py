@@ -241,7 +241,7 @@ def _observe_reading(attempt: Callable[..., Any], seed: int) -> Observation:
     for what, model in models.items():
         model.train(what != IN_EVAL)
         if what == FROZEN:
-            model[1].eval()
+            model.get_submodule("1").eval()
         modes = [module.training for module in model.modules()]
         before = copy.deepcopy(model.state_dict())
         given = images.clone()
