@@ -140,10 +140,10 @@ plots.lines(
 
 # %% [markdown]
 # The first figure shows the live runs as ticks, and the study in grey. All three claims about the study were declared
-# before it ran, but after a smaller first study. The second figure, below your prediction, is the whole table. Between two learning rates
-# there are more than 50 points. Between two weight decays there's less than one at learning rates up to 0.1, and two
-# to five above, where the runs are erratic and no decay is best throughout. Weight decay needs time to act (chapter
-# 2), and three epochs don't give it any.
+# before it ran, but after a smaller first study. The second figure, below your prediction, is the whole table. Between
+# two learning rates there are more than 50 points. Between two weight decays there's less than one at learning rates up
+# to 0.1, and two to five above, where the runs are erratic and no decay is best throughout. Weight decay needs time to
+# act (chapter 2), and three epochs don't give it any.
 #
 # So one hyperparameter matters here and another one doesn't, and beforehand you wouldn't have known which. If you can
 # tune only one thing, tune the learning rate. And if you change anything else, such as the network, the optimizer or
@@ -413,10 +413,10 @@ pairs = [
 ]
 win_fraction = sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
 print(f"random search found the better network in {win_fraction:.0%}")
-best = max(searches.names, key=lambda name: searches.values(name).mean())
+leader = max(searches.names, key=lambda name: searches.values(name).mean())
 searches.plot(
     label="accuracy of the chosen network on other images",
-    message=f"On average, {best} finds the best networks; random search wins "
+    message=f"On average, {leader} finds the best networks; random search wins "
     f"{win_fraction:.0%} of its pairs.",
 )
 
@@ -441,7 +441,7 @@ print(searches.verdict("Sobol", ">", "random"))
 # fifteen searches, and each interval belongs to twelve such means.
 #
 # We wrote down the first two claims before this table existed and the claim about Sobol points before the first Sobol
-# search on it. (A smaller first study had come before all of them. A further early claim, that drawing learning rates
+# search on it. (A smaller first study had come before both. A further early claim, that drawing learning rates
 # uniformly costs more than five points, also held.) They're conditional: nine trials in this space, on runs of three
 # epochs like ours.
 #
@@ -552,12 +552,12 @@ plots.lines(
 # %% [markdown]
 # It saves three quarters of the epochs. But does it find as good a network? The study `studies/08_halving.py` tried it
 # with eight seeds, and neither of its two claims held. Halving ended 1.6 points below training all nine to the end (95
-# % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving gained +0.3 points
+# % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving gained 0.3 points
 # (−1.4 to +2.0) over that.
 #
 # Probably the first rung came too early. Look at the panel of the learning rate 0.14: it's thrown out after one epoch,
 # a single dot, although it's among the best in 8.1, after three. Large learning rates often start slowly, and a
-# schedule makes early rankings worse still.
+# schedule that depends on the length of the run makes early rankings worse still.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
@@ -759,9 +759,9 @@ curse.plot(
 # | 7. repeat | back to 4 or 5; add a schedule; in the end, average the predictions of the best 3 to 5 | until it no longer pays |
 #
 # The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6 (about twenty seconds), with AdamW
-# and a cosine, and its learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range of the best three
-# trials and adds a tenth of the old range on both sides. It takes three because the best one alone may have been
-# lucky.
+# and a cosine, and its learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range
+# of the best three trials and adds a tenth of the old range on both sides. It takes three because the best one alone
+# may have been lucky.
 
 # %%
 torch.manual_seed(0)
@@ -933,9 +933,10 @@ print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 #
 # ## 8.8 Batch size
 #
-# A batch of $B$ images gives a gradient $g_B$ that scatters around the gradient $g$ of the whole training set. For each
-# weight, it's a mean of $B$ values. So if you draw the images independently, its variance is $B$ times smaller than
-# from one image to the next. Add up these variances over all weights, and you have the **gradient noise**,
+# A batch of $B$ images gives a gradient $g_B$ that scatters around the gradient $g$ of the whole training set. Its
+# entry for each weight is a mean of $B$ values. So if you draw the images independently, the variance of that entry is
+# $B$ times smaller than between single images. Add up these variances over all weights, and you have the **gradient
+# noise**,
 #
 # $$ \mathrm{E} \, \lVert g_B - g \rVert^2 = \frac{V}{B} , $$
 #
