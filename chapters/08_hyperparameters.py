@@ -26,7 +26,7 @@
 # |---|---|
 # | to read | 50 minutes, with the code |
 # | exercises | 90 minutes |
-# | to run | 50 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 5](05_schedules.ipynb): learning rates and the range test |
 
 # %% tags=["setup"]
@@ -76,7 +76,7 @@ data.show(per_class=1)
 # ### Predict
 #
 # What does the same run reach with a learning rate of 0.001, everything else equal? (Guessing would give 0.08. The
-# cell after your prediction also trains six of these runs live, in about ten seconds.)
+# cell after your prediction also trains six of these runs live, in about five seconds.)
 
 # %% tags=["predict"]
 my_accuracy_at_0_001 = ...  # a number between 0 and 1
@@ -501,7 +501,7 @@ widgets.search_space(study)
 # Most trials of a search are hopeless, and you can often see that after a fraction of the run. **Successive halving**
 # ([Jamieson & Talwalkar 2016](https://arxiv.org/abs/1502.07943)) turns this into a tournament. Train all trials for
 # one epoch, keep the best third, train those up to three epochs, keep the best third again, and so on. Each round is
-# called a **rung**. Here are nine Sobol trials, live (about ten seconds):
+# called a **rung**. Here are nine Sobol trials, live (about five seconds):
 
 # %% tags=["experiment", "claim"]
 HALVING_SPACE = {
@@ -758,7 +758,7 @@ curse.plot(
 # | 6. look at the curves | training and validation, of the best trials | still rising: train longer; a gap: regularise; both low and flat: a larger network or learning rate |
 # | 7. repeat | back to 4 or 5; add a schedule; in the end, average the predictions of the best 3 to 5 | until it no longer pays |
 #
-# The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6 (about twenty seconds), with AdamW
+# The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6 (about ten seconds), with AdamW
 # and a cosine, and its learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range
 # of the best three trials and adds a tenth of the old range on both sides. It takes three because the best one alone
 # may have been lucky.
@@ -951,7 +951,7 @@ print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 # </details>
 #
 # The noise equals the signal, $\lVert g \rVert^2$, at $B = V / \lVert g \rVert^2$ images. We measure both on a network
-# after one epoch (about five seconds), in evaluation mode, so that batch norm doesn't couple the images.
+# after one epoch, in evaluation mode, so that batch norm doesn't couple the images.
 
 # %% tags=["experiment"]
 measured = train_with_setting(

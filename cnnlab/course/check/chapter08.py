@@ -449,7 +449,7 @@ NEXT_RANGE = Exercise(
         "NaN stays the best": Mistake(_nan_stays, TAKES_NAN, NAN_STAYS),
         "NaN is the largest": Mistake(
             _nan_is_largest,
-            "your range lies around a learning rate that diverged, as if NaN were the largest score.",
+            "your range lies around a learning rate that diverged, as if NaN were the largest.",
             "`np.argmax` takes the first NaN; which trials can't be the best?",
         ),
         "the worst rate": Mistake(
