@@ -246,8 +246,8 @@ for name, fraction in above.items():
 plots.histogram(
     {name: np.log10(values) for name, values in drawn.items()},
     label="log10 of the learning rate",
-    message=f"Above 0.1 lie {above['uniform']:.0%} of the uniform draws, and "
-    f"{above['log-uniform']:.0%} of the log-uniform ones.",
+    message=f"{100 * above['uniform']:.0f} % of the uniform draws are above "
+    f"0.1, and {100 * above['log-uniform']:.0f} % of the log-uniform ones.",
 )
 
 # %% tags=["check"]
@@ -417,7 +417,7 @@ leader = max(searches.names, key=lambda name: searches.values(name).mean())
 searches.plot(
     label="accuracy of the chosen network on other images",
     message=f"On average, {leader} finds the best networks; random search wins "
-    f"{win_fraction:.0%} of its pairs.",
+    f"{100 * win_fraction:.0f} % of its pairs.",
 )
 
 # %% tags=["check", "claim"]
@@ -890,7 +890,8 @@ TUNED, ENSEMBLE = "tuned", "tuned, best three averaged"
 TUNED_LONG = "tuned setting, 96 epochs"
 bought.plot(
     label="test accuracy",
-    message="; ".join(
+    message="Test accuracy: "
+    + "; ".join(
         f"{name} {bought.values(name).mean():.2f}"
         for name in (SHORT, TUNED, LONG, TUNED_LONG)
     ),
