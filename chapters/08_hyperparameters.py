@@ -416,8 +416,8 @@ print(f"random search found the better network in {win_fraction:.0%}")
 leader = max(searches.names, key=lambda name: searches.values(name).mean())
 searches.plot(
     label="accuracy of the chosen network on other images",
-    message=f"On average, {leader} finds the best networks; random search wins "
-    f"{100 * win_fraction:.0f} % of its pairs.",
+    message=f"On average, {leader} finds the best networks; random search "
+    f"wins {100 * win_fraction:.0f} % of its pairs.",
 )
 
 # %% tags=["check", "claim"]
@@ -488,8 +488,8 @@ print(with_idle.verdict("random, 27 trials", ">", "grid 3 x 3 x 3"))
 print(with_idle.verdict("Sobol, 27 trials", ">", "grid 3 x 3 x 3"))
 with_idle.plot(
     label="accuracy of the chosen network on other images",
-    message="If a third hyperparameter does nothing, random and Sobol points beat "
-    "the grid by three points.",
+    message="If a third hyperparameter does nothing, random and Sobol points "
+    "beat the grid by three points.",
 )
 
 # %% tags=["widget"]
@@ -732,7 +732,8 @@ print(curse.verdict("best of 27", ">", "best of 1"))
 print(curse.verdict("best of 27 guessers", ">", "best of 27", by=0.03))
 curse.plot(
     label="score of the winner minus its accuracy on other images",
-    message="The more trials, the more the winner's score exceeds its accuracy.",
+    message="The more trials, the more the winner's score exceeds its "
+    "accuracy.",
 )
 
 # %% [markdown]
@@ -1024,8 +1025,8 @@ print(
 )
 scaling.plot(
     label="validation accuracy after twenty epochs",
-    message="Scaled up from a low learning rate, a large batch nearly catches "
-    "up; from a good one, it doesn't.",
+    message="Scaled up from a low learning rate, a large batch nearly "
+    "catches up; from a good one, it doesn't.",
 )
 
 # %% [markdown]
@@ -1139,8 +1140,8 @@ plots.lines(
     },
     xlabel="seeds so far",
     ylabel="experimenters who found a difference",
-    message=f"Looking after each seed, {100 * fooled:.0f} % find a difference "
-    "that isn't there.",
+    message=f"Looking after each seed, {100 * fooled:.0f} % find a "
+    "difference that isn't there.",
 )
 
 # %% tags=["check"]
