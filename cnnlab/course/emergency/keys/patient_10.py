@@ -24,6 +24,8 @@ RECORD = Record(
     },
     right={
         "neutral constants": {CONSTANTS: "[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]"},
+        # The scale is what hurts; a shift by MEAN alone makes no measurable difference here.
+        "no scaling": {"[1 / 255, 1 / 255, 1 / 255]": "[1.0, 1.0, 1.0]"},
         "the network's own, outside of it": {
             CONSTANTS: "[0.45] * 3, [0.25] * 3",
             "        self.backbone.head": (

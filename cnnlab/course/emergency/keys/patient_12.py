@@ -26,6 +26,14 @@ RECORD = Record(
     right={
         # Without weight decay, SGD can't tell a smaller gradient from a smaller learning rate.
         "an eighth of the learning rate": {"lr=LEARNING_RATE": "lr=LEARNING_RATE / ACCUMULATE"},
+        "counted over all epochs": {
+            BACKWARD: "            (loss / ACCUMULATE).backward()\n",
+            "if step % ACCUMULATE == 0": "if (epoch * len(loader) + step) % ACCUMULATE == 0",
+        },
+        "a last step for the remainder": {
+            BACKWARD: "            (loss / ACCUMULATE).backward()\n",
+            "if step % ACCUMULATE == 0": "if step % ACCUMULATE == 0 or step == len(loader)",
+        },
         "the gradients divided": {
             STEP: (
                 "                for p in model.parameters():\n"

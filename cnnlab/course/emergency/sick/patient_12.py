@@ -1,5 +1,4 @@
-"""Train with a large effective batch on a small GPU: gradients of 8 micro-batches are summed up."""
-
+# Train with a large effective batch on a small GPU: gradients of 8 micro-batches are summed up.
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -37,7 +36,7 @@ def train(seed):
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)
     labels = torch.tensor(digits.target)
-    dataset = TensorDataset(images[:960], labels[:960])
+    dataset = TensorDataset(images[:1024], labels[:1024])
     loader = DataLoader(dataset, MICRO_BATCH, shuffle=True, drop_last=True)
 
     model = Net().train()
@@ -49,7 +48,7 @@ def train(seed):
             if step % ACCUMULATE == 0:
                 optimizer.step()
                 optimizer.zero_grad()
-    accuracy = (predict(model, images[960:]) == labels[960:]).float().mean()
+    accuracy = (predict(model, images[1024:]) == labels[1024:]).float().mean()
     return model, float(accuracy)
 
 

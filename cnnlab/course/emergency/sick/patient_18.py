@@ -1,5 +1,4 @@
-"""Digits from three scanners. As in their archive, a batch holds images of a single scanner."""
-
+# Digits from three scanners. As in their archive, a batch holds images of a single scanner.
 import torch
 from sklearn.datasets import load_digits
 from torch import nn

@@ -1,5 +1,4 @@
-"""Learn from crowd-sourced labels, a quarter of them wrong, with an average of the weights."""
-
+# Learn from crowd-sourced labels, a quarter of them wrong, with an average of the weights.
 import copy
 
 import torch
