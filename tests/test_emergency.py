@@ -37,9 +37,14 @@ def twin_facts(n, seeds):
     return {name: sum(run[name] for run in runs) / seeds for name in runs[0]}
 
 
-def judge(n, script, seeds=None):
-    seeds = seeds or record(n).seeds
-    return record(n).judge(examine(n, script, hidden_seeds(n)[:seeds]), twin_facts(n, seeds))
+def judge(n, script, expected):
+    """Judge a script by its first hidden seed, and by all of them if that isn't as expected."""
+    for seeds in (1, record(n).seeds):
+        facts = examine(n, script, hidden_seeds(n)[:seeds])
+        fixed, says = record(n).judge(facts, twin_facts(n, seeds))
+        if fixed == expected:
+            break
+    return fixed, says
 
 
 def variants(kind, part):
@@ -51,21 +56,18 @@ class Patients:
     """What is true of every patient; one half each, because a worker of pytest runs a class."""
 
     def test_the_sick_script_is_refused_and_its_twin_passes(self, n):
-        fixed, says = judge(n, sick_script(n))
+        twin = twin_facts(n, record(n).seeds)
+        fixed, says = record(n).judge(examine(n, sick_script(n), hidden_seeds(n)), twin)
         assert not fixed, says
         assert len(says) < 160
-        twin = twin_facts(n, record(n).seeds)
         assert all(rule.holds(twin, twin) for rule in record(n).rules), twin
 
     def test_what_only_hides_the_symptom_is_refused(self, n, wrong):
-        script = edited(sick_script(n), record(n).wrong[wrong])
-        fixed, says = judge(n, script, 1)  # most are far from passing, so one seed will do
-        if fixed:
-            fixed, says = judge(n, script)
+        fixed, says = judge(n, edited(sick_script(n), record(n).wrong[wrong]), False)
         assert not fixed, says
 
     def test_what_cures_in_another_way_passes(self, n, right):
-        fixed, says = judge(n, edited(sick_script(n), record(n).right[right]))
+        fixed, says = judge(n, edited(sick_script(n), record(n).right[right]), True)
         assert fixed, says
 
     def test_the_script_runs_as_a_student_runs_it(self, n, tmp_path, capsys, monkeypatch):

@@ -75,7 +75,7 @@ RECORD = Record(
     ),
     observe=_observe,
     praise=(
-        "it reports {own[reported]:.2f}, and on new images it gets {own[accuracy]:.2f}. The model "
-        "is no worse than before: the lower number is the honest one."
+        "it reports {own[reported]:.2f}, and on new images it gets {own[accuracy]:.2f}. The lower "
+        "number is the honest one."
     ),
 )

@@ -34,7 +34,7 @@ RECORD = Record(
         },
     },
     world=drawn("load_signs", 60),
-    rules=(accurate(0.02), honest(0.06), within_budget()),
+    rules=(accurate(0.015), honest(0.06), within_budget()),
     observe=classification,
-    seeds=3,
+    seeds=6,
 )

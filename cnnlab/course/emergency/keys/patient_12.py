@@ -20,8 +20,8 @@ RECORD = Record(
         "real batches of 8 times the size": {
             "MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 128, 8"
         },
-        "more epochs": {"EPOCHS = 0.05, 8": "EPOCHS = 0.05, 24"},
-        "a smaller learning rate": {"EPOCHS = 0.05, 8": "EPOCHS = 0.03, 8"},
+        "more epochs": {"EPOCHS = 0.1, 8": "EPOCHS = 0.1, 24"},
+        "a smaller learning rate": {"EPOCHS = 0.1, 8": "EPOCHS = 0.06, 8"},
     },
     right={
         # Without weight decay, SGD can't tell a smaller gradient from a smaller learning rate.
