@@ -37,4 +37,8 @@ RECORD = Record(
     rules=(accurate(0.015), honest(0.06), within_budget()),
     observe=classification,
     seeds=6,
+    contract=(
+        "train(seed) returns the model and the accuracy it reports. predict(model, images) returns "
+        "the classes of new images. Keep both, and the ten photographs per class."
+    ),
 )

@@ -14,7 +14,7 @@ RECORD = Record(
     repairs={BACKWARD: "            (loss / ACCUMULATE).backward()\n"},
     wrong={
         "clipping": {
-            STEP: "                nn.utils.clip_grad_norm_(model.parameters(), 0.1)\n" + STEP
+            STEP: "                nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n" + STEP
         },
         "no accumulation": {"MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 16, 1"},
         "real batches of 8 times the size": {
