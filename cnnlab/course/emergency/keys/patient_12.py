@@ -13,9 +13,6 @@ RECORD = Record(
     cause="accumulation without division",
     repairs={BACKWARD: "            (loss / ACCUMULATE).backward()\n"},
     wrong={
-        "clipping": {
-            STEP: "                nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n" + STEP
-        },
         "no accumulation": {"MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 16, 1"},
         "real batches of 8 times the size": {
             "MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 128, 8"
