@@ -155,8 +155,9 @@ def within_budget() -> Rule:
         lambda own, twin: all(
             own[name] <= 1.02 * twin[name] + 1 for name in ("steps", "backwards")
         ),
-        "it takes {own[steps]:.0f} optimizer steps with {own[backwards]:.0f} backward passes, but "
-        "the budget is {twin[steps]:.0f} with {twin[backwards]:.0f}.",
+        "keep the number of training steps: it takes {own[steps]:.0f} optimizer steps and "
+        "{own[backwards]:.0f} backward passes, a healthy one {twin[steps]:.0f} and "
+        "{twin[backwards]:.0f}.",
     )
 
 
