@@ -1212,7 +1212,7 @@ pd.DataFrame(
 # The table shows accuracies. It's from the study `studies/07_emergency.py`, which ran all 24 patients beside their healthy
 # twins on five seeds that no discharge uses. (Patient 5 predicts a pressure: its error is 2.5 bar, and its twin's 0.3.)
 # Some scripts report how bad they are, and their owners blame the wrong thing. Others, such as patients 9 and 13, report
-# an almost perfect number that isn't true. In two of them the weights are healthy, and only the report is wrong.
+# an almost perfect number that isn't true. In a few of them the weights are fine, and only the report is wrong.
 #
 # ### Exercise 5: your shift (open, 10 to 20 minutes per patient)
 #
