@@ -273,7 +273,7 @@ def test_stop_ends_the_process_of_the_script(folder):
         "from cnnlab import emergency; emergency.discharge(1)"
     )
     with subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE) as student:
-        children, deadline = [], time.monotonic() + 60
+        children, deadline = [], time.monotonic() + 240
         while not children and time.monotonic() < deadline:
             time.sleep(0.2)
             children = psutil.Process(student.pid).children(recursive=True)
