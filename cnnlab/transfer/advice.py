@@ -26,7 +26,7 @@ def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Ad
 
     | | similar | different |
     |---|---|---|
-    | small | linear classifier on the features | linear classifier on features of an earlier stage |
+    | small | linear classifier on the features | linear classifier on an earlier stage |
     | large | fine-tune the whole network | train it all, from pretrained or random weights |
 
     Later lectures name only a few of the later layers for large, similar data, and say of small,
