@@ -335,12 +335,13 @@ class Net(nn.Module):
     """A network with every kind of batch-norm layer: frozen, trained and partly frozen.
 
     The frozen backbone has batch-norm layers at two depths, only the weight of `partly` is frozen,
-    and the head has dropout.
+    and the backbone and the head have dropout. That of the backbone drops nothing, so that its
+    output can be compared.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.0))
         self.backbone = nn.Sequential(stem, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
         self.top = nn.Sequential(nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.ReLU())
         self.partly = nn.BatchNorm2d(5)
@@ -397,6 +398,7 @@ def _observe_modes(attempt: Callable[..., Any], seed: int) -> Observation:
             "top.1": "batch-norm layer `top.1`, which is trained,",
             "partly": "batch-norm layer `partly`, whose bias is trained,",
             "head.0": "dropout layer `head.0`",
+            "backbone.0.3": "dropout layer `backbone.0.3`, in the frozen backbone,",
         }.items():
             evaluates = not getattr(net.get_submodule(name), "training", None)
             observation[f"the {layer} is in evaluation mode."] = evaluates
@@ -434,6 +436,11 @@ def _any_frozen(model):  # type: ignore[no-untyped-def]
 
 def _all_eval(model):  # type: ignore[no-untyped-def]
     model.eval()
+
+
+def _whole_backbone(model):  # type: ignore[no-untyped-def]
+    model.train()
+    model.backbone.eval()
 
 
 def _no_statistics(model):  # type: ignore[no-untyped-def]
@@ -496,6 +503,11 @@ TRAIN_FROZEN = Exercise(
             "the whole model is in evaluation mode, so dropout is off and the batch-norm layers "
             "that are trained keep their old statistics.",
             _START_IN_TRAINING_MODE,
+        ),
+        "whole backbone": Mistake(
+            _whole_backbone,
+            "you put everything in the frozen backbone in evaluation mode, dropout included.",
+            "which kind of layer should be in evaluation mode, whatever its name is?",
         ),
         "track_running_stats": Mistake(
             _no_statistics,
