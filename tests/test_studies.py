@@ -16,12 +16,11 @@ NEED_PHOTOGRAPHS = {
     "05_photos",
     "09_photo_pixels",
     "09_photos",
-    "10_distortion",
     "10_photos",
 }
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
 # Declared, but not run yet: there is no table to test.
-NOT_RUN_YET = {"10_distortion", "10_order", "10_photos", "10_remedies"}
+NOT_RUN_YET = {"10_order", "10_photos", "10_remedies"}
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.stem not in {"common", *NOT_RUN_YET})
 
 
