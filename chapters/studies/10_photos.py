@@ -57,7 +57,7 @@ CANDIDATES = (1e-4, 3e-4, 1e-3)
 # The learning rates that `search` chose.
 RATES = {
     "small, similar": {"later layers": 3e-4, "all layers": 1e-4},
-    "large, similar": {"later layers": 3e-4, "all layers": 3e-4},
+    "large, similar": {"later layers": 3e-4, "all layers": 1e-4},
     "small, different": {"later layers": 3e-4, "all layers": 3e-4},
     "large, different": {"later layers": 3e-4, "all layers": 3e-4},
 }
