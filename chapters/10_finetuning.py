@@ -425,9 +425,9 @@ check.prediction(
 # had set. But the estimates agree with the table more often than not:
 #
 # - **100 signs per class**: all layers gain six points, the later layers five.
-# - **100 photographs**: only the later layers have a higher mean than the linear classifier, by one point.
-# - **Five signs**: the later layers gain ten points (95 % CI 7 to 14), but with all layers, one run of five fell
-#   below the linear classifier. Success isn't guaranteed.
+# - **100 photographs**: the later layers have the highest mean, one point above the linear classifier.
+# - **Five signs**: the later layers gain ten points (95 % CI 7 to 14). All layers gain five on average, but one run of
+#   five fell far below the linear classifier. Success isn't guaranteed.
 # - **Five photographs**: the table looks too cautious. All layers gain six points on average (95 % CI -2 to 13).
 #
 # On glyphnet, training more raised the mean in every cell. So use the table to choose where to begin, and then compare
