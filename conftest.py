@@ -14,7 +14,10 @@ import pytest
 OFFLINE = Path(__file__).parent / "tests" / "offline"
 sys.path.insert(0, str(OFFLINE))
 # --doctest-modules would import these, and so run a chapter as a script.
-collect_ignore_glob = ["chapters/*.py", "chapters/studies/*.py", "tests/offline/*.py"]
+collect_ignore_glob = [
+    *("chapters/*.py", "chapters/studies/*.py", "tests/offline/*.py"),
+    "cnnlab/course/emergency/sick/*.py",
+]
 
 # Processor seconds that a chapter may use: 90 on each of two cores, 15 in the smoke profile.
 BUDGET = {"laptop": 2 * 90, "smoke": 2 * 15, "gpu": 3600}

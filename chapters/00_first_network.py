@@ -115,28 +115,27 @@ if real:
     )
 
 # %% [markdown]
-# A nematode is a tiny worm, and most photographs of one are taken through a microscope, in a bright round field. So the
-# mistake isn't a stupid one: of everything the network has seen, this is what looks most like the moon.
+# A nematode is a tiny worm, usually photographed through a microscope, in a bright round field. So the mistake isn't a
+# stupid one: of everything the network has seen, this looks most like the moon.
 #
 # ## 0.2 An image is a tensor
 #
-# What does the network get to see? Numbers. A **tensor** is an array of numbers that can have any number of axes: a
-# list has one axis, a table has two, and a colour photograph has three. Its **shape** gives the length of each axis,
-# and its **dtype** the kind of number: `uint8` means whole numbers from 0 to 255. The next photograph, a flower, has
-# 427 rows and 640 columns of **pixels**. Each pixel has an amount of red, green and blue, and all the red values
-# together are a **channel**, a grey image of its own.
+# What does the network get to see? Numbers. A **tensor** is an array of numbers with any number of axes: a list has one
+# axis, a table has two, and a colour photograph has three. Its **shape** gives the length of each axis, and its
+# **dtype** the kind of number: `uint8` means whole numbers from 0 to 255. Each **pixel** of a photograph has an amount
+# of red, green and blue, and all the red values together are a **channel**, a grey image of its own.
 #
 # These pixels need three changes before a network can use them.
 #
-# 1. **Order of the axes.** Files store the colours last, (H, W, C) for height, width and channels. PyTorch wants the
-#    channels first, (C, H, W).
+# 1. **Order of the axes.** Files store the colours last, (H, W, C) for height, width and channels. PyTorch wants them
+#    first, (C, H, W).
 # 2. **A batch.** A network works on several images at once, a **batch** of shape (N, C, H, W). A single image is a
 #    batch with $N = 1$.
 # 3. **Floats.** A network multiplies the pixels by its **weights**, numbers such as 0.037, so the pixels must be floats
 #    too. Divide by 255, and they run from 0 to 1.
 #
-# **Find the bug.** A colleague has written the lines that make the batch. The shape is correct, and there's no error.
-# Run the cell and look at what the network would get.
+# **Find the bug.** A colleague has made a batch of one flower. The shape is correct, and there's no error. Run the cell
+# and look at what the network would get.
 
 # %%
 flower = torch.from_numpy(load_sample_image("flower.jpg").copy())

@@ -20,7 +20,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 17 minutes of text, and 39 cells of code |
+# | to read | 17 minutes of text, and 38 cells of code |
 # | exercises | 75 minutes |
 # | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | [chapter 0](00_first_network.ipynb): tensors, gradients, and a first classifier |
@@ -247,14 +247,6 @@ new_networks = range(5)
 average_first_loss = sum(first_loss(i) for i in new_networks) / 5
 print(f"mean first loss of five new networks: {average_first_loss:.2f}")
 
-# %% tags=["check"]
-check.prediction(
-    "What is the first loss of a new network?",
-    my_first_loss,
-    average_first_loss,
-    within=0.5,
-)
-
 
 def half_variance(seed, scale):
     """Return half the variance of the logits of an image, on average."""
@@ -277,6 +269,14 @@ plots.lines(
     xlabel="weights of the last layer, as a multiple of the usual ones",
     ylabel="first loss",
     message="Random scores cost more than equal scores.",
+)
+
+# %% tags=["check"]
+check.prediction(
+    "What is the first loss of a new network?",
+    my_first_loss,
+    average_first_loss,
+    within=0.5,
 )
 
 # %% [markdown]
@@ -453,11 +453,10 @@ check.train_one_epoch(train_one_epoch)
 # %% [markdown]
 # Here is a loop over several epochs, and a function that measures the accuracy of the result. `clear=False` leaves out
 # one line, `zero_grad`. It looks like housekeeping. If you forget it, `backward()` *adds* the new gradient to all the
-# earlier ones. Does that matter? The second cell trains five networks with the line and five without it (about 20
-# seconds).
+# earlier ones. Does that matter? The cell trains five networks with the line and five without it (about 20 seconds).
 
 
-# %%
+# %% tags=["experiment"]
 def train_by_hand(seed, *, epochs=6, lr=0.1, momentum=0.9, clear=True):
     """Train a new network and return it; `clear=False` is a bug."""
     torch.manual_seed(seed)
@@ -484,7 +483,6 @@ def accuracy(model, images, *, batch_size=256, training=False):
     return (logits.argmax(dim=1) == images.labels).float().mean().item()
 
 
-# %% tags=["experiment"]
 trained = {seed: train_by_hand(seed) for seed in range(5)}
 
 
@@ -609,7 +607,7 @@ check.prediction(
 my_accuracy_in_training_mode = ...  # a number from 0 to 1
 
 
-# %% tags=["experiment"]
+# %% tags=["experiment", "claim"]
 def in_training_mode(seed, batch_size):
     """Evaluate a copy, because training mode changes the model."""
     network = copy.deepcopy(trained[seed])
@@ -647,16 +645,14 @@ modes = compare_declared(
     seeds=5,
     metric="valid_acc",
 )
+print(modes.claim("eval mode", ">", "train mode, 1 image", by=0.2))
+print(modes.claim("eval mode", ">", "train mode, 2 images", by=0.05))
+print(modes.verdict("train mode, 64 images", ">", "eval mode"))
 single = float(modes.values("train mode, 1 image").mean())
 modes.plot(
     message="With single images in training mode, the accuracy is "
     f"{single:.2f}."
 )
-
-# %% tags=["claim"]
-print(modes.claim("eval mode", ">", "train mode, 1 image", by=0.2))
-print(modes.claim("eval mode", ">", "train mode, 2 images", by=0.05))
-print(modes.verdict("train mode, 64 images", ">", "eval mode"))
 
 # %% tags=["check"]
 check.prediction(
@@ -673,8 +669,8 @@ check.prediction(
 #
 # With batches of 64 the statistics resemble those of training, so the bug hardly shows. Here it even flatters the
 # network, by 1.9 points (95 % CI 0.2 to 3.6), perhaps because the running averages lag behind weights that still change
-# fast. Don't take comfort from that. In training mode, the prediction for an image depends on the other images in its
-# batch, and every evaluation moves the running averages, so evaluating the model changes it.
+# fast. But the prediction for an image now depends on the other images in its batch, and every evaluation moves the
+# running averages, so evaluating the model changes it.
 #
 # **How precise is an accuracy?** Suppose a network is correct with probability $p$ on each image. Its accuracy on $n$
 # images then varies around $p$, and the standard deviation of that accuracy is the **standard error**
@@ -732,26 +728,82 @@ check.evaluate(evaluate)
 # ## 1.7 Optimizers
 #
 # The loop computes a gradient $g$. What to do with it is up to the **optimizer**. If you choose another one, only the
-# line that creates it changes. Nearly all optimizers build on two ideas. *Remember the direction*: momentum averages
-# over steps, so noise and zigzags cancel out. *Scale each weight*: divide each gradient by its usual size, so that all
-# weights move at a similar speed.
+# line that creates it changes. Nearly all optimizers build on two ideas.
+#
+# **Remember the direction.** Momentum adds up the gradients in a **velocity** $v$, which slowly forgets them, so noise
+# and zigzags cancel out. Nesterov's variant looks one such step ahead.
 #
 # | optimizer | update for each weight | source |
 # |---|---|---|
 # | SGD | $w \leftarrow w - \eta g$ | [Robbins & Monro 1951](https://doi.org/10.1214/aoms/1177729586) |
 # | momentum | $v \leftarrow m v + g, \quad w \leftarrow w - \eta v$ | [Polyak 1964](https://doi.org/10.1016/0041-5553%2864%2990137-5) |
 # | Nesterov | $v \leftarrow m v + g, \quad w \leftarrow w - \eta (g + m v)$ | Nesterov 1983, [Sutskever et al. 2013](https://proceedings.mlr.press/v28/sutskever13.html) |
+#
+# The next cell shows where that wins. The loss is a narrow valley, a hundred times more strongly curved across than
+# along its floor. Every optimizer gets the best of the same 33 learning rates. (The fourth one, Adam, belongs to the
+# second idea.)
+
+
+# %% tags=["experiment"]
+def valley(w):
+    return (w[0] ** 2 + 100 * w[1] ** 2) / 2
+
+
+def descend(optimizer_class, lr, **options):
+    """Return the loss at each of fifty steps down the valley."""
+    w = torch.tensor([10.0, 1.0], requires_grad=True)
+    optimizer = optimizer_class([w], lr=lr, **options)
+    losses = []
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = valley(w)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def best_descent(optimizer_class, **options):
+    """Return the losses with the best of 33 learning rates."""
+    rates = [10 ** (i / 8 - 3) for i in range(33)]  # from 0.001 to 10
+    runs = [descend(optimizer_class, lr, **options) for lr in rates]
+    return min(runs, key=lambda losses: losses[-1])
+
+
+plots.lines(
+    range(50),
+    {
+        "SGD": best_descent(torch.optim.SGD),
+        "momentum": best_descent(torch.optim.SGD, momentum=0.9),
+        "Nesterov": best_descent(
+            torch.optim.SGD, momentum=0.9, nesterov=True
+        ),
+        "Adam": best_descent(torch.optim.Adam),
+    },
+    xlabel="step",
+    ylabel="loss",
+    log="y",
+    message="In a narrow valley, plain SGD falls far behind.",
+)
+
+# %% [markdown]
+# Plain SGD needs a small learning rate for the steep walls, and then it crawls along the floor.
+#
+# **Scale each weight.** The second idea is to divide each gradient by its usual size, so that all weights move at a
+# similar speed.
+#
+# | optimizer | update for each weight | source |
+# |---|---|---|
 # | AdaGrad | $s \leftarrow s + g^2, \quad w \leftarrow w - \eta g / (\sqrt s + \varepsilon)$ | [Duchi et al. 2011](https://jmlr.org/papers/v12/duchi11a.html) |
 # | RMSProp | $s \leftarrow \beta s + (1 - \beta) g^2, \quad w \leftarrow w - \eta g / (\sqrt s + \varepsilon)$ | [Tieleman & Hinton 2012](https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf) |
 # | Adam | $v \leftarrow \beta_1 v + (1 - \beta_1) g, \quad s \leftarrow \beta_2 s + (1 - \beta_2) g^2, \quad w \leftarrow w - \eta \hat v / (\sqrt{\hat s} + \varepsilon)$ | [Kingma & Ba 2015](https://arxiv.org/abs/1412.6980) |
 # | AdamW | $w \leftarrow w - \eta \lambda w$, then as Adam | [Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101) |
 #
-# In the table, $v$ is the **velocity**, which adds up gradients and slowly forgets them, and $s$ does so with their
-# squares. AdaGrad's sum only grows, so its steps get ever shorter. RMSProp forgets old gradients instead, the more
-# slowly the closer $\beta$ is to 1. Adam adds momentum (usually $\beta_1 = 0.9$ and $\beta_2 = 0.999$), and it corrects
-# for averages that start at zero: $\hat v = v / (1 - \beta_1^t)$ and $\hat s = s / (1 - \beta_2^t)$ after $t$ steps.
-# The tiny $\varepsilon$ prevents a division by zero. AdamW takes weight decay of strength $\lambda$ (chapter 2) out of
-# the gradient, where Adam's division would distort it.
+# Here $s$ adds up squared gradients. AdaGrad's sum only grows, so its steps get ever shorter. RMSProp forgets old
+# gradients instead, the more slowly the closer $\beta$ is to 1. Adam adds momentum (usually $\beta_1 = 0.9$ and
+# $\beta_2 = 0.999$), and it corrects for averages that start at zero: $\hat v = v / (1 - \beta_1^t)$ and
+# $\hat s = s / (1 - \beta_2^t)$ after $t$ steps. The tiny $\varepsilon$ prevents a division by zero. AdamW takes weight
+# decay of strength $\lambda$ (chapter 2) out of the gradient, where Adam's division would distort it.
 #
 # ### Predict
 #
@@ -799,57 +851,69 @@ check.prediction(
 # [Yang et al. 2022](https://arxiv.org/abs/2203.03466).) RMSProp has no correction for the zero at its start, so its
 # first step is ten times too long.
 #
-# The next cell shows where the two ideas win. The loss is a narrow valley, a hundred times more strongly curved across
-# than along its floor. Every optimizer gets the best of the same 33 learning rates.
+# In the valley, this helped Adam because the valley lies along the axes. Momentum doesn't depend on that.
+#
+# **Is the loss of a real network a valley too?** Nobody can draw 73 thousand axes, but you can walk away from a trained
+# network in two directions and plot the loss along the way. The next cell does so for a network of 1.5. One direction
+# is random, the other is the gradient's. Both are scaled filter by filter: each filter of a direction is as long as the
+# network's own ([Li et al. 2018](https://arxiv.org/abs/1712.09913)). Otherwise the picture would depend on the lengths
+# of filters in front of a batch norm, which change nothing.
 
 
 # %% tags=["experiment"]
-def valley(w):
-    return (w[0] ** 2 + 100 * w[1] ** 2) / 2
+def as_long_as_the_filters(direction, model):
+    """Scale a direction, filter by filter, to the size of the weights."""
+    scaled = []
+    for d, weight in zip(direction, model.parameters(), strict=True):
+        if weight.ndim > 1:
+            sizes = weight.flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1)
+            d = d * sizes.view(-1, *[1] * (d.ndim - 1))
+        else:
+            d = torch.zeros_like(d)  # biases and batch norms stay
+        scaled.append(d)
+    return scaled
 
 
-def descend(optimizer_class, lr, **options):
-    """Return the loss at each of fifty steps down the valley."""
-    w = torch.tensor([10.0, 1.0], requires_grad=True)
-    optimizer = optimizer_class([w], lr=lr, **options)
-    losses = []
-    for _ in range(50):
-        optimizer.zero_grad()
-        loss = valley(w)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+start = copy.deepcopy(trained[0]).train()
+images, labels = data.train.images[:128] / 255, data.train.labels[:128]
+loss = F.cross_entropy(start(images), labels)
+gradient = torch.autograd.grad(loss, list(start.parameters()))
+generator = torch.Generator().manual_seed(0)
+chance = [torch.randn(g.shape, generator=generator) for g in gradient]
+across = as_long_as_the_filters(gradient, start)
+along = as_long_as_the_filters(chance, start)
 
 
-def best_descent(optimizer_class, **options):
-    """Return the losses with the best of 33 learning rates."""
-    rates = [10 ** (i / 8 - 3) for i in range(33)]  # from 0.001 to 10
-    runs = [descend(optimizer_class, lr, **options) for lr in rates]
-    return min(runs, key=lambda losses: losses[-1])
+def loss_at(a, b):
+    """Return the loss at weights + a * random + b * gradient."""
+    moved = copy.deepcopy(start)
+    with torch.no_grad():
+        for w, d, g in zip(moved.parameters(), along, across, strict=True):
+            w += a * d + b * g
+        return F.cross_entropy(moved(images), labels).item()
 
 
-plots.lines(
-    range(50),
-    {
-        "SGD": best_descent(torch.optim.SGD),
-        "momentum": best_descent(torch.optim.SGD, momentum=0.9),
-        "Nesterov": best_descent(
-            torch.optim.SGD, momentum=0.9, nesterov=True
-        ),
-        "Adam": best_descent(torch.optim.Adam),
-    },
-    xlabel="step",
-    ylabel="loss",
-    log="y",
-    message="In a narrow valley, plain SGD falls far behind.",
+fractions = [i / 20 for i in range(-4, 5)]
+surface = [[loss_at(a, b) for a in fractions] for b in fractions]
+names = [f"{fraction:+.2f}" for fraction in fractions]
+plots.heatmap(
+    surface,
+    names,
+    names,
+    label="loss",
+    xlabel="steps along a random direction, as a fraction of the weights",
+    ylabel="along the gradient",
+    message="A trained network lies in a valley: steep along the gradient, "
+    "nearly flat along a random direction.",
 )
 
+
 # %% [markdown]
-# Plain SGD needs a small learning rate for the steep walls, and then it crawls along the floor. (This valley lies along the
-# axes, which suits Adam. Momentum doesn't depend on that.)
+# Move every filter by a fifth of its length in a random direction, and the loss hardly changes. Move it as far along
+# the gradient, and the loss grows twenty-five times. So a real network has steep walls and a long floor as well. (Two
+# directions are two of 73 thousand, and nearly all random ones look as flat as this one.)
 #
-# **And on a real network?** In 2017, [Wilson et al.](https://arxiv.org/abs/1705.08292) reported that adaptive
+# **Which optimizer wins on a real network?** In 2017, [Wilson et al.](https://arxiv.org/abs/1705.08292) reported that adaptive
 # optimizers generalise worse than SGD, and many people in vision went back to SGD. Two years later,
 # [Choi et al.](https://arxiv.org/abs/1910.05446) showed that such rankings depend on how much each optimizer is tuned:
 # after enough tuning, Adam was never worse than plain momentum, which it can imitate.
@@ -883,16 +947,23 @@ optimizers.plot(
 # Chapter 5 lowers the learning rate during training, which this study didn't.
 #
 # **In 2026**, convolutional networks trained from scratch still often use SGD with Nesterov momentum, and fine-tuning
-# and transformers use AdamW. [Muon](https://kellerjordan.github.io/posts/muon/) (Jordan et al. 2024), which makes the
-# update of each weight matrix orthogonal, has set speed records on CIFAR-10 and for language models. The one in
-# `torch.optim` takes matrices only. The kernels of a convolution have to be flattened to a matrix first, and biases,
-# norms and the last layer still get another optimizer, such as AdamW.
+# and transformers use AdamW.
 #
-# ## 1.8 Can you trust a loop that you didn't write?
+# <details>
+# <summary><b>A newer optimizer: Muon</b></summary>
 #
-# From the next chapter on you use `cnnlab.Trainer`. It's the loop above, plus what you need in practice: metrics, progress,
-# checkpoints, a clean stop. To be sure that it's no more than that, let's write the loop once more in plain PyTorch, with
-# the device and the validation, and compare the weights after six epochs bit by bit.
+# [Muon](https://kellerjordan.github.io/posts/muon/) (Jordan et al. 2024), which makes the update of each weight matrix
+# orthogonal, has set speed records on CIFAR-10 and for language models. The one in `torch.optim` takes matrices only.
+# The kernels of a convolution have to be flattened to a matrix first, and biases, norms and the last layer still get
+# another optimizer, such as AdamW.
+#
+# </details>
+#
+# ## In plain PyTorch
+#
+# From the next chapter on you use `cnnlab.Trainer`. It's the loop above, plus metrics, progress, checkpoints and a clean
+# stop. Is it no more than that? Here is the loop once more, with PyTorch alone, a device and the validation. The second
+# cell trains with both loops and compares all weights bit by bit.
 
 # %% tags=["plain"]
 
@@ -997,9 +1068,13 @@ print(inspect.getsource(train))
 # From now on, `train(model, optimizer, dataset, batch_size=64, epochs=6, seed=0)` means the loop of this chapter.
 # `schedule` changes the learning rate during training (chapter 5).
 #
+# ## 1.8 Can you trust a loop that you didn't write?
+#
+# You've compared one loop with your own, bit by bit. For all others that you'll meet, you need a test.
+#
 # ### Exercise 4: `find_fault` (hard, 25 minutes)
 #
-# You've seen that a bug can hide behind a good number. So write a test for training loops. `find_fault` gets a function
+# You've seen that a bug can hide behind a good number. So write that test. `find_fault` gets a function
 # `epoch(model, loader, optimizer, loss_fn)` that should do what your `train_one_epoch` does. Call it on a small problem of
 # your own, look at what it did, and return one of these:
 #
@@ -1167,6 +1242,7 @@ else:
 # - K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse and J. Bernstein, *Muon: an optimizer for hidden layers in neural networks*, 2024, [kellerjordan.github.io](https://kellerjordan.github.io/posts/muon/)
 # - A. Karpathy, *A recipe for training neural networks*, 2019, [karpathy.github.io](https://karpathy.github.io/2019/04/25/recipe/)
 # - D. Kingma and J. Ba, *Adam: a method for stochastic optimization*, ICLR 2015, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)
+# - H. Li, Z. Xu, G. Taylor, C. Studer and T. Goldstein, *Visualizing the loss landscape of neural nets*, NeurIPS 2018, [arXiv:1712.09913](https://arxiv.org/abs/1712.09913)
 # - I. Loshchilov and F. Hutter, *Decoupled weight decay regularization*, ICLR 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)
 # - Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, Doklady Akademii Nauk SSSR 269, 1983, [mi.mathnet.ru/dan46009](http://mi.mathnet.ru/dan46009)
 # - B. Polyak, *Some methods of speeding up the convergence of iteration methods*, USSR Computational Mathematics and Mathematical Physics 4, 1964, [doi:10.1016/0041-5553(64)90137-5](https://doi.org/10.1016/0041-5553%2864%2990137-5)

@@ -10,22 +10,21 @@
 # # 2. Normalisation, initialisation, regularisation
 #
 # In 2015 two researchers at Google put a small layer between the convolutions of their best network. It subtracts a
-# mean and divides by a standard deviation, and it has hardly any weights. The network reached the same accuracy in
-# fourteen times fewer steps. They called the layer batch norm and explained why it works, and the field believed them.
-# Three years later, four people at MIT did an experiment that speaks against the explanation. The layer is still in
-# almost every convolutional network. In this chapter you find out what it repairs, repeat that experiment in a small
-# version, and then meet two techniques, dropout and weight decay, that help a lot in one setting and not at all in
-# another.
+# mean and divides by a standard deviation, and the network reached the same accuracy in fourteen times fewer steps. They
+# called the layer batch norm and explained why it works, and the field believed them. Three years later, four people at
+# MIT did an experiment that speaks against the explanation. In this chapter you find out what the layer repairs, repeat
+# that experiment in a small version, and meet dropout and weight decay, which help a lot in one setting and not at all
+# in another.
 #
 # **You will be able to** choose the standard deviation of initial weights for any activation, compute a batch norm by
-# hand, write it in the right place and remove it again before deployment, explain what goes wrong without `eval()`,
-# and say when dropout and weight decay are worth it, and for which parameters.
+# hand, put it in the right place and remove it before deployment, explain what goes wrong without `eval()`, and say
+# when dropout and weight decay are worth it.
 #
 # | | |
 # |---|---|
 # | to read | 35 minutes |
 # | exercises | 75 minutes, for four of them |
-# | to run | 60 seconds on one core of a laptop, without internet access or a GPU |
+# | to run | 70 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | [chapter 1](01_training_loop.ipynb), and some idea of what a mean and a variance are |
 
 # %% tags=["setup"]
@@ -61,22 +60,26 @@ def signs(seed):
 
 
 data = signs(0)
+plots.image_grid(
+    data.valid.images[:2],
+    [data.classes[label] for label in data.valid.labels[:2]],
+    alt="Two traffic signs",
+    message="Section 2.1 sends these two signs through twenty layers.",
+)
 
 # %% [markdown]
 # ## 2.1 Initialisation: does the image survive twenty layers?
 #
-# Stack twenty convolutions, put a ReLU after each of them, and send two different signs through, before any training.
-# If the network is to tell the signs apart, its last layer must still respond differently to them. So follow the
-# **signal**. An **activation** is the value that one unit passes on for one image, here after its ReLU. The signal is
-# the typical difference between an activation for one sign and the same activation for the other.
-#
-# How large it is depends on the initial weights alone. The next cell draws them by several rules. One of them is the
-# rule that `nn.Conv2d` uses by default. Each rule is drawn ten times, with 128 channels per layer.
+# Stack twenty convolutions, each followed by a ReLU, and send two different signs through, before any training. If the
+# network is to tell the signs apart, its last layer must still respond differently to them. An **activation** is the
+# value that one unit passes on for one image, here after its ReLU. The **signal** is the typical difference between an
+# activation for one sign and the same activation for the other. It depends on the initial weights alone, and the next
+# cell draws them by several rules, ten times each. One rule is the default of `nn.Conv2d`.
 #
 # ### Predict
 #
-# With PyTorch's own initial weights, the signal enters with a size near 1. What is left of it after twenty layers?
-# Write a power of ten: `0` for 1, `-2` for a hundredth, `-6` for a millionth, `2` for a hundred.
+# With PyTorch's default, the signal enters with a size near 1. What is left of it after twenty layers? Write a power of
+# ten: `0` for 1, `-2` for a hundredth, `-6` for a millionth, `2` for a hundred.
 
 # %% tags=["predict"]
 my_power_of_ten = ...  # a power of ten, such as -2
@@ -138,7 +141,7 @@ check.prediction(
 
 # %% [markdown]
 # With the default of the library you use, the signal dies out, and few people notice, because batch norm makes up for
-# it. You'll see that in a minute. First, why do the lines look like this?
+# it. Why do the lines look like this?
 #
 # **One layer.** A unit adds up $n$ products of a weight and an input. The weights have mean 0 and standard deviation
 # $\sigma$. If the inputs have the mean square $q$, the sum has the variance $n \sigma^2 q$. A ReLU then sets the
@@ -153,8 +156,13 @@ check.prediction(
 # 1/6. Its random biases keep the activations from vanishing, but they're the same for both signs, so they carry no
 # signal.
 #
-# Even He's line falls by a factor of three. The zeros of the padding cost some 4 % of the mean square per layer, ReLU
-# layers make different inputs a little more alike, and in a narrow network a single draw can miss the average by a lot.
+# <details>
+# <summary><b>Why does even He's line fall by a factor of three?</b></summary>
+#
+# The zeros of the padding cost some 4 % of the mean square per layer, ReLU layers make different inputs a little more
+# alike, and in a narrow network a single draw can miss the average by a lot.
+#
+# </details>
 #
 # ### Exercise 1: `init_std` (medium, 12 minutes)
 #
@@ -297,8 +305,7 @@ deep.plot(
 # %% [markdown]
 # Starting from PyTorch's default, the network only guesses (1/12 is 0.083), because its output hardly depends on the
 # image. With He's rule, one of the five networks learns fast, and the other four end up hardly better than guessing. So
-# the interval is wide, and our first claim isn't supported. With batch norm, all five learn, starting from the very
-# weights that failed.
+# the interval is wide, and our first claim isn't supported. With batch norm, all five learn.
 #
 # The last two printed lines come from a stored study of the course's own network, with eight seeds. With a tenth of
 # He's standard deviation, and also with three times He's, it trains with batch norm and only guesses without it.
@@ -306,12 +313,11 @@ deep.plot(
 # **What would change this result.** Shortcuts let the signal pass around a bad layer, and Adam divides gradients by
 # their own size, so with either, bad initial weights do less harm. Today's practice is to rely on normalisation and to
 # initialise with He anyway.
-
-# %% [markdown]
+#
 # ## 2.2 Batch norm, by hand
 #
-# **Batch norm** ([Ioffe & Szegedy 2015](https://arxiv.org/abs/1502.03167)) takes one channel at a time. It collects the
-# $m$ values of that channel over all images and pixels of the batch and processes them in four steps:
+# **Batch norm** ([Ioffe & Szegedy 2015](https://arxiv.org/abs/1502.03167)) takes one channel at a time. It processes the
+# channel's $m$ values, over all images and pixels of the batch, in four steps:
 #
 # 1. the mean, $\mu = \frac1m \sum_i x_i$
 # 2. the variance, $\sigma^2 = \frac1m \sum_i (x_i - \mu)^2$
@@ -321,9 +327,16 @@ deep.plot(
 # The scale $\gamma$ and the shift $\beta$ are learnt, one pair per channel, and start as 1 and 0. With them, a layer can
 # undo the normalisation where that helps. The small $\varepsilon$ avoids a division by zero.
 #
-# Do it for the four values 1, 3, 5, 7, with $\gamma = 2$ and $\beta = 1$. The mean is 4. The deviations are −3, −1, 1, 3,
-# so the variance is (9 + 1 + 1 + 9) / 4 = 5, and the standard deviation is 2.236. Then −3 becomes −1.342 in step 3, and
-# 2 · (−1.342) + 1 = −1.683 in step 4.
+# Try it on paper before you run the cell: what does the value 1 become in the batch 1, 3, 5, 7, with $\gamma = 2$ and
+# $\beta = 1$?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# The mean is 4. The deviations are −3, −1, 1, 3, so the variance is (9 + 1 + 1 + 9) / 4 = 5, and the standard deviation
+# is 2.236. Then −3 becomes −1.342 in step 3, and 2 · (−1.342) + 1 = −1.683 in step 4.
+#
+# </details>
 
 # %%
 x = torch.tensor([1.0, 3.0, 5.0, 7.0])
@@ -454,14 +467,13 @@ plots.heatmap(
 # In runs of sixty steps, batch norm buys two things: faster learning at the *same* small learning rate (at 0.02, 0.64
 # against 0.48 without a norm, which is exploratory), and larger learning rates, at which the others fail.
 #
-# The third claim is a near miss. The study declared six claims, and the more claims you make, the more likely it is
-# that one of them holds by luck. **Holm's correction** makes up for that. After the correction, the data don't support
-# a lead of *more than 20 points*. But there's no doubt that batch norm does better at a learning rate of 1.6.
+# The third claim is a near miss. The study declared six claims, and after Holm's correction (chapter 1), the data don't
+# support a lead of *more than 20 points*. But there's no doubt that batch norm does better at a learning rate of 1.6.
 #
 # But why? Ioffe and Szegedy's answer was **internal covariate shift**. While the early layers learn, the distribution
 # of their outputs keeps changing, so the later layers chase a moving target. Batch norm holds the target still.
 #
-# It's a beautiful story, and it makes a prediction that you can test. In 2018,
+# The story makes a prediction that you can test. In 2018,
 # [Santurkar, Tsipras, Ilyas and Mądry](https://arxiv.org/abs/1805.11604) trained networks in which random noise follows
 # each batch norm. It shifts and scales the activations of every sample, from a distribution that changes at every step,
 # so the target moves more than ever.
@@ -524,6 +536,31 @@ check.prediction(
 #   Santurkar and her co-authors measured, and proved in simple cases.
 # - **It regularises a little**, which means that it makes single images harder to memorise. The statistics of a batch
 #   are noisy, and each image shares its batch with different images in every epoch.
+#
+# The second cell below computes the backward pass by hand.
+#
+# <details>
+# <summary><b>How the gradient passes through a batch norm</b></summary>
+#
+# Call the gradient that arrives $h_i = \partial L / \partial y_i$, and write $s = \sqrt{\sigma^2 + \varepsilon}$ and
+# $g_i = \gamma h_i$, which is the gradient with respect to $\hat x_i$. The parameters are easy:
+# $\partial L / \partial \gamma = \sum_i h_i \hat x_i$ and $\partial L / \partial \beta = \sum_i h_i$. An input $x_j$ acts in
+# three ways, through its own $\hat x_j$, through the mean, and through the variance:
+#
+# $$ \frac{\partial L}{\partial x_j} = \frac{g_j}{s} + \frac1m \frac{\partial L}{\partial \mu} +
+# \frac{2 (x_j - \mu)}{m} \frac{\partial L}{\partial \sigma^2}. $$
+#
+# All outputs contain the mean, so $\partial L / \partial \mu = -\frac1s \sum_i g_i$. (The variance contains it too, but
+# there its derivative is zero, because the deviations add up to zero.) All outputs contain the variance, and the
+# derivative of $1/s$ with respect to $\sigma^2$ is $-1/(2 s^3)$, so
+# $\partial L / \partial \sigma^2 = -\frac{1}{2 s^2} \sum_i g_i \hat x_i$. Together:
+#
+# $$ \frac{\partial L}{\partial x_j} = \frac{1}{s} \Big( g_j - \frac1m \sum_i g_i - \hat x_j \, \frac1m \sum_i g_i \hat x_i \Big). $$
+#
+# Whatever gradient arrives, its mean is subtracted, and so is the part that points along $\hat x$. So no gradient asks
+# the layer before to shift or to stretch a channel, which the normalisation would undo anyway.
+#
+# </details>
 
 # %%
 torch.manual_seed(0)
@@ -546,6 +583,19 @@ with torch.no_grad():
 ten_times, gradient_of_ten_times = output_and_gradient()
 print(f"largest change of the output: {(once - ten_times).abs().max():.4f}")
 print(f"gradient: {gradient:.4f}, then {gradient_of_ten_times:.4f}")
+
+# %%
+x = torch.randn(8, 3, 5, 5, requires_grad=True)
+norm, over = nn.BatchNorm2d(3), (0, 2, 3)
+arriving = torch.randn(8, 3, 5, 5)
+norm(x).backward(arriving)  # autograd's gradient is now in x.grad
+
+s = (x.var(over, keepdim=True, correction=0) + norm.eps).sqrt()
+x_hat = (x - x.mean(over, keepdim=True)) / s
+along = x_hat * (arriving * x_hat).mean(over, keepdim=True)
+by_hand = (arriving - arriving.mean(over, keepdim=True) - along) / s
+assert torch.allclose(by_hand, x.grad, atol=1e-5)
+print("by hand and by autograd: the same gradient for all 600 inputs")
 
 # %% [markdown]
 # ## 2.4 Batch norm in code
@@ -1025,27 +1075,73 @@ print(in_loss.difference("decay 5e-3", "decay 5e-3 everywhere"))
 # decay don't: at the end of training, without those labels, they're still 2.8 points (1.6 to 4.1) and 2.1 points (0.7
 # to 3.5) ahead of the best epoch of the plain network.
 #
-# **On 300 correct labels, we see no gain in accuracy.** Dropout of 0.3 changes it by less than one point here (a
-# repetition with new seeds was less certain: −0.2 points, −1.3 to 1.0). For 0.5 the interval reaches from a loss of two
-# points to a gain of two. Weight decay changes it by less than one point (0.4 lower here, 0.3 higher when we repeated
-# the study with new seeds), but it lowers the loss by 0.13 (0.09 to 0.16). With as many correct predictions and a lower
-# loss, the network is probably less overconfident, a subject of [chapter 4](04_mixing.ipynb).
+# **On 300 correct labels, we see no gain in accuracy.** Dropout of 0.3 and weight decay change it by less than one point
+# here. For dropout of 0.5, the interval reaches from a loss of two points to a gain of two. But decay lowers the loss
+# by 0.13 (0.09 to 0.16). With as many correct predictions and a lower loss, the network is probably less overconfident,
+# a subject of [chapter 4](04_mixing.ipynb).
+#
+# <details>
+# <summary><b>Did it repeat?</b></summary>
+#
+# We repeated the study with new seeds. For dropout of 0.3, the result was less certain: −0.2 points, −1.3 to 1.0.
+# Weight decay, 0.4 points lower here, was 0.3 points higher there.
+#
+# </details>
 #
 # **Decay weights only.** Sparing the biases and the $\gamma$ and $\beta$ of the batch-norm layers gains between 1 and
 # 2.5 points here, at a strong decay. It's a convention from practice
-# ([He et al. 2019](https://arxiv.org/abs/1812.01187)): each is one value per channel and can't overfit much. To judge
-# it, compare the two variants *directly*, as here. If one of them differs significantly from `plain` and the other
-# doesn't, that says nothing about their own difference
+# ([He et al. 2019](https://arxiv.org/abs/1812.01187)): each is one value per channel and can't overfit much.
+#
+# <details>
+# <summary><b>Why does the last line compare the two variants directly?</b></summary>
+#
+# If one of them differs significantly from `plain` and the other doesn't, that says nothing about their own difference
 # ([Gelman & Stern 2006](https://doi.org/10.1198/000313006X152649)).
 #
-# Two more things to know about decay:
+# </details>
 #
-# - In front of a batch norm, only the direction of the weights counts, so decay can't simplify the function there. It
-#   keeps the weights short, which lets each step turn them further: it raises the effective *learning rate*
-#   ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350)). In our MLP, which has no norm, it acts as advertised.
-# - With Adam, a penalty in the loss isn't weight decay, because Adam rescales the penalty's gradient together with that
-#   of the loss. **AdamW** shrinks the weights separately, usually with $\lambda$ from 0.01 to 0.1
-#   ([Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)).
+# **Decay in front of a batch norm** can't simplify the function, because only the direction of the weights counts there.
+# What does it do instead? The next cell follows the length $\lVert w \rVert$ of all convolutions, step by step, with
+# and without decay.
+
+
+# %% tags=["experiment"]
+def lengths(weight_decay):
+    """Train for eight epochs; return the weights' length at each step."""
+    model = seeded_resnet(0)
+    optimizer = sgd(model, lr=0.1, weight_decay=weight_decay)
+    convolutions = [p for p in model.parameters() if p.ndim == 4]
+    batches = cnnlab.loader(data.train, 64, shuffle=True, seed=0)
+    result = []
+    for _ in range(8):
+        for images, labels in batches:
+            length = nn.utils.parameters_to_vector(convolutions).norm()
+            result.append(length.item())
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+    return result
+
+
+free, decayed = lengths(0.0), lengths(5e-3)
+plots.lines(
+    range(len(free)),
+    {"no decay": free, "weight decay 0.005": decayed},
+    xlabel="step",
+    ylabel="length of all convolutions' weights",
+    message="Without decay, the weights in front of batch norms only get "
+    "longer.",
+)
+
+# %% [markdown]
+# Scaling such weights changes nothing, so the gradient has no part along them: it's perpendicular. Each step therefore
+# makes them longer, as the hypotenuse is longer than a leg, and longer weights turn less in the next step. Decay keeps
+# them short, so it raises the effective *learning rate* ([van Laarhoven 2017](https://arxiv.org/abs/1706.05350)). In
+# our MLP, which has no norm, it acts as advertised.
+#
+# With Adam, a penalty in the loss isn't weight decay, because Adam rescales the penalty's gradient together with that
+# of the loss. **AdamW** shrinks the weights separately, usually with $\lambda$ from 0.01 to 0.1
+# ([Loshchilov & Hutter 2019](https://arxiv.org/abs/1711.05101)).
 #
 # **What would change this result.** Larger networks, longer training, and fewer or noisier labels all give these
 # techniques more to do. Augmentation ([chapter 3](03_augmentation.ipynb)) is the stronger remedy for few images,
@@ -1085,7 +1181,8 @@ print(in_loss.difference("decay 5e-3", "decay 5e-3 everywhere"))
 # ```
 #
 # Sort the nine lines, most harmful first, and say for each what you would see. Then *prove* at least two of your
-# judgements with a run: build the block into a small network, change one line at a time, and compare over five seeds.
+# judgements with a run, in cells of your own (the key `B` adds one): build the block into a small network, change one
+# line at a time, and compare over five seeds.
 #
 # | points | for |
 # |---|---|
@@ -1094,11 +1191,7 @@ print(in_loss.difference("decay 5e-3", "decay 5e-3 everywhere"))
 # | 2 | lines 5, 6 and 8: which are defensible, and what the other costs |
 # | 3 | a declared comparison over seeds for two lines, with an interval |
 # | 1 | you report a result that you didn't expect |
-
-# %%
-# Your network, your comparison.
-
-# %% [markdown]
+#
 # ## In plain PyTorch
 #
 # Here is everything you'll keep from this chapter, with PyTorch alone: the residual block, the network, He

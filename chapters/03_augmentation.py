@@ -25,7 +25,7 @@
 # |---|---|
 # | to read | 50 minutes |
 # | exercises | 65 minutes |
-# | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
+# | to run | 30 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; knowing batch norm helps |
 
 # %% tags=["setup"]
@@ -622,8 +622,7 @@ tell("clean", "noise")
 # **The data.** Easy signs all look alike, so there's little variety to add. The study `studies/03_few_signs.py` takes
 # varied signs of level `medium`, only 240 of them, and trains for a hundred epochs, with a one-cycle schedule (chapter
 # 5) and weight decay. It tests on signs of the same level, so there's no shift at all. Its variant `mild` is close to
-# the starting strengths of 3.2: ±10°, zoom of 0.85 to 1.15, shifts by 8 % of the side, brightness ±0.3, contrast ±0.2.
-# `strong` is the augmentation `all but flip` from the matrix above.
+# the starting strengths of 3.2, and `strong` is the augmentation `all but flip` from the matrix above.
 
 # %% tags=["claim"]
 tell("clean", "zoom and shift")
@@ -631,6 +630,8 @@ tell("clean", "zoom and shift, 60 epochs", "none, 60 epochs")
 tell("zoom and shift", "zoom and shift, 60 epochs", "none, 60 epochs")
 print("\nFew signs, no shift:")
 on_signs = Results.load("studies/03_few_signs.csv")
+# mild: rotation by up to 10 degrees, zoom of 0.85 to 1.15, shifts by 8 % of
+# the side, brightness by up to 0.3, contrast by up to 0.2
 print(on_signs.claim("mild", ">", "none", by=0.03))
 print(on_signs.claim("mild", ">", "strong", by=0.03))
 print("strong - none:", in_points(on_signs.difference("strong", "none")))
@@ -691,25 +692,23 @@ heatmap(
 # %% [markdown]
 # The mirror image of "keep left" *is* "keep right". With flips, the network sees every arrow equally often under both
 # labels, and nothing it could learn tells them apart. No error is raised; it looks like a hard task. So look at
-# single classes whenever you add an augmentation.
+# single classes whenever you add an augmentation. (Which of the two arrows loses more is left to chance.)
 #
-# Which of the two arrows loses more is left to chance, so read their columns together. The ten other signs lose four to
-# five points on average, most of it on the speed limits, though none is the mirror image of another. Mirrored digits
-# never occur on the road, but with flips the network has to learn them too, with no more images and no more epochs.
+# The ten other signs lose four to five points on average, most of it on the speed limits, though none is the mirror
+# image of another. With flips, the network has to learn mirrored digits too, in the same number of epochs.
 #
 # **What would change this result.** Change the label along with the image: a flipped "keep left" is a perfectly good
 # "keep right". The variant `flip with its label` does so, and leaves text alone. This undoes the damage, and compared
 # with no flip it gains a point on the arrows and nothing that we can see elsewhere.
 #
 # **A symptom is not a diagnosis.** After twenty epochs of zoom and shift, the accuracy on the arrows is near one half
-# too, although nothing was mirrored. Arrows that shrink and move are slower to learn, and more epochs mend that. No
-# number of epochs mends the flip, because the labels themselves contradict each other.
-
-# %% [markdown]
+# too, although nothing was mirrored. Such arrows are slower to learn, and more epochs mend that. They don't mend the
+# flip, because its labels contradict each other.
+#
 # ## 3.5 One pipeline, and where it runs
 #
-# An augmentation can run in two places. **torchvision's** transforms (use `torchvision.transforms.v2`, not the older
-# module) change one image at a time, inside the data set, in the worker processes that load the next batches while
+# An augmentation can run in two places. **torchvision's** transforms (`torchvision.transforms.v2`, not the older module)
+# change one image at a time, inside the data set, in the worker processes that load the next batches while
 # the network trains. The diagram shows what these workers save.
 
 # %%
@@ -1041,21 +1040,49 @@ check.prediction(
 # **What would change this result.** Longer runs: in 3.3, zoom and shift caught up with three times the epochs. The
 # opposite order has its supporters too. Detectors such as YOLOX ([Ge et al. 2021](https://arxiv.org/abs/2107.08430))
 # switch their strongest augmentations *off* for the last epochs, so that the network ends on images like those it will
-# meet. These are **mosaic**, which joins four images into one, and mixup (chapter 4). Where objects have masks,
-# **copy-paste** moves them into other images ([Ghiasi et al. 2021](https://arxiv.org/abs/2012.07177)).
+# meet. These are mixup (chapter 4) and **mosaic**, which joins quarters of four images into one. Look at it: what would
+# you do with the label of a whole image here, and why is a *detector*, which finds boxes, better off?
+
+# %%
+names = ["chelsea", "coffee", "china", "flower", "rocket", "motorcycle_left"]
+scenes = photos.train.images[[photos.classes.index(name) for name in names]]
+torch.manual_seed(1)
+mosaics = []
+for _ in range(4):
+    four = scenes[torch.randperm(6)[:4]]
+    row, column = torch.randint(24, 73, (2,)).tolist()  # where they meet
+    mosaic = four[0].clone()
+    mosaic[:, :row, column:] = four[1, :, :row, column:]
+    mosaic[:, row:, :column] = four[2, :, row:, :column]
+    mosaic[:, row:, column:] = four[3, :, row:, column:]
+    mosaics.append(mosaic)
+image_grid(
+    torch.stack(mosaics),
+    ["mosaic"] * 4,
+    columns=4,
+    alt="Four images, each made of parts of four photographs",
+    message="A mosaic cuts most objects, and gives each image four scenes.",
+)
+
+# %% [markdown]
+# A mosaic has no single label. A detector only has to move its boxes and to clip them, as in 3.5. Where objects have
+# masks, **copy-paste** moves them into other images ([Ghiasi et al. 2021](https://arxiv.org/abs/2012.07177)).
 #
 # **Images from a generator.** A diffusion model can invent training images. Added to ImageNet, they raised its accuracy
 # ([Azizi et al. 2023](https://arxiv.org/abs/2304.08466)). But they bring what the generator learnt from its own
 # photographs, and training on suitable photographs of that collection worked as well or better ([Geng et al.
 # 2024](https://arxiv.org/abs/2406.05184)). Test on real images, whatever you train on.
 #
-# **Beyond images.** Text is augmented with synonyms and random deletions ([Wei & Zou
-# 2019](https://arxiv.org/abs/1901.11196)) or by translating it to another language and back ([Sennrich et al.
-# 2016](https://arxiv.org/abs/1511.06709)), and speech by masking times and frequencies ([Park et al.
-# 2019](https://arxiv.org/abs/1904.08779)). The assumption of 3.2 is the same: delete the word "not", and the label of
-# a film review has changed.
-
-# %% [markdown]
+# <details>
+# <summary><b>Beyond images: text and speech</b></summary>
+#
+# Text is augmented with synonyms and random deletions ([Wei & Zou 2019](https://arxiv.org/abs/1901.11196)) or by
+# translating it to another language and back ([Sennrich et al. 2016](https://arxiv.org/abs/1511.06709)), and speech by
+# masking times and frequencies ([Park et al. 2019](https://arxiv.org/abs/1904.08779)). The assumption of 3.2 is the
+# same: delete the word "not", and the label of a film review has changed.
+#
+# </details>
+#
 # ## In plain PyTorch
 #
 # This function is all you need for the recipe of 3.1. Give its result to the data set of chapter 1,

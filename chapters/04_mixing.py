@@ -9,14 +9,11 @@
 # %% [markdown]
 # # 4. Mixup and CutMix
 #
-# Imagine you hired someone to label your training images, and 40 % of the labels came back wrong. You train on them
-# anyway, because it's all you have. A normal training run memorises nearly every wrong label, so your network repeats
-# the mistakes. Now add one line of code that blends each training image, and its label, with another one. The same
-# network, trained for the same time on the same bad labels, becomes many points more accurate. For many of the images
-# with a wrong label, it even gives the *true* label, which nobody ever showed it.
-#
-# That line is called **mixup**. Its close relative **CutMix** pastes where mixup blends. This chapter shows you why
-# they work, when they hurt, and which mistakes to avoid when you write them yourself.
+# Imagine that someone labelled your training images and got 40 % of them wrong. A normal training run
+# memorises nearly every wrong label, so your network repeats the mistakes. Now add one line of code that blends each
+# training image, and its label, with another one. The same network, trained for the same time on the same bad labels,
+# becomes many points more accurate. For many images with a wrong label, it even gives the *true* one, which nobody ever
+# showed it. That line is called **mixup**, and its close relative **CutMix** pastes where mixup blends.
 #
 # **You will be able to** write mixup and CutMix and find the bugs in published code for them, tell from your data
 # whether mixing is worth a try, read a training curve under mixing, and measure and repair a network's confidence.
@@ -25,7 +22,7 @@
 # |---|---|
 # | to read | 45 minutes, with the code |
 # | exercises | 75 minutes |
-# | to run | 55 seconds on one core of a laptop, without internet access or a GPU |
+# | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; chapter 3 helps |
 
 # %% tags=["setup"]
@@ -70,13 +67,13 @@ def rng(seed=0):
 # ## 4.1 Two images, one label
 #
 # Augmentation (chapter 3) changes an image and keeps its label. Mixing changes both. Take an image and a **partner**,
-# which is another image of the same batch. Keep 60 % of the first image and add 40 % of its partner. The label becomes
-# 60 % of one class and 40 % of the other, a **soft label**: a row of probabilities instead of a single class. (An
-# ordinary label as such a row, 1 for its class and 0 for the others, is called **one-hot**.)
+# another image of the same batch. Keep 60 % of the first and add 40 % of its partner. The label becomes 60 % of one
+# class and 40 % of the other, a **soft label**: a row of probabilities instead of a single class. (An ordinary label,
+# written as such a row, is called **one-hot**: 1 for its class and 0 elsewhere.)
 #
 # - **Mixup** ([Zhang et al. 2018](https://arxiv.org/abs/1710.09412)) blends every pixel.
-# - **CutMix** ([Yun et al. 2019](https://arxiv.org/abs/1905.04899)) cuts a rectangle out of the partner and pastes it
-#   into the image. Every pixel still comes from a real image, and the label is mixed in proportion to the area.
+# - **CutMix** ([Yun et al. 2019](https://arxiv.org/abs/1905.04899)) pastes a rectangle of the partner into the image.
+#   Every pixel still comes from a real image, and the label is mixed by area.
 
 # %%
 one_hot = F.one_hot(labels, K).float()  # (48,) -> (48, 12)
@@ -318,10 +315,16 @@ plots.image_grid(
 #
 # **What would change this result.** Our wrong labels are uniform. People confuse 30 with 80, not stop with 30, and
 # whether mixing helps as much against such mistakes, this study can't say. With labels of your own, *find* the wrong
-# ones first. **Confident learning** ([Northcutt, Jiang & Chuang 2021](https://arxiv.org/abs/1911.00068), in the package
-# `cleanlab`) compares each label with the prediction of a network that wasn't trained on it. Look at your test set,
-# too: those of ImageNet and CIFAR-10 contain wrong labels ([Northcutt, Athalye & Mueller
-# 2021](https://arxiv.org/abs/2103.14749)).
+# ones first.
+#
+# <details>
+# <summary><b>How do you find wrong labels?</b></summary>
+#
+# **Confident learning** ([Northcutt, Jiang & Chuang 2021](https://arxiv.org/abs/1911.00068), in the package `cleanlab`)
+# compares each label with the prediction of a network that wasn't trained on it. Look at your test set, too: those of
+# ImageNet and CIFAR-10 contain wrong labels ([Northcutt, Athalye & Mueller 2021](https://arxiv.org/abs/2103.14749)).
+#
+# </details>
 #
 # ## 4.3 Correct labels and a short run
 #
@@ -361,8 +364,7 @@ check.prediction(
 # networks, which memorise more, for hundreds of epochs, and there mixing pays on clean labels as well. For example, in
 # 300 epochs on ImageNet CutMix lifts the accuracy of a ResNet-50 from 76.3 % to 78.6 % ([Yun et al.
 # 2019](https://arxiv.org/abs/1905.04899)).
-
-# %% [markdown]
+#
 # ## 4.4 Writing CutMix: the clipped box
 #
 # CutMix draws $\lambda$ first and then a box that should cover the fraction $1 - \lambda$ of the image. Its sides are
@@ -644,8 +646,7 @@ on_moons.claim("mixup", "<", "plain", by=0.5)
 # %% [markdown]
 # The plain network memorised every noisy point, and where it's wrong on new ones it's wrong with full confidence, which
 # the loss punishes. Figure 1 of the mixup paper shows the same on another toy problem.
-
-# %% [markdown]
+#
 # ## 4.7 Loss and accuracy under mixing
 #
 # Cross-entropy works unchanged, because it's defined for any probability vector:
@@ -689,8 +690,18 @@ for name, lam in draws.items():
 #    + \varepsilon / K$, so that it never pays to be completely certain. Some mixing functions already smooth the labels
 #    they return. If your loss has `label_smoothing=0.1` as well, you smooth by 0.19. Smooth once, in the loss.
 # 3. **The training loss can't reach zero.** At best the prediction *is* the soft label, and then the loss is the
-#    entropy of the label: exactly 1/2 on average for uniform $\lambda$ and partners of another class. So a training
-#    loss *above* the validation loss is normal under mixing. By itself it's no sign of underfitting, nor of a bug.
+#    entropy of the label.
+#
+# A colleague trains with mixup ($\alpha = 1$). The training loss stalls at 0.55, and the validation loss is 0.40. Does
+# the network underfit, or is there a bug?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# By itself, it's a sign of neither. For uniform $\lambda$ and partners of another class, the entropy is exactly 1/2 on
+# average, so 0.55 is almost as low as it can get. A training loss *above* the validation loss is normal under mixing.
+#
+# </details>
 #
 # Training *accuracy* makes no sense here, because an image that is 60 % stop sign has no single correct class to count.
 # The `Trainer` leaves it out. To see how well the training images are fitted, evaluate once at the end on the unmixed
@@ -711,8 +722,29 @@ for name, lam in draws.items():
 # - the loss $-\frac{1}{N} \sum_i \log p_{y_i}$ punishes predictions that are incorrect *and* confident;
 # - **overconfidence** is mean confidence minus accuracy, and its sign tells you the direction;
 # - the **expected calibration error** (ECE) sorts the predictions into $B$ bins by confidence and averages the gaps,
-#   $\sum_b \frac{n_b}{N} \left| \mathrm{conf}_b - \mathrm{acc}_b \right|$. Guo et al. use bins of equal *width*. Ours
-#   are ten bins with equally many predictions, which gives other values, so state which you use.
+#   $\sum_b \frac{n_b}{N} \left| \mathrm{conf}_b - \mathrm{acc}_b \right|$.
+#
+# Here are eight predictions. Before you run the cell: is this network overconfident, on the whole?
+
+# %%
+confidence = torch.tensor([0.4, 0.5, 0.5, 0.6, 0.8, 0.9, 0.9, 1.0])
+correct = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+gap = confidence - correct
+print(f"mean confidence {confidence.mean():.2f}, accuracy {correct.mean()}")
+print(f"overconfidence {gap.mean():+.2f}")
+for name, bins in (
+    ("two bins of four predictions", gap.chunk(2)),
+    ("four bins of two predictions", gap.chunk(4)),
+    ("two bins of equal width", gap.split([3, 5])),  # below 0.55, above it
+):
+    error = sum(len(part) / 8 * part.mean().abs() for part in bins)
+    print(f"ECE with {name}: {error:.3f}")
+
+# %% [markdown]
+# On the whole, confidence and accuracy nearly agree, but only because two errors cancel out: among the four less
+# confident predictions, the network is too modest, and among the others too bold. The ECE shows that. It also depends
+# on the bins, so state which you use. Guo et al. use bins of equal *width*. Ours are ten bins with equally many
+# predictions.
 #
 # With few labels, training images are soon fitted perfectly, so that's the place to look.
 # [Thulasidasan et al. 2019](https://arxiv.org/abs/1905.11001) reported that mixup helps here.
@@ -727,7 +759,7 @@ for name, lam in draws.items():
 my_overconfidence = ...  # a number between -1 and 1
 
 
-# %% tags=["experiment"]
+# %% tags=["experiment", "claim"]
 def few_labels_run(seed, mix=None):
     trainer, valid = train_on_few_labels(
         seed, n_train=120, n_valid=960, mix=mix
@@ -754,6 +786,7 @@ few_labels = compare_declared(
     seeds=5,
     metric="valid_loss",
 )
+print(few_labels.claim("mixup", "<", "plain"))
 lower = few_labels.table()["mean"].idxmin()
 few_labels.plot(
     message="With ten labels per class, the validation loss is lower for "
@@ -761,7 +794,6 @@ few_labels.plot(
 )
 
 # %% tags=["check"]
-print(few_labels.claim("mixup", "<", "plain"))
 overconfidence = few_labels.on("overconfidence").values("plain").mean()
 check.prediction(
     "Overconfidence without mixing?",

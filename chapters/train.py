@@ -5,13 +5,14 @@ chapter that explains it; change it there, and run `make fix`.
 """
 
 import copy
+import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-from torch.optim.swa_utils import AveragedModel
+from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
@@ -66,10 +67,18 @@ def pick_device():
     return torch.device("cpu")
 
 
-# --- Chapter 5. Learning-rate schedules -----------------------------------
+# --- Chapter 7. Debugging training ----------------------------------------
 
 
-def train_epoch(model, loader, optimizer, loss_fn, device, scheduler=None):
+def train_epoch(
+    model,
+    loader,
+    optimizer,
+    loss_fn,
+    device,
+    scheduler=None,
+    max_norm=None,
+):
     """Train for one epoch; return the mean loss over the samples."""
     model.train()
     total, count = 0.0, 0
@@ -79,6 +88,8 @@ def train_epoch(model, loader, optimizer, loss_fn, device, scheduler=None):
         optimizer.zero_grad()
         loss = loss_fn(model(images), targets)
         loss.backward()
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
@@ -200,7 +211,7 @@ def mix_batch(num_classes, alpha=1.0):
 
 
 def make_schedule(optimizer, warmup_steps, total_steps):
-    """Return a warm-up and a cosine to zero, to be stepped per batch."""
+    """Return a scheduler: warm-up, then cosine to 0; step it per batch."""
     rise = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps)
     fall = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup_steps])
@@ -228,27 +239,86 @@ class EarlyStopper:
 
 
 def make_ema(model, decay):
-    def blend(average, weight, n):
-        d = min(decay, int(n) / (9 + int(n)))
-        return average.lerp(weight, 1 - d)
+    def blend(average, weight, n):  # n = t + 1 averages so far
+        return average.lerp(weight, 1 - min(decay, n.item() / (n.item() + 9)))
 
-    ema = AveragedModel(model, avg_fn=blend)
-    ema.n_averaged += 1  # the initial weights
+    ema = torch.optim.swa_utils.AveragedModel(model, avg_fn=blend)
+    ema.n_averaged += 1  # the initial weights count as the first
     return ema
 
 
-def save_checkpoint(path, model, optimizer, epoch):
-    state = {"model": model.state_dict(), "epoch": epoch}
-    state["optimizer"] = optimizer.state_dict()
-    torch.save(state, f"{path}.new")
+def save_checkpoint(path, epoch, **parts):
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(state | {"epoch": epoch}, f"{path}.new")
     Path(f"{path}.new").replace(path)  # a crash leaves the old file
 
 
-def load_checkpoint(path, model, optimizer):
+def load_checkpoint(path, **parts):
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return state["epoch"]
+
+
+# --- Chapter 7. Debugging training ----------------------------------------
+
+
+def check_first_loss(model, loader, loss_fn, num_classes):
+    """Return the loss of a fresh model on one batch, and log K."""
+    images, targets = next(iter(loader))
+    model = copy.deepcopy(model).train()  # no running statistics yet
+    with torch.no_grad():
+        loss = loss_fn(model(images), targets).item()
+    return loss, math.log(num_classes)
+
+
+def overfit_batch(model, batch, optimizer, loss_fn, steps):
+    """Train on one batch again and again; return the loss at each step."""
+    images, targets = batch
+    model.train()
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = loss_fn(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# --- Chapter 8. Choosing hyperparameters ----------------------------------
+
+RANGES = {"lr": (1e-4, 1e-1), "weight_decay": (1e-3, 1.0)}
+
+
+def sample_settings(n, seed):
+    """Return n settings that cover RANGES evenly on log scales."""
+    points = SobolEngine(len(RANGES), scramble=True, seed=seed).draw(n)
+    settings = []
+    for point in points.tolist():
+        setting = {}
+        for u, name in zip(point, RANGES, strict=True):
+            low, high = RANGES[name]
+            setting[name] = low * (high / low) ** u
+        settings.append(setting)
+    return settings
+
+
+def random_search(
+    make_model, train_loader, valid_loader, settings, epochs, device
+):
+    """Train with each setting; return (accuracy, setting), best first."""
+    start = train_loader.generator.get_state()
+    results = []
+    for setting in settings:
+        train_loader.generator.set_state(start)  # the same order
+        model = make_model().to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), **setting)
+        history = fit(
+            model, train_loader, valid_loader, optimizer, epochs, device
+        )
+        results.append((history[-1][1], setting))
+    return sorted(results, key=lambda result: result[0], reverse=True)
 
 
 # --- Chapter 9. Transfer learning -----------------------------------------

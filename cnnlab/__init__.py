@@ -7,7 +7,7 @@
 
 The names you need first are here. Everything else is in the modules: `schedules`, `mixing`,
 `augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`,
-`diagnose`, `symptoms`, `experiment`, `distributed`, `plots`, `check`, `clinic`.
+`diagnose`, `symptoms`, `experiment`, `distributed`, `plots`, `check`, `clinic`, `emergency`.
 """
 
 import sys
@@ -23,7 +23,7 @@ from cnnlab.version import __version__ as __version__
 if TYPE_CHECKING:
     from cnnlab import augment, callbacks, data, diagnose, errors, models, plots, transfer
     from cnnlab.augment import mixing
-    from cnnlab.course import check, clinic, widgets
+    from cnnlab.course import check, clinic, emergency, widgets
     from cnnlab.course.session import setup
     from cnnlab.data import DataBundle, from_folder, load, loader
     from cnnlab.diagnose import symptoms
@@ -72,6 +72,7 @@ _MODULES = {
     "diagrams": "cnnlab.course.diagrams",
     "distributed": "cnnlab.training.distributed",
     "doctor": "cnnlab.course.doctor",
+    "emergency": "cnnlab.course.emergency",
     "experiment": "cnnlab.study.experiment",
     "mixing": "cnnlab.augment.mixing",
     "schedules": "cnnlab.training.schedules",
@@ -101,6 +102,7 @@ __all__ = [
     "data",
     "diagnose",
     "distributed",
+    "emergency",
     "errors",
     "experiment",
     "from_folder",

@@ -93,6 +93,10 @@ ELEMENTWISE = (
 )
 CROSS_ENTROPIES = (F.cross_entropy, F.nll_loss, soft_cross_entropy)
 CROSS_ENTROPY_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss)
+# A step asks several times which loss it has, and identities are compared fastest.
+_BINARY = frozenset(map(id, BINARY))
+_ELEMENTWISE = frozenset(map(id, ELEMENTWISE))
+_CROSS_ENTROPY = frozenset(map(id, (*CROSS_ENTROPIES, *CROSS_ENTROPY_MODULES)))
 
 
 def loss_name(loss_fn: Any) -> str:
@@ -106,23 +110,23 @@ def is_cross_entropy(loss_fn: Any) -> bool:
 
     A subclass, such as a focal loss, may divide by something else, so nothing is assumed about it.
     """
-    return _is_one_of((*CROSS_ENTROPIES, *CROSS_ENTROPY_MODULES), loss_fn)
+    return _is_one_of(_CROSS_ENTROPY, loss_fn)
 
 
 def is_elementwise(loss_fn: Any) -> bool:
     """Return whether a loss compares entry by entry, as the mean squared error does."""
-    return _is_one_of(ELEMENTWISE, loss_fn)
+    return _is_one_of(_ELEMENTWISE, loss_fn)
 
 
 def is_binary(loss_fn: Any) -> bool:
     """Return whether this is torch's cross-entropy of single probabilities, not of classes."""
-    return _is_one_of(BINARY, loss_fn)
+    return _is_one_of(_BINARY, loss_fn)
 
 
-def _is_one_of(losses: tuple[Any, ...], loss_fn: Any) -> bool:
-    """Return whether a loss is one of these functions or of exactly these classes."""
+def _is_one_of(losses: frozenset[int], loss_fn: Any) -> bool:
+    """Return whether a loss is one of the functions or of exactly the classes with these ids."""
     function = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
-    return any(function is loss or type(loss_fn) is loss for loss in losses)
+    return id(function) in losses or id(type(loss_fn)) in losses
 
 
 def _option(loss_fn: Any, name: str, default: Any = None) -> Any:

@@ -1,5 +1,6 @@
 """Graded assignments: the keys, the folder, and real submissions graded by the real nbgrader."""
 
+import csv
 import json
 import os
 import re
@@ -10,13 +11,18 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch.nn.functional as F
 from nbgrader.api import Gradebook
+from nbgrader.preprocessors import AssignLatePenalties
+from traitlets.config import Config
 
 from cnnlab import cli, course
 from cnnlab.check.core import Exercise
-from cnnlab.check.grading import exercises
-from cnnlab.course import products
-from cnnlab.course.autograde import AssignmentError, KeepPlain, graded
+from cnnlab.check.grading import exercises, grade
+from cnnlab.course import assignments
+from cnnlab.course.assignments import AssignmentError, Seed, graded, hand_out, seed_of
+from cnnlab.course.autograde import Judge, answer, configure
+from cnnlab.course.check.remote import GraderError
 
 
 ASSIGNMENTS = sorted(path.parent.name for path in course.root().glob("assignments/*/key.py"))
@@ -29,11 +35,6 @@ SEEDS = range(0, 600, 3)
 
 
 # --- the keys -------------------------------------------------------------------------------------
-
-
-def test_there_are_two_assignments():
-    assert ASSIGNMENTS == ["few_labels", "techniques"]
-    assert len(FUNCTIONS) == 4
 
 
 @pytest.mark.parametrize(("key", "name"), FUNCTIONS)
@@ -82,6 +83,46 @@ def test_fine_tuning_earns_points_by_its_lead_over_a_linear_probe():
     assert 0.2 < learn.judge(probe).earned < 0.8
 
 
+def test_two_known_mistakes_at_once_are_both_named():
+    mixup = KEYS["techniques"]["mixup"]
+
+    def two(images, labels, num_classes, lam, permutation):
+        mixed, _ = mixup.mistakes["one share"].attempt(
+            images, labels, num_classes, lam, permutation
+        )
+        return mixed, F.one_hot(labels, num_classes).float()
+
+    for seed in SEEDS[:50]:
+        outcome = mixup.judge(two, seed)
+        assert outcome.mistake == "one share"
+        assert mixup.mistakes["one share"].says in outcome.says
+        assert f"Besides, {mixup.mistakes['hard targets'].says}" in outcome.says
+
+
+@pytest.mark.parametrize(("key", "name"), FUNCTIONS)
+def test_feedback_on_an_unknown_mistake_is_one_case_that_can_be_read(key, name, capsys):
+    exercise = KEYS[key][name]
+
+    def unknown(*arguments):
+        right = exercise.answer(*arguments)
+        return {
+            float: lambda: right + 0.37,
+            str: lambda: "nothing",
+            tuple: lambda: (*right[:-1], right[-1] + 3),
+        }.get(type(right), lambda: "nothing")()
+
+    folder = course.root() / "assignments" / key
+    for seed in range(20):
+        assert grade(name, unknown, key=folder / "key.py", seed=seed) == 0.0
+        feedback = capsys.readouterr().out
+        assert feedback.count("expected") <= 1
+        assert "Hint: " in feedback
+        assert len(feedback) <= 400
+        assert max(map(len, feedback.splitlines())) <= 100
+    assert grade(name, lambda *arguments: 1 / 0, key=folder / "key.py") == 0.0
+    assert "Hint: " not in capsys.readouterr().out, "a hint on values doesn't help with an error"
+
+
 # --- the folder -----------------------------------------------------------------------------------
 
 
@@ -95,12 +136,11 @@ def test_the_folder_for_nbgrader_is_the_same_each_time(name, tmp_path, capsys):
     )
     notebook = Path("source", name, f"{name}.ipynb")
     assert files == sorted(
-        [Path("README.md"), Path("key.py"), Path("nbgrader_config.py"), notebook]
+        [*map(Path, ("README.md", f"keys/{name}.py", "nbgrader_config.py", "seeds.json")), notebook]
     )
     assert all(
         (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files
     )
-    assert "NAME" not in (tmp_path / "a" / "README.md").read_text()
     contents = nbformat.read(tmp_path / "a" / notebook, as_version=nbformat.NO_CONVERT)
     nbformat.validate(contents)
     assert set(contents.metadata) == {"kernelspec"}
@@ -110,7 +150,7 @@ def test_the_folder_for_nbgrader_is_the_same_each_time(name, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
 def test_test_cells_have_the_points_that_the_table_and_the_key_state(name, tmp_path):
-    out = products.assignment(name, tmp_path / "out")
+    out = assignments.write(name, tmp_path / "out")
     cells = nbformat.read(out / "source" / name / f"{name}.ipynb", nbformat.NO_CONVERT).cells
     table = re.findall(r"^\| \d\. .+? \| (\d+) \|", cells[0].source, re.MULTILINE)
     settings = [cell.metadata.nbgrader for cell in cells if "nbgrader" in cell.metadata]
@@ -118,12 +158,12 @@ def test_test_cells_have_the_points_that_the_table_and_the_key_state(name, tmp_p
     tests = [cell for cell in cells if "BEGIN HIDDEN TESTS" in cell.source]
     assert {graded(cell.source).exercise for cell in tests} == set(KEYS[name])
     for cell in tests:
-        assert graded(cell.source).points == cell.metadata.nbgrader["points"]
+        graded(cell.source, cell.metadata.nbgrader["points"])
 
 
 def test_an_unknown_assignment_and_an_existing_folder_are_refused(tmp_path, capsys):
     assert cli.main(["assignment", "nope", str(tmp_path / "out")]) == 1
-    assert "choose one of few_labels, techniques" in capsys.readouterr().err
+    assert "choose one of emergency, few_labels, techniques" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gradebook.db").write_text("a term of grades")
     assert cli.main(["assignment", "techniques", str(tmp_path / "out")]) == 1
@@ -136,23 +176,200 @@ def test_a_test_cell_without_a_call_of_grade_is_refused():
         graded("assert mixup(1) == 2")
 
 
-def test_only_submitted_outputs_that_cannot_run_code_are_kept():
-    cell = nbformat.v4.new_code_cell(
-        "x",
-        outputs=[
-            nbformat.v4.new_output("stream", text="hello"),
-            nbformat.v4.new_output(
-                "display_data", {"text/html": "<script>", "text/plain": "a", "image/png": "aa=="}
-            ),
-            nbformat.v4.new_output("display_data", {"application/javascript": "steal()"}),
-            nbformat.v4.new_output("error", ename="E", evalue="<script>", traceback=[]),
-        ],
-    )
-    cleaned, _ = KeepPlain().preprocess_cell(cell, {}, 0)
-    assert [sorted(out.get("data", [out.get("text")])) for out in cleaned.outputs] == [
-        ["hello"],
-        ["image/png", "text/plain"],
+def test_points_that_differ_from_the_metadata_are_refused():
+    assert graded('check.grade("mixup", mixup, points=4)', 4.0).exercise == "mixup"
+    with pytest.raises(AssignmentError, match=r"says points=3, but its metadata say 5"):
+        graded('check.grade("mixup", mixup, points=3)', 5.0)
+
+
+def test_a_course_has_many_assignments_each_with_its_key_and_seed(tmp_path, capsys):
+    course_folder = tmp_path / "course"
+    for seed, name in enumerate(ASSIGNMENTS):
+        into = ["--into", str(course_folder), "--student-seed", str(seed)]
+        assert cli.main(["assignment", name, *into]) == 0
+        assert seed_of(course_folder, name) == Seed(seed)
+        assert (course_folder / "keys" / f"{name}.py").is_file()
+    (course_folder / "nbgrader_config.py").write_text("# mine")
+    assert cli.main(["assignment", ASSIGNMENTS[0], "--into", str(course_folder)]) == 1
+    assert "it may have been handed out" in capsys.readouterr().err
+    assert (course_folder / "nbgrader_config.py").read_text() == "# mine"
+    assert cli.main(["assignment", ASSIGNMENTS[0]]) == 1
+    assert "say where to write" in capsys.readouterr().err
+    with pytest.raises(AssignmentError, match=r"cnnlab assignment nope --into"):
+        seed_of(course_folder, "nope")
+
+
+def test_each_student_of_a_list_gets_an_own_seed(tmp_path, capsys):
+    folder = assignments.write("techniques", into=tmp_path / "course", student_seed=17)
+    (tmp_path / "list.csv").write_text("username,group\nada,1\n\nalan-2,1\n")
+    call = [
+        "assignment",
+        "techniques",
+        "--into",
+        str(folder),
+        "--roster",
+        str(tmp_path / "list.csv"),
     ]
+    assert cli.main(call) == 1
+    assert "run `nbgrader generate_assignment techniques`" in capsys.readouterr().err
+    released = folder / "release" / "techniques" / "techniques.ipynb"
+    released.parent.mkdir(parents=True)
+    shutil.copy(folder / "source/techniques/techniques.ipynb", released)
+    assert cli.main(call) == 0
+    assert "2 notebooks" in capsys.readouterr().out
+    seeds = {name: seed_of(folder, "techniques").of(name) for name in ("ada", "alan-2")}
+    assert len(set(seeds.values()) - {17}) == 2
+    for name, seed in seeds.items():
+        notebook = folder / "handout" / name / "techniques" / "techniques.ipynb"
+        cells = nbformat.read(notebook, nbformat.NO_CONVERT).cells
+        assert sum(f"SEED = {seed}" in cell.source for cell in cells) == 1
+    (tmp_path / "list.csv").write_text("=cmd(),1\n")
+    with pytest.raises(AssignmentError, match="can't be the name of a student"):
+        hand_out("techniques", folder, tmp_path / "list.csv")
+
+
+def test_a_student_whose_name_is_html_is_refused(tmp_path):
+    (tmp_path / "submitted" / "zoë.o-neill_2@uni+x").mkdir(parents=True)
+    configure(Config(), tmp_path)
+    (tmp_path / "submitted" / "<img src=x onerror=alert(1)>").mkdir()
+    with pytest.raises(AssignmentError, match="can't be the name of a student"):
+        configure(Config(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_the_export_for_otter_has_the_same_questions_and_key(name, tmp_path, capsys, monkeypatch):
+    """`otter assign` and `otter run` were tried with otter-grader 7.0.0; they aren't run here."""
+    assert (
+        cli.main(["assignment", name, str(tmp_path / "o"), "--otter", "--student-seed", "3"]) == 0
+    )
+    cells = nbformat.read(tmp_path / "o" / f"{name}.ipynb", nbformat.NO_CONVERT).cells
+    marks = [cell.source for cell in cells if cell.cell_type == "raw"]
+    settings = [
+        cell.metadata.nbgrader
+        for cell in nbformat.read(
+            assignments.write(name, tmp_path / "n") / "source" / name / f"{name}.ipynb",
+            nbformat.NO_CONVERT,
+        ).cells
+        if "nbgrader" in cell.metadata
+    ]
+    points = [float(re.search(r"points: (\d+)", m)[1]) for m in marks if "BEGIN QUESTION" in m]
+    assert points == [cell["points"] for cell in settings if cell["grade"]]
+    for kind in ("QUESTION", "SOLUTION", "TESTS"):
+        assert sum(m.startswith(f"# BEGIN {kind}") for m in marks) == marks.count(f"# END {kind}")
+    inside = False
+    for cell in cells:  # an answer is removed within these marks only
+        inside = cell.source.startswith("# BEGIN SOLUTION") if cell.cell_type == "raw" else inside
+        assert inside or "SOLUTION" not in cell.source or cell.cell_type == "raw"
+    monkeypatch.chdir(tmp_path / "o")
+    for test in (cell.source for cell in cells if "hidden: true" in cell.source):
+        exercise, function = re.search(r'\["(\w+)"\]\.judge\((\w+), 3\)', test).groups()
+        if isinstance(KEYS[name][exercise], Exercise):
+            exec(test, {function: KEYS[name][exercise].answer})  # noqa: S102 - our own test
+            with pytest.raises(AssertionError, match=r"raised\s+ZeroDivisionError"):
+                exec(test, {function: lambda *a: 1 / 0})  # noqa: S102
+    readme = (tmp_path / "o" / "README.md").read_text()
+    assert "same process as its tests" in readme
+    assert "what otter can't do" in capsys.readouterr().out
+
+
+def test_the_late_policy_of_the_page_on_grading_works(tmp_path):
+    page = (course.root() / "chapters" / "instructor" / "grading.md").read_text()
+    (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+    config = Config()
+    configure(config, tmp_path)
+    exec(code, {"c": config, "__name__": "settings"})  # noqa: S102 - our own page
+    late = AssignLatePenalties(config=config)
+    late.init_plugin()
+    plugin = late.plugin_inst
+    day = 86_400
+    penalties = [plugin.late_submission_penalty("ada", 8.0, s) for s in (1, day + 1, 30 * day)]
+    assert penalties == pytest.approx([0.8, 1.6, 8.0])
+
+
+def test_archives_of_moodle_are_understood(tmp_path):
+    config = Config()
+    configure(config, tmp_path)
+    pattern = config.FileNameCollectorPlugin.named_regexp
+    for name in (
+        "/c/extracted/Course-1-123/Ada O'Neill_45_assignsubmission_file/techniques.ipynb",
+        "/c/extracted/Course-1-123/Ada O'Neill_45_assignsubmission_file_techniques.ipynb",
+    ):
+        found = re.match(pattern, name)
+        assert (found["student_id"], found["file_id"]) == ("45", "techniques")
+
+
+# --- which cell is the answer ---------------------------------------------------------------------
+
+STUB = "def mixup(a):\n    raise NotImplementedError"
+RIGHT = "def mixup(a):\n    return a"
+
+
+def cell(source, grade_id=None):
+    settings = {"nbgrader": {"grade_id": grade_id, "solution": True}} if grade_id else {}
+    return nbformat.v4.new_code_cell(source, metadata=settings)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["mixup = mixup(3)"],
+        ["mixup = [train(seed) for seed in range(5)]", "print(mixup)"],
+        ["def mixup(b):\n    return 1 / 0"],
+        ["mixup == 3"],
+    ],
+)
+def test_the_cell_that_was_handed_out_is_graded_whatever_others_call_their_results(others):
+    cells = [cell(RIGHT, "mixup_answer"), *map(cell, others)]
+    assert answer("mixup", cells, {"mixup_answer": STUB}) == RIGHT
+    assert answer("mixup", cells[::-1], {"mixup_answer": STUB}) == RIGHT
+
+
+def test_an_answer_in_another_cell_is_found_if_its_own_is_gone_or_untouched():
+    for cells in ([cell(STUB, "mixup_answer"), cell(RIGHT)], [cell(RIGHT), cell("mixup = 3")]):
+        assert answer("mixup", cells, {"mixup_answer": STUB}) == RIGHT
+    assert answer("mixup", [cell("mixup = torch.lerp")], {"mixup_answer": STUB}) == (
+        "mixup = torch.lerp"
+    )
+    assert "NotImplementedError" in answer("mixup", [cell(STUB, "m")], {"m": STUB})
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("%%time\ndef f(): pass", "pass"),
+        ("%matplotlib inline\ndef f(): pass", "pass"),
+        ("def f(): pass\nx = !ls", "x = get_ipython().getoutput('ls')"),
+        ("def f(a, b):\n    return (a\n    % b)", "    % b)"),
+    ],
+)
+def test_commands_of_ipython_are_taken_out_and_python_is_left_alone(source, line):
+    python = answer("f", [cell(source)])
+    compile(python, "", "exec")
+    assert line in python.splitlines()
+
+
+def test_a_fault_of_the_grader_is_not_counted_even_if_a_key_catches_it(tmp_path):
+    key = tmp_path / "key.py"
+    key.write_text(
+        "from cnnlab.check.core import Outcome\n"
+        "class Catches:\n"
+        "    def judge(self, attempt, seed=0):\n"
+        "        try:\n"
+        "            attempt()\n"
+        "        except Exception:\n"
+        "            return Outcome('f', False, 'your function raised an error.')\n"
+        "EXERCISES = {'f': Catches()}"
+    )
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    (package / "library_of_this_test.py").write_text(
+        f"def load():\n    return open({str(tmp_path / 'data')!r}).read()"
+    )
+    setup = f"import sys; sys.path.append({str(package)!r}); import library_of_this_test"
+    judge, test = Judge(), graded('check.grade("f", f)')
+    source = "def f():\n    return library_of_this_test.load()"
+    with pytest.raises(GraderError, match=r"c.Judge.readable"):
+        judge.points(test, setup, source, 4, 0, key)
 
 
 # --- real submissions -----------------------------------------------------------------------------
@@ -205,8 +422,8 @@ def scores(folder, name):
 
 @pytest.fixture(scope="module")
 def course_folder(tmp_path_factory):
-    """The assignment on techniques, handed out, submitted by six students, and graded."""
-    folder = products.assignment(
+    """The assignment on techniques, handed out, submitted by seven students, and graded."""
+    folder = assignments.write(
         "techniques", tmp_path_factory.mktemp("course") / "t", student_seed=17
     )
     rc, log = nbgrader(folder, "generate_assignment", "techniques")
@@ -226,15 +443,15 @@ def course_folder(tmp_path_factory):
         "report": "I compared nothing.",
     }
     hostile = {
-        "setup": "import cnnlab; cnnlab.check.grade = lambda *a, points, **k: points",
+        "setup": "import cnnlab; cnnlab.check.grade = lambda *a, **k: 4",
         # Reads the key and the answers, overwrites another submission and the gradebook.
         "mixup_answer": f"""
 import os, sys, cnnlab
 from cnnlab import check
-check.grade = lambda *a, points=0, **k: points
+check.grade = lambda *a, **k: 4
 check.core.agree = lambda a, b: True
 def mixup(*arguments):
-    for path in ("key.py", "source/techniques/techniques.ipynb"):
+    for path in ("keys/techniques.py", "source/techniques/techniques.ipynb"):
         try:
             sys.stdout.write(open(f"{folder}/{{path}}").read())
             return "read it"
@@ -284,6 +501,19 @@ except BaseException:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == "stopping_points":
             cell.source, cell.metadata.nbgrader["points"] = "pass", 400
     submissions["shuffled"] = shuffled
+    submissions["tries"] = edited(
+        release,
+        answers(
+            {
+                "mixup_answer": f"%matplotlib inline\nplot(3)\n{right['mixup_answer']}\n"
+                "mixup = mixup(three_images)\nassert mixup == 3",
+                "schedule_answer": f"import math\n{right['schedule_answer']}\n"
+                "for step in range(10**9):\n    schedule(step, 1, 1, 10**9, 0.1)",
+                "stopping_answer": right["stopping_answer"],
+                "runs_answer": "mixup = [1, 2]\nschedule = early_stopping = mixup",
+            }
+        ),
+    )
     cheating = edited(release, lambda grade_id, cell: None)
     for cell in cheating.cells:
         if cell.metadata.get("nbgrader", {}).get("grade"):
@@ -325,6 +555,7 @@ def test_the_released_notebook_has_no_answers_and_no_link_to_its_source(course_f
         ("empty", (0, 0, 0)),
         ("hostile", (0, 0, 0)),
         ("shuffled", (4, 4, 4)),
+        ("tries", (4, 4, 4)),
         ("cheating", (0, 0, 0)),
     ],
 )
@@ -360,8 +591,21 @@ def test_the_feedback_names_the_misconception(course_folder):
 
 
 @pytest.mark.slow
+def test_the_points_of_each_question_are_exported(course_folder):
+    folder, _ = course_folder
+    exporter = "--exporter=cnnlab.course.autograde.PerQuestion"
+    rc, log = nbgrader(folder, "export", exporter, "--to=questions.csv")
+    assert rc == 0, log
+    with (folder / "questions.csv").open(newline="") as stream:
+        rows = {row["student"]: row for row in csv.DictReader(stream)}
+    assert rows["right"]["techniques: mixup_points (of 4)"] == "4.0"
+    assert rows["right"]["techniques: total"] == "12.0"
+    assert rows["cheating"]["techniques: total"] == "0.0"
+
+
+@pytest.mark.slow
 def test_fine_tuning_is_graded_on_new_signs(tmp_path):
-    folder = products.assignment("few_labels", tmp_path / "f", student_seed=3)
+    folder = assignments.write("few_labels", tmp_path / "f", student_seed=3)
     rc, log = nbgrader(folder, "generate_assignment", "few_labels")
     assert rc == 0, log
     place = folder / "submitted" / "right" / "few_labels"

@@ -41,7 +41,7 @@ def run(code, namespace):
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Use small images, a quick compiler, an empty cache, and a folder with the studies alone."""
+    """Use small images, a quick compiler, an empty cache, and a folder with the studies."""
     load, pretrained = cnnlab.load, cnnlab.pretrained
 
     def load_small(name, **options):
@@ -63,8 +63,9 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
     monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    (tmp_path / "studies").symlink_to(CHAPTERS[0].parent / "studies")
-    monkeypatch.syspath_prepend(str(tmp_path))  # a notebook finds the studies beside it
+    for name in ("studies", "train.py"):
+        (tmp_path / name).symlink_to(CHAPTERS[0].parent / name)
+    monkeypatch.syspath_prepend(str(tmp_path))  # a notebook finds both beside it
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     limits.reset()

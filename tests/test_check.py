@@ -143,11 +143,6 @@ def doubled_leaks(train, test):
     return [i for i, a in enumerate(test) for b in train if torch.equal(a, b)]
 
 
-def short_gradients_as_given(gradients, max_norm):
-    norm = torch.cat([g.flatten() for g in gradients]).norm()
-    return [g * (max_norm / norm) for g in gradients] if norm > max_norm else gradients
-
-
 def diverged_at_the_smallest_rate(rates, scores):
     best = max(sorted(zip(rates, scores, strict=True)), key=lambda pair: pair[1])[0]
     low = max((r for r in rates if r < best), default=best / 10)
@@ -172,11 +167,6 @@ def slice_from_the_end(n, n_valid, n_test, seed):
     ("name", "attempt", "says"),
     [
         ("leaks", doubled_leaks, "you report a test image twice if two training images equal it."),
-        (
-            "clip_by_norm",
-            short_gradients_as_given,
-            "you return a tensor that you were given: make a new one.",
-        ),
         (
             "next_range",
             diverged_at_the_smallest_rate,

@@ -224,6 +224,14 @@ def test_nested_subsets_are_read_correctly():
     assert read(loader(dataset, 2)) == [[7, 9]]
 
 
+def test_a_subset_counts_from_the_end_as_a_list_does_and_refuses_what_is_not_there():
+    dataset = Subset(Subset(numbers(10), [9, 8, 7, 6]), [-1, 0])
+    assert read(loader(dataset, 4)) == [[6, 9]]
+    for index in (4, -5):
+        with pytest.raises(DataError, match=f"index {index} of a data set with 4 items"):
+            loader(Subset(Subset(numbers(10), [9, 8, 7, 6]), [0, index]), 2)
+
+
 def test_the_getitem_of_a_subclass_is_used():
     class Negative(ImageSet):
         def __getitem__(self, index):

@@ -22,7 +22,7 @@ from torch import nn
 import cnnlab
 from cnnlab import course
 from cnnlab.course import diagrams
-from cnnlab.course.diagrams import chapters, networks, poster, processes, steps
+from cnnlab.course.diagrams import chapters, networks, poster, processes, searching, steps
 from cnnlab.course.diagrams.evaluation import COUNTS
 from cnnlab.models import small_resnet
 from cnnlab.symptoms import judge
@@ -363,6 +363,20 @@ def test_each_rung_trains_as_many_parameters_as_it_says():
 
 
 # --- steps ----------------------------------------------------------------------------------------
+
+
+def test_a_grid_tries_fewer_values_than_other_searches_and_sobol_points_leave_smaller_gaps():
+    trials = searching.strategies()
+    values = {name: sorted({u for u, _ in points}) for name, points in trials.items()}
+    assert [len(points) for points in trials.values()] == [9, 9, 9]
+    assert [len(values[name]) for name in values] == [3, 9, 9]
+    gaps = {
+        name: max(b - a for a, b in itertools.pairwise([0.0, *own, 1.0]))
+        for name, own in values.items()
+    }
+    assert gaps["Sobol"] < min(gaps["random"], gaps["grid, 3 x 3"])
+    shown = "".join(text.get_text() for text in diagrams.search().figure.axes[0].texts)
+    assert f"largest gap {gaps['Sobol']:.2f}" in shown
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,15 @@ def run(shell, *cells):
 
 
 def test_progress_counts_the_exercises_of_the_chapter_that_are_done_in_this_session(capsys):
-    for attempt, done in (("cosine", 1), ("range_test", 2), ("cosine", 2), ("match_units", 1)):
+    for attempt, done in (
+        ("warmup_cosine", 1),
+        ("range_test", 2),
+        ("warmup_cosine", 2),
+        ("match_units", 1),
+    ):
         getattr(check, attempt)(EXERCISES[attempt].answer)
         assert f"{done} of 3 exercises in this chapter done." in capsys.readouterr().out
-    check.warmup_cosine(lambda step, warmup, steps: 0.0)
+    check.extended_cosine(lambda step, steps, change, new_steps: 0.0)
     assert "done" not in capsys.readouterr().out
 
 
@@ -45,15 +50,15 @@ def test_a_notebook_gets_colour_and_the_same_as_plain_text(monkeypatch, capsys):
     shown = []
     monkeypatch.setattr(feedback, "_shell", lambda: type("Shell", (), {"kernel": 1, "user_ns": {}}))
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
-    check.cosine(EXERCISES["cosine"].answer)
-    check.cosine(lambda step, steps, final: "<b>")
+    check.warmup_cosine(EXERCISES["warmup_cosine"].answer)
+    check.warmup_cosine(lambda step, warmup, steps: "<b>")
     assert capsys.readouterr().out == ""
     passed, failed = shown
-    assert passed["text/plain"].startswith("✔ cosine: correct.")
-    assert "✔</span> cosine</b>: correct." in passed["text/html"]
+    assert passed["text/plain"].startswith("✔ warmup_cosine: correct.")
+    assert "✔</span> warmup_cosine</b>: correct." in passed["text/html"]
     assert "success-color" in passed["text/html"]
-    assert '<code>check.solution("cosine")</code>' in passed["text/html"]
-    assert failed["text/plain"].startswith("✘ cosine:")
+    assert '<code>check.solution("warmup_cosine")</code>' in passed["text/html"]
+    assert failed["text/plain"].startswith("✘ warmup_cosine:")
     assert "error-color" in failed["text/html"]
     assert "<i>Hint:</i>" in failed["text/html"]
 
@@ -66,20 +71,20 @@ def test_what_a_student_wrote_is_escaped_in_the_notebook():
 
 
 def test_a_solution_is_shown_only_after_a_pass_and_never_while_grading(capsys, monkeypatch):
-    check.solution("cosine")
+    check.solution("warmup_cosine")
     assert "First write your own" in capsys.readouterr().out
-    check.grade("cosine", EXERCISES["cosine"].answer)
+    check.grade("warmup_cosine", EXERCISES["warmup_cosine"].answer)
     capsys.readouterr()
-    check.solution("cosine")
+    check.solution("warmup_cosine")
     assert "First write your own" in capsys.readouterr().out
-    check.cosine(EXERCISES["cosine"].answer)
+    check.warmup_cosine(EXERCISES["warmup_cosine"].answer)
     capsys.readouterr()
     monkeypatch.setenv("CNNLAB_KEY", "key.py")
-    check.solution("cosine")
+    check.solution("warmup_cosine")
     assert "First write your own" in capsys.readouterr().out
     monkeypatch.delenv("CNNLAB_KEY")
-    check.solution(EXERCISES["cosine"].answer)
-    assert "def cosine" in capsys.readouterr().out
+    check.solution(EXERCISES["warmup_cosine"].answer)
+    assert "def warmup_cosine" in capsys.readouterr().out
     check.solution("nonsense")
     assert "There is no exercise 'nonsense'. The exercises are to_batch" in (
         capsys.readouterr().out
@@ -107,17 +112,17 @@ def test_nothing_is_said_about_the_version_that_ran_last(shell):
     assert feedback.version_note(shell.user_ns["f"], shell) == ""
     assert feedback.version_note(shell.user_ns["f"], None) == ""
     assert feedback.version_note(print, shell) == ""
-    assert feedback.version_note(EXERCISES["cosine"].answer, shell) == ""
+    assert feedback.version_note(EXERCISES["warmup_cosine"].answer, shell) == ""
 
 
 def test_a_newer_cell_with_a_syntax_error_is_named(shell, capsys):
-    run(shell, "def cosine(step, steps, final):\n    return 1.0")
-    run(shell, "def cosine(step, steps, final):\n    x = 1\n    return (1.0")
+    run(shell, "def warmup_cosine(step, warmup, steps):\n    return 1.0")
+    run(shell, "def warmup_cosine(step, warmup, steps):\n    x = 1\n    return (1.0")
     capsys.readouterr()
-    check.cosine(shell.user_ns["cosine"])
+    check.warmup_cosine(shell.user_ns["warmup_cosine"])
     assert (
-        "This judges the version of `cosine` that last ran: your newest cell [2] has a syntax "
-        "error in line 3." in capsys.readouterr().out
+        "This judges the version of `warmup_cosine` that last ran: your newest cell [2] has a "
+        "syntax error in line 3." in capsys.readouterr().out
     )
 
 

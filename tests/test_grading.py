@@ -250,7 +250,9 @@ def test_an_answer_that_does_not_return_is_terminated_for_good(body, message):
     ("answer", "message"),
     [
         ("def f(:", "SyntaxError"),
-        ("x = undefined\ndef f(): pass", "NameError"),
+        ("x = undefined\ndef f(): return x", "name 'x' is not defined.* before that, your cell"),
+        ("def f(): return helper()", "name 'helper' .* runs only the set-up and this cell"),
+        ("f = undefined", "NameError"),
         ("g = 1", "KeyError: 'f'"),
     ],
 )
@@ -260,9 +262,66 @@ def test_errors_of_the_answer_cell_are_reported(answer, message):
 
 
 @pytest.mark.slow
-def test_lines_that_fail_below_a_function_do_not_spoil_it():
-    with Remote("", "def f():\n    return 7\n\nf(1, 2, 3)  # try it out", "f") as f:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def f():\n    return 7\n\nf(1, 2, 3)  # try it out",
+        "show(1)\nassert False\ndef f():\n    return 7\n",
+        "def f():\n    return 7\nf = f()",
+        "def f():\n    return seven\nseven = 7\nf = sum = [f(1)]\nraise SystemExit",
+        "def f():\n    return 7\nfor step in range(10**12):\n    f()",
+        "def f():\n    return 7\nif __name__ == '__main__':\n    while True:\n        f()",
+        "try:\n    import faster\nexcept ImportError:\n    def f():\n        return 7",
+        "def make():\n    return lambda: 7\nf = make()\nprint(f(0))",
+    ],
+)
+def test_lines_that_try_a_function_out_do_not_spoil_it(answer):
+    with Remote("", answer, "f", seconds=10) as f:
         assert f() == 7
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A library in a folder that Python finds by a `.pth` file; it reads a file beside itself."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "table.txt").write_text("7")
+    (tmp_path / "elsewhere.txt").write_text("7")
+    (folder / "library_of_this_test.py").write_text(
+        "from pathlib import Path\n"
+        "def own():\n    return Path(__file__).with_name('table.txt').read_text()\n"
+        "def other():\n    return (Path(__file__).parents[1] / 'elsewhere.txt').read_text()\n"
+        "def read(path):\n    return open(path).read()\n"
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_libraries_outside_the_prefix_of_python_can_read_their_files(library):
+    setup = f"import sys; sys.path.append({str(library)!r}); import library_of_this_test as lib"
+    with Remote(
+        setup, "def f(name, *a):\n    path = a and a[0]\n    return getattr(lib, name)(*a)", "f"
+    ) as f:
+        assert f("own") == "7"
+        with pytest.raises(GraderError, match=r"That isn't the student's fault"):
+            f("other")
+        assert f.fault is not None
+        with pytest.raises(AnswerError, match="PermissionError"):
+            f("read", str(library.parent / "elsewhere.txt"))
+    with Remote(
+        setup, "def f():\n    return lib.other()", "f", readable=[str(library.parent)]
+    ) as f:
+        assert f() == "7"
+
+
+@pytest.mark.slow
+def test_the_source_of_a_course_is_no_place_for_libraries(tmp_path):
+    (tmp_path / "assignments").mkdir()
+    (tmp_path / "key.py").write_text("the answers")
+    answer = f"def f():\n    return open({str(tmp_path / 'key.py')!r}).read()"
+    setup = f"import sys; sys.path.append({str(tmp_path)!r})"
+    with Remote(setup, answer, "f") as f, pytest.raises(AnswerError, match="PermissionError"):
+        f()
 
 
 @pytest.mark.slow
@@ -305,12 +364,12 @@ def test_the_answer_does_not_see_the_environment_of_the_grader(monkeypatch):
 
 
 def test_grade_returns_all_points_or_none_and_prints_the_feedback(capsys):
-    solution = check.EXERCISES["cosine"].answer
-    assert check.grade("cosine", solution, points=4) == 4.0
-    assert check.grade("cosine", lambda *arguments: 0.0, points=4) == 0.0
+    solution = check.EXERCISES["warmup_cosine"].answer
+    assert check.grade("warmup_cosine", solution, points=4) == 4.0
+    assert check.grade("warmup_cosine", lambda *arguments: 0.0, points=4) == 0.0
     passed, failed = capsys.readouterr().out.split("✘")
-    assert passed.startswith("✔ cosine: correct.")
-    assert failed.startswith(" cosine: your multiplier at step 0 of ")
+    assert passed.startswith("✔ warmup_cosine: correct.")
+    assert failed.startswith(" warmup_cosine: your multiplier at step ")
 
 
 def test_exercises_are_loaded_from_a_key_file(tmp_path, monkeypatch):
@@ -320,11 +379,13 @@ def test_exercises_are_loaded_from_a_key_file(tmp_path, monkeypatch):
     key.write_text("EXERCISES = 3")
     with pytest.raises(KeyMissing, match="defines no dict `EXERCISES`"):
         exercises(key)
-    key.write_text("from cnnlab.check import EXERCISES as ALL\nEXERCISES = {'mine': ALL['cosine']}")
-    with pytest.raises(KeyMissing, match=r"the key has no exercise 'cosine'; it has mine"):
-        check.grade("cosine", print, key=key)
+    key.write_text(
+        "from cnnlab.check import EXERCISES as ALL\nEXERCISES = {'mine': ALL['warmup_cosine']}"
+    )
+    with pytest.raises(KeyMissing, match=r"the key has no exercise 'warmup_cosine'; it has mine"):
+        check.grade("warmup_cosine", print, key=key)
     monkeypatch.setenv("CNNLAB_KEY", str(key))
-    assert check.grade("mine", check.EXERCISES["cosine"].answer) == 1.0
+    assert check.grade("mine", check.EXERCISES["warmup_cosine"].answer) == 1.0
 
 
 def test_messages_cannot_carry_code():

@@ -35,8 +35,8 @@ SLIPS = {
     "00_first_network": ("[None] / 255", "[None] // 255", "dtype uint8, expected float32"),
     "01_training_loop": ("[n_valid:n_held]", "[n_valid:]", "training and test sets share indices"),
     "03_augmentation": ("images.flip(3)", "images.flip(2)", "you turn the images upside down"),
-    "05_schedules": ("min(step / steps, 1.0)", "step / steps", "the multiplier climbs again"),
-    "07_debugging": ("math.sqrt(sum(", "float(sum(", "you use the sum of squares as the norm"),
+    "05_schedules": ("min(progress, 1.0)", "progress", "the multiplier climbs again"),
+    "07_debugging": (".log()", "", "you return frequencies"),
     "10_finetuning": ("(top - stage)", "stage", "your learning rates shrink towards the head"),
 }
 LONG_FIT = """batches = cnnlab.loader(data.train, batch_size=8, shuffle=True)

@@ -233,6 +233,17 @@ def test_alt_texts_quote_values_from_the_data():
     )
 
 
+def test_many_panels_with_several_lines_each_have_a_legend_and_fit_the_largest_line():
+    panels = {f"panel {k}": {"training": [1, 1], "validation": [k, -k]} for k in range(7)}
+    plot = plots.lines([1, 2], panels, xlabel="epoch", ylabel="value", message="Seven panels.")
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == [
+        "training",
+        "validation",
+    ]
+    low, high = plot.figure.axes[0].get_ylim()
+    assert low < -6 < 6 < high
+
+
 def test_every_public_plot_is_tested_here():
     public = {
         name

@@ -165,7 +165,8 @@ FORBIDDEN = {
     "unsafe loading": r"weights[_]only\s*=\s*False",
 }
 MAY = {
-    "a server run by root": {"tests/test_lab.py"},  # in a container, CI is root
+    # In a container, CI is root.
+    "a server run by root": {"tests/test_lab.py", "tests/test_formgrader.py"},
     "unsafe loading": {
         "tests/test_assignments.py",
         "tests/test_grading.py",

@@ -93,7 +93,7 @@ assert answers.shape == hidden.shape
 assert not answers.is_floating_point()
 print(f"accuracy on your signs: {(answers == hidden).float().mean():.3f}")
 ### BEGIN HIDDEN TESTS
-cnnlab.check.grade("learn", learn, points=6)
+cnnlab.check.grade("learn", learn)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -138,7 +138,7 @@ table = {
 seconds = {"probe": 1, "noisy": 2, "top layers": 5, "everything": 20}
 assert choose(table, seconds) == "top layers"
 ### BEGIN HIDDEN TESTS
-cnnlab.check.grade("choose", choose, points=4)
+cnnlab.check.grade("choose", choose)
 ### END HIDDEN TESTS
 
 # %% [markdown]

@@ -74,7 +74,7 @@ mixed, targets = mixup(two, torch.tensor([0, 1]), 2, lam, swap)
 assert torch.allclose(mixed[:, 0, 0, 0], torch.tensor([0.3, 0.6]))
 assert torch.allclose(targets, torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
 ### BEGIN HIDDEN TESTS
-cnnlab.check.grade("mixup", mixup, points=4)
+cnnlab.check.grade("mixup", mixup)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -110,7 +110,7 @@ def schedule(step, warmup, hold, steps, final):
 curve = [round(schedule(step, 2, 1, 7, 0.2), 4) for step in range(7)]
 assert curve == [0.5, 1.0, 1.0, 0.6, 0.4343, 0.3072, 0.2], curve
 ### BEGIN HIDDEN TESTS
-cnnlab.check.grade("schedule", schedule, points=4)
+cnnlab.check.grade("schedule", schedule)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -155,7 +155,7 @@ def early_stopping(values, patience, min_delta, mode, start):
 assert early_stopping([1.0, 0.99, 0.995, 0.5], 2, 0.05, "min", 0) == (2, 1)
 assert early_stopping([1.0, 0.99, 0.995, 0.5], 2, 0.05, "min", 3) == (3, 3)
 ### BEGIN HIDDEN TESTS
-cnnlab.check.grade("early_stopping", early_stopping, points=4)
+cnnlab.check.grade("early_stopping", early_stopping)
 ### END HIDDEN TESTS
 
 # %% [markdown]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import cnnlab
-from cnnlab import schedules
+from cnnlab import schedules, tune
 from cnnlab.augment import Augment
 from cnnlab.averaging import EMA, SWA, ensemble, update_bn
 from cnnlab.callbacks import EarlyStopping
@@ -851,6 +851,104 @@ def correct_or_chance(
     return correct_predictions(trainer, dataset).double()
 
 
+def value_at(values: Any, u: float) -> Any:
+    """Return the value of a parameter at the fraction u of its range.
+
+    Args:
+        values: a `LogUniform`, a `Uniform` or a `Choice` of cnnlab.tune.
+        u: from 0 to 1, 1 excluded.
+    """
+    if isinstance(values, tune.Choice):
+        return values.options[int(u * len(values.options))]
+    if isinstance(values, tune.LogUniform):
+        return values.low * (values.high / values.low) ** u
+    return values.low + u * (values.high - values.low)
+
+
+def sobol_settings(
+    space: tune.Space, n: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return n settings that cover a space evenly (scrambled Sobol points).
+
+    Args:
+        space: name -> `LogUniform`, `Uniform` or `Choice`.
+        n: number of settings; a power of two covers the space best.
+        seed: seed of the scrambling.
+    """
+    sobol = torch.quasirandom.SobolEngine(
+        len(space), scramble=True, seed=seed
+    )
+    return [
+        {
+            name: value_at(values, u)
+            for (name, values), u in zip(space.items(), point, strict=True)
+        }
+        for point in sobol.draw(n).tolist()
+    ]
+
+
+def train_with_adamw(
+    dataset: Dataset,
+    seed: int,
+    epochs: int,
+    *,
+    lr: float,
+    weight_decay: float,
+    dropout: float,
+    batch_size: int,
+    **options: Any,
+) -> cnnlab.Trainer:
+    """Train a small ResNet with AdamW and a cosine; return the trainer.
+
+    Args:
+        dataset: the training set.
+        seed: draws the weights and the order.
+        epochs: number of epochs.
+        lr: learning rate of AdamW at its peak.
+        weight_decay: strength of the weight decay.
+        dropout: fraction of the features that is dropped before the head.
+        batch_size: samples per step.
+        options: further options of `train`, such as `valid`.
+    """
+    model = seeded_resnet(seed, len(dataset.classes), dropout=dropout)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=lr, weight_decay=weight_decay
+    )
+    return train(
+        model,
+        optimizer,
+        dataset,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        schedule=cosine,
+        **options,
+    )
+
+
+def search_with_adamw(
+    data: DataBundle,
+    seed: int,
+    settings: Sequence[Mapping[str, Any]],
+    epochs: int,
+) -> tuple[Any, list[cnnlab.Trainer]]:
+    """Train once with each setting; return a table and the trainers.
+
+    Both are sorted by `score`, the validation accuracy, the best first.
+    """
+    import pandas as pd
+
+    valid = cnnlab.loader(data.valid, 256)
+    trainers = [
+        train_with_adamw(data.train, seed, epochs, **setting)
+        for setting in settings
+    ]
+    scores = [trainer.evaluate(valid)["acc"] for trainer in trainers]
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    rows = [{**settings[i], "score": scores[i]} for i in order]
+    return pd.DataFrame(rows), [trainers[i] for i in order]
+
+
 # --- pretrained features (chapters 9 and 10) ------------------------------
 
 
@@ -1163,6 +1261,24 @@ def probe_accuracy(model: nn.Module, data: DataBundle) -> float:
 
 
 # --- stopping and averaging (chapter 6) -----------------------------------
+
+
+class StopAt(cnnlab.Callback):
+    """End the fit cleanly after a step, in place of a power cut."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Any) -> None:
+        """Stop after the chosen step."""
+        if trainer.step == self.step:
+            raise cnnlab.StopTraining(f"step {self.step}")
+
+
+def same_state(model: nn.Module, other: nn.Module) -> bool:
+    """Return whether two models have exactly the same state."""
+    state, others = model.state_dict(), other.state_dict()
+    return all(torch.equal(state[name], others[name]) for name in state)
 
 
 class TestAccuracy(cnnlab.Callback):

@@ -141,11 +141,37 @@ def copy(arguments: argparse.Namespace) -> int:
 
 
 def assignment(arguments: argparse.Namespace) -> int:
-    """Write a graded assignment for nbgrader."""
-    from cnnlab.course import products
+    """Write a graded assignment for nbgrader, or give each student of a course an own seed."""
+    from cnnlab.course import assignments, otter
 
-    folder = products.assignment(
-        arguments.name, arguments.out, student_seed=arguments.student_seed, force=arguments.force
+    into = user_path(arguments.into) if arguments.into else None
+    if arguments.roster:
+        if into is None:
+            raise assignments.AssignmentError("--roster FILE needs --into COURSE as well")
+        n = assignments.hand_out(arguments.name, into, user_path(arguments.roster))
+        print(f"{n} notebooks to hand out are in {into / 'handout'}, each with an own seed")
+        return 0
+    if (arguments.out is None) == (into is None):
+        raise assignments.AssignmentError(
+            "say where to write: OUT for the folder of a new course, or --into COURSE"
+        )
+    if arguments.otter:
+        if into is not None:
+            raise assignments.AssignmentError("--otter writes a folder of its own: say OUT")
+        folder = otter.write(
+            arguments.name,
+            arguments.out,
+            student_seed=arguments.student_seed,
+            force=arguments.force,
+        )
+        print(f"The assignment is in {folder}; read in its README.md what otter can't do")
+        return 0
+    folder = assignments.write(
+        arguments.name,
+        arguments.out,
+        into=into,
+        student_seed=arguments.student_seed,
+        force=arguments.force,
     )
     print(f"The assignment is in {folder}; its README.md explains how to hand it out and grade it")
     return 0
@@ -291,9 +317,27 @@ def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
 def _add_assignment(add_command: AddCommand) -> None:
     parser = add_command("assignment", help="write a graded assignment for nbgrader")
     parser.add_argument("name", metavar="NAME", help="the name of a folder in assignments/")
-    _add_destination(parser)
+    _add_destination(parser, nargs="?")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="COURSE",
+        help="add it to a course that may have others already, instead of OUT",
+    )
+    parser.add_argument(
+        "--roster",
+        type=Path,
+        metavar="FILE",
+        help="after `nbgrader generate_assignment`, write one notebook per student, each with an "
+        "own seed; the first column of this CSV file has the students",
+    )
     parser.add_argument(
         "--student-seed", type=int, default=0, metavar="N", help="seed of the data (default: 0)"
+    )
+    parser.add_argument(
+        "--otter",
+        action="store_true",
+        help="write it for otter-grader and Gradescope instead, which can't isolate an answer",
     )
     parser.set_defaults(command=assignment)
 
@@ -330,8 +374,10 @@ def _add_replicate(add_command: AddCommand) -> None:
     parser.set_defaults(command=replicate)
 
 
-def _add_destination(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that doesn't exist yet")
+def _add_destination(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument(
+        "out", type=Path, nargs=nargs, metavar="OUT", help="a folder that doesn't exist yet"
+    )
     parser.add_argument(
         "--force",
         action="store_true",

@@ -1,4 +1,4 @@
-"""Write what is handed out: copies of the chapters for students and instructors, and assignments.
+"""Write what is handed out: copies of the chapters for students and instructors.
 
 | tag of a cell | student copy | instructor copy |
 |---|---|---|
@@ -65,52 +65,6 @@ syllabuses, and how to grade and how to make your own book. Open the folder with
 _AIMS = r"\*\*(?:Afterwards you can|You will be able to)\*\* (.*?)\n\n"
 
 
-_SETTINGS = """# nbgrader reads this file when you run it in this folder.
-from pathlib import Path
-
-from cnnlab.course.autograde import configure
-
-
-c = get_config()  # noqa: F821 - nbgrader defines it
-configure(c, Path(__file__).parent, name="NAME", seed=SEED)
-
-# Time limit for one function, in seconds:
-# c.Judge.seconds = 120
-# Run the students' code in a container:
-# c.Judge.command = [
-#     "docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
-#     "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python",
-# ]
-"""
-
-_GRADING = """# NAME, student seed SEED
-
-`source/` and `key.py` contain the answers, so don't share this folder. `nbgrader` puts what you
-hand out into `release/`.
-
-Install the tools once. In the folder of the course repository, run
-
-    python -m pip install ".[course,instructor]"
-
-Then, in this folder:
-
-    nbgrader generate_assignment NAME                writes release/NAME/NAME.ipynb to hand out
-    (save each submission as submitted/STUDENT/NAME/NAME.ipynb)
-    nbgrader autograde NAME                          grades the functions
-    nbgrader formgrader, in JupyterLab               lets you read and grade the written answers
-    nbgrader generate_feedback NAME                  writes feedback/STUDENT/NAME/NAME.html
-    nbgrader export                                  writes grades.csv
-
-The grader runs each function alone, in its own restricted process. The restrictions stop accidents,
-but not a determined attack. Before you grade submissions from people you don't know, read the page
-on grading in the instructor copy. It explains how to run that process in a container without a
-network, which takes one setting in `nbgrader_config.py`.
-
-To give different groups different data, write one folder per seed:
-`cnnlab assignment NAME OTHER-FOLDER --student-seed N`.
-"""
-
-
 class ExistsError(CnnlabError, FileExistsError):
     """The place for a copy is already occupied."""
 
@@ -128,7 +82,7 @@ def student(out: Path, *, force: bool = False) -> Path:
     Raises:
         ExistsError: `out` exists, and `force` is not set. Nothing is changed.
     """
-    with _new_folder(out, force) as folder:
+    with new_folder(out, force) as folder:
         write_student_files(folder / ORIGINALS)
         shutil.copytree(folder / ORIGINALS, folder, dirs_exist_ok=True)
     return out
@@ -156,48 +110,8 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in notebooks.chapters()}
     for path in sorted((notebooks.root() / "chapters" / "instructor").glob("*.md")):
         pages[f"instructor/{path.name}"] = path.read_text(encoding="utf-8")
-    with _new_folder(out, force) as folder:
-        _write_files(folder, _unpair, {"README.md": _INSTRUCTOR_README, **pages})
-    return out
-
-
-def assignment(name: str, out: Path, *, student_seed: int = 0, force: bool = False) -> Path:
-    """Write a graded assignment for nbgrader: notebook with solutions, key, settings and README.
-
-    Args:
-        name: the name of a folder in `assignments`.
-        out: a folder that doesn't exist yet.
-        student_seed: seed of the data in the notebook and of the problems that the grader draws.
-        force: as in `student`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        FileNotFoundError: there is no such assignment.
-        ExistsError: as in `student`.
-    """
-    source = notebooks.root() / "assignments" / name
-    if not (source / f"{name}.py").is_file():
-        names = ", ".join(sorted(path.parent.name for path in source.parent.glob("*/key.py")))
-        raise FileNotFoundError(f"there is no assignment {name!r}; choose one of {names}")
-    notebooks.require("jupytext", extra="course")
-    import jupytext
-    import nbformat
-
-    notebook = _unpair(jupytext.read(source / f"{name}.py"))
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"  # jupytext would choose another one each time
-        cell.source = re.sub(
-            "^SEED = 0$", f"SEED = {student_seed}", cell.source, flags=re.MULTILINE
-        )
-    with _new_folder(out, force) as folder:
-        (folder / "source" / name).mkdir(parents=True)
-        nbformat.write(notebook, folder / "source" / name / f"{name}.ipynb")
-        shutil.copy(source / "key.py", folder)
-        for path, template in (("nbgrader_config.py", _SETTINGS), ("README.md", _GRADING)):
-            text = template.replace("NAME", name).replace("SEED", str(student_seed))
-            (folder / path).write_text(text, encoding="utf-8")
+    with new_folder(out, force) as folder:
+        _write_files(folder, unpair, {"README.md": _INSTRUCTOR_README, **pages})
     return out
 
 
@@ -260,10 +174,10 @@ def _remove_answers(notebook: Any) -> Any:
     from nbconvert.preprocessors import TagRemovePreprocessor
 
     remover = TagRemovePreprocessor(remove_cell_tags=HIDDEN)
-    return remover.preprocess(_unpair(notebook), {})[0]
+    return remover.preprocess(unpair(notebook), {})[0]
 
 
-def _unpair(notebook: Any) -> Any:
+def unpair(notebook: Any) -> Any:
     """Return a copy that jupytext doesn't link to a script."""
     unpaired = copy.deepcopy(notebook)
     unpaired.metadata.pop("jupytext", None)
@@ -321,7 +235,7 @@ def _write_start_page(folder: Path) -> None:
 
 
 @contextmanager
-def _new_folder(out: Path, force: bool) -> Iterator[Path]:
+def new_folder(out: Path, force: bool) -> Iterator[Path]:
     """Yield a temporary folder; move it to `out` if the block succeeds, and delete it if not."""
     occupied = is_occupied(out)
     if occupied and not force:

@@ -238,7 +238,7 @@ class _MemoryReader:
         """Yield the batches; they don't depend on the epoch, because nothing here is random."""
         for indices in batches:
             rows = indices if self.lookup is None else self.lookup[indices]
-            first, *others = (tensor[rows.to(tensor.device)] for tensor in self.tensors)
+            first, *others = (x.index_select(0, rows.to(x.device)) for x in self.tensors)
             yield (unit(first) if self.is_images else first, *others)
 
 
@@ -465,8 +465,16 @@ def _unwrap(dataset: Source) -> tuple[Source, Tensor | None]:
             "a Subset takes indices, and reads truth values as the indices 0 and 1: use "
             "Subset(dataset, mask.nonzero().flatten().tolist())"
         )
-    indices = as_indices(dataset.indices, len(cast(Any, dataset.dataset)))
-    return inner, indices if lookup is None else lookup[indices]
+    n = len(cast(Any, dataset.dataset))
+    indices = as_indices(dataset.indices, n)
+    outside = indices[(indices < -n) | (indices >= n)]
+    if len(outside):
+        raise DataError(
+            f"a Subset asks for index {int(outside[0])} of a data set with {n} items, whose "
+            f"indices run from 0 to {n - 1}"
+        )
+    positions = indices % n  # -1 is the last item
+    return inner, positions if lookup is None else lookup[positions]
 
 
 def _to_device(batch: Batch, device: Any) -> Batch:

@@ -102,8 +102,8 @@ def overfit_one_batch(
 ) -> list[float]:
     """Train a copy of the model on one small batch again and again, and return the losses.
 
-    If a network can't memorise ten images, there is a bug in the model, the loss or the labels, and
-    no learning rate will fix it. Dropout is switched off. The optimizer is Adam, because it
+    If a network can't memorise ten images, suspect a bug in the model, the loss or the labels
+    before you change a hyperparameter. Dropout is switched off. The optimizer is Adam, because it
     tolerates a learning rate that isn't well chosen.
 
     Args:

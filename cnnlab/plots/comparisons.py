@@ -249,7 +249,14 @@ def heatmap(
     return finish(figure, message, f"{label}, {len(rows)} by {len(columns)}: {summary}.")
 
 
-def histogram(series: dict[str, Any], *, label: str, message: str, bins: int = 40) -> Plot:
+def histogram(
+    series: dict[str, Any],
+    *,
+    label: str,
+    message: str,
+    bins: int = 40,
+    limits: Sequence[float] = (),
+) -> Plot:
     """Draw one histogram per series, as an outline, over a common range.
 
     Args:
@@ -257,6 +264,11 @@ def histogram(series: dict[str, Any], *, label: str, message: str, bins: int = 4
         label: what the values are, with their unit.
         message: the title, what the reader should see; the alt text starts with it.
         bins: number of bins of equal width.
+        limits: thresholds on the values, drawn as vertical lines.
+
+    >>> plot = histogram({"a": [1, 2], "b": [4, 5]}, label="loss", message="Apart.", limits=[3])
+    >>> plot.alt.rpartition("; ")[2]
+    'limit 3.'
     """
     figure, axes = new_axes(height=2.9)
     axis, label = axes.item(), readable(label)
@@ -264,12 +276,16 @@ def histogram(series: dict[str, Any], *, label: str, message: str, bins: int = 4
     ends = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
     for name, style in styles(arrays).items():
         axis.hist(arrays[name], bins, range=ends, histtype="step", label=name, **style)
+    for i, limit in enumerate(limits):
+        axis.axvline(limit, color=GREY, linestyle=":", label="" if i else "limit")
     label_axes(axis, label, "count")
-    summary = "; ".join(
+    summary = [
         f"{name} mean {a.mean():.3g}, standard deviation {a.std():.3g}"
         for name, a in arrays.items()
-    )
-    return finish(figure, message, f"Histogram of {label}: {summary}.")
+    ]
+    if limits:
+        summary.append("limit " + " and ".join(f"{limit:.3g}" for limit in limits))
+    return finish(figure, message, f"Histogram of {label}: {'; '.join(summary)}.")
 
 
 def layers(numbers: dict[str, float], *, label: str, message: str) -> Plot:

@@ -171,7 +171,7 @@ def _panels(
         stacked: whether each series has its own y axis.
     """
     nested = any(isinstance(values, Mapping) for values in series.values())
-    single = len(series) > MOST or stacked  # one series per panel
+    single = (len(series) > MOST and not nested) or stacked  # one series per panel
     panels = dict(series) if nested else {name: {name: v} for name, v in series.items()}
     if not (nested or single):
         panels = {"": dict(series)}
@@ -187,8 +187,8 @@ def _panels(
         dict.fromkeys(name for panel in panels.values() for name in panel), markers=markers
     )
     background = {"color": PALE, "linewidth": 1, "zorder": 1}
-    for i, (axis, (title, panel)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
-        if single and not stacked and not nested:
+    for axis, panel in zip(axes.flat, panels.values(), strict=False):
+        if single and not stacked:
             for name, values in series.items():
                 if name not in panel:
                     draw(axis, name, values, background)
@@ -196,6 +196,8 @@ def _panels(
             alone = {"linestyle": "-", "linewidth": 2}  # dark, to stand out from the grey
             alone |= {} if stacked else {"color": COLOURS[0]}
             draw(axis, name, values, style[name] | (alone if single else {"label": name}))
+    # Only now, because the panels share an axis, which has to fit all of them.
+    for i, (axis, title) in enumerate(zip(axes.flat, panels, strict=False)):
         if title and not stacked:
             axis.set_title(wrapped(title, 9, 0.85 * WIDTH / columns), loc="left", fontsize=9)
         lowest = i + columns >= len(panels)

@@ -29,6 +29,9 @@ def microbatches(
     [3, 3, 3]
     """
     images, targets = distributed.shard(images), distributed.shard(targets)
+    if size is None or size >= len(images):
+        yield images, targets, True
+        return
     start = 0
     for length in microbatch_sizes(len(images), size):
         end = start + length

@@ -425,7 +425,8 @@ class Trainer(TrainerOptions):
         total = normalizer(self.loss_fn, targets)
         pieces = microbatches(images, targets, self.microbatch)
         for number, (images_part, targets_part, last) in enumerate(pieces):
-            divisor = normalizer(self.loss_fn, targets_part)
+            whole = targets_part is targets  # the usual case: neither microbatches nor processes
+            divisor = total if whole else normalizer(self.loss_fn, targets_part)
             with distributed.no_sync_until_last(self.parallel, last):
                 with self.autocast, distributed.raised_together(number == 0):
                     outputs = self.parallel(images_part)
@@ -437,7 +438,8 @@ class Trainer(TrainerOptions):
                         loss = zero_loss(outputs)
                 # DistributedDataParallel averages the gradients of the processes; we need the sum.
                 fraction = divisor / total if total else 0.0
-                self.scaler.scale(loss * (fraction * distributed.world_size())).backward()
+                share = loss if whole else loss * (fraction * distributed.world_size())
+                self.scaler.scale(share).backward()
             accuracy, metrics = self._measure(as_float(detached(outputs)), targets_part)
             means.add(loss.item(), divisor, len(targets_part), accuracy, metrics)
         means.reduce(distributed.all_reduce_sum)

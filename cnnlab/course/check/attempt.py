@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnlab.course.check.compare import short
-from cnnlab.course.check.remote import AnswerError, Remote, Unwritten
+from cnnlab.course.check.remote import AnswerError, GraderError, Remote, Unwritten
 from cnnlab.course.frames import is_library
 
 
@@ -55,6 +55,8 @@ class Attempt:
         before, states = _copy(arguments), _random_states()
         try:
             result = self.function(*arguments)
+        except GraderError:
+            raise
         except Exception as error:
             raise Raised(error, before) from error
         self.calls.append((before, result))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnlab.course.check.attempt import Raised
 from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
@@ -265,7 +266,19 @@ CONVOLVE = Exercise(
 # --- one step of gradient descent -----------------------------------------------------------------
 
 
+REFUSED = "autograd refuses to change `w` in place, as `w -= ...` does: compute a new tensor."
+
+
 def _observe_gradient_step(attempt: Callable[..., Any], seed: int) -> Observation:
+    try:
+        return _observe_steps(attempt, seed)
+    except Raised as raised:
+        if "leaf Variable that requires grad" in str(raised):
+            return {REFUSED: True}
+        raise
+
+
+def _observe_steps(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 3)
     w = torch.randn(2, generator=g).requires_grad_()
     w.grad = 1 + torch.rand(2, generator=g)  # left over from an earlier step
@@ -277,6 +290,7 @@ def _observe_gradient_step(attempt: Callable[..., Any], seed: int) -> Observatio
     )
     three = attempt(w, x, y, 0.25)
     return {
+        REFUSED: False,
         "your new weights still require gradients.": three.requires_grad,
         "your step makes the loss larger for w=[3], x=[[2]], y=[10].": bool(
             (2 * one - 10).abs().max() > 4
@@ -425,7 +439,7 @@ COUNT = Exercise(
     answer=count_parameters,
     praise="Filters reach through all channels, a norm has two values per channel, a linear layer "
     "has biases.",
-    hint="how many weights does a single output of this layer need?",
+    hint="take this layer alone: which values does it multiply by, and which does it add?",
     mistakes={
         "flat filters": Mistake(
             _each_layer(conv=lambda channels, width, kernel: width * kernel * kernel),
@@ -542,7 +556,7 @@ FIELD = Exercise(
     answer=receptive_field,
     praise="Each layer widens the field by kernel - 1 places, and the strides below it say how "
     "many pixels a place is.",
-    hint="draw two layers as rows of dots, and mark what one dot at the top depends on",
+    hint="draw the layers as rows of dots, and mark what one dot at the top depends on",
     mistakes={
         "kernels added up": Mistake(
             _adds_kernels,

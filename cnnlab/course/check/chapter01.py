@@ -136,6 +136,12 @@ def _reports(summary: Callable[[list[float]], float]) -> Callable[..., float]:
 _mean_of_batch_losses = _reports(lambda losses: sum(losses) / len(losses))
 
 
+def _means_over_samples(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
+    batches = list(loader)
+    total = _reports(sum)(model, batches, optimizer, loss_fn)
+    return total / sum(len(labels) for _, labels in batches)
+
+
 def _softmax_first(model, loader, optimizer, loss_fn):  # type: ignore[no-untyped-def]
     return train_one_epoch(model, loader, optimizer, lambda z, y: loss_fn(z.softmax(dim=1), y))
 
@@ -198,6 +204,12 @@ EPOCH = Exercise(
             _reports(sum),
             "you return the sum of the batch losses, which grows with the number of batches.",
             "which mean does the exercise ask for?",
+        ),
+        "batch means over samples": Mistake(
+            _means_over_samples,
+            "you add up the means of the batches, but divide by the number of samples, so your "
+            "loss is several times too small.",
+            "a batch loss is a mean; which sum over its samples does it come from?",
         ),
         "loss of the last batch": Mistake(
             _reports(lambda losses: losses[-1]),

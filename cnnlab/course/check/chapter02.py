@@ -74,6 +74,11 @@ def _eps_outside(x, scale, shift, eps):  # type: ignore[no-untyped-def]
     return _normalise(x, scale, shift, std, x.mean(DIMS, keepdim=True))
 
 
+def _std_plus_eps(x, scale, shift, eps):  # type: ignore[no-untyped-def]
+    std = x.std(DIMS, keepdim=True) + eps
+    return _normalise(x, scale, shift, std, x.mean(DIMS, keepdim=True))
+
+
 def _by_the_variance(x, scale, shift, eps):  # type: ignore[no-untyped-def]
     variance = x.var(DIMS, keepdim=True, correction=0) + eps
     return _normalise(x, scale, shift, variance, x.mean(DIMS, keepdim=True))
@@ -122,6 +127,12 @@ BATCH_NORM = Exercise(
             _eps_outside,
             "you add eps to the standard deviation, but batch norm adds it to the variance.",
             "where is eps in the equation, inside the square root or outside?",
+        ),
+        "unbiased, and eps outside the root": Mistake(
+            _std_plus_eps,
+            "your standard deviation divides by N - 1, and you add eps to it. Batch norm divides "
+            "by N, and adds eps to the variance.",
+            "begin with `var` and its `correction`, and take the root at the end",
         ),
         "divides by the variance": Mistake(
             _by_the_variance,
@@ -195,13 +206,17 @@ def _he(weight, activation, z):  # type: ignore[no-untyped-def]
     return float((2 / weight[0].numel()) ** 0.5)
 
 
+def _he_of_channels(weight, activation, z):  # type: ignore[no-untyped-def]
+    return float((2 / weight.shape[1]) ** 0.5)
+
+
 INIT_STD = Exercise(
     name="init_std",
     task="`init_std(weight, activation, z) -> float`, which keeps the size of a signal",
     observe=_observe_init,
     answer=init_std,
     praise="For ReLU this is He's rule, for the identity LeCun's, and it works for any activation.",
-    hint="with ReLU and 9 inputs the result is 0.471; by which factor are you off?",
+    hint="print your n and your q: with ReLU and 9 inputs, they are 9 and 0.5",
     mistakes={
         "channels alone": Mistake(
             _ignores_kernel_size,
@@ -241,6 +256,12 @@ INIT_STD = Exercise(
             _he,
             "you use He's rule, which is made for ReLU, whatever the activation is.",
             "the 2 in He's rule is 1 / 0.5; which number takes the place of 0.5 for tanh?",
+        ),
+        "He's rule for channels": Mistake(
+            _he_of_channels,
+            "you use He's rule, whatever the activation is, and your fan-in counts only channels, "
+            "not the pixels of the kernel.",
+            "what is the mean square of `activation(z)`, and how many inputs has one sum?",
         ),
     },
 )

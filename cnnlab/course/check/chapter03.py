@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from cnnlab.course.check.attempt import Raised
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
@@ -79,6 +80,11 @@ def _upside_down(images, p, generator):  # type: ignore[no-untyped-def]
     return torch.where(flip[:, None, None, None], images.flip(2), images)
 
 
+def _order_reversed(images, p, generator):  # type: ignore[no-untyped-def]
+    flip = torch.rand(len(images), generator=generator) < p
+    return torch.where(flip[:, None, None, None], images.flip(0), images)
+
+
 def _flips_all(images, p, generator):  # type: ignore[no-untyped-def]
     return images.flip(3)
 
@@ -116,6 +122,11 @@ FLIP = Exercise(
             _upside_down,
             "you turn the images upside down instead of mirroring them left to right.",
             "which axis of (N, C, H, W) runs from left to right?",
+        ),
+        "order of the batch reversed": Mistake(
+            _order_reversed,
+            "you reverse the order of the images in the batch instead of mirroring each of them.",
+            "which axis of (N, C, H, W) does `flip(0)` reverse, and which runs from left to right?",
         ),
         "flips all": Mistake(
             _flips_all,
@@ -202,7 +213,7 @@ TASKS = {
         {"hue": "the colour decides the label, and a shift in hue makes a green tomato look ripe"},
     ),
     "lens with or without a fine scratch": Task(
-        frozenset({"any rotation", "flip", "light"}),
+        frozenset({"flip", "light"}),  # a rotation resamples, and may break a line of one pixel
         {
             "blur": "blurring removes a fine scratch, but the label still says it is there",
             "erasing": "the rectangle can cover the scratch, but the label still says it is there",
@@ -289,14 +300,29 @@ CHOICE = Exercise(
 
 
 MOVES = ((1, -2), (-2, 1), (0, 3))  # (down, right) of each image
+NEGATIVE = {  # (down, right) -> what to say if the attempt raises an error
+    (
+        -1,
+        0,
+    ): "your function raises an error for down=-1, right=0: negative offsets move up or left.",
+    (
+        0,
+        -1,
+    ): "your function raises an error for down=0, right=-1: negative offsets move up or left.",
+}
 
 
 def _observe_shift(attempt: Callable[..., Any], seed: int) -> Observation:
     """Observe how small images move, each by its own offsets."""
     small = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    seen: dict[str, Any] = {}
+    seen: dict[str, Any] = dict.fromkeys(NEGATIVE.values(), False)
     for down, right in ((1, 0), (0, 1), (-1, 0), (0, -1)):
-        result = attempt(small.clone(), torch.tensor([down]), torch.tensor([right]))
+        try:
+            result = attempt(small.clone(), torch.tensor([down]), torch.tensor([right]))
+        except Raised:
+            if (down, right) not in NEGATIVE:
+                raise
+            return {**seen, NEGATIVE[down, right]: True}
         name = f"your result for the image [[1, 2], [3, 4]] with down={down}, right={right}"
         seen[name] = result.squeeze().tolist()
     # As many images as rows, so that broadcasting along the wrong axis raises no error.

@@ -104,6 +104,10 @@ def _mixup_own_permutation(images, targets, lam, permutation):  # type: ignore[n
     return mixup(images, targets, lam, _new_permutation(images))
 
 
+def _mixup_reversed(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
+    return mixup(images, targets, lam, torch.arange(len(images) - 1, -1, -1))
+
+
 def _mixup_hard_labels(images, targets, lam, permutation):  # type: ignore[no-untyped-def]
     return mixup(images, targets, lam, permutation)[0], targets.clone()
 
@@ -161,6 +165,12 @@ MIXUP = Exercise(
             _mixup_own_permutation,
             "you don't use the permutation that was passed in.",
             "the fourth argument gives the partner of each image",
+        ),
+        "batch reversed": Mistake(
+            _mixup_reversed,
+            "you take the batch in reverse order as partners, as `flip(0)` does, and not those of "
+            "`permutation`.",
+            "what is `permutation[0]`, the partner of the first image?",
         ),
         "labels not mixed": Mistake(
             _mixup_hard_labels,

@@ -34,121 +34,178 @@ def _never_ends(attempt: Callable[..., Any]) -> Mistake:
     )
 
 
-# --- cosine ---------------------------------------------------------------------------------------
+# --- a cosine whose end is moved ------------------------------------------------------------------
 
 
-def _observe_cosine(attempt: Callable[..., Any], seed: int) -> Observation:
+def _observe_extended_cosine(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 5, 1))
-    steps, final = rng.randrange(12, 60, 4), round(rng.uniform(0.05, 0.3), 2)
-    after = steps + rng.randrange(steps // 4, steps // 2)
-    places = (0, steps // 4, steps // 2, steps - 1, steps, after)
-    values = [attempt(step, steps, final) for step in places]
-    first, quarter, *_, last, _ = values
+    steps = rng.randrange(24, 60, 4)
+    change = rng.randrange(steps // 4 + 1, steps // 2)
+    later, quarter = change + steps, steps // 4
+    sooner = change + 4 * rng.randrange(1, 3)
+    after = later + rng.randrange(9, 20)
+    to_later = [0, change - 1, change, change + quarter, change + 2 * quarter, later - 1, later]
+    problems = [
+        *((step, steps, change, later) for step in (*to_later, after)),
+        *((step, steps, change, sooner) for step in (change + 2, sooner, steps)),
+        (quarter, steps, 0, later),
+    ]
+    values = [attempt(*problem) for problem in problems]
+    at_change, at_quarter, at_half = values[2:5]
     return {
-        "your curve is a straight line.": first != last
-        and math.isclose(quarter, first + (last - first) * (steps // 4) / steps),
+        "after the change, your curve is a straight line.": at_half != at_change
+        and math.isclose(at_half - at_change, 2 * (at_quarter - at_change)),
         **{
-            f"your multiplier at step {step} of {steps} with final={final}": value
-            for step, value in zip(places, values, strict=True)
+            f"your multiplier at step {step} with steps={n}, change={at}, new_steps={new}": value
+            for (step, n, at, new), value in zip(problems, values, strict=True)
         },
     }
 
 
-def cosine(step: int, steps: int, final: float) -> float:
-    """Return the multiplier: half a cosine from 1 to `final` at `steps`, then constant."""
-    return _half_cosine(1, final, min(step / steps, 1))
+def extended_cosine(step: int, steps: int, change: int, new_steps: int) -> float:
+    """Return the multiplier: a cosine for `steps`; from `change` on, one from there to 0."""
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    start = _half_cosine(1, 0, change / steps)
+    return _half_cosine(start, 0, min((step - change) / (new_steps - change), 1))
 
 
-def _climbs_again(step, steps, final):  # type: ignore[no-untyped-def]
-    return _half_cosine(1, final, step / steps)
+def _extended(curve: Callable[[float], float], *, stops: bool = True) -> Callable[..., Any]:
+    """Return the solution with another curve in place of half a cosine from 1 to 0."""
+
+    def attempt(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+        if step < change:
+            return curve(step / steps)
+        progress = (step - change) / (new_steps - change)
+        return curve(change / steps) * curve(min(progress, 1) if stops else progress)
+
+    return attempt
 
 
-def _degrees(step, steps, final):  # type: ignore[no-untyped-def]
-    return final + (1 - final) * (1 + math.cos(180 * min(step / steps, 1))) / 2
+def _ignores_the_change(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    return _half_cosine(1, 0, min(step / steps, 1))
 
 
-def _half_the_angle(step, steps, final):  # type: ignore[no-untyped-def]
-    return final + (1 - final) * (1 + math.cos(math.pi / 2 * min(step / steps, 1))) / 2
+def _cosine_of_the_new_length(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    return _half_cosine(1, 0, min(step / (steps if step < change else new_steps), 1))
 
 
-def _quarter_wave(step, steps, final):  # type: ignore[no-untyped-def]
-    return final + (1 - final) * math.cos(math.pi / 2 * min(step / steps, 1))
+def _starts_again(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    return _half_cosine(1, 0, min((step - change) / (new_steps - change), 1))
 
 
-def _whole_turn(step, steps, final):  # type: ignore[no-untyped-def]
-    return final + (1 - final) * (1 + math.cos(2 * math.pi * min(step / steps, 1))) / 2
+def _counts_from_0(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    return _half_cosine(_half_cosine(1, 0, change / steps), 0, min(step / new_steps, 1))
 
 
-def _floor_added(step, steps, final):  # type: ignore[no-untyped-def]
-    return final + _half_cosine(1, 0, min(step / steps, 1))
+def _ends_late(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    start = _half_cosine(1, 0, change / steps)
+    return _half_cosine(start, 0, min((step - change) / new_steps, 1))
 
 
-def _floor_cut(step, steps, final):  # type: ignore[no-untyped-def]
-    return max(final, _half_cosine(1, 0, min(step / steps, 1)))
+def _ends_at_the_old_end(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    start = _half_cosine(1, 0, change / steps)
+    return _half_cosine(start, 0, min((step - change) / (steps - change), 1))
 
 
-def _ends_a_step_early(step, steps, final):  # type: ignore[no-untyped-def]
-    return _half_cosine(1, final, min(step / (steps - 1), 1))
+def _stretches_the_rest(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    rest = min((step - change) / (new_steps - change), 1)
+    return _half_cosine(1, 0, change / steps + (1 - change / steps) * rest)
 
 
-def _upside_down(step, steps, final):  # type: ignore[no-untyped-def]
-    return _half_cosine(final, 1, min(step / steps, 1))
+def _linear_rest(step, steps, change, new_steps):  # type: ignore[no-untyped-def]
+    if step < change:
+        return _half_cosine(1, 0, step / steps)
+    rest = min((step - change) / (new_steps - change), 1)
+    return _half_cosine(1, 0, change / steps) * (1 - rest)
 
 
-COSINE = Exercise(
-    name="cosine",
-    task="`cosine(step, steps, final) -> multiplier`",
-    observe=_observe_cosine,
-    answer=cosine,
-    praise="Your curve starts at 1, falls along half a cosine, reaches the floor at the last step "
-    "and stays there.",
-    hint="what is the cosine of your angle at the start, half-way and at the end?",
+EXTENDED_COSINE = Exercise(
+    name="extended_cosine",
+    task="`extended_cosine(step, steps, change, new_steps) -> multiplier`",
+    observe=_observe_extended_cosine,
+    answer=extended_cosine,
+    praise="Your curve follows the old cosine up to the change, goes on from there without a jump, "
+    "and is 0 from the new end on.",
+    hint="which half cosine is this step on, and what fraction of that one has passed?",
     mistakes={
-        "climbs again": _never_ends(_climbs_again),
+        "climbs again": _never_ends(
+            _extended(lambda progress: _half_cosine(1, 0, progress), stops=False)
+        ),
+        "ignores the change": Mistake(
+            _ignores_the_change,
+            "your curve still ends at `steps`, as if nothing had changed.",
+            "from step `change` on, where should the curve end?",
+        ),
+        "cosine of the new length": Mistake(
+            _cosine_of_the_new_length,
+            "at the change you jump to the cosine of the new length.",
+            "which value does the multiplier have just before the change, and which just after?",
+        ),
+        "starts again": Mistake(
+            _starts_again,
+            "at the change your curve jumps back to 1, like a warm restart.",
+            "which value does the old cosine have at step `change`?",
+        ),
+        "counts from 0": Mistake(
+            _counts_from_0,
+            "your new half cosine counts from step 0, so it has already fallen when it begins.",
+            "at `step == change`, how many steps of the new half cosine have passed?",
+        ),
+        "ends late": Mistake(
+            _ends_late,
+            "your new half cosine takes `new_steps` steps, so it ends too late; `new_steps` is the "
+            "length of the whole run.",
+            "how many steps are left at the change?",
+        ),
+        "ends at the old end": Mistake(
+            _ends_at_the_old_end,
+            "your new half cosine still ends at `steps`.",
+            "at which step does the run end now?",
+        ),
+        "stretches the rest": Mistake(
+            _stretches_the_rest,
+            "you stretch the rest of the old cosine. That has no jump either, but it isn't a new "
+            "half cosine.",
+            "how steep is half a cosine where it begins, and how steep is yours at the change?",
+        ),
+        "straight rest": Mistake(
+            _linear_rest,
+            "after the change your curve is a straight line.",
+            "which shape should it have from there to 0?",
+        ),
         "degrees": Mistake(
-            _degrees,
+            _extended(lambda progress: (1 + math.cos(180 * progress)) / 2),
             "your angle is in degrees, but `math.cos` expects radians, so the multiplier jumps up "
             "and down.",
             "half a turn is 180 degrees; how much is that in radians?",
         ),
         "half the angle": Mistake(
-            _half_the_angle,
-            "your angle only reaches a quarter of a turn, so the curve has fallen only half-way "
+            _extended(lambda progress: (1 + math.cos(math.pi / 2 * progress)) / 2),
+            "your angle only reaches a quarter of a turn, so the curve has fallen only halfway "
             "at the end.",
             "at which angle is the cosine -1?",
         ),
         "quarter of a wave": Mistake(
-            _quarter_wave,
+            _extended(lambda progress: math.cos(math.pi / 2 * progress)),
             "you use a quarter of a cosine wave, which is steepest at the end, where the curve "
             "should be flat.",
             "half a wave goes from +1 to -1; how can you map that range to 1 and 0?",
         ),
         "whole turn": Mistake(
-            _whole_turn,
-            "your angle makes a whole turn, so the multiplier is back at the top at the end.",
+            _extended(lambda progress: (1 + math.cos(2 * math.pi * progress)) / 2),
+            "your angle makes a whole turn, so the curve is back at the top at its end.",
             "at which angle is the cosine -1?",
-        ),
-        "floor added": Mistake(
-            _floor_added,
-            "you add the floor to a curve from 1 to 0, so the multiplier starts above 1.",
-            "the curve should run *between* 1 and the floor; how large is that range?",
-        ),
-        "floor cut off": Mistake(
-            _floor_cut,
-            "your curve falls towards 0 and is cut off at the floor, so it reaches the floor too "
-            "early.",
-            "the curve should run *between* 1 and the floor; how large is that range?",
-        ),
-        "ends a step early": Mistake(
-            _ends_a_step_early,
-            "your curve reaches the floor one step too early.",
-            "what should the progress be at `step == steps`, and what should it be one step "
-            "before that?",
-        ),
-        "upside down": Mistake(
-            _upside_down,
-            "your curve is upside down: it rises from the floor to 1.",
-            "try step 0 by hand; the cosine of 0 is 1",
         ),
     },
 )
@@ -164,10 +221,11 @@ def _observe_warmup(attempt: Callable[..., Any], seed: int) -> Observation:
     after = steps + rng.randrange(10, 30)
     places = (0, warmup // 2, warmup - 1, warmup, warmup + 1, warmup + decay // 2, steps, after)
     problems = [*((step, warmup, steps) for step in places), (0, 0, decay), (decay // 2, 0, decay)]
+    problems.append((3 * decay, 4 * decay, 5 * decay))  # most of the run is warm-up
     values = [attempt(*problem) for problem in problems]
     top, next_value, middle = values[3:6]
     return {
-        "your fall is a straight line.": top != middle
+        "your curve falls in a straight line.": top != middle
         and math.isclose(next_value, top + (middle - top) * 2 / decay),
         **{
             f"your multiplier at step {step} with warmup={up} and steps={n}": value
@@ -203,6 +261,11 @@ def _peak_a_step_early(step, warmup, steps):  # type: ignore[no-untyped-def]
 
 def _steps_after_the_peak(step, warmup, steps):  # type: ignore[no-untyped-def]
     return step / warmup if step < warmup else _half_cosine(1, 0, min((step - warmup) / steps, 1))
+
+
+def _smaller_of_both(step, warmup, steps):  # type: ignore[no-untyped-def]
+    fall = _half_cosine(1, 0, min((step - warmup) / (steps - warmup), 1))
+    return min(step / warmup, fall) if warmup else fall
 
 
 def _integer_division(step, warmup, steps):  # type: ignore[no-untyped-def]
@@ -252,6 +315,12 @@ WARMUP_COSINE = Exercise(
             "is the length of the whole run.",
             "how many steps are left when the warm-up is over?",
         ),
+        "smaller of both": Mistake(
+            _smaller_of_both,
+            "you take the smaller of the rise and the fall, but before the warm-up is over the "
+            "cosine has a negative progress and may be small.",
+            "try a long warm-up by hand: `warmup=8`, `steps=10`, step 6",
+        ),
         "integer division": Mistake(
             _integer_division,
             "your multiplier is 0 during the whole warm-up, because `//` rounds down.",
@@ -268,17 +337,18 @@ WARMUP_COSINE = Exercise(
 def _observe_range_test(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 5, 4)
     n = 5 + seed % 2
-    low, high = 0.01, 0.01 * 4.0 ** (n - 1)  # each step has four times the learning rate before it
-    model = nn.Linear(2, 3)
+    low, high = 0.01, 0.01 * 4.0 ** (n - 1)  # each step multiplies the learning rate by four
+    linear = nn.Linear(2, 3)
+    model = nn.Sequential(linear, nn.BatchNorm1d(3)).eval()
     with torch.no_grad():
-        model.weight.copy_(torch.randn(3, 2, generator=g))
-        model.bias.zero_()
+        linear.weight.copy_(torch.randn(3, 2, generator=g))
+        linear.bias.zero_()
     images = torch.randn(n, 6, 2, generator=g)
     labels = torch.randint(3, (n, 6), generator=g)
     batches = list(zip(images, labels, strict=True))
-    before = [p.detach().clone() for p in model.parameters()]
+    before = copy.deepcopy(model.state_dict())
     returned = attempt(model, batches, low, high)
-    moved = any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    moved = any(not torch.equal(x, before[name]) for name, x in model.state_dict().items())
     not_two = "your function returns something other than two lists, (lrs, losses)."
     if not (isinstance(returned, tuple | list) and len(returned) == 2):
         return {not_two: True}
@@ -296,7 +366,7 @@ def range_test(
     model: nn.Module, batches: Batches, low: float, high: float
 ) -> tuple[list[float], list[float]]:
     """Train a copy with a growing learning rate; return the learning rates and the losses."""
-    trained = copy.deepcopy(model)
+    trained = copy.deepcopy(model).train()
     optimizer = torch.optim.SGD(trained.parameters(), lr=low)
     lrs, losses = [], []
     for i, (images, labels) in enumerate(batches):
@@ -322,11 +392,13 @@ def _sweep(
     momentum: float = 0.0,
     after: bool = False,
     restart: bool = False,
+    training: bool = True,
+    never: bool = False,
 ) -> tuple[list[float], list[float]]:
-    """Do what `range_test` does, with the learning rates and the mistakes that are given.
+    """Run a range test at the given learning rates, with the given mistakes.
 
     Args:
-        model: a linear model.
+        model: a model with batch norm.
         batches: one for each learning rate.
         lrs: the learning rates.
         copied: whether a copy of the model is trained.
@@ -335,14 +407,17 @@ def _sweep(
         momentum: momentum of SGD.
         after: whether the loss is computed again after the step.
         restart: whether each step starts from the model that was given.
+        training: whether the model is put into training mode.
+        never: whether the learning rate stays at the first one.
     """
     trained = copy.deepcopy(model) if copied else model
+    trained.train(training)
     optimizer = torch.optim.SGD(trained.parameters(), lr=lrs[0], momentum=momentum)
     losses = []
     for lr, (images, labels) in zip(lrs, batches, strict=True):
         if restart:
             trained.load_state_dict(model.state_dict())
-        if not late:
+        if not late and not never:
             optimizer.param_groups[0]["lr"] = lr
         if clear:
             optimizer.zero_grad()
@@ -391,7 +466,7 @@ RANGE_TEST = Exercise(
     observe=_observe_range_test,
     answer=range_test,
     praise="Your learning rates run from `low` to `high` by a constant factor, each loss belongs "
-    "to its learning rate, and the model is as it was.",
+    "to its learning rate, and the model is unchanged.",
     hint="write down the first three steps by hand: the learning rate, the weights, the loss",
     mistakes={
         "trains the model": Mistake(
@@ -402,23 +477,36 @@ RANGE_TEST = Exercise(
         ),
         "set after the step": Mistake(
             _variant(late=True),
-            "you set the learning rate after `step()`, so each step uses the value before it.",
+            "you set the learning rate after `step()`, so each step uses the previous step's "
+            "value.",
             "which learning rate did the optimizer use in your third step?",
         ),
         "evenly spaced": Mistake(
             _evenly_spaced,
-            "your learning rates grow by the same amount, not by the same factor.",
-            "which number lies half-way between 0.01 and 1 on a logarithmic axis?",
+            "your learning rates grow by a constant amount, but they should grow by a constant "
+            "factor.",
+            "which number lies halfway between 0.01 and 1 on a logarithmic axis?",
         ),
         "never reaches high": Mistake(
             _never_reaches_high,
             "your last learning rate is below `high`.",
-            "how often is the learning rate multiplied between the first batch and the last?",
+            "how many times is the learning rate multiplied between the first batch and the last?",
         ),
         "skips low": Mistake(
             _skips_low,
             "your first learning rate is already above `low`.",
-            "the first batch hasn't been multiplied by anything yet",
+            "at the first batch, the learning rate hasn't been multiplied by anything yet",
+        ),
+        "never set": Mistake(
+            _variant(never=True),
+            "your optimizer never uses your learning rates: it makes all steps with `low`.",
+            "which entry of `optimizer.param_groups[0]` does `step()` read?",
+        ),
+        "evaluation mode": Mistake(
+            _variant(training=False),
+            "your copy is in evaluation mode, so batch norm uses its old statistics, and the sweep "
+            "measures another network than the one that you'll train.",
+            "which method puts a model into training mode?",
         ),
         "no zero_grad": Mistake(
             _variant(clear=False),
@@ -433,7 +521,7 @@ RANGE_TEST = Exercise(
         ),
         "momentum": Mistake(
             _variant(momentum=0.9),
-            "your optimizer has momentum, so old steps still move the weights.",
+            "your optimizer has momentum, so earlier gradients still move the weights.",
             "which arguments does plain SGD need?",
         ),
         "starts again": Mistake(
@@ -445,4 +533,4 @@ RANGE_TEST = Exercise(
     },
 )
 
-EXERCISES = (COSINE, WARMUP_COSINE, RANGE_TEST)
+EXERCISES = (EXTENDED_COSINE, WARMUP_COSINE, RANGE_TEST)

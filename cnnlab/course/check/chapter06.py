@@ -21,40 +21,44 @@ Stop = tuple[int, int]
 
 # --- early stopping -------------------------------------------------------------------------------
 
-# Lengths of the curves: short ones to read, long ones so that each mistake differs from the others.
+# Lengths of the curves: short ones are easy to read, long ones tell each mistake from the others.
 LENGTHS = (*range(3, 7), *(5, 6, 7) * 5, *range(8, 17), *range(8, 17), *range(8, 17))
 
 
 def _observe_stopping(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = random.Random(fold_in(seed, 6, 1))
     few: list[tuple[list[float], int, float, str]] = [
-        ([0.5, 0.4], 1, 0.0, "max"),
-        ([0.5, 0.6], 1, 0.0, "min"),
+        # One rule after the other: the end, the mode, `min_delta`, and NaN.
+        ([0.5, 0.6, 0.7, 0.6], 2, 0.0, "max"),
+        ([0.5, 0.6, 0.55, 0.57, 0.7], 2, 0.0, "max"),
         ([0.5, 0.4, 0.6, 0.5, 0.7], 2, 0.0, "max"),
+        ([0.9, 0.7, 0.8, 0.75, 0.6], 2, 0.0, "min"),
         ([0.5, 0.52, 0.54, 0.6], 2, 0.05, "max"),
+        ([0.9, 0.88, 0.86, 0.8], 2, 0.05, "min"),
+        ([0.5, math.nan, 0.4, 0.3, 0.6], 2, 0.0, "max"),
         ([math.nan, 0.5, 0.6, 0.4], 2, 0.0, "max"),
-        ([0.5, math.nan, 0.4, 0.6], 2, 0.0, "max"),
     ]
-    stops, bests = {}, {}
+    facts: dict[str, Any] = {}
+    impossible = False
     for values, patience, min_delta, mode in [*few, *(_draw_curve(rng, n) for n in LENGTHS)]:
         curve = ", ".join(f"{value:g}" for value in values)
         problem = f"for [{curve}], patience={patience}, min_delta={min_delta:g}, mode={mode!r}"
         stop, best = attempt(values, patience, min_delta, mode)
-        stops[f"your stop {problem}"], bests[f"your best {problem}"] = stop, best
+        impossible |= bool(best > stop)
+        facts |= {f"your stop {problem}": stop, f"your best {problem}": best}
     five = [0.5, 0.6, 0.7, 0.4, 0.3]
     pairs = [tuple(attempt(five, 2, 0.0, mode)) for mode in ("min", "max")]
     return {
         f"for {five}, your result is the same with mode='min' and 'max'.": pairs[0] == pairs[1],
-        "your `best` is larger than your `stop`: weights from after the stop don't exist.": any(
-            best > stop for best, stop in zip(bests.values(), stops.values(), strict=True)
+        "your `best` is larger than your `stop`: weights from after the stop don't exist.": (
+            impossible
         ),
-        **stops,
-        **bests,
+        **facts,
     }
 
 
 def _draw_curve(rng: random.Random, length: int) -> tuple[list[float], int, float, str]:
-    """Draw a noisy validation curve, with or without a decline, ties and a NaN, and a setting.
+    """Draw the settings, and a noisy validation curve that may decline, have a tie or have a NaN.
 
     Returns:
         values, patience, min_delta and mode.
@@ -168,6 +172,68 @@ def _always_min(values, patience, min_delta, mode):  # type: ignore[no-untyped-d
     return early_stopping(values, patience, min_delta, "min")
 
 
+def _always_max(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    return early_stopping(values, patience, min_delta, "max")
+
+
+def _starts_at_zero(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    scores = _scores(values, mode)
+    stop = _stop(_improvements(scores, min_delta, to_beat=0.0), patience)
+    return stop, _last(_improvements(scores[: stop + 1], 0.0, to_beat=0.0))
+
+
+def _delta_helps_min(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    scores = _scores(values, mode)
+    # In mode "min", `value < best + min_delta`.
+    delta = min_delta if mode == "max" else -min_delta
+    stop = _stop(_improvements(scores, delta), patience)
+    return stop, _best(scores, stop)
+
+
+def _tie_resets(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    scores = _scores(values, mode)
+    stop = _stop(_improvements(scores, min_delta, exceeds=operator.ge), patience)
+    return stop, _best(scores, stop)
+
+
+def _first_is_bad(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    scores = _scores(values, mode)
+    stop = _stop(_improvements(scores, min_delta, to_beat=scores[0]), patience)
+    return stop, _last(_improvements(scores[: stop + 1], 0.0, to_beat=scores[0]))
+
+
+def _nan_skipped(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    there = [i for i, value in enumerate(values) if not math.isnan(value)]
+    stop, best = early_stopping([values[i] for i in there], patience, min_delta, mode)
+    scores = _scores([values[i] for i in there], mode)
+    bad = [not improved for improved in _improvements(scores, min_delta)][: stop + 1]
+    if bad[-patience:] == [True] * patience:
+        return there[stop], there[best]
+    return len(values) - 1, there[best]
+
+
+def _the_stop_when_stopped(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    stop, best = early_stopping(values, patience, min_delta, mode)
+    goes_on = early_stopping([*values, math.nan], patience, min_delta, mode)[0] > stop
+    return stop, best if goes_on else stop
+
+
+def _swapped_when_stopped(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    stop, best = early_stopping(values, patience, min_delta, mode)
+    goes_on = early_stopping([*values, math.nan], patience, min_delta, mode)[0] > stop
+    return (stop, best) if goes_on else (best, stop)
+
+
+def _past_the_end(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    stop, best = early_stopping(values, patience, min_delta, mode)
+    goes_on = early_stopping([*values, math.nan], patience, min_delta, mode)[0] > stop
+    return stop + goes_on, best
+
+
+def _never_stops(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
+    return early_stopping(values, len(values) + 1, min_delta, mode)
+
+
 def _never_reset(values, patience, min_delta, mode):  # type: ignore[no-untyped-def]
     scores = _scores(values, mode)
     improvements = _improvements(scores, min_delta)
@@ -220,11 +286,11 @@ STOPPING = Exercise(
     answer=early_stopping,
     praise="Your function waits exactly as long as the patience, never counts NaN as an "
     "improvement, and always restores the best evaluation up to the stop.",
-    hint="go through this curve by hand: which value is to beat, and how many were bad?",
+    hint="go through this curve by hand: which value must be beaten, and how many in a row failed?",
     mistakes={
         "N + 1": Mistake(
             _n_plus_one,
-            "you wait for one evaluation more than `patience` allows.",
+            "you wait one evaluation longer than `patience` allows.",
             "with a patience of 1, the first evaluation that doesn't improve ends the run; should "
             "you compare with > or with >=?",
         ),
@@ -256,7 +322,7 @@ STOPPING = Exercise(
             _patience_ago,
             "you count back from the stop by the patience, but the best evaluation can be "
             "elsewhere, for example in a run that nothing stopped.",
-            "remember the best evaluation when you meet it",
+            "remember the best evaluation when you reach it",
         ),
         "compares with the previous": Mistake(
             _against_the_previous,
@@ -268,6 +334,59 @@ STOPPING = Exercise(
             _always_min,
             "you always look for the smallest value, but the smallest accuracy is the worst one.",
             "what should change when `mode` is 'max'?",
+        ),
+        "always the largest": Mistake(
+            _always_max,
+            "you always look for the largest value, but the largest loss is the worst one.",
+            "what should change when `mode` is 'min'?",
+        ),
+        "starts at zero": Mistake(
+            _starts_at_zero,
+            "your first value to beat is 0, which no loss can beat in mode 'min'.",
+            "which starting value is beaten by every number, in both modes?",
+        ),
+        "min_delta helps in mode min": Mistake(
+            _delta_helps_min,
+            "in mode 'min', you accept a value that is a little *worse* than the value to beat.",
+            "by how much must a loss fall to be an improvement? On which side is `min_delta`?",
+        ),
+        "a tie resets": Mistake(
+            _tie_resets,
+            "a tie resets your patience counter, but it isn't an improvement.",
+            "should you compare with > or with >=?",
+        ),
+        "the first is bad": Mistake(
+            _first_is_bad,
+            "you compare the first value with itself, so it counts as an evaluation without "
+            "improvement.",
+            "which starting value is beaten by every number but not by NaN?",
+        ),
+        "NaN skipped": Mistake(
+            _nan_skipped,
+            "you skip NaN, but it must count as an evaluation without improvement.",
+            "what should a NaN do to the patience counter?",
+        ),
+        "the stop when stopped": Mistake(
+            _the_stop_when_stopped,
+            "when the patience runs out, you restore the evaluation where training ends instead of "
+            "the best one.",
+            "which weights do you want to keep?",
+        ),
+        "swapped when stopped": Mistake(
+            _swapped_when_stopped,
+            "when the patience runs out, you return (best, stop) instead of (stop, best).",
+            "compare the `return` inside your loop with the one behind it",
+        ),
+        "past the end": Mistake(
+            _past_the_end,
+            "when nothing stops the run, your stop is the number of values, which is one too "
+            "large for an index.",
+            "which index does the last of three values have?",
+        ),
+        "never stops": Mistake(
+            _never_stops,
+            "your run never ends early: your stop is always the last index.",
+            "what should happen when `patience` evaluations in a row haven't improved?",
         ),
         "counter never reset": Mistake(
             _never_reset,
@@ -290,7 +409,7 @@ STOPPING = Exercise(
         ),
         "min_delta ignored": Mistake(
             _without_min_delta,
-            "any gain, however small, restarts your patience.",
+            "any gain, however small, resets your patience counter.",
             "where should `min_delta` come in?",
         ),
         "ties take the later": Mistake(
@@ -339,7 +458,7 @@ def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
     for step in (0, 5, 1000):
         average, model = _network([[1.0]], mean=1.0, batches=1), _network([[3.0]], 2.0, batches=7)
         update(average, model, step, 0.9)
-        problem = f"the model's 3, step={step} and decay=0.9"
+        problem = f"the model's weight 3, step={step} and decay=0.9"
         state = average.state_dict()
         weights[f"the average of the weight 1 with {problem}"] = state["0.weight"].item()
         at = f"at step={step}"
@@ -356,7 +475,7 @@ def _observe_ema(attempt: Callable[..., Any], seed: int) -> Observation:
         name = f"the weights of your average at step={step} with decay={decay}"
         weights[name] = average.state_dict()["0.weight"]
     return {
-        "you change the model that is being trained.": changes_model,
+        "you change the model that is being trained: only read its tensors.": changes_model,
         "the weights of your average require gradients now.": needs_gradients,
         **weights,
         **statistics,
@@ -389,7 +508,7 @@ def _warm_up(step: int) -> float:
 
 @torch.no_grad()
 def _blend(average: nn.Module, model: nn.Module, d: float) -> None:
-    """Replace each weight w of the average by d * w + (1 - d) * that of the model."""
+    """Replace each weight w of the average with d * w + (1 - d) * v, where v is the model's."""
     for old, new in zip(average.parameters(), model.parameters(), strict=True):
         old.copy_(d * old + (1 - d) * new)
 
@@ -528,7 +647,7 @@ EMA_UPDATE = Exercise(
         ),
         "nothing changes": Mistake(
             _nothing,
-            "your function leaves `average` as it was, weights and buffers.",
+            "your function leaves `average` unchanged, both its weights and its buffers.",
             "change it in place; what you return or assign to a name is lost",
         ),
         "copied": Mistake(
@@ -547,13 +666,14 @@ Layers = tuple[Tensor, Tensor, Tensor]  # incoming weights (H, D), biases (H,), 
 
 def _observe_matching(attempt: Callable[..., Any], seed: int) -> Observation:
     g = generator(seed, 6, 3)
-    plain, outgoing = _shifted_units(g, noise=0.0), _equal_incoming()
+    plain, outgoing, biases = _shifted_units(g, noise=0.0), _equal_incoming(), _equal_weights()
     problems = {
         "two units, swapped": (_absolute_value(), _reordered(_absolute_value(), [1, 0])),
         "units that differ only in their outgoing weights": (
             outgoing,
             _reordered(outgoing, [2, 0, 1]),
         ),
+        "units that differ only in their biases": (biases, _reordered(biases, [2, 0, 1])),
         "five units": (plain, _reordered(plain, [3, 0, 4, 1, 2])),
         "six units, with noise": (
             first := _shifted_units(g, noise=0.0, units=6),
@@ -571,7 +691,7 @@ def _observe_matching(attempt: Callable[..., Any], seed: int) -> Observation:
         facts[f"your incoming weights for {name}"] = incoming
         facts[f"your biases for {name}"] = bias
         facts[f"your outgoing weights for {name}"] = outgoing_weights
-    complaint = "the network that you return computes another function than `second`."
+    complaint = "the network that you return doesn't compute the same function as `second`."
     return {complaint: another_function, **facts}
 
 
@@ -582,6 +702,14 @@ def _absolute_value() -> Layers:
 
 def _equal_incoming() -> Layers:
     return torch.ones(3, 1), torch.zeros(3), torch.tensor([[1.0, 2, 0], [0, -1, 2]])
+
+
+def _equal_weights() -> Layers:
+    """Return three units whose biases alone tell them apart.
+
+    Without a product of biases for each pair, all orders are equally similar.
+    """
+    return torch.ones(3, 2), torch.tensor([-1.0, 0.5, 2.0]), torch.ones(2, 3)
 
 
 def _shifted_units(g: torch.Generator, noise: float, units: int = 5) -> Layers:
@@ -610,7 +738,7 @@ def _forward(layers: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 def match_units(first: Sequence[Tensor], second: Sequence[Tensor]) -> Layers:
-    """Reorder the hidden units of the second network so that they are most similar to the first."""
+    """Reorder the hidden units of the second network to match the first as well as possible."""
     return _reordered(second, _assignment(_similarity(first, second)))
 
 
@@ -623,7 +751,8 @@ def _similarity(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 def _assignment(similarity: Tensor, maximize: bool = True) -> Tensor:
     from scipy.optimize import linear_sum_assignment  # here, because it takes time to import
 
-    return torch.as_tensor(linear_sum_assignment(similarity.numpy(), maximize=maximize)[1])
+    scores = similarity.detach().numpy()
+    return torch.as_tensor(linear_sum_assignment(scores, maximize=maximize)[1])
 
 
 def _biases_stay(first, second):  # type: ignore[no-untyped-def]
@@ -656,6 +785,20 @@ def _incoming_only(first, second):  # type: ignore[no-untyped-def]
     return _reordered(second, _assignment(first[0] @ second[0].T))
 
 
+def _without_outgoing(first, second):  # type: ignore[no-untyped-def]
+    similarity = first[0] @ second[0].T + torch.outer(first[1], second[1])
+    return _reordered(second, _assignment(similarity))
+
+
+def _elementwise_biases(first, second):  # type: ignore[no-untyped-def]
+    similarity = first[0] @ second[0].T + first[1] * second[1] + first[2].T @ second[2]
+    return _reordered(second, _assignment(similarity))
+
+
+def _without_biases(first, second):  # type: ignore[no-untyped-def]
+    return _reordered(second, _assignment(first[0] @ second[0].T + first[2].T @ second[2]))
+
+
 def _averaged(first, second):  # type: ignore[no-untyped-def]
     matched = match_units(first, second)
     return tuple((a + b) / 2 for a, b in zip(first, matched, strict=True))
@@ -670,15 +813,14 @@ MATCH_UNITS = Exercise(
     task="`match_units(first, second) -> (incoming, bias, outgoing)`",
     observe=_observe_matching,
     answer=match_units,
-    praise="Your network computes what `second` computes, and its units stand in the order of "
-    "`first`.",
+    praise="Your network computes what `second` computes, and its units are in the same order as "
+    "in `first`.",
     hint="which pairs of units do you compare, and what moves along with a unit?",
     mistakes={
         "biases stay": Mistake(
             _biases_stay,
-            "you reorder the weights but not the biases, so each unit gets the bias of another "
-            "one.",
-            "what belongs to a hidden unit, besides the weights that it reads with?",
+            "you reorder the weights but not the biases, so each unit gets another unit's bias.",
+            "what belongs to a hidden unit, besides its incoming weights?",
         ),
         "outgoing weights stay": Mistake(
             _outgoing_stay,
@@ -693,24 +835,40 @@ MATCH_UNITS = Exercise(
         ),
         "one unit for several": Mistake(
             _greedy,
-            "you take the most similar unit for each one, so some are used twice and others are "
-            "lost.",
+            "you choose the most similar unit for each unit of `first`, so some are used twice and "
+            "others are lost.",
             "how do you get a one-to-one assignment?",
         ),
         "inverse order": Mistake(
             _inverse,
             "you apply the inverse of the order that you found.",
-            "row i of the similarity belongs to unit i of `first`; which unit should stand there?",
+            "row i of the similarity belongs to unit i of `first`; which unit of `second` fits?",
         ),
         "the first is reordered": Mistake(
             _first_reordered,
-            "you reorder `first` and return it, but `first` gives the order.",
+            "you reorder `first` and return it, but `first` sets the order.",
             "which of the two networks should change?",
         ),
         "incoming weights only": Mistake(
             _incoming_only,
             "you compare only the incoming weights, so units that differ elsewhere look the same.",
             "which other weights tell two units apart?",
+        ),
+        "outgoing weights left out": Mistake(
+            _without_outgoing,
+            "you leave the outgoing weights out of the similarity.",
+            "two units can read the same and still do different things; where does it show?",
+        ),
+        "biases left out": Mistake(
+            _without_biases,
+            "you leave the biases out of the similarity.",
+            "what else tells two units apart, if they read the same and are read in the same way?",
+        ),
+        "biases multiplied elementwise": Mistake(
+            _elementwise_biases,
+            "you multiply bias i only with bias i, and add the same values to every row of the "
+            "similarity, which changes no order.",
+            "which shape has `first[1] * second[1]`, and how many pairs of units are there?",
         ),
         "averaged": Mistake(
             _averaged,

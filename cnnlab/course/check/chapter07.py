@@ -1,273 +1,460 @@
-"""Check the exercises of chapter 7: gradient clipping, update ratios and diagnosing a run.
+"""Check the exercises of chapter 7: a starting bias, dependencies between images, a diagnosis.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
-import math
+import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.course.spelling import recognise
 from cnnlab.rng import fold_in, generator
 
 
-# --- clip_by_norm ---------------------------------------------------------------------------------
+# --- starting_bias --------------------------------------------------------------------------------
 
 
-def _observe_clipping(attempt: Callable[..., Any], seed: int) -> Observation:
+def _observe_bias(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = generator(seed, 7, 1)
-    observation: dict[str, Any] = {}
-    same = False
-    for entries, max_norm in (
-        ([[3.0, 4.0]], 1.0),
-        ([[0.3, 0.4]], 1.0),
-        ([[3.0], [4.0]], 1.0),
-        ([[6.0, 8.0]], 5.0),
-        ([[0.0, 0.0]], 1.0),
-    ):
-        gradients = [torch.tensor(g) for g in entries]
-        answer = attempt(gradients, max_norm)
-        name = f"your result for gradients={short(entries)}, max_norm={max_norm:g}"
-        observation[name] = [g.tolist() for g in answer]
-        same |= any(new is old for new in answer for old in gradients)
-    raw = [torch.randn(shape, generator=rng) for shape in ((4, 3), (5,), (2, 2, 3))]
-    raw[1] *= 3  # so that clipping each tensor alone would scale them by different factors
-    max_norm = 0.5 + 1.5 * torch.rand((), generator=rng).item()
-    for name, (low, high) in (("long", (5, 20)), ("short", (0.2, 0.8))):
-        fraction = torch.rand((), generator=rng).item()
-        norm = max_norm * (low + fraction * (high - low))
-        gradients = [g * (norm / _norm(raw)) for g in raw]
-        observation[f"your result for a {name} gradient"] = attempt(gradients, max_norm)
-    return {"you return a tensor that you were given: make a new one.": same, **observation}
+    counts = (2 + torch.randint(1, 20, (5,), generator=rng)).tolist()
+    many = torch.arange(5).repeat_interleave(torch.tensor(counts))
+    problems = {
+        "labels=[1, 0, 1, 1], num_classes=2": (torch.tensor([1, 0, 1, 1]), 2),
+        "labels=[2, 2, 0, 1, 2, 0], num_classes=3": (torch.tensor([2, 2, 0, 1, 2, 0]), 3),
+        f"labels of 5 classes, {counts} of each": (
+            many[torch.randperm(len(many), generator=rng)],
+            5,
+        ),
+    }
+    biases = {name: attempt(*arguments) for name, arguments in problems.items()}
+    shapes = {f"the shape of your bias for {k}": list(bias.shape) for k, bias in biases.items()}
+    probabilities = {
+        f"softmax(bias) for {name}": bias.softmax(dim=-1) for name, bias in biases.items()
+    }
+    return {**shapes, **probabilities}
 
 
-def _norm(gradients: Sequence[Tensor]) -> float:
-    """Return the norm of all gradients taken together as one vector."""
-    return math.sqrt(sum(g.square().sum().item() for g in gradients))
+def starting_bias(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the logarithms of the class frequencies, (K,)."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return (counts / counts.sum()).log()
 
 
-def clip_by_norm(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
-    """Scale all gradients by one factor, at most 1, so that their norm is at most `max_norm`."""
-    norm = _norm(gradients)
-    factor = min(1.0, max_norm / norm) if norm else 1.0
-    return [g * factor for g in gradients]
+def _frequencies(labels, num_classes):  # type: ignore[no-untyped-def]
+    return torch.bincount(labels, minlength=num_classes) / len(labels)
 
 
-def _each_alone(gradients, max_norm):  # type: ignore[no-untyped-def]
-    return [clip_by_norm([g], max_norm)[0] for g in gradients]
+def _counts(labels, num_classes):  # type: ignore[no-untyped-def]
+    return torch.bincount(labels, minlength=num_classes).float()
 
 
-def _always_scales(gradients, max_norm):  # type: ignore[no-untyped-def]
-    norm = _norm(gradients)
-    return [g * (max_norm / norm) if norm else g.clone() for g in gradients]
+def _favours_rare(labels, num_classes):  # type: ignore[no-untyped-def]
+    return -starting_bias(labels, num_classes)
 
 
-def _by_value(gradients, max_norm):  # type: ignore[no-untyped-def]
-    return [g.clamp(-max_norm, max_norm) for g in gradients]
+def _weights(labels, num_classes):  # type: ignore[no-untyped-def]
+    counts = torch.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * counts)
 
 
-def _in_place(gradients, max_norm):  # type: ignore[no-untyped-def]
-    for g, clipped in zip(gradients, clip_by_norm(gradients, max_norm), strict=True):
-        g.copy_(clipped)
-    return gradients
+def _log_odds(labels, num_classes):  # type: ignore[no-untyped-def]
+    return _frequencies(labels, num_classes).logit()
 
 
-def _no_root(gradients, max_norm):  # type: ignore[no-untyped-def]
-    squares = _norm(gradients) ** 2
-    return [g * min(1.0, max_norm / squares) if squares else g.clone() for g in gradients]
+def _zeros(labels, num_classes):  # type: ignore[no-untyped-def]
+    return torch.zeros(num_classes)
 
 
-def _to_length_one(gradients, max_norm):  # type: ignore[no-untyped-def]
-    norm = _norm(gradients)
-    return [g / norm if norm > max_norm else g.clone() for g in gradients]
+def _decimal(labels, num_classes):  # type: ignore[no-untyped-def]
+    return _frequencies(labels, num_classes).log10()
 
 
-def _sum_of_norms(gradients, max_norm):  # type: ignore[no-untyped-def]
-    norm = sum(g.norm().item() for g in gradients)
-    return [g * min(1.0, max_norm / norm) if norm else g.clone() for g in gradients]
+def _by_appearance(labels, num_classes):  # type: ignore[no-untyped-def]
+    counts = torch.tensor(list(Counter(labels.tolist()).values()))
+    return (counts / counts.sum()).log()
 
 
-CLIPPING = Exercise(
-    name="clip_by_norm",
-    task="`clip_by_norm(gradients, max_norm) -> new list of tensors`",
-    observe=_observe_clipping,
-    answer=clip_by_norm,
-    praise="You scale the whole gradient by one factor that is never above 1, so its direction "
-    "stays the same.",
-    hint="compute the norm of all gradients together: is it above `max_norm`?",
+def _one_per_label(labels, num_classes):  # type: ignore[no-untyped-def]
+    return starting_bias(labels, num_classes)[labels]
+
+
+BIAS = Exercise(
+    name="starting_bias",
+    task="`starting_bias(labels, num_classes) -> bias (K,)`",
+    observe=_observe_bias,
+    answer=starting_bias,
+    praise="A softmax of your bias gives each class its frequency, so the first loss is the lowest "
+    "that is possible without looking at an image.",
+    hint="take two classes with frequencies 1/4 and 3/4: what does the softmax make of your bias?",
     mistakes={
-        "each tensor alone": Mistake(
-            _each_alone,
-            "you clip each tensor by its own norm, which changes the direction of the whole "
-            "gradient.",
-            "all tensors together form one long vector; how long is it?",
+        "frequencies": Mistake(
+            _frequencies,
+            "you return frequencies, and a softmax of numbers between 0 and 1 is almost uniform.",
+            "which function undoes the exponential in the softmax?",
         ),
-        "scales up": Mistake(
-            _always_scales,
-            "you scale every gradient to the length `max_norm`, short ones too, so the small "
-            "gradients near a minimum get blown up.",
-            "when should the gradient stay as it is?",
+        "counts": Mistake(
+            _counts,
+            "you return counts, and in a softmax a difference of one already means a factor of "
+            "2.7.",
+            "which function turns a factor between two counts into a difference?",
         ),
-        "by value": Mistake(
-            _by_value,
-            "you limit each entry separately; that is clipping by value, and it changes the "
-            "direction of the gradient.",
-            "the direction stays the same if every entry is multiplied by the same factor",
+        "favours rare classes": Mistake(
+            _favours_rare,
+            "the sign of your bias is turned around, so the rarest class gets the largest "
+            "probability.",
+            "is the logarithm of a small frequency large or small?",
         ),
-        "in place": Mistake(
-            _in_place,
-            "you change the tensors that you were given, but the exercise asks for new ones.",
-            "which of your operations write into the tensor they are called on?",
+        "class weights": Mistake(
+            _weights,
+            "you return class weights for a loss, which are largest for the rarest class.",
+            "the bias is a logit: it enters an exponential, and the most frequent class needs the "
+            "largest",
         ),
-        "no square root": Mistake(
-            _no_root,
-            "you use the sum of squares as the norm, so you clip gradients to the wrong length.",
-            "compute the length of the vector (3, 4) with your formula",
+        "log-odds": Mistake(
+            _log_odds,
+            "you return log-odds, log(p / (1 - p)), which belong to a sigmoid.",
+            "what does a *softmax* divide each exponential by?",
         ),
-        "length one": Mistake(
-            _to_length_one,
-            "you scale a long gradient to length 1, whatever `max_norm` is.",
-            "where should `max_norm` enter the factor?",
+        "zeros": Mistake(
+            _zeros,
+            "your bias gives every class the same probability, whatever the labels are.",
+            "how often does each class occur among the labels?",
         ),
-        "sum of norms": Mistake(
-            _sum_of_norms,
-            "you add the norms of the tensors, but the lengths of the pieces don't add up to the "
-            "length of the whole.",
-            "the squared lengths do add up",
+        "another base": Mistake(
+            _decimal,
+            "your logarithm has base 10, but the softmax uses powers of e.",
+            "which logarithm undoes `exp`?",
+        ),
+        "order of appearance": Mistake(
+            _by_appearance,
+            "you count in the order in which the classes first appear in `labels`.",
+            "entry k of the bias belongs to class k",
+        ),
+        "one per label": Mistake(
+            _one_per_label,
+            "you return one value per image, but the bias has one per class.",
+            "how many outputs does the last layer have?",
         ),
     },
 )
 
 
-# --- update_ratio ---------------------------------------------------------------------------------
+# --- reads_from -----------------------------------------------------------------------------------
 
 
-def _observe_ratio(attempt: Callable[..., Any], seed: int) -> Observation:
+IN_EVAL = "treats each image alone"
+FROZEN = "has a frozen batch norm"
+
+
+class _Mixer(nn.Module):
+    """Add the next image of the batch to each image, so that output i reads i and i + 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.5 * x.roll(-1, 0)
+
+
+class _WithConstant(nn.Module):
+    """Add a logit that is larger than the others and the same for every image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.full((len(x), 1), 100.0)], dim=1)
+
+
+class _ConstantFirst(nn.Module):
+    """Put a logit before the others that is zero for every image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.zeros(len(x), 1), x], dim=1)
+
+
+class _Opposed(nn.Module):
+    """Return the logits z and -z, whose sum is zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, -x], dim=1)
+
+
+def _single(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _linear(4, 3, rng))
+
+
+def _normalised(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), _linear(4, 3, rng))
+
+
+def _mixed(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _Mixer(), _linear(4, 3, rng))
+
+
+def _opposed(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _linear(4, 1, rng), _Opposed())
+
+
+def _with_constant(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _linear(4, 1, rng), _WithConstant())
+
+
+def _constant_first(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _linear(4, 2, rng), _ConstantFirst())
+
+
+def _edges(rng: torch.Generator) -> nn.Module:
+    """Return logits whose gradient with respect to an image has the sum zero."""
+    linear = _linear(4, 3, rng)
+    with torch.no_grad():
+        linear.weight[:, 2:] = -linear.weight[:, :2]
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def _linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(0.5 + torch.rand(parameter.shape, generator=rng))
+    return layer
+
+
+def _observe_reading(attempt: Callable[..., Any], seed: int) -> Observation:
     rng = generator(seed, 7, 2)
-    observation: dict[str, Any] = {}
-    for before, after in (([3.0, 4.0], [3.0, 4.5]), ([3.0, -4.0], [3.3, -4.4])):
-        ratio = attempt(torch.tensor(before), torch.tensor(after))
-        observation[f"your ratio for before={short(before)}, after={short(after)}"] = ratio
-    weights = 0.3 + torch.randn(5, 4, generator=rng)
-    for name, size in (("small", 1e-3), ("large", 0.3)):
-        step = size * (0.5 + torch.randn(5, 4, generator=rng))
-        ratio = attempt(weights.clone(), weights + step)
-        observation[f"your ratio for a {name} step of 20 weights"] = ratio
-    return observation
+    n = 4
+    images, i = torch.rand(n, 1, 2, 2, generator=rng), int(torch.randint(n, (), generator=rng))
+    models = {
+        IN_EVAL: _single(rng),
+        "adds to each image the next one": _mixed(rng),
+        "has a batch norm": _normalised(rng),
+        FROZEN: _normalised(rng),
+        "returns the logits z and -z": _opposed(rng),
+        "returns a small logit and the constant 100": _with_constant(rng),
+        "returns a first logit of zero": _constant_first(rng),
+        "compares the left with the right pixels": _edges(rng),
+    }
+    found, changes = (
+        {},
+        dict.fromkeys(("eval", "train", "layer", "statistics", "gradients", "images"), False),
+    )
+    for what, model in models.items():
+        model.train(what != IN_EVAL)
+        if what == FROZEN:
+            model.get_submodule("1").eval()
+        modes = [module.training for module in model.modules()]
+        before = copy.deepcopy(model.state_dict())
+        given = images.clone()
+        found[what] = attempt(model, given, i)
+        after = model.state_dict()
+        modes_after = [module.training for module in model.modules()]
+        changes["eval"] |= modes[0] > modes_after[0]
+        changes["train"] |= modes[0] < modes_after[0]
+        changes["layer"] |= modes[0] == modes_after[0] and modes != modes_after
+        changes["statistics"] |= any(not torch.equal(before[k], after[k]) for k in before)
+        changes["gradients"] |= any(p.grad is not None for p in model.parameters())
+        changes["images"] |= given.requires_grad
+    return {
+        "you leave the model in evaluation mode.": changes["eval"],
+        "you leave a model in training mode that came in evaluation mode.": changes["train"],
+        "after your call, a layer inside the model is in another mode.": changes["layer"],
+        "the running statistics of the model have changed.": changes["statistics"],
+        "your call leaves gradients in the model's parameters.": changes["gradients"],
+        "after your call, the images require a gradient.": changes["images"],
+        **{
+            f"for {n} images, i={i} and a model that {what}, your list": list(result)
+            if isinstance(result, range | tuple | set)
+            else result
+            for what, result in found.items()
+        },
+    }
 
 
-def update_ratio(before: Tensor, after: Tensor) -> float:
-    """Return the norm of the step divided by the norm of the weights."""
-    return ((after - before).norm() / before.norm()).item()
+def _table(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the absolute derivatives of each output (rows) by each image (columns), summed."""
+    model = copy.deepcopy(model).eval()
+    jacobian = torch.autograd.functional.jacobian(model, images.detach().clone())
+    return jacobian.abs().flatten(3).sum(dim=(1, 3))
 
 
-def _not_the_difference(before, after):  # type: ignore[no-untyped-def]
-    return (after.norm() / before.norm()).item()
+def _indices(row: Tensor) -> list[int]:
+    return row.nonzero().flatten().tolist()
 
 
-def _difference_of_norms(before, after):  # type: ignore[no-untyped-def]
-    return ((after.norm() - before.norm()).abs() / before.norm()).item()
+def reads_from(model: nn.Module, images: Tensor, i: int) -> list[int]:
+    """Return the indices of the images on which the logits for image i depend."""
+    return _indices(_table(model, images)[i])
 
 
-def _means(before, after):  # type: ignore[no-untyped-def]
-    return ((after - before).mean() / before.mean()).item()
+def _in_training_mode(model, images, i):  # type: ignore[no-untyped-def]
+    copied = copy.deepcopy(model)
+    inputs = images.detach().clone()
+    jacobian = torch.autograd.functional.jacobian(copied, inputs)
+    return _indices(jacobian[i].abs().flatten(2).sum(dim=(0, 2)) > 1e-9)
 
 
-def _mean_of_ratios(before, after):  # type: ignore[no-untyped-def]
-    return ((after - before) / before).abs().mean().item()
+def _leaves_eval(model, images, i):  # type: ignore[no-untyped-def]
+    model.eval()
+    return reads_from(model, images, i)
 
 
-def _inverted(before, after):  # type: ignore[no-untyped-def]
-    return (before.norm() / (after - before).norm()).item()
+def _ends_in_training_mode(model, images, i):  # type: ignore[no-untyped-def]
+    model.train()
+    return reads_from(model, images, i)
 
 
-def _deviations(before, after):  # type: ignore[no-untyped-def]
-    return ((after - before).std() / before.std()).item()
+def _sets_every_layer(model, images, i):  # type: ignore[no-untyped-def]
+    model.train(model.training)
+    return reads_from(model, images, i)
 
 
-def _squared(before, after):  # type: ignore[no-untyped-def]
-    return ((after - before).square().sum() / before.square().sum()).item()
+def _runs_in_training_mode(model, images, i):  # type: ignore[no-untyped-def]
+    model(images)  # a look at the outputs before anything else
+    return reads_from(model, images, i)
 
 
-def _by_the_new_weights(before, after):  # type: ignore[no-untyped-def]
-    return ((after - before).norm() / after.norm()).item()
+def _gradient_of(scalar, model, images):  # type: ignore[no-untyped-def]
+    inputs = images.detach().clone().requires_grad_()
+    copied = copy.deepcopy(model).eval()
+    return torch.autograd.grad(scalar(copied(inputs)), inputs)[0].flatten(1)
 
 
-def _logarithm(before, after):  # type: ignore[no-untyped-def]
-    return math.log10(update_ratio(before, after))
+def _sum_of_logits(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_gradient_of(lambda z: z[i].sum(), model, images).abs().sum(dim=1))
 
 
-def _tensor(before, after):  # type: ignore[no-untyped-def]
-    return (after - before).norm() / before.norm()
+def _first_logit(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_gradient_of(lambda z: z[i, 0], model, images).abs().sum(dim=1))
 
 
-RATIO = Exercise(
-    name="update_ratio",
-    task="`update_ratio(before, after)`, the relative size of an update",
-    observe=_observe_ratio,
-    answer=update_ratio,
-    praise="Your ratio is the norm of the step divided by the norm of the weights.",
-    hint="which tensor is the step, and how long are the step and the weights?",
+def _largest_logit(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_gradient_of(lambda z: z[i].max(), model, images).abs().sum(dim=1))
+
+
+def _no_absolute_value(model, images, i):  # type: ignore[no-untyped-def]
+    copied = copy.deepcopy(model).eval()
+    inputs = images.detach().clone()
+    jacobian = torch.autograd.functional.jacobian(copied, inputs)[i].flatten(2)
+    return _indices(jacobian.sum(dim=2).abs().sum(dim=0) > 1e-6)
+
+
+def _whole_batch(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_table(model, images).sum(dim=0))
+
+
+def _is_read_by(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_table(model, images)[:, i])
+
+
+def _others_only(model, images, i):  # type: ignore[no-untyped-def]
+    return [k for k in reads_from(model, images, i) if k != i]
+
+
+def _as_booleans(model, images, i):  # type: ignore[no-untyped-def]
+    return (_table(model, images)[i] > 0).tolist()
+
+
+def _backward(model, images, i):  # type: ignore[no-untyped-def]
+    inputs = images.detach().clone().requires_grad_()
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    model(inputs)[i].square().sum().backward()
+    for module, training in modes:
+        module.training = training
+    return reads_from(model, images, i)
+
+
+def _requires_grad(model, images, i):  # type: ignore[no-untyped-def]
+    images.requires_grad_()
+    return reads_from(model, images, i)
+
+
+READS = Exercise(
+    name="reads_from",
+    task="`reads_from(model, images, i) -> sorted list of indices`",
+    observe=_observe_reading,
+    answer=reads_from,
+    praise="You find every dependency, even where derivatives would cancel in a sum, and you leave "
+    "no traces.",
+    hint="for which images is the derivative of at least one logit of image i not zero?",
     mistakes={
-        "not the difference": Mistake(
-            _not_the_difference,
-            "you compare the norms of the weights before and after, and their ratio is close to 1 "
-            "for every small step.",
-            "which tensor holds only the step?",
+        "training mode": Mistake(
+            _in_training_mode,
+            "you compute the gradients in training mode, in which batch norm mixes the images.",
+            "in which mode does a network predict?",
         ),
-        "difference of norms": Mistake(
-            _difference_of_norms,
-            "you compute how much the length changes, so weights that turn without growing would "
-            "seem to stand still.",
-            "subtract first, then take the norm",
+        "stays in evaluation mode": Mistake(
+            _leaves_eval,
+            "you leave the model in evaluation mode, but you got it in training mode.",
+            "a copy of the model may be in any mode you like",
         ),
-        "means": Mistake(
-            _means,
-            "you compare means, in which positive and negative entries cancel, so the ratio can "
-            "even be negative.",
-            "which measure of size is never negative?",
+        "ends in training mode": Mistake(
+            _ends_in_training_mode,
+            "you always leave the model in training mode, even if it came in evaluation mode.",
+            "a deep copy of the model may be in any mode you like",
         ),
-        "mean of ratios": Mistake(
-            _mean_of_ratios,
-            "you average one ratio per entry, so the weights near 0 decide the result.",
-            "compute one size for the whole step and one for all weights, and divide at the end",
+        "sets every layer": Mistake(
+            _sets_every_layer,
+            "your last `train(...)` sets the mode of every layer, but a frozen batch norm was in "
+            "another mode than the model.",
+            "a deep copy of the model may be in any mode you like",
         ),
-        "inverted": Mistake(
-            _inverted,
-            "you divide the weights by the step, but it should be the step by the weights.",
-            "a healthy ratio is about 0.001, not 1000",
+        "moves the statistics": Mistake(
+            _runs_in_training_mode,
+            "you run the model in training mode, which changes its running statistics.",
+            "what does batch norm do in each forward pass in training mode?",
         ),
-        "by the new weights": Mistake(
-            _by_the_new_weights,
-            "you divide by the size of the weights after the step.",
-            "which weights did the step start from?",
+        "sum of the logits": Mistake(
+            _sum_of_logits,
+            "you differentiate the sum of the logits, in which the logits of an image may cancel.",
+            "what is the sum of z and -z?",
         ),
-        "logarithm": Mistake(
-            _logarithm,
-            "you return the logarithm of the ratio, but the exercise asks for the ratio itself.",
-            "a ratio of two lengths is never negative",
+        "first logit": Mistake(
+            _first_logit,
+            "you differentiate only the first logit, but each logit is an output.",
+            "can the first logit be the same for every image?",
         ),
-        "deviations": Mistake(
-            _deviations,
-            "you use standard deviations, so a step that shifts every weight by the same amount "
-            "would count as zero.",
-            "measure sizes from zero, not from the mean",
+        "largest logit": Mistake(
+            _largest_logit,
+            "you differentiate only the largest logit, but each logit is an output.",
+            "can the largest logit be the same for every image?",
         ),
-        "no square root": Mistake(
-            _squared,
-            "you compare squares, so a ratio of 0.001 comes out as 0.000001.",
-            "what is missing between a sum of squares and a length?",
+        "no absolute value": Mistake(
+            _no_absolute_value,
+            "you add up derivatives with their signs, so those of different pixels cancel.",
+            "is a pixel with a negative derivative used?",
         ),
-        "returns a tensor": Mistake(
-            _tensor,
-            "you return a tensor, but the exercise asks for a plain number.",
-            "`.item()` reads the number out of a tensor",
+        "all outputs": Mistake(
+            _whole_batch,
+            "you differentiate the outputs for all images, and each one depends at least on "
+            "itself.",
+            "which row of the logits belongs to image i?",
+        ),
+        "is read by": Mistake(
+            _is_read_by,
+            "you return the outputs that depend on image i, and not the images on which output i "
+            "depends.",
+            "which of the two indices of the derivative have you fixed?",
+        ),
+        "only the others": Mistake(
+            _others_only,
+            "you leave out image i itself.",
+            "does the output for image i depend on image i?",
+        ),
+        "truth values": Mistake(
+            _as_booleans,
+            "you return a truth value per image, but the exercise asks for indices.",
+            "`nonzero` turns one into the other",
+        ),
+        "leaves gradients": Mistake(
+            _backward,
+            "your `backward` writes gradients into the model's parameters.",
+            "`torch.autograd.grad` returns a gradient without storing it",
+        ),
+        "changes the images": Mistake(
+            _requires_grad,
+            "you make the caller's images require a gradient.",
+            "`detach().clone()` gives you images of your own",
         ),
     },
 )
@@ -479,4 +666,4 @@ DIAGNOSIS = Exercise(
     },
 )
 
-EXERCISES = (CLIPPING, RATIO, DIAGNOSIS)
+EXERCISES = (BIAS, READS, DIAGNOSIS)

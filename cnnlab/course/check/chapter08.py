@@ -1,4 +1,4 @@
-"""Check the exercises of chapter 8: log-uniform draws, the best setting and the next search range.
+"""Check the exercises of chapter 8: the best setting, the next range and successive halving.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
@@ -15,136 +15,6 @@ from cnnlab.rng import fold_in
 
 Row = dict[str, float]  # one run: "rate", "decay", "seed" and "valid_acc"
 Setting = tuple[float, float]  # (learning rate, weight decay)
-
-
-# --- log_uniform ----------------------------------------------------------------------------------
-
-
-def _observe_log_uniform(attempt: Callable[..., Any], seed: int) -> Observation:
-    rng = random.Random(fold_in(seed, 8, 1))
-    few = {
-        f"your value for u={u:g}, low=0.01, high=1": attempt(u, 0.01, 1.0) for u in (0.0, 0.5, 1.0)
-    }
-    first, again = attempt(0.5, 0.01, 1.0), attempt(0.5, 0.01, 1.0)
-    low, high = 10 ** rng.uniform(-6, -3), 10 ** rng.uniform(-1.8, 1)
-    draws = (0.0, round(rng.uniform(0.1, 0.45), 2), round(rng.uniform(0.55, 0.9), 2), 1.0)
-    # Divided by `low`, small values are compared as precisely as large ones.
-    many = {
-        f"your value, divided by low, for u={u}, low={low:.3g}, high={high:.3g}": attempt(
-            u, low, high
-        )
-        / low
-        for u in draws
-    }
-    return {
-        "the same `u` gives two different values: the caller has drawn it.": not agree(
-            first, again
-        ),
-        **few,
-        **many,
-    }
-
-
-def log_uniform(u: float, low: float, high: float) -> float:
-    """Return the value whose logarithm is the fraction `u` of the way from log low to log high."""
-    return low * (high / low) ** u
-
-
-def _between(u: float, a: float, b: float) -> float:
-    """Interpolate linearly from `a` at u = 0 to `b` at u = 1."""
-    return a + u * (b - a)
-
-
-def _exp_of_log10(u, low, high):  # type: ignore[no-untyped-def]
-    return math.exp(_between(u, math.log10(low), math.log10(high)))
-
-
-def _power_of_ten_of_log(u, low, high):  # type: ignore[no-untyped-def]
-    return 10.0 ** _between(u, math.log(low), math.log(high))
-
-
-def _swapped(u, low, high):  # type: ignore[no-untyped-def]
-    return log_uniform(1 - u, low, high)
-
-
-def _still_a_log(u, low, high):  # type: ignore[no-untyped-def]
-    return _between(u, math.log(low), math.log(high))
-
-
-def _still_a_log10(u, low, high):  # type: ignore[no-untyped-def]
-    return _between(u, math.log10(low), math.log10(high))
-
-
-def _log_of_uniform(u, low, high):  # type: ignore[no-untyped-def]
-    return math.log(_between(u, low, high))
-
-
-def _without_low(u, low, high):  # type: ignore[no-untyped-def]
-    return (high / low) ** u
-
-
-def _whole_decades(u, low, high):  # type: ignore[no-untyped-def]
-    return 10.0 ** round(_between(u, math.log10(low), math.log10(high)))
-
-
-LOG_UNIFORM = Exercise(
-    name="log_uniform",
-    task="`log_uniform(u, low, high) -> value`, for a uniform draw `u` from 0 to 1",
-    observe=_observe_log_uniform,
-    answer=log_uniform,
-    praise="Every decade between low and high gets the same fraction of the draws.",
-    hint="which should be uniform between its two ends: the value or its logarithm?",
-    mistakes={
-        "uniform": Mistake(
-            _between,
-            "you draw uniformly between the ends, so nearly all values fall into the last decade.",
-            "which should be uniform, the value or its logarithm?",
-        ),
-        "exp of log10": Mistake(
-            _exp_of_log10,
-            "you take the logarithm with base 10, but convert back with base e.",
-            "at u = 0 you should get back low: which function undoes the logarithm you started "
-            "with?",
-        ),
-        "power of ten of log": Mistake(
-            _power_of_ten_of_log,
-            "you take the logarithm with base e, but convert back with base 10.",
-            "at u = 0 you should get back low: which function undoes the logarithm you started "
-            "with?",
-        ),
-        "low and high swapped": Mistake(
-            _swapped,
-            "you have swapped the ends: u = 0 gives high and u = 1 gives low.",
-            "put u = 0 into your formula",
-        ),
-        "still a logarithm": Mistake(
-            _still_a_log,
-            "you return the logarithm of the value, which is negative for a small learning rate.",
-            "you took the logarithm; how do you get back from it?",
-        ),
-        "still a logarithm of base ten": Mistake(
-            _still_a_log10,
-            "you return the exponent, for example -3 where the value should be 0.001.",
-            "you took the logarithm; how do you get back from it?",
-        ),
-        "low left out": Mistake(
-            _without_low,
-            "your values run from 1 to high / low instead of from low to high.",
-            "put u = 0 into your formula",
-        ),
-        "logarithm of a uniform value": Mistake(
-            _log_of_uniform,
-            "you draw uniformly first and then take the logarithm, but it should be the other way "
-            "round.",
-            "between which two numbers should you interpolate?",
-        ),
-        "whole decades": Mistake(
-            _whole_decades,
-            "you round the exponent, so only powers of ten can come out.",
-            "a learning rate of 0.03 should be possible",
-        ),
-    },
-)
 
 
 # --- best_setting ---------------------------------------------------------------------------------
@@ -182,8 +52,11 @@ def _draw_table(rng: random.Random) -> list[Row]:
 
 
 def _draw_tie(rng: random.Random) -> list[Row]:
-    """Draw runs of three settings, of which the first two have exactly the same mean."""
-    first, second, third = rng.sample((0.01, 0.03, 0.1, 0.3), 3)
+    """Draw runs of three settings, of which the first two have exactly the same mean.
+
+    The second has the larger learning rate: whoever compares pairs (mean, setting) returns it.
+    """
+    third, first, second = sorted(rng.sample((0.01, 0.03, 0.1, 0.3), 3))
     step = rng.choice((1, 2)) / 16
     return (
         _runs((first, 1e-4), 0.75 - step, 0.75 + step)
@@ -199,7 +72,7 @@ def _observe_best(attempt: Callable[..., Any], seed: int) -> Observation:
         {(0.1, 0.0): [0.5, 0.5, 0.5], (0.2, 0.0): [0.7]},
         {(0.1, 0.0): [0.9, math.nan], (0.2, 0.0): [0.3, 0.4]},
         {(0.1, 0.0): [0.5, 0.6], (0.1, 0.01): [0.7, 0.8], (0.2, 0.0): [0.7, 0.7]},
-        {(0.1, 0.0): [0.5, 0.5], (0.2, 0.0): [0.5, 0.5]},
+        {(0.2, 0.0): [0.5, 0.5], (0.1, 0.0): [0.5, 0.5]},
     )
     tables = {}
     for groups in few:
@@ -249,6 +122,10 @@ def _luckiest(table):  # type: ignore[no-untyped-def]
     return best["rate"], best["decay"]
 
 
+def _best_seed(table):  # type: ignore[no-untyped-def]
+    return _argmax(_group_converged(table), max)
+
+
 def _nan_wins(table):  # type: ignore[no-untyped-def]
     return _argmax(_group(table))  # no mean is larger than a NaN at the front
 
@@ -290,6 +167,10 @@ def _last_of_equals(table):  # type: ignore[no-untyped-def]
     return _argmax(dict(reversed(_group_converged(table).items())))
 
 
+def _larger_of_equals(table):  # type: ignore[no-untyped-def]
+    return max((_mean(values), setting) for setting, values in _group_converged(table).items())[1]
+
+
 def _returns_the_mean(table):  # type: ignore[no-untyped-def]
     return max(_mean(values) for values in _group_converged(table).values())
 
@@ -305,6 +186,11 @@ BEST = Exercise(
         "the luckiest run": Mistake(
             _luckiest,
             "you pick the best single run, but its setting did poorly with the other seeds.",
+            "which setting has the largest mean over its seeds?",
+        ),
+        "the best seed": Mistake(
+            _best_seed,
+            "you rank the settings by their best run, so one lucky seed decides.",
             "which setting has the largest mean over its seeds?",
         ),
         "NaN wins": Mistake(
@@ -353,6 +239,12 @@ BEST = Exercise(
             "the first in the table.",
             "should you compare with `>` or with `>=`?",
         ),
+        "the larger of equals": Mistake(
+            _larger_of_equals,
+            "of two settings with the same mean you take the one with the larger learning rate, "
+            "not the first in the table.",
+            "what does Python compare next if two tuples begin with the same number?",
+        ),
         "returns the mean": Mistake(
             _returns_the_mean,
             "you return the best mean, but the exercise asks for its setting, (rate, decay).",
@@ -363,6 +255,10 @@ BEST = Exercise(
 
 
 # --- next_range -----------------------------------------------------------------------------------
+
+
+TAKES_NAN = "you take a learning rate that diverged, with the score NaN, for the best."
+NAN_STAYS = "`max` keeps a NaN that it meets first, because `0.8 > nan` is False"
 
 
 def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
@@ -390,7 +286,7 @@ def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
     six = _draw_trials(rng, 3, n_diverged=2)
     observation["your range for six rates, of which all above the best diverged,"] = attempt(*six)
     return {
-        "you take a learning rate that diverged, with the score NaN, for the best.": nan_is_best,
+        TAKES_NAN: nan_is_best,
         "for rates=[0.1, 0.01, 1], scores=[0.9, 0.5, 0.6], 0.1 isn't inside your range.": not (
             min(low, high) < 0.1 < max(low, high)
         ),
@@ -477,6 +373,23 @@ def _without_the_diverged(rates, scores):  # type: ignore[no-untyped-def]
     return next_range([r for r, _ in converged], [s for _, s in converged])
 
 
+def _sorts_only_the_rates(rates, scores):  # type: ignore[no-untyped-def]
+    return next_range(sorted(rates), scores)
+
+
+def _around(rates, best):  # type: ignore[no-untyped-def]
+    return next_range(rates, [float(rate == best) for rate in rates])
+
+
+def _nan_stays(rates, scores):  # type: ignore[no-untyped-def]
+    return _around(rates, rates[scores.index(max(scores))])
+
+
+def _nan_is_largest(rates, scores):  # type: ignore[no-untyped-def]
+    diverged = [rate for rate, score in zip(rates, scores, strict=True) if math.isnan(score)]
+    return _around(rates, diverged[0]) if diverged else next_range(rates, scores)
+
+
 def _worst_rate(rates, scores):  # type: ignore[no-untyped-def]
     return next_range(rates, [-s for s in scores])
 
@@ -528,6 +441,17 @@ NEXT_RANGE = Exercise(
             "range goes beyond them.",
             "a learning rate that diverged was tried as well; what does it tell you?",
         ),
+        "sorts only the rates": Mistake(
+            _sorts_only_the_rates,
+            "you sort the rates but not the scores, so each rate gets the score of another.",
+            "how can a score stay together with its rate while you sort?",
+        ),
+        "NaN stays the best": Mistake(_nan_stays, TAKES_NAN, NAN_STAYS),
+        "NaN is the largest": Mistake(
+            _nan_is_largest,
+            "your range lies around a learning rate that diverged, as if NaN were the largest.",
+            "`np.argmax` takes the first NaN; which trials can't be the best?",
+        ),
         "the worst rate": Mistake(
             _worst_rate,
             "your range is centred on the learning rate with the lowest score.",
@@ -546,4 +470,252 @@ NEXT_RANGE = Exercise(
     },
 )
 
-EXERCISES = (LOG_UNIFORM, BEST, NEXT_RANGE)
+# --- successive_halving ---------------------------------------------------------------------------
+
+Curve = Sequence[float]  # the validation accuracy after each epoch
+SMALL: list[tuple[list[list[float]], int]] = [
+    ([[0.3, 0.4, 0.9], [0.5, 0.4, 0.1], [0.4, 0.6, 0.6]], 3),
+    ([[0.5, 0.2, 0.1], [0.1, 0.8, 0.9], [0.4, 0.6, 0.4], [0.3, 0.4, 0.5]], 2),
+    ([[0.2, 0.9], [0.6, 0.1]], 3),
+]
+
+
+def _observe_halving(attempt: Callable[..., Any], seed: int) -> Observation:
+    rng = random.Random(fold_in(seed, 8, 4))
+    problems = {f"curves={curves}, eta={eta}": (curves, eta) for curves, eta in SMALL}
+    for eta, n in ((2, rng.randrange(9, 15)), (3, rng.randrange(11, 17)), (3, 27)):
+        accuracies = rng.sample(range(100, 1000), 12 * n)
+        curves = [[a / 1000 for a in accuracies[i::n]] for i in range(n)]
+        problems[f"{n} curves and eta={eta}"] = curves, eta
+    observation = {}
+    for name, (curves, eta) in problems.items():
+        winner, epochs = attempt([list(curve) for curve in curves], eta)
+        observation[f"your winner for {name}"] = winner
+        observation[f"your number of epochs for {name}"] = epochs
+    return observation
+
+
+def successive_halving(curves: Sequence[Curve], eta: int) -> tuple[int, int]:
+    """Return the trial that is left at the end, and the epochs that all trials were trained for."""
+    return _halve(curves, eta)
+
+
+def _at_rung(curve: Curve, epoch: int) -> float:
+    """Return the accuracy after `epoch` epochs."""
+    return curve[epoch - 1]
+
+
+def _up_to_rung(curve: Curve, epoch: int) -> float:
+    return max(curve[:epoch])
+
+
+def _final(curve: Curve, epoch: int) -> float:
+    return curve[-1]
+
+
+def _one_epoch_late(curve: Curve, epoch: int) -> float:
+    return curve[epoch]
+
+
+def _low_is_good(curve: Curve, epoch: int) -> float:
+    return -curve[epoch - 1]
+
+
+def _halve(
+    curves: Sequence[Curve],
+    eta: int,
+    *,
+    score: Callable[[Curve, int], float] = _at_rung,
+    keep: Callable[[int, int], int] = lambda n, eta: n // eta,
+    grow: Callable[[int, int], int] = lambda epoch, eta: epoch * eta,
+    restart: bool = False,
+    rungs: float = math.inf,
+    finish: bool = False,
+) -> tuple[int, int]:
+    """Train all trials for an epoch, then the best of them for longer, until one is left.
+
+    Args:
+        curves: the validation accuracies of each trial after each epoch.
+        eta: one trial in `eta` survives a rung, and `eta` times the epochs are the next rung.
+        score: what the trials are ranked by, given a curve and the epoch of the rung.
+        keep: the number of trials that survive, given the number before and `eta`.
+        grow: the epoch of the next rung, given that of this one and `eta`.
+        restart: whether each rung trains its trials from the start.
+        rungs: the largest number of rungs.
+        finish: whether the last trial is trained up to one more rung.
+
+    Returns:
+        The index of the winner, and the number of epochs of all trials together.
+    """
+    left = list(range(len(curves)))
+    epoch, before, total = 1, 0, 0
+    while len(left) > 1 and rungs > 0:
+        total += len(left) * (epoch if restart else epoch - before)
+        ranked = sorted(left, key=lambda i: -score(curves[i], min(epoch, len(curves[i]) - 1)))
+        left = ranked[: max(1, keep(len(left), eta))]
+        epoch, before, rungs = grow(epoch, eta), epoch, rungs - 1
+    return left[0], total + (epoch - before) * finish
+
+
+def _peeks_at_the_end(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, score=_final)
+
+
+def _best_epoch(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, score=_up_to_rung)
+
+
+def _index_too_high(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, score=_one_epoch_late)
+
+
+def _keeps_the_worst(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, score=_low_is_good)
+
+
+def _pays_twice(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, restart=True)
+
+
+def _always_half(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, keep=lambda n, _: n // 2)
+
+
+def _always_three(curves, eta):  # type: ignore[no-untyped-def]
+    return successive_halving(curves, 3)
+
+
+def _always_a_third(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, keep=lambda n, _: n // 3)
+
+
+def _always_three_times(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, grow=lambda epoch, _: 3 * epoch)
+
+
+def _drops_one_in_eta(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, keep=lambda n, eta: n - max(1, n // eta))
+
+
+def _rounds_up(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, keep=lambda n, eta: -(-n // eta))
+
+
+def _one_more_epoch(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, grow=lambda epoch, _: epoch + 1)
+
+
+def _one_rung(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, rungs=1)
+
+
+def _trains_the_winner(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, finish=True)
+
+
+def _swapped(curves, eta):  # type: ignore[no-untyped-def]
+    return successive_halving(curves, eta)[::-1]
+
+
+def _without_halving(curves, eta):  # type: ignore[no-untyped-def]
+    n_epochs = len(curves[0])
+    return max(range(len(curves)), key=lambda i: curves[i][-1]), n_epochs * len(curves)
+
+
+HALVING = Exercise(
+    name="successive_halving",
+    task="`successive_halving(curves, eta) -> (winner, epochs)`",
+    observe=_observe_halving,
+    answer=successive_halving,
+    praise="You rank by what was known at each rung, and each epoch is paid for once.",
+    hint="write down by hand which trials are left after each rung",
+    mistakes={
+        "peeks at the end": Mistake(
+            _peeks_at_the_end,
+            "you rank the trials by their last accuracy, which nobody knows yet at that rung.",
+            "for how many epochs has each trial been trained when you decide?",
+        ),
+        "the best epoch so far": Mistake(
+            _best_epoch,
+            "you rank the trials by their best epoch so far, but the rung asks for the accuracy "
+            "at its own epoch.",
+            "what is the accuracy of each trial *at* the rung?",
+        ),
+        "one epoch too late": Mistake(
+            _index_too_high,
+            "you read each curve one epoch too late: a list starts at index 0.",
+            "at which index is the accuracy after one epoch?",
+        ),
+        "keeps the worst": Mistake(
+            _keeps_the_worst,
+            "you keep the trials with the lowest accuracy.",
+            "`sorted` puts small values first",
+        ),
+        "pays twice": Mistake(
+            _pays_twice,
+            "you count the earlier epochs again at every rung, but a trial continues where it "
+            "stopped.",
+            "from the rung at epoch 1 to the one at epoch 3, how many epochs does a trial train?",
+        ),
+        "always half": Mistake(
+            _always_half,
+            "you keep half of the trials, whatever eta is.",
+            "how many of nine trials are left if eta is 3?",
+        ),
+        "always three": Mistake(
+            _always_three,
+            "you use 3 instead of eta.",
+            "how many of four trials are left if eta is 2, and after which epoch is the second "
+            "rung?",
+        ),
+        "always a third": Mistake(
+            _always_a_third,
+            "you keep a third of the trials, whatever eta is.",
+            "how many of four trials are left if eta is 2?",
+        ),
+        "always three times as long": Mistake(
+            _always_three_times,
+            "your rungs are at epochs 1, 3 and 9, whatever eta is.",
+            "where is the second rung if eta is 2?",
+        ),
+        "drops one in eta": Mistake(
+            _drops_one_in_eta,
+            "you drop one trial in eta, but one in eta should be kept.",
+            "how many of nine trials are left if eta is 3?",
+        ),
+        "rounds up": Mistake(
+            _rounds_up,
+            "you round the number of survivors up, but the exercise rounds it down.",
+            "four trials are left and eta is 3: how many go on?",
+        ),
+        "one more epoch": Mistake(
+            _one_more_epoch,
+            "your rungs are one epoch apart, but each should be eta times as far as the one "
+            "before.",
+            "with eta = 3 the rungs are at epochs 1, 3, 9 and so on",
+        ),
+        "one rung": Mistake(
+            _one_rung,
+            "you cut the trials down only once, although several are left after that.",
+            "when should your loop end?",
+        ),
+        "trains the winner": Mistake(
+            _trains_the_winner,
+            "you train the last trial up to one more rung, but the tournament ends when one is "
+            "left.",
+            "after which rung is only one trial left?",
+        ),
+        "swapped": Mistake(
+            _swapped,
+            "you return the two numbers in the wrong order.",
+            "the winner comes first, then the number of epochs",
+        ),
+        "no halving": Mistake(
+            _without_halving,
+            "you train every trial to the end, which costs the most epochs there can be.",
+            "after which epoch should the first trials stop?",
+        ),
+    },
+)
+
+EXERCISES = (BEST, NEXT_RANGE, HALVING)

@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 from cnnlab.course.check.attempt import (
@@ -69,6 +70,7 @@ class Outcome:
         hint: where to look; empty if the attempt is correct.
         mistake: name of the known mistake that explains the attempt, if there is one.
         share: fraction of the points, for an exercise that gives partial credit.
+        left_out: a hint that is too long for a notebook; graded feedback has room for it.
     """
 
     exercise: str
@@ -77,6 +79,7 @@ class Outcome:
     hint: str = ""
     mistake: str | None = None
     share: float | None = None
+    left_out: str = ""
 
     @property
     def earned(self) -> float:
@@ -153,9 +156,9 @@ class Exercise:
         if not wrong:
             return None
         known = self._recognise(observed, expected, wrong, problem)
-        if known is not None:
-            mistake = self.mistakes[known]
-            return Outcome(self.name, False, mistake.says, mistake.hint, known)
+        if known:
+            says = " Besides, ".join(self.mistakes[name].says for name in known)
+            return Outcome(self.name, False, says, self.mistakes[known[0]].hint, known[0])
         there = {name: found for name, found in wrong.items() if name in observed}
         if not there:
             return self._misfit(student, reference)
@@ -181,14 +184,15 @@ class Exercise:
         expected: Observation,
         wrong: Mapping[str, Difference],
         problem: int,
-    ) -> str | None:
-        """Return the name of the known mistake that explains the first wrong fact.
+    ) -> tuple[str, ...]:
+        """Return the known mistake that explains the first wrong fact, or two that explain all.
 
         The best is a mistake with exactly these facts. Beside a second mistake, the first one still
         shows its own wrong facts, or most of them, and no fact is wrong that the attempt has right.
         """
         first = _most_upstream(wrong)
         candidates = {}
+        explained = {}  # the wrong facts that a mistake has in the same way
         n_with_first = 0  # mistakes that have the first wrong fact wrong too
         for name, mistake in self.mistakes.items():
             facts = self._facts(Attempt(mistake.attempt, parameters(self.answer)), problem)
@@ -199,14 +203,26 @@ class Exercise:
                 if agree(observed.get(key, MISSING), facts.get(key, MISSING))
             }
             if shared == own == wrong.keys():
-                return name
+                return (name,)
+            if shared and own <= wrong.keys():
+                explained[name] = shared
             n_with_first += first in own
             if first in shared and own <= wrong.keys() and 2 * len(shared) > len(own):
                 candidates[name] = (len(shared) == len(own), len(shared))
         # A value is like a fingerprint, but a type or a complaint can have several causes.
         telling = wrong[first].level == VALUE and (not first.endswith(".") or n_with_first == 1)
         whole = {name: found for name, found in candidates.items() if found[0] or telling}
-        return max(whole, key=lambda name: whole[name], default=None)
+        if whole:
+            return (max(whole, key=lambda name: whole[name]),)
+        if any(
+            found.level < VALUE or isinstance(expected[key], bool) for key, found in wrong.items()
+        ):
+            return ()
+        for one, another in permutations(explained, 2):
+            pair = explained[one], explained[another]
+            if first in pair[0] and pair[0] | pair[1] == wrong.keys() and pair[1] - pair[0]:
+                return one, another
+        return ()
 
     def _state(self, wrong: Mapping[str, Difference]) -> Outcome:
         """Say the first wrong fact."""
@@ -239,7 +255,8 @@ class Exercise:
 
     def _failed(self, says: str, hint: str = "") -> Outcome:
         says = says if len(says) <= LONGEST else f"{says[: LONGEST - 3]}..."
-        return Outcome(self.name, False, says, hint if len(says) + len(hint) <= LONGEST else "")
+        fits = len(says) + len(hint) <= LONGEST
+        return Outcome(self.name, False, says, hint if fits else "", left_out="" if fits else hint)
 
 
 def _difference(name: str, observed: Observation, expected: Any) -> Difference | None:

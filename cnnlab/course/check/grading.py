@@ -3,6 +3,7 @@
 import os
 import runpy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,9 +29,7 @@ def exercises(key: str | Path) -> Mapping[str, Judged]:
         KeyMissing: the file doesn't exist, or it doesn't define that dict.
     """
     if not Path(key).is_file():
-        raise KeyMissing(
-            f"there is no key at {key}; `cnnlab assignment` writes key.py next to the settings"
-        )
+        raise KeyMissing(f"there is no key at {key}; `cnnlab assignment` writes keys/NAME.py")
     by_name = runpy.run_path(str(key)).get("EXERCISES")
     if not isinstance(by_name, Mapping):
         raise KeyMissing(f"{key} defines no dict `EXERCISES` that maps names to exercises")
@@ -62,8 +61,8 @@ def grade(
     Raises:
         KeyMissing: the key doesn't contain the exercise.
 
-    >>> grade("cosine", lambda step, steps, final: 0.5, points=4)
-    ✘ cosine: ...
+    >>> grade("warmup_cosine", lambda step, warmup, steps: 0.5, points=4)
+    ✘ warmup_cosine: ...
     0.0
     """
     from cnnlab.course.check import EXERCISES
@@ -73,5 +72,5 @@ def grade(
     if name not in by_name:
         raise KeyMissing(f"the key has no exercise {name!r}; it has {', '.join(by_name)}")
     outcome = by_name[name].judge(attempt, seed)
-    print(outcome)
+    print(replace(outcome, hint=outcome.hint or outcome.left_out))
     return round(points * outcome.earned, 2)

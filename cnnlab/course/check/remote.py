@@ -34,7 +34,7 @@ class Unwritten(NotImplementedError):
 
 
 class GraderError(RuntimeError):
-    """The process for the answer didn't start, so the answer was never run."""
+    """The answer couldn't be run, for a reason that isn't the student's: no points are given."""
 
 
 class Remote:
@@ -52,6 +52,10 @@ class Remote:
             example `["docker", "run", "--rm", "-i", "--network=none", IMAGE, "python"]`.
         seconds: time limit for all calls together.
         memory: memory limit in bytes.
+        readable: files and folders that may be read, beside the installed libraries.
+
+    Attributes:
+        fault: the last `GraderError`, for callers that handle all exceptions of a call alike.
 
     >>> with Remote("import math", "def area(r):\n    return math.pi * r**2", "area") as area:
     ...     round(area(2.0), 2)
@@ -67,6 +71,7 @@ class Remote:
         command: Sequence[str] = (),
         seconds: float = 60.0,
         memory: int = MEMORY,
+        readable: Sequence[str] = (),
     ) -> None:
         self._job = {
             "setup": setup,
@@ -74,7 +79,9 @@ class Remote:
             "function": function,
             "seconds": seconds,
             "memory": memory,
+            "readable": list(readable),
         }
+        self.fault: GraderError | None = None
         self._command = [*(command or [sys.executable]), "-I", "-m", "cnnlab.course.check.worker"]
         self._seconds = self._seconds_left = seconds
         self._failure: str | None = None  # why the process ended
@@ -129,6 +136,7 @@ class Remote:
             Unwritten: the function raised NotImplementedError itself.
             AnswerError: the function raised another error, ended its process, took too long, or
                 returned a value that can't be sent.
+            GraderError: a library needed a file that the sandbox refuses.
         """
         start = time.monotonic()
         reply = self._request(list(arguments), self._seconds_left)
@@ -139,6 +147,13 @@ class Remote:
                 return result
             case {"kind": "unwritten"}:
                 raise Unwritten
+            case {"kind": "grader", "error": str(message)}:
+                self.fault = GraderError(
+                    f"a library that the answer uses met the sandbox: {message}. That isn't the "
+                    "student's fault, so no points are written. If the library needs this file, "
+                    "add it to c.Judge.readable in nbgrader_config.py"
+                )
+                raise self.fault
             case {"error": str(message)}:
                 raise AnswerError(message)
         raise AnswerError("sent a reply that the grader can't read")

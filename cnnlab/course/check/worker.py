@@ -4,14 +4,19 @@ The sandbox stops accidents and simple attempts to cheat. The answer can read th
 libraries and its own empty folder, it can write only in that folder, and it can't use the network
 or start or end processes. The sandbox consists of audit hooks, which don't stop an answer that
 calls C code on purpose; that takes a container (see `remote.Remote`).
+
+The answer runs statement by statement. One that fails is put aside, and those that only try the
+function out, below it, aren't run at all: neither says whether the function is correct.
 """
 
+import ast
 import linecache
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from cnnlab.course.check import wire
@@ -19,6 +24,11 @@ from cnnlab.course.check.attempt import is_unwritten
 
 
 ANSWER = "<answer>"
+# What can change a function from below it; the rest only calls it, prints, or draws.
+DEFINES = (
+    *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+    *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.If, ast.Try, ast.With),
+)
 PATHS = {  # audit event -> how many of its arguments are paths that the call would change
     "os.chmod": 1,
     "os.chown": 1,
@@ -48,16 +58,17 @@ def main() -> None:
     wire.send(replies, "ready")
     os.dup2(1, 2)
     _limit_resources(job["seconds"], job["memory"])
-    _install_sandbox(Path.cwd())
-    failure = _run(_define, job["answer"], namespace)
+    _install_sandbox(Path.cwd(), job["readable"])
+    failure = _define(job["answer"], job["function"], namespace)
     while True:
         try:
             arguments = wire.receive(requests)
         except EOFError:
             return
-        # Lines that fail below a function, such as a call to try it out, don't spoil it.
         defined = callable(namespace.get(job["function"]))
         reply = (not defined and failure) or _run(_call, namespace, job["function"], arguments)
+        if reply.get("kind") == "NameError":
+            reply["error"] += f"; {_why_missing(failure)}"
         try:
             wire.send(replies, reply)
         except TypeError as error:
@@ -75,11 +86,55 @@ def _open_streams() -> tuple[IO[bytes], IO[bytes]]:
     return requests, replies
 
 
-def _define(answer: str, namespace: dict[str, Any]) -> dict[str, Any]:
-    """Run the student's source code, and let tracebacks show its lines."""
+def _define(answer: str, function: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Run the student's source code, and return the first failure, if there is one.
+
+    If the name of the function is given to a result as well, the function keeps it.
+    """
     linecache.cache[ANSWER] = (len(answer), None, answer.splitlines(keepends=True), ANSWER)
-    exec(compile(answer, ANSWER, "exec"), namespace)  # noqa: S102 - the purpose of this process
+    try:
+        statements = ast.parse(answer, ANSWER).body
+    except BaseException as error:  # noqa: BLE001 - such as a null byte or too many brackets
+        return _failure(error)
+    last = max(
+        (i for i, s in enumerate(statements) if _binds(s, function)), default=len(statements)
+    )
+    failure: dict[str, Any] = {}
+    found = None
+    for number, statement in enumerate(statements):
+        if number > last and _only_tries_out(statement):
+            continue
+        reply = _run(_execute, statement, namespace)
+        failure = failure or reply
+        value = namespace.get(function)
+        found = value if callable(value) else found
+    if found is not None:
+        namespace[function] = found
+    return failure
+
+
+def _binds(statement: ast.stmt, function: str) -> bool:
+    """Return whether a statement defines the function; an `if` or `try` around it doesn't count."""
+    return getattr(statement, "name", None) == function
+
+
+def _only_tries_out(statement: ast.stmt) -> bool:
+    """Return whether a statement below a function can't change what the function does."""
+    is_main = isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
+    return is_main or not isinstance(statement, DEFINES)
+
+
+def _execute(statement: ast.stmt, namespace: dict[str, Any]) -> dict[str, Any]:
+    code = compile(ast.Module([statement], []), ANSWER, "exec")
+    exec(code, namespace)  # noqa: S102 - the purpose of this process
     return {}
+
+
+def _why_missing(failure: dict[str, Any]) -> str:
+    """Say why the function may miss a name."""
+    if failure:
+        return f"before that, your cell {failure['error']}"
+    return "the grader runs only the set-up and this cell"
 
 
 def _call(namespace: dict[str, Any], function: str, arguments: list[Any]) -> dict[str, Any]:
@@ -97,13 +152,33 @@ def _run(step: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]
     try:
         return step(*arguments)
     except BaseException as error:  # noqa: BLE001 - an answer can also raise SystemExit
-        own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == ANSWER]
-        line = own[-1].lineno if own else getattr(error, "lineno", None)
-        where = f", in line {line} of your cell" if line else ""
-        code = f": `{own[-1].line}`" if own else ""
-        kind = type(error).__name__
-        says = f"raised {kind}: {str(error)[:90]}{where}{code}"
-        return {"kind": "unwritten" if is_unwritten(error) else kind, "error": says}
+        return _failure(error)
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return the reply that describes an error."""
+    causes: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    for cause in causes:
+        if isinstance(cause, Refused) and cause.is_of_library:
+            return {"kind": "grader", "error": str(cause)}
+    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == ANSWER]
+    line = own[-1].lineno if own else getattr(error, "lineno", None)
+    where = f", in line {line} of your cell" if line else ""
+    code = f": `{own[-1].line}`" if own else ""
+    kind = "PermissionError" if isinstance(error, Refused) else type(error).__name__
+    says = f"raised {kind}: {str(error)[:90]}{where}{code}"
+    return {"kind": "unwritten" if is_unwritten(error) else kind, "error": says}
+
+
+class Refused(PermissionError):
+    """The sandbox refused something.
+
+    Attributes:
+        is_of_library: whether an installed library wanted to read a file that the answer didn't
+            name. That is a matter of the installation, and no fault of the student's.
+    """
+
+    is_of_library = False
 
 
 def _limit_resources(seconds: float, memory: int) -> None:
@@ -124,11 +199,14 @@ def _limit_resources(seconds: float, memory: int) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-def _install_sandbox(own: Path) -> None:
+def _install_sandbox(own: Path, readable_too: Sequence[str] = ()) -> None:
     """Restrict this process, for good, to the libraries and its own folder."""
     own = own.resolve()
     roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(__file__).parents[2])}
-    readable = [own, Path(os.devnull), *(Path(root).resolve() for root in [*roots, *_libraries()])]
+    # Libraries can be elsewhere, by a `.pth` file; but the source of the course has the answers.
+    roots |= {path for path in sys.path if path and not _is_source(Path(path))}
+    roots |= {*_libraries(), *readable_too}
+    readable = [own, Path(os.devnull), *(Path(root).resolve() for root in roots)]
 
     def inside(path: Any, allowed: list[Path]) -> bool:
         if isinstance(path, int) or path is None:
@@ -138,7 +216,7 @@ def _install_sandbox(own: Path) -> None:
 
     def guard(event: str, arguments: tuple[Any, ...]) -> None:
         if event in REFUSED:
-            raise PermissionError(f"{event} is not allowed in an answer")
+            raise Refused(f"{event} is not allowed in an answer")
         if event == "open":
             path, mode, flags = arguments
             writes = (mode and set(mode) & set("wax+")) or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
@@ -148,14 +226,44 @@ def _install_sandbox(own: Path) -> None:
         elif event in PATHS:
             for path in arguments[: PATHS[event]]:
                 if not inside(path, [own]):
-                    raise PermissionError(f"{event}: an answer can only change its own folder")
+                    raise Refused(f"{event}: an answer can only change its own folder")
             return
         else:
             return
         if not inside(path, allowed):
-            raise PermissionError(f"{event} {path!r} is not allowed in an answer")
+            refused = Refused(f"{event} {path!r} is not allowed in an answer")
+            refused.is_of_library = allowed is readable and _is_of_library(path, sys._getframe(1))
+            raise refused
 
     sys.addaudithook(guard)
+
+
+def _is_source(folder: Path) -> bool:
+    """Return whether a folder is the source of a project, and not a place for libraries."""
+    return (folder / "pyproject.toml").is_file() or (folder / "assignments").is_dir()
+
+
+def _is_of_library(path: Any, frame: FrameType | None) -> bool:
+    """Return whether an installed library opens a file of its own accord.
+
+    Args:
+        path: what is opened.
+        frame: where; the frames that called it follow.
+    """
+    opened_by = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file == ANSWER:
+            opened_by = opened_by or ANSWER
+            known = [*frame.f_locals.values(), *frame.f_globals.values(), *frame.f_code.co_consts]
+            if any(type(value) is str and value == str(path) for value in known):
+                return False
+            if any(isinstance(value, Path) and str(value) == str(path) for value in known):
+                return False
+        elif {"site-packages", "dist-packages"} & {*Path(file).parts}:
+            opened_by = opened_by or file
+        frame = frame.f_back
+    return opened_by not in (None, ANSWER)
 
 
 def _libraries() -> list[str]:

@@ -15,6 +15,7 @@ from cnnlab.course.diagrams.evaluation import confusion
 from cnnlab.course.diagrams.networks import freezing, network, normalisation
 from cnnlab.course.diagrams.poster import debugging
 from cnnlab.course.diagrams.processes import all_reduce, workers
+from cnnlab.course.diagrams.searching import search
 from cnnlab.course.diagrams.steps import accumulation, learning_rates, loss_scaling
 
 
@@ -30,5 +31,6 @@ __all__ = [
     "loss_scaling",
     "network",
     "normalisation",
+    "search",
     "workers",
 ]

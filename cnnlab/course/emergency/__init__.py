@@ -1,0 +1,321 @@
+"""An emergency room for training scripts that run, look right and are silently wrong.
+
+>>> from cnnlab import emergency
+>>> emergency.patient(1)
+patient 1: ...
+
+`admit` writes a patient's script to a file for you to run, read and repair. `discharge` runs your
+file on seeds that you don't know, compares it with a healthy twin, and judges whether you named the
+cause.
+"""
+
+import difflib
+import json
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from types import EllipsisType
+from typing import Any
+
+from cnnlab.course.check.core import wrapped
+from cnnlab.course.emergency.causes import CAUSES, TESTS
+from cnnlab.course.emergency.process import run_file
+from cnnlab.course.emergency.records import NUMBERS, healthy_script, record, sick_script
+from cnnlab.course.spelling import recognise
+from cnnlab.files import output_folder, write_whole
+
+
+__all__ = [
+    "CAUSES",
+    "Patient",
+    "Script",
+    "Verdict",
+    "Ward",
+    "admit",
+    "discharge",
+    "patient",
+    "twin",
+    "ward",
+]
+
+_MARKS = {True: "✔", False: "✘", None: "·"}
+
+
+class Script(str):
+    """The source of a script; a notebook shows it line by line."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A training script that is silently wrong.
+
+    Attributes:
+        n: number of the patient.
+        complaint: what its owner reports.
+        script: the source of the script.
+    """
+
+    n: int
+    complaint: str
+    script: Script
+
+    def __repr__(self) -> str:
+        return (
+            f"{wrapped(f'patient {self.n}: “{self.complaint}”')}\n"
+            f"  emergency.admit({self.n}) writes its script, and "
+            f'emergency.discharge({self.n}, cause="...") judges your repair.'
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement on a repaired script and on the cause you named.
+
+    Attributes:
+        n: number of the patient.
+        fixed: whether the script is healthy.
+        named: whether the cause is right; None if you named none, or one that isn't in `CAUSES`.
+        says: what was measured, and what to do next.
+    """
+
+    n: int
+    fixed: bool
+    named: bool | None
+    says: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the script is healthy and the cause is named."""
+        return self.fixed and self.named is True
+
+    def __str__(self) -> str:
+        return "\n".join(map(wrapped, self.says.splitlines()))
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Ward:
+    """All patients and how far you are with them; it prints as a table.
+
+    Attributes:
+        rows: for each patient, its number, its complaint, and whether it is admitted, fixed and its
+            cause named.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+
+    def __repr__(self) -> str:
+        lines = [
+            wrapped(f"{row['n']:>2} {self._state(row):15} {row['complaint']}") for row in self.rows
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{row['n']}</td><td style='text-align: left'>{escape(row['complaint'])}</td>"
+            f"<td style='text-align: left'>{self._state(row)}</td></tr>"
+            for row in self.rows
+        )
+        return (
+            "<table><thead><tr><th>patient</th><th style='text-align: left'>complaint</th>"
+            f"<th style='text-align: left'>state</th></tr></thead><tbody>{cells}</tbody></table>"
+        )
+
+    @staticmethod
+    def _state(row: Mapping[str, Any]) -> str:
+        if row["fixed"] and row["named"]:
+            return "discharged"
+        if row["fixed"]:
+            return "fixed"
+        if row["named"]:
+            return "cause named"
+        return "admitted" if row["admitted"] else "waiting"
+
+
+def patient(n: int) -> Patient:
+    """Return a patient: its complaint and its script.
+
+    Args:
+        n: number of the patient, from 1.
+
+    Raises:
+        ValueError: there is no patient with this number.
+
+    >>> "def train(seed" in patient(1).script
+    True
+    """
+    if n not in NUMBERS:
+        raise ValueError(
+            f"there is no patient {n!r}: they are numbered {NUMBERS[0]} to {NUMBERS[-1]}; "
+            "emergency.ward() lists them"
+        )
+    return Patient(n, record(n).complaint, Script(sick_script(n)))
+
+
+def admit(n: int, folder: str | Path = "emergency") -> Path:
+    """Write a patient's script to a file for you to run and repair.
+
+    A file that is there already is yours: it stays as it is.
+
+    Args:
+        n: number of the patient.
+        folder: where to write it; created if it doesn't exist.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: there is no patient with this number, or the folder is a file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     admit(1, folder).name
+    'patient_01.py'
+    """
+    admitted = patient(n)
+    path = _file(n, folder)
+    if path.exists():
+        print(f"{path} is there already, so it stays as it is. Delete it to start again.")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    complaint, contract = (
+        textwrap.fill(text, 88)
+        for text in (f"Patient {n}: “{admitted.complaint}”", record(n).contract)
+    )
+    write_whole(path, f'"""{complaint}\n\n{contract}\n"""\n\n{admitted.script}'.encode())
+    return path
+
+
+def discharge(
+    n: int, cause: str | EllipsisType | None = None, folder: str | Path = "emergency"
+) -> Verdict:
+    """Judge your repair of a patient, and the cause you name.
+
+    Your file runs in a process of its own, on seeds that you don't know, beside its healthy twin.
+    Every repair that works is accepted, because only what the script does is compared.
+
+    Args:
+        n: number of the patient.
+        cause: one of `CAUSES`, in British or American spelling; without it, only the repair is
+            judged.
+        folder: the folder that you gave to `admit`.
+
+    Raises:
+        ValueError: there is no patient with this number.
+
+    >>> discharge(1, folder="nowhere")
+    ✘ patient 1: there is no nowhere...
+    """
+    patient(n)
+    path = _file(n, folder)
+    if not path.is_file():
+        says = f"✘ patient {n}: there is no {path}. emergency.admit({n}) writes it."
+        return Verdict(n, False, None, says)
+    named, about_cause = _judge_cause(n, cause)
+    report = run_file(n, path, _seeds(n))
+    fixed, says = False, f"your script {report.problem}"
+    if not report.problem:
+        fixed, says = record(n).judge(report.own, report.twin)
+    lines = [f"{_MARKS[fixed]} patient {n}: {says}", f"{_MARKS[named]} {about_cause}"]
+    if fixed:
+        lines.append(f"  emergency.twin({n}) shows a healthy version.")
+    _remember(n, folder, fixed, named)
+    return Verdict(n, fixed, named, "\n".join(lines))
+
+
+def twin(n: int, folder: str | Path = "emergency") -> Script:
+    """Return the healthy version of a script, once your own has been discharged.
+
+    Args:
+        n: number of the patient.
+        folder: the folder that you gave to `admit`.
+
+    Returns:
+        The source of the script; before that, a sentence that says what is missing.
+
+    >>> twin(1, folder="nowhere")
+    First repair your own: this shows ours when emergency.discharge(1) passes.
+    """
+    patient(n)
+    if not _states(folder).get(str(n), {}).get("fixed"):
+        return Script(
+            f"First repair your own: this shows ours when emergency.discharge({n}) passes."
+        )
+    return Script(healthy_script(n))
+
+
+def ward(folder: str | Path = "emergency") -> Ward:
+    """List all patients and how far you are with each.
+
+    Args:
+        folder: the folder that you gave to `admit`.
+
+    >>> len(ward().rows) >= 3
+    True
+    """
+    states = _states(folder)
+    return Ward(
+        tuple(
+            {
+                "n": n,
+                "complaint": record(n).complaint,
+                "admitted": _file(n, folder).is_file(),
+                "fixed": bool(states.get(str(n), {}).get("fixed")),
+                "named": bool(states.get(str(n), {}).get("named")),
+            }
+            for n in NUMBERS
+        )
+    )
+
+
+def _judge_cause(n: int, cause: str | EllipsisType | None) -> tuple[bool | None, str]:
+    """Return whether a cause is right, and the feedback."""
+    if cause is None or isinstance(cause, EllipsisType):
+        return None, "Name the cause too: cause=... is one of emergency.CAUSES."
+    name = recognise(cause, CAUSES)
+    if name is None:
+        similar = difflib.get_close_matches(str(cause), CAUSES, 1)
+        guess = f"Did you mean {similar[0]!r}? " if similar else ""
+        return None, f"There is no cause called {cause!r}. {guess}emergency.CAUSES lists them."
+    if name in (record(n).cause, *record(n).also):
+        return True, f"The cause is right: {name}."
+    return False, f"The cause isn't {name!r}. To rule it out, {TESTS[name]}."
+
+
+def _file(n: int, folder: str | Path) -> Path:
+    return output_folder(folder, "emergency") / f"patient_{n:02}.py"
+
+
+def _seeds(n: int) -> list[int]:
+    from cnnlab.course.emergency.examination import hidden_seeds  # which imports scikit-learn
+
+    return hidden_seeds(n)
+
+
+def _states(folder: str | Path) -> dict[str, dict[str, bool]]:
+    """Read which patients are fixed and which causes are named."""
+    try:
+        states = json.loads((output_folder(folder, "emergency") / "ward.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
+
+
+def _remember(n: int, folder: str | Path, fixed: bool, named: bool | None) -> None:
+    """Write down a verdict; what was achieved once stays achieved."""
+    states = _states(folder)
+    before = states.get(str(n), {})
+    states[str(n)] = {
+        "fixed": fixed or bool(before.get("fixed")),
+        "named": named is True or bool(before.get("named")),
+    }
+    path = output_folder(folder, "emergency") / "ward.json"
+    write_whole(path, json.dumps(states, indent=1).encode())
