@@ -266,12 +266,12 @@ check.prediction(
 )
 
 # %% [markdown]
-# No single place decides the espresso: even with the worst square hidden, the network still gives it 69 %. The *missile*
-# depends on the rocket rather than the sky. That's worth checking, because classifiers have been caught recognising
-# horses by a photographer's watermark ([Lapuschkin et al. 2019](https://arxiv.org/abs/1902.10178)). The cat holds a
-# surprise. Hide one of its places and the probability of *Egyptian cat* **rises** by 17 points. The 1,000 probabilities
-# sum to 1, so hiding what speaks for another class, here probably the stripes and *tiger cat*, helps this one. A square
-# of another size or colour gives another map, so treat such maps as hints.
+# No single place decides the espresso: with the worst square hidden, it still gets 69 %. The *missile* depends on the
+# rocket rather than the sky. That's worth checking, because classifiers have been caught recognising horses by a
+# photographer's watermark ([Lapuschkin et al. 2019](https://arxiv.org/abs/1902.10178)). The cat holds a surprise. Hide
+# one of its places and the probability of *Egyptian cat* **rises** by 17 points. The 1,000 probabilities sum to 1, so
+# hiding what speaks for another class, here probably the stripes and *tiger cat*, helps this one. Squares of another
+# size or colour give other maps, so treat them as hints.
 #
 # ## 9.2 Speak its language
 #
@@ -281,14 +281,13 @@ check.prediction(
 # $$ x' = \frac{x - \mu}{\sigma}, $$
 #
 # yours need the **same** $\mu$ and $\sigma$: not those of your data, and not twice. In this course the normalisation
-# is the first layer of every model. Elsewhere it's a line of preprocessing that you have to find. There are four classic
-# mistakes, and none of them raises an error:
+# is the first layer of every model. Elsewhere you have to look for it. Four classic mistakes raise no error:
 #
 # - the wrong **normalisation**: none, another network's, or the right one twice;
 # - pixels from **0 to 255** instead of 0 to 1;
 # - the channels in the order blue, green, red (**BGR**), as OpenCV reads files;
-# - a network in **training mode**, because somebody forgot `model.eval()`. Batch norm then uses the statistics of the
-#   batch (chapter 2), and dropout stays on where there is any (our copy of the network has none).
+# - a network in **training mode**, without `model.eval()`: batch norm then uses the statistics of the batch (chapter 2),
+#   and dropout stays on where there is any (our network has none).
 #
 # ### Predict
 #
@@ -593,12 +592,12 @@ top_gain.plot(
 )
 
 # %% [markdown]
-# On digits, block 2 adds about eight points (95 % CI 1 to 15). On signs its gain is close to zero (−7 to 5). That's what
-# you'd expect, because letters share their strokes with digits but not with arrows and animals. Five splits of the same
-# digits leave a wide interval, though, and the difference between the two gains just includes zero. Large networks show
-# the pattern clearly: **early layers are general, late layers are specific to the source**. Yosinski and colleagues
-# split ImageNet into natural and man-made things, and the top layers suffered most from the move. So the less your
-# target resembles the source, the less the last stages help, and the more an earlier stage is worth a try.
+# On digits, block 2 adds about eight points (95 % CI 1 to 15). On signs its gain is close to zero (−7 to 5). You'd
+# expect that, because letters share their strokes with digits but not with arrows and animals. But five splits of the
+# same digits leave wide intervals, and the difference between the two gains just includes zero. Large networks show the
+# pattern clearly: **early layers are general, late layers are specific to the source**. When Yosinski and colleagues
+# split ImageNet into natural and man-made things, the top layers suffered most. So the less your target resembles the
+# source, the less the last stages help: try an earlier one too.
 #
 # ## 9.4 Frozen features
 #
@@ -610,11 +609,11 @@ top_gain.plot(
 # With 30 photographs per class, a linear classifier on such features reached 86.9 % on the 101 classes of Caltech-101,
 # where the best system made for them had 84.3 % ([Donahue et al. 2014](https://arxiv.org/abs/1310.1531)). Feature
 # extraction suits small data sets (a rule of thumb says fewer than 1,000 images), targets that resemble the source, and
-# little computing power. It's the lowest rung of the ladder below, and the others are the subject of chapter 10.
+# little computing power. It's the lowest rung of the ladder below; the others are in chapter 10.
 #
 # Frozen means that nothing changes, and here is a trap. If you set `requires_grad` to False on every parameter, no
-# weight gets a gradient. But batch norm has more than weights. In training mode it updates its **running statistics**
-# with every batch it sees, gradient or not. Compare two ways to start an epoch:
+# weight gets a gradient. But in training mode, batch norm updates its **running statistics** with every batch it sees,
+# gradient or not. Compare two ways to start an epoch:
 
 # %%
 batches = cnnlab.loader(digits.train, 32, shuffle=True)
@@ -839,7 +838,7 @@ check.prediction(
 # architecture alone doesn't provide them.
 #
 # **What would change it.** CIFAR-10's cats, ships and trucks are ImageNet's classes too, so the classes are as close as
-# they come; the blurred 32-pixel images aren't. And the runs from scratch could be longer, as 9.7 shows.
+# they come; the blurred 32-pixel images aren't. And the runs from scratch could be longer; 9.7 asks what more steps would do.
 #
 # Now the microscope, where you can run all three methods yourself: ten labelled digits per class, three splits, and only
 # a short run from scratch. The head on frozen features gets the best $C$ of 9.4. Different splits of the 1,797 digits
@@ -902,23 +901,22 @@ plots.trend(
 )
 
 # %% [markdown]
-# Your three runs are on top, and the figure shows `studies/09_finetuning.py`: five splits, with up to 2,400 steps from
-# scratch. None of its five declared claims is confirmed, after the corrections for shared digits and for five claims.
-# That's how little five splits of one small set can tell you. The estimates are worth reading all the same. With ten
-# labels per class, fine-tuning is 49 points ahead of training from scratch (23 to 76) and 2.4 points ahead of the frozen
-# features (−0.2 to 5.0). That second comparison isn't quite fair. Fine-tuning got the best of three learning rates and
-# augmentation, while the probe of the study kept its default of $C = 1$. In 9.4 a better $C$ alone gained three points
-# on one split, which is as much as fine-tuning gains here. So read the two upper curves as equal at ten labels. With
-# all labels, scratch and fine-tuning are too close to tell apart: +0.9 points for scratch (−1.6 to 3.4).
+# Your three runs are printed on top. The figure shows `studies/09_finetuning.py`, with five splits and up to 2,400 steps
+# from scratch. None of its five declared claims is confirmed, after the corrections for shared digits and for five
+# claims, but the estimates are worth reading. With ten labels per class, fine-tuning is 49 points ahead of training from
+# scratch (23 to 76) and 2.4 points ahead of the frozen features (−0.2 to 5.0). That second comparison isn't quite fair.
+# Fine-tuning got the best of three learning rates and augmentation, while this study's probe kept its default of $C = 1$.
+# In 9.4 a better $C$ alone gained three points on one split, which is as much as fine-tuning gains here. So read the two
+# upper curves as equal at ten labels. With all labels, scratch and fine-tuning are too close to tell apart: +0.9 points
+# for scratch (−1.6 to 3.4).
 #
 # ## 9.6 When frozen features run out
 #
 # Follow the frozen curve. It rises early and then flattens, because a linear layer on 96 features soon learns all that
 # these features can tell it about digits. A network that can change its features isn't limited in this way, so at some
-# number of labels training from scratch overtakes the frozen features. By the means, that happens here between 20 and 50
-# labels per class, though the intervals are wide. Where it happens depends on the source, on the target, and on how long
-# you train from scratch. The stored study `studies/09_labels_signs.py` repeats the comparison on traffic signs, with
-# $C = 1$.
+# number of labels training from scratch overtakes: by the means, between 20 and 50 per class here, though the intervals
+# are wide. Where it happens depends on the source, on the target, and on how long you train from scratch. The stored
+# study `studies/09_labels_signs.py` repeats the comparison on traffic signs (with $C = 1$).
 
 # %% tags=["claim"]
 on_signs = Results.load("studies/09_labels_signs.csv")
@@ -1005,14 +1003,13 @@ plots.trend(
 )
 
 # %% [markdown]
-# With ten labels per class, going from 1,200 to 2,400 steps gained eight points (2 to 14, though after the correction
-# for six claims that isn't confirmed). The curves haven't flattened after 2,400 steps, in which the network has seen each
-# image several hundred times. So part of what looks like a saving in *labels* may be a saving in *steps*.
+# With ten labels per class, going from 1,200 to 2,400 steps gained eight points (2 to 14, not confirmed after the
+# correction for six claims). The curves haven't flattened after 2,400 steps, in which the network has seen each image
+# several hundred times. So part of what looks like a saving in *labels* may be a saving in *steps*.
 #
-# **What would change it.** A better source helps most targets, but not all. Kornblith and colleagues
-# ([2019](https://arxiv.org/abs/1805.08974)) fine-tuned sixteen ImageNet networks on twelve data sets. Networks with a
-# higher ImageNet accuracy nearly always transferred better, but on cars and aircraft even pretraining hardly beat a long
-# run from scratch.
+# **What would change it.** A better source, mostly. Kornblith and colleagues
+# ([2019](https://arxiv.org/abs/1805.08974)) fine-tuned sixteen ImageNet networks on twelve data sets. The better ones
+# nearly always transferred better, but on cars and aircraft even pretraining hardly beat a long run from scratch.
 #
 # ## 9.8 Find similar images
 #
@@ -1021,16 +1018,14 @@ plots.trend(
 #
 # $$ s(q, g) = \frac{f(q) \cdot f(g)}{\lVert f(q) \rVert \, \lVert f(g) \rVert}. $$
 #
-# In the benchmarks with buildings of Oxford and Paris, you search for photographs of the *same* building, and features
-# from ImageNet beat compact descriptors made for the purpose (Razavian et al. 2014; the exception was sculptures). Here
-# is a small version: cut five pieces out of each of 22 photographs (we leave out one of a stereo pair), at random places,
-# and change their colours at random. Do the pieces that belong together find each other?
+# In the benchmarks with buildings of Oxford and Paris, features from ImageNet beat compact descriptors made for finding
+# the *same* building (Razavian et al. 2014; not on sculptures). Here is a small version: cut five pieces out of each of
+# 22 photographs (one of a stereo pair is left out) and change their colours at random. Do they find each other?
 #
 # The usual score is the **mean average precision**, mAP. Go down the ranking of one query. At the rank of each relevant
 # image, note the *precision* so far: the fraction of relevant images among those seen. Their average is the **average
-# precision** of the query, and the mAP is its mean over all queries. We look at the first $k$ ranks only, here 4, so a
-# relevant image further down counts nothing: that's the **mAP at 4**. A query mustn't find itself, because that hit is
-# worth nothing. The next cell takes about 6 seconds.
+# precision** of the query, and the mAP is the mean over all queries. For the **mAP at 4**, only the first four ranks
+# count. A query mustn't find itself. The next cell takes about 6 seconds.
 
 
 # %% tags=["experiment"]
@@ -1254,18 +1249,16 @@ check.mean_average_precision(mean_average_precision)
 # fine-tuned 54.2 %. In ImageNet's own detection challenge of 2013, fine-tuning raised it from 24.1 % to 29.7 %, with the
 # features of a later layer. A better ImageNet network also makes a better detector: ResNets scored 28 % higher on COCO
 # than VGG-16 ([He et al. 2016](https://arxiv.org/abs/1512.03385)).
-# **Captions** and questions about images are built in stages:
-# pretrain a CNN on ImageNet, fine-tune it for detection on Visual Genome, and join it with a language model such as
-# BERT, which was pretrained on text. The joint model learns from images with captions, and is then fine-tuned for the
-# task ([Zhou et al. 2020](https://arxiv.org/abs/1909.11059)).
+# **Captions** and questions about images are built in stages: pretrain a CNN on ImageNet, fine-tune it for detection on
+# Visual Genome, join it with a pretrained language model such as BERT, let both learn from images with captions, and
+# fine-tune for the task ([Zhou et al. 2020](https://arxiv.org/abs/1909.11059)).
 #
-# In 2026 you'd often start elsewhere than from ImageNet's labels. **CLIP**
-# ([Radford et al. 2021](https://arxiv.org/abs/2103.00020)) learnt from 400 million images with their captions, so it can
-# classify by a *sentence*, without any training image. **DINOv2**
-# ([Oquab et al. 2024](https://arxiv.org/abs/2304.07193)) and its successor DINOv3
+# In 2026 you'd often start elsewhere. **CLIP** ([Radford et al. 2021](https://arxiv.org/abs/2103.00020)) learnt from 400
+# million images with their captions, so it can classify by a *sentence*, without any training image. **DINOv2**
+# ([Oquab et al. 2024](https://arxiv.org/abs/2304.07193)) and DINOv3
 # ([Siméoni et al. 2025](https://arxiv.org/abs/2508.10104), under a licence of its own) learnt without labels at all.
 # Their frozen features are a good first try: a probe, a retrieval, then fine-tuning. The library `timm` has many of
-# these networks, with a new head and the matching preprocessing:
+# these networks, with the matching preprocessing:
 #
 # ```python
 # import timm
@@ -1276,8 +1269,8 @@ check.mean_average_precision(mean_average_precision)
 #
 # ## 9.10 In plain PyTorch, and bigger
 #
-# With torchvision, the weights are an object that knows its preprocessing. Let's pass it a photograph with pixels from 0
-# to 255:
+# With torchvision, the weights are an object that knows its preprocessing. Give it a photograph with pixels from 0 to
+# 255:
 
 # %%
 from torchvision.models import ResNet18_Weights
