@@ -1190,7 +1190,8 @@ with tempfile.TemporaryDirectory() as folder:
     print(emergency.discharge(1, "learning rate too high", folder))
 
 wards = Results.load("studies/07_emergency.csv")
-print(wards.claim("healthy", ">", "sick", by=0.8))
+passed = wards.values("sick").mean()
+print(f"sick scripts that keep the rules of their discharge: {passed:.0%}")
 facts = wards.frame().groupby("variant").mean(numeric_only=True)
 numbers = [n for n in range(1, 25) if f"{n:02} accuracy" in facts]
 pd.DataFrame(

@@ -115,7 +115,7 @@ def test_a_patient_is_a_short_script_of_torch_without_a_word_about_its_cause(n):
     assert imported <= {"torch", "torchvision", "numpy", "sklearn", "cnnlab"} | standard
     told = f"{chart.complaint} {chart.contract}".casefold()
     assert chart.cause not in told
-    assert {chart.cause, *chart.also} <= set(CAUSES)
+    assert chart.cause in CAUSES
     assert len(chart.complaint) <= 120
 
 
@@ -268,9 +268,12 @@ def test_the_process_of_a_script_ends_and_says_why(folder, monkeypatch, script, 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_stop_ends_the_process_of_the_script(folder):
     write(1, "import time\ndef train(seed):\n    time.sleep(600)\n")
-    call = "from cnnlab import emergency; emergency.discharge(1)"
+    call = (  # a shell that runs pytest in the background ignores SIGINT, and children inherit it
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from cnnlab import emergency; emergency.discharge(1)"
+    )
     with subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE) as student:
-        children, deadline = [], time.monotonic() + 60
+        children, deadline = [], time.monotonic() + 240
         while not children and time.monotonic() < deadline:
             time.sleep(0.2)
             children = psutil.Process(student.pid).children(recursive=True)

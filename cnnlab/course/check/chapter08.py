@@ -54,7 +54,7 @@ def _draw_table(rng: random.Random) -> list[Row]:
 def _draw_tie(rng: random.Random) -> list[Row]:
     """Draw runs of three settings, of which the first two have exactly the same mean.
 
-    The second has the larger learning rate: whoever compares pairs (mean, setting) returns it.
+    The second has the larger learning rate, so a comparison of pairs (mean, setting) returns it.
     """
     third, first, second = sorted(rng.sample((0.01, 0.03, 0.1, 0.3), 3))
     step = rng.choice((1, 2)) / 16
