@@ -1071,8 +1071,7 @@ plots.trend(
 
 # %% [markdown]
 # With ten labels per class, going from 1,200 to 2,400 steps gained eight points (2 to 14, not confirmed after the
-# correction for six claims). The curves haven't flattened after 2,400 steps, in which the network has seen each image
-# several hundred times. So part of what looks like a saving in *labels* may be a saving in *steps*.
+# correction for six claims). So part of what looks like a saving in *labels* may be a saving in *steps*.
 #
 # **What would change it.** A better source, mostly. Kornblith and colleagues
 # ([2019](https://arxiv.org/abs/1805.08974)) fine-tuned sixteen ImageNet networks on twelve data sets, and the better
