@@ -803,8 +803,7 @@ pd.Series(scores).unstack().round(3)
 # %% [markdown]
 # Each with its own best $C$, the two are within half a point of each other, on one split. With the default for both,
 # you'd have reported that the SVM is five points worse. When you compare methods, tune *each* of them, with equal
-# effort. And don't trust the last digit of such a search: on another split, logistic regression does best with $C =
-# 0.1$.
+# effort. And don't rely on the winner of one such search: on another split, $C=0.1$ was best for logistic regression.
 #
 # ## 9.5 How many labels does it save?
 #
@@ -944,17 +943,17 @@ plots.trend(
 )
 
 # %% [markdown]
-# Your three runs are printed on top. Below are two stored studies with five splits each. In
-# `studies/09_finetuning.py`, training from scratch gets up to 2,400 steps. But there the probe kept its default of $C
-# = 1$, while fine-tuning got the best of three learning rates, which isn't fair. So we declared and ran a second
-# study, `studies/09_tuned_probe.py`, where $C$ is the best of four values on the validation digits of another split.
-# It hardly matters: with ten labels per class, fine-tuning is 2.7 points ahead of the tuned probe (−1.1 to 6.6),
-# against 2.4 before. The figure shows the fair comparison, with scratch from the first study.
+# Your three runs are printed on top. (The number in a name is the labels per class.) Below are two stored studies with
+# five splits each. In `studies/09_finetuning.py`, training from scratch gets up to 2,400 steps. But the probe there
+# kept its default of $C=1$, while fine-tuning got the best of three learning rates. That isn't fair, so we declared
+# and ran a second study, `studies/09_tuned_probe.py`, in which $C$ is the best of four values on the validation digits
+# of another split. It hardly changes the result: with ten labels per class, fine-tuning is 2.7 points ahead of the
+# tuned probe (−1.1 to 6.6), against 2.4 before. The two upper curves are those of the fair comparison.
 #
-# None of the seven declared claims is confirmed. Does that surprise you for the 49 points between fine-tuning and
-# scratch? Their interval (23 to 76) clears the 10 points that we'd claimed. But it's the interval of a *single* claim,
-# for which p = 0.014. Holm's correction for five claims multiplies that by five, and 0.07 isn't below 0.05. With all
-# labels, scratch and fine-tuning are too close to tell apart: +0.9 points for scratch (−1.6 to 3.4).
+# None of the seven declared claims is confirmed, not even for the 49 points between fine-tuning and scratch. Their
+# interval (23 to 76) clears the 10 points that we'd claimed, but it's the interval of a *single* claim, with p =
+# 0.014. Holm's correction for five claims multiplies that by five, and 0.07 isn't below 0.05. With all labels, scratch
+# and fine-tuning are too close to tell apart: +0.9 points for scratch (−1.6 to 3.4).
 #
 # ## 9.6 When frozen features run out
 #
@@ -970,7 +969,7 @@ plots.trend(
 # </details>
 #
 # Where it happens depends on the source, on the target, and on how long you train from scratch. The stored study
-# `studies/09_labels_signs.py` repeats the comparison on traffic signs, with $C = 1$ for every probe. Letters tell a
+# `studies/09_labels_signs.py` repeats the comparison on traffic signs, with $C=1$ for every probe. Letters tell a
 # network less about signs than about digits. So guess before you run the cell: who's ahead with fifty labels per
 # class?
 
