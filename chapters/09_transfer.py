@@ -23,7 +23,7 @@
 # |---|---|
 # | to read | 50 minutes |
 # | exercises | 100 minutes |
-# | to run | 45 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop; no network, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, and the training loop of chapter 1; chapters 3 and 5 help |
 
 # %% tags=["setup"]
