@@ -325,6 +325,19 @@ def _parameters_only(model):  # type: ignore[no-untyped-def]
     model.body.requires_grad_(False)
 
 
+def _nothing_frozen(model):  # type: ignore[no-untyped-def]
+    model.train()
+
+
+def _nothing_done(model):  # type: ignore[no-untyped-def]
+    pass
+
+
+def _never_back_in_training_mode(model):  # type: ignore[no-untyped-def]
+    model.body.requires_grad_(False)
+    model.body.eval()
+
+
 def _undone_by_train(model):  # type: ignore[no-untyped-def]
     model.body.requires_grad_(False)
     model.body.eval()
@@ -380,6 +393,23 @@ FREEZE = Exercise(
             "the running statistics of the backbone change: at the end of your function, "
             "everything is in training mode.",
             "`model.train()` reaches every module inside; what has to come after it?",
+        ),
+        "nothing frozen": Mistake(
+            _nothing_frozen,
+            "nothing in the backbone is frozen: its weights and its running statistics change.",
+            "two things must stop: the gradients, and the updates of batch norm",
+        ),
+        "nothing done": Mistake(
+            _nothing_done,
+            "your function changes nothing: the backbone learns in the first epoch, and the mode "
+            "stays what it was in the second.",
+            "two things must stop: the gradients, and the updates of batch norm",
+        ),
+        "never back in training mode": Mistake(
+            _never_back_in_training_mode,
+            "in the second epoch, the dropout of the head is off, because the validation left the "
+            "model in evaluation mode.",
+            "which call puts it back into training mode?",
         ),
         "everything in eval mode": Mistake(
             _all_in_eval,
