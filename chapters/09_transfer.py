@@ -16,8 +16,8 @@
 # that learnt to name dogs and teapots know anything about flowers, and how can you use it for *your* images?
 #
 # **You will be able to** feed a pretrained network what it expects, see where it looks, freeze it so that nothing in
-# it changes, train a new head on its features, judge the features by probes and retrieval, and tell when frozen
-# features, and when pretraining itself, stop paying off.
+# it changes, train a new head on its features, judge these features by probes and retrieval, and tell when frozen
+# features stop paying off, and when pretraining itself does.
 #
 # | | |
 # |---|---|
@@ -818,13 +818,15 @@ pd.Series(scores).unstack().round(3)
 #
 # ## 9.5 How many labels does it save?
 #
-# There are three ways to use ten labels per class, or a hundred. You can train **from scratch**, train a head on
-# **frozen** features, or **fine-tune**, which means that you start from the pretrained weights and the trained head
-# and let *all* layers learn, gently. (A linear probe on the last stage is the same as a head on frozen features. Some
-# tables call it by its classifier, *logistic regression*.) The stored study `studies/09_photos.py` compares the three
-# on photographs of CIFAR-10, with five seeds. From scratch we train a small ResNet at 32 pixels with augmentation, a
-# one-cycle schedule and 500 to 1,500 steps; its learning rate was chosen on other photographs. The pretrained network,
-# EfficientNet-Lite0, gets the same photographs enlarged to 96 pixels. The head on frozen features has no augmentation.
+# There are three ways to use ten labels per class, or a hundred. You can train **from scratch**. You can train a head
+# on **frozen** features, which is the same as a linear probe on the last stage (some tables call it *logistic
+# regression*). Or you can **fine-tune**: start from the pretrained weights and the trained head, and let *all* layers
+# learn with small steps.
+#
+# The stored study `studies/09_photos.py` compares the three on photographs of CIFAR-10, with five seeds. From scratch,
+# a small ResNet trains at 32 pixels for 500 to 1,500 steps, with augmentation, a one-cycle schedule and a learning
+# rate that was chosen on other photographs. The pretrained network, EfficientNet-Lite0, gets the same photographs
+# enlarged to 96 pixels. The head on frozen features has no augmentation.
 #
 # ### Predict
 #
@@ -1332,15 +1334,16 @@ check.mean_average_precision(mean_average_precision)
 # %% [markdown]
 # ## 9.9 Beyond classification, and today's backbones
 #
-# Pretraining has long been the rule rather than the exception. An object **detector** draws boxes around things. R-CNN
-# ([Girshick et al. 2014](https://arxiv.org/abs/1311.2524)) put a classifier on features from ImageNet. With frozen
-# features it reached a mean average precision (for detection: over boxes and classes) of 44.7 % on VOC 2007, and
-# fine-tuned 54.2 %. In ImageNet's own detection challenge of 2013, fine-tuning raised it from 24.1 % to 29.7 %, with
-# the features of a later layer. A better ImageNet network also makes a better detector: ResNets scored 28 % higher on
-# COCO than VGG-16 ([He et al. 2016](https://arxiv.org/abs/1512.03385)). **Captions** and questions about images are
-# built in stages: pretrain a CNN on ImageNet, fine-tune it for detection on Visual Genome, join it with a pretrained
-# language model such as BERT, let both learn from images with captions, and fine-tune for the task ([Zhou et al.
-# 2020](https://arxiv.org/abs/1909.11059)).
+# Pretraining has long been the rule rather than the exception. An object **detector** draws boxes around things, and
+# its score is a mean average precision over boxes and classes, in percent. R-CNN ([Girshick et al.
+# 2014](https://arxiv.org/abs/1311.2524)) put a classifier on features from ImageNet. On VOC 2007, it reached 44.7 %
+# with frozen features and 54.2 % after fine-tuning. In ImageNet's own detection challenge of 2013, fine-tuning raised
+# it from 24.1 % to 29.7 % (with the features of a later layer). A better ImageNet network also makes a better
+# detector: ResNets scored 28 % higher on COCO than VGG-16 ([He et al. 2016](https://arxiv.org/abs/1512.03385)).
+#
+# Systems that write **captions** or answer questions about images are built in stages. Pretrain a CNN on ImageNet and
+# fine-tune it for detection on Visual Genome. Join it with a pretrained language model such as BERT, let both learn
+# from images with captions, and fine-tune for the task ([Zhou et al. 2020](https://arxiv.org/abs/1909.11059)).
 #
 # In 2026 you'd often start elsewhere. **CLIP** ([Radford et al. 2021](https://arxiv.org/abs/2103.00020)) learnt from
 # 400 million images with their captions, so it can classify by a *sentence*, without any training image. **DINOv2**
