@@ -1334,12 +1334,12 @@ check.mean_average_precision(mean_average_precision)
 # %% [markdown]
 # ## 9.9 Beyond classification, and today's backbones
 #
-# Pretraining has long been the rule rather than the exception. An object **detector** draws boxes around things, and
-# its score is a mean average precision over boxes and classes, in percent. R-CNN ([Girshick et al.
-# 2014](https://arxiv.org/abs/1311.2524)) put a classifier on features from ImageNet. On VOC 2007, it reached 44.7 %
-# with frozen features and 54.2 % after fine-tuning. In ImageNet's own detection challenge of 2013, fine-tuning raised
-# it from 24.1 % to 29.7 % (with the features of a later layer). A better ImageNet network also makes a better
-# detector: ResNets scored 28 % higher on COCO than VGG-16 ([He et al. 2016](https://arxiv.org/abs/1512.03385)).
+# Pretraining isn't only for classifiers. An object **detector** draws boxes around things, and its score is a mean
+# average precision over boxes and classes, in percent. R-CNN ([Girshick et al. 2014](https://arxiv.org/abs/1311.2524))
+# put a classifier on features from ImageNet. On VOC 2007, it reached 44.7 % with frozen features and 54.2 % after
+# fine-tuning. In ImageNet's own detection challenge of 2013, fine-tuning raised it from 24.1 % to 29.7 % (with the
+# features of a later layer). A better ImageNet network also makes a better detector: ResNets scored 28 % higher on
+# COCO than VGG-16 ([He et al. 2016](https://arxiv.org/abs/1512.03385)).
 #
 # Systems that write **captions** or answer questions about images are built in stages. Pretrain a CNN on ImageNet and
 # fine-tune it for detection on Visual Genome. Join it with a pretrained language model such as BERT, let both learn
@@ -1349,8 +1349,7 @@ check.mean_average_precision(mean_average_precision)
 # 400 million images with their captions, so it can classify by a *sentence*, without any training image. **DINOv2**
 # ([Oquab et al. 2024](https://arxiv.org/abs/2304.07193)) and DINOv3 ([Siméoni et al.
 # 2025](https://arxiv.org/abs/2508.10104), under a licence of its own) learnt without labels at all. Their frozen
-# features are a good first try: a probe, a retrieval, then fine-tuning. The library `timm` has many of these networks,
-# with the matching preprocessing:
+# features are a good first try. The library `timm` has many of these networks, with the matching preprocessing:
 #
 # ```python
 # import timm
