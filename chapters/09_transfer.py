@@ -951,7 +951,7 @@ plots.trend(
     xlabel="labelled digits per class (96: all there are)",
     ylabel="test accuracy",
     message="On digits, scratch starts far behind; with all labels the "
-    "three methods are within about four points.",
+    "three methods are within four points.",
     log="x",
 )
 
