@@ -21,6 +21,7 @@ __all__ = [
     "lab",
     "main",
     "pretrain",
+    "questions",
     "run",
 ]
 
@@ -177,6 +178,15 @@ def assignment(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def questions(arguments: argparse.Namespace) -> int:
+    """Write the multiple-choice questions about the exercises for Moodle and Anki."""
+    from cnnlab.course import questions
+
+    n = questions.write(user_path(arguments.out), arguments.chapters)
+    print(f"{n} questions are in {arguments.out}: moodle.xml for Moodle, anki.txt for Anki")
+    return 0
+
+
 def pretrain(arguments: argparse.Namespace) -> int:
     """Train glyphnet again and print its accuracy."""
     _announce("Drawing 16,000 glyphs and training the network on them takes a few minutes.")
@@ -236,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_copy(add_command, "student", "without answers")
     _add_copy(add_command, "instructor", "with answers and notes")
     _add_assignment(add_command)
+    _add_questions(add_command)
     _add_pretrain(add_command)
     _add_replicate(add_command)
     return parser
@@ -342,6 +353,21 @@ def _add_assignment(add_command: AddCommand) -> None:
     parser.set_defaults(command=assignment)
 
 
+def _add_questions(add_command: AddCommand) -> None:
+    parser = add_command(
+        "questions", help="write multiple-choice questions about the exercises for Moodle and Anki"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
+    parser.add_argument(
+        "chapters",
+        type=_chapter_number,
+        nargs="*",
+        metavar="CHAPTER",
+        help="the number of a chapter, such as 4; all chapters by default",
+    )
+    parser.set_defaults(command=questions)
+
+
 def _add_pretrain(add_command: AddCommand) -> None:
     parser = add_command(
         "pretrain", help="train glyphnet, the network that comes with the course, again"
@@ -388,4 +414,12 @@ def _add_destination(parser: argparse.ArgumentParser, nargs: str | None = None) 
 def _positive_integer(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def _chapter_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"must be the number of a chapter, such as 4; got {text!r}"
+        )
     return int(text)
