@@ -18,6 +18,7 @@ __all__ = [
     "book",
     "copy",
     "doctor",
+    "items",
     "lab",
     "main",
     "pretrain",
@@ -178,6 +179,19 @@ def assignment(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def items(arguments: argparse.Namespace) -> int:
+    """Count the misconceptions in the graded submissions of an assignment."""
+    from cnnlab.course import items
+
+    course = user_path(arguments.course)
+    for item in items.write(course, arguments.name):
+        print(f"{item.question} ({item.n} submissions)")
+        for what, n in item.counts.items():
+            print(f"{100 * n / item.n:5.0f} %  {what}")
+    print(f"{course / 'items'} has the table and the figure")
+    return 0
+
+
 def questions(arguments: argparse.Namespace) -> int:
     """Write the multiple-choice questions about the exercises for Moodle and Anki."""
     from cnnlab.course import questions
@@ -246,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_copy(add_command, "student", "without answers")
     _add_copy(add_command, "instructor", "with answers and notes")
     _add_assignment(add_command)
+    _add_items(add_command)
     _add_questions(add_command)
     _add_pretrain(add_command)
     _add_replicate(add_command)
@@ -351,6 +366,15 @@ def _add_assignment(add_command: AddCommand) -> None:
         help="write it for otter-grader and Gradescope instead, which can't isolate an answer",
     )
     parser.set_defaults(command=assignment)
+
+
+def _add_items(add_command: AddCommand) -> None:
+    parser = add_command(
+        "items", help="count the misconceptions in the graded submissions of an assignment"
+    )
+    parser.add_argument("name", metavar="NAME", help="the name of the assignment")
+    parser.add_argument("course", type=Path, metavar="COURSE", help="the folder of the course")
+    parser.set_defaults(command=items)
 
 
 def _add_questions(add_command: AddCommand) -> None:
