@@ -1,6 +1,7 @@
 """The command `cnnlab`: open, execute, copy and publish the chapters, and examine this machine."""
 
 import argparse
+import math
 import shlex
 import sys
 import time
@@ -24,6 +25,7 @@ __all__ = [
     "pretrain",
     "questions",
     "run",
+    "study",
 ]
 
 
@@ -192,6 +194,33 @@ def items(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def study(arguments: argparse.Namespace) -> int:
+    """List the studies, run one seed of a study, or merge the tables of a class."""
+    from cnnlab.course import classroom
+
+    if arguments.name is None:
+        for name, seconds in classroom.seconds_per_seed().items():
+            print(f"{name:<28}{seconds:6.0f} s for one seed, on one core")
+        return 0
+    if arguments.merge:
+        merged = classroom.merge(arguments.name, map(user_path, arguments.merge))
+        print(merged)
+        picture = user_path(arguments.out) / f"{arguments.name}.svg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        merged.plot().save(picture)
+        print(f"{picture} shows how the intervals shrink")
+        return 0
+    if arguments.seed is None:
+        raise CnnlabError("say --seed N, with a number that nobody else has, or --merge FILES")
+    seconds = classroom.seconds_per_seed().get(arguments.name, math.nan)
+    _announce(f"The stored study took {seconds:.0f} s per seed.")
+    table = classroom.run(arguments.name, arguments.seed, user_path(arguments.out))
+    print(
+        f"Your seed is in {table}. Give the file to the person who merges the tables of the class."
+    )
+    return 0
+
+
 def questions(arguments: argparse.Namespace) -> int:
     """Write the multiple-choice questions about the exercises for Moodle and Anki."""
     from cnnlab.course import questions
@@ -264,6 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_questions(add_command)
     _add_pretrain(add_command)
     _add_replicate(add_command)
+    _add_study(add_command)
     return parser
 
 
@@ -422,6 +452,33 @@ def _add_replicate(add_command: AddCommand) -> None:
         help="such as 04_few_labels; all that declare claims by default",
     )
     parser.set_defaults(command=replicate)
+
+
+def _add_study(add_command: AddCommand) -> None:
+    parser = add_command(
+        "study", help="repeat a stored study as a class, with one seed per student"
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="such as 04_few_labels; without a name, the studies and their seconds are listed",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--seed", type=int, metavar="N", help="run one seed and write its table")
+    what.add_argument(
+        "--merge",
+        nargs="+",
+        metavar="FILE",
+        help="tables of the class, or folders with them: judge the claims and draw the intervals",
+    )
+    parser.add_argument(
+        "--out",
+        default=".",
+        metavar="DIR",
+        help="the folder for the table or the figure (default: the current one)",
+    )
+    parser.set_defaults(command=study)
 
 
 def _add_destination(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:

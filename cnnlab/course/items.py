@@ -101,9 +101,9 @@ def figure(items: Sequence[Item], assignment: str) -> plots.Plot:
     drawing, axes = new_axes(len(items), height=0.9 * len(items) + 0.35 * n_bars, share="col")
     for item, axis in zip(items, axes[:, 0], strict=True):
         names = list(item.counts)
-        values = [count / item.n for count in item.counts.values()]
+        fractions = [count / item.n for count in item.counts.values()]
         colours = [plots.COLOURS[2] if name == CORRECT else plots.COLOURS[1] for name in names]
-        axis.barh(range(len(names)), values, color=colours)
+        axis.barh(range(len(names)), fractions, color=colours)
         axis.set_yticks(range(len(names)), [wrapped(name, 9, _LABEL_WIDTH) for name in names])
         axis.tick_params(axis="y", labelsize=9)
         axis.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
