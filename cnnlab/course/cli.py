@@ -25,6 +25,7 @@ __all__ = [
     "pretrain",
     "questions",
     "run",
+    "slides",
     "study",
 ]
 
@@ -181,6 +182,17 @@ def assignment(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def slides(arguments: argparse.Namespace) -> int:
+    """Make a deck of slides of each named chapter."""
+    from cnnlab.course import notebooks, slides
+
+    for chapter in notebooks.chapters(arguments.chapters):
+        _announce(f"Executing {chapter.stem} takes about a minute.")
+        print(f"{slides.write(chapter, user_path(arguments.out))}: open it in a browser")
+    print("Press S for the speaker's notes, with answers to the questions, and ? for all keys.")
+    return 0
+
+
 def items(arguments: argparse.Namespace) -> int:
     """Count the misconceptions in the graded submissions of an assignment."""
     from cnnlab.course import items
@@ -289,6 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_copy(add_command, "student", "without answers")
     _add_copy(add_command, "instructor", "with answers and notes")
     _add_assignment(add_command)
+    _add_slides(add_command)
     _add_items(add_command)
     _add_questions(add_command)
     _add_pretrain(add_command)
@@ -396,6 +409,19 @@ def _add_assignment(add_command: AddCommand) -> None:
         help="write it for otter-grader and Gradescope instead, which can't isolate an answer",
     )
     parser.set_defaults(command=assignment)
+
+
+def _add_slides(add_command: AddCommand) -> None:
+    parser = add_command(
+        "slides", help="make a deck of slides of a chapter, as one HTML file that needs no network"
+    )
+    parser.add_argument(
+        "chapters", nargs="+", metavar="CHAPTER", help="1, 01_training_loop or a path"
+    )
+    parser.add_argument(
+        "--out", default="slides", metavar="DIR", help="the folder for the decks (default: slides)"
+    )
+    parser.set_defaults(command=slides)
 
 
 def _add_items(add_command: AddCommand) -> None:
