@@ -1,5 +1,6 @@
 """Let a class repeat a study together: everybody runs one seed, and the tables are merged."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 
 from cnnlab.course.replicate import imported, scripts
 from cnnlab.errors import CnnlabError
-from cnnlab.plots.core import COLOURS, GREY, Plot, finish, new_axes
+from cnnlab.plots.core import COLOURS, GREY, Plot, finish, new_axes, readable
 from cnnlab.study.declaration import Claim
 from cnnlab.study.experiment import run_variant
 from cnnlab.study.results import Difference, Results, Verdict
@@ -82,9 +83,11 @@ class Merged:
             ends = [*low[1:], *high[1:], stored.low, stored.high, 0.0]
             edge = 0.1 * (max(ends) - min(ends)) or 0.01
             axis.set_ylim(min(ends) - edge, max(ends) + edge)
-            axis.set_title(room.claim, loc="left", fontsize=9)
-            values.append(f"{room.claim} The room: {_interval(room)}; stored: {_interval(stored)}")
+            words = re.sub(r"(?<= in )\w+$", lambda metric: readable(metric[0]), room.claim)
+            axis.set_title(words, loc="left", fontsize=9)
+            values.append(f"{words}. The room: {_interval(room)}; stored: {_interval(stored)}")
         axes[-1, 0].set_xlabel("number of students")
+        axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
         supported = sum(room.supported for _, room, _ in claims)
         message = (
             f"{self.study}, {self.n} students: their runs support {supported} of {len(claims)} "
