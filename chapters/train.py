@@ -326,11 +326,7 @@ def random_search(
 
 def load_backbone(num_classes, weights=ResNet18_Weights.DEFAULT):
     """Return a ResNet-18, pretrained on ImageNet, with a new head."""
-    try:
-        model = resnet18(weights=weights)
-    except OSError:
-        print("The weights can't be downloaded, so all weights are random.")
-        model = resnet18(weights=None)
+    model = resnet18(weights=weights)
     model.fc = nn.Linear(model.fc.in_features, num_classes)
     return model
 
@@ -344,7 +340,7 @@ def set_train_mode(model):
     """Start an epoch; frozen batch-norm layers stay in evaluation mode."""
     model.train()
     for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d):  # with affine=True
             layer.train(layer.weight.requires_grad)
 
 

@@ -980,6 +980,26 @@ def glyphnet_features(
     ]
 
 
+def logistic_accuracy(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], C: float
+) -> float:
+    """Fit logistic regression and return its accuracy on test features.
+
+    Args:
+        train: features (N, D) and labels (N,).
+        test: likewise; not used in the fit.
+        C: the inverse strength of the regularisation.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    (x, y), (x_test, y_test) = train, test
+    classifier = LogisticRegression(C=C, max_iter=5000)
+    probe = make_pipeline(StandardScaler(), classifier).fit(x.double(), y)
+    return float(probe.score(x_test.double(), y_test))
+
+
 def train_glyphnet_from_scratch(
     train_set: ImageSet,
     test_set: ImageSet,

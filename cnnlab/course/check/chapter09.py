@@ -90,6 +90,7 @@ def _map(  # type: ignore[no-untyped-def]
     evaluate=True,
     outputs=lambda logits: logits.softmax(1),
     fits=True,
+    last=True,
     channels=3,
     compare=lambda before, after: before - after,
 ):
@@ -97,7 +98,7 @@ def _map(  # type: ignore[no-untyped-def]
     if evaluate:
         model.eval()
     before = outputs(model(image[None]))[0, label]
-    ends = [side - size + 1 if fits else side for side in image.shape[1:]]
+    ends = [side - size + last if fits else side for side in image.shape[1:]]
     hidden, rows = image.clone(), []
     for top in range(0, ends[0], stride):
         row = []
@@ -152,6 +153,11 @@ def _with_gradients(model, image, label, size, stride):  # type: ignore[no-untyp
 @torch.no_grad()
 def _beyond_the_edge(model, image, label, size, stride):  # type: ignore[no-untyped-def]
     return _map(model, image, label, size, stride, fits=False)
+
+
+@torch.no_grad()
+def _last_left_out(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, last=False)
 
 
 @torch.no_grad()
@@ -230,6 +236,11 @@ OCCLUSION = Exercise(
             _beyond_the_edge,
             "some of your squares stick out of the image.",
             "at which row does the last square begin that fits inside?",
+        ),
+        "the last is left out": Mistake(
+            _last_left_out,
+            "you leave out the last row and column of places, where the square touches the edge.",
+            "a `range` stops before its end",
         ),
         "one channel": Mistake(
             _one_channel,
@@ -314,6 +325,19 @@ def _parameters_only(model):  # type: ignore[no-untyped-def]
     model.body.requires_grad_(False)
 
 
+def _nothing_frozen(model):  # type: ignore[no-untyped-def]
+    model.train()
+
+
+def _nothing_done(model):  # type: ignore[no-untyped-def]
+    pass
+
+
+def _never_back_in_training_mode(model):  # type: ignore[no-untyped-def]
+    model.body.requires_grad_(False)
+    model.body.eval()
+
+
 def _undone_by_train(model):  # type: ignore[no-untyped-def]
     model.body.requires_grad_(False)
     model.body.eval()
@@ -369,6 +393,23 @@ FREEZE = Exercise(
             "the running statistics of the backbone change: at the end of your function, "
             "everything is in training mode.",
             "`model.train()` reaches every module inside; what has to come after it?",
+        ),
+        "nothing frozen": Mistake(
+            _nothing_frozen,
+            "nothing in the backbone is frozen: its weights and its running statistics change.",
+            "two things must stop: the gradients, and the updates of batch norm",
+        ),
+        "nothing done": Mistake(
+            _nothing_done,
+            "your function changes nothing: the backbone learns in the first epoch, and the mode "
+            "stays what it was in the second.",
+            "two things must stop: the gradients, and the updates of batch norm",
+        ),
+        "never back in training mode": Mistake(
+            _never_back_in_training_mode,
+            "in the second epoch, the dropout of the head is off, because the validation left the "
+            "model in evaluation mode.",
+            "which call puts it back into training mode?",
         ),
         "everything in eval mode": Mistake(
             _all_in_eval,
@@ -571,6 +612,7 @@ def _mean_ap(  # type: ignore[no-untyped-def]
     k,
     *,
     itself=False,
+    diagonal=-torch.inf,
     cosine=True,
     nearest=True,
     average=lambda precision, hits, relevant, k: (precision * hits).sum(1) / relevant.clamp(max=k),
@@ -582,8 +624,9 @@ def _mean_ap(  # type: ignore[no-untyped-def]
     x = F.normalize(features, dim=1) if cosine else features
     similarity = x @ x.T
     same = labels[:, None] == labels
+    if diagonal is not None:
+        similarity.fill_diagonal_(diagonal if nearest else -diagonal)
     if not itself:
-        similarity.fill_diagonal_(-torch.inf if nearest else torch.inf)
         same = same & ~torch.eye(len(labels), dtype=torch.bool)
     order = similarity.argsort(dim=1, descending=nearest, stable=True)[:, :k]
     hits = same.gather(1, order).float()
@@ -595,7 +638,11 @@ def _mean_ap(  # type: ignore[no-untyped-def]
 
 
 def _finds_itself(features, labels, k):  # type: ignore[no-untyped-def]
-    return _mean_ap(features, labels, k, itself=True)
+    return _mean_ap(features, labels, k, itself=True, diagonal=None)
+
+
+def _diagonal_of_zeros(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, itself=True, diagonal=0.0, counts_itself=-1)
 
 
 def _dot_product(features, labels, k):  # type: ignore[no-untyped-def]
@@ -667,6 +714,12 @@ RETRIEVAL = Exercise(
             "each query finds itself first, which is a hit for nothing.",
             "the similarity of an image with itself stands on the diagonal of the matrix",
         ),
+        "zeros on the diagonal": Mistake(
+            _diagonal_of_zeros,
+            "the 0 on your diagonal beats every negative similarity, so some queries still find "
+            "themselves.",
+            "which value is smaller than any cosine?",
+        ),
         "dot product": Mistake(
             _dot_product,
             "you rank by the dot product, so images with long features come first everywhere.",
@@ -706,8 +759,9 @@ RETRIEVAL = Exercise(
         ),
         "0 / 0": Mistake(
             _divides_by_zero,
-            "a query without any relevant image makes your result NaN, because it divides 0 by 0.",
-            "which queries can't be answered at all?",
+            "your result is NaN, because something divides 0 by 0: a query without any relevant "
+            "image, or a rank counted from 0.",
+            "which divisor can be 0?",
         ),
         "itself is relevant": Mistake(
             _itself_is_relevant,
