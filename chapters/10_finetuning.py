@@ -349,12 +349,13 @@ diagrams.freezing()
 # |---|---|---|
 # | similar, different | handwritten digits, signs | photographs of CIFAR-10, signs |
 # | small, large | 10, 100 labels per class | 5, 100 labels per class |
-# | learning rate | 0.001, a tenth of that from scratch | the best of three, for each arm and cell |
+# | later layers | the last block | the last two of five stages |
+# | learning rate | 0.001, a tenth of that from scratch | for each arm and cell, the best of three on other images |
 #
 # ### Predict
 #
-# The real network, five photographs per class: small and similar. The table says a linear classifier. How many points
-# does fine-tuning *all* layers gain over it, or lose? (0.1 is a gain of ten points, -0.1 a loss.)
+# The real network gets five photographs per class. That's small and similar, so the table says a linear classifier. How
+# many points does fine-tuning *all* layers gain over it, or lose? (0.1 is a gain of ten points, -0.1 a loss.)
 
 # %% tags=["predict"]
 my_gain_of_all_layers = ...
