@@ -201,7 +201,7 @@ check.interpolate_weights(interpolate_weights)
 
 # %% [markdown] tags=["hint"]
 # <details>
-# <summary><b>Hint: result type Float can't be cast</b></summary>
+# <summary><b>Hint: an error that names Long or Float</b></summary>
 #
 # Print the dtype of each tensor of a state dict. Which method of a tensor tells you whether it holds floats?
 #
