@@ -67,9 +67,9 @@ _README = """# A course for nbgrader
 `source/` and `keys/` contain the answers, so don't share this folder. `nbgrader` puts what you hand
 out into `release/`.
 
-Install the tools once. In the folder of the course repository, run
+Install the tools once:
 
-    python -m pip install ".[course,instructor]"
+    python -m pip install "cnnlab[course,instructor]"
 
 Then, in this folder, with the name of an assignment for NAME:
 

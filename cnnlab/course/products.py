@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from cnnlab.course import notebooks
 from cnnlab.errors import CnnlabError
+from cnnlab.version import __version__
 
 
 HIDDEN = {"solution", "instructor"}
@@ -45,7 +46,10 @@ Run this command in this folder. JupyterLab opens on `START_HERE.ipynb`, which e
     cnnlab lab
 
 If you set the course up with `make lab`, the same command opens this folder again. If your terminal
-doesn't know `cnnlab`, ask the person who gave you this folder how it's installed.
+doesn't know `cnnlab`, install it from its wheel, a file that the person who gave you this folder
+has as well:
+
+    python -m pip install "cnnlab-{version}-py3-none-any.whl[lab]"
 
 Everything you write here is yours, and an update of the course never overwrites it. To get a
 chapter back as it was, run `cnnlab student . --restore 03`. Your own version is kept under another
@@ -56,7 +60,8 @@ _INSTRUCTOR_README = """# The chapters for instructors
 
 The notebooks have solutions and notes in them, so don't share this folder. `cnnlab student OUT`
 writes the copy for your students. In `instructor/` you find a page about each chapter, two
-syllabuses, and how to grade and how to make your own book. Open the folder with
+syllabuses, and how to hand out the course, how to grade, and how to make your own book. Open the
+folder with
 
     jupyter lab
 """
@@ -90,7 +95,9 @@ def student(out: Path, *, force: bool = False) -> Path:
 
 def write_student_files(folder: Path) -> None:
     """Write all that a student gets into a folder, which is created."""
-    _write_files(folder, _remove_answers, {"README.md": _STUDENT_README})
+    _write_files(
+        folder, _remove_answers, {"README.md": _STUDENT_README.format(version=__version__)}
+    )
     _write_start_page(folder)
 
 
