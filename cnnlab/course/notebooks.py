@@ -99,6 +99,36 @@ def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path
     return [_find(name, known) for name in names] or known
 
 
+def pages() -> list[Path]:
+    """Return the notebooks and pages that `_toc.yml` lists, or all chapters without such a file.
+
+    Raises:
+        FileNotFoundError: a page that it lists isn't there.
+    """
+    course = root()
+    toc = course / "_toc.yml"
+    if not toc.is_file():
+        return chapters()
+    text = toc.read_text(encoding="utf-8")
+    names = re.findall(r"""^[\s-]*(?:root|file):\s*["']?([^\s"']+)""", text, re.MULTILINE)
+    return [_page(course / name) for name in names]
+
+
+def shipped() -> Path:
+    """Return the folder of the course that came with this cnnlab, whatever `root` finds."""
+    return next((f for f in (_checkout(), _packaged()) if _chapters_in(f / "chapters")), root())
+
+
+def _page(path: Path) -> Path:
+    for candidate in (path, *(path.with_name(path.name + end) for end in (".ipynb", ".md"))):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"_toc.yml lists {path.name}, but there is no {path}.ipynb and no {path}.md; correct the "
+        "name, or remove the line"
+    )
+
+
 def run(notebook: Path, *, cell_timeout: int = 300) -> float:
     """Execute a notebook in a fresh kernel and in its own folder; the file isn't changed.
 
