@@ -103,6 +103,7 @@ def test_setup_never_raises_the_number_of_threads(threads, monkeypatch, capsys):
         ({"threads": 3}, "0", [8, 3]),
         ({}, "0", [8]),
         ({}, "off", [8]),
+        ({}, "00", [8]),
         ({}, "1", [8, 1]),
     ],
 )

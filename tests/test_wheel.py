@@ -81,7 +81,7 @@ class Installed(NamedTuple):
         """Run `cnnlab` in the folder and return what it prints."""
         done = subprocess.run(
             [self.command, *arguments], cwd=self.work, env=self.env,
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

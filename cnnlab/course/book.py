@@ -38,8 +38,8 @@ def build_book(out: Path | None = None) -> Path:
         if not (source / name).is_file():
             raise BookError(
                 f"there is no {name} in {source}, which {purpose} of the book. If `jupyter-book "
-                f"init` of version 2 has been run there, rename .{name}.bak to {name}; the page "
-                "on your own book in the instructor copy has one to begin with"
+                f"init` of version 2 has been run there, rename .{name}.bak to {name}; or copy "
+                "the one that the course came with"
             )
     build = (out or notebooks.workplace()).resolve() / "_build"
     _drop_outdated_outputs(build)

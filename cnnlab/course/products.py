@@ -117,7 +117,8 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     Raises:
         ExistsError: as in `student`.
     """
-    listed = [path for path in notebooks.chapters() if path in notebooks.pages()]
+    chosen = notebooks.pages()
+    listed = [path for path in notebooks.chapters() if path in chosen]
     pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in listed}
     for course in (notebooks.shipped(), notebooks.root()):  # pages of one's own win
         for path in sorted((course / "chapters" / "instructor").glob("*.md")):
@@ -215,6 +216,7 @@ def _write_files(folder: Path, change: Callable[[Any], Any], pages: dict[str, st
     notebooks.require("nbconvert", extra="lab")
     import nbformat
 
+    folder.mkdir(parents=True, exist_ok=True)
     for place, path in tqdm(_contents().items(), "copying", leave=False, disable=None):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":

@@ -73,7 +73,7 @@ def setup(seed: int = 0, *, threads: int | str | None = "available") -> Session:
         ValueError: the seed isn't a whole number, or numpy can't take it; or `threads` is none of
             these.
 
-    >>> setup().seed  # doctest: +ELLIPSIS
+    >>> setup(threads=None).seed  # doctest: +ELLIPSIS
     cnnlab ..., profile laptop, seed 0
     0
     """
@@ -117,7 +117,7 @@ def _available_threads() -> int | None:
     if setting in OFF:
         return None
     if setting.isdecimal():
-        return int(setting)
+        return int(setting) or None
     if not setting:
         return processors.available()
     raise ValueError(
