@@ -134,7 +134,7 @@ def _lower_threads(most: int | None) -> None:
     torch.set_num_threads(most)
     print(  # noqa: T201
         f"torch computes with {_threads(most)} instead of {before}, because this process may "
-        f"use no more. To keep {before}, write setup(threads=None)."
+        f"use no more. To keep {before}, restart and write setup(threads=None)."
     )
 
 
