@@ -93,11 +93,11 @@ def installed(wheel, tmp_path_factory) -> Iterator[Installed]:
 
     In the end its files are as they were installed, and nothing has asked for the network.
     """
-    folder = tmp_path_factory.mktemp("elsewhere")
+    folder = tmp_path_factory.mktemp("elsewhere").resolve()
     base = folder / "venv"
     venv.create(base, symlinks=os.name != "nt")
     places = sysconfig.get_paths("venv", vars={"base": str(base), "platbase": str(base)})
-    python = Path(places["scripts"], "python")
+    python = Path(places["scripts"], "python.exe" if os.name == "nt" else "python")
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     subprocess.run([*command, "--no-index", "--no-deps", str(wheel)], check=True)
     ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
