@@ -27,11 +27,8 @@ def predict(model, images):
 def train(seed):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    train_set = TensorDataset(images[:960], labels[:960])
-    loader = DataLoader(train_set, hparams["batch_size"], shuffle=True)
-
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
+    loader = DataLoader(TensorDataset(images[:960], labels[:960]), hparams["batch_size"], True)
     model, loss_fn = build_model(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), hparams["lr"], hparams["momentum"])
     scaler = GradScaler(DEVICE)
