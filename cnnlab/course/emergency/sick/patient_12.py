@@ -13,8 +13,8 @@ LEARNING_RATE, EPOCHS = 0.1, 8  # tuned with batches of 128 on a large GPU
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12)
-        self.conv2, self.bn2 = nn.Conv2d(12, 24, 3, padding=1), nn.BatchNorm2d(24)
+        self.conv1, self.conv2 = nn.Conv2d(1, 12, 3, padding=1), nn.Conv2d(12, 24, 3, padding=1)
+        self.bn1, self.bn2 = nn.BatchNorm2d(12), nn.BatchNorm2d(24)
         self.fc1, self.fc2 = nn.Linear(24 * 4, 48), nn.Linear(48, 10)
 
     def forward(self, x):
