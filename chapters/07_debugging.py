@@ -569,9 +569,9 @@ plots.lines(
 
 # %% [markdown]
 # The first and the last run both fail, and their *mean* gradient norms are of the same size. The update ratio separates
-# them by several powers of ten. (The largest norm of a step would have told you, too. In the study below it's at most
-# 1.3 if the learning rate is too low, and at least 8.7 if it's too high. But you only know that 8.7 is large once
-# you've seen healthy runs, whose peaks lie between 2 and 6.)
+# them by several powers of ten. The largest norm of a single step would have told you too: in the study below it's at
+# most 1.3 if the learning rate is too low, and at least 8.7 if it's too high. But you only know that 8.7 is large once
+# you've seen healthy runs, whose peaks lie between 2 and 6.
 #
 # The healthy run lies *above* $10^{-3}$. One reason is batch norm: the scale of a weight in front of a batch-norm layer
 # doesn't change the output, so a young network tolerates large steps (chapter 2). So where should an alarm go? Not at a
