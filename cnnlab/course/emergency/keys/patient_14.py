@@ -34,11 +34,11 @@ RECORD = Record(
         "more epochs": {"range(10)": "range(20)"},
         "without colour": {
             "    model = nn.Sequential(\n": ("    model = nn.Sequential(\n        Grey(),\n"),
-            "def predict(": (
+            "@torch.no_grad()\ndef predict(": (
                 "class Grey(nn.Module):\n"
                 "    def forward(self, x):\n"
                 "        return x.mean(1, keepdim=True).expand(-1, 3, -1, -1)\n\n\n"
-                "def predict("
+                "@torch.no_grad()\ndef predict("
             ),
         },
         "the wrong axis": {TO_TENSOR: f"{TO_TENSOR}.flip(2)"},
