@@ -311,7 +311,7 @@ def test_the_process_of_the_script_ends_when_its_parent_is_stopped_or_killed(fol
         told = student.communicate(timeout=60)[1]
     assert (b"KeyboardInterrupt" in told) == (name == "SIGINT")
     assert children
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120  # it notices once torch is imported
     while any(map(lives, children)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not any(map(lives, children))
