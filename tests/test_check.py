@@ -32,7 +32,7 @@ def _observed_once():
     A check compares an attempt with up to a dozen known mistakes, so each would be observed
     hundreds of times. The attempt itself is always observed anew.
     """
-    observe, memory = core.Exercise._facts, {}
+    observe, memory = core.Exercise.facts, {}
     known = {e.answer for e in EXERCISES.values()}
     known |= {m.attempt for e in EXERCISES.values() for m in e.mistakes.values()}
 
@@ -48,7 +48,7 @@ def _observed_once():
         return facts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core.Exercise, "_facts", remembered)
+        patch.setattr(core.Exercise, "facts", remembered)
         yield
 
 
