@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
 
 
@@ -58,12 +59,8 @@ def make_loader(dataset, batch_size, shuffle, seed, **options):
 
 
 def pick_device():
-    """Return the fastest device of this machine."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Return the GPU, if CUDA finds one, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # --- Chapter 7. Debugging training ----------------------------------------
@@ -318,3 +315,26 @@ def random_search(
         )
         results.append((history[-1][1], setting))
     return sorted(results, key=lambda result: result[0], reverse=True)
+
+
+# --- Chapter 9. Transfer learning -----------------------------------------
+
+
+def load_backbone(num_classes, weights=ResNet18_Weights.DEFAULT):
+    """Return a ResNet-18, pretrained on ImageNet, with a new head."""
+    model = resnet18(weights=weights)
+    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    return model
+
+
+def freeze_all_but_head(model):
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+
+
+def set_train_mode(model):
+    """Start an epoch; frozen batch-norm layers stay in evaluation mode."""
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # with affine=True
+            layer.train(layer.weight.requires_grad)
