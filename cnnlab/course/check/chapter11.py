@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnlab.course.check.compare import short
+from cnnlab.course.check.compare import agree, short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
 
@@ -375,9 +375,13 @@ def _threshold_above(scores, positive, miss, alarm):  # type: ignore[no-untyped-
     return min(_descending(scores), key=cost)
 
 
-def _threshold_rates(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
-    n_positive, n_negative = positive.sum().clamp(min=1), (~positive).sum().clamp(min=1)
-    return cheapest_threshold(scores, positive, float(miss / n_positive), float(alarm / n_negative))
+def _threshold_splits_ties(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    order = scores.argsort(descending=True, stable=True)
+    scores, positive = scores[order], positive[order]
+    n_missed = positive.sum() - positive.cumsum(0)
+    cost = n_missed * miss + (~positive).cumsum(0) * alarm
+    cost = torch.cat([positive.sum()[None] * miss, cost])
+    return [math.inf, *scores.tolist()][int(cost.argmin())]
 
 
 def _threshold_costliest(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
@@ -436,10 +440,11 @@ CHEAPEST_THRESHOLD = Exercise(
             "you raise an alarm only above the threshold, but a score equal to it counts too.",
             "`>` or `>=`?",
         ),
-        "rates": Mistake(
-            _threshold_rates,
-            "you add up rates instead of counts, so a rare class weighs as much as a common one.",
-            "the cost is per mistake: how many of each kind are there?",
+        "ties split": Mistake(
+            _threshold_splits_ties,
+            "you cut between images with equal scores, as if one of them could raise an alarm "
+            "without the other.",
+            "after sorting, at which positions can a threshold lie?",
         ),
         "the most expensive": Mistake(
             _threshold_costliest,
@@ -480,8 +485,10 @@ def _observe_frequencies(attempt: Callable[..., Any], seed: int) -> Observation:
     logits = 2 * torch.randn(3, NUM_CLASSES, generator=g)
     frequencies = 0.1 + torch.rand(NUM_CLASSES, generator=g)
     name = f"your tensor of probabilities for three images and {NUM_CLASSES} classes"
-    observation[name] = attempt(logits, drawn, frequencies)
-    return observation
+    result = observation[name] = attempt(logits, drawn, frequencies)
+    rows = torch.as_tensor(result).sum(dim=1)
+    complaint = "the rows of your result don't add up to 1."
+    return {complaint: not agree(rows, torch.ones(len(logits))), **observation}
 
 
 def change_frequencies(logits: Tensor, counts: Tensor, expected: Tensor) -> Tensor:
@@ -516,8 +523,7 @@ def _frequencies_unnormalised(logits, counts, expected):  # type: ignore[no-unty
 
 
 def _frequencies_logits(logits, counts, expected):  # type: ignore[no-untyped-def]
-    ratio = (expected / expected.sum()) / (counts / counts.sum())
-    return logits + ratio.log()
+    return logits - counts.log() + expected.log()
 
 
 def _frequencies_scaled_logits(logits, counts, expected):  # type: ignore[no-untyped-def]
