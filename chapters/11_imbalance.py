@@ -9,18 +9,18 @@
 # %% [markdown]
 # # 11. Imbalanced classes
 #
-# In 1.7 million screening mammograms from the United States, about 6 in 1,000 belonged to a woman with breast cancer.
-# A program that answers "healthy" without looking at the image has an accuracy of 99.4 %. The radiologists found 87 %
-# of the cancers and called back 11 % of the healthy women, so their accuracy was 89 %
-# ([Lehman et al. 2017](https://doi.org/10.1148/radiol.2016161174)). By this metric the program wins by ten points, and
-# it has never found a cancer.
+# In 1.7 million screening mammograms from the United States, about 6 in 1,000 belonged to a woman with breast cancer. A
+# program that answers "healthy" without looking at the image has an accuracy of 99.4 %. The radiologists found 87 % of
+# the cancers and called back 11 % of the healthy women, so their accuracy was 89 % ([Lehman et al.
+# 2017](https://doi.org/10.1148/radiol.2016161174)). By this metric the program wins by ten points, and it has never
+# found a cancer.
 #
 # Most real data look like this: a few classes have nearly all the images, and the class you care about is rare. This
-# chapter is about three questions. Which metric should you believe? What can you do about rare classes, in the data,
-# in the loss or after training? And who pays for it?
+# chapter is about three questions. Which metric should you believe? What can you do about rare classes, in the data, in
+# the loss or after training? And who pays for it?
 #
-# **You will be able to** read a confusion matrix, choose between accuracy, balanced accuracy, precision, recall and
-# F1, pick a threshold for given costs, use class weights and samplers without their usual mistakes, adapt a finished
+# **You will be able to** read a confusion matrix, choose between accuracy, balanced accuracy, precision, recall and F1,
+# pick a threshold for given costs, use class weights and samplers without their usual mistakes, adapt a finished
 # network to other class frequencies, and choose a loss for a long tail.
 #
 # | | |
@@ -142,8 +142,8 @@ diagrams.confusion()
 
 # %% [markdown]
 # The accuracy is 0.95, and the car never stops. Scikit-learn's report shows the problem in the row of the stop sign. To
-# read it you need the **confusion matrix** of the diagram, whose entry $C_{ij}$ counts the images of class $i$ that were
-# predicted as class $j$.
+# read it you need the **confusion matrix** of the diagram, whose entry $C_{ij}$ counts the images of class $i$ that
+# were predicted as class $j$.
 #
 # The **recall** of a class is the fraction of its images that are found. Its **precision** is the fraction of
 # predictions of that class that are correct. In symbols,
@@ -296,8 +296,9 @@ plots.heatmap(
 # One run is an anecdote. The stored study `studies/11_balancing.py` has eight seeds. Each of them draws its own images
 # and decides which class is rare, with 10 to 400 training images per class and 4,800 test images. Its settings were
 # chosen with other seeds, and its claims were declared before it ran. There the accuracy is 0.864 and the balanced
-# accuracy 0.704. The four rarest classes have a mean recall of 0.47, and the four most common of 0.89. The same networks
-# with the same predictions get two very different verdicts, because the rare signs hardly count in the accuracy.
+# accuracy 0.704. The four rarest classes have a mean recall of 0.47, and the four most common of 0.89. The same
+# networks with the same predictions get two very different verdicts, because the rare signs hardly count in the
+# accuracy.
 #
 # ## 11.2 Watch each class during training
 #
@@ -433,14 +434,14 @@ plots.lines(
 # %% [markdown]
 # The area under such a curve is the **average precision**. The **ROC curve** plots recall against the false-positive
 # rate instead. It's identical for both lines, because neither axis contains $\pi$. That's why an area under the ROC
-# curve of 0.98 can go with a precision of 5 %, and why the precision-recall curve says more about a rare class
-# ([Saito and Rehmsmeier 2015](https://doi.org/10.1371/journal.pone.0118432)).
+# curve of 0.98 can go with a precision of 5 %, and why the precision-recall curve says more about a rare class ([Saito
+# and Rehmsmeier 2015](https://doi.org/10.1371/journal.pone.0118432)).
 #
 # ### Which threshold?
 #
 # That depends on what mistakes cost, so somebody has to say it. Suppose a missed sign costs $c_\text{miss}$ and a false
-# alarm costs $c_\text{alarm}$. With a calibrated probability $p$, raising the alarm costs $(1 - p) \, c_\text{alarm}$ on
-# average, and keeping silent costs $p \, c_\text{miss}$. So raise it if
+# alarm costs $c_\text{alarm}$. With a calibrated probability $p$, raising the alarm costs $(1 - p) \, c_\text{alarm}$
+# on average, and keeping silent costs $p \, c_\text{miss}$. So raise it if
 #
 # $$ p > \frac{c_\text{alarm}}{c_\text{alarm} + c_\text{miss}}. $$
 #
@@ -552,10 +553,10 @@ plots.lines(
 #
 # $$ L = \frac{\sum_i w_{y_i} \, \ell_i}{\sum_i w_{y_i}}, \qquad w_k = \frac{N}{K \, n_k}, $$
 #
-# with $n_k$ images of class $k$ and $N$ in all (scikit-learn's `class_weight="balanced"`, after
-# [King and Zeng 2001](https://doi.org/10.1093/oxfordjournals.pan.a004868)). Every class then has the same total weight
-# $n_k w_k = N / K$. Softer weights exist, too: `class_weights(labels, "effective")` weighs near-duplicates in a large
-# class less ([Cui et al. 2019](https://arxiv.org/abs/1901.05555)).
+# with $n_k$ images of class $k$ and $N$ in all (scikit-learn's `class_weight="balanced"`, after [King and Zeng
+# 2001](https://doi.org/10.1093/oxfordjournals.pan.a004868)). Every class then has the same total weight $n_k w_k = N /
+# K$. Softer weights exist, too: `class_weights(labels, "effective")` weighs near-duplicates in a large class less ([Cui
+# et al. 2019](https://arxiv.org/abs/1901.05555)).
 #
 # ### Predict
 #
@@ -587,10 +588,10 @@ check.prediction(
 
 # %% [markdown]
 # With hard labels PyTorch divides by the sum of the weights, as in the formula, so the scale cancels and only the
-# *ratios* of the weights matter. With soft labels it divides by the number of samples. Then weights that are 1,000 times
-# as large make gradients that are 1,000 times as large. Keras divides by the batch size as well (appendix A), and so does
-# any loss with `reduction="sum"`. The factor $N/K$ protects you in these cases: a sample weighs 1 on average, so the
-# loss, and with it the learning rate, keep their meaning.
+# *ratios* of the weights matter. With soft labels it divides by the number of samples. Then weights that are 1,000
+# times as large make gradients that are 1,000 times as large. Keras divides by the batch size as well (appendix A), and
+# so does any loss with `reduction="sum"`. The factor $N/K$ protects you in these cases: a sample weighs 1 on average,
+# so the loss, and with it the learning rate, keep their meaning.
 #
 # **Oversampling** leaves the loss alone and draws images of rare classes more often. Each image is drawn with a
 # probability proportional to $1 / n_{y_i}$, so all classes come equally often.
@@ -623,11 +624,10 @@ table.assign(
 #
 # ### The trap
 #
-# Now look at the line above the table. PyTorch's `WeightedRandomSampler` takes one weight **per sample**. We gave it one
-# per class, and it didn't complain. It took the twelve weights for those of the first twelve images, and now a whole
-# epoch consists of these. The training
-# loss goes to zero at once, and the validation accuracy stays near chance. `balanced_sampler` computes the correct
-# weights for you, and in the next exercise you do.
+# Now look at the line above the table. PyTorch's `WeightedRandomSampler` takes one weight **per sample**. We gave it
+# one per class, and it didn't complain. It took the twelve weights for those of the first twelve images, and now a
+# whole epoch consists of these. The training loss goes to zero at once, and the validation accuracy stays near chance.
+# `balanced_sampler` computes the correct weights for you, and in the next exercise you do.
 #
 # ### Exercise 3: `sample_weights` (easy, 10 minutes)
 #
@@ -674,8 +674,8 @@ check.sample_weights(sample_weights)
 # ### Why not both
 #
 # Either one gives every class an equal say. If you do both, you correct twice. You can see what a network then learns
-# without any image. Let it have nothing but biases, so that all it can learn is how often to expect each class. The best
-# it can do is
+# without any image. Let it have nothing but biases, so that all it can learn is how often to expect each class. The
+# best it can do is
 #
 # $$ p_k \propto n_k \cdot d_k \cdot w_k, $$
 #
@@ -814,21 +814,20 @@ plots.lines(
 
 # %% [markdown]
 # Your runs are coloured, and the study is grey. Three runs are too few to tell these methods apart, so the claims are
-# about the study. There, oversampling gains three points of balanced accuracy. The estimate for class weights, which are recommended most often,
-# is +1.3 points with an interval from −1.3 to +3.8. So they're unlikely to cost more than about a point here, and they may
-# gain up to four; eight seeds can't exclude zero. Both at once is six or seven points worse than oversampling alone.
+# about the study. There, oversampling gains three points of balanced accuracy. The estimate for class weights, which
+# are recommended most often, is +1.3 points with an interval from −1.3 to +3.8. So they're unlikely to cost more than
+# about a point here, and they may gain up to four; eight seeds can't exclude zero. Both at once is six or seven points
+# worse than oversampling alone.
 #
 # Who gains and who pays? The figure shows the recall of each class against its number of training images. Class weights
-# did do something. The rare classes gained eleven points (7 to 15), and the common ones lost about as
-# much (3 to 18). If signs come as they came in training, that's a loss: eight points of accuracy (1 to 16). Oversampling
-# costs three there (from a loss of 7 to a gain of 0.3). Correcting twice costs the common classes some thirty points, and
-# the rare classes get at most a few points more than from class weights alone.
+# did do something. The rare classes gained eleven points (7 to 15), and the common ones lost about as much (3 to 18).
+# If signs come as they came in training, that's a loss: eight points of accuracy (1 to 16). Oversampling costs three
+# there (from a loss of 7 to a gain of 0.3). Correcting twice costs the common classes some thirty points, and the rare
+# classes get at most a few points more than from class weights alone.
 #
-# Why do class weights and oversampling end in different places? The study also stores the accuracy on the *training*
-# images at the end: 0.95 with oversampling and 0.86 with class weights. With oversampling the rare images are soon
-# memorised, and a sample that is classified correctly and confidently has almost no gradient. With class weights, each
-# rare image comes as a rare, large jolt, and after as many steps fewer images are fitted. That would explain the
-# difference, but this study doesn't prove it.
+# Why do the two end in different places? The accuracy on the *training* images is 0.95 with oversampling and 0.86 with
+# class weights. Perhaps the rare, large steps of class weights keep the network from fitting as much in the same time,
+# but this study doesn't prove it.
 #
 # ## 11.5 After training: adjust the logits
 #
@@ -845,19 +844,43 @@ plots.lines(
 # This is **logit adjustment** ([Menon et al. 2021](https://arxiv.org/abs/2007.07314)). With $\tau = 1$ it's exact for
 # calibrated probabilities, and with $\tau = 0$ it does nothing.
 #
-# By hand: an image fits class B three times as well as class A, but A came nine times as often. The network's
-# probabilities are then in the ratio $1 \cdot 9 : 3 \cdot 1$, or 0.75 and 0.25. So it says A, and it's right to. Where both
-# are equally frequent, divide by $9 : 1$. That leaves $1 : 3$, or 0.25 and 0.75, and it should say B. And where A is
-# twice as common as B, multiply by $2 : 1$ again, which gives $2 : 3$, or 0.4 and 0.6.
+# ### Predict
 #
-# So you aren't limited to equal frequencies. If you know how often the classes occur where the
-# network will be used, add the logarithm of those fractions.
+# Try it by hand. An image fits class B three times as well as class A, but A came nine times as often in training. So
+# the network's probabilities are in the ratio $1 \cdot 9 : 3 \cdot 1$, or 0.75 for A and 0.25 for B. It's right to say
+# A. Now take the network to a place where A is twice as common as B. What is the probability of B there?
+
+# %% tags=["predict"]
+my_probability_of_b = ...  # a number between 0 and 1
+
+# %% tags=["check"]
+z = torch.tensor([0.75, 0.25]).log()
+equal = z - logit_adjustment([0] * 9 + [1])  # nine images of A, one of B
+there = equal + torch.tensor([2 / 3, 1 / 3]).log()
+check.prediction(
+    "What is the probability of B where A is twice as common?",
+    my_probability_of_b,
+    there.softmax(dim=0)[1],
+    within=0.02,
+)
+for name, adjusted in (
+    ("nine times as often", z),
+    ("as often as B", equal),
+    ("twice as often", there),
+):
+    print(f"where A comes {name}: {adjusted.softmax(dim=0)}")
+
+# %% [markdown]
+# Dividing by $9 : 1$ leaves $1 : 3$, and multiplying by $2 : 1$ gives $2 : 3$. So you aren't limited to equal
+# frequencies. If you know how often the classes occur where the network will be used, add the logarithm of those
+# fractions.
 #
 # ### Exercise 4: `change_frequencies` (medium, 15 minutes)
 #
 # `logits` (N, K) come from a network trained on `counts` (K,) images of each class, and they're calibrated there. It
 # will be used where the classes occur with the relative frequencies `expected` (K,), such as `[3, 1, 0]`; these needn't
-# add up to 1. Return the *probabilities* (N, K) for that place. A class that doesn't occur there gets the probability 0.
+# add up to 1. Return the *probabilities* (N, K) for that place. A class that doesn't occur there gets the probability
+# 0.
 
 
 # %% tags=["exercise"]
@@ -880,8 +903,8 @@ check.change_frequencies(change_frequencies)
 # <details>
 # <summary><b>Hint: NaN</b></summary>
 #
-# `torch.log(0)` is minus infinity, and softmax turns that into 0, as it should. But if you multiply probabilities, divide
-# by their sum at the end.
+# `torch.log(0)` is minus infinity, and softmax turns that into 0, as it should. But if you multiply probabilities,
+# divide by their sum at the end.
 #
 # </details>
 
@@ -898,8 +921,8 @@ check.change_frequencies(change_frequencies)
 # %% [markdown]
 # ### Predict
 #
-# By how much does the mean recall of the four *rarest* classes rise if the logits of the plain networks are adjusted with
-# $\tau = 1$? Nothing is trained again.
+# By how much does the mean recall of the four *rarest* classes rise if the logits of the plain networks are adjusted
+# with $\tau = 1$? Nothing is trained again.
 
 # %% tags=["predict"]
 my_gain_for_rare_classes = ...  # a number between -1 and 1
@@ -976,18 +999,18 @@ plots.lines(
 )
 
 # %% [markdown]
-# The adjustment gains four points of balanced accuracy (2.6 to 5.3) and seventeen points for the rare classes (12 to 23).
-# The common classes pay seven (2 to 12). Compared with oversampling, which had to be trained, it's between 0.8 points
-# worse and 2.0 better. That's just too wide for the declared margin of two points. Compared with class weights, it's
-# between 0.2 points worse and 5.5 better. It costs twelve subtractions, so try it first.
+# The adjustment gains four points of balanced accuracy (2.6 to 5.3) and seventeen points for the rare classes (12 to
+# 23). The common classes pay seven (2 to 12). Compared with oversampling, which had to be trained, it's between 0.8
+# points worse and 2.0 better. That's just too wide for the declared margin of two points. Compared with class weights,
+# it's between 0.2 points worse and 5.5 better. It costs twelve subtractions, so try it first.
 #
 # The strength $\tau$ is a dial that you can turn. Choose it on validation images that are weighted as the classes will
-# occur in use. If you tune it by plain accuracy on a validation set with the training fractions, you'll get a $\tau$ near
-# zero, whatever you want.
+# occur in use. If you tune it by plain accuracy on a validation set with the training fractions, you'll get a $\tau$
+# near zero, whatever you want.
 #
-# In the figure, turn the dial to the right, and rare classes win what common ones lose. The balanced accuracy has its maximum in
-# between. The accuracy with the training fractions falls all the way, because for signs that come as they came in
-# training, the network was right to expect the common ones.
+# In the figure, turn the dial to the right, and rare classes win what common ones lose. The balanced accuracy has its
+# maximum in between. The accuracy with the training fractions falls all the way, because for signs that come as they
+# came in training, the network was right to expect the common ones.
 #
 # ## 11.6 Losses for a long tail
 #
@@ -1022,34 +1045,24 @@ plots.lines(
 # Notice what the formula doesn't contain: the class. Focal loss is about *easy and hard* samples, and it helps rare
 # classes only as far as these are hard. (The paper adds a class weight for the balance.)
 #
-# **Balanced softmax** ([Ren et al. 2020](https://arxiv.org/abs/2007.10740)) moves the logit adjustment into training: it
-# adds $\log n_k$ to the logits inside the loss, and you use the logits without it afterwards. Menon et al. propose the
-# same with a factor $\tau$. In `11_balancing.csv` it's the variant "adjusted in the loss".
+# **Balanced softmax** ([Ren et al. 2020](https://arxiv.org/abs/2007.10740)) moves the logit adjustment into training:
+# it adds $\log n_k$ to the logits inside the loss, and you use the logits without it afterwards. Menon et al. propose
+# the same with a factor $\tau$. In `11_balancing.csv` it's the variant "adjusted in the loss".
 #
-# **Deferred re-weighting** ([Cao et al. 2019](https://arxiv.org/abs/1906.07413)) trains without weights first and switches
-# the class weights on when the learning rate is already small. The features then come from a calm run on all images, and
-# the weights only move the decision boundaries.
+# **Deferred re-weighting** ([Cao et al. 2019](https://arxiv.org/abs/1906.07413)) trains without weights first and
+# switches the class weights on when the learning rate is already small. The features then come from a calm run on all
+# images, and the weights only move the decision boundaries.
 #
 # **Decoupling** ([Kang et al. 2020](https://arxiv.org/abs/1910.09217)) goes further. Train normally, freeze everything
 # except the last layer, and train that again with a balanced sampler, or simply rescale its weight vectors.
 #
-# ### Predict
+# ### On photographs
 #
-# We compare these losses on real photographs: ten classes of CIFAR-10, from 10 to 500 per class (`studies/11_photos.py`).
-# Does focal loss alone raise the balanced accuracy by at least two points?
+# The study `studies/11_photos.py` compares these losses on photographs of CIFAR-10: ten classes, with 10 to 500 images
+# each. Before you run the cell, decide which variant you'd bet on.
 
-# %% tags=["predict"]
-my_focal = ...  # "yes" or "no"
-
-# %% tags=["check"]
+# %% tags=["claim"]
 photos = Results.load("studies/11_photos.csv")
-focal_gain = photos.difference("focal loss", "plain")
-check.prediction(
-    "Does focal loss alone gain at least two points?",
-    my_focal,
-    "yes" if focal_gain.mean >= 0.02 else "no",
-    options=["yes", "no"],
-)
 for claim in photos.declaration.claims:
     print(photos.verdict(claim.a, claim.relation, claim.b, claim.by))
 photos.plot(label="balanced accuracy", message="PHOTOMESSAGE")
@@ -1076,8 +1089,8 @@ for claim in longer.declaration.claims:
 # Now every training image is fitted. The gain of the rare classes from class weights has shrunk from eleven points to
 # four, and in balanced accuracy they're between 2.0 points worse and 1.7 better than no weights. The adjustment still
 # gains 2.7 points (0.8 to 4.6), because it acts on predictions for images that aren't fitted. And compare the plain
-# networks, 0.777 after the long run and 0.704 after the short one: **longer training alone** gained about seven points. So
-# before you correct an imbalance, make sure that the network is trained.
+# networks, 0.777 after the long run and 0.704 after the short one: **longer training alone** gained about seven points.
+# So before you correct an imbalance, make sure that the network is trained.
 #
 # Current practice in 2026: with little data, start from a pretrained network (chapters 9 and 10), which helps the rare
 # classes most because they can't teach good features themselves. Then use logit adjustment or balanced softmax, and
@@ -1116,13 +1129,13 @@ for a, b in (
     print(f"{a} - {b}:", study.difference(a, b))
 
 # %% [markdown]
-# The factor in the first line is the mean weight of the batch. So some steps are several times as large as others, purely
-# by chance. And if your weights aren't 1 on average, *all* steps are too large or too small.
+# The factor in the first line is the mean weight of the batch. So some steps are several times as large as others,
+# purely by chance. And if your weights aren't 1 on average, *all* steps are too large or too small.
 #
-# With CutMix, class weights gain nine points (5 to 14), and so does the adjustment (6 to 13). But look at the first line:
-# in this short run **CutMix itself costs eleven points** (6 to 15), most of them in the rare classes, and the corrections
-# only buy back what it had cost. Chapter 4 found that mixing needs time to pay off. If you mix for another reason, such as
-# wrong labels, correct the imbalance as well.
+# With CutMix, class weights gain nine points (5 to 14), and so does the adjustment (6 to 13). But look at the first
+# line: in this short run **CutMix itself costs eleven points** (6 to 15), most of them in the rare classes, and the
+# corrections only buy back what it had cost. Chapter 4 found that mixing needs time to pay off. If you mix for another
+# reason, such as wrong labels, correct the imbalance as well.
 #
 # ## 11.8 Find the bugs
 #
@@ -1130,7 +1143,8 @@ for a, b in (
 #
 # This script is modelled on published notebooks. Of 20,000 photographs of concrete, 400 show a crack (class 1). It
 # reports a test accuracy of 99.7 % and an F1 of 0.95, but in the field it finds a third of the cracks. Find as many
-# mistakes as you can. For each one say what it does to the reported numbers or to the network, and write the fix into a cell of your own.
+# mistakes as you can. For each one say what it does to the reported numbers or to the network, and write the fix into a
+# cell of your own.
 #
 # ```python
 # images, labels = load_concrete()                      # labels are 0 or 1
@@ -1247,9 +1261,9 @@ print(f"largest difference of a weight after two steps: {difference:.1e}")
 # %% [markdown]
 # ## Make it bigger
 #
-# CIFAR-10 with a long tail, where the first class is a hundred times as large as the last. The cell downloads 170 MB once
-# and wants a GPU, so it runs only if the environment variable `CNNLAB_PROFILE` is `gpu`. Then add augmentation (chapter
-# 3), and see which variant gains most from it.
+# CIFAR-10 with a long tail, where the first class is a hundred times as large as the last. The cell downloads 170 MB
+# once and wants a GPU, so it runs only if the environment variable `CNNLAB_PROFILE` is `gpu`. Then add augmentation
+# (chapter 3), and see which variant gains most from it.
 
 # %% tags=["bigger"]
 if lab.profile == "gpu":
@@ -1282,20 +1296,20 @@ else:
 # %% [markdown]
 # ## Key points
 #
-# - Count first. Accuracy is the mean of the recalls weighted by class frequency, and balanced accuracy is their plain mean.
-#   Choose by the question you want answered, and log the recall of each class.
-# - Precision falls with the class frequency even if the network stays the same. Thresholds come from costs, and you choose
-#   them on validation data.
-# - In PyTorch the scale of class weights cancels for hard labels. It matters for soft labels, in Keras and for sums, so use
-#   weights that are 1 on average over the samples.
+# - Count first. Accuracy is the mean of the recalls weighted by class frequency, and balanced accuracy is their plain
+#   mean. Choose by the question you want answered, and log the recall of each class.
+# - Precision falls with the class frequency even if the network stays the same. Thresholds come from costs, and you
+#   choose them on validation data.
+# - In PyTorch the scale of class weights cancels for hard labels. It matters for soft labels, in Keras and for sums, so
+#   use weights that are 1 on average over the samples.
 # - A sampler takes one weight per sample, and oversampling makes no new images. Use one correction, not two.
-# - Logit adjustment is free and needs no training. Balanced softmax does the same in the loss. Class weights fade in a long
-#   run that fits every training image.
+# - Logit adjustment is free and needs no training. Balanced softmax does the same in the loss. Class weights fade in a
+#   long run that fits every training image.
 # - Nothing is free: what the rare classes gain, the common ones pay. Decide with the frequencies and costs of the place
 #   where the network will be used.
 #
-# **Your recipe so far** gains a step before all others: count the classes. If they're unequal, report the recall of each,
-# and subtract $\log \pi_k$ from the logits.
+# **Your recipe so far** gains a step before all others: count the classes. If they're unequal, report the recall of
+# each, and subtract $\log \pi_k$ from the logits.
 #
 # ## Common mistakes
 #
@@ -1320,22 +1334,23 @@ else:
 #   [arXiv:1812.03372](https://arxiv.org/abs/1812.03372)
 # - K. Cao, C. Wei, A. Gaidon, N. Aréchiga and T. Ma, *Learning imbalanced datasets with label-distribution-aware margin
 #   loss*, 2019, [arXiv:1906.07413](https://arxiv.org/abs/1906.07413)
-# - Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, *Class-balanced loss based on effective number of samples*, 2019,
-#   [arXiv:1901.05555](https://arxiv.org/abs/1901.05555)
-# - B. Kang, S. Xie, M. Rohrbach and others, *Decoupling representation and classifier for long-tailed recognition*, 2020,
-#   [arXiv:1910.09217](https://arxiv.org/abs/1910.09217)
+# - Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, *Class-balanced loss based on effective number of samples*,
+#   2019, [arXiv:1901.05555](https://arxiv.org/abs/1901.05555)
+# - B. Kang, S. Xie, M. Rohrbach and others, *Decoupling representation and classifier for long-tailed recognition*,
+#   2020, [arXiv:1910.09217](https://arxiv.org/abs/1910.09217)
 # - G. King and L. Zeng, *Logistic regression in rare events data*, 2001,
 #   [doi:10.1093/oxfordjournals.pan.a004868](https://doi.org/10.1093/oxfordjournals.pan.a004868)
 # - C. D. Lehman, R. F. Arao, B. L. Sprague and others, *National performance benchmarks for modern screening digital
 #   mammography*, 2017, [doi:10.1148/radiol.2016161174](https://doi.org/10.1148/radiol.2016161174)
 # - T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollár, *Focal loss for dense object detection*, 2017,
 #   [arXiv:1708.02002](https://arxiv.org/abs/1708.02002)
-# - A. K. Menon, S. Jayasumana, A. S. Rawat, H. Jain, A. Veit and S. Kumar, *Long-tail learning via logit adjustment*, 2021,
-#   [arXiv:2007.07314](https://arxiv.org/abs/2007.07314)
+# - A. K. Menon, S. Jayasumana, A. S. Rawat, H. Jain, A. Veit and S. Kumar, *Long-tail learning via logit adjustment*,
+#   2021, [arXiv:2007.07314](https://arxiv.org/abs/2007.07314)
 # - J. Ren, C. Yu, S. Sheng and others, *Balanced meta-softmax for long-tailed visual recognition*, 2020,
 #   [arXiv:2007.10740](https://arxiv.org/abs/2007.10740)
 # - T. Saito and M. Rehmsmeier, *The precision-recall plot is more informative than the ROC plot when evaluating binary
-#   classifiers on imbalanced datasets*, 2015, [doi:10.1371/journal.pone.0118432](https://doi.org/10.1371/journal.pone.0118432)
+#   classifiers on imbalanced datasets*, 2015,
+#   [doi:10.1371/journal.pone.0118432](https://doi.org/10.1371/journal.pone.0118432)
 
 # %% [markdown] tags=["instructor", "remove-cell"]
 # ## When you are short of time
@@ -1347,6 +1362,6 @@ else:
 #
 # - Who pays for the gain of the rare classes? Find a use in which that's right, and one in which it isn't.
 # - Which class frequencies do you expect in use, and who tells you?
-# - Class weights are what everybody recommends. Here they gained 1.3 points of balanced accuracy (−1.3 to 3.8). What would
-#   you do? (Use the cheaper adjustment, whose interval is 2.6 to 5.3; or plan a study that is large enough.)
+# - Class weights are what everybody recommends. Here they gained 1.3 points of balanced accuracy (−1.3 to 3.8). What
+#   would you do? (Use the cheaper adjustment, whose interval is 2.6 to 5.3; or plan a study that is large enough.)
 # - A false alarm costs a second scan, and a miss may cost a life. Who sets the ratio?
