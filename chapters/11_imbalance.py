@@ -813,21 +813,16 @@ plots.lines(
 )
 
 # %% [markdown]
-# Your runs are coloured, and the study is grey. Three runs are too few to tell these methods apart, so the claims are
-# about the study. There, oversampling gains three points of balanced accuracy. The estimate for class weights, which
-# are recommended most often, is +1.3 points with an interval from −1.3 to +3.8. So they're unlikely to cost more than
-# about a point here, and they may gain up to four; eight seeds can't exclude zero. Both at once is six or seven points
-# worse than oversampling alone.
+# Three live runs can't tell these methods apart, so the claims are about the study. There, oversampling gains three
+# points of balanced accuracy (1.3 to 5.3). Class weights, which are recommended most often, gain 1.3 (−1.3 to 3.8). So
+# they may gain up to four points and are unlikely to cost more than about one; eight seeds can't exclude zero. Both at
+# once is 6.6 points worse than oversampling alone (3.6 to 9.6).
 #
-# Who gains and who pays? The figure shows the recall of each class against its number of training images. Class weights
-# did do something. The rare classes gained eleven points (7 to 15), and the common ones lost about as much (3 to 18).
-# If signs come as they came in training, that's a loss: eight points of accuracy (1 to 16). Oversampling costs three
-# there (from a loss of 7 to a gain of 0.3). Correcting twice costs the common classes some thirty points, and the rare
-# classes get at most a few points more than from class weights alone.
-#
-# Why do the two end in different places? The accuracy on the *training* images is 0.95 with oversampling and 0.86 with
-# class weights. Perhaps the rare, large steps of class weights keep the network from fitting as much in the same time,
-# but this study doesn't prove it.
+# Who gains and who pays? The last figure shows the recall of each class. With class weights, the rare classes gain
+# eleven points (7 to 15), and the common ones lose about as many (3 to 18). If signs come as they came in training,
+# that's eight points less accuracy (1 to 16). Oversampling costs three there (from a loss of 7 to a gain of 0.3). The
+# double correction costs the common classes 32 points (22 to 43), and the rare ones get only 1.8 points more from it
+# than from class weights alone (−3.3 to 6.8).
 #
 # ## 11.5 After training: adjust the logits
 #
@@ -1004,13 +999,10 @@ plots.lines(
 # points worse and 2.0 better. That's just too wide for the declared margin of two points. Compared with class weights,
 # it's between 0.2 points worse and 5.5 better. It costs twelve subtractions, so try it first.
 #
-# The strength $\tau$ is a dial that you can turn. Choose it on validation images that are weighted as the classes will
-# occur in use. If you tune it by plain accuracy on a validation set with the training fractions, you'll get a $\tau$
-# near zero, whatever you want.
-#
-# In the figure, turn the dial to the right, and rare classes win what common ones lose. The balanced accuracy has its
-# maximum in between. The accuracy with the training fractions falls all the way, because for signs that come as they
-# came in training, the network was right to expect the common ones.
+# The strength $\tau$ is a dial. In the figure, turn it to the right, and rare classes win what common ones lose. Choose
+# it on validation images weighted as the classes will occur in deployment. If you tune it by plain accuracy on images
+# with the training fractions, you'll get a $\tau$ near zero, because there the network was right to expect common
+# classes.
 #
 # ## 11.6 Losses for a long tail
 #
@@ -1322,7 +1314,7 @@ else:
 # | with class weights and mixing, some steps are far too large | a loss for soft labels that divides by $N$ |
 # | balanced accuracy is NaN | a class without test images |
 # | the recall of a rare class jumps from epoch to epoch | a handful of validation images |
-# | precision is much lower in use than on the test set | the test set was balanced, or the class is rarer there |
+# | precision is much lower in deployment than on the test set | the test set was balanced, or the class is rarer there |
 # | validation far too good with oversampling | oversampled before the split, so copies are on both sides |
 # | focal loss changes nothing | the problem was frequency, not easy samples |
 #
@@ -1361,7 +1353,7 @@ else:
 # ## Questions for the room
 #
 # - Who pays for the gain of the rare classes? Find a use in which that's right, and one in which it isn't.
-# - Which class frequencies do you expect in use, and who tells you?
+# - Which class frequencies do you expect in deployment, and who tells you?
 # - Class weights are what everybody recommends. Here they gained 1.3 points of balanced accuracy (−1.3 to 3.8). What
 #   would you do? (Use the cheaper adjustment, whose interval is 2.6 to 5.3; or plan a study that is large enough.)
 # - A false alarm costs a second scan, and a miss may cost a life. Who sets the ratio?
