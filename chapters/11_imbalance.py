@@ -826,18 +826,7 @@ plots.lines(
 #
 # ## 11.5 After training: adjust the logits
 #
-# So far you changed the training. But a trained network's outputs already contain everything you need. If they're
-# calibrated, its probabilities are, by Bayes' rule,
-#
-# $$ p(k \mid x) \propto p(x \mid k) \, \pi_k, $$
-#
-# how well the image fits the class, times how often the class came in training. You want predictions for classes that
-# are equally frequent, so divide by $\pi_k$. Logits $z_k$ are logarithms, so this is a subtraction:
-#
-# $$ \hat{y} = \operatorname*{argmax}_k \; \bigl( z_k - \tau \log \pi_k \bigr). $$
-#
-# This is **logit adjustment** ([Menon et al. 2021](https://arxiv.org/abs/2007.07314)). With $\tau = 1$ it's exact for
-# calibrated probabilities, and with $\tau = 0$ it does nothing.
+# So far you changed the training. But a trained network's outputs already contain everything you need.
 #
 # ### Predict
 #
@@ -866,9 +855,19 @@ for name, adjusted in (
     print(f"where A comes {name}: {adjusted.softmax(dim=0)}")
 
 # %% [markdown]
-# Dividing by $9 : 1$ leaves $1 : 3$, and multiplying by $2 : 1$ gives $2 : 3$. So you aren't limited to equal
-# frequencies. If you know how often the classes occur where the network will be used, add the logarithm of those
-# fractions.
+# Dividing by $9 : 1$ leaves $1 : 3$, and multiplying by $2 : 1$ gives $2 : 3$. In general, calibrated probabilities
+# follow Bayes' rule,
+#
+# $$ p(k \mid x) \propto p(x \mid k) \, \pi_k, $$
+#
+# how well the image fits the class, times how often the class came in training. For classes that are equally frequent,
+# divide by $\pi_k$. Logits $z_k$ are logarithms, so this is a subtraction:
+#
+# $$ \hat{y} = \operatorname*{argmax}_k \; \bigl( z_k - \tau \log \pi_k \bigr). $$
+#
+# This is **logit adjustment** ([Menon et al. 2021](https://arxiv.org/abs/2007.07314)). With $\tau = 1$ it's exact for
+# calibrated probabilities, and with $\tau = 0$ it does nothing. You aren't limited to equal frequencies: if you know
+# how often the classes occur in deployment, add the logarithm of those fractions.
 #
 # ### Exercise 4: `change_frequencies` (medium, 15 minutes)
 #
