@@ -561,9 +561,9 @@ plots.lines(
 # $$ L = \frac{\sum_i w_{y_i} \, \ell_i}{\sum_i w_{y_i}}, \qquad w_k = \frac{N}{K \, n_k}, $$
 #
 # with $n_k$ images of class $k$ and $N$ in all (scikit-learn's `class_weight="balanced"`, after [King and Zeng
-# 2001](https://doi.org/10.1093/oxfordjournals.pan.a004868)). Every class then has the same total weight $n_k w_k = N /
-# K$. Softer weights exist, too: `class_weights(labels, "effective")` weighs near-duplicates in a large class less ([Cui
-# et al. 2019](https://arxiv.org/abs/1901.05555)).
+# 2001](https://doi.org/10.1093/oxfordjournals.pan.a004868)). Every class then has the same total weight
+# $n_k w_k = N / K$. Softer weights exist, too: `class_weights(labels, "effective")` weighs near-duplicates in a large
+# class less ([Cui et al. 2019](https://arxiv.org/abs/1901.05555)).
 #
 # ### Predict
 #
@@ -597,8 +597,8 @@ check.prediction(
 # With hard labels PyTorch divides by the sum of the weights, as in the formula, so the scale cancels and only the
 # *ratios* of the weights matter. With soft labels it divides by the number of samples. Then weights that are 1,000
 # times as large make gradients that are 1,000 times as large. Keras divides by the batch size as well (appendix A), and
-# so does any loss with `reduction="sum"`. The factor $N/K$ protects you in these cases: a sample weighs 1 on average,
-# so the loss, and with it the learning rate, keep their meaning.
+# `reduction="sum"` by nothing. The factor $N/K$ protects you in these cases: a sample weighs 1 on average, so the loss,
+# and with it the learning rate, keep their meaning.
 #
 # **Oversampling** leaves the loss alone and draws images of rare classes more often. Each image is drawn with a
 # probability proportional to $1 / n_{y_i}$, so all classes come equally often.
@@ -1151,9 +1151,9 @@ for a, b in (
 # ### Exercise 5: a detector for cracks (open, 30 minutes)
 #
 # This script is modelled on published notebooks. Of 20,000 photographs of concrete, 400 show a crack (class 1). It
-# reports a test accuracy of 99.7 % and an F1 of 0.95, but in the field it finds a third of the cracks. Find as many
-# mistakes as you can. For each one say what it does to the reported numbers or to the network, and write the fix into a
-# cell of your own.
+# runs, and it prints an F1 and an accuracy. Nobody should believe them, and the network isn't much use in the field
+# either. Find as many mistakes as you can. For each one say what it does to the reported numbers or to the network, and
+# write the fix into a cell of your own.
 #
 # ```python
 # images, labels = load_concrete()                      # labels are 0 or 1
