@@ -26,14 +26,14 @@
 # |---|---|
 # | to read | 50 minutes, with the code |
 # | exercises | 90 minutes |
-# | to run | 50 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 5](05_schedules.ipynb): learning rates and the range test |
 
 # %% tags=["setup"]
 import tempfile
 from functools import partial
 from importlib.util import find_spec
-from math import isnan, log10, sqrt
+from math import inf, isnan, log10, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ data.show(per_class=1)
 # ### Predict
 #
 # What does the same run reach with a learning rate of 0.001, everything else equal? (Guessing would give 0.08. The
-# cell after your prediction also trains six of these runs live, with the function that the script calls.)
+# cell after your prediction also trains six of these runs live, in about five seconds.)
 
 # %% tags=["predict"]
 my_accuracy_at_0_001 = ...  # a number between 0 and 1
@@ -98,15 +98,25 @@ HIGH = "lr 1, decay 1e-4"
 live = cnnlab.compare(
     {
         LOW: partial(short_run, lr=0.001),
-        GOOD: partial(short_run, lr=10**-1.25),
+        GOOD: partial(short_run, lr=10**-1.25),  # 0.056, unrounded
         HIGH: partial(short_run, lr=1.0),
     },
     seeds=2,
     metric="valid_acc",
 )
+stored = {name: study.values(name).mean() for name in (LOW, GOOD, HIGH)}
 live.plot(
     study,
-    message="A learning rate that's far too low or too high costs many points.",
+    message=f"The study's means: {stored[LOW]:.2f} at 0.001, "
+    f"{stored[GOOD]:.2f} at 0.056, {stored[HIGH]:.2f} at 1.",
+)
+
+# %% tags=["check"]
+check.prediction(
+    "Validation accuracy with a learning rate of 0.001?",
+    my_accuracy_at_0_001,
+    float(stored[LOW]),
+    within=0.1,
 )
 
 # %% tags=["claim"]
@@ -116,6 +126,7 @@ print(
     study.claim("lr 0.056, decay 1e-3", "~", "lr 0.056, decay 1e-5", by=0.02)
 )
 runs = study.frame()
+# One row per learning rate, one column per weight decay, both as log10:
 means = runs.pivot_table("valid_acc", "log_rate", "log_decay")
 plots.lines(
     10.0**means.index,
@@ -127,20 +138,12 @@ plots.lines(
     log="x",
 )
 
-# %% tags=["check"]
-check.prediction(
-    "Validation accuracy with a learning rate of 0.001?",
-    my_accuracy_at_0_001,
-    float(study.values(LOW).mean()),
-    within=0.1,
-)
-
 # %% [markdown]
 # The first figure shows the live runs as ticks, and the study in grey. All three claims about the study were declared
-# before it ran, but after a smaller first study. The second figure is the whole table. Between two learning rates
-# there are more than 50 points. Between two weight decays there's less than one at learning rates up to 0.1, and two
-# to five above, where the runs are erratic and no decay is best throughout. Weight decay needs time to act (chapter
-# 2), and three epochs don't give it any.
+# before it ran, but after a smaller first study. The second figure, below your prediction, is the whole table. Between
+# two learning rates there are more than 50 points. Between two weight decays there's less than one at learning rates up
+# to 0.1, and two to five above, where the runs are erratic and no decay is best throughout. Weight decay needs time to
+# act (chapter 2), and three epochs don't give it any.
 #
 # So one hyperparameter matters here and another one doesn't, and beforehand you wouldn't have known which. If you can
 # tune only one thing, tune the learning rate. And if you change anything else, such as the network, the optimizer or
@@ -151,8 +154,8 @@ check.prediction(
 # A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a
 # list of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate,
 # decay)`, and it may have one run or several, with different seeds. A run that diverged has the accuracy
-# `float("nan")`. Return the setting with the best mean over its seeds. A setting that diverged with any seed is out.
-# If two settings are equally good, return the one that comes first in the table.
+# `float("nan")`. Return the setting with the best mean over its seeds. A setting that diverged with any seed is out
+# (at least one setting never did). If two means are exactly equal, return the setting that comes first in the table.
 
 
 # %% tags=["exercise"]
@@ -213,25 +216,6 @@ check.best_setting(best_setting)
 # In 8.1 the learning rate itself was scientific. If you had asked whether weight decay helps, the weight decay would
 # be scientific and the learning rate a nuisance. Either way, the three epochs were fixed.
 #
-# Where do you search? These ranges, from practice and from [Bengio 2012](https://arxiv.org/abs/1206.5533) and [Smith
-# 2018](https://arxiv.org/abs/1803.09820), are a start. If your best value lies at the edge of a range, extend the
-# range.
-#
-# | what | usual range | how to draw it |
-# |---|---|---|
-# | learning rate, SGD with momentum 0.9 | 0.01 to 0.1; up to 1 with batch norm and one-cycle | log-uniform |
-# | learning rate, Adam and AdamW from scratch | 1e-4 to 1e-2, with a decaying schedule | log-uniform |
-# | learning rate, RMSProp | 1e-4 to 1e-3 | log-uniform |
-# | learning rate, only a new head is trained | 1e-3 to 1e-2, constant (chapter 9) | log-uniform |
-# | learning rate, fine-tuning all layers | a tenth to a hundredth of that from scratch (chapter 10) | log-uniform |
-# | weight decay, SGD and Adam | 1e-4 to 1e-3 | log-uniform |
-# | weight decay, AdamW (chapter 2) | 1e-2 to 1e-1; a first search, 1e-3 to 1 | log-uniform |
-# | momentum | 0.9, sometimes 0.8 to 0.99 | $1 - m$ log-uniform |
-# | dropout before the head | 0.3 to 0.5, in a search 0 to 0.6 | uniform |
-# | batch size | 32 to 256 | powers of two |
-# | momentum of batch norm | 0.9 in textbooks, which is 0.1 in PyTorch (its default); Keras uses 0.99, which is 0.01 in PyTorch | keep the default |
-# | patience of early stopping | 10 to 20 epochs | choose it, don't search |
-#
 # ## 8.3 Draw over decades
 #
 # Learning rates act by factors: going from 0.001 to 0.002 is usually a bigger change than going from 0.1 to 0.101. So
@@ -262,7 +246,8 @@ for name, fraction in above.items():
 plots.histogram(
     {name: np.log10(values) for name, values in drawn.items()},
     label="log10 of the learning rate",
-    message="Nine in ten uniform draws fall into the last of five decades.",
+    message=f"{100 * above['uniform']:.0f} % of the uniform draws are above "
+    f"0.1, and {100 * above['log-uniform']:.0f} % of the log-uniform ones.",
 )
 
 # %% tags=["check"]
@@ -277,6 +262,25 @@ check.prediction(
 # For the momentum, draw the distance to 1 log-uniformly, because 0.9 and 0.99 differ by a factor of ten in how long
 # they remember.
 #
+# Where do you search? These ranges, from practice and from [Bengio 2012](https://arxiv.org/abs/1206.5533) and [Smith
+# 2018](https://arxiv.org/abs/1803.09820), are a start. If your best value lies at the edge of a range, extend the
+# range.
+#
+# | what | usual range | how to draw it |
+# |---|---|---|
+# | learning rate, SGD with momentum 0.9 | 0.01 to 0.1; up to 1 with batch norm and one-cycle | log-uniform |
+# | learning rate, Adam and AdamW from scratch | 1e-4 to 1e-2, with a decaying schedule | log-uniform |
+# | learning rate, RMSProp | 1e-4 to 1e-3 | log-uniform |
+# | learning rate, only a new head is trained | 1e-3 to 1e-2, constant (chapter 9) | log-uniform |
+# | learning rate, fine-tuning all layers | a tenth to a hundredth of that from scratch (chapter 10) | log-uniform |
+# | weight decay, SGD and Adam | 1e-4 to 1e-3 | log-uniform |
+# | weight decay, AdamW (chapter 2) | 1e-2 to 1e-1; a first search, 1e-3 to 1 | log-uniform |
+# | momentum | 0.9, sometimes 0.8 to 0.99 | $1 - m$ log-uniform |
+# | dropout before the head | 0.3 to 0.5, in a search 0 to 0.6 | uniform |
+# | batch size | 32 to 256 | powers of two |
+# | momentum of batch norm | 0.9 in textbooks, which is 0.1 in PyTorch (its default); Keras uses 0.99, which is 0.01 in PyTorch | keep the default |
+# | patience of early stopping | 10 to 20 epochs | choose it, don't search |
+#
 # ## 8.4 Grid, random or Sobol points?
 #
 # A **grid** tries every combination, so three learning rates times three weight decays make nine runs. But it tries
@@ -290,50 +294,12 @@ check.prediction(
 # recommends for exploring. Take a power of two if you can, 8, 16 or 32 points, because then they're balanced. (We need
 # nine here, to match the grid.)
 
-# %%
-diagrams.search()
-
-# %% [markdown]
-# ### Predict
-#
-# Which of them finds the better network? One search proves nothing, and many would take hours. So we *replay* searches
-# on the table of 8.1: a search asks for a setting and is given the recorded run of the nearest one. It chooses by the
-# accuracy on 480 validation images, and we judge the chosen network on 2,400 other images. The grid gets a random
-# offset each time, or it would hit or miss the best learning rate every time. In what fraction of 180 pairs does
-# random search find the better network than the grid? (A tie, in which both choose the same network, counts as half.)
-
-# %% tags=["predict"]
-my_fraction_of_wins = ...  # a number between 0 and 1
-
-# %% tags=["experiment", "claim"]
+# %% tags=["hide-input"]
+# How each strategy draws its settings; you can skip this code.
 SPACE = {
     "lr": tune.LogUniform(1e-4, 10**0.75),
     "decay": tune.LogUniform(1e-5, 1e-3),
 }
-SEEDS, SEARCHES = 12, 15  # recorded seeds, and searches on the runs of each
-recorded = runs.set_index(["seed", "log_rate", "log_decay"])
-
-
-def nearest(setting):
-    """Return the recorded setting that is nearest, in logarithms."""
-    log_rate = min(means.index, key=lambda r: abs(r - log10(setting["lr"])))
-    log_decay = min(means, key=lambda d: abs(d - log10(setting["decay"])))
-    return log_rate, log_decay
-
-
-def accuracies(metric):
-    """Return (seed, log_rate, log_decay) -> accuracy for a column."""
-    return recorded[metric].to_dict()
-
-
-valid_acc, few_acc, others_acc = map(
-    accuracies, ["valid_acc", "few_acc", "others_acc"]
-)
-
-
-def choose(seed, settings, score=valid_acc):
-    """Return the nearest recorded setting with the best score."""
-    return max(map(nearest, settings), key=lambda s: score[seed, *s])
 
 
 def at_points(points, space=SPACE):
@@ -352,6 +318,7 @@ def random_points(draw, n=9):
 
 
 def sobol_points(draw, n=9):
+    # Scrambled: each draw moves the points, but they still leave no gaps.
     return sobol_settings(SPACE, n, draw)
 
 
@@ -366,10 +333,46 @@ def grid(draw, n_lrs=3, n_decays=3):
     )
 
 
+diagrams.search()
+
+# %% [markdown]
+# ### Predict
+#
+# Which of them finds the better network? One search proves nothing, and many would take hours. So we *replay* searches
+# on the table of 8.1: a search asks for a setting and is given the recorded run of the nearest one. It chooses by the
+# accuracy on 480 validation images, and we judge the chosen network on 2,400 other images. The grid gets a random
+# offset each time, or it would hit or miss the best learning rate every time. In what fraction of 180 pairs does
+# random search find the better network than the grid? (A tie, in which both choose the same network, counts as half.)
+
+# %% tags=["predict"]
+my_fraction_of_wins = ...  # a number between 0 and 1
+
+# %% tags=["experiment", "claim"]
+SEEDS, SEARCHES = 12, 15  # recorded seeds, and searches on the runs of each
+# (seed, log_rate, log_decay) -> accuracy, for three columns of the study:
+recorded = runs.set_index(["seed", "log_rate", "log_decay"])
+valid_acc = recorded["valid_acc"].to_dict()  # on 480 validation images
+few_acc = recorded["few_acc"].to_dict()  # on sixty of them, for 8.6
+others_acc = recorded["others_acc"].to_dict()  # on 2,400 other images
+
+
+def nearest(setting):
+    """Return the recorded setting that is nearest, in logarithms."""
+    log_rate = min(means.index, key=lambda r: abs(r - log10(setting["lr"])))
+    log_decay = min(means, key=lambda d: abs(d - log10(setting["decay"])))
+    return log_rate, log_decay
+
+
+def choose(seed, settings, score=valid_acc):
+    """Return the nearest recorded setting with the best score."""
+    return max(map(nearest, settings), key=lambda s: score[seed, *s])
+
+
 def searches_of(seed, strategy, **options):
     """Return the accuracies of the networks that fifteen searches chose."""
     found = []
     for i in range(SEARCHES):
+        # fold_in makes a new seed from a seed and a number.
         settings = strategy(fold_in(seed, i), **options)
         found.append(others_acc[seed, *choose(seed, settings)])
     return found
@@ -401,10 +404,6 @@ searches = compare_declared(
     seeds=SEEDS,
     metric="accuracy",
 )
-print(searches.verdict("random", ">", "grid 3 x 3"))
-print(searches.verdict("grid 9 x 1", ">", "random"))
-print(searches.verdict("Sobol", ">", "random"))
-
 pairs = [
     pair
     for seed in range(SEEDS)
@@ -414,18 +413,22 @@ pairs = [
 ]
 win_fraction = sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
 print(f"random search found the better network in {win_fraction:.0%}")
+leader = max(searches.names, key=lambda name: searches.values(name).mean())
 searches.plot(
     label="accuracy of the chosen network on other images",
-    message="Random search beats the 3 x 3 grid, and Sobol points beat random "
-    "ones.",
+    message=f"On average, {leader} finds the best networks; random search "
+    f"wins {100 * win_fraction:.0f} % of its pairs.",
 )
 
-# %% tags=["check"]
+# %% tags=["check", "claim"]
 check.prediction(
     "In what fraction of the pairs does random search beat the grid?",
     my_fraction_of_wins,
     win_fraction,
 )
+print(searches.verdict("random", ">", "grid 3 x 3"))
+print(searches.verdict("grid 9 x 1", ">", "random"))
+print(searches.verdict("Sobol", ">", "random"))
 
 # %% [markdown]
 # Random search wins by about one point, because it tries nine learning rates instead of three. Sobol points gain
@@ -433,12 +436,13 @@ check.prediction(
 # learning rate matters: nine learning rates, evenly spaced. Sobol points do about as well, and they don't have to
 # know.
 #
+# How many results do we have? Not 180. The fifteen searches of a seed share its recorded runs, so a lucky run among
+# them is found again and again. That's why the unit is the seed: each tick in the figure is the mean of one seed's
+# fifteen searches, and each interval belongs to twelve such means.
+#
 # We wrote down the first two claims before this table existed and the claim about Sobol points before the first Sobol
-# search on it. A smaller first study had come before both. (A further early claim, that drawing learning rates
-# uniformly costs more than five points, also held and is left out here.) How many results do we have? Not 180. The
-# fifteen searches of a seed share its recorded runs, so a lucky run among them is found again and again. That's why
-# the unit is the seed: each tick in the figure is the mean of one seed's fifteen searches, and each interval belongs
-# to twelve such means. The claims are also conditional. They hold for nine trials in this space, on runs of three
+# search on it. (A smaller first study had come before both. A further early claim, that drawing learning rates
+# uniformly costs more than five points, also held.) They're conditional: nine trials in this space, on runs of three
 # epochs like ours.
 #
 # **What would change it?** More hyperparameters that don't matter. Add a third one that does nothing, and give each
@@ -484,8 +488,8 @@ print(with_idle.verdict("random, 27 trials", ">", "grid 3 x 3 x 3"))
 print(with_idle.verdict("Sobol, 27 trials", ">", "grid 3 x 3 x 3"))
 with_idle.plot(
     label="accuracy of the chosen network on other images",
-    message="If a third hyperparameter does nothing, random and Sobol points beat "
-    "the grid by three points.",
+    message="If a third hyperparameter does nothing, random and Sobol points "
+    "beat the grid by three points.",
 )
 
 # %% tags=["widget"]
@@ -497,7 +501,7 @@ widgets.search_space(study)
 # Most trials of a search are hopeless, and you can often see that after a fraction of the run. **Successive halving**
 # ([Jamieson & Talwalkar 2016](https://arxiv.org/abs/1502.07943)) turns this into a tournament. Train all trials for
 # one epoch, keep the best third, train those up to three epochs, keep the best third again, and so on. Each round is
-# called a **rung**. Here are nine Sobol trials, live:
+# called a **rung**. Here are nine Sobol trials, live (about five seconds):
 
 # %% tags=["experiment", "claim"]
 HALVING_SPACE = {
@@ -548,22 +552,22 @@ plots.lines(
 # %% [markdown]
 # It saves three quarters of the epochs. But does it find as good a network? The study `studies/08_halving.py` tried it
 # with eight seeds, and neither of its two claims held. Halving ended 1.6 points below training all nine to the end (95
-# % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving was +0.3 points
-# (−1.4 to +2.0) away from that.
+# % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving gained 0.3 points
+# (−1.4 to +2.0) over that.
 #
-# Probably the first rung came too early. In the figure, a learning rate of 0.14 is thrown out after one epoch,
-# although it's among the best in 8.1, after three. Large learning rates often start slowly, and a schedule that
-# depends on the length of the run makes early rankings worse still.
+# Probably the first rung came too early. Look at the panel of the learning rate 0.14: it's thrown out after one epoch,
+# a single dot, although it's among the best in 8.1, after three. Large learning rates often start slowly, and a
+# schedule that depends on the length of the run makes early rankings worse still.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
 # Replay a tournament on recorded curves. `curves[i]` is the list of validation accuracies of trial `i`, one per epoch.
-# Train all trials for 1 epoch and keep the best `len // eta` of them (at least one). Train those up to epoch `eta`,
-# keep the best `len // eta` of *them*, train up to `eta * eta`, and so on. Stop as soon as one trial is left; it isn't
-# trained any further. Trials continue where they stopped, and a rung compares the accuracies after exactly its number
-# of epochs. No two of them are equal, and none is NaN. Return the index of the winner and the total number of epochs
-# trained. Nine trials with `eta=3` cost $9 + 3 \cdot 2 = 15$; the six epochs that would finish the winner aren't
-# counted.
+# Train all `n` trials for 1 epoch and keep the best `n // eta` (at least one). Train those up to epoch `eta`, keep one
+# in `eta` of *them* in the same way, train up to `eta * eta`, and so on. Stop as soon as one trial is left. Trials
+# continue where they stopped, and a rung compares the accuracies after exactly its number of epochs. No two of them are
+# equal, none is NaN, and no curve ends before a rung that it takes part in. Return the index of the winner and the
+# total number of epochs trained. Nine trials with `eta=3` cost $9 + 3 \cdot 2 = 15$. Our live cell also trained its
+# winner for six more, up to epoch 9; don't count those.
 
 
 # %% tags=["exercise"]
@@ -619,19 +623,14 @@ check.successive_halving(successive_halving)
 #
 # Imagine 27 networks that are equally good. Each predicts a random image correctly with a probability of 0.6. You
 # evaluate all of them on sixty validation images and rank them. The one at the top of your leaderboard has an accuracy
-# above 0.6, of course. It's no better than the others, but it was lucky with these sixty images. For $n$ networks with
-# accuracy $p$ and $m$ images, the best score exceeds $p$ by about
-#
-# $$ \sqrt{2 \log n} \; \sqrt{\frac{p (1-p)}{m}} . $$
-#
-# (This is an upper bound for the expected maximum of $n$ normal values. For 27 it's about a quarter too large.)
+# above 0.6, of course. It's no better than the others, but it was lucky with these sixty images.
 #
 # ### Predict
 #
-# By how much does the best of the 27 look better than it is, on average? Write a number such as 0.02.
+# By how much does the best of the 27 look better than it is, on average? (A point is 0.01.)
 
 # %% tags=["predict"]
-my_optimism = ...  # such as 0.02
+my_optimism = ...  # accuracy on the sixty images, minus 0.6
 
 # %% tags=["experiment", "claim"]
 P = 0.6
@@ -663,26 +662,32 @@ guessers = compare_declared(
     seeds=40,
     metric="optimism",
 )
-print(guessers.claim("best of 27", ">", "best of 1", by=0.05))
-print(guessers.claim("best of 27", ">", "best of 27, 960 images", by=0.05))
-bound = sqrt(2 * np.log(27) * P * (1 - P) / 60)
-print(f"the bound for 27 networks and sixty images: {bound:.3f}")
 guessers.plot(
     label="apparent accuracy minus true accuracy",
     message="The more networks and the fewer images, the luckier the winner.",
 )
 
-# %% tags=["check"]
+# %% tags=["check", "claim"]
 check.prediction(
     "By how much does the best of 27 look better than it is?",
     my_optimism,
     float(guessers.values("best of 27").mean()),
     within=0.04,
 )
+print(guessers.claim("best of 27", ">", "best of 1", by=0.05))
+print(guessers.claim("best of 27", ">", "best of 27, 960 images", by=0.05))
+bound = sqrt(2 * np.log(27) * P * (1 - P) / 60)
+print(f"the bound for 27 networks and sixty images: {bound:.3f}")
 
 # %% [markdown]
 # From the first row to the fourth, no network gets better; there are only more of them to choose from. This is called
-# the **winner's curse**, and it means that the validation accuracy of a tuned network is too high.
+# the **winner's curse**, and it means that the validation accuracy of a tuned network is too high. For $n$ networks
+# with accuracy $p$ and $m$ images, the best score exceeds $p$ by about
+#
+# $$ \sqrt{2 \log n} \; \sqrt{\frac{p (1-p)}{m}} . $$
+#
+# (This is an upper bound for the expected maximum of $n$ normal values. For 27 it's about a quarter too large, as the
+# last line above shows.)
 #
 # Is it as bad in a real search? We let searches on the table of 8.1 choose by only sixty validation images and compare
 # the winner's score with its accuracy on 2,400 others. The last row repeats the best of 27 guessers.
@@ -727,7 +732,8 @@ print(curse.verdict("best of 27", ">", "best of 1"))
 print(curse.verdict("best of 27 guessers", ">", "best of 27", by=0.03))
 curse.plot(
     label="score of the winner minus its accuracy on other images",
-    message="The more trials, the more the winner's score exceeds its accuracy.",
+    message="The more trials, the more the winner's score exceeds its "
+    "accuracy.",
 )
 
 # %% [markdown]
@@ -753,10 +759,10 @@ curse.plot(
 # | 6. look at the curves | training and validation, of the best trials | still rising: train longer; a gap: regularise; both low and flat: a larger network or learning rate |
 # | 7. repeat | back to 4 or 5; add a schedule; in the end, average the predictions of the best 3 to 5 | until it no longer pays |
 #
-# The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6, with AdamW and a cosine, and its
-# learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range of the best three
-# trials and adds a tenth of the old range on both sides. It takes three because the best one alone may have been
-# lucky.
+# The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6 (about ten seconds), with AdamW
+# and a cosine, and its learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range
+# of the best three trials and adds a tenth of the old range on both sides. It takes three because the best one alone
+# may have been lucky.
 
 # %%
 torch.manual_seed(0)
@@ -883,18 +889,16 @@ bought = Results.load("studies/08_bought.csv")
 SHORT, LONG = "default", "default, 96 epochs"
 TUNED, ENSEMBLE = "tuned", "tuned, best three averaged"
 TUNED_LONG = "tuned setting, 96 epochs"
-print(bought.verdict(TUNED, ">", SHORT, by=0.03))
-print(bought.verdict(LONG, ">", SHORT, by=0.03))
-print(bought.verdict(TUNED, "~", LONG, by=0.02))
-print(bought.verdict(ENSEMBLE, ">", TUNED))
-print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 bought.plot(
     label="test accuracy",
-    message="A search and eight times the epochs gain about the same, and "
-    "together they gain much more.",
+    message="Test accuracy: "
+    + "; ".join(
+        f"{name} {bought.values(name).mean():.2f}"
+        for name in (SHORT, TUNED, LONG, TUNED_LONG)
+    ),
 )
 
-# %% tags=["check"]
+# %% tags=["check", "claim"]
 gain = bought.difference(TUNED, LONG)
 if gain.low > 0:
     better_way = "tuned"
@@ -908,32 +912,48 @@ check.prediction(
     better_way,
     options=["tuned", "default", "no clear difference"],
 )
+print(bought.verdict(TUNED, ">", SHORT, by=0.03))
+print(bought.verdict(LONG, ">", SHORT, by=0.03))
+print(bought.verdict(TUNED, "~", LONG, by=0.02))
+print(bought.verdict(ENSEMBLE, ">", TUNED))
+print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 
 # %% [markdown]
 # Tuning gains 6.5 points (95 % CI 4.5 to 8.4) at the same number of epochs. Most of what it found is simple: all eight
 # searches chose a learning rate four to seventeen times the default, and six chose batches of 16, which take twice as
 # many steps per epoch. (We didn't try the default with a learning rate of 0.01 alone.) But the default comes close if
-# it trains for 96 epochs. Tuned minus long default is +1.0 (−1.0 to +3.0), an interval too wide for our claim that
+# it trains for 96 epochs. Tuned minus long default is +1.0 (−1.0 to +3.0), too wide an interval for our claim that
 # they agree within two points.
 #
-# If you stopped here, you might call tuning a waste. The last row says otherwise. Trained for 96 epochs, the tuned
-# setting is 11.0 points (8.8 to 13.3) above the default with as many epochs. That comparison isn't quite equal:
-# counting the search, it cost twice the epochs, and the batches of 16 double the steps again. We didn't try what the
-# default makes of those. Still, the lesson is a good one: tune with short runs, then train the winner for long.
+# So is tuning a waste? The last row says otherwise. Trained for 96 epochs, the tuned setting is 11.0 points (8.8 to
+# 13.3) above the default with as many. That isn't quite equal: counting the search, it cost twice the epochs, and
+# batches of 16 double the steps again. (We didn't try what the default makes of those.) Still, tune with short runs,
+# then train the winner for long.
 #
-# Averaging the predictions of the best three, which textbooks credit with one or two points, changed the accuracy by
-# −0.6 (−1.4 to +0.2), because with four trials the second and third best are hardly selected at all.
+# Averaging the predictions of the best three changed the accuracy by −0.6 (−1.4 to +0.2), because with four trials the
+# second and third best are hardly selected at all.
 #
 # ## 8.8 Batch size
 #
-# A batch of $B$ images gives a gradient $g_B$ that scatters around the gradient $g$ of the whole training set. If the
-# images are drawn independently, this **gradient noise** falls as the variance of any mean does:
+# A batch of $B$ images gives a gradient $g_B$ that scatters around the gradient $g$ of the whole training set. Its
+# entry for each weight is a mean of $B$ values. So if you draw the images independently, the variance of that entry is
+# $B$ times smaller than between single images. Add up these variances over all weights, and you have the **gradient
+# noise**,
 #
-# $$ \mathrm{E} \, \lVert g_B - g \rVert^2 = \frac{\operatorname{tr} \Sigma}{B} , $$
+# $$ \mathrm{E} \, \lVert g_B - g \rVert^2 = \frac{V}{B} , $$
 #
-# where $\Sigma$ is the covariance of the gradients of single images, and $\operatorname{tr}$ its trace: the sum of
-# their variances. We measure it on a network after one epoch, in evaluation mode, so that batch norm doesn't couple
-# the images.
+# where $V$ is the sum for single images (papers write $\operatorname{tr} \Sigma$, the trace of a covariance matrix).
+# How much less noise has a batch of 128 than a batch of 8?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# $128 / 8 = 16$ times less. The cell below measures how close a real network comes.
+#
+# </details>
+#
+# The noise equals the signal, $\lVert g \rVert^2$, at $B = V / \lVert g \rVert^2$ images. We measure both on a network
+# after one epoch, in evaluation mode, so that batch norm doesn't couple the images.
 
 # %% tags=["experiment"]
 measured = train_with_setting(
@@ -961,7 +981,8 @@ for size, times in ((8, 160), (32, 80), (128, 40)):
     noise[size] = sum(distances) / times
     print(f"batches of {size}: gradient noise {noise[size]:.3f}")
 print(f"16 times the images: {noise[8] / noise[128]:.0f} times less noise")
-noise_scale = 32 * noise[32] / whole.square().sum().item()
+V = 32 * noise[32]  # the noise of single images
+noise_scale = V / whole.square().sum().item()
 print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 
 # %% [markdown]
@@ -1004,18 +1025,25 @@ print(
 )
 scaling.plot(
     label="validation accuracy after twenty epochs",
-    message="Scaled up from a low learning rate, a large batch nearly catches "
-    "up; from a good one, it doesn't.",
+    message="Scaled up from a low learning rate, a large batch nearly "
+    "catches up; from a good one, it doesn't.",
 )
 
 # %% [markdown]
 # In the second study the small batches have learning rates well below the best ones, on purpose, so that there's room
-# to scale up. Four times the rate then brings AdamW level (+0.3, −0.1 to +0.7) and leaves SGD 2.4 points behind (95 %
-# CI 1.7 to 3.1), a little more than the two that we'd claimed. With the square root, AdamW stays 2.0 points behind
-# (1.3 to 2.6). Be careful with that result: at these low rates a larger one helps with *any* batch size, so it's no
-# evidence against the rule. If the small batches already have a learning rate near their best, the large batch stays
-# 5.3 points behind (3.8 to 6.8). In our trials with two seeds no other rate closed that gap either, because a quarter
-# of the steps is simply too few. Treat both rules as first guesses, and search around them.
+# to scale up. This is how far batches of 128 stay behind batches of 32:
+#
+# | optimizer and learning rate | points behind (95 % CI) |
+# |---|---|
+# | SGD, times 4 (linear scaling) | 2.4 (1.7 to 3.1) |
+# | AdamW, times 2 (square-root scaling) | 2.0 (1.3 to 2.6) |
+# | AdamW, times 4 | −0.3 (−0.7 to +0.1) |
+# | SGD, times 4, from a learning rate near its best | 5.3 (3.8 to 6.8) |
+#
+# The first row is a little more than the two points that we'd claimed. Be careful with the next two: at these low rates
+# a larger one helps with *any* batch size, so they're no evidence against the square root. In the last row, no other
+# rate closed the gap either, in our trials with two seeds, because a quarter of the steps is simply too few. Treat both
+# rules as first guesses, and search around them.
 #
 # <details>
 # <summary><b>Do large batches generalise worse? What the literature says</b></summary>
@@ -1047,33 +1075,50 @@ scaling.plot(
 my_fraction_fooled = ...  # a number between 0 and 1
 
 # %% tags=["experiment"]
-FIRST, LAST = 5, 40
+FIRST, LAST = 5, 40  # an experimenter looks after 5, 6, ... 40 seeds
+T = stats.t.ppf(0.975, range(1, LAST))  # for 2, 3, ... 40 seeds
+
+
+def finds_difference(gaps):
+    """Return whether the 95 % interval of the mean gap excludes zero."""
+    half_width = T[len(gaps) - 2] * gaps.std(ddof=1) / sqrt(len(gaps))
+    return abs(gaps.mean()) > half_width
+
+
+def stops_at(gaps):
+    """Return after how many seeds one experimenter finds a difference."""
+    for n in range(FIRST, LAST + 1):
+        if finds_difference(gaps[:n]):
+            return n
+    return inf  # never
+
+
+# The accuracies of A and B, for each of 400 experimenters and 40 seeds:
 draw = np.random.default_rng(0)
 a, b = draw.choice(study.values(GOOD), (2, 400, LAST))
-n = np.arange(1, LAST + 1)
-mean = (a - b).cumsum(axis=1) / n
-variance = ((a - b) ** 2).cumsum(axis=1) / n - mean**2
-half_width = stats.t.ppf(0.975, n[1:] - 1) * np.sqrt(
-    variance[:, 1:] / (n[1:] - 1)
-)
-excludes_zero = np.abs(mean[:, 1:]) > half_width  # for 2, 3, ... runs
-excludes_zero = excludes_zero[:, FIRST - 2 :]  # for 5, 6, ... runs
-fooled_by = np.maximum.accumulate(excludes_zero, axis=1).mean(axis=0)
+stops = np.array([stops_at(gaps) for gaps in a - b])
+
+n_seeds = range(FIRST, LAST + 1)
+fooled_by = [np.mean(stops <= n) for n in n_seeds]
+once = [np.mean([finds_difference(g[:n]) for g in a - b]) for n in n_seeds]
 fooled = float(fooled_by[-1])
-print(f"decided on forty seeds beforehand: {excludes_zero[:, -1].mean():.0%}")
+print(f"decided on forty seeds beforehand: {once[-1]:.0%}")
 print(f"looked after each seed: {fooled:.0%}")
 
-who = int(excludes_zero.any(axis=1).argmax())  # the first who is fooled
-stopped = FIRST + int(excludes_zero[who].argmax())
-better, worse = (a, b) if mean[who, stopped - 1] > 0 else (b, a)
+# The first experimenter who is fooled writes the paper, and calls the
+# network that came out ahead "A".
+who = int(np.argmax(stops <= LAST))
+stopped = int(stops[who])
+a_leads = (a - b)[who, :stopped].mean() > 0
+better, worse = (a[who], b[who]) if a_leads else (b[who], a[who])
 
 
 def accuracy_of_a(seed):
-    return better[who, seed]
+    return better[seed]
 
 
 def accuracy_of_b(seed):
-    return worse[who, seed]
+    return worse[seed]
 
 
 proof = compare_declared(
@@ -1088,15 +1133,15 @@ proof = compare_declared(
 )
 print(proof.verdict("network A", ">", "network B"))
 plots.lines(
-    n[FIRST - 1 :],
+    n_seeds,
     {
         "stop at the first interval without zero": fooled_by,
-        "look only once": excludes_zero.mean(axis=0),
+        "look only once": once,
     },
     xlabel="seeds so far",
     ylabel="experimenters who found a difference",
-    message=f"Looking after each seed, {100 * fooled:.0f} % find a difference "
-    "that isn't there.",
+    message=f"Looking after each seed, {100 * fooled:.0f} % find a "
+    "difference that isn't there.",
 )
 
 # %% tags=["check"]
@@ -1121,7 +1166,8 @@ check.prediction(
 #
 # **False claim 3: a stronger weight decay gains forty points.** In 8.1 it made no difference at the best learning
 # rate. But suppose that the method you love, a decay of 1e-3, gets its learning rate from a search over nine, and the
-# baseline, a decay of 1e-5, runs with 0.001, the default of so many scripts.
+# baseline, a decay of 1e-5, runs with 0.001, the default of so many scripts. (In the second cell, `budget` writes down
+# what a result has cost: labelled images, steps, and runs for tuning.)
 
 # %% tags=["experiment", "claim"]
 unseen = cnnlab.load("pocket", seed=201, n_train=96, n_test=2400).test
@@ -1273,7 +1319,7 @@ print(fair.verdict("our decay", "~", "baseline", by=0.02))
 
 # %%
 def toy(prune, lr):
-    """Return a score without training; a real one trains and prunes."""
+    """Return a score without training; `prune` is explained below."""
     return 1 - (log10(lr) + 1.2) ** 2
 
 
@@ -1299,9 +1345,11 @@ with tempfile.TemporaryDirectory() as folder:
     if find_spec("optuna"):
         journal = Path(folder, "signs.log")
         space = {"lr": tune.LogUniform(1e-4, 1)}
-        for worker in (0, 1):  # on two machines, both would run at once
+        # n counts all trials in the journal: the first worker fills it up
+        # to 8, the second to 16. On two machines, both run at once.
+        for worker, n in ((0, 8), (1, 16)):
             table = cnnlab.search.shared_search(
-                toy, space, n=8 * (worker + 1), storage=journal, seed=worker
+                toy, space, n=n, storage=journal, seed=worker
             )
         print(f"{len(table)} trials in one journal, from two workers")
 
@@ -1376,7 +1424,9 @@ def random_search(
 
 
 # %% tags=["experiment"]
-from train import ImageDataset, fit, make_loader  # chapter 1
+# train.py, in the folder of this notebook, holds the plain cells of all
+# chapters; these three are from chapter 1.
+from train import ImageDataset, fit, make_loader
 
 datasets = [
     ImageDataset(split.images, split.labels)

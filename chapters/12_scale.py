@@ -225,8 +225,8 @@ steps.plot(
 
 # %% tags=["claim"]
 print(steps.claim("plain, again", "~", "plain", by=0.1))
-print(steps.claim("one image at a time", ">", "plain, again", by=0.2))
-steps.claim(
+print(steps.verdict("one image at a time", ">", "plain, again", by=0.2))
+steps.verdict(
     "Augment, one image at a time", ">", "Augment, whole batches", by=1
 )
 
@@ -289,7 +289,7 @@ waiting.plot(
 )
 
 # %% tags=["claim"]
-print(workers.claim("waits, 1 worker", "<", "waits, 0 workers", by=0.05))
+print(workers.verdict("waits, 1 worker", "<", "waits, 0 workers", by=0.05))
 print(workers.claim("waits, 2 workers", "<", "waits, 1 worker", by=0.1))
 gap = waiting.difference("waits, 4 workers", "waits, 2 workers")
 print("4 workers - 2 workers:", gap)

@@ -109,7 +109,7 @@ def test_feedback_on_an_unknown_mistake_is_one_case_that_can_be_read(key, name, 
             float: lambda: right + 0.37,
             str: lambda: "nothing",
             tuple: lambda: (*right[:-1], right[-1] + 3),
-        }[type(right)]()
+        }.get(type(right), lambda: "nothing")()
 
     folder = course.root() / "assignments" / key
     for seed in range(20):
@@ -119,6 +119,8 @@ def test_feedback_on_an_unknown_mistake_is_one_case_that_can_be_read(key, name, 
         assert "Hint: " in feedback
         assert len(feedback) <= 400
         assert max(map(len, feedback.splitlines())) <= 100
+    assert grade(name, lambda *arguments: 1 / 0, key=folder / "key.py") == 0.0
+    assert "Hint: " not in capsys.readouterr().out, "a hint on values doesn't help with an error"
 
 
 # --- the folder -----------------------------------------------------------------------------------

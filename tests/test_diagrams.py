@@ -1,5 +1,6 @@
 """The drawn diagrams: nothing overlaps or is clipped, and the values in them are right."""
 
+import base64
 import functools
 import inspect
 import io
@@ -529,6 +530,12 @@ def test_the_poster_fills_a_sheet_of_a4(tmp_path):
     box = re.search(rb"/MediaBox \[ ?([\d. ]+)\]", (tmp_path / "debugging.pdf").read_bytes())
     sides = [float(number) / 72 * 25.4 for number in box[1].split()]
     assert sides == pytest.approx([0, 0, 210, 297], abs=0.1)
+
+
+def test_the_poster_is_shown_as_wide_as_a_page():
+    data = re.search(r"base64,([^\"]+)", plot("debugging")._repr_html_())[1]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert SHOWN - 10 <= image.width <= SHOWN
 
 
 def test_every_tool_on_the_poster_exists():

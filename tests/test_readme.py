@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnlab import check, plots
+from cnnlab import check, emergency, plots
 from cnnlab.clinic import FAULTS
 from cnnlab.experiment import Results
 
@@ -60,6 +60,7 @@ def test_the_counts_in_the_readme_are_up_to_date():
     mistakes = sum(len(exercise.mistakes) for exercise in check.EXERCISES.values())
     assert f"{len(check.EXERCISES)} exercises" in README
     assert f"{mistakes} known mistakes" in README
+    assert f"{len(emergency.ward().rows)} broken scripts" in README
     assert len(FAULTS) == 12
     assert "twelve broken runs" in README
 

@@ -46,7 +46,7 @@ class Repair:
             return Outcome(self.name, False, f"your function {problem}.", "call it yourself")
         fixed, says = examine(n, script, seed)
         name = recognise(cause, CAUSES)
-        named = name is not None and name in (record(n).cause, *record(n).also)
+        named = name == record(n).cause
         about = "The cause is right." if named else f"The cause isn't {cause[:60]!r}."
         hint = "" if named else "which measurement would tell that cause from another?"
         share = round(FIX * fixed + CAUSE * named, 2)

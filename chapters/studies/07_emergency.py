@@ -7,7 +7,9 @@ digits anew. A script passes a seed if it keeps the rules of its discharge on
 that seed alone. The result is the fraction of all patients that pass; the
 columns hold what each patient reports and what it really gets. The settings
 of the patients were chosen on the two or three seeds of their discharge, and
-the claim was written before this study ran.
+the claim was written before this study ran. Afterwards we noticed that half
+of it can't fail: a twin is judged beside itself, so it always passes. What
+counts are the sick scripts, and the accuracies of both.
 """
 
 from functools import cache, partial

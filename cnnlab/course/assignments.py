@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from cnnlab.course import notebooks
 from cnnlab.course.products import ExistsError, is_occupied, new_folder, unpair
 from cnnlab.errors import CnnlabError
+from cnnlab.files import write_whole
 from cnnlab.rng import fold_in
 
 
@@ -213,7 +214,7 @@ def hand_out(name: str, course: Path, roster: Path) -> int:
             cell["source"] = with_seed(text, seed.of(student))
         place = course / "handout" / student / name / released.name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(place, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     _note_seed(course, name, seed)
     return len(students)
 
@@ -339,4 +340,4 @@ def _seeds(course: Path) -> Mapping[str, Seed]:
 def _note_seed(course: Path, name: str, seed: Seed) -> None:
     seeds = {**_seeds(course), name: seed}
     stored = {name: seeds[name]._asdict() for name in sorted(seeds)}
-    (course / SEEDS).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    write_whole(course / SEEDS, (json.dumps(stored, indent=1) + "\n").encode())

@@ -192,7 +192,7 @@ def configure(config: Any, folder: Path) -> None:
     )
     config.KeepPlain.folder = root
     config.Judge.folder = root
-    # Once more when Formgrader or the feedback shows a notebook, whoever wrote that file.
+    # Once more when Formgrader or the feedback shows a notebook: others may have written it.
     config.HTMLExporter.preprocessors = [KeepPlain]
     config.HTMLExporter.filters = {"markdown2html": markdown_to_html}
     config.HTMLExporter.sanitize_html = True

@@ -1,4 +1,4 @@
-"""Let the process keep the memory that it frees, for the next batch."""
+"""Let the process keep the memory that one batch frees, so that the next one can use it."""
 
 import ctypes
 import os

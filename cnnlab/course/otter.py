@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cnnlab.course.assignments import graded, read
+from cnnlab.course.assignments import AssignmentError, graded, read
 from cnnlab.course.products import new_folder
 
 
@@ -102,6 +102,9 @@ def _questions(cells: list[Any], seed: int) -> list[Any]:
     """Return the cells of an assignment with otter's marks around the questions.
 
     A cell with an answer belongs to the question of the test cell that comes next.
+
+    Raises:
+        AssignmentError: a test cell has no answer before it.
     """
     from nbformat.v4 import new_code_cell, new_raw_cell
 
@@ -129,13 +132,21 @@ def _questions(cells: list[Any], seed: int) -> list[Any]:
             hidden = _HIDDEN.format(
                 points=points, exercise=test.exercise, function=test.function, seed=seed
             )
-            answer = written.pop()
+            place = max(
+                (i for i, c in enumerate(written) if _is_answer(c) and c not in answers),
+                default=None,
+            )
+            if place is None:
+                raise AssignmentError(f"no cell for an answer comes before the test of {name}")
+            answer, *between = written[place:]
+            del written[place:]
             answers.append(answer)
             written += [
                 new_raw_cell(f"# BEGIN QUESTION\nname: {test.function}\npoints: {points:g}"),
                 new_raw_cell("# BEGIN SOLUTION"),
                 answer,
                 new_raw_cell("# END SOLUTION"),
+                *between,
                 new_raw_cell("# BEGIN TESTS"),
                 *([new_code_cell(_VISIBLE + visible)] if visible else []),
                 new_code_cell(hidden),
@@ -145,7 +156,11 @@ def _questions(cells: list[Any], seed: int) -> list[Any]:
         else:
             written.append(cell)
     for cell in written:
-        if cell.metadata.get("nbgrader", {}).get("solution") and cell not in answers:
+        if _is_answer(cell) and cell not in answers:
             # otter removes answers within questions only.
             cell.source = re.sub(_SOLUTION, "...", cell.source, flags=re.DOTALL)
     return written
+
+
+def _is_answer(cell: Any) -> bool:
+    return bool(cell.metadata.get("nbgrader", {}).get("solution"))

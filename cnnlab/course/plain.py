@@ -239,11 +239,12 @@ def _is_harmless(source: str, attachments: Mapping[str, Any], ids: Collection[st
     except Exception:  # noqa: BLE001 - a refusal, or what Formgrader would stumble over, too
         return False
     refused = []
+    reserved = {name.lower() for name in ids}
 
     def allow(tag: str, name: str, value: str) -> bool:
         allowed = (
             name in _ATTRIBUTES[tag]
-            and (name != "id" or html.unescape(value).lower() not in ids)
+            and (name != "id" or html.unescape(value).lower() not in reserved)
             and (name != "href" or tag == "a")
             and (name != "src" or IMAGE.fullmatch(value) is not None)
             and (name != "style" or re.fullmatch(r"text-align: ?(left|right|center)", value))

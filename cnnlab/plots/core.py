@@ -25,7 +25,8 @@ LINES = ("-", "--", "-.", ":", (0, (9, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4))
 GREY = "#767676"  # for the background: stored studies, limits, epochs that were not trained
 PALE = "#BBBBBB"  # for curves behind the one that is meant
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-WIDTH = 7.0  # inches; 672 pixels on a screen, so a page of 700 pixels shows all of a figure
+PAGE = 700  # pixels: the width of a page
+WIDTH = 7.0  # inches; 672 pixels on a screen, so a page shows all of a figure
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -66,7 +67,9 @@ class Plot:
         self.figure.savefig(user_path(path), dpi=dpi, bbox_inches="tight")
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(self.png()).decode()
+        # A figure for a larger sheet, such as a poster, is shrunk to the width of a page.
+        dpi = min(96, int(PAGE / self.figure.get_size_inches()[0]))
+        data = base64.b64encode(self.png(dpi)).decode()
         return (
             f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt)}" '
             'style="max-width: 100%; background: white">'

@@ -29,11 +29,12 @@ def microbatches(
     [3, 3, 3]
     """
     images, targets = distributed.shard(images), distributed.shard(targets)
-    if size is None or size >= len(images):
-        yield images, targets, True
+    sizes = microbatch_sizes(len(images), size)
+    if len(sizes) == 1:
+        yield images, targets, True  # as they are: `Trainer` recognises the whole batch
         return
     start = 0
-    for length in microbatch_sizes(len(images), size):
+    for length in sizes:
         end = start + length
         yield images[start:end], targets[start:end], end >= len(images)
         start = end

@@ -148,6 +148,10 @@ BIAS = Exercise(
 # --- reads_from -----------------------------------------------------------------------------------
 
 
+IN_EVAL = "treats each image alone"
+FROZEN = "has a frozen batch norm"
+
+
 class _Mixer(nn.Module):
     """Add the next image of the batch to each image, so that output i reads i and i + 1."""
 
@@ -160,6 +164,13 @@ class _WithConstant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, torch.full((len(x), 1), 100.0)], dim=1)
+
+
+class _ConstantFirst(nn.Module):
+    """Put a logit before the others that is zero for every image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.zeros(len(x), 1), x], dim=1)
 
 
 class _Opposed(nn.Module):
@@ -189,6 +200,10 @@ def _with_constant(rng: torch.Generator) -> nn.Module:
     return nn.Sequential(nn.Flatten(), _linear(4, 1, rng), _WithConstant())
 
 
+def _constant_first(rng: torch.Generator) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), _linear(4, 2, rng), _ConstantFirst())
+
+
 def _edges(rng: torch.Generator) -> nn.Module:
     """Return logits whose gradient with respect to an image has the sum zero."""
     linear = _linear(4, 3, rng)
@@ -210,26 +225,39 @@ def _observe_reading(attempt: Callable[..., Any], seed: int) -> Observation:
     n = 4
     images, i = torch.rand(n, 1, 2, 2, generator=rng), int(torch.randint(n, (), generator=rng))
     models = {
-        "treats each image alone": _single(rng),
+        IN_EVAL: _single(rng),
         "adds to each image the next one": _mixed(rng),
         "has a batch norm": _normalised(rng),
+        FROZEN: _normalised(rng),
         "returns the logits z and -z": _opposed(rng),
         "returns a small logit and the constant 100": _with_constant(rng),
+        "returns a first logit of zero": _constant_first(rng),
         "compares the left with the right pixels": _edges(rng),
     }
-    found, changes = {}, {"mode": False, "statistics": False, "gradients": False, "images": False}
+    found, changes = (
+        {},
+        dict.fromkeys(("eval", "train", "layer", "statistics", "gradients", "images"), False),
+    )
     for what, model in models.items():
-        model.train()
+        model.train(what != IN_EVAL)
+        if what == FROZEN:
+            model.get_submodule("1").eval()
+        modes = [module.training for module in model.modules()]
         before = copy.deepcopy(model.state_dict())
         given = images.clone()
         found[what] = attempt(model, given, i)
         after = model.state_dict()
-        changes["mode"] |= not model.training
+        modes_after = [module.training for module in model.modules()]
+        changes["eval"] |= modes[0] > modes_after[0]
+        changes["train"] |= modes[0] < modes_after[0]
+        changes["layer"] |= modes[0] == modes_after[0] and modes != modes_after
         changes["statistics"] |= any(not torch.equal(before[k], after[k]) for k in before)
         changes["gradients"] |= any(p.grad is not None for p in model.parameters())
         changes["images"] |= given.requires_grad
     return {
-        "you leave the model in evaluation mode.": changes["mode"],
+        "you leave the model in evaluation mode.": changes["eval"],
+        "you leave a model in training mode that came in evaluation mode.": changes["train"],
+        "after your call, a layer inside the model is in another mode.": changes["layer"],
         "the running statistics of the model have changed.": changes["statistics"],
         "your call leaves gradients in the model's parameters.": changes["gradients"],
         "after your call, the images require a gradient.": changes["images"],
@@ -270,6 +298,16 @@ def _leaves_eval(model, images, i):  # type: ignore[no-untyped-def]
     return reads_from(model, images, i)
 
 
+def _ends_in_training_mode(model, images, i):  # type: ignore[no-untyped-def]
+    model.train()
+    return reads_from(model, images, i)
+
+
+def _sets_every_layer(model, images, i):  # type: ignore[no-untyped-def]
+    model.train(model.training)
+    return reads_from(model, images, i)
+
+
 def _runs_in_training_mode(model, images, i):  # type: ignore[no-untyped-def]
     model(images)  # a look at the outputs before anything else
     return reads_from(model, images, i)
@@ -283,6 +321,10 @@ def _gradient_of(scalar, model, images):  # type: ignore[no-untyped-def]
 
 def _sum_of_logits(model, images, i):  # type: ignore[no-untyped-def]
     return _indices(_gradient_of(lambda z: z[i].sum(), model, images).abs().sum(dim=1))
+
+
+def _first_logit(model, images, i):  # type: ignore[no-untyped-def]
+    return _indices(_gradient_of(lambda z: z[i, 0], model, images).abs().sum(dim=1))
 
 
 def _largest_logit(model, images, i):  # type: ignore[no-untyped-def]
@@ -314,10 +356,11 @@ def _as_booleans(model, images, i):  # type: ignore[no-untyped-def]
 
 def _backward(model, images, i):  # type: ignore[no-untyped-def]
     inputs = images.detach().clone().requires_grad_()
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     model(inputs)[i].square().sum().backward()
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     return reads_from(model, images, i)
 
 
@@ -345,6 +388,17 @@ READS = Exercise(
             "you leave the model in evaluation mode, but you got it in training mode.",
             "a copy of the model may be in any mode you like",
         ),
+        "ends in training mode": Mistake(
+            _ends_in_training_mode,
+            "you always leave the model in training mode, even if it came in evaluation mode.",
+            "a deep copy of the model may be in any mode you like",
+        ),
+        "sets every layer": Mistake(
+            _sets_every_layer,
+            "your last `train(...)` sets the mode of every layer, but a frozen batch norm was in "
+            "another mode than the model.",
+            "a deep copy of the model may be in any mode you like",
+        ),
         "moves the statistics": Mistake(
             _runs_in_training_mode,
             "you run the model in training mode, which changes its running statistics.",
@@ -354,6 +408,11 @@ READS = Exercise(
             _sum_of_logits,
             "you differentiate the sum of the logits, in which the logits of an image may cancel.",
             "what is the sum of z and -z?",
+        ),
+        "first logit": Mistake(
+            _first_logit,
+            "you differentiate only the first logit, but each logit is an output.",
+            "can the first logit be the same for every image?",
         ),
         "largest logit": Mistake(
             _largest_logit,

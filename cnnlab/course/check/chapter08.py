@@ -52,8 +52,11 @@ def _draw_table(rng: random.Random) -> list[Row]:
 
 
 def _draw_tie(rng: random.Random) -> list[Row]:
-    """Draw runs of three settings, of which the first two have exactly the same mean."""
-    first, second, third = rng.sample((0.01, 0.03, 0.1, 0.3), 3)
+    """Draw runs of three settings, of which the first two have exactly the same mean.
+
+    The second has the larger learning rate, so a comparison of pairs (mean, setting) returns it.
+    """
+    third, first, second = sorted(rng.sample((0.01, 0.03, 0.1, 0.3), 3))
     step = rng.choice((1, 2)) / 16
     return (
         _runs((first, 1e-4), 0.75 - step, 0.75 + step)
@@ -69,7 +72,7 @@ def _observe_best(attempt: Callable[..., Any], seed: int) -> Observation:
         {(0.1, 0.0): [0.5, 0.5, 0.5], (0.2, 0.0): [0.7]},
         {(0.1, 0.0): [0.9, math.nan], (0.2, 0.0): [0.3, 0.4]},
         {(0.1, 0.0): [0.5, 0.6], (0.1, 0.01): [0.7, 0.8], (0.2, 0.0): [0.7, 0.7]},
-        {(0.1, 0.0): [0.5, 0.5], (0.2, 0.0): [0.5, 0.5]},
+        {(0.2, 0.0): [0.5, 0.5], (0.1, 0.0): [0.5, 0.5]},
     )
     tables = {}
     for groups in few:
@@ -119,6 +122,10 @@ def _luckiest(table):  # type: ignore[no-untyped-def]
     return best["rate"], best["decay"]
 
 
+def _best_seed(table):  # type: ignore[no-untyped-def]
+    return _argmax(_group_converged(table), max)
+
+
 def _nan_wins(table):  # type: ignore[no-untyped-def]
     return _argmax(_group(table))  # no mean is larger than a NaN at the front
 
@@ -160,6 +167,10 @@ def _last_of_equals(table):  # type: ignore[no-untyped-def]
     return _argmax(dict(reversed(_group_converged(table).items())))
 
 
+def _larger_of_equals(table):  # type: ignore[no-untyped-def]
+    return max((_mean(values), setting) for setting, values in _group_converged(table).items())[1]
+
+
 def _returns_the_mean(table):  # type: ignore[no-untyped-def]
     return max(_mean(values) for values in _group_converged(table).values())
 
@@ -175,6 +186,11 @@ BEST = Exercise(
         "the luckiest run": Mistake(
             _luckiest,
             "you pick the best single run, but its setting did poorly with the other seeds.",
+            "which setting has the largest mean over its seeds?",
+        ),
+        "the best seed": Mistake(
+            _best_seed,
+            "you rank the settings by their best run, so one lucky seed decides.",
             "which setting has the largest mean over its seeds?",
         ),
         "NaN wins": Mistake(
@@ -223,6 +239,12 @@ BEST = Exercise(
             "the first in the table.",
             "should you compare with `>` or with `>=`?",
         ),
+        "the larger of equals": Mistake(
+            _larger_of_equals,
+            "of two settings with the same mean you take the one with the larger learning rate, "
+            "not the first in the table.",
+            "what does Python compare next if two tuples begin with the same number?",
+        ),
         "returns the mean": Mistake(
             _returns_the_mean,
             "you return the best mean, but the exercise asks for its setting, (rate, decay).",
@@ -233,6 +255,10 @@ BEST = Exercise(
 
 
 # --- next_range -----------------------------------------------------------------------------------
+
+
+TAKES_NAN = "you take a learning rate that diverged, with the score NaN, for the best."
+NAN_STAYS = "`max` keeps a NaN that it meets first, because `0.8 > nan` is False"
 
 
 def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
@@ -260,7 +286,7 @@ def _observe_next(attempt: Callable[..., Any], seed: int) -> Observation:
     six = _draw_trials(rng, 3, n_diverged=2)
     observation["your range for six rates, of which all above the best diverged,"] = attempt(*six)
     return {
-        "you take a learning rate that diverged, with the score NaN, for the best.": nan_is_best,
+        TAKES_NAN: nan_is_best,
         "for rates=[0.1, 0.01, 1], scores=[0.9, 0.5, 0.6], 0.1 isn't inside your range.": not (
             min(low, high) < 0.1 < max(low, high)
         ),
@@ -347,6 +373,23 @@ def _without_the_diverged(rates, scores):  # type: ignore[no-untyped-def]
     return next_range([r for r, _ in converged], [s for _, s in converged])
 
 
+def _sorts_only_the_rates(rates, scores):  # type: ignore[no-untyped-def]
+    return next_range(sorted(rates), scores)
+
+
+def _around(rates, best):  # type: ignore[no-untyped-def]
+    return next_range(rates, [float(rate == best) for rate in rates])
+
+
+def _nan_stays(rates, scores):  # type: ignore[no-untyped-def]
+    return _around(rates, rates[scores.index(max(scores))])
+
+
+def _nan_is_largest(rates, scores):  # type: ignore[no-untyped-def]
+    diverged = [rate for rate, score in zip(rates, scores, strict=True) if math.isnan(score)]
+    return _around(rates, diverged[0]) if diverged else next_range(rates, scores)
+
+
 def _worst_rate(rates, scores):  # type: ignore[no-untyped-def]
     return next_range(rates, [-s for s in scores])
 
@@ -398,6 +441,17 @@ NEXT_RANGE = Exercise(
             "range goes beyond them.",
             "a learning rate that diverged was tried as well; what does it tell you?",
         ),
+        "sorts only the rates": Mistake(
+            _sorts_only_the_rates,
+            "you sort the rates but not the scores, so each rate gets the score of another.",
+            "how can a score stay together with its rate while you sort?",
+        ),
+        "NaN stays the best": Mistake(_nan_stays, TAKES_NAN, NAN_STAYS),
+        "NaN is the largest": Mistake(
+            _nan_is_largest,
+            "your range lies around a learning rate that diverged, as if NaN were the largest.",
+            "`np.argmax` takes the first NaN; which trials can't be the best?",
+        ),
         "the worst rate": Mistake(
             _worst_rate,
             "your range is centred on the learning rate with the lowest score.",
@@ -421,7 +475,7 @@ NEXT_RANGE = Exercise(
 Curve = Sequence[float]  # the validation accuracy after each epoch
 SMALL: list[tuple[list[list[float]], int]] = [
     ([[0.3, 0.4, 0.9], [0.5, 0.4, 0.1], [0.4, 0.6, 0.6]], 3),
-    ([[0.5, 0.2, 0.1], [0.1, 0.8, 0.9], [0.4, 0.3, 0.4], [0.3, 0.4, 0.5]], 2),
+    ([[0.5, 0.2, 0.1], [0.1, 0.8, 0.9], [0.4, 0.6, 0.4], [0.3, 0.4, 0.5]], 2),
     ([[0.2, 0.9], [0.6, 0.1]], 3),
 ]
 
@@ -527,6 +581,18 @@ def _always_half(curves, eta):  # type: ignore[no-untyped-def]
     return _halve(curves, eta, keep=lambda n, _: n // 2)
 
 
+def _always_three(curves, eta):  # type: ignore[no-untyped-def]
+    return successive_halving(curves, 3)
+
+
+def _always_a_third(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, keep=lambda n, _: n // 3)
+
+
+def _always_three_times(curves, eta):  # type: ignore[no-untyped-def]
+    return _halve(curves, eta, grow=lambda epoch, _: 3 * epoch)
+
+
 def _drops_one_in_eta(curves, eta):  # type: ignore[no-untyped-def]
     return _halve(curves, eta, keep=lambda n, eta: n - max(1, n // eta))
 
@@ -595,6 +661,22 @@ HALVING = Exercise(
             _always_half,
             "you keep half of the trials, whatever eta is.",
             "how many of nine trials are left if eta is 3?",
+        ),
+        "always three": Mistake(
+            _always_three,
+            "you use 3 instead of eta.",
+            "how many of four trials are left if eta is 2, and after which epoch is the second "
+            "rung?",
+        ),
+        "always a third": Mistake(
+            _always_a_third,
+            "you keep a third of the trials, whatever eta is.",
+            "how many of four trials are left if eta is 2?",
+        ),
+        "always three times as long": Mistake(
+            _always_three_times,
+            "your rungs are at epochs 1, 3 and 9, whatever eta is.",
+            "where is the second rung if eta is 2?",
         ),
         "drops one in eta": Mistake(
             _drops_one_in_eta,

@@ -70,6 +70,7 @@ class Outcome:
         hint: where to look; empty if the attempt is correct.
         mistake: name of the known mistake that explains the attempt, if there is one.
         share: fraction of the points, for an exercise that gives partial credit.
+        left_out: a hint that is too long for a notebook; graded feedback has room for it.
     """
 
     exercise: str
@@ -78,6 +79,7 @@ class Outcome:
     hint: str = ""
     mistake: str | None = None
     share: float | None = None
+    left_out: str = ""
 
     @property
     def earned(self) -> float:
@@ -212,6 +214,10 @@ class Exercise:
         whole = {name: found for name, found in candidates.items() if found[0] or telling}
         if whole:
             return (max(whole, key=lambda name: whole[name]),)
+        if any(
+            found.level < VALUE or isinstance(expected[key], bool) for key, found in wrong.items()
+        ):
+            return ()
         for one, another in permutations(explained, 2):
             pair = explained[one], explained[another]
             if first in pair[0] and pair[0] | pair[1] == wrong.keys() and pair[1] - pair[0]:
@@ -249,7 +255,8 @@ class Exercise:
 
     def _failed(self, says: str, hint: str = "") -> Outcome:
         says = says if len(says) <= LONGEST else f"{says[: LONGEST - 3]}..."
-        return Outcome(self.name, False, says, hint if len(says) + len(hint) <= LONGEST else "")
+        fits = len(says) + len(hint) <= LONGEST
+        return Outcome(self.name, False, says, hint if fits else "", left_out="" if fits else hint)
 
 
 def _difference(name: str, observed: Observation, expected: Any) -> Difference | None:

@@ -72,7 +72,5 @@ def grade(
     if name not in by_name:
         raise KeyMissing(f"the key has no exercise {name!r}; it has {', '.join(by_name)}")
     outcome = by_name[name].judge(attempt, seed)
-    if not outcome.passed and not outcome.hint:  # left out in a notebook, where space is short
-        outcome = replace(outcome, hint=getattr(by_name[name], "hint", ""))
-    print(outcome)
+    print(replace(outcome, hint=outcome.hint or outcome.left_out))
     return round(points * outcome.earned, 2)

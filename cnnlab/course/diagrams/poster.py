@@ -109,7 +109,7 @@ QUESTIONS = (
         "In evaluation mode, to within 0.1 of the accuracy.",
         "trainer.Trainer.evaluate(loader)",
         "Call model.eval(). Preprocess validation images\n"
-        "as in training. Keep frozen batch norm still:\ntransfer.train_mode(model).",
+        "as in training. Keep frozen batch norm\nin evaluation mode while you train.",
     ),
     Question(
         "evaluation",

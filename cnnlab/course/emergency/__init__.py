@@ -285,7 +285,7 @@ def _judge_cause(n: int, cause: str | EllipsisType | None) -> tuple[bool | None,
         similar = difflib.get_close_matches(str(cause), CAUSES, 1)
         guess = f"Did you mean {similar[0]!r}? " if similar else ""
         return None, f"There is no cause called {cause!r}. {guess}emergency.CAUSES lists them."
-    if name in (record(n).cause, *record(n).also):
+    if name == record(n).cause:
         return True, f"The cause is right: {name}."
     return False, f"The cause isn't {name!r}. To rule it out, {TESTS[name]}."
 

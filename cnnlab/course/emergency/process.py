@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnlab.course.emergency.records import Facts
+from cnnlab.files import write_whole
 
 
 PATIENCE = 10  # times the processor time of the healthy twin, plus `GRACE`
@@ -93,9 +94,7 @@ def main(job: dict[str, Any]) -> None:
     answer = Path(job["answer"])
 
     def write(report: Report) -> None:
-        unfinished = answer.with_suffix(".part")
-        unfinished.write_text(json.dumps(report.__dict__), encoding="utf-8")
-        unfinished.replace(answer)
+        write_whole(answer, json.dumps(report.__dict__).encode())
 
     script = Path(job["path"]).read_text(encoding="utf-8")
     start = time.process_time()

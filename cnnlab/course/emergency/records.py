@@ -61,7 +61,6 @@ class Record:
         seeds: number of hidden seeds over which the facts are averaged.
         contract: what `train` returns, and what else the student must keep.
         praise: what to say of a healthy script, a format string with `own` and `twin`.
-        also: other causes that are true of this patient too.
     """
 
     complaint: str
@@ -75,7 +74,6 @@ class Record:
     seeds: int = 2
     contract: str = CONTRACT
     praise: str = "it reports {own[reported]:.2f}, and on new images it gets {own[accuracy]:.2f}."
-    also: tuple[str, ...] = ()
 
     def judge(self, own: Facts, twin: Facts) -> tuple[bool, str]:
         """Return whether a script with these facts is healthy, and what was measured.
@@ -155,8 +153,9 @@ def within_budget() -> Rule:
         lambda own, twin: all(
             own[name] <= 1.02 * twin[name] + 1 for name in ("steps", "backwards")
         ),
-        "it takes {own[steps]:.0f} optimizer steps with {own[backwards]:.0f} backward passes, but "
-        "the budget is {twin[steps]:.0f} with {twin[backwards]:.0f}.",
+        "keep the number of training steps: it takes {own[steps]:.0f} optimizer steps and "
+        "{own[backwards]:.0f} backward passes, a healthy one {twin[steps]:.0f} and "
+        "{twin[backwards]:.0f}.",
     )
 
 

@@ -14,7 +14,7 @@ from cnnlab.course.emergency.worlds import withheld_digits
 BACKWARD = "            loss.backward()\n"
 
 RECORD = Record(
-    complaint="It learns something in the first epoch and then gets stuck. More epochs don't help.",
+    complaint="The accuracy goes up and down from epoch to epoch and never gets close to 90 %.",
     cause="missing zero_grad",
     repairs={BACKWARD: f"            optimizer.zero_grad()\n{BACKWARD}"},
     wrong={

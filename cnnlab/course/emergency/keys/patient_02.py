@@ -42,7 +42,7 @@ def _observe(run: Run) -> dict[str, float]:
 
 
 RECORD = Record(
-    complaint="We got 95 % on validation. On the road, every fifth sign is wrong.",
+    complaint="We got 92 % on validation. On the road, every fourth sign is wrong.",
     cause="training images in validation",
     repairs={SPLIT: BY_SIGN},
     wrong={
@@ -74,4 +74,8 @@ RECORD = Record(
         ),
     ),
     observe=_observe,
+    praise=(
+        "it reports {own[reported]:.2f}, and on new images it gets {own[accuracy]:.2f}. The lower "
+        "number is the honest one."
+    ),
 )

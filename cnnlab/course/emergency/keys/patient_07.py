@@ -9,7 +9,7 @@ LOADER = "DataLoader(to_dataset(train_samples), batch_size=32)"
 READ = "    train_samples, val_samples = read_folders()\n"
 
 RECORD = Record(
-    complaint="Every epoch ends with a loss near zero, but it misreads every tenth digit.",
+    complaint="The loss falls in every epoch, but in the end it still misreads every fifth digit.",
     cause="data in sorted order",
     repairs={LOADER: LOADER.replace("32)", "32, shuffle=True)")},
     wrong={

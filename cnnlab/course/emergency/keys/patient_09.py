@@ -25,7 +25,7 @@ def _observe(run: Run) -> dict[str, float]:
 
 RECORD = Record(
     complaint="98 % in our tests. At the post office, whose bundles hold equal digits, it fails.",
-    cause="batch norm in training mode",
+    cause="batch norm in training mode at inference",
     repairs={NO_GRAD: f"    model.eval()\n{NO_GRAD}"},
     wrong={
         "no shuffling": {"batch_size=64, shuffle=True": "batch_size=64"},

@@ -13,19 +13,24 @@ RECORD = Record(
     cause="accumulation without division",
     repairs={BACKWARD: "            (loss / ACCUMULATE).backward()\n"},
     wrong={
-        "clipping": {
-            STEP: "                nn.utils.clip_grad_norm_(model.parameters(), 0.1)\n" + STEP
-        },
         "no accumulation": {"MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 16, 1"},
         "real batches of 8 times the size": {
             "MICRO_BATCH, ACCUMULATE = 16, 8": "MICRO_BATCH, ACCUMULATE = 128, 8"
         },
-        "more epochs": {"EPOCHS = 0.05, 8": "EPOCHS = 0.05, 24"},
-        "a smaller learning rate": {"EPOCHS = 0.05, 8": "EPOCHS = 0.03, 8"},
+        "more epochs": {"EPOCHS = 0.1, 8": "EPOCHS = 0.1, 24"},
+        "a smaller learning rate": {"EPOCHS = 0.1, 8": "EPOCHS = 0.06, 8"},
     },
     right={
         # Without weight decay, SGD can't tell a smaller gradient from a smaller learning rate.
         "an eighth of the learning rate": {"lr=LEARNING_RATE": "lr=LEARNING_RATE / ACCUMULATE"},
+        "counted over all epochs": {
+            BACKWARD: "            (loss / ACCUMULATE).backward()\n",
+            "if step % ACCUMULATE == 0": "if (epoch * len(loader) + step) % ACCUMULATE == 0",
+        },
+        "a last step for the remainder": {
+            BACKWARD: "            (loss / ACCUMULATE).backward()\n",
+            "if step % ACCUMULATE == 0": "if step % ACCUMULATE == 0 or step == len(loader)",
+        },
         "the gradients divided": {
             STEP: (
                 "                for p in model.parameters():\n"

@@ -52,7 +52,9 @@ RECORD = Record(
             MADE: "        self.seed += 1\n" + MADE,
         },
         "the seed of the epoch": {
-            "for _ in range(EPOCHS)": "for batches.seed in range(seed, seed + EPOCHS)",
+            "        for x, y in batches": (
+                "        batches.seed = seed + epoch\n        for x, y in batches"
+            ),
         },
         "fresh entropy": {"default_rng(self.seed)": "default_rng(torch.randint(9**9, ()).item())"},
     },

@@ -11,7 +11,7 @@ RETURN = "        return torch.cat(hits).float().mean().item()\n"
 
 RECORD = Record(
     complaint="My network has batch norm in every block, but it trains as if it had none.",
-    cause="training mode not restored",
+    cause="training mode not restored after validation",
     repairs={LOOP: f"{LOOP}            self.model.train()\n"},
     wrong={
         "smaller learning rate": {"lr=0.05": "lr=0.01"},

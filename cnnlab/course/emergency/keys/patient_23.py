@@ -54,4 +54,9 @@ RECORD = Record(
         ),
     ),
     observe=_observe,
+    # Without any dropout there is no dropout at inference either: accepted, and said openly.
+    praise=(
+        "it reports {own[reported]:.2f}, and on new images it gets {own[accuracy]:.2f}. Dropout "
+        "may stay or go, as long as predictions aren't random."
+    ),
 )

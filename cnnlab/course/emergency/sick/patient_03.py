@@ -1,5 +1,4 @@
-"""One network, two tasks: learn the digits 0 to 4, freeze the body, then add the digits 5 to 9."""
-
+# One network, two tasks: learn the digits 0 to 4, freeze the body, then add the digits 5 to 9.
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -20,6 +19,10 @@ def predict(model, images, task="low"):
     return scores.argmax(1) + (5 if task == "high" else 0)
 
 
+def score(model, images, labels):
+    return (predict(model, images) == labels).float().mean().item()
+
+
 def fit(model, head, optimizer, x, y, epochs):
     for _ in range(epochs):
         for i in torch.randperm(len(x)).split(32):
@@ -36,18 +39,21 @@ def train(seed):
     images = torch.tensor(digits.images, dtype=torch.float32)
     labels = torch.tensor(digits.target)
     low, held_out = labels < 5, torch.arange(len(labels)) >= 900
+    old_test = images[low & held_out], labels[low & held_out]
     x = images.flatten(1) / 16
 
     model = TwoTasks()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-3)
     fit(model, model.low, optimizer, x[low & ~held_out], labels[low & ~held_out], epochs=10)
-    accuracy = (predict(model, images[low & held_out]) == labels[low & held_out]).float().mean()
+    accuracy = score(model, *old_test)
+    print(f"digits 0 to 4: accuracy {accuracy:.3f}")
 
     for p in [*model.body.parameters(), *model.low.parameters()]:
         p.requires_grad = False
     fit(model, model.high, optimizer, x[~low & ~held_out], labels[~low & ~held_out] - 5, epochs=40)
-    return model, accuracy.item()
+    print(f"digits 0 to 4, after learning 5 to 9: accuracy {score(model, *old_test):.3f}")
+    return model, accuracy
 
 
 if __name__ == "__main__":
-    print("accuracy on the digits 0 to 4: {:.3f}".format(train(seed=0)[1]))
+    train(seed=0)

@@ -54,3 +54,5 @@ def train(seed):
 if __name__ == "__main__":
     model, error = train(seed=0)
     print(f"mean absolute error: {error:.2f} bar")
+    images, pressure = draw_gauges(seed=1, n=5)
+    print("shown", pressure, "read", predict(model, images))

@@ -52,8 +52,9 @@ def train(seed: int):
             loss = criterion(model(x[batch]), y[batch])
             loss.backward()
             optimizer.step()
+        print(f"loss {loss.item():.3f}")
     return model, (predict(model, digits.images[1000:]) == y[1000:]).float().mean().item()
 
 
 if __name__ == "__main__":
-    print(train(seed=0)[1])
+    print("accuracy", train(seed=0)[1])

@@ -1,5 +1,4 @@
-"""Transfer: learn the digits 0 to 4, then a new head for the digits 5 to 9."""
-
+# Transfer: learn the digits 0 to 4, then a new head for the digits 5 to 9.
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits

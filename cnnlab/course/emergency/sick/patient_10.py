@@ -1,5 +1,4 @@
-"""Few-shot traffic signs: compare the features of a frozen network with the mean of each class."""
-
+# Few-shot traffic signs: compare the features of a frozen network with the mean of each class.
 import torch
 from torch import nn
 from torchvision import transforms

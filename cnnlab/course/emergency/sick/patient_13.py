@@ -53,4 +53,4 @@ def train(seed):
 
 
 if __name__ == "__main__":
-    print("CV score: %.4f" % train(2021)[1])
+    print("validation accuracy: %.3f" % train(2021)[1])

@@ -1,5 +1,4 @@
-"""Mixed precision with a gradient scaler, after the PyTorch recipe, plus gradient clipping."""
-
+# Mixed precision with a gradient scaler, after the PyTorch recipe, plus gradient clipping.
 import torch
 from sklearn.datasets import load_digits
 from torch import nn

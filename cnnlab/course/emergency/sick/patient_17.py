@@ -44,11 +44,13 @@ def train(seed):
         nn.Conv2d(24, 48, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 16, 10),
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
         for x, y in batches:
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
             optimizer.step()
+    print(f"loss after epoch {epoch + 1}: {loss.item():.4f}")
     distorted = torch.tensor(distort(digits.images[200:], np.random.default_rng(seed + 1)))
     hits = predict(model, distorted) == torch.tensor(digits.target[200:])
     return model, hits.float().mean().item()

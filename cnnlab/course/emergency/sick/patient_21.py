@@ -48,6 +48,8 @@ def train(seed, max_epochs=60):
         if early_stopping(score, model, epoch):
             break
     early_stopping.restore(model)
+    restored = (predict(model, images[600:]) == labels[600:]).float().mean().item()
+    print(f"accuracy of the restored model: {restored:.3f}")
     return model, early_stopping.best_score
 
 

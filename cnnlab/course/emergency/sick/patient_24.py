@@ -1,5 +1,4 @@
-"""A small network that shows its activations while it trains."""
-
+# A small network that shows its activations while it trains.
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
