@@ -1063,10 +1063,23 @@ plots.lines(
 photos = Results.load("studies/11_photos.csv")
 for claim in photos.declaration.claims:
     print(photos.verdict(claim.a, claim.relation, claim.b, claim.by))
-photos.plot(label="balanced accuracy", message="PHOTOMESSAGE")
+print("class weights - plain:", photos.difference("class weights", "plain"))
+photos.plot(
+    label="balanced accuracy",
+    message="On photographs, balanced softmax and logit adjustment gain "
+    "most; focal loss alone doesn't.",
+)
 
 # %% [markdown]
-# PHOTOTEXT
+# Balanced softmax gains 7.3 points over plain cross-entropy (5.8 to 8.8), and logit adjustment, which trains nothing,
+# gains 7.1 (5.5 to 8.6). Class weights from the first step gain 2.8 (1.1 to 4.5). The same weights, switched on for the
+# last fifth of the run, gain 6.4 (4.8 to 8.0), so it matters when they act. Focal loss alone changes the balanced
+# accuracy by 0.0 points (−0.9 to 1.0). It was made for another problem: here the rare classes aren't hard, they're
+# rare.
+#
+# Without a correction, the four rarest classes have a mean recall of 0.04, and with balanced softmax 0.30. The four
+# most common ones pay 13.1 points for it (16.0 to 10.2). All variants had the same photographs and steps, and a
+# learning rate from a trial run with plain cross-entropy. The claims were declared before any run.
 #
 # ### What would change it: a longer run
 #
