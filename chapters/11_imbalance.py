@@ -702,8 +702,8 @@ check.sample_weights(sample_weights)
 # <details>
 # <summary><b>Hint: the number of weights is correct, the probabilities aren't</b></summary>
 #
-# Try it with the labels 0, 1, 0, 0. What should the weights of the three zeros add up to, compared with that of the
-# one? And at which position is the one?
+# Try it with the labels 0, 1, 0, 0. What should the weights of the three zeros add up to, compared with the weight of
+# the single one? And at which position is it?
 #
 # </details>
 
@@ -1053,7 +1053,7 @@ plots.lines(
 # after Holm's correction for that (chapter 8) equality isn't supported. Compared with class weights, it's between 0.2
 # points worse and 5.5 better. It costs twelve subtractions per image, so try it first.
 #
-# The strength $\tau$ is a dial. Turn it up, and the rare classes gain what the common ones lose. Choose it on
+# The strength $\tau$ is a dial. Turn it up, and the rare classes gain while the common ones lose. Choose it on
 # validation images weighted as the classes will occur in deployment. On images with the training fractions, plain
 # accuracy would give you a $\tau$ near zero, because there the network was right to expect common classes.
 #
@@ -1069,7 +1069,7 @@ plots.lines(
 # $$ \ell = -(1 - p)^\gamma \log p, $$
 #
 # which for $\gamma = 0$ is cross-entropy. With $\gamma = 2$, the value from the paper, a sample with $p = 0.9$ counts a
-# hundredth.
+# hundredth of what it did.
 
 # %%
 p = torch.linspace(0.02, 0.98, 49)
@@ -1245,7 +1245,8 @@ for a, b in (
 # <summary><b>Solution: open it when you have a list of your own</b></summary>
 #
 # - **Data.** The copies are made before the split, so the same cracks are in the training and the test set, and every
-#   metric is too good. After it, half of the test set are cracks, so its precision and F1 aren't those of the field.
+#   metric is too good. After the copying, half of the test set are cracks, so its precision and F1 aren't those of the
+#   field.
 # - **Training.** The sampler gets one weight per class, so it draws only images 0 and 1. And copies, sampler and class
 #   weights all correct the same imbalance.
 # - **Evaluation.** The threshold is chosen on the test set. The logarithms are those of the field's fractions, and
@@ -1256,6 +1257,7 @@ for a, b in (
 # </details>
 
 # %%
+# Your corrected script
 
 # %% [markdown]
 # ## 11.8 In plain PyTorch
