@@ -27,7 +27,7 @@
 # |---|---|
 # | to read | 50 minutes, with the code |
 # | exercises | 90 minutes |
-# | to run | 60 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 1](01_training_loop.ipynb); [chapter 4](04_mixing.ipynb) helps with calibration and mixed images |
 
 # %% tags=["setup"]
@@ -736,7 +736,7 @@ check.sample_weights(sample_weights)
 # ### Predict
 #
 # Both at once, against plain training: by how much does the mean recall of the four most *common* classes change? A
-# negative number means that it falls. The cell after your prediction trains eleven networks, which takes about 30
+# negative number means that it falls. The cell after your prediction trains eleven networks, which takes about 20
 # seconds.
 
 
