@@ -452,9 +452,10 @@ plots.lines(
 # area under the line. For equally frequent classes it's 0.95 here, although the confusion matrix shows that only 40 %
 # of these signs are found. So the network ranks them well, and only the cut-off is in the wrong place.
 #
-# The **ROC curve** plots recall against the false-positive rate instead. Neither contains $\pi$, so the area under the
-# ROC curve (**AUC**) is nearly the same in both cases. (Nearly, because the mix of the *other* classes still matters.)
-# That makes it a poor guide to a rare class, and the precision-recall curve a better one ([Saito and Rehmsmeier
+# The **ROC curve** plots recall against the false-positive rate instead, and neither contains $\pi$. So the area under
+# it (**AUC**) is 0.996 in both cases, while the average precision falls from 0.95 to 0.69. (With more than two classes,
+# the two areas agree only nearly, because the mix of the other classes matters.) That makes the ROC curve a poor guide
+# to a rare class, and the precision-recall curve a better one ([Saito and Rehmsmeier
 # 2015](https://doi.org/10.1371/journal.pone.0118432)).
 #
 # **A question.** A detector finds 90 % of all cracks with a false-positive rate of 5 %, which makes an excellent ROC
@@ -1251,8 +1252,9 @@ for a, b in (
 #   weights all correct the same imbalance.
 # - **Evaluation.** The threshold is chosen on the test set. The logarithms are those of the field's fractions, and
 #   adding them would suit a network trained on balanced classes once; this one was corrected three times. They change
-#   no F1, though: they shift all log-odds alike, and the threshold moves along. And the accuracy uses another threshold
-#   than F1, for a class of 2 %. Recall, precision and the costs of both mistakes are missing.
+#   no F1, though: they shift all log-odds alike, and the threshold moves along. The accuracy is computed at another
+#   threshold than F1, and says little about a class of 2 %. Recall, precision and the costs of both mistakes are
+#   missing.
 #
 # </details>
 
