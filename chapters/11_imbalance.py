@@ -667,7 +667,7 @@ table.assign(
 # and makes one large step. With oversampling it comes many times and makes many small ones. (They aren't exactly equal
 # even on average, because a weighted batch is divided by the weights it happens to contain.) There's also
 # **undersampling**, which leaves out common images, and **SMOTE** ([Chawla et al.
-# 2002](https://arxiv.org/abs/1106.1813)), which interpolates between rare samples. SMOTE was made for tables. For
+# 2002](https://doi.org/10.1613/jair.953)), which interpolates between rare samples. SMOTE was made for tables. For
 # images, people use augmentation.
 #
 # ### The trap
@@ -1419,7 +1419,7 @@ else:
 # - K. Cao, C. Wei, A. Gaidon, N. Aréchiga and T. Ma, *Learning imbalanced datasets with label-distribution-aware margin
 #   loss*, 2019, [arXiv:1906.07413](https://arxiv.org/abs/1906.07413)
 # - N. V. Chawla, K. W. Bowyer, L. O. Hall and W. P. Kegelmeyer, *SMOTE: synthetic minority over-sampling technique*,
-#   2002, [arXiv:1106.1813](https://arxiv.org/abs/1106.1813)
+#   2002, [doi:10.1613/jair.953](https://doi.org/10.1613/jair.953)
 # - Y. Cui, M. Jia, T.-Y. Lin, Y. Song and S. Belongie, *Class-balanced loss based on effective number of samples*,
 #   2019, [arXiv:1901.05555](https://arxiv.org/abs/1901.05555)
 # - B. Kang, S. Xie, M. Rohrbach and others, *Decoupling representation and classifier for long-tailed recognition*,
