@@ -343,7 +343,12 @@ def _descending(scores: Tensor) -> list[float]:
 
 def cheapest_threshold(scores: Tensor, positive: Tensor, miss: float, alarm: float) -> float:
     """Return the largest of the thresholds with the smallest cost on these images."""
-    return min(_descending(scores), key=lambda t: _total(scores, positive, t, miss, alarm))
+    best, lowest = math.inf, math.inf
+    for threshold in _descending(scores):
+        cost = _total(scores, positive, threshold, miss, alarm)
+        if cost < lowest:
+            best, lowest = threshold, cost
+    return best
 
 
 def _threshold_swapped(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
