@@ -613,8 +613,9 @@ def fine_tune_two_numbers(v):
     return head.detach(), b.detach(), torch.stack(predictions)
 
 
-head, b, predictions = fine_tune_two_numbers(v=0.0)
-print(f"random head: v = {head:.2f}, b = ({b[0]:.2f}, {b[1]:.2f})")
+tuned_v, tuned_b, predictions = fine_tune_two_numbers(v=0.0)
+print(f"random head: v = {tuned_v:.2f}", end=", ")
+print(f"b = ({tuned_b[0]:.2f}, {tuned_b[1]:.2f})")
 plots.lines(
     list(range(len(predictions))),
     {
@@ -631,7 +632,7 @@ plots.lines(
 check.prediction(
     "What does the network predict for (0, 1)?",
     my_prediction_for_the_other,
-    (head * b[1]).item(),
+    (tuned_v * tuned_b[1]).item(),
     within=0.1,
 )
 
