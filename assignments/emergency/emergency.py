@@ -10,7 +10,8 @@
 # # Assignment: five patients
 #
 # Five training scripts run, look right and are silently wrong. You repair them, name the causes, and explain one case
-# so that a colleague believes you. The assignment goes with chapter 7 and takes about three hours.
+# so that a colleague believes you. The assignment goes with chapter 7. We estimate two hours for parts 1 to 5, and an hour for
+# part 6.
 #
 # | part | points | who grades it |
 # |---|---|---|
@@ -25,11 +26,14 @@
 # other. The grader runs your script beside a healthy one and compares what they do: the accuracy on images that the
 # script never sees, the accuracy it reports, and the number of training steps. So every repair that works is accepted,
 # and nothing that only hides the symptom. A script may neither read nor write files, nor use the network, nor start
-# processes, and has three minutes of one core.
+# processes, and has three minutes of processor time; a healthy one needs about ten seconds.
 #
 # **What is allowed.** `emergency.discharge` judges your repair before you hand it in, and you may use it as often as
 # you like. The library is open source, and the key to the patients is in it. If you copy it, you earn the points of
 # parts 1 to 5, and have nothing to write in part 6, which is worth two thirds as much: it asks for *your* measurements.
+
+# %% [markdown]
+# RULES
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "setup", "locked": true, "solution": false, "task": false}
 
