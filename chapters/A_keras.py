@@ -9,12 +9,12 @@
 # %% [markdown]
 # # A. The same in Keras
 #
-# **Questions.** How do you do in Keras what you've learnt in PyTorch? Which things have another name, which have another
-# default, and which have the same name and another meaning? Which of these differences raise no error?
+# **Questions.** How do you do in Keras what you've learnt in PyTorch? Which things have another name, which have
+# another default, and which have the same name and another meaning? Which of these differences raise no error?
 #
-# **Afterwards you can** carry a network and its weights from PyTorch to Keras and back; freeze, weight, stop and schedule in
-# either; fine-tune a network from `keras.applications`; and name the defaults to set when two frameworks should give the
-# same numbers.
+# **Afterwards you can** carry a network and its weights from PyTorch to Keras and back; freeze, weight, stop and
+# schedule in either; fine-tune a network from `keras.applications`; and name the defaults to set when two frameworks
+# should give the same numbers.
 #
 # | | |
 # |---|---|
@@ -22,10 +22,10 @@
 # | to run | 65 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1, 2, 5 and 6; chapters 9 to 11 for A.4, A.5 and A.8; Keras: `pip install "cnnlab[keras]"` |
 #
-# Keras 3 runs on several backends. Here it runs on PyTorch, so both sides use the same arithmetic, and whatever differs is
-# Keras' doing. It reads the backend from a variable when it's imported, so you choose once per process. If you come from
-# TensorFlow, everything on this page holds there, too; only `tf.data`, TensorFlow's own way of loading data, is missing.
-# Without Keras this page still runs: the cells that need it do nothing.
+# Keras 3 runs on several backends. Here it runs on PyTorch, so both sides use the same arithmetic, and whatever
+# differs is Keras' doing. It reads the backend from a variable when it's imported, so you choose once per process. If
+# you come from TensorFlow, everything on this page holds there, too; only `tf.data`, TensorFlow's own way of loading
+# data, is missing. Without Keras this page still runs: the cells that need it do nothing.
 
 # %% tags=["setup"]
 import os
@@ -69,9 +69,9 @@ else:
 # %% [markdown]
 # ## A.1 The same network
 #
-# Below is `small_resnet` in Keras' functional style: you call layers on a placeholder tensor, and a `Model` is everything
-# between an input and an output. Read it beside `SmallResNet` in the library. Four things in it are there only because
-# Keras' defaults differ:
+# Below is `small_resnet` in Keras' functional style: you call layers on a placeholder tensor, and a `Model` is
+# everything between an input and an output. Read it beside `SmallResNet` in the library. Four things in it are there
+# only because Keras' defaults differ:
 #
 # - **The order of axes.** Keras expects (N, H, W, C), PyTorch (N, C, H, W).
 # - **Padding.** With stride 2, `padding="same"` pads only at the bottom and on the right. PyTorch's `padding=1` pads all
@@ -81,8 +81,8 @@ else:
 #   *new* ones that is added in PyTorch, 0.1. Chapter 2 writes $r \leftarrow 0.9\,r + 0.1\,\mu$, and that is
 #   `momentum=0.9` in Keras.
 #
-# Keras also initialises weights differently, with Xavier's uniform distribution. That doesn't matter here, because we copy
-# the weights.
+# Keras also initialises weights differently, with Xavier's uniform distribution. That doesn't matter here, because we
+# copy the weights.
 
 # %%
 WIDTH = 8
@@ -165,8 +165,9 @@ train = cnnlab.loader(data.train, BATCH)  # in the order of the data set
 valid = cnnlab.loader(data.valid, 240)
 
 # %% [markdown]
-# The same weights must give the same logits. We train a few steps first, so that the running statistics are no longer 0
-# and 1. Then we copy the network four times: once correctly, and three times with one of Keras' defaults left in place.
+# The same weights must give the same logits. We train a few steps first, so that the running statistics are no longer
+# 0 and 1. Then we copy the network four times: once correctly, and three times with one of Keras' defaults left in
+# place.
 
 # %%
 if keras:
@@ -195,12 +196,12 @@ if keras:
     assert min(differences.values()) > 1e-3
 
 # %% [markdown]
-# None of the three raises an error. The last one is the worst: `reshape` gives the axes the right sizes but mixes pixels
-# with colours. To move axes, use `permute` or `transpose`.
+# None of the three raises an error. The last one is the worst: `reshape` gives the axes the right sizes but mixes
+# pixels with colours. To move axes, use `permute` or `transpose`.
 #
-# **Pooling.** `GlobalAveragePooling2D` is the mean over the image, PyTorch's `AdaptiveAvgPool2d(1)`. It returns one value per
-# channel whatever the size of the image, so both networks accept larger images. With `Flatten` in its place, the head would
-# fit only one size.
+# **Pooling.** `GlobalAveragePooling2D` is the mean over the image, PyTorch's `AdaptiveAvgPool2d(1)`. It returns one
+# value per channel whatever the size of the image, so both networks accept larger images. With `Flatten` in its place,
+# the head would fit only one size.
 
 # %%
 if keras:
@@ -219,8 +220,8 @@ if keras:
 # %% [markdown]
 # ## A.2 The same training
 #
-# `compile` does what `Trainer(...)` does, and `fit` is `fit`. You have to write out two things. Tell the loss that it gets
-# logits (`from_logits=True`), because by default it takes them for probabilities and raises no error. And set
+# `compile` does what `Trainer(...)` does, and `fit` is `fit`. You have to write out two things. Tell the loss that it
+# gets logits (`from_logits=True`), because by default it takes them for probabilities and raises no error. And set
 # `shuffle=False` here, so that both sides see the same batches.
 
 
@@ -262,8 +263,8 @@ if keras:
     print(curves.round(3).to_string(index=False))
 
 # %% [markdown]
-# The curves agree. Rounding errors grow from step to step, so don't expect the last digits of a long run to match. One thing
-# isn't quite equal here: PyTorch divides the running variance by $N - 1$, and Keras by $N$.
+# The curves agree. Rounding errors grow from step to step, so don't expect the last digits of a long run to match. One
+# thing isn't quite equal here: PyTorch divides the running variance by $N - 1$, and Keras by $N$.
 #
 # ### Predict
 #
@@ -322,9 +323,9 @@ if keras:
     )
 
 # %% [markdown]
-# After sixty steps, $0.99^{60}$ of the statistics, more than half, are still the 0 and 1 they started with. The *weights* of
-# the two runs of a seed don't differ at all, because training mode never uses the running statistics. The network has
-# learnt the same; it's only evaluated with the wrong statistics.
+# After sixty steps, $0.99^{60}$ of the statistics, more than half, are still the 0 and 1 they started with. The
+# *weights* of the two runs of a seed don't differ at all, because training mode never uses the running statistics. The
+# network has learnt the same; it's only evaluated with the wrong statistics.
 
 # %%
 if keras:
@@ -334,14 +335,14 @@ if keras:
     print(f"{len(trained[0])} trained tensors, equal to the last bit")
 
 # %% [markdown]
-# **What would change it.** Time would: after five hundred steps, $0.99^{500}$ is less than a hundredth, and in runs of that
-# length 0.99 averages over more batches, so its statistics are less noisy. The default hurts in short runs, on small data
-# sets, and with a new head on an unfrozen backbone.
+# **What would change it.** Time would: after five hundred steps, $0.99^{500}$ is less than a hundredth, and in runs of
+# that length 0.99 averages over more batches, so its statistics are less noisy. The default hurts in short runs, on
+# small data sets, and with a new head on an unfrozen backbone.
 #
 # ## A.3 Learning rates and schedules
 #
-# A schedule in Keras is an object that turns the step into *the learning rate*, not into a multiplier, and you pass it to
-# the optimizer as its learning rate. The values are the same:
+# A schedule in Keras is an object that turns the step into *the learning rate*, not into a multiplier, and you pass it
+# to the optimizer as its learning rate. The values are the same:
 
 # %%
 if keras:
@@ -367,8 +368,8 @@ if keras:
         print(f"{name:<22}the same rate at each of {len(numbers)} steps")
 
 # %% [markdown]
-# Look at the milestones: Keras' 59 and 79 are our 60 and 80. A boundary in Keras is the *last* step at the old learning
-# rate, and ours is the first step at the new one.
+# Look at the milestones: Keras' 59 and 79 are our 60 and 80. A boundary in Keras is the *last* step at the old
+# learning rate, and ours is the first step at the new one.
 #
 # Keras has no one-cycle schedule. A class of five lines turns any function of the step into a schedule:
 
@@ -416,9 +417,9 @@ if keras:
     )
 
 # %% [markdown]
-# The callback `LearningRateScheduler`, which many examples use, changes the learning rate once per *epoch*, so the curve is
-# a staircase (section 5.5). And **`ReduceLROnPlateau` can't change a learning rate that a schedule controls**. Keras raises
-# an error, and `Trainer` refuses the pair as well.
+# The callback `LearningRateScheduler`, which many examples use, changes the learning rate once per *epoch*, so the
+# curve is a staircase (section 5.5). And **`ReduceLROnPlateau` can't change a learning rate that a schedule
+# controls**. Keras raises an error, and `Trainer` refuses the pair as well.
 
 # %%
 if keras:
@@ -431,14 +432,16 @@ if keras:
         raise AssertionError("the rate was changed")
 
 # %% [markdown]
-# One more difference is hidden in SGD's momentum. With the gradient $g$, the momentum $\beta$ and the learning rate $\eta$,
+# One more difference is hidden in SGD's momentum. With the gradient $g$, the momentum $m$ and the learning rate
+# $\eta$,
 #
-# $$ \text{PyTorch:} \quad v \leftarrow \beta v + g, \;\; w \leftarrow w - \eta v; \qquad
-# \text{Keras:} \quad v \leftarrow \beta v - \eta g, \;\; w \leftarrow w + v. $$
+# $$ \text{PyTorch:} \quad v \leftarrow m v + g, \;\; w \leftarrow w - \eta v; \qquad
+# \text{Keras:} \quad v \leftarrow m v - \eta g, \;\; w \leftarrow w + v. $$
 #
 # With a constant learning rate the two agree. When it falls, PyTorch scales all of the velocity down at once, while in
-# Keras the old steps go on at the old learning rate. Work it out by hand for the gradient 1, $\beta = 0.9$, and a learning
-# rate that falls from 1 to 0.1: PyTorch moves by $1$ and then by $0.1 \cdot 1.9$, Keras by $1$ and then by $0.9 + 0.1$.
+# Keras the old steps go on at the old learning rate. Work it out by hand for the gradient 1, $m = 0.9$, and a
+# learning rate that falls from 1 to 0.1: PyTorch moves by $1$ and then by $0.1 \cdot 1.9$, Keras by $1$ and then by
+# $0.9 + 0.1$.
 
 # %%
 weight = torch.zeros(1, requires_grad=True)
@@ -462,13 +465,13 @@ if keras:
 # %% [markdown]
 # ## A.4 A new head on a frozen backbone
 #
-# Chapter 9 replaces the head and freezes the rest. In Keras you cut the model at the features, set `trainable` to `False`,
-# and put new layers behind it. Do it *before* `compile`, because Keras promises an effect only then.
+# Chapter 9 replaces the head and freezes the rest. In Keras you cut the model at the features, set `trainable` to
+# `False`, and put new layers behind it. Do it *before* `compile`, because Keras promises an effect only then.
 #
-# In both, **a frozen batch norm works in evaluation mode while the rest trains**: it uses its running statistics and doesn't
-# update them. In Keras, `trainable = False` means exactly that for batch norm, and cnnlab's `Trainer` follows the same rule.
-# A bare PyTorch loop doesn't: `requires_grad` freezes the weights, but `model.train()` lets the statistics move. Train all
-# three for an epoch on ten digits per class, and see what has changed in the backbone.
+# In both, **a frozen batch norm works in evaluation mode while the rest trains**: it uses its running statistics and
+# doesn't update them. In Keras, `trainable = False` means exactly that for batch norm, and cnnlab's `Trainer` follows
+# the same rule. A bare PyTorch loop doesn't: `requires_grad` freezes the weights, but `model.train()` lets the
+# statistics move. Train all three for an epoch on ten digits per class, and see what has changed in the backbone.
 
 # %%
 digits = cnnlab.load("digits").subset(per_class=10)
@@ -538,9 +541,9 @@ assert {name.split(".")[-1] for name in report["PyTorch, model.train()"]} == {
 }
 
 # %% [markdown]
-# When you unfreeze, Keras needs a second `compile`. Its optimizer was built for the weights that were trainable then, and it
-# refuses others. The new optimizer starts without momentum. cnnlab's optimizer holds all parameters from the start, so
-# unfreezing doesn't interrupt it (chapter 10).
+# When you unfreeze, Keras needs a second `compile`. Its optimizer was built for the weights that were trainable then,
+# and it refuses others. The new optimizer starts without momentum. cnnlab's optimizer holds all parameters from the
+# start, so unfreezing doesn't interrupt it (chapter 10).
 
 # %%
 if keras:
@@ -563,15 +566,15 @@ if keras:
 
 # %% [markdown]
 # A Keras optimizer has one learning rate for all weights, so layer-wise learning rates (chapter 10) need more. Recent
-# versions can hold several optimizers, each for the weights whose names match a pattern (`MultiOptimizer`). What always
-# works is phases: first the head, then the top block, then everything, each with its own `compile` and a smaller learning
-# rate.
+# versions can hold several optimizers, each for the weights whose names match a pattern (`MultiOptimizer`). What
+# always works is phases: first the head, then the top block, then everything, each with its own `compile` and a
+# smaller learning rate.
 #
 # ## A.5 Weight decay and class weights
 #
 # **Weight decay.** A regulariser $c \lVert w \rVert^2$ in Keras adds $2 c w$ to the gradient. Chapter 2's
-# $\tfrac{\lambda}{2} \lVert w \rVert^2$ adds $\lambda w$. So **`L2(c)` is `weight_decay=2 * c`** of `torch.optim.SGD`. You
-# pass it layer by layer, here to the convolutions and the linear layer, and not to batch norms and biases.
+# $\tfrac{\lambda}{2} \lVert w \rVert^2$ adds $\lambda w$. So **`L2(c)` is `weight_decay=2 * c`** of `torch.optim.SGD`.
+# You pass it layer by layer, here to the convolutions and the linear layer, and not to batch norms and biases.
 
 # %%
 decay = 0.02
@@ -602,10 +605,10 @@ if keras:
     assert history.history["loss"][0] > loss + 0.1
 
 # %% [markdown]
-# The weights are the same, but the *reported* losses aren't. Keras adds the penalty to `loss` and to `val_loss`, so a falling
-# `val_loss` may show only that the weights shrink. To judge a fit, add a metric without the penalty, such as
-# `SparseCategoricalCrossentropy`. Keras' other way, `SGD(weight_decay=...)`, is AdamW's decay, which is separate from the
-# gradient. It includes biases and batch norms unless you call `exclude_from_weight_decay`.
+# The weights are the same, but the *reported* losses aren't. Keras adds the penalty to `loss` and to `val_loss`, so a
+# falling `val_loss` may show only that the weights shrink. To judge a fit, add a metric without the penalty, such as
+# `SparseCategoricalCrossentropy`. Keras' other way, `SGD(weight_decay=...)`, is AdamW's decay, which is separate from
+# the gradient. It includes biases and batch norms unless you call `exclude_from_weight_decay`.
 #
 # **Class weights.** `fit(class_weight={0: w_0, ...})` multiplies the loss of each image by the weight of its class and
 # divides by the *number* of images. Chapters 4 and 11 divide by the *sum of the weights*:
@@ -613,8 +616,8 @@ if keras:
 # $$ \text{Keras:} \quad \frac{1}{N} \sum_i w_{y_i} \ell_i, \qquad
 # \text{cnnlab, } \texttt{F.cross\_entropy}: \quad \frac{\sum_i w_{y_i} \ell_i}{\sum_i w_{y_i}} . $$
 #
-# The cell below has six images of three classes. The network is the identity and its learning rate is 0, so the loss is
-# that of the logits below.
+# The cell below has six images of three classes. The network is the identity and its learning rate is 0, so the loss
+# is that of the logits below.
 
 # %%
 torch.manual_seed(1)
@@ -648,19 +651,19 @@ for weights in ([1.0, 2.0, 6.0], cnnlab.data.class_weights(labels).tolist()):
         assert np.isclose(val_loss, plain, rtol=1e-5)
 
 # %% [markdown]
-# If the weights have a mean of 1 over the *images*, as those of `cnnlab.data.class_weights` do, the two agree over the whole
-# training set. With other weights, Keras changes the size of the gradient, and so, in effect, the learning rate; in
-# PyTorch, a constant factor cancels. Within a batch they differ even then: a batch with a rare image counts for more in
-# Keras. And **`val_loss` ignores class weights** in Keras, while `Trainer` validates with the loss it trains with. Accuracies
-# are unweighted in both.
+# If the weights have a mean of 1 over the *images*, as those of `cnnlab.data.class_weights` do, the two agree over the
+# whole training set. With other weights, Keras changes the size of the gradient, and so, in effect, the learning rate;
+# in PyTorch, a constant factor cancels. Within a batch they differ even then: a batch with a rare image counts for
+# more in Keras. And **`val_loss` ignores class weights** in Keras, while `Trainer` validates with the loss it trains
+# with. Accuracies are unweighted in both.
 #
-# The loss of an epoch is a mean over images in both, and it stays correct when the last batch is smaller, as it was in the
-# cell above.
+# The loss of an epoch is a mean over images in both, and it stays correct when the last batch is smaller, as it was in
+# the cell above.
 #
 # ## A.6 Callbacks
 #
-# **Early stopping.** We feed both with the same values by hand, and compare where they stop and which weights they leave,
-# as indices from 0. Keras' model has a single weight, which is the number of the epoch.
+# **Early stopping.** We feed both with the same values by hand, and compare where they stop and which weights they
+# leave, as indices from 0. Keras' model has a single weight, which is the number of the epoch.
 
 
 # %%
@@ -717,8 +720,8 @@ if keras:
 # - **`mode="auto"`**, the default, asks the metric for its direction. For a metric of your own Keras can't know it and raises
 #   an error; older versions minimised it. Always set the mode.
 #
-# **Plateau.** Keras and `schedules.Plateau` act *at* the `patience`-th epoch without improvement, and torch's own scheduler
-# waits for one more. Keras' `min_delta` is 0.0001 unless you set it to 0.
+# **Plateau.** Keras and `schedules.Plateau` act *at* the `patience`-th epoch without improvement, and torch's own
+# scheduler waits for one more. Keras' `min_delta` is 0.0001 unless you set it to 0.
 
 # %%
 losses = [1.0, 0.8, 0.70, 0.71, 0.70, 0.72, 0.72, 0.73]
@@ -760,10 +763,10 @@ pd.DataFrame(rates, index=range(1, len(losses) + 1)).T.round(3)
 
 # %% [markdown]
 # **Checkpoints.** `ModelCheckpoint` writes the model with its optimizer. By default it overwrites one file after every
-# epoch, and `save_best_only=True` keeps the best instead. It doesn't write the rest of the run: the number of the epoch, the
-# state of the callbacks, the state of the random generators. A `fit` that continues starts to count at `initial_epoch`,
-# which you have to pass, and early stopping starts anew. So a resumed Keras run isn't the run that was never interrupted
-# (section 6.4).
+# epoch, and `save_best_only=True` keeps the best instead. It doesn't write the rest of the run: the number of the
+# epoch, the state of the callbacks, the state of the random generators. A `fit` that continues starts to count at
+# `initial_epoch`, which you have to pass, and early stopping starts anew. So a resumed Keras run isn't the run that
+# was never interrupted (section 6.4).
 
 # %%
 if keras:
@@ -803,8 +806,8 @@ if keras:
 #
 # ### Predict
 #
-# `fit(..., validation_split=0.25)` keeps a quarter of the images for validation. The 480 images are sorted by class, and
-# `shuffle=True` is the default. How many of the twelve classes will training never see?
+# `fit(..., validation_split=0.25)` keeps a quarter of the images for validation. The 480 images are sorted by class,
+# and `shuffle=True` is the default. How many of the twelve classes will training never see?
 
 # %% tags=["predict"]
 my_unseen_classes = ...
@@ -846,23 +849,23 @@ if keras:
     )
 
 # %% [markdown]
-# **Keras cuts off the last quarter first, and shuffles only the rest.** Three classes are only in the validation set, so the
-# network has no chance to learn them. Shuffle the arrays yourself. Or better, split each class in proportion and pass
-# `validation_data`, as `cnnlab.load` and `from_folder` do for you.
+# **Keras cuts off the last quarter first, and shuffles only the rest.** Three classes are only in the validation set,
+# so the network has no chance to learn them. Shuffle the arrays yourself. Or better, split each class in proportion
+# and pass `validation_data`, as `cnnlab.load` and `from_folder` do for you.
 
 # %% [markdown]
 # ## A.8 A ready-made network: ResNet-50 for three classes
 #
-# In practice you rarely build the network. `keras.applications` has a few dozen, and the usual exercise goes like this:
-# take ResNet-50 without its head, train a new head for three classes, then unfreeze the last block and train on with
-# dropout, weight decay, a plateau schedule and early stopping. Here it is in both frameworks. To run offline and in
-# seconds, it uses signs of 32 pixels and random weights. For real work, write `weights="imagenet"` (Keras) or
+# In practice you rarely build the network. `keras.applications` has a few dozen, and the usual exercise goes like
+# this: take ResNet-50 without its head, train a new head for three classes, then unfreeze the last block and train on
+# with dropout, weight decay, a plateau schedule and early stopping. Here it is in both frameworks. To run offline and
+# in seconds, it uses signs of 32 pixels and random weights. For real work, write `weights="imagenet"` (Keras) or
 # `ResNet50_Weights.DEFAULT` (torchvision), which download 100 MB, and use images of 224 pixels.
 #
 # ### What Keras' networks expect
 #
-# `include_top=False` leaves out the pooling and the head, so the base returns a feature map. Pixels go in from 0 to 255,
-# through the `preprocess_input` of that network. What does it do? Ask it about a single red pixel:
+# `include_top=False` leaves out the pooling and the head, so the base returns a feature map. Pixels go in from 0 to
+# 255, through the `preprocess_input` of that network. What does it do? Ask it about a single red pixel:
 
 # %%
 if keras:
@@ -879,18 +882,18 @@ if keras:
     )
 
 # %% [markdown]
-# ResNet and VGG subtract a mean from each channel, divide by nothing, and **turn RGB into BGR**: the red value comes out
-# last. This "caffe mode" is how their weights were trained, and it's the one place where a famous network really wants BGR
-# (chapter 9 shows what happens to a network that gets the wrong order). ResNetV2 wants -1 to 1. EfficientNet does
-# nothing here, because its first layer rescales; DenseNet has the mean and standard deviation that you know from
+# ResNet and VGG subtract a mean from each channel, divide by nothing, and **turn RGB into BGR**: the red value comes
+# out last. This "caffe mode" is how their weights were trained, and it's the one place where a famous network really
+# wants BGR (chapter 9 shows what happens to a network that gets the wrong order). ResNetV2 wants -1 to 1. EfficientNet
+# does nothing here, because its first layer rescales; DenseNet has the mean and standard deviation that you know from
 # torchvision. torchvision's own ResNet-50 wants those, too. So **the same architecture needs other pixels in the other
 # framework**, and nothing complains.
 #
 # ### Predict
 #
-# Tutorials freeze the base with `base.trainable = False` and then unfreeze the last layers with
-# `for layer in base.layers[-20:]: layer.trainable = True`. ResNet-50 without its head has 318 weight tensors. How many of
-# them are trained after these two lines?
+# Tutorials freeze the base with `base.trainable = False` and then unfreeze the last layers with `for layer in
+# base.layers[-20:]: layer.trainable = True`. ResNet-50 without its head has 318 weight tensors. How many of them are
+# trained after these two lines?
 
 # %% tags=["predict"]
 my_trained_tensors = ...
@@ -927,12 +930,12 @@ if keras:
     )
 
 # %% [markdown]
-# None. A model whose own `trainable` is `False` reports no trainable weights, whatever its layers say, so the two lines
-# train the head alone, and the curve looks healthy. Do it the other way round: unfreeze the base as a whole, then freeze
-# all layers but the last ones.
+# None. A model whose own `trainable` is `False` reports no trainable weights, whatever its layers say, so the two
+# lines train the head alone, and the curve looks healthy. Do it the other way round: unfreeze the base as a whole,
+# then freeze all layers but the last ones.
 #
-# Even then, `layers[-20:]` counts *layers*, and activations and additions are among them. In ResNet-50 they happen to be
-# the last two blocks, with their batch norms, which now learn scale and shift. Say what you mean by name instead.
+# Even then, `layers[-20:]` counts *layers*, and activations and additions are among them. In ResNet-50 they happen to
+# be the last two blocks, with their batch norms, which now learn scale and shift. Say what you mean by name instead.
 #
 # ### The base as a layer
 #
@@ -1008,9 +1011,9 @@ if keras:
 # %% [markdown]
 # ### The same in PyTorch
 #
-# torchvision's network has the pooling built in and its head is `fc`, so a new `fc` does both. What `training=False` does
-# in Keras is `model.eval()` here, and only the dropout goes back to training mode. Plateau and early stopping come from
-# chapters 5 and 6.
+# torchvision's network has the pooling built in and its head is `fc`, so a new `fc` does both. What `training=False`
+# does in Keras is `model.eval()` here, and only the dropout goes back to training mode. Plateau and early stopping
+# come from chapters 5 and 6.
 
 # %%
 torch.manual_seed(0)
@@ -1072,10 +1075,10 @@ for epochs, rate in zip(EPOCHS, (1e-3, 1e-4), strict=True):
     last_block_of_torch(model)
 
 # %% [markdown]
-# The counts of weights don't agree, because **Keras' ResNet-50 isn't torchvision's**. Its convolutions have biases, though a
-# batch norm follows. And where a block halves the image, Keras does it in the first 1 × 1 convolution, as the paper did,
-# and torchvision in the 3 × 3 convolution ("version 1.5"). So weights can't be exchanged between the two, and published
-# accuracies differ by about a point.
+# The counts of weights don't agree, because **Keras' ResNet-50 isn't torchvision's**. Its convolutions have biases,
+# though a batch norm follows. And where a block halves the image, Keras does it in the first 1 × 1 convolution, as the
+# paper did, and torchvision in the 3 × 3 convolution ("version 1.5"). So weights can't be exchanged between the two,
+# and published accuracies differ by about a point.
 #
 # Plot the curves, and say whether these networks overfit or underfit.
 

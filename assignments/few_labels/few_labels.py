@@ -9,9 +9,9 @@
 # %% [markdown]
 # # Assignment: few labels, and a choice to defend
 #
-# You have ten labelled traffic signs per class, photographed at the depot, six hundred unlabelled ones from the road, and
-# a network that was trained on printed letters. You teach it the signs, compare strategies, choose one, and defend the
-# choice. It goes with chapters 9 and 10.
+# You have ten labelled traffic signs per class, photographed at the depot, six hundred unlabelled ones from the road,
+# and a network that was trained on printed letters. You teach it the signs, compare strategies, choose one, and defend
+# the choice. It goes with chapters 9 and 10.
 #
 # | part | points | who grades it |
 # |---|---|---|
@@ -22,13 +22,13 @@
 #
 # 20 points count as full marks.
 #
-# **Time.** We estimate two hours for part 1, half an hour for part 2, an hour for part 3, of which a quarter is computing,
-# and half an hour to prepare part 4. Part 1 is open: you decide when it's good enough.
+# **Time.** We estimate two hours for part 1, half an hour for part 2, an hour for part 3, of which a quarter is
+# computing, and half an hour to prepare part 4. Part 1 is open: you decide when it's good enough.
 #
 # **How it is graded.** The grader runs the set-up cell and then the one cell that defines your function, alone, in a
 # fresh process. So put all your function needs into its cell, helpers and imports included. Don't rename or delete
-# cells. Your function may neither read nor write files nor use the network. It has two minutes of *processor time*: for
-# part 1, that is two minutes for three sets of signs. A slow or busy grader doesn't cost you anything.
+# cells. Your function may neither read nor write files nor use the network. It has two minutes of *processor time*:
+# for part 1, that is two minutes for three sets of signs. A slow or busy grader doesn't cost you anything.
 
 # %% [markdown]
 # RULES
@@ -52,12 +52,12 @@ SEED = 0
 # %% [markdown]
 # ## Your signs
 #
-# `practice(0)`, `practice(1)`, ... are sets of signs for you to practise on, with the correct classes of their unlabelled
-# images. `SEED` decides which signs they are. The grader draws others, and their correct classes never reach your
-# function.
+# `practice(0)`, `practice(1)`, ... are sets of signs for you to practise on, with the correct classes of their
+# unlabelled images. `SEED` decides which signs they are. The grader draws others, and their correct classes never
+# reach your function.
 #
-# At the depot, the signs are new and stand in good light. On the road they are dark or faded, blurred, noisy, sometimes
-# partly covered, and the digits on them are in other fonts.
+# At the depot, the signs are new and stand in good light. On the road they are dark or faded, blurred, noisy,
+# sometimes partly covered, and the digits on them are in other fonts.
 
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "data", "locked": true, "solution": false, "task": false}
@@ -95,23 +95,24 @@ cnnlab.plots.image_grid(torch.cat([images[::12], unlabelled[:10]]), columns=10)
 # ## 1. Learn from few labels
 #
 # Write a function that gets the labelled images (N, 3, 32, 32), float in [0, 1], their labels (N,), and M unlabelled
-# images, and returns a class for each of those: (M,), integers. How you do it is up to you: which layers, which learning
-# rates, augmentation, mixing, several networks. You get all unlabelled images at once, and you may learn from them, too.
-# The network `cnnlab.pretrained("glyphnet", num_classes)` comes with the library, and so does everything else that you
-# have seen in the course.
+# images, and returns a class for each of those: (M,), integers. How you do it is up to you: which layers, which
+# learning rates, augmentation, mixing, several networks. You get all unlabelled images at once, and you may learn from
+# them, too. The network `cnnlab.pretrained("glyphnet", num_classes)` comes with the library, and so does everything
+# else that you have seen in the course.
 #
 # **Points.** `fine_tune` above is the best strategy of chapter 10. The grader compares your accuracy with that of
-# `fine_tune` on the same three new sets. A lead of 0 or less earns nothing, a lead of 0.06 earns 6 points, which are full
-# marks, and in between the points grow in a straight line. From there on they grow more slowly, to 8 points for a lead of
+# `fine_tune` on the same three new sets. A lead of 0 or less earns nothing, a lead of 0.06 earns 6 points, which are
+# full marks, and in between the points grow in a straight line. From there on they grow more slowly, to 8 points for a
+# lead of
 # 0.15. We haven't got that far, so the scale is open for you. Copying chapter 10 is worth nothing here; knowing what the
 # road does to an image, and learning from the images you have no labels for, is.
 #
-# **Processor time.** Your two minutes are for three sets, so 40 seconds per set. On our machine, one core of an AMD EPYC,
-# `fine_tune` takes 3 seconds per set and our own solution 10. The cell after your function prints both times on your
-# machine. If your function takes less than ten times as long as `fine_tune`, it stays within the limit.
+# **Processor time.** Your two minutes are for three sets, so 40 seconds per set. On our machine, one core of an AMD
+# EPYC, `fine_tune` takes 3 seconds per set and our own solution 10. The cell after your function prints both times on
+# your machine. If your function takes less than ten times as long as `fine_tune`, it stays within the limit.
 #
-# Try as often as you like on `practice(0)`. But after twenty tries, your accuracy there is optimistic, so keep other sets
-# for part 3.
+# Try as often as you like on `practice(0)`. But after twenty tries, your accuracy there is optimistic, so keep other
+# sets for part 3.
 
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "learn_answer", "locked": false, "solution": true, "task": false}
@@ -157,19 +158,20 @@ cnnlab.check.grade("learn", learn)
 # %% [markdown]
 # ## 2. Choose by numbers
 #
-# A colleague hands you a table with the accuracy of each strategy on $n$ seeds, `{"probe": [0.61, 0.64, ...], ...}` (the
-# first number of each belongs to the first seed, and so on), and with what it costs in seconds, `{"probe": 1.0, ...}`.
+# A colleague hands you a table with the accuracy of each strategy on $n$ seeds, `{"probe": [0.61, 0.64, ...], ...}`
+# (the first number of each belongs to the first seed, and so on), and with what it costs in seconds, `{"probe": 1.0,
+# ...}`.
 #
-# Return the name of the strategy to defend: **the cheapest of those that lose less than 0.02 of accuracy to the one with
-# the best mean.** You must *show* that a strategy loses less than this margin: the whole 95 % interval of its loss has to
-# lie below 0.02. The loss is the accuracy of the best strategy minus its own, seed by seed, and the interval is mean
-# ± $t\,s/\sqrt{n}$, with $s$ the standard deviation of the $n$ losses and $t$ the 97.5 % quantile of Student's
-# distribution with $n-1$ degrees of freedom, `stats.t.ppf(0.975, n - 1)`. $n$ differs from table to table. The strategy
-# with the best mean is always good enough.
+# Return the name of the strategy to defend: **the cheapest of those that lose less than 0.02 of accuracy to the one
+# with the best mean.** You must *show* that a strategy loses less than this margin: the whole 95 % interval of its
+# loss has to lie below 0.02. The loss is the accuracy of the best strategy minus its own, seed by seed, and the
+# interval is mean ± $t\,s/\sqrt{n}$, with $s$ the standard deviation of the $n$ losses and $t$ the 97.5 % quantile of
+# Student's distribution with $n-1$ degrees of freedom, `stats.t.ppf(0.975, n - 1)`. $n$ differs from table to table.
+# The strategy with the best mean is always good enough.
 #
-# Why a margin? A strategy whose results are noisy has a wide interval, so it's never *clearly worse* than the best one.
-# That doesn't make it as good. (And before you believe such an interval, remember that the best strategy was picked
-# from the same runs.)
+# Why a margin? A strategy whose results are noisy has a wide interval, so it's never *clearly worse* than the best
+# one. That doesn't make it as good. (And before you believe such an interval, remember that the best strategy was
+# picked from the same runs.)
 #
 # **Points.** 2 if all tables with two strategies are right, 2 if all with four are.
 
@@ -206,8 +208,8 @@ cnnlab.check.grade("choose", choose)
 # %% [markdown]
 # ## 3. Defend your choice
 #
-# Compare at least three strategies over at least five practice sets that you haven't used for any decision, and show the
-# table. One of them is what you handed in above.
+# Compare at least three strategies over at least five practice sets that you haven't used for any decision, and show
+# the table. One of them is what you handed in above.
 
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "runs_answer", "locked": false, "solution": true, "task": false}
@@ -243,10 +245,10 @@ for name in ("linear", "fine-tune"):
 ### END SOLUTION
 
 # %% [markdown]
-# **Write at most ten sentences.** Which strategy would you defend, at which accuracy with which interval? Which guideline
-# for small data sets that differ from the old task do you know, and do your runs agree with it? What could make your
-# choice wrong next week? Which of your decisions were made while looking at the accuracy on which sets, and what follows
-# from that?
+# **Write at most ten sentences.** Which strategy would you defend, at which accuracy with which interval? Which
+# guideline for small data sets that differ from the old task do you know, and do your runs agree with it? What could
+# make your choice wrong next week? Which of your decisions were made while looking at the accuracy on which sets, and
+# what follows from that?
 #
 # **Points**, one for each of these:
 #
@@ -259,24 +261,25 @@ for name in ("linear", "fine-tune"):
 
 # %% [markdown] nbgrader={"schema_version": 3, "grade": true, "grade_id": "defence", "locked": false, "points": 6, "solution": true, "task": false}
 # ### BEGIN SOLUTION
-# For example: "I defend fine-tuning with augmentation and the road's batch-norm statistics. On five fresh sets it reached ... (...), and led
-# fine-tuning alone by ... (...). The lecture's guideline for few images of a different kind promises nothing (try a linear
-# classifier or fine-tuning, success isn't guaranteed), and CS231n's notes advise a linear classifier on earlier features;
-# with us, the linear classifier on the last features was worst, so the second was not tested. ..."
+# For example: "I defend fine-tuning with augmentation and the road's batch-norm statistics. On five fresh sets it
+# reached ... (...), and led fine-tuning alone by ... (...). The lecture's guideline for few images of a different kind
+# promises nothing (try a linear classifier or fine-tuning, success isn't guaranteed), and CS231n's notes advise a
+# linear classifier on earlier features; with us, the linear classifier on the last features was worst, so the second
+# was not tested. ..."
 #
-# **Point 3** is for any published guideline that is quoted correctly: that of the lecture, that of CS231n's notes, the one
-# of chapter 10. A student may say that the runs can't decide, with the reason. **Point 4:** a risk is something that can
-# happen, such as other fonts, night, a week in which
-# nearly all unlabelled images are of one class (the statistics are then those of that class), a month with
-# few unlabelled images, or a cost that grows. **Point 5:** what was tuned on a set is optimistic on that set and not on
-# others; a student who tuned on `practice(0)` only and compared on fresh sets says so and has the point.
+# **Point 3** is for any published guideline that is quoted correctly: that of the lecture, that of CS231n's notes, the
+# one of chapter 10. A student may say that the runs can't decide, with the reason. **Point 4:** a risk is something
+# that can happen, such as other fonts, night, a week in which nearly all unlabelled images are of one class (the
+# statistics are then those of that class), a month with few unlabelled images, or a cost that grows. **Point 5:** what
+# was tuned on a set is optimistic on that set and not on others; a student who tuned on `practice(0)` only and
+# compared on fresh sets says so and has the point.
 # ### END SOLUTION
 
 # %% [markdown]
 # ## 4. Explain your curve
 #
-# You explain your strategy, without notes and without a computer, in five minutes of conversation or on one handwritten
-# page, as your instructor prefers.
+# You explain your strategy, without notes and without a computer, in five minutes of conversation or on one
+# handwritten page, as your instructor prefers.
 #
 # 1. Sketch the training loss of your strategy and its accuracy on a practice set over the steps, with numbers at both
 #    axes. (1 point)
@@ -289,7 +292,8 @@ for name in ("linear", "fine-tune"):
 
 # %% [markdown] nbgrader={"schema_version": 3, "grade": true, "grade_id": "explain", "locked": false, "points": 4, "solution": true, "task": false}
 # ### BEGIN SOLUTION
-# Enter the points here after the conversation. 1: both curves, with plausible numbers. 2: the training loss goes on falling
-# where the accuracy no longer rises, so it doesn't say when to stop. 3: any change that the student can justify from a
-# mechanism; the point is for the reason. 4: what the line does, and what was or would be measured without it.
+# Enter the points here after the conversation. 1: both curves, with plausible numbers. 2: the training loss goes on
+# falling where the accuracy no longer rises, so it doesn't say when to stop. 3: any change that the student can
+# justify from a mechanism; the point is for the reason. 4: what the line does, and what was or would be measured
+# without it.
 # ### END SOLUTION

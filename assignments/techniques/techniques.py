@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Assignment: mixup, a schedule, early stopping
 #
-# You write three techniques, each in a variant that the chapters don't have, and use two of them in a small experiment of
-# your own. It goes with chapters 4, 5 and 6.
+# You write three techniques, each in a variant that the chapters don't have, and use two of them in a small experiment
+# of your own. It goes with chapters 4, 5 and 6.
 #
 # | part | points | who grades it |
 # |---|---|---|
@@ -20,14 +20,15 @@
 # | 4. an experiment | 6 | your instructor reads it |
 # | 5. explain your curve | 4 | your instructor, in a conversation or on paper |
 #
-# **Time.** We estimate an hour to an hour and a half for parts 1 to 3 if you have done the exercises of the chapters, an
-# hour for part 4, of which about five minutes are computing, and half an hour to prepare part 5.
+# **Time.** We estimate an hour to an hour and a half for parts 1 to 3 if you have done the exercises of the chapters,
+# an hour for part 4, of which about five minutes are computing, and half an hour to prepare part 5.
 #
 # **How it is graded.** The grader runs the set-up cell and then the one cell that defines your function, alone, in a
 # fresh process. So put all your function needs into its cell, helpers and imports included. The grader draws its own
 # problems; the examples below each function are only a few of them. Don't rename or delete cells. Your function may
-# neither read nor write files nor use the network, and has two minutes of processor time. Ours needs less than a second.
-# Each of the parts 1 to 3 has two halves, worth two points each. A half counts only if it's right in all problems.
+# neither read nor write files nor use the network, and has two minutes of processor time. Ours needs less than a
+# second. Each of the parts 1 to 3 has two halves, worth two points each. A half counts only if it's right in all
+# problems.
 
 # %% [markdown]
 # RULES
@@ -57,8 +58,8 @@ SEED = 0
 #
 # $$ \tilde x_i = s_i x_i + (1 - s_i) x_j, \qquad \tilde y_i = s_i y_i + (1 - s_i) y_j, $$
 #
-# where $y$ is the one-hot row of a label. Return $\tilde x$ (N, C, H, W) and $\tilde y$ (N, K), both float. Don't change
-# the batch you are given: that costs half of the points you earn.
+# where $y$ is the one-hot row of a label. Return $\tilde x$ (N, C, H, W) and $\tilde y$ (N, K), both float. Don't
+# change the batch you are given: that costs half of the points you earn.
 #
 # **Points.** 2 for the images, 2 for the targets.
 
@@ -128,8 +129,8 @@ cnnlab.check.grade("schedule", schedule)
 # %% [markdown]
 # ## 3. Early stopping with a relative threshold
 #
-# You get the whole curve `values`, one number for each evaluation. Return the evaluation that ends the run and the best
-# one: `(stop, best)`, two indices from 0.
+# You get the whole curve `values`, one number for each evaluation. Return the evaluation that ends the run and the
+# best one: `(stop, best)`, two indices from 0.
 #
 # - With `mode="max"` larger is better, with `"min"` smaller. A NaN is never better than anything.
 # - There is a value to beat, at first the first number that isn't NaN. An evaluation is *good* if it is better than the
@@ -176,9 +177,9 @@ cnnlab.check.grade("early_stopping", early_stopping)
 # ## 4. An experiment
 #
 # Does your mixup help when a third of the training labels are wrong? The cell below defines `train(seed, alpha)`. It
-# draws signs like yours and their wrong labels from the seed, trains with your schedule, with or without your mixup, and
-# returns the accuracy on *validation* images with correct labels. `SEED` decides which signs are yours. There is no
-# test set: you compare two settings, so you're still choosing.
+# draws signs like yours and their wrong labels from the seed, trains with your schedule, with or without your mixup,
+# and returns the accuracy on *validation* images with correct labels. `SEED` decides which signs are yours. There is
+# no test set: you compare two settings, so you're still choosing.
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "experiment", "locked": true, "solution": false, "task": false}
 EPOCHS, K = 12, 12
@@ -235,9 +236,9 @@ print("mixup - plain:", results.difference("mixup", "plain"))
 ### END SOLUTION
 
 # %% [markdown]
-# **Write at most ten sentences.** What did you compare, and what did you keep equal? What is the difference, and does its
-# interval allow you to call it an effect? Why might mixup help, or not, with *these* labels? What would you measure next
-# if you had ten times the time?
+# **Write at most ten sentences.** What did you compare, and what did you keep equal? What is the difference, and does
+# its interval allow you to call it an effect? Why might mixup help, or not, with *these* labels? What would you
+# measure next if you had ten times the time?
 #
 # **Points**, one for each of these:
 #
@@ -251,10 +252,10 @@ print("mixup - plain:", results.difference("mixup", "plain"))
 
 # %% [markdown] nbgrader={"schema_version": 3, "grade": true, "grade_id": "report", "locked": false, "points": 6, "solution": true, "task": false}
 # ### BEGIN SOLUTION
-# For example: "I compared training without mixup and with α = 1, eight seeds each; network, schedule, length, images and
-# the wrong labels of a seed were the same. ..." The numbers differ from student to student, and the points are those of
-# the list above. Reasons that fit (point 4): a blend is harder to memorise than a single image with its wrong label; or, if
-# mixup doesn't help, twelve epochs are too few to memorise wrong labels, so there's little to prevent.
+# For example: "I compared training without mixup and with α = 1, eight seeds each; network, schedule, length, images
+# and the wrong labels of a seed were the same. ..." The numbers differ from student to student, and the points are
+# those of the list above. Reasons that fit (point 4): a blend is harder to memorise than a single image with its wrong
+# label; or, if mixup doesn't help, twelve epochs are too few to memorise wrong labels, so there's little to prevent.
 # ### END SOLUTION
 
 # %% [markdown]
@@ -273,7 +274,8 @@ print("mixup - plain:", results.difference("mixup", "plain"))
 
 # %% [markdown] nbgrader={"schema_version": 3, "grade": true, "grade_id": "explain", "locked": false, "points": 4, "solution": true, "task": false}
 # ### BEGIN SOLUTION
-# Enter the points here after the conversation. 1: the rise ends at step $w$, the fall begins at $w + h$, and the last value
-# is 0. 2: agrees with the student's run; the loss usually falls most while the learning rate falls. 3: any change that the
-# student can justify from a mechanism; the point is for the reason. 4: names what the line does, and an input.
+# Enter the points here after the conversation. 1: the rise ends at step $w$, the fall begins at $w + h$, and the last
+# value is 0. 2: agrees with the student's run; the loss usually falls most while the learning rate falls. 3: any
+# change that the student can justify from a mechanism; the point is for the reason. 4: names what the line does, and
+# an input.
 # ### END SOLUTION
