@@ -34,7 +34,7 @@ FUNCTIONS = [
 WRONG = [(key, name, wrong) for key, name in FUNCTIONS for wrong in KEYS[key][name].mistakes]
 SEEDS = range(0, 600, 3)
 # How many of 600 signs more than fine-tuning, the fraction of the points, a word of the feedback.
-SCALE = [(18, 0.375, "above"), (36, 0.75, "above"), (63, 0.875, "above"), (90, 1.0, "above")]
+SCALE = [(18, 0.225, "above"), (60, 0.75, "above"), (90, 0.875, "above"), (120, 1.0, "above")]
 
 
 # --- the keys -------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_predictions_of_another_form_earn_nothing(small_signs, attempt, says):
 @pytest.mark.parametrize(
     ("function", "body", "says"),
     [
-        ("learn", "while True:\n        pass", "took longer than 3 seconds of processor time"),
+        ("learn", "while True:\n        pass", "took longer than"),
         ("learn", "raise NotImplementedError", "not written yet"),
         ("learn", "return open('KEY').read()", "is not allowed in an answer"),
         ("choose", "return open('KEY').read()", "is not allowed in an answer"),
@@ -687,7 +687,7 @@ def test_the_feedback_names_the_misconception(course_folder):
     assert "gets the smaller weight" in feedback["wrong"]
     assert "ZeroDivisionError" in feedback["wrong"]
     assert "not written yet" in feedback["empty"]
-    assert "took longer than 15 seconds of processor time" in feedback["hostile"]
+    assert "took longer than" in feedback["hostile"]  # by processor time, or by a busy clock
     assert "Reasons that fit" not in "".join(feedback.values())
 
 
@@ -716,4 +716,4 @@ def test_fine_tuning_is_graded_on_new_signs(tmp_path):
     assert rc == 0, log
     earned = scores(folder, "few_labels")["right"]
     assert earned["choose_points"] == 4
-    assert earned["learn_points"] >= 5
+    assert earned["learn_points"] >= 4

@@ -28,7 +28,8 @@ from cnnlab.transfer import param_groups
 
 # Gains in accuracy over chapter 10's fine-tuning, and the fraction of the points each earns.
 # Full marks are three quarters, which is six of eight points; what is above them is a bonus.
-GAINS, FRACTIONS = (0.0, 0.06, 0.15), (0.0, 0.75, 1.0)
+# On four practice sets, our solution gained 0.185, 0.180, 0.153 and 0.078.
+GAINS, FRACTIONS = (0.0, 0.10, 0.20), (0.0, 0.75, 1.0)
 PER_CLASS = 10
 STEPS = 100
 
