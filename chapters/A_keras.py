@@ -141,9 +141,9 @@ def copy_weights(model, twin):
         twin.get_layer(name.replace(".", "_")).set_weights(values)
 
 
-def keras_arrays(part):
-    """The images (N, H, W, C) and the labels of a part, for Keras."""
-    images, labels = next(iter(cnnlab.loader(part, len(part))))
+def keras_arrays(split):
+    """Return the images (N, H, W, C) and labels of a split, for Keras."""
+    images, labels = next(iter(cnnlab.loader(split, len(split))))
     return images.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy()
 
 
@@ -177,7 +177,7 @@ if keras:
     images, labels = keras_arrays(data.valid)
 
     def off_by(twin, images=images):
-        """The largest difference of a logit."""
+        """Return the largest difference between two logits."""
         copy_weights(trainer.model, twin)
         found = twin.predict(images, batch_size=240, verbose=0)
         return float(np.abs(found - logits).max())
@@ -215,7 +215,7 @@ if keras:
             ours = model(pixels).numpy()
         theirs = twin.predict(pixels.permute(0, 2, 3, 1).numpy(), verbose=0)
         assert np.allclose(ours, theirs, atol=1e-4)
-    print("the same logits for pictures of 32, 48 and 80 pixels")
+    print("the same logits for images of 32, 48 and 80 pixels")
 
 # %% [markdown]
 # ## A.2 The same training
@@ -280,7 +280,7 @@ if keras:
     keras_runs = {}
 
     def keras_accuracy(seed, momentum):
-        """Four epochs with Keras' own fresh weights and its own order."""
+        """Train four epochs with Keras' own initialisation and order."""
         signs = cnnlab.load("pocket", seed=seed, n_train=480, n_valid=1200)
         keras.utils.set_random_seed(seed)
         model = keras_compiled(keras_resnet(12, momentum=momentum))
@@ -377,7 +377,7 @@ if keras:
 if keras:
 
     class FromFunction(keras.optimizers.schedules.LearningRateSchedule):
-        """The rate times one of `cnnlab.schedules`."""
+        """The learning rate times one of `cnnlab.schedules`."""
 
         def __init__(self, rate, schedule):
             self.rate, self.schedule = rate, schedule
@@ -479,11 +479,11 @@ digit_batches = cnnlab.loader(digits.train, 20)
 
 
 def moved(before, after):
-    """The names of the tensors that are not what they were."""
+    """Return the names of the tensors that have changed."""
     return [k for k, v in before.items() if not np.array_equal(v, after[k])]
 
 
-def torch_body(model):
+def torch_backbone(model):
     return {
         name: value.numpy().copy()
         for name, value in model.state_dict().items()
@@ -500,9 +500,9 @@ def frozen_torch():
 
 
 model = frozen_torch()
-before = torch_body(model)
+before = torch_backbone(model)
 trainer_for(model).fit(digit_batches, epochs=1)
-report = {"cnnlab": moved(before, torch_body(model))}
+report = {"cnnlab": moved(before, torch_backbone(model))}
 
 model = frozen_torch()
 optimizer = torch.optim.SGD(model.head.parameters(), lr=0.1)
@@ -511,28 +511,28 @@ for images, labels in digit_batches:
     optimizer.zero_grad()
     F.cross_entropy(model(images), labels).backward()
     optimizer.step()
-report["PyTorch, model.train()"] = moved(before, torch_body(model))
+report["PyTorch, model.train()"] = moved(before, torch_backbone(model))
 
 if keras:
     twin = keras_resnet(12)
     copy_weights(torch_resnet(), twin)
-    body = keras.Model(twin.input, twin.get_layer("features").output)
-    body.trainable = False
-    pieces = [body, keras.layers.Dropout(0.5), keras.layers.Dense(10)]
+    backbone = keras.Model(twin.input, twin.get_layer("features").output)
+    backbone.trainable = False
+    pieces = [backbone, keras.layers.Dropout(0.5), keras.layers.Dense(10)]
     transferred = keras_compiled(keras.Sequential(pieces))
 
-    def keras_body():
-        return {v.path: v.numpy().copy() for v in body.weights}
+    def keras_backbone():
+        return {v.path: v.numpy().copy() for v in backbone.weights}
 
-    before = keras_body()
+    before = keras_backbone()
     transferred.fit(
         *keras_arrays(digits.train), batch_size=20, shuffle=False, verbose=0
     )
-    report["Keras"] = moved(before, keras_body())
+    report["Keras"] = moved(before, keras_backbone())
     assert len(transferred.trainable_weights) == 2  # of the head
 
 for name, changed in report.items():
-    print(f"{name:<24}{len(changed):2} tensors of the body moved")
+    print(f"{name:<24}{len(changed):2} tensors of the backbone have changed")
 assert not report["cnnlab"]
 assert not report.get("Keras")
 assert {name.split(".")[-1] for name in report["PyTorch, model.train()"]} == {
@@ -547,12 +547,12 @@ assert {name.split(".")[-1] for name in report["PyTorch, model.train()"]} == {
 
 # %%
 if keras:
-    body.trainable = False
+    backbone.trainable = False
     keras_compiled(transferred)
     transferred.optimizer.build(transferred.trainable_variables)
     digits_for_keras = keras_arrays(digits.train)
 
-    body.trainable = True
+    backbone.trainable = True
     refused = ""
     try:
         transferred.fit(*digits_for_keras, batch_size=20, verbose=0)
@@ -600,7 +600,7 @@ if keras:
     same = model.head.linear.weight.detach().numpy().T
     theirs = twin.get_layer("head_linear").get_weights()[0]
     assert np.allclose(same, theirs, atol=1e-3)
-    print("after an epoch the weights agree, and the losses that are told:")
+    print("after an epoch, the weights agree, but not the reported losses:")
     print(f"cnnlab {loss:.3f}, Keras {history.history['loss'][0]:.3f}")
     assert history.history["loss"][0] > loss + 0.1
 
@@ -668,7 +668,7 @@ for weights in ([1.0, 2.0, 6.0], cnnlab.data.class_weights(labels).tolist()):
 
 # %%
 def keras_replay(values, **options):
-    """What `replay` says, for Keras: (where it stops, what is left)."""
+    """Return where Keras stops and which weights it leaves."""
     weight = keras.layers.Dense(1, use_bias=False)
     model = keras.Sequential([keras.Input((1,)), weight])
     model.stop_training = False
@@ -799,7 +799,7 @@ if keras:
     assert abs(now - then) < 0.005
     steps = int(loaded.optimizer.iterations)
     print(f"restored and loaded: both have {now:.3f}, the best of 3 epochs;")
-    print(f"the optimizer was loaded at step {steps}, the epoch is not known")
+    print(f"the optimizer was loaded at step {steps}, without the epoch")
 
 # %% [markdown]
 # ## A.7 Where the validation images come from
@@ -816,7 +816,7 @@ my_unseen_classes = ...
 if keras:
 
     class Seen(keras.layers.Layer):
-        """Hands on what it gets, and notes it in training."""
+        """Return the input unchanged, and record it in training."""
 
         def __init__(self):
             super().__init__()
@@ -967,9 +967,9 @@ if keras:
             ) and not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def three_signs(part):
-    """Forty signs of three classes, (N, 3, H, W) in [0, 1], and labels."""
-    images, labels = next(iter(cnnlab.loader(part, len(part))))
+def three_signs(split):
+    """Return forty signs of three classes, (N, 3, H, W), and labels."""
+    images, labels = next(iter(cnnlab.loader(split, len(split))))
     return images[labels < 3][::3], labels[labels < 3][::3]
 
 
@@ -1130,8 +1130,8 @@ cnnlab.plots.lines(
 # | search | `tune.random_search` | the package KerasTuner | 8 |
 # | logs | `callbacks.CSVLog`, `callbacks.TensorBoardLog` | `keras.callbacks.CSVLogger`, `keras.callbacks.TensorBoard` | 8 |
 # | a new head | `replace_head` | `keras.Model` up to the features, `keras.layers.Dense` behind it | 9 |
-# | a pretrained network | `cnnlab.pretrained`, `torchvision.models` | `keras.applications`, `include_top=False` | 9 |
-# | prepare its pixels | `models.Normalize`, `weights.transforms()` | the network's `preprocess_input` | 9 |
+# | a pretrained network | `pretrained` | `keras.applications`, `include_top=False` | 9 |
+# | prepare its pixels | `models.Normalize`, the transforms of torchvision's weights | the network's `preprocess_input` | 9 |
 # | freeze | `transfer.freeze` | `keras.layers.Layer.trainable` before `compile` | 9 |
 # | gradual unfreezing | `callbacks.GradualUnfreeze` | another `compile` for each phase | 10 |
 # | layer-wise learning rates | `transfer.param_groups` | `MultiOptimizer`, in recent versions | 10 |
