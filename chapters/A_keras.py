@@ -439,9 +439,9 @@ if keras:
 # \text{Keras:} \quad v \leftarrow m v - \eta g, \;\; w \leftarrow w + v. $$
 #
 # With a constant learning rate the two agree. When it falls, PyTorch scales all of the velocity down at once, while in
-# Keras the old steps go on at the old learning rate. Work it out by hand for the gradient 1, $m = 0.9$, and a
-# learning rate that falls from 1 to 0.1: PyTorch moves by $1$ and then by $0.1 \cdot 1.9$, Keras by $1$ and then by
-# $0.9 + 0.1$.
+# Keras the old steps go on at the old learning rate. Work it out by hand for the gradient 1, $m = 0.9$, and a learning
+# rate that falls from 1 to 0.1: PyTorch moves by $1$ and then by $0.1 \cdot 1.9$, Keras by $1$ and then by $0.9 +
+# 0.1$.
 
 # %%
 weight = torch.zeros(1, requires_grad=True)
@@ -1181,6 +1181,8 @@ cnnlab.plots.lines(
 #
 # ## References
 #
+# - K. He, X. Zhang, S. Ren and J. Sun, *Deep residual learning for image recognition*, 2016,
+#   [arXiv:1512.03385](https://arxiv.org/abs/1512.03385)
 # - The Keras team, *Transfer learning and fine-tuning*,
 #   [keras.io/guides/transfer_learning](https://keras.io/guides/transfer_learning/)
 # - The Keras team, *Keras 3 API documentation*, [keras.io/api](https://keras.io/api/)
