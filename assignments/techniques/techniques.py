@@ -21,7 +21,7 @@
 # | 5. explain your curve | 4 | your instructor, in a conversation or on paper |
 #
 # **Time.** We estimate an hour to an hour and a half for parts 1 to 3 if you have done the exercises of the chapters,
-# an hour for part 4, of which about five minutes are computing, and half an hour to prepare part 5.
+# an hour for part 4, of which a minute or two are computing, and half an hour to prepare part 5.
 #
 # **How it is graded.** The grader runs the set-up cell and then the one cell that defines your function, alone, in a
 # fresh process. So put all your function needs into its cell, helpers and imports included. The grader draws its own
@@ -220,7 +220,7 @@ def train(seed, alpha, history=None):
 
 # %% [markdown]
 # Compare at least two settings with `cnnlab.compare` over at least eight seeds (chapter 3 shows how), and print the
-# difference with its interval. Two settings and eight seeds take about four minutes on one core.
+# difference with its interval. Two settings and eight seeds take about a minute on one core.
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "runs_answer", "locked": false, "solution": true, "task": false}
 ### BEGIN SOLUTION
