@@ -19,7 +19,7 @@
 # | | |
 # |---|---|
 # | to read | 35 minutes |
-# | to run | 65 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters 1, 2, 5 and 6; chapters 9 to 11 for A.4, A.5 and A.8; Keras: `pip install "cnnlab[keras]"` |
 #
 # Keras 3 runs on several backends. Here it runs on PyTorch, so both sides use the same arithmetic, and whatever
