@@ -9,20 +9,18 @@
 # %% [markdown]
 # # 12. Faster and bigger
 #
-# In October 2024, a user reported that his fine-tuning runs got worse when each batch was cut into small pieces to save
-# memory. Mathematically, the pieces should give exactly the same training. Two brothers, Daniel and Michael Han, tracked
-# it down in their library Unsloth. The losses of the pieces were combined with the wrong weights, and not only in their
-# code: Hugging Face's `transformers` and many other trainers of language models did the same. The mistake had already
-# been described in 2021. It survived because nothing crashes and the loss still falls
-# ([Unsloth](https://unsloth.ai/blog/gradient), [Hugging Face](https://huggingface.co/blog/gradient_accumulation)). You'll
-# make the same mistake in 12.3, in ten lines.
+# In October 2024, a user of the library Unsloth found that his runs got worse when each batch was cut into small pieces to
+# save memory. Mathematically, the training should be the same. The brothers Daniel and Michael Han tracked it down. The
+# losses of the pieces were combined with the wrong weights, in their code, in Hugging Face's `transformers`, and in many
+# other trainers of language models. The mistake had been described in 2021, and it survived because nothing crashes and the
+# loss still falls ([Unsloth](https://unsloth.ai/blog/gradient), [Hugging
+# Face](https://huggingface.co/blog/gradient_accumulation)). In 12.3 you'll repair it.
 #
-# That's the risk of this whole chapter. Every technique in it promises the same training in less time or less memory. So
-# we ask two questions about each: how much does it save *here*, and is it really the same training?
+# That's the risk of this whole chapter. Every technique promises the same training in less time or memory. So we ask two
+# questions about each: how much does it save *here*, and is it really the same training?
 #
 # **You will be able to** time a step with the right clock, keep a network supplied with data, split a batch without
-# changing its gradient, train in sixteen bits with a complete loop, work out when compiling pays off, and train one model
-# in several processes.
+# changing its gradient, train in sixteen bits, work out when compiling pays off, and train with several processes.
 #
 # | | |
 # |---|---|
@@ -92,9 +90,9 @@ images, labels = next(
 # %% [markdown]
 # ## 12.1 Three clocks
 #
-# Before you make anything faster, find out what is slow. For that you need a clock, and Python has two that measure
-# different things. `time.perf_counter()` is the clock on the wall: it gives the time that you wait. `time.process_time()`
-# counts the seconds that processor cores have worked for this process, added up over its threads.
+# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` is the clock
+# on the wall: it gives the time that you wait. `time.process_time()` counts the seconds that processor cores have worked for
+# this process, added up over its threads.
 #
 # ### Predict
 #
@@ -150,12 +148,10 @@ check.prediction(
 # reports loading as nearly free. And since it adds up threads, a step on eight threads can look eight times as long as
 # it is. So time training with `perf_counter`.
 #
-# The clock on the wall has a weakness of its own: it also counts what other programs do. Your first row may be exact
-# and your third far off. That's why you leave out a warm-up (the first call allocates memory and chooses algorithms),
-# repeat, and take the median. `torch.utils.benchmark.Timer` in the third column does this for a single function. It also
-# fixes the number of threads to one, so that two libraries can be compared. Processor time is a good second opinion on a
-# busy machine, as long as all the work is done by one thread of one process. Our stored tables of steps (12.2) and of
-# compiling (12.5) were made that way.
+# The clock on the wall also counts what other programs do. That's why you leave out a warm-up (the first call allocates
+# memory and chooses algorithms), repeat, and take the median. `torch.utils.benchmark.Timer`, in the third column, does this
+# for a single function, on one thread. Processor time is a good second opinion on a busy machine, if all the work is done by
+# one thread of one process. Our tables of steps (12.2) and of compiling (12.5) were made that way.
 #
 # On a GPU, a call returns *before* its work is done. `torch.cuda.synchronize()` waits for the work. Without it you
 # measure how fast Python hands out orders.
@@ -218,7 +214,7 @@ check.time_variants(time_variants)
 # between them. Take the light augmentation of chapter 3, a flip and a shift, done in two ways. **In whole batches**: the
 # images are in memory, one indexing operation makes a batch, and `Augment` changes all 64 images at once, each in its own
 # way. **One image at a time**: a data set returns image number $i$ on request, augmented, and a loader stacks 64 of them.
-# Most tutorials do the latter, because it's what a folder of files needs.
+# Most tutorials do the latter.
 
 
 # %%
@@ -411,21 +407,27 @@ for name in first:
     print(f"{name:14} {first[name]:.4f}  {second[name]:.4f}")
 
 # %% [markdown]
-# Only the own generator repeats itself. Before PyTorch 1.9 (2021), `np.random` was copied too, and that's the bug most warnings on the internet are about. Today
-# `DataLoader` seeds `random`, `torch` and `np.random` differently in each worker. What nobody can seed for you is a
-# generator that you keep in the data set. Make it in a `worker_init_fn`, or derive it from the epoch and the image's
-# index. `cnnlab.loader` does the latter, so that its batches don't depend on the number of workers.
+# Only the own generator repeats itself. Before PyTorch 1.9 (2021), `np.random` was copied too, and most warnings on the
+# internet are about that. Today `DataLoader` seeds `random`, `torch` and `np.random` differently in each worker, but it can't
+# seed a generator that you keep in the data set. Make it in a `worker_init_fn`, or derive it from the epoch and the image's
+# index. `cnnlab.loader` does the latter, so its batches don't depend on the number of workers.
 #
-# **What would change it.** A GPU shortens $t_{\mathrm{train}}$ many times, and loading, which stays on the CPU, becomes
-# the bottleneck. That's why the fastest recipes keep the whole data set on the GPU as bytes and augment it there, in whole
-# batches. Larger data sets are stored in a few large files (WebDataset, FFCV, MosaicML Streaming) instead of a million
-# small ones, or decoded on the GPU (NVIDIA DALI).
+# **What would change it.** A GPU shortens $t_{\mathrm{train}}$ many times, and loading on the CPU becomes the bottleneck. The
+# fastest recipes keep the whole data set on the GPU as bytes and augment it there, in whole batches. Larger data sets are
+# stored in a few large files (WebDataset, FFCV) instead of a million small ones, or decoded on the GPU (NVIDIA DALI).
 #
 # ## 12.3 A batch that doesn't fit
 #
 # For the backward pass, each layer stores its inputs. These **activations**, not the weights, fill the memory, and they
 # grow with the batch. So cut the batch into **microbatches**, let them pass through the network one after the other, and
-# let their gradients add up in `.grad`, as they do anyway. Take the step at the end. This is **gradient accumulation**.
+# let their gradients add up in `.grad`, as they do anyway. Take the step at the end. This is **gradient accumulation**. If
+# $L_j$ is the mean loss of microbatch $j$ with $n_j$ of the $N$ images, then
+#
+# $$ L = \frac{1}{N} \sum_{i=1}^{N} \ell_i = \sum_j \frac{n_j}{N} \, L_j, \qquad
+# \nabla L = \sum_j \frac{n_j}{N} \, \nabla L_j . $$
+#
+# So each microbatch has the weight $n_j / N$, its fraction of the batch. The next cell counts what PyTorch keeps for the
+# backward pass, and draws an example of the weights.
 
 
 # %% tags=["experiment"]
@@ -452,33 +454,15 @@ def stored_megabytes(n, dtype=None):
     return sum(sizes.values()) / 2**20
 
 
-numbers = [1, 4, 16, 64, 256]
-stored = {
-    "float32": [stored_megabytes(n) for n in numbers],
-    "bfloat16 (12.4)": [stored_megabytes(n, torch.bfloat16) for n in numbers],
-}
-plots.lines(
-    numbers,
-    stored,
-    xlabel="images per forward pass",
-    ylabel="memory of the activations (MiB)",
-    message="The activations grow with the images of a forward pass.",
-    log="xy",
-)
-
-# %% [markdown]
-# So microbatches of 16 instead of 256 take a sixteenth of the memory. Now the gradient. If $L_j$ is the mean loss of microbatch $j$ with $n_j$ of the $N$ images, then
-#
-# $$ L = \frac{1}{N} \sum_{i=1}^{N} \ell_i = \sum_j \frac{n_j}{N} \, L_j, \qquad
-# \nabla L = \sum_j \frac{n_j}{N} \, \nabla L_j . $$
-#
-# So each microbatch has the weight $n_j / N$, its fraction of the batch.
-
-# %%
+for n in (256, 64, 16, 1):
+    sizes = stored_megabytes(n), stored_megabytes(n, torch.bfloat16)
+    print(f"{n:4} images: {sizes[0]:5.2f} MiB, ", end="")
+    print(f"{sizes[1]:5.2f} MiB in bfloat16 (12.4)")
 diagrams.accumulation()
 
 # %% [markdown]
-# Most code divides by the number of microbatches instead. Here are the usual lines, with microbatches of the loader's
+# Microbatches of 16 need a sixteenth of the memory of 256 images. Most code divides by the number of microbatches instead of
+# weighing them. Here are the usual lines, with microbatches of the loader's
 # size, in groups of `k`:
 #
 # ```python
@@ -613,34 +597,27 @@ print(steps.claim("microbatches of 16", ">", "plain, again", by=0.2))
 same_training
 
 # %% [markdown]
-# With layer norm it's the same model, to the last digits of 64 bits. **Batch norm breaks it**, because it normalises by
-# the statistics of what passes at a time, and that's now a microbatch. Nothing is wrong in the code; the network computes
-# another function. For microbatches of 32 and more it's usually harmless, and some people do it on purpose (*ghost batch
-# norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four images, use group norm, which was
-# invented for this case ([Wu & He 2018](https://arxiv.org/abs/1803.08494)), or frozen statistics (chapter 9).
-#
-# Learning rate, schedule and number of steps stay as they are, because to all of them the batch is still the batch. But
-# you don't gain time. In the study of 12.2, microbatches of 16 cost 36 % more of it on our small network, because every
-# microbatch makes all the calls of a step.
+# With layer norm it's the same model, to the last digits of 64 bits. **Batch norm breaks it**, because it normalises by the
+# statistics of what passes at a time, and that's now a microbatch. With 32 images and more it's usually harmless (*ghost
+# batch norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four, use group norm ([Wu & He
+# 2018](https://arxiv.org/abs/1803.08494)) or frozen statistics (chapter 9). And it takes time: on our small network 36 %
+# more, because every microbatch makes all the calls of a step.
 #
 # ### The bug of 2024
 #
-# Now you can find it. A language model predicts tokens, and a text has as many as it has. The loss is the mean over the
-# tokens of the *batch*. The trainers took the mean over the tokens of each *microbatch* and divided by the number of
-# microbatches, so a token in a short text counted more than one in a long text. "Divide by $k$" had turned into a mean of
-# means, and equal numbers of texts don't help. The cure is to sum the losses and to divide by the number of tokens of the
-# whole batch, which you have to know before the first microbatch. It's an easy bug to write again: at the end of 2025 it
-# was reported in Andrej Karpathy's nanochat ([pull request 400](https://github.com/karpathy/nanochat/pull/400)).
-#
-# Image networks have it too, wherever the loss isn't a plain mean over images: with class weights (chapter 11), with boxes
-# in detection, and with pixels in segmentation.
+# A language model predicts tokens, and its loss is the mean over the tokens of the *batch*. The trainers took the mean over
+# the tokens of each *microbatch* and divided by the number of microbatches. So a token in a short text counted more than
+# one in a long text. The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count
+# first. At the end of 2025 the same bug was reported in Andrej Karpathy's nanochat ([pull request
+# 400](https://github.com/karpathy/nanochat/pull/400)). Image networks have it wherever the loss isn't a plain mean over
+# images: with class weights (chapter 11), boxes, or pixels.
 #
 # ### Exercise 3: `accumulate_pixels` (hard, 25 minutes)
 #
 # The model gives logits for each pixel, (N, K, H, W). The labels (N, H, W) are −100 where nobody has labelled a pixel,
 # and `F.cross_entropy` leaves these out. Take **one** step on the mean loss over all labelled pixels of the batch, with at
-# most `size` images in memory at a time, and return that loss as a plain number. Some images, and even a whole
-# microbatch, may have no labelled pixel at all.
+# most `size` images in memory at a time, and return that loss as a number. Even a whole microbatch may have no labelled
+# pixel.
 #
 # <details>
 # <summary><b>Hint: the length of my step is wrong</b></summary>
@@ -800,7 +777,7 @@ my_bytes_per_weight = ...  # a number
 # %% tags=["experiment"]
 def bytes_per_weight(dtype, autocast):
     """Return the bytes of weights, gradients and AdamW's state."""
-    model = seeded_resnet(0, norm="group").to(dtype)
+    model = seeded_resnet(0, norm="layer").to(dtype)
     optimizer = torch.optim.AdamW(model.parameters())
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         loss = F.cross_entropy(model(images.to(dtype)), labels)
@@ -843,18 +820,17 @@ check.prediction(
 
 # %% [markdown]
 # The table's "2 bytes" is wrong. **Mixed precision saves nothing on the weights**; it even makes a 16-bit copy of them for
-# the forward pass, 2 more bytes for a while. Its memory gain is in the activations, which for a CNN are most of the memory.
-# Pure bfloat16 does halve everything, but then the steps are rounded away, unless one adds stochastic rounding or the like.
-#
-# Large language models are the other way round: billions of weights, and with 16 bytes each. That's why people shard the
-# state over many GPUs (12.6), keep AdamW's values in 8 bits, or fine-tune a few extra weights only.
+# the forward pass. Its gain is in the activations, which are most of a CNN's memory. Pure bfloat16 does halve everything,
+# but then small steps are rounded away, unless one adds stochastic rounding or the like. Large language models are the other
+# way round: billions of weights with 16 bytes each. That's why people shard the state over many GPUs (12.6), use 8-bit
+# optimizers, or fine-tune a few extra weights only (LoRA).
 #
 # ### Gradients too small for float16
 #
-# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble of float16 is the range.
-# Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss scaling**:
-# multiply the loss by $S$, and by the chain rule every gradient is $S$ times as large. Before the step, divide the weights'
-# gradients, which are in float32, by $S$. In exact arithmetic this changes nothing.
+# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble of float16 is its range.
+# Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss scaling**. Multiply
+# the loss by $S$, and every gradient is $S$ times as large. Before the step, divide the gradients of the weights, which are
+# in float32, by $S$. In exact arithmetic this changes nothing.
 #
 # Does it matter? The study `studies/12_precision.py` imitates float16 on a CPU by rounding every gradient that flows back.
 # It does so for the mean loss over 64 images, and for a loss that's 4,096 times as small, with a learning rate that's 4,096
@@ -992,7 +968,7 @@ cost = timings.seconds_to_compile.mean()
 before = timings.plain_ms.mean() / 1000
 after = timings.compiled_ms.mean() / 1000
 break_even = round(cost / (before - after))
-print(f"compiling takes {cost:.0f} s, as long as {cost / before:.0f} steps")
+print(f"compiling takes {cost:.0f} s, as long as {cost / before:,.0f} steps")
 print(f"it pays off after {break_even:,} steps on average;")
 print(f"the five runs: {paid_after.min():,.0f} to {paid_after.max():,.0f}")
 print(compiling.claim("compiled", "<", "plain", by=0.2))
@@ -1128,38 +1104,30 @@ check.prediction(
 )
 
 # %% [markdown]
-# It's accumulation once more. What was done one after the other is now done side by side, and batch norm sees the share of
-# one process. (`nn.SyncBatchNorm.convert_sync_batchnorm(model)` exchanges the statistics as well, at the price of a message
-# in every layer. It's for small shares.) Dropout differs too, because each process draws its own masks.
+# It's accumulation once more, side by side instead of one after the other, and batch norm sees the share of one process.
+# (`nn.SyncBatchNorm.convert_sync_batchnorm(model)` exchanges its statistics as well, with a message in every layer.) The
+# traps are the same, too:
 #
-# The traps are the same as well:
+# | trap | why |
+# |---|---|
+# | unequal shares | DDP takes the mean of the processes' mean gradients. `DistributedSampler` repeats images to make the shares equal. With losses per token or pixel, the bug of 2024 is back. |
+# | the batch size | A `DataLoader`'s batch is that of one process. With 64 on eight GPUs you train with 512, and the learning rate has to follow (chapter 8, [Goyal et al. 2017](https://arxiv.org/abs/1706.02677)). |
+# | accumulation | All microbatches but the last belong in `with model.no_sync():`, or the gradients are exchanged every time. |
+# | waiting for ever | All processes must take part in every exchange. If one takes a step fewer, the others wait. |
 #
-# - **DDP takes the mean of the processes' gradients**, a mean of means. That's only the batch's gradient if all have
-#   equally many images. `DistributedSampler` repeats some images to make it so. With losses per token or per pixel the
-#   bug of 2024 is back.
-# - **The batch size of a `DataLoader` is that of one process.** With 64 on eight GPUs you train with 512, and the learning
-#   rate has to follow (chapter 8).
-# - **Without `set_epoch`**, every epoch has the same order.
-# - **All processes must take part in every exchange.** If one takes a step fewer, or only the first one evaluates a wrapped
-#   model, the others wait for ever.
-# - **With accumulation**, put all microbatches but the last into `with model.no_sync():`, or you exchange gradients $k$
-#   times per step.
+# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted. Your script is the one that you
+# start with `torchrun`; appendix F does it on several machines.
 #
-# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted by their sizes. The script that
-# you have is the script that you start with `torchrun`. Appendix F does it on several machines.
-#
-# Is it faster? For our network, starting the processes alone takes longer than the training. It pays when a step takes
-# much longer than the exchange of the gradients. If the model and its 16 bytes per weight don't fit on one GPU, **FSDP**
-# (`torch.distributed.fsdp.fully_shard`) or ZeRO ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054)) shard weights,
-# gradients and optimizer state over the processes, and gather each layer's weights only while they're needed. That's how
-# most large models are trained in 2026.
+# Is it faster? Only if a step takes much longer than exchanging its gradients. For our network, starting the processes alone
+# takes longer than the training. If the weights and their 16 bytes each don't fit on one GPU, **FSDP**
+# (`torch.distributed.fsdp.fully_shard`) or ZeRO ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054)) shard them over
+# the processes. That's how most large models are trained in 2026.
 #
 # ## 12.7 In plain PyTorch
 #
-# This is the final version of the training loop that began in chapter 1. Microbatches, autocast and loss scaling have
-# joined the scheduler and clipping. Without a scaler, it makes a disabled one, which does nothing. `set_train_mode` is
-# chapter 9's: frozen batch norm stays in evaluation mode. The average of chapter 6 hooks into the optimizer, so it needs no
-# line here, and it isn't updated by a skipped step.
+# This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the scheduler
+# and clipping. Without a scaler, it makes a disabled one, which does nothing. `set_train_mode` is chapter 9's. The average of
+# chapter 6 hooks into the optimizer, so it needs no line here, and a skipped step doesn't update it.
 
 
 # %% tags=["plain"]

@@ -568,6 +568,8 @@ import torch.nn.functional as F
 from studies.common import seeded_resnet, sgd
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+cnnlab.setup(seed=0)
 """
 
 
