@@ -9,15 +9,15 @@
 # %% [markdown]
 # # 12. Faster and bigger
 #
-# In October 2024, a user of the library Unsloth found that his runs got worse when each batch was cut into small pieces to
-# save memory. Mathematically, the training should be the same. The brothers Daniel and Michael Han tracked it down. The
-# losses of the pieces were combined with the wrong weights, in their code, in Hugging Face's `transformers`, and in many
-# other trainers of language models. The mistake had been described in 2021, and it survived because nothing crashes and the
-# loss still falls ([Unsloth](https://unsloth.ai/blog/gradient), [Hugging
+# In October 2024, a user of the library Unsloth found that his runs got worse when each batch was cut into small pieces
+# to save memory. Mathematically, the training should be the same. The brothers Daniel and Michael Han tracked it down.
+# The losses of the pieces were combined with the wrong weights, in their code, in Hugging Face's `transformers`, and in
+# many other trainers of language models. The mistake had been described in 2021, and it survived because nothing
+# crashes and the loss still falls ([Unsloth](https://unsloth.ai/blog/gradient), [Hugging
 # Face](https://huggingface.co/blog/gradient_accumulation)). In 12.3 you'll repair it.
 #
-# That's the risk of this whole chapter. Every technique promises the same training in less time or memory. So we ask two
-# questions about each: how much does it save *here*, and is it really the same training?
+# That's the risk of this whole chapter. Every technique promises the same training in less time or memory. So we ask
+# two questions about each: how much does it save *here*, and is it really the same training?
 #
 # **You will be able to** time a step with the right clock, keep a network supplied with data, split a batch without
 # changing its gradient, train in sixteen bits, work out when compiling pays off, and train with several processes.
@@ -26,7 +26,7 @@
 # |---|---|
 # | to read | 50 minutes, with the code |
 # | exercises | 90 minutes |
-# | to run | 45 seconds on one core of a laptop; no internet, no GPU |
+# | to run | 30 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapter 1; chapter 7 helps, for clipping |
 
 # %% tags=["setup"]
@@ -90,9 +90,9 @@ images, labels = next(
 # %% [markdown]
 # ## 12.1 Three clocks
 #
-# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` is the clock
-# on the wall: it gives the time that you wait. `time.process_time()` counts the seconds that processor cores have worked for
-# this process, added up over its threads.
+# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` is the
+# clock on the wall: it gives the time that you wait. `time.process_time()` counts the seconds that processor cores have
+# worked for this process, added up over its threads.
 #
 # ### Predict
 #
@@ -144,14 +144,14 @@ check.prediction(
 )
 
 # %% [markdown]
-# **Processor time doesn't see waiting**, and it doesn't see other processes. If four worker processes load your data, it
-# reports loading as nearly free. And since it adds up threads, a step on eight threads can look eight times as long as
-# it is. So time training with `perf_counter`.
+# **Processor time doesn't see waiting**, and it doesn't see other processes. If four worker processes load your data,
+# it reports loading as nearly free. And since it adds up threads, a step on eight threads can look eight times as long
+# as it is. So time training with `perf_counter`.
 #
 # The clock on the wall also counts what other programs do. That's why you leave out a warm-up (the first call allocates
-# memory and chooses algorithms), repeat, and take the median. `torch.utils.benchmark.Timer`, in the third column, does this
-# for a single function, on one thread. Processor time is a good second opinion on a busy machine, if all the work is done by
-# one thread of one process. Our tables of steps (12.2) and of compiling (12.5) were made that way.
+# memory and chooses algorithms), repeat, and take the median. `torch.utils.benchmark.Timer`, in the third column, does
+# this for a single function, on one thread. Processor time is a good second opinion on a busy machine, if all the work
+# is done by one thread of one process. Our tables of steps (12.2) and of compiling (12.5) were made that way.
 #
 # On a GPU, a call returns *before* its work is done. `torch.cuda.synchronize()` waits for the work. Without it you
 # measure how fast Python hands out orders.
@@ -211,10 +211,10 @@ check.time_variants(time_variants)
 # ## 12.2 Feeding the network
 #
 # A training step has four parts: get the batch, forward, backward, update the weights. To time them, read the clock
-# between them. Take the light augmentation of chapter 3, a flip and a shift, done in two ways. **In whole batches**: the
-# images are in memory, one indexing operation makes a batch, and `Augment` changes all 64 images at once, each in its own
-# way. **One image at a time**: a data set returns image number $i$ on request, augmented, and a loader stacks 64 of them.
-# Most tutorials do the latter.
+# between them. Take the light augmentation of chapter 3, a flip and a shift, done in two ways. **In whole batches**:
+# the images are in memory, one indexing operation makes a batch, and `Augment` changes all 64 images at once, each in
+# its own way. **One image at a time**: a data set returns image number $i$ on request, augmented, and a loader stacks
+# 64 of them. Most tutorials do the latter.
 
 
 # %%
@@ -291,8 +291,8 @@ plots.parts(
 # recorded.export_chrome_trace("trace.json")
 # ```
 #
-# The table says that convolutions take most of the time. The trace opens at [ui.perfetto.dev](https://ui.perfetto.dev) as
-# a timeline, the picture in which a GPU that waits for data is easiest to see.
+# The table says that convolutions take most of the time. The trace opens at [ui.perfetto.dev](https://ui.perfetto.dev)
+# as a timeline, the picture in which a GPU that waits for data is easiest to see.
 #
 # Your machine is busy with other things, too, so here are the times of one that wasn't. The study `studies/12_steps.py`
 # compared eight ways to take a step, on one thread.
@@ -317,12 +317,12 @@ steps.plot(
 # %% [markdown]
 # The plain step was timed twice, and the two times differ by 1 %, so we can trust differences of a few per cent. Whole
 # batches can be augmented for 7 % of a step. One image at a time costs 14 % without augmentation, and with it 80 % of a
-# plain step more than whole batches. Both differences are clear, and yet two of the declared claims failed. Their margins
-# (20 % and 100 %) came from an older machine with other work to do, where the differences were 48 % and 180 %. **The size
-# of a speed-up belongs to a machine**, so measure on yours.
+# plain step more than whole batches. Both differences are clear, and yet two of the declared claims failed. Their
+# margins (20 % and 100 %) came from an older machine with other work to do, where the differences were 48 % and 180 %.
+# **The size of a speed-up belongs to a machine**, so measure on yours.
 #
-# So with augmentation, one image at a time, 47 % of a step goes to loading. By Amdahl's law, free loading would make such
-# steps 1.9 times as fast.
+# So with augmentation, one image at a time, 47 % of a step goes to loading. By Amdahl's law, free loading would make
+# such steps 1.9 times as fast.
 #
 # The work on the pixels is the same either way. What costs is Python: every image needs about a dozen calls, and a call
 # takes microseconds, whether it moves three thousand values or two hundred thousand. The larger the images, the smaller
@@ -330,9 +330,9 @@ steps.plot(
 #
 # ### Workers
 #
-# If the images don't fit into memory, you have to load them one at a time: each must be read and decoded. Then let others
-# do it. `DataLoader(..., num_workers=4)` (in `cnnlab`, `loader(..., workers=4)`) starts four **worker processes**, which
-# prepare the next batches while the network trains on this one.
+# If the images don't fit into memory, you have to load them one at a time: each must be read and decoded. Then let
+# others do it. `DataLoader(..., num_workers=4)` (in `cnnlab`, `loader(..., workers=4)`) starts four **worker
+# processes**, which prepare the next batches while the network trains on this one.
 
 # %%
 diagrams.workers()
@@ -375,13 +375,13 @@ check.prediction(
 )
 
 # %% [markdown]
-# One worker saves 1.5 %, and the declared 5 % aren't reached. The formula says why. Without workers a batch costs
-# $192 + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. Two workers wait at the same time
-# and take 53 % of the time, four take 34 %. That's more than a quarter, because starting the workers is included.
+# One worker saves 1.5 %, and the declared 5 % aren't reached. The formula says why. Without workers a batch costs $192
+# + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. Two workers wait at the same time and
+# take 53 % of the time, four take 34 %. That's more than a quarter, because starting the workers is included.
 #
 # Waiting overlaps even on one core; computing needs a core of its own. The machine has two: two computing workers take
-# 57 % of the time, and four aren't faster (59 %). Workers don't make computing cheaper either. All processes together use
-# 9 % more processor time with four of them.
+# 57 % of the time, and four aren't faster (59 %). Workers don't make computing cheaper either. All processes together
+# use 9 % more processor time with four of them.
 #
 # ### What else a loader can do
 #
@@ -394,9 +394,9 @@ check.prediction(
 #
 # ### Random numbers in workers
 #
-# Chapter 7 began with a bug: every worker drew the same random numbers, so their augmentations were copies. `RandomDraws`
-# in `studies/common.py` draws one number in each of four ways for each image. Its *own generator* is made once, in the
-# `__init__` of the data set. Here are the draws for the first image of each of two workers.
+# Chapter 7 began with a bug: every worker drew the same random numbers, so their augmentations were copies.
+# `RandomDraws` in `studies/common.py` draws one number in each of four ways for each image. Its *own generator* is made
+# once, in the `__init__` of the data set. Here are the draws for the first image of each of two workers.
 
 # %% tags=["experiment"]
 seeded = torch.Generator().manual_seed(0)
@@ -408,26 +408,27 @@ for name in first:
 
 # %% [markdown]
 # Only the own generator repeats itself. Before PyTorch 1.9 (2021), `np.random` was copied too, and most warnings on the
-# internet are about that. Today `DataLoader` seeds `random`, `torch` and `np.random` differently in each worker, but it can't
-# seed a generator that you keep in the data set. Make it in a `worker_init_fn`, or derive it from the epoch and the image's
-# index. `cnnlab.loader` does the latter, so its batches don't depend on the number of workers.
+# internet are about that. Today `DataLoader` seeds `random`, `torch` and `np.random` differently in each worker, but it
+# can't seed a generator that you keep in the data set. Make it in a `worker_init_fn`, or derive it from the epoch and
+# the image's index. `cnnlab.loader` does the latter, so its batches don't depend on the number of workers.
 #
-# **What would change it.** A GPU shortens $t_{\mathrm{train}}$ many times, and loading on the CPU becomes the bottleneck. The
-# fastest recipes keep the whole data set on the GPU as bytes and augment it there, in whole batches. Larger data sets are
-# stored in a few large files (WebDataset, FFCV) instead of a million small ones, or decoded on the GPU (NVIDIA DALI).
+# **What would change it.** A GPU shortens $t_{\mathrm{train}}$ many times, and loading on the CPU becomes the
+# bottleneck. The fastest recipes keep the whole data set on the GPU as bytes and augment it there, in whole batches.
+# Larger data sets are stored in a few large files (WebDataset, FFCV) instead of a million small ones, or decoded on the
+# GPU (NVIDIA DALI).
 #
 # ## 12.3 A batch that doesn't fit
 #
 # For the backward pass, each layer stores its inputs. These **activations**, not the weights, fill the memory, and they
-# grow with the batch. So cut the batch into **microbatches**, let them pass through the network one after the other, and
-# let their gradients add up in `.grad`, as they do anyway. Take the step at the end. This is **gradient accumulation**. If
-# $L_j$ is the mean loss of microbatch $j$ with $n_j$ of the $N$ images, then
+# grow with the batch. So cut the batch into **microbatches**, let them pass through the network one after the other,
+# and let their gradients add up in `.grad`, as they do anyway. Take the step at the end. This is **gradient
+# accumulation**. If $L_j$ is the mean loss of microbatch $j$ with $n_j$ of the $N$ images, then
 #
 # $$ L = \frac{1}{N} \sum_{i=1}^{N} \ell_i = \sum_j \frac{n_j}{N} \, L_j, \qquad
 # \nabla L = \sum_j \frac{n_j}{N} \, \nabla L_j . $$
 #
-# So each microbatch has the weight $n_j / N$, its fraction of the batch. The next cell counts what PyTorch keeps for the
-# backward pass, and draws an example of the weights.
+# So each microbatch has the weight $n_j / N$, its fraction of the batch. The next cell counts what PyTorch keeps for
+# the backward pass, and draws an example of the weights.
 
 
 # %% tags=["experiment"]
@@ -461,9 +462,8 @@ for n in (256, 64, 16, 1):
 diagrams.accumulation()
 
 # %% [markdown]
-# Microbatches of 16 need a sixteenth of the memory of 256 images. Most code divides by the number of microbatches instead of
-# weighing them. Here are the usual lines, with microbatches of the loader's
-# size, in groups of `k`:
+# Microbatches of 16 need a sixteenth of the memory of 256 images. Most code divides by the number of microbatches
+# instead of weighing them. Here are the usual lines, with microbatches of the loader's size, in groups of `k`:
 #
 # ```python
 # for i, (images, labels) in enumerate(loader):
@@ -476,9 +476,9 @@ diagrams.accumulation()
 # ```
 #
 # That's correct as long as all microbatches have the same size and the number of batches is a multiple of `k`. If it
-# isn't, the last gradients of an epoch are left in `.grad` and slip into the next epoch's first step. And if one microbatch
-# is short, `1 / k` is the wrong weight for it. The diagram shows how wrong, for 10 images in
-# microbatches of 4, 4 and 2.
+# isn't, the last gradients of an epoch are left in `.grad` and slip into the next epoch's first step. And if one
+# microbatch is short, `1 / k` is the wrong weight for it. The diagram shows how wrong, for 10 images in microbatches of
+# 4, 4 and 2.
 #
 # ### Exercise 2: `accumulate` (medium, 20 minutes)
 #
@@ -532,8 +532,8 @@ check.accumulate(accumulate)
 # ### Is it the same training?
 #
 # `Trainer(microbatch=16)` does this. To see whether it trains the same model, we train with whole batches and with
-# microbatches from the same seed, and compare the weights. The last batch is short, and the microbatches don't divide it.
-# All numbers have 64 bits here, so that a mistake can't hide in the rounding.
+# microbatches from the same seed, and compare the weights. The last batch is short, and the microbatches don't divide
+# it. All numbers have 64 bits here, so that a mistake can't hide in the rounding.
 
 
 # %%
@@ -597,27 +597,27 @@ print(steps.claim("microbatches of 16", ">", "plain, again", by=0.2))
 same_training
 
 # %% [markdown]
-# With layer norm it's the same model, to the last digits of 64 bits. **Batch norm breaks it**, because it normalises by the
-# statistics of what passes at a time, and that's now a microbatch. With 32 images and more it's usually harmless (*ghost
-# batch norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four, use group norm ([Wu & He
-# 2018](https://arxiv.org/abs/1803.08494)) or frozen statistics (chapter 9). And it takes time: on our small network 36 %
-# more, because every microbatch makes all the calls of a step.
+# With layer norm it's the same model, to the last digits of 64 bits. **Batch norm breaks it**, because it normalises by
+# the statistics of what passes at a time, and that's now a microbatch. With 32 images and more it's usually harmless
+# (*ghost batch norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four, use group norm ([Wu &
+# He 2018](https://arxiv.org/abs/1803.08494)) or frozen statistics (chapter 9). And it takes time: on our small network
+# 36 % more, because every microbatch makes all the calls of a step.
 #
 # ### The bug of 2024
 #
-# A language model predicts tokens, and its loss is the mean over the tokens of the *batch*. The trainers took the mean over
-# the tokens of each *microbatch* and divided by the number of microbatches. So a token in a short text counted more than
-# one in a long text. The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count
-# first. At the end of 2025 the same bug was reported in Andrej Karpathy's nanochat ([pull request
+# A language model predicts tokens, and its loss is the mean over the tokens of the *batch*. The trainers took the mean
+# over the tokens of each *microbatch* and divided by the number of microbatches. So a token in a short text counted
+# more than one in a long text. The cure is to divide the sum of all losses by the tokens of the whole batch, which you
+# have to count first. At the end of 2025 the same bug was reported in Andrej Karpathy's nanochat ([pull request
 # 400](https://github.com/karpathy/nanochat/pull/400)). Image networks have it wherever the loss isn't a plain mean over
 # images: with class weights (chapter 11), boxes, or pixels.
 #
 # ### Exercise 3: `accumulate_pixels` (hard, 25 minutes)
 #
 # The model gives logits for each pixel, (N, K, H, W). The labels (N, H, W) are −100 where nobody has labelled a pixel,
-# and `F.cross_entropy` leaves these out. Take **one** step on the mean loss over all labelled pixels of the batch, with at
-# most `size` images in memory at a time, and return that loss as a number. Even a whole microbatch may have no labelled
-# pixel.
+# and `F.cross_entropy` leaves these out. Take **one** step on the mean loss over all labelled pixels of the batch, with
+# at most `size` images in memory at a time, and return that loss as a number. Even a whole microbatch may have no
+# labelled pixel.
 #
 # <details>
 # <summary><b>Hint: the length of my step is wrong</b></summary>
@@ -665,13 +665,13 @@ check.accumulate_pixels(accumulate_pixels)
 # %% [markdown]
 # ## 12.4 Sixteen bits
 #
-# A float32 spends one bit on the sign, 8 on the exponent (its range), and 23 on the digits. A leading 1 isn't stored, so it
-# really has 24 bits of digits. With 16 bits you have to choose. **float16** keeps 11 bits of digits and little range, and
-# **bfloat16** keeps the range and 8 bits of digits. **TF32** is no format to store numbers in, but a way to multiply: the
-# GPU rounds the inputs of a product to 11 bits of digits and keeps the range of float32.
+# A float32 spends one bit on the sign, 8 on the exponent (its range), and 23 on the digits. A leading 1 isn't stored,
+# so it really has 24 bits of digits. With 16 bits you have to choose. **float16** keeps 11 bits of digits and little
+# range, and **bfloat16** keeps the range and 8 bits of digits. **TF32** is no format to store numbers in, but a way to
+# multiply: the GPU rounds the inputs of a product to 11 bits of digits and keeps the range of float32.
 #
-# What do so few digits do to a sum? Take 4,000 exposures of one photograph, all exactly the same, and compute their mean.
-# It should be the photograph. Each sum below is kept in another format.
+# What do so few digits do to a sum? Take 4,000 exposures of one photograph, all exactly the same, and compute their
+# mean. It should be the photograph. Each sum below is kept in another format.
 
 # %%
 for kind in (torch.float32, torch.float16, torch.bfloat16):
@@ -703,12 +703,13 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Once a sum is a few hundred times as large as what you add, bfloat16 rounds the addition away, and the sum stops growing.
-# A convolution is a sum of hundreds or thousands of products, and yet the matrix product above is exact. That's because the
-# hardware **multiplies 16-bit numbers, accumulates the products in float32**, and rounds once, at the end.
+# Once a sum is a few hundred times as large as what you add, bfloat16 rounds the addition away, and the sum stops
+# growing. A convolution is a sum of hundreds or thousands of products, and yet the matrix product above is exact.
+# That's because the hardware **multiplies 16-bit numbers, accumulates the products in float32**, and rounds once, at
+# the end.
 #
-# **Mixed precision** ([Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)) builds on this. `torch.autocast` chooses
-# a format for each operation:
+# **Mixed precision** ([Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)) builds on this. `torch.autocast`
+# chooses a format for each operation:
 #
 # | in sixteen bits | in float32 |
 # |---|---|
@@ -716,16 +717,16 @@ plots.image_grid(
 # | most activations that are stored for the backward pass | statistics of batch norm, softmax, losses, long sums |
 # | | weights, their gradients, the optimizer's state |
 #
-# The weights stay in float32 because a step changes them by about a thousandth (chapter 7), and in bfloat16, $1 + 0.001 =
-# 1$: a thousand such steps would change nothing.
+# The weights stay in float32 because a step changes them by about a thousandth (chapter 7), and in bfloat16, $1 + 0.001
+# = 1$: a thousand such steps would change nothing.
 #
-# So what do you save? Activations take half the memory (see the figure in 12.3), and units that are made for sixteen bits
-# compute several times as fast. Our idle machine has a CPU with such instructions, and a step took 15 % less time. An
-# older CPU without them, on which we measured before, took 10 % *longer*. So measure before you switch it on.
+# So what do you save? Activations take half the memory (see the figure in 12.3), and units that are made for sixteen
+# bits compute several times as fast. Our idle machine has a CPU with such instructions, and a step took 15 % less time.
+# An older CPU without them, on which we measured before, took 10 % *longer*. So measure before you switch it on.
 #
 # Is it the same training? Not bit for bit, so compare accuracies. Your three runs below are short. The grey marks come
-# from the study `studies/12_precision.py`, which calls the same function with twice the images, larger batches, six epochs
-# and six seeds.
+# from the study `studies/12_precision.py`, which calls the same function with twice the images, larger batches, six
+# epochs and six seeds.
 
 
 # %% tags=["experiment"]
@@ -762,9 +763,9 @@ live.plot(
 # %% [markdown]
 # ### Bytes per weight
 #
-# One of the texts that this course builds on has a table. Float32 takes 4 bytes per weight and 4 for its gradient, mixed
-# precision takes "2 bytes (mostly)" and 4, and pure bfloat16 takes 2 and 2. AdamW keeps two more values per weight (chapter
-# 1), so float32 takes $4 + 4 + 8 = 16$ bytes in all.
+# One of the texts that this course builds on has a table. Float32 takes 4 bytes per weight and 4 for its gradient,
+# mixed precision takes "2 bytes (mostly)" and 4, and pure bfloat16 takes 2 and 2. AdamW keeps two more values per
+# weight (chapter 1), so float32 takes $4 + 4 + 8 = 16$ bytes in all.
 #
 # ### Predict
 #
@@ -819,23 +820,23 @@ check.prediction(
 )
 
 # %% [markdown]
-# The table's "2 bytes" is wrong. **Mixed precision saves nothing on the weights**; it even makes a 16-bit copy of them for
-# the forward pass. Its gain is in the activations, which are most of a CNN's memory. Pure bfloat16 does halve everything,
-# but then small steps are rounded away, unless one adds stochastic rounding or the like. Large language models are the other
-# way round: billions of weights with 16 bytes each. That's why people shard the state over many GPUs (12.6), use 8-bit
-# optimizers, or fine-tune a few extra weights only (LoRA).
+# The table's "2 bytes" is wrong. **Mixed precision saves nothing on the weights**; it even makes a 16-bit copy of them
+# for the forward pass. Its gain is in the activations, which are most of a CNN's memory. Pure bfloat16 does halve
+# everything, but then small steps are rounded away, unless one adds stochastic rounding or the like. Large language
+# models are the other way round: billions of weights with 16 bytes each. That's why people shard the state over many
+# GPUs (12.6), use 8-bit optimizers, or fine-tune a few extra weights only (LoRA).
 #
 # ### Gradients too small for float16
 #
-# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble of float16 is its range.
-# Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss scaling**. Multiply
-# the loss by $S$, and every gradient is $S$ times as large. Before the step, divide the gradients of the weights, which are
-# in float32, by $S$. In exact arithmetic this changes nothing.
+# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble of float16 is its
+# range. Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss
+# scaling**. Multiply the loss by $S$, and every gradient is $S$ times as large. Before the step, divide the gradients
+# of the weights, which are in float32, by $S$. In exact arithmetic this changes nothing.
 #
-# Does it matter? The study `studies/12_precision.py` imitates float16 on a CPU by rounding every gradient that flows back.
-# It does so for the mean loss over 64 images, and for a loss that's 4,096 times as small, with a learning rate that's 4,096
-# times as high. In exact arithmetic these two runs are the same. Such small losses are common: a mean over a map of 64 × 64
-# places, or a term with a small weight.
+# Does it matter? The study `studies/12_precision.py` imitates float16 on a CPU by rounding every gradient that flows
+# back. It does so for the mean loss over 64 images, and for a loss that's 4,096 times as small, with a learning rate
+# that's 4,096 times as high. In exact arithmetic these two runs are the same. Such small losses are common: a mean over
+# a map of 64 × 64 places, or a term with a small weight.
 
 # %% tags=["claim"]
 HALF, SMALL = "float16 gradients", "float16 gradients, loss / 4096"
@@ -845,9 +846,9 @@ print(precision.claim(f"{SMALL}, scaled by 65536", "~", "float32", by=0.02))
 diagrams.loss_scaling()
 
 # %% [markdown]
-# With the plain loss **nothing was lost without scaling** (+0.1 points, 95 % CI −0.3 to 0.4), although some gradients were
-# rounded to zero. With the small loss the same network loses 28 points, and scaling brings all of them back. You don't see
-# which of the two cases you have, so with float16 always scale. It costs nothing.
+# With the plain loss **nothing was lost without scaling** (+0.1 points, 95 % CI −0.3 to 0.4), although some gradients
+# were rounded to zero. With the small loss the same network loses 28 points, and scaling brings all of them back. You
+# don't see which of the two cases you have, so with float16 always scale. It costs nothing.
 #
 # ### The order matters
 #
@@ -890,9 +891,10 @@ print("the scale after the overflow is halved:", next_scale == 2.0**126)
 #
 # ### Exercise 4: `unscale_and_clip` (medium, 15 minutes)
 #
-# You get the gradients of a loss that was multiplied by `scale`, a list of tensors. Return those that the optimizer should
-# use, as new tensors: without the scale, and if their common norm (over all tensors together) exceeds `max_norm`, shortened
-# to it. If anything has overflowed, so that an entry is infinite or NaN, return `None`, because the step should be skipped.
+# You get the gradients of a loss that was multiplied by `scale`, a list of tensors. Return those that the optimizer
+# should use, as new tensors: without the scale, and if their common norm (over all tensors together) exceeds
+# `max_norm`, shortened to it. If anything has overflowed, so that an entry is infinite or NaN, return `None`, because
+# the step should be skipped.
 #
 # <details>
 # <summary><b>Hint: the result is thousands of times too short</b></summary>
@@ -934,10 +936,11 @@ def unscale_and_clip(gradients, scale, max_norm):
 check.unscale_and_clip(unscale_and_clip)
 
 # %% [markdown]
-# **What would change it.** On every GPU since 2020 (A100, RTX 30), and on TPUs, bfloat16 is there, and it needs no scaling,
-# because it has the range of float32. [Kalamkar et al. 2019](https://arxiv.org/abs/1905.12322) trained many kinds of
-# networks with it, with the settings of float32 and the same results. It's today's default. The largest language models
-# have gone on to 8 bits (FP8) for their matrix products, with a scale per block of values, and still accumulate with more.
+# **What would change it.** On every GPU since 2020 (A100, RTX 30), and on TPUs, bfloat16 is there, and it needs no
+# scaling, because it has the range of float32. [Kalamkar et al. 2019](https://arxiv.org/abs/1905.12322) trained many
+# kinds of networks with it, with the settings of float32 and the same results. It's today's default. The largest
+# language models have gone on to 8 bits (FP8) for their matrix products, with a scale per block of values, and still
+# accumulate with more.
 #
 # ## 12.5 Four switches
 #
@@ -948,13 +951,13 @@ check.unscale_and_clip(unscale_and_clip)
 # generates code that does several operations at once. The first step then takes long, and all others are shorter. If
 # compiling takes $c$ seconds and a step $t$ before and $t'$ after, it pays off after $c / (t - t')$ steps.
 #
-# Compiling needs a C++ compiler and more time than this chapter may take. So `studies/12_compile.py` timed it five times,
-# each time in a fresh process with an empty cache.
+# Compiling needs a C++ compiler and more time than this chapter may take. So `studies/12_compile.py` timed it five
+# times, each time in a fresh process with an empty cache.
 #
 # ### Predict
 #
-# After how many steps does compiling our small network pay off, on one core? (Half the measured number counts, and one and
-# a half times.)
+# After how many steps does compiling our small network pay off, on one core? (Half the measured number counts, and one
+# and a half times.)
 
 # %% tags=["predict"]
 my_break_even = ...  # a number of steps
@@ -997,16 +1000,17 @@ check.prediction(
 # %% [markdown]
 # A compiled step takes 30 % less time (95 % CI 21 to 38), and yet compiling would be a loss in nearly every run of this
 # course, because they end before it has paid off. The same holds when you try ten settings for two minutes each, unless
-# the compiler finds its earlier work in its cache. With a GPU and a network that trains for hours, it nearly always pays.
+# the compiler finds its earlier work in its cache. With a GPU and a network that trains for hours, it nearly always
+# pays.
 #
 # The second claim is about **channels last**. PyTorch stores an image channel by channel, but the fastest convolutions
 # want all channels of a pixel side by side. `model.to(memory_format=torch.channels_last)`, and the same for the images
 # (`Trainer(channels_last=True)` does both), changes the layout and no shape. It saved 13 % of a step.
 #
 # The other two switches are for NVIDIA's GPUs. `cudnn.benchmark` tries several algorithms for each new shape of a
-# convolution and keeps the fastest. **TF32** (12.4) has worked since 2020. PyTorch uses it in convolutions without being
-# asked, and in matrix products, such as the linear layers of a transformer, only if you say so. If two GPUs disagree in the
-# fourth digit, this is often why.
+# convolution and keeps the fastest. **TF32** (12.4) has worked since 2020. PyTorch uses it in convolutions without
+# being asked, and in matrix products, such as the linear layers of a transformer, only if you say so. If two GPUs
+# disagree in the fourth digit, this is often why.
 #
 # | switch | changes the result | pays off |
 # |---|---|---|
@@ -1027,10 +1031,11 @@ check.prediction(
 diagrams.all_reduce()
 
 # %% [markdown]
-# The next cell shows all of it in plain PyTorch: the training in one process, and then the same in several. The comments
-# mark the lines that DDP adds. Other processes can't see your notebook, so `run_in_processes` writes the function into a
-# file and starts it with `torchrun`, which tells each process its number, the **rank**. They exchange gradients by `gloo`,
-# which works on CPUs. Everything is in 64 bits, as in 12.3. (It takes some seconds, most of them for imports.)
+# The next cell shows all of it in plain PyTorch: the training in one process, and then the same in several. The
+# comments mark the lines that DDP adds. Other processes can't see your notebook, so `run_in_processes` writes the
+# function into a file and starts it with `torchrun`, which tells each process its number, the **rank**. They exchange
+# gradients by `gloo`, which works on CPUs. Everything is in 64 bits, as in 12.3. (It takes some seconds, most of them
+# for imports.)
 #
 # ### Predict
 #
@@ -1104,9 +1109,9 @@ check.prediction(
 )
 
 # %% [markdown]
-# It's accumulation once more, side by side instead of one after the other, and batch norm sees the share of one process.
-# (`nn.SyncBatchNorm.convert_sync_batchnorm(model)` exchanges its statistics as well, with a message in every layer.) The
-# traps are the same, too:
+# It's accumulation once more, side by side instead of one after the other, and batch norm sees the share of one
+# process. (`nn.SyncBatchNorm.convert_sync_batchnorm(model)` exchanges its statistics as well, with a message in every
+# layer.) The traps are the same, too:
 #
 # | trap | why |
 # |---|---|
@@ -1115,19 +1120,20 @@ check.prediction(
 # | accumulation | All microbatches but the last belong in `with model.no_sync():`, or the gradients are exchanged every time. |
 # | waiting for ever | All processes must take part in every exchange. If one takes a step fewer, the others wait. |
 #
-# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted. Your script is the one that you
-# start with `torchrun`; appendix F does it on several machines.
+# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted. Your script is the one that
+# you start with `torchrun`; appendix F does it on several machines.
 #
-# Is it faster? Only if a step takes much longer than exchanging its gradients. For our network, starting the processes alone
-# takes longer than the training. If the weights and their 16 bytes each don't fit on one GPU, **FSDP**
-# (`torch.distributed.fsdp.fully_shard`) or ZeRO ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054)) shard them over
-# the processes. That's how most large models are trained in 2026.
+# Is it faster? Only if a step takes much longer than exchanging its gradients. For our network, starting the processes
+# alone takes longer than the training. If the weights and their 16 bytes each don't fit on one GPU, **FSDP**
+# (`torch.distributed.fsdp.fully_shard`) or ZeRO ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054)) shard
+# them over the processes. That's how most large models are trained in 2026.
 #
 # ## 12.7 In plain PyTorch
 #
-# This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the scheduler
-# and clipping. Without a scaler, it makes a disabled one, which does nothing. `set_train_mode` is chapter 9's. The average of
-# chapter 6 hooks into the optimizer, so it needs no line here, and a skipped step doesn't update it.
+# This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
+# scheduler and clipping. Without a scaler, it makes a disabled one, which does nothing. `set_train_mode` is chapter
+# 9's. The average of chapter 6 hooks into the optimizer, so it needs no line here, and a skipped step doesn't update
+# it.
 
 
 # %% tags=["plain"]
@@ -1233,14 +1239,14 @@ assert setup_ddp() == (0, 1)
 print("plain PyTorch and cnnlab agree in all four runs")
 
 # %% [markdown]
-# The first two comparisons are bit for bit. With clipping they agree up to rounding, because `cnnlab` adds up the squares
-# of the gradient in another order. In the last one, a loss scale changes nothing: multiplying by a power of two and
-# dividing by it again is exact, as long as nothing overflows.
+# The first two comparisons are bit for bit. With clipping they agree up to rounding, because `cnnlab` adds up the
+# squares of the gradient in another order. In the last one, a loss scale changes nothing: multiplying by a power of two
+# and dividing by it again is exact, as long as nothing overflows.
 #
 # ### Exercise 5: a code review (open, 40 minutes)
 #
-# This script looks like many that you'll find. It runs on four GPUs, and the loss falls. `ACCUMULATE` is 4. What's wrong,
-# what does it cost, and what would you write?
+# This script looks like many that you'll find. It runs on four GPUs, and the loss falls. `ACCUMULATE` is 4. What's
+# wrong, what does it cost, and what would you write?
 #
 # ```python
 # # torchrun --nproc-per-node 4 finetune.py
@@ -1285,9 +1291,9 @@ print("plain PyTorch and cnnlab agree in all four runs")
 # ## Make it bigger
 #
 # CIFAR-10 against the clock: how many seconds until a network classifies 94 % of the test set correctly? Stanford's
-# DAWNBench asked this in 2017, and since then the answer has fallen from minutes to seconds. Most of it is in this course: a
-# short one-cycle schedule (chapter 5), augmentation in whole batches on the GPU, label smoothing (chapter 4), averaged
-# weights (chapter 6), and the switches of this chapter.
+# DAWNBench asked this in 2017, and since then the answer has fallen from minutes to seconds. Most of it is in this
+# course: a short one-cycle schedule (chapter 5), augmentation in whole batches on the GPU, label smoothing (chapter 4),
+# averaged weights (chapter 6), and the switches of this chapter.
 #
 # | who | accuracy | seconds on one A100 |
 # |---|---|---|
@@ -1296,10 +1302,10 @@ print("plain PyTorch and cnnlab agree in all four runs")
 # | the same with the optimizer [Muon](https://kellerjordan.github.io/posts/muon/) (December 2024) | 94 % | 2.6 |
 # | Jordan 2024, for 96 % | 96.0 % | 46.3 |
 #
-# These times start when everything is compiled and warm, and network and tricks were made for the purpose, so a course's
-# network won't come near. The cell below runs our recipe with `CNNLAB_PROFILE=gpu` and prints the accuracy on the test set
-# and your seconds, with and without compiling. It downloads 170 MB once. `python -m benchmarks.cifar10` runs it for ten
-# seeds, in turns with Jordan's code.
+# These times start when everything is compiled and warm, and network and tricks were made for the purpose, so a
+# course's network won't come near. The cell below runs our recipe with `CNNLAB_PROFILE=gpu` and prints the accuracy on
+# the test set and your seconds, with and without compiling. It downloads 170 MB once. `python -m benchmarks.cifar10`
+# runs it for ten seeds, in turns with Jordan's code.
 
 
 # %% tags=["bigger"]
@@ -1357,20 +1363,20 @@ else:
 #
 # ## Key points
 #
-# - Measure before you optimise, with the clock on the wall, after a warm-up, in turns, and with the median. Processor time
-#   doesn't see waiting or worker processes.
-# - Images in memory, and augmentation in whole batches, saved most on small images. Workers are for data that have to be
-#   read or decoded; one worker rarely helps.
-# - A microbatch, or a process, counts by what the mean is taken over: images, tokens, pixels. Then the gradient is that of
-#   the whole batch, and only batch norm can tell.
+# - Measure before you optimise, with the clock on the wall, after a warm-up, in turns, and with the median. Processor
+#   time doesn't see waiting or worker processes.
+# - Images in memory, and augmentation in whole batches, saved most on small images. Workers are for data that have to
+#   be read or decoded; one worker rarely helps.
+# - A microbatch, or a process, counts by what the mean is taken over: images, tokens, pixels. Then the gradient is that
+#   of the whole batch, and only batch norm can tell.
 # - float16 lacks range, bfloat16 lacks digits, and both need float32 for sums and for weights. Mixed precision saves
 #   activations, not weights. With float16: scale, unscale, clip, step.
 # - Compiling pays off after its cost divided by what each step saves. Channels last costs nothing, so try it.
-# - Every technique of this chapter changes results only by rounding, batch norm or the draws of dropout. If accuracy moves
-#   by more than another seed would move it, look for a bug.
+# - Every technique of this chapter changes results only by rounding, batch norm or the draws of dropout. If accuracy
+#   moves by more than another seed would move it, look for a bug.
 #
-# **Your recipe so far** gains the complete loop: images in memory or persistent workers, bfloat16 where the hardware has it,
-# channels last, microbatches weighted by their size, and `torchrun` if there's more than one GPU.
+# **Your recipe so far** gains the complete loop: images in memory or persistent workers, bfloat16 where the hardware
+# has it, channels last, microbatches weighted by their size, and `torchrun` if there's more than one GPU.
 #
 # ## Common mistakes
 #
@@ -1392,40 +1398,51 @@ else:
 #
 # ## References
 #
-# - G. Amdahl, *Validity of the single processor approach to achieving large scale computing capabilities*, 1967, [doi:10.1145/1465482.1465560](https://doi.org/10.1145/1465482.1465560)
-# - P. Goyal et al., *Accurate, large minibatch SGD: Training ImageNet in 1 hour*, 2017, [arXiv:1706.02677](https://arxiv.org/abs/1706.02677)
-# - E. Hoffer, I. Hubara and D. Soudry, *Train longer, generalize better: closing the generalization gap in large batch training of neural networks*, 2017, [arXiv:1705.08741](https://arxiv.org/abs/1705.08741)
+# - G. Amdahl, *Validity of the single processor approach to achieving large scale computing capabilities*, 1967,
+#   [doi:10.1145/1465482.1465560](https://doi.org/10.1145/1465482.1465560)
+# - P. Goyal et al., *Accurate, large minibatch SGD: Training ImageNet in 1 hour*, 2017,
+#   [arXiv:1706.02677](https://arxiv.org/abs/1706.02677)
+# - E. Hoffer, I. Hubara and D. Soudry, *Train longer, generalize better: closing the generalization gap in large batch
+#   training of neural networks*, 2017, [arXiv:1705.08741](https://arxiv.org/abs/1705.08741)
 # - Y. Wu and K. He, *Group normalization*, 2018, [arXiv:1803.08494](https://arxiv.org/abs/1803.08494)
 # - P. Micikevicius et al., *Mixed precision training*, 2018, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740)
-# - D. Kalamkar et al., *A study of BFLOAT16 for deep learning training*, 2019, [arXiv:1905.12322](https://arxiv.org/abs/1905.12322)
-# - S. Li et al., *PyTorch distributed: Experiences on accelerating data parallel training*, 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)
-# - S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, *ZeRO: Memory optimizations toward training trillion parameter models*, 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)
-# - J. Ansel et al., *PyTorch 2: Faster machine learning through dynamic Python bytecode transformation and graph compilation*, 2024, [doi:10.1145/3620665.3640366](https://doi.org/10.1145/3620665.3640366)
-# - D. Han and M. Han, *Bugs in LLM training: gradient accumulation fix*, 2024, [unsloth.ai](https://unsloth.ai/blog/gradient)
-# - L. Debut et al., *Fixing gradient accumulation*, 2024, [huggingface.co](https://huggingface.co/blog/gradient_accumulation)
-# - K. Jordan, *94% on CIFAR-10 in 3.29 seconds on a single GPU*, 2024, [arXiv:2404.00498](https://arxiv.org/abs/2404.00498)
-# - K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024, [kellerjordan.github.io](https://kellerjordan.github.io/posts/muon/)
+# - D. Kalamkar et al., *A study of BFLOAT16 for deep learning training*, 2019,
+#   [arXiv:1905.12322](https://arxiv.org/abs/1905.12322)
+# - S. Li et al., *PyTorch distributed: Experiences on accelerating data parallel training*, 2020,
+#   [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)
+# - S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, *ZeRO: Memory optimizations toward training trillion parameter
+#   models*, 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)
+# - J. Ansel et al., *PyTorch 2: Faster machine learning through dynamic Python bytecode transformation and graph
+#   compilation*, 2024, [doi:10.1145/3620665.3640366](https://doi.org/10.1145/3620665.3640366)
+# - D. Han and M. Han, *Bugs in LLM training: gradient accumulation fix*, 2024,
+#   [unsloth.ai](https://unsloth.ai/blog/gradient)
+# - L. Debut et al., *Fixing gradient accumulation*, 2024,
+#   [huggingface.co](https://huggingface.co/blog/gradient_accumulation)
+# - K. Jordan, *94% on CIFAR-10 in 3.29 seconds on a single GPU*, 2024,
+#   [arXiv:2404.00498](https://arxiv.org/abs/2404.00498)
+# - K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024,
+#   [kellerjordan.github.io](https://kellerjordan.github.io/posts/muon/)
 
 # %% [markdown] tags=["instructor", "remove-cell"]
 # ## When you are short of time
 #
-# 12.1, 12.3 and the story of 2024 make a session of their own, with exercise 3 as homework. Start the two processes of 12.6
-# if there's time. 12.5 can be read.
+# 12.1, 12.3 and the story of 2024 make a session of their own, with exercise 3 as homework. Start the two processes of
+# 12.6 if there's time. 12.5 can be read.
 #
 # ## Exercise 5, a model answer
 #
 # Seven bugs change the training, the measurement or the file; any five get the points:
 #
-# - `loss` isn't divided by `ACCUMULATE`, so the gradient is four times too large. AdamW hardly notices, but the clipping
-#   does, and SGD would.
+# - `loss` isn't divided by `ACCUMULATE`, so the gradient is four times too large. AdamW hardly notices, but the
+#   clipping does, and SGD would.
 # - `clip_grad_norm_` comes before `scaler.unscale_`, so it clips gradients that are 65,536 times too long. With SGD the
 #   network would stand still. AdamW divides by the gradient's size, so the loss still falls, which hides the bug.
 # - It clips after each microbatch, and so the partial sums, not the gradient of the batch.
-# - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write
-#   `(i + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
+# - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write `(i
+#   + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
 # - `sampler.set_epoch(epoch)` is missing, so every epoch has the same order.
-# - `time.process_time` counts neither the workers nor the waiting for the GPU as it should, there's no `synchronize`, and
-#   `len(train_set)` images were trained on by four processes together.
+# - `time.process_time` counts neither the workers nor the waiting for the GPU as it should, there's no `synchronize`,
+#   and `len(train_set)` images were trained on by four processes together.
 # - All four processes write `last.pt` at the same time, and its names begin with `module.`. Save
 #   `model.module.state_dict()` on rank 0. (Optimizer, scheduler, scaler and epoch are missing too.)
 #
@@ -1435,8 +1452,8 @@ else:
 # Not wrong: `scheduler.step()` after every microbatch, because `T_max` counts microbatches too. Nor the backward pass
 # outside autocast, which is how it should be.
 #
-# A test: one batch of eight images, a `GradScaler("cpu")`, SGD, `ACCUMULATE = 4` microbatches of two. The step must have the
-# length of the whole batch's step.
+# A test: one batch of eight images, a `GradScaler("cpu")`, SGD, `ACCUMULATE = 4` microbatches of two. The step must
+# have the length of the whole batch's step.
 #
 # ## Questions for the room
 #
