@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from cnnlab.errors import CnnlabError
 
@@ -60,6 +61,11 @@ def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path
 
 
 def run(notebook: Path, *, cell_timeout: int = 300) -> float:
+    """Execute a notebook as `execute` does, and return only the seconds."""
+    return execute(notebook, cell_timeout=cell_timeout)[1]
+
+
+def execute(notebook: Path, *, cell_timeout: int = 300) -> tuple[Any, float]:
     """Execute a notebook in a fresh kernel and in its own folder; the file isn't changed.
 
     Args:
@@ -67,7 +73,7 @@ def run(notebook: Path, *, cell_timeout: int = 300) -> float:
         cell_timeout: time limit for one cell, in seconds.
 
     Returns:
-        The seconds it took, including the start of the kernel.
+        The notebook with its outputs, and the seconds it took, including the start of the kernel.
 
     Raises:
         ChapterError: a cell raised an error, took too long or ended the kernel.
@@ -103,7 +109,7 @@ def run(notebook: Path, *, cell_timeout: int = 300) -> float:
             output = kernel_log.read().decode(errors="replace")[-2000:]
             reason = f"{error}. It printed:\n{output}"
         else:
-            return time.perf_counter() - start
+            return chapter, time.perf_counter() - start
     index = started_cells[-1]
     first_line = chapter.cells[index].source.strip().partition("\n")[0]
     raise ChapterError(

@@ -56,7 +56,8 @@ _INSTRUCTOR_README = """# The chapters for instructors
 
 The notebooks have solutions and notes in them, so don't share this folder. `cnnlab student OUT`
 writes the copy for your students. In `instructor/` you find a page about each chapter, two
-syllabuses, and how to grade and how to make your own book. Open the folder with
+syllabuses, and how to grade, write quizzes, run a study as a class and make your own book. Open the
+folder with
 
     jupyter lab
 """

@@ -138,9 +138,9 @@ class Exercise:
         """Return what is wrong on one problem; None if nothing is."""
         names = parameters(self.answer)
         student, reference = Attempt(attempt, names), Attempt(self.answer, names)
-        expected = self._facts(reference, problem)
+        expected = self.facts(reference, problem)
         try:
-            observed = self._facts(student, problem)
+            observed = self.facts(student, problem)
         except Raised as raised:
             if is_unwritten(raised.error):
                 hint = "replace the line that raises NotImplementedError"
@@ -167,7 +167,7 @@ class Exercise:
             return stated
         return self._nothing(student, reference) or stated
 
-    def _facts(self, attempt: Attempt, problem: int) -> Observation:
+    def facts(self, attempt: Attempt, problem: int) -> Observation:
         """Observe an attempt; its side effects on arguments and random numbers come first."""
         observed = {
             name: bool(value) if name.endswith(".") else value
@@ -195,7 +195,7 @@ class Exercise:
         explained = {}  # the wrong facts that a mistake has in the same way
         n_with_first = 0  # mistakes that have the first wrong fact wrong too
         for name, mistake in self.mistakes.items():
-            facts = self._facts(Attempt(mistake.attempt, parameters(self.answer)), problem)
+            facts = self.facts(Attempt(mistake.attempt, parameters(self.answer)), problem)
             own = {key for key in expected if _difference(key, facts, expected[key])}
             shared = {
                 key
