@@ -96,7 +96,7 @@ images, labels = next(
 #
 # ### Predict
 #
-# A step waits for 50 ms, as it might for a disk, and then does nothing. How many milliseconds does `process_time` show?
+# A step waits for 50 ms, as it might for a disk, and computes nothing. How many milliseconds does `process_time` show?
 
 # %% tags=["predict"]
 my_processor_ms = ...  # a number of milliseconds
@@ -154,7 +154,7 @@ check.prediction(
 # is done by one thread of one process. Our tables of steps (12.2) and of compiling (12.5) were made that way.
 #
 # On a GPU, a call returns *before* its work is done. `torch.cuda.synchronize()` waits for the work. Without it you
-# measure how fast Python hands out orders.
+# measure how fast Python queues the work.
 #
 # ### Exercise 1: `time_variants` (medium, 15 minutes)
 #
@@ -321,8 +321,8 @@ steps.plot(
 # margins (20 % and 100 %) came from an older machine with other work to do, where the differences were 48 % and 180 %.
 # **The size of a speed-up belongs to a machine**, so measure on yours.
 #
-# So with augmentation, one image at a time, 47 % of a step goes to loading. By Amdahl's law, free loading would make
-# such steps 1.9 times as fast.
+# With augmentation, loading one image at a time takes 47 % of a step. By Amdahl's law, free loading would make such
+# steps 1.9 times as fast.
 #
 # The work on the pixels is the same either way. What costs is Python: every image needs about a dozen calls, and a call
 # takes microseconds, whether it moves three thousand values or two hundred thousand. The larger the images, the smaller
@@ -376,8 +376,9 @@ check.prediction(
 
 # %% [markdown]
 # One worker saves 1.5 %, and the declared 5 % aren't reached. The formula says why. Without workers a batch costs $192
-# + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. Two workers wait at the same time and
-# take 53 % of the time, four take 34 %. That's more than a quarter, because starting the workers is included.
+# + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. That alone is 95 %, and the worker has
+# to be started, too. Two workers wait at the same time and take 53 % of the time, four take 34 %. That's more than a
+# quarter, because starting four workers takes longer.
 #
 # Waiting overlaps even on one core; computing needs a core of its own. The machine has two: two computing workers take
 # 57 % of the time, and four aren't faster (59 %). Workers don't make computing cheaper either. All processes together
@@ -607,10 +608,19 @@ same_training
 #
 # A language model predicts tokens, and its loss is the mean over the tokens of the *batch*. The trainers took the mean
 # over the tokens of each *microbatch* and divided by the number of microbatches. So a token in a short text counted
-# more than one in a long text. The cure is to divide the sum of all losses by the tokens of the whole batch, which you
-# have to count first. At the end of 2025 the same bug was reported in Andrej Karpathy's nanochat ([pull request
-# 400](https://github.com/karpathy/nanochat/pull/400)). Image networks have it wherever the loss isn't a plain mean over
-# images: with class weights (chapter 11), boxes, or pixels.
+# more than one in a long text. How much more? Take three microbatches, one of which holds a single short text:
+
+# %%
+tokens = [1000, 1000, 10]  # in each microbatch
+for n in tokens:
+    factor = (1 / len(tokens) / n) / (1 / sum(tokens))
+    print(f"{n:5} tokens: each counts {factor:.2f} times what it should")
+
+# %% [markdown]
+# The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count first. It's an
+# easy bug to write again: at the end of 2025 it was reported in Andrej Karpathy's nanochat ([pull request
+# 400](https://github.com/karpathy/nanochat/pull/400)). And image networks have it wherever the loss isn't a plain mean
+# over images: with class weights (chapter 11), boxes, or pixels.
 #
 # ### Exercise 3: `accumulate_pixels` (hard, 25 minutes)
 #
@@ -665,13 +675,14 @@ check.accumulate_pixels(accumulate_pixels)
 # %% [markdown]
 # ## 12.4 Sixteen bits
 #
-# A float32 spends one bit on the sign, 8 on the exponent (its range), and 23 on the digits. A leading 1 isn't stored,
-# so it really has 24 bits of digits. With 16 bits you have to choose. **float16** keeps 11 bits of digits and little
-# range, and **bfloat16** keeps the range and 8 bits of digits. **TF32** is no format to store numbers in, but a way to
-# multiply: the GPU rounds the inputs of a product to 11 bits of digits and keeps the range of float32.
+# A float32 spends one bit on the sign, 8 on the exponent (its range), and 23 on the significand (its digits). A leading
+# 1 isn't stored, so it really has 24 bits of digits. With 16 bits you have to choose. **float16** keeps 11 bits of
+# digits and little range, and **bfloat16** keeps the range and 8 bits of digits. **TF32** isn't a format to store
+# numbers in, but a way to multiply: the GPU rounds the inputs of a product to 11 bits of digits and keeps the range of
+# float32.
 #
-# What do so few digits do to a sum? Take 4,000 exposures of one photograph, all exactly the same, and compute their
-# mean. It should be the photograph. Each sum below is kept in another format.
+# What do so few digits do to a sum? Take 4,000 copies of one photograph and compute their mean, which should be the
+# photograph again. Each sum below is kept in another format.
 
 # %%
 for kind in (torch.float32, torch.float16, torch.bfloat16):
@@ -685,14 +696,14 @@ for kind in (torch.float32, torch.float16, torch.bfloat16):
 
 photos = cnnlab.load("photos", size=128)
 coffee = photos.train.images[photos.classes.index("coffee")] / 255
-EXPOSURES = 4000
+COPIES = 4000
 means = []
 for kind in (torch.float32, torch.float16, torch.bfloat16):
     total, photo = torch.zeros_like(coffee, dtype=kind), coffee.to(kind)
-    for _ in range(EXPOSURES):
+    for _ in range(COPIES):
         total += photo
-    means.append(total.float() / EXPOSURES)
-ones = torch.ones(1, EXPOSURES, dtype=torch.bfloat16)
+    means.append(total.float() / COPIES)
+ones = torch.ones(1, COPIES, dtype=torch.bfloat16)
 print("4,000 ones, as a bfloat16 matrix product:", (ones @ ones.T).item())
 plots.image_grid(
     torch.stack(means).clamp(0, 1),
@@ -720,9 +731,10 @@ plots.image_grid(
 # The weights stay in float32 because a step changes them by about a thousandth (chapter 7), and in bfloat16, $1 + 0.001
 # = 1$: a thousand such steps would change nothing.
 #
-# So what do you save? Activations take half the memory (see the figure in 12.3), and units that are made for sixteen
-# bits compute several times as fast. Our idle machine has a CPU with such instructions, and a step took 15 % less time.
-# An older CPU without them, on which we measured before, took 10 % *longer*. So measure before you switch it on.
+# So what do you save? Activations take half the memory (see the numbers in 12.3; for a single image, the 16-bit copies
+# of the weights take more than that saves). And hardware that's made for sixteen bits computes several times as fast.
+# Our idle machine has a CPU with such instructions, and a step took 15 % less time. An older CPU without them, on which
+# we measured before, took 10 % *longer*. So measure before you switch it on.
 #
 # Is it the same training? Not bit for bit, so compare accuracies. Your three runs below are short. The grey marks come
 # from the study `studies/12_precision.py`, which calls the same function with twice the images, larger batches, six
@@ -763,9 +775,9 @@ live.plot(
 # %% [markdown]
 # ### Bytes per weight
 #
-# One of the texts that this course builds on has a table. Float32 takes 4 bytes per weight and 4 for its gradient,
-# mixed precision takes "2 bytes (mostly)" and 4, and pure bfloat16 takes 2 and 2. AdamW keeps two more values per
-# weight (chapter 1), so float32 takes $4 + 4 + 8 = 16$ bytes in all.
+# Find the bug in the textbook. A table in one of the texts that this course builds on says that float32 takes 4 bytes
+# per weight and 4 for its gradient, mixed precision takes "2 bytes (mostly)" and 4, and pure bfloat16 takes 2 and 2.
+# AdamW keeps two more values per weight (chapter 1), so float32 takes $4 + 4 + 8 = 16$ bytes in all.
 #
 # ### Predict
 #
@@ -822,13 +834,13 @@ check.prediction(
 # %% [markdown]
 # The table's "2 bytes" is wrong. **Mixed precision saves nothing on the weights**; it even makes a 16-bit copy of them
 # for the forward pass. Its gain is in the activations, which are most of a CNN's memory. Pure bfloat16 does halve
-# everything, but then small steps are rounded away, unless one adds stochastic rounding or the like. Large language
+# everything, but then small steps are rounded away, unless you add something like stochastic rounding. Large language
 # models are the other way round: billions of weights with 16 bytes each. That's why people shard the state over many
 # GPUs (12.6), use 8-bit optimizers, or fine-tune a few extra weights only (LoRA).
 #
 # ### Gradients too small for float16
 #
-# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble of float16 is its
+# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble with float16 is its
 # range. Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss
 # scaling**. Multiply the loss by $S$, and every gradient is $S$ times as large. Before the step, divide the gradients
 # of the weights, which are in float32, by $S$. In exact arithmetic this changes nothing.
@@ -956,8 +968,8 @@ check.unscale_and_clip(unscale_and_clip)
 #
 # ### Predict
 #
-# After how many steps does compiling our small network pay off, on one core? (Half the measured number counts, and one
-# and a half times.)
+# After how many steps does compiling our small network pay off, on one core? (Anything from half to one and a half
+# times the measured number counts.)
 
 # %% tags=["predict"]
 my_break_even = ...  # a number of steps
@@ -999,16 +1011,15 @@ check.prediction(
 
 # %% [markdown]
 # A compiled step takes 30 % less time (95 % CI 21 to 38), and yet compiling would be a loss in nearly every run of this
-# course, because they end before it has paid off. The same holds when you try ten settings for two minutes each, unless
-# the compiler finds its earlier work in its cache. With a GPU and a network that trains for hours, it nearly always
-# pays.
+# course: they end before it has paid off. The same holds when you try ten settings for two minutes each, unless the
+# compiler finds its earlier work in its cache. With a GPU and a network that trains for hours, it nearly always pays.
 #
 # The second claim is about **channels last**. PyTorch stores an image channel by channel, but the fastest convolutions
 # want all channels of a pixel side by side. `model.to(memory_format=torch.channels_last)`, and the same for the images
 # (`Trainer(channels_last=True)` does both), changes the layout and no shape. It saved 13 % of a step.
 #
 # The other two switches are for NVIDIA's GPUs. `cudnn.benchmark` tries several algorithms for each new shape of a
-# convolution and keeps the fastest. **TF32** (12.4) has worked since 2020. PyTorch uses it in convolutions without
+# convolution and keeps the fastest. **TF32** (12.4) works on GPUs since 2020. PyTorch uses it in convolutions without
 # being asked, and in matrix products, such as the linear layers of a transformer, only if you say so. If two GPUs
 # disagree in the fourth digit, this is often why.
 #
@@ -1120,8 +1131,8 @@ check.prediction(
 # | accumulation | All microbatches but the last belong in `with model.no_sync():`, or the gradients are exchanged every time. |
 # | waiting for ever | All processes must take part in every exchange. If one takes a step fewer, the others wait. |
 #
-# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted. Your script is the one that
-# you start with `torchrun`; appendix F does it on several machines.
+# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted. You start the script that you
+# have with `torchrun`, and that's all; appendix F does it on several machines.
 #
 # Is it faster? Only if a step takes much longer than exchanging its gradients. For our network, starting the processes
 # alone takes longer than the training. If the weights and their 16 bytes each don't fit on one GPU, **FSDP**
@@ -1131,9 +1142,9 @@ check.prediction(
 # ## 12.7 In plain PyTorch
 #
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
-# scheduler and clipping. Without a scaler, it makes a disabled one, which does nothing. `set_train_mode` is chapter
-# 9's. The average of chapter 6 hooks into the optimizer, so it needs no line here, and a skipped step doesn't update
-# it.
+# scheduler and clipping. If you pass no scaler, it uses a disabled one, which does nothing. `set_train_mode` is
+# repeated from chapter 9. The average of chapter 6 hooks into the optimizer, so it needs no line here, and a skipped
+# step doesn't update it.
 
 
 # %% tags=["plain"]
@@ -1441,8 +1452,8 @@ else:
 # - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write `(i
 #   + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
 # - `sampler.set_epoch(epoch)` is missing, so every epoch has the same order.
-# - `time.process_time` counts neither the workers nor the waiting for the GPU as it should, there's no `synchronize`,
-#   and `len(train_set)` images were trained on by four processes together.
+# - `time.process_time` sees neither the workers nor any waiting, so the reported speed is far too high.
+#   (`len(train_set)` is correct: that's what the four processes did together.)
 # - All four processes write `last.pt` at the same time, and its names begin with `module.`. Save
 #   `model.module.state_dict()` on rank 0. (Optimizer, scheduler, scaler and epoch are missing too.)
 #
