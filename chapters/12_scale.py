@@ -608,26 +608,24 @@ same_training
 #
 # A language model predicts tokens, and its loss is the mean over the tokens of the *batch*. The trainers took the mean
 # over the tokens of each *microbatch* and divided by the number of microbatches. So a token in a short text counted
-# more than one in a long text. How much more? Take three microbatches, one of which holds a single short text:
-
-# %%
-tokens = [1000, 1000, 10]  # in each microbatch
-for n in tokens:
-    factor = (1 / len(tokens) / n) / (1 / sum(tokens))
-    print(f"{n:5} tokens: each counts {factor:.2f} times what it should")
-
-# %% [markdown]
-# The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count first. It's an
-# easy bug to write again: at the end of 2025 it was reported in Andrej Karpathy's nanochat ([pull request
-# 400](https://github.com/karpathy/nanochat/pull/400)). And image networks have it wherever the loss isn't a plain mean
-# over images: with class weights (chapter 11), boxes, or pixels.
+# more than one in a long text:
+#
+# | microbatch | should weigh | weighed | a token counts |
+# |---|---|---|---|
+# | 1,000 tokens | 1000/2010 | 1/3 | 0.67 times what it should |
+# | 1,000 tokens | 1000/2010 | 1/3 | 0.67 times |
+# | 10 tokens | 10/2010 | 1/3 | 67 times |
+#
+# The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count first. At the
+# end of 2025 the same bug was reported in Andrej Karpathy's nanochat ([pull request
+# 400](https://github.com/karpathy/nanochat/pull/400)). Image networks have it with class weights (chapter 11), boxes,
+# or pixels.
 #
 # ### Exercise 3: `accumulate_pixels` (hard, 25 minutes)
 #
 # The model gives logits for each pixel, (N, K, H, W). The labels (N, H, W) are −100 where nobody has labelled a pixel,
 # and `F.cross_entropy` leaves these out. Take **one** step on the mean loss over all labelled pixels of the batch, with
-# at most `size` images in memory at a time, and return that loss as a number. Even a whole microbatch may have no
-# labelled pixel.
+# at most `size` images in memory at a time, and return that loss as a number. A microbatch may have none.
 #
 # <details>
 # <summary><b>Hint: the length of my step is wrong</b></summary>
