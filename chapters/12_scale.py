@@ -625,7 +625,7 @@ same_training
 #
 # The model gives logits for each pixel, (N, K, H, W). The labels (N, H, W) are −100 where nobody has labelled a pixel,
 # and `F.cross_entropy` leaves these out. Take **one** step on the mean loss over all labelled pixels of the batch, with
-# at most `size` images in memory at a time, and return that loss as a number. A microbatch may have none.
+# at most `size` images in memory at a time, and return that loss as a number. A microbatch may have no labels at all.
 #
 # <details>
 # <summary><b>Hint: the length of my step is wrong</b></summary>
