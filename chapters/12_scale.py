@@ -9,11 +9,11 @@
 # %% [markdown]
 # # 12. Faster and bigger
 #
-# In October 2024, a user of the library Unsloth found that his runs got worse when each batch was cut into small pieces
-# to save memory. Mathematically, the training should be the same. The brothers Daniel and Michael Han tracked it down.
-# The losses of the pieces were combined with the wrong weights, in their code, in Hugging Face's `transformers`, and in
-# many other trainers of language models. The mistake had been described in 2021, and it survived because nothing
-# crashes and the loss still falls ([Unsloth](https://unsloth.ai/blog/gradient), [Hugging
+# In October 2024, Benjamin Marie reported that fine-tuning runs got worse when each batch was cut into small pieces to
+# save memory. Mathematically, the training should be the same. Daniel and Michael Han, the brothers behind the library
+# Unsloth, tracked it down. The losses of the pieces were combined with the wrong weights, in their own code, in Hugging
+# Face's `transformers`, and in many other trainers. The mistake had been described in 2021, and it survived because
+# nothing crashes and the loss still falls ([Unsloth](https://unsloth.ai/blog/gradient), [Hugging
 # Face](https://huggingface.co/blog/gradient_accumulation)). In 12.3 you'll repair it.
 #
 # That's the risk of this whole chapter. Every technique promises the same training in less time or memory. So we ask
