@@ -67,6 +67,7 @@ from torch.utils.data import (
     DistributedSampler,
     TensorDataset,
 )
+from train import set_train_mode
 
 import cnnlab
 from cnnlab import check, diagrams, plots
@@ -375,10 +376,10 @@ check.prediction(
 )
 
 # %% [markdown]
-# One worker saves 1.5 %, and the declared 5 % aren't reached. The formula says why. Without workers a batch costs $192
-# + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. That alone is 95 %, and the worker has
-# to be started, too. Two workers wait at the same time and take 53 % of the time, four take 34 %. That's more than a
-# quarter, because starting four workers takes longer.
+# One worker saves 1.5 %, and the declared 5 % aren't reached. The formula says why. Without workers a batch costs
+# $192 + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. That alone is 95 %, and the
+# worker has to be started, too. Two workers wait at the same time and take 53 % of the time, four take 34 %. That's
+# more than a quarter; starting the workers is included.
 #
 # Waiting overlaps even on one core; computing needs a core of its own. The machine has two: two computing workers take
 # 57 % of the time, and four aren't faster (59 %). Workers don't make computing cheaper either. All processes together
@@ -726,8 +727,8 @@ plots.image_grid(
 # | most activations that are stored for the backward pass | statistics of batch norm, softmax, losses, long sums |
 # | | weights, their gradients, the optimizer's state |
 #
-# The weights stay in float32 because a step changes them by about a thousandth (chapter 7), and in bfloat16, $1 + 0.001
-# = 1$: a thousand such steps would change nothing.
+# The weights stay in float32 because a step changes them by about a thousandth (chapter 7), and in bfloat16,
+# $1 + 0.001 = 1$: a thousand such steps would change nothing.
 #
 # So what do you save? Activations take half the memory (see the numbers in 12.3; for a single image, the 16-bit copies
 # of the weights take more than that saves). And hardware that's made for sixteen bits computes several times as fast.
@@ -1140,20 +1141,12 @@ check.prediction(
 # ## 12.7 In plain PyTorch
 #
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
-# scheduler and clipping. If you pass no scaler, it uses a disabled one, which does nothing. `set_train_mode` is
-# repeated from chapter 9. The average of chapter 6 hooks into the optimizer, so it needs no line here, and a skipped
-# step doesn't update it.
+# scheduler and clipping. If you pass no scaler, it uses a disabled one, which does nothing. `set_train_mode` is chapter
+# 9's. The average of chapter 6 hooks into the optimizer, so it needs no line here, and a skipped step doesn't update
+# it.
 
 
 # %% tags=["plain"]
-def set_train_mode(model):
-    """Start an epoch; frozen batch-norm layers stay in evaluation mode."""
-    model.train()
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.train(layer.weight.requires_grad)
-
-
 def train_epoch(
     model,
     loader,
@@ -1447,8 +1440,8 @@ else:
 # - `clip_grad_norm_` comes before `scaler.unscale_`, so it clips gradients that are 65,536 times too long. With SGD the
 #   network would stand still. AdamW divides by the gradient's size, so the loss still falls, which hides the bug.
 # - It clips after each microbatch, and so the partial sums, not the gradient of the batch.
-# - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write `(i
-#   + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
+# - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write
+#   `(i + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
 # - `sampler.set_epoch(epoch)` is missing, so every epoch has the same order.
 # - `time.process_time` sees neither the workers nor any waiting, so the reported speed is far too high.
 #   (`len(train_set)` is correct: that's what the four processes did together.)

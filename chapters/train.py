@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
 
 
@@ -336,15 +337,30 @@ def random_search(
     return sorted(results, key=lambda result: result[0], reverse=True)
 
 
-# --- Chapter 12. Faster and bigger ----------------------------------------
+# --- Chapter 9. Transfer learning -----------------------------------------
+
+
+def load_backbone(num_classes, weights=ResNet18_Weights.DEFAULT):
+    """Return a ResNet-18, pretrained on ImageNet, with a new head."""
+    model = resnet18(weights=weights)
+    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    return model
+
+
+def freeze_all_but_head(model):
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
 
 
 def set_train_mode(model):
     """Start an epoch; frozen batch-norm layers stay in evaluation mode."""
     model.train()
     for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d):  # with affine=True
             layer.train(layer.weight.requires_grad)
+
+
+# --- Chapter 12. Faster and bigger ----------------------------------------
 
 
 def setup_ddp():

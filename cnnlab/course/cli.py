@@ -17,6 +17,7 @@ from cnnlab.version import __version__
 __all__ = [
     "assignment",
     "book",
+    "check_key",
     "copy",
     "doctor",
     "items",
@@ -193,6 +194,21 @@ def slides(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def check_key(arguments: argparse.Namespace) -> int:
+    """Examine the key of an own exercise or assignment; the exit code is 1 if anything is wrong."""
+    from cnnlab.course import keys
+
+    wrong = 0
+    for name, found in keys.problems(user_path(arguments.key), arguments.seeds):
+        print(
+            f"✘ {name}" if found else f"✔ {name}: the solution passes, every mistake is recognised"
+        )
+        for sentence in found:
+            print(f"    {sentence}")
+        wrong += len(found)
+    return int(wrong > 0)
+
+
 def items(arguments: argparse.Namespace) -> int:
     """Count the misconceptions in the graded submissions of an assignment."""
     from cnnlab.course import items
@@ -302,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_copy(add_command, "instructor", "with answers and notes")
     _add_assignment(add_command)
     _add_slides(add_command)
+    _add_check_key(add_command)
     _add_items(add_command)
     _add_questions(add_command)
     _add_pretrain(add_command)
@@ -422,6 +439,21 @@ def _add_slides(add_command: AddCommand) -> None:
         "--out", default="slides", metavar="DIR", help="the folder for the decks (default: slides)"
     )
     parser.set_defaults(command=slides)
+
+
+def _add_check_key(add_command: AddCommand) -> None:
+    parser = add_command(
+        "check-key", help="try the solution and every known mistake of an own key many times"
+    )
+    parser.add_argument("key", metavar="FILE", help="a Python file with a dict `EXERCISES`")
+    parser.add_argument(
+        "--seeds",
+        type=_positive_integer,
+        default=200,
+        metavar="N",
+        help="how often each is judged, on other random problems (default: 200)",
+    )
+    parser.set_defaults(command=check_key)
 
 
 def _add_items(add_command: AddCommand) -> None:
