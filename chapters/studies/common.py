@@ -590,7 +590,8 @@ def run_in_processes(function: Callable[[str], None], n: int) -> Any:
         parts = [IMPORTS, inspect.getsource(function), call]
         script.write_text("\n\n".join(parts))
         command = [sys.executable, "-m", "torch.distributed.run"]
-        command += ["--standalone", f"--nproc-per-node={n}", str(script)]
+        command += ["--standalone", "--local-addr=localhost"]
+        command += [f"--nproc-per-node={n}", str(script)]
         settings = {
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
