@@ -818,8 +818,8 @@ PIXELS = Exercise(
         ),
         "NaN from an empty microbatch": Mistake(
             _pixel_accumulator(_empty_is_nan),
-            "you take the mean over a microbatch without any labelled pixel, which is 0/0. Its weight "
-            "is 0, and 0 times NaN is NaN.",
+            "you take the mean over a microbatch without any labelled pixel, which is 0/0. Its "
+            "weight is 0, and 0 times NaN is NaN.",
             "which `reduction` of `F.cross_entropy` can't divide by zero?",
         ),
         "a step for each part": Mistake(
