@@ -28,6 +28,7 @@ class Device:
     Attributes:
         calls: the names of the steps that were called, in order.
         reads: how often the clock was read.
+        waits: how often `synchronize` was called.
         early: whether it was ever read while the device was still working.
     """
 
@@ -35,7 +36,7 @@ class Device:
         self.durations = {name: list(seconds) for name, seconds in durations.items()}
         self.now = self.busy_until = 0.0
         self.calls: list[str] = []
-        self.reads, self.early = 0, False
+        self.reads, self.waits, self.early = 0, 0, False
 
     def steps(self) -> dict[str, Step]:
         """Return the steps by name; the n-th call of a step has its n-th duration."""
@@ -59,6 +60,7 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait until the device has done its work."""
+        self.waits += 1
         self.now = max(self.now, self.busy_until)
 
 
@@ -79,6 +81,7 @@ def _observe_timing(attempt: Callable[..., Any], seed: int) -> Observation:
             ],
             f"the order of your calls {case}": " ".join(device.calls),
             f"you never read `clock()` {case}.": device.reads == 0,
+            f"you never call `synchronize()` {case}.": device.waits == 0,
             f"you read the clock while the device is still working {case}.": device.early,
             f"the names in your result {case}": sorted(answer)
             if isinstance(answer, Mapping)
@@ -143,6 +146,12 @@ def _timer(
     return attempt
 
 
+def _warms_up_unwatched(variants, rounds, clock, synchronize):  # type: ignore[no-untyped-def]
+    for step in variants.values():
+        step()
+    return _timer(warm_up="none", waits="after")(variants, rounds, clock, synchronize)
+
+
 TIMING = Exercise(
     name="time_variants",
     task="`time_variants(variants, rounds, clock, synchronize) -> {name: median seconds}`",
@@ -179,6 +188,12 @@ TIMING = Exercise(
             _timer(waits="before"),
             "you stop the clock before the device has done the step.",
             "what has to be finished when you read the clock for the second time?",
+        ),
+        "synchronize only after": Mistake(
+            _warms_up_unwatched,
+            "you wait after each step but not before it, so the first one also waits for the "
+            "warm-up.",
+            "what may the device still be doing when you read the clock for the first time?",
         ),
         "mean": Mistake(
             _timer(statistics.fmean),
