@@ -67,7 +67,6 @@ from torch.utils.data import (
     DistributedSampler,
     TensorDataset,
 )
-from train import set_train_mode
 
 import cnnlab
 from cnnlab import check, diagrams, plots
@@ -1147,6 +1146,9 @@ check.prediction(
 
 
 # %% tags=["plain"]
+from train import set_train_mode
+
+
 def train_epoch(
     model,
     loader,
