@@ -381,7 +381,7 @@ class Net(nn.Module):
         super().__init__()
         with fork_rng():
             torch.manual_seed(fold_in(seed, 12, 2))
-            self.layer = nn.Linear(6, 3)
+            self.layer: nn.Module = nn.Linear(6, 3)
         self.passes: list[tuple[str, int]] = []
         self.leftover: list[bool] = []
 
