@@ -6,9 +6,11 @@ chapter that explains it; change it there, and run `make fix`.
 
 import copy
 import math
+import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
@@ -68,7 +70,7 @@ def pick_device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# --- Chapter 7. Debugging training ----------------------------------------
+# --- Chapter 12. Faster and bigger ----------------------------------------
 
 
 def train_epoch(
@@ -79,23 +81,37 @@ def train_epoch(
     device,
     scheduler=None,
     max_norm=None,
+    microbatch=None,
+    dtype=None,
+    scaler=None,
 ):
-    """Train for one epoch; return the mean loss over the samples."""
-    model.train()
-    total, count = 0.0, 0
+    """Train for one epoch; return the mean loss over the samples.
+
+    For mixed precision, pass a dtype; with float16, pass a GradScaler too.
+    """
+    set_train_mode(model)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
+    device, total, count = torch.device(device), 0.0, 0
     for images, targets in loader:
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
+        n, size = len(images), microbatch or len(images)
         optimizer.zero_grad()
-        loss = loss_fn(model(images), targets)
-        loss.backward()
+        for x, y in zip(images.split(size), targets.split(size), strict=True):
+            with torch.autocast(
+                device.type, dtype, enabled=dtype is not None
+            ):
+                loss = loss_fn(model(x), y) * (len(x) / n)
+            scaler.scale(loss).backward()
+            total += loss.item() * n
         if max_norm is not None:
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if scheduler is not None:
             scheduler.step()
-        total += loss.item() * len(images)
-        count += len(images)
+        count += n
     return total / count
 
 
@@ -428,3 +444,22 @@ class FocalLoss(nn.Module):
             return damped.mean()
         weights = self.weight[labels]
         return (weights * damped).sum() / weights.sum()
+
+
+# --- Chapter 12. Faster and bigger ----------------------------------------
+
+
+def setup_ddp():
+    """Join the processes of torchrun; return rank and number (0, 1 alone)."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def use_fast_kernels():
+    """Allow TF32, and let cuDNN choose the fastest convolutions."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
