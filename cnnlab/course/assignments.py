@@ -331,8 +331,8 @@ def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
     import jupytext
 
     if rules is None:
-        own, common = (folder / "assignments" / "rules.md" for folder in (notebooks.root(), shipped))
-        rules = own if own.is_file() else common
+        own = notebooks.root() / "assignments" / "rules.md"
+        rules = own if own.is_file() else shipped / "assignments" / "rules.md"
     text = rules.read_text(encoding="utf-8").strip()
     notebook = unpair(jupytext.read(source / f"{name}.py"))
     for number, cell in enumerate(notebook.cells):
