@@ -81,7 +81,7 @@ def lab(arguments: argparse.Namespace) -> int:
 
     folder, start = None, None
     if arguments.source:
-        folder = notebooks.root() / "chapters"
+        folder = notebooks.own_root() / "chapters"
     elif not any(option.startswith(_ROOT_OPTIONS) for option in arguments.rest):
         folder, start = _open_copy(arguments.student or copies.default_folder())
     settings.prepare_environment()
@@ -381,7 +381,13 @@ def _add_run(add_command: AddCommand) -> None:
 
 def _add_book(add_command: AddCommand) -> None:
     parser = add_command("book", help="build the Jupyter Book")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the book to DIR/_build/html")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write the book to DIR/_build/html (default: the folder of the course; the current "
+        "folder if the course is installed)",
+    )
     parser.set_defaults(command=book)
 
 

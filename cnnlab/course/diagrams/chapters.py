@@ -81,10 +81,11 @@ def chapter_map() -> Plot:
 
 def numbers_in_the_book() -> list[int]:
     """Return the numbers of the chapters in `_toc.yml`, or of all chapters where it is missing."""
-    if not has_source():
+    toc = root() / "_toc.yml" if has_source() else None
+    if toc is None or not toc.is_file():
         return list(CHAPTERS)
-    contents = (root() / "_toc.yml").read_text(encoding="utf-8")
-    listed = {int(number) for number in re.findall(r"file: chapters/(\d\d)_", contents)}
+    files = re.findall(r"file: chapters/(\d\d)_", toc.read_text(encoding="utf-8"))
+    listed = {int(number) for number in files}
     return [number for number in CHAPTERS if number in listed]
 
 
