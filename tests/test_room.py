@@ -9,9 +9,14 @@ import pytest
 from cnnlab.course import notebooks, slides
 
 
-NUMBERED = [path for path in notebooks.chapters() if path.stem[:2].isdigit()]
+WAITING = {"10", "11", "12", "13"}  # being rewritten
+NUMBERED = [
+    path
+    for path in notebooks.chapters()
+    if path.stem[:2].isdigit() and path.stem[:2] not in WAITING
+]
 # Chapters that the syllabus puts into one session; the rows with a star fill it together.
-PAIRS = [("00", "01"), ("08", "11"), ("09", "10")]
+PAIRS = [pair for pair in [("00", "01"), ("08", "11"), ("09", "10")] if not WAITING & set(pair)]
 
 
 def section(path, title):
@@ -22,6 +27,13 @@ def section(path, title):
     found = re.search(rf"(?ms)^## {title}\n(.*?)(?=^## |\Z)", text)
     assert found, f"the instructor cell has no section '{title}'"
     return found[1].strip()
+
+
+def sections_of(path):
+    """Return the numbers of the chapter's sections, such as 4.2."""
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return set(re.findall(r"(?m)^## (\d+\.\d+) ", text))
 
 
 def minutes(path):
@@ -44,10 +56,18 @@ def test_every_question_for_the_room_has_an_answer_for_the_speaker(path):
 @pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
 def test_the_plan_fills_ninety_minutes_with_sections_of_the_chapter(path):
     assert sum(number for number, _ in minutes(path)) == 90
-    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
-    chapter = int(path.stem[:2])
-    for number in re.findall(rf"\b{chapter}\.\d+\b", section(path, "A session of ninety minutes")):
-        assert f"\n## {number} " in f"\n{source}", f"the chapter has no section {number}"
+    plan = section(path, "A session of ninety minutes")
+    named = set(re.findall(rf"\b{int(path.stem[:2])}\.\d+\b", plan))
+    assert named
+    assert named <= sections_of(path)
+
+
+def test_the_syllabuses_name_sections_that_exist():
+    page = notebooks.root() / "chapters" / "instructor" / "syllabus.md"
+    named = set(re.findall(r"\b\d+\.\d+\b", page.read_text(encoding="utf-8")))
+    present = set().union(*map(sections_of, NUMBERED))
+    missing = sorted(named - present)
+    assert not [number for number in missing if number.partition(".")[0] not in WAITING]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
