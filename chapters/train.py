@@ -13,7 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
 
@@ -338,3 +343,43 @@ def set_train_mode(model):
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):  # with affine=True
             layer.train(layer.weight.requires_grad)
+
+
+# --- Chapter 11. Imbalanced classes ---------------------------------------
+
+
+def class_weights(labels, num_classes):
+    """Return N / (K n_k) for each class; a sample weighs 1 on average."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * counts)
+
+
+def balanced_loader(dataset, batch_size, seed, **options):
+    """Return a DataLoader that draws all classes equally often.
+
+    The dataset has its class indices in `labels`, as `ImageDataset` does.
+    """
+    counts = torch.bincount(dataset.labels)
+    sampler = WeightedRandomSampler(
+        (1 / counts)[dataset.labels],  # one weight per sample
+        num_samples=len(dataset),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return DataLoader(dataset, batch_size, sampler=sampler, **options)
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy that damps samples classified with confidence."""
+
+    def __init__(self, gamma=2.0, weight=None):
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits, labels):
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        damped = (1 - (-loss).exp()) ** self.gamma * loss
+        if self.weight is None:
+            return damped.mean()
+        weights = self.weight[labels]
+        return (weights * damped).sum() / weights.sum()

@@ -28,8 +28,11 @@
 # processes, and has three minutes of one core.
 #
 # **What is allowed.** `emergency.discharge` judges your repair before you hand it in, and you may use it as often as
-# you like. The library is open source, and the key to the patients is in it. If you copy it, you earn the points of
-# parts 1 to 5, and have nothing to write in part 6, which is worth two thirds as much: it asks for *your* measurements.
+# you like. It also says whether the cause you name is right, so you could try all causes in turn. `emergency.ward()`
+# counts the wrong ones. The grader doesn't see that count, but part 6 asks which measurement ruled a cause out, and a
+# guess isn't a measurement. The library is open source, and the key to the patients is in it. If you copy it, you earn
+# the points of parts 1 to 5, and have nothing to write in part 6, which is worth two thirds as much: it asks for *your*
+# measurements.
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "setup", "locked": true, "solution": false, "task": false}
 

@@ -33,6 +33,7 @@ from cnnlab.data import (
     ImageSet,
     balanced_sampler,
     class_weights,
+    imbalance,
     logit_adjustment,
 )
 from cnnlab.errors import DownloadError, NonFiniteError
@@ -1647,3 +1648,106 @@ def fine_tune_all_layers(
         batch_transform=augment,
         channels_last=True,  # faster
     )
+
+
+# --- losses for a long tail (chapter 11) ----------------------------------
+
+
+def tailed_photographs(seed: int, largest: int, n_test: int) -> DataBundle:
+    """Draw photographs of which some classes have many and others few.
+
+    Args:
+        seed: draws the photographs, and decides which class gets which size.
+        largest: training photographs of the most common class; the rarest
+            class has a fiftieth of that.
+        n_test: test photographs, equally many of each class.
+    """
+    data = photographs(seed, largest, n_test)
+    sizes = [round(largest / 50 ** (k / 9)) for k in range(10)]
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    counts = [sizes[k] for k in order.tolist()]
+    tail = imbalance(data.train, counts, seed)
+    return DataBundle("photographs", tail, data.valid, data.test)
+
+
+class FocalLoss(nn.Module):
+    """Mean of (1 - p) ** gamma times the cross-entropy of a sample.
+
+    With gamma = 0 it is cross-entropy. A larger gamma damps the samples whose
+    correct class already has a high probability p.
+    """
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return ((1 - (-loss).exp()) ** self.gamma * loss).mean()
+
+
+class BalancedSoftmax(nn.Module):
+    """Cross-entropy of the logits plus the log of the class counts."""
+
+    def __init__(self, counts: Tensor) -> None:
+        super().__init__()
+        self.log_counts = counts.log()
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.log_counts, labels)
+
+
+class DeferredWeights(nn.Module):
+    """Cross-entropy whose class weights are switched on late in the run."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.active = weight, False
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weight = self.weight if self.active else None
+        return F.cross_entropy(logits, labels, weight)
+
+
+def tail_loss(name: str, labels: Tensor) -> nn.Module:
+    """Return a loss by name, made for the labels of a training set."""
+    if name == "class weights":
+        return nn.CrossEntropyLoss(class_weights(labels))
+    if name == "deferred weights":
+        return DeferredWeights(class_weights(labels))
+    if name == "balanced softmax":
+        return BalancedSoftmax(labels.bincount())
+    if name == "focal loss":
+        return FocalLoss()
+    return nn.CrossEntropyLoss()
+
+
+def train_on_tail(
+    train_set: ImageSet, seed: int, loss: str, epochs: int
+) -> cnnlab.Trainer:
+    """Train a small ResNet on photographs with flips and shifts.
+
+    Args:
+        train_set: photographs whose classes have different sizes.
+        seed: draws the weights, the order and the augmentation.
+        loss: a name that `tail_loss` knows, or "plain".
+        epochs: number of epochs; deferred weights start after four fifths.
+    """
+    loss_fn = tail_loss(loss, train_set.labels)
+    model = seeded_resnet(seed, len(train_set.classes))
+    optimizer = sgd(model, 0.1, weight_decay=5e-4)
+    batches = cnnlab.loader(train_set, 64, shuffle=True, seed=seed)
+    schedule = cosine(epochs * len(batches))
+    trainer = cpu_trainer(
+        model,
+        optimizer,
+        seed,
+        loss_fn=loss_fn,
+        scheduler=cnnlab.attach(optimizer, schedule),
+        batch_transform=Augment(flip=0.5, crop_pad=4),
+    )
+    if loss == "deferred weights":
+        trainer.fit(batches, epochs=round(0.8 * epochs))
+        loss_fn.active = True
+    trainer.fit(batches, epochs=epochs)
+    return trainer
