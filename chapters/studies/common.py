@@ -10,7 +10,12 @@ compute its table again, and all of them with new seeds with `make replicate`.
 """
 
 import copy
+import inspect
 import os
+import random
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +23,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -528,6 +534,80 @@ def processor_seconds() -> float:
     times = os.times()
     own = times.user + times.system
     return own + times.children_user + times.children_system
+
+
+class RandomDraws(Dataset):
+    """A data set that draws a random number in four ways for each index.
+
+    It's here and not in the notebook, because on some systems the workers
+    have to import it.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.own = np.random.default_rng(0)  # every worker gets a copy
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> dict[str, float]:
+        return {
+            "random": random.random(),
+            "np.random": np.random.rand(),  # noqa: NPY002
+            "torch": torch.rand(()).item(),
+            "own generator": self.own.random(),
+        }
+
+
+# --- several processes (chapter 12) ---------------------------------------
+
+IMPORTS = """
+import cnnlab
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from studies.common import seeded_resnet, sgd
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+cnnlab.setup(seed=0)
+"""
+
+
+def run_in_processes(function: Callable[[str], None], n: int) -> Any:
+    """Start n processes with `torchrun` that call a function of a notebook.
+
+    Args:
+        function: takes the path of a file, into which the first process saves
+            a result.
+        n: number of processes.
+
+    Returns:
+        What was saved.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        script, result = Path(folder, "script.py"), Path(folder, "result.pt")
+        call = f"{function.__name__}({str(result)!r})"
+        parts = [IMPORTS, inspect.getsource(function), call]
+        script.write_text("\n\n".join(parts))
+        command = [sys.executable, "-m", "torch.distributed.run"]
+        command += ["--standalone", "--local-addr=localhost"]
+        command += [f"--nproc-per-node={n}", str(script)]
+        settings = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        process = subprocess.run(
+            command,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if process.returncode:
+            raise RuntimeError(f"torchrun failed:\n{process.stderr}")
+        return torch.load(result, weights_only=True)
 
 
 # --- photographs (chapters 3, 5 and 9) ------------------------------------
