@@ -890,6 +890,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(0)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1202,6 +1202,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(1)
+
 # %% [markdown]
 # ## Key points
 #

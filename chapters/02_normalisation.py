@@ -1301,6 +1301,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(2)
+
 # %% [markdown]
 # ## Key points
 #

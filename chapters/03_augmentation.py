@@ -1170,6 +1170,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(3)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1055,6 +1055,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(4)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1362,6 +1362,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(5)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1266,6 +1266,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(6)
+
 # %% [markdown]
 # ## Key points
 #

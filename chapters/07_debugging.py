@@ -1391,6 +1391,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(7)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1512,6 +1512,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(8)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1460,6 +1460,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(9)
+
 # %% [markdown]
 # ## Key points
 #

@@ -1408,6 +1408,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(10)
+
 # %% [markdown]
 # ## Key points
 #

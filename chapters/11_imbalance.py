@@ -1377,6 +1377,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(11)
+
 # %% [markdown]
 # ## Key points
 #

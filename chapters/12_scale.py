@@ -1364,7 +1364,11 @@ else:
 
 # %% [markdown]
 # On a machine with several GPUs, put the cell into a file and start it with `torchrun --nproc-per-node 4 file.py`.
-#
+
+# %% tags=["hide-input"]
+check.quiz(12)
+
+# %% [markdown]
 # ## Key points
 #
 # - Measure before you optimise, with the clock on the wall, after a warm-up, in turns, and with the median. Processor
