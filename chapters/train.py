@@ -4,6 +4,7 @@ This is the plain code of the chapters in one file. Each part names the
 chapter that explains it; change it there, and run `make fix`.
 """
 
+import argparse
 import copy
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 
@@ -318,3 +320,118 @@ def random_search(
         )
         results.append((history[-1][1], setting))
     return sorted(results, key=lambda result: result[0], reverse=True)
+
+
+# --- Chapter 13. Capstone: your own photographs ---------------------------
+
+
+def load_folder(folder, size):
+    """Return images (N, 3, size, size), labels (N,) and class names."""
+    square = v2.Compose(
+        [v2.ToImage(), v2.Resize(size, antialias=True), v2.CenterCrop(size)]
+    )
+    files = ImageFolder(folder, transform=square)
+    images = torch.stack([image for image, _ in files])
+    return images, torch.tensor(files.targets), files.classes
+
+
+def split_classes(labels, fraction, seed):
+    """Return indices: a fraction of each class, and all others."""
+    rng = torch.Generator().manual_seed(seed)
+    chosen, others = [], []
+    for label in labels.unique():
+        indices = (labels == label).nonzero().flatten()
+        indices = indices[torch.randperm(len(indices), generator=rng)]
+        n = max(1, round(fraction * len(indices)))
+        chosen.append(indices[:n])
+        others.append(indices[n:])
+    return torch.cat(chosen), torch.cat(others)
+
+
+def parse_options(arguments=None):
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train on a folder with a folder of images per class."
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--test", type=Path, help="judge once, at the end")
+    parser.add_argument("--valid", type=float, default=0.2, help="fraction")
+    parser.add_argument("--size", type=int, default=32, help="pixels")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--ema", type=float, default=0.99, help="decay")
+    parser.add_argument("--patience", type=int, help="stop early")
+    parser.add_argument("--max-norm", type=float, help="clip gradients")
+    parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
+    parser.add_argument("--no-augment", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("run.pt"))
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Train as the command line says; return the averaged model."""
+    o = parse_options(arguments)
+    torch.manual_seed(o.seed)
+    device = pick_device()
+    images, labels, classes = load_folder(o.folder, o.size)
+    held_out, known = split_classes(labels, o.valid, o.seed)
+    transform = None if o.no_augment else train_transform(o.size)
+    train_set = ImageDataset(images[known], labels[known], transform)
+    valid_set = ImageDataset(images[held_out], labels[held_out])
+    valid = make_loader(valid_set, 256, shuffle=False, seed=0)
+    more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
+
+    model = SmallResNet(len(classes))
+    model.apply(init_weights)
+    loss, log_k = check_first_loss(
+        model, valid, F.cross_entropy, len(classes)
+    )
+    print(f"first loss {loss:.2f}, log K = {log_k:.2f}")
+    model.to(device)
+    ema = make_ema(model, o.ema)
+    optimizer = torch.optim.SGD(
+        decay_groups(model, o.weight_decay), lr=o.lr, momentum=0.9
+    )
+    optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
+    if not o.patience:
+        steps = o.epochs * (len(train_set) // o.batch_size)
+        schedule = make_schedule(optimizer, max(1, steps // 20), steps)
+        parts["scheduler"] = schedule
+    stopper = EarlyStopper(o.patience or o.epochs)
+
+    start = load_checkpoint(o.out, **parts) if o.resume else 0
+    for epoch in range(start, o.epochs):
+        torch.manual_seed(o.seed + epoch)  # a resumed run draws the same
+        batches = make_loader(
+            train_set, o.batch_size, True, o.seed + epoch, **more
+        )
+        loss = train_epoch(
+            model,
+            batches,
+            optimizer,
+            F.cross_entropy,
+            device,
+            scheduler=parts.get("scheduler"),
+            max_norm=o.max_norm,
+        )
+        accuracy = evaluate_model(ema, valid, device)
+        print(f"epoch {epoch + 1}: loss {loss:.3f}, valid {accuracy:.3f}")
+        save_checkpoint(o.out, epoch + 1, **parts)
+        if stopper.should_stop(accuracy, ema) and o.patience:
+            break
+    if o.patience:
+        ema.load_state_dict(stopper.best_weights)
+    if o.test:
+        images, labels, _ = load_folder(o.test, o.size)
+        test = make_loader(ImageDataset(images, labels), 256, False, 0)
+        print(f"test accuracy {evaluate_model(ema, test, device):.3f}")
+    return ema.module
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,9 @@ compute its table again, and all of them with new seeds with `make replicate`.
 
 import copy
 import os
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -1147,22 +1150,82 @@ def train_in_precision(
 # --- the capstone (chapter 13) --------------------------------------------
 
 
+SIGNS = ("keep left", "keep right", "no stopping")
+
+
 def new_model(name: str, num_classes: int, seed: int = 0) -> nn.Module:
     """Seed torch and return a pretrained network with a random head."""
     torch.manual_seed(seed)
     return cnnlab.pretrained(name, num_classes)
 
 
-def resized(dataset: ImageSet, size: int) -> ImageSet:
-    """Return the images of a set, enlarged or reduced to size pixels."""
-    pixels = F.interpolate(
-        dataset.images.float(),
-        size=(size, size),
-        mode="bicubic",
-        antialias=True,
+def few_signs(
+    seed: int, *, n_labelled: int = 20, n_test: int = 50
+) -> DataBundle:
+    """Draw labelled and test images of three traffic signs, for a folder.
+
+    Args:
+        seed: draws the images.
+        n_labelled: labelled images per class.
+        n_test: test images per class.
+
+    Returns:
+        A bundle with the labelled images as its training set. Its validation
+        set is empty.
+    """
+    # Twice as many, because the smoke profile draws only an eighth of them.
+    signs = cnnlab.load(
+        "pocket",
+        seed=seed,
+        n_train=12 * 2 * n_labelled,
+        n_valid=12,
+        n_test=12 * n_test,
     )
-    pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-    return ImageSet(pixels, dataset.labels, dataset.classes)
+    labelled = first_of_classes(signs.train, SIGNS, n_labelled)
+    return DataBundle(
+        "three signs",
+        labelled,
+        labelled.select([]),
+        first_of_classes(signs.test, SIGNS, n_test),
+    )
+
+
+def first_of_classes(
+    split: ImageSet, classes: Sequence[str], n: int
+) -> ImageSet:
+    """Return the first n images of each of some classes."""
+    old_labels = [split.classes.index(name) for name in classes]
+    indices = [
+        (split.labels == label).nonzero().flatten()[:n]
+        for label in old_labels
+    ]
+    labels = [k for k, chosen in enumerate(indices) for _ in chosen]
+    return ImageSet(split.pixels(torch.cat(indices)), labels, classes)
+
+
+def run_script(*arguments: Any) -> str:
+    """Run train.py in a folder of its own; return what it prints."""
+    script = Path("train.py").absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout.strip()
+
+
+def merged(first: Any, second: Any) -> ImageSet:
+    """Return the images of two splits as one set."""
+    pixels = [
+        split.pixels(torch.arange(len(split))) for split in (first, second)
+    ]
+    labels = torch.cat([first.labels, second.labels])
+    return ImageSet(torch.cat(pixels), labels, first.classes)
 
 
 def fit_probe(model: nn.Module, dataset: Dataset) -> nn.Module:
@@ -1212,6 +1275,7 @@ def fine_tune(
     augment: Augment | None = None,
     unfrozen: int = 1,
     batch_size: int = 15,
+    valid: Any = None,
     device: Any = "cpu",
     **options: Any,
 ) -> cnnlab.Trainer:
@@ -1229,6 +1293,7 @@ def fine_tune(
         augment: the augmentation, or None.
         unfrozen: number of stages below the head that are trained with it.
         batch_size: images per step.
+        valid: a loader to validate on after each epoch.
         device: where to train.
         options: further options of `Trainer`.
     """
@@ -1251,13 +1316,25 @@ def fine_tune(
         progress=False,
         **options,
     )
-    trainer.fit(batches, epochs=epochs)
+    trainer.fit(batches, valid, epochs=epochs)
     return trainer
 
 
-def accuracy_on(trainer: cnnlab.Trainer, dataset: Dataset) -> float:
-    """Return the accuracy of a trainer's model on a data set."""
-    return trainer.evaluate(cnnlab.loader(dataset, 64))["acc"]
+@torch.no_grad()
+def logits_of(model: nn.Module, dataset: Dataset) -> Tensor:
+    """Return a model's logits for a data set, (N, K), on the CPU."""
+    device = next(model.parameters()).device
+    model.eval()
+    batches = cnnlab.loader(dataset, 64)
+    return torch.cat(
+        [model(images.to(device)).cpu() for images, _ in batches]
+    )
+
+
+def accuracy_on(model: nn.Module, dataset: Any) -> float:
+    """Return the accuracy of a model on a data set."""
+    correct = logits_of(model, dataset).argmax(dim=1) == dataset.labels
+    return correct.float().mean().item()
 
 
 # --- stopping and averaging (chapter 6) -----------------------------------
