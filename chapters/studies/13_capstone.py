@@ -9,7 +9,7 @@ in the same way, but on 45 images, and keeps the epoch with the lowest loss on
 the other fifteen.
 
 Each seed draws three of the ten classes of CIFAR-10, twenty labelled
-photographs per class, and 200 test photographs per class. The result is the
+photographs per class, and 150 test photographs per class. The result is the
 accuracy on these. By chance, two seeds can share classes and photographs, so
 the intervals are about three classes out of these ten.
 
@@ -18,7 +18,12 @@ forgets that the labels of a validation set are labels, too. "Early stopping,
 60 + 60" trains on the sixty and stops with sixty more; "probe, 120 labels"
 may learn from all of these.
 
-SEARCH
+Settings were chosen with seed 100, on its test photographs: with fifteen
+epochs the probe reached 0.842, and fine-tuning 0.867 with a learning rate of
+0.0003 and 0.833 with 0.001. Ten epochs were taken to save time. The settings
+of training from scratch were taken from earlier chapters. The claims were
+written after these runs and before this study ran. An earlier study of this
+name compared methods on handwritten digits with glyphnet.
 
 The table was computed on a copy of CIFAR-10 in JPEG format, because the
 original files weren't on the machine. The script uses such a copy if the
@@ -51,19 +56,42 @@ from cnnlab.experiment import Claim, Declaration, budget, fresh_data
 from cnnlab.schedules import one_cycle
 
 
-SEEDS = 8
+SEEDS = 6
 METRIC = "test accuracy"
-K, PER_CLASS, N_VALID, N_TEST, SIZE = 3, 20, 5, 200, 96
-LR, EPOCHS, SCRATCH_EPOCHS, BATCH_SIZE = 3e-4, 15, 150, 15
+K, PER_CLASS, N_VALID, N_TEST, SIZE = 3, 20, 5, 150, 96
+LR, EPOCHS, SCRATCH_EPOCHS, BATCH_SIZE = 3e-4, 10, 150, 15
 AUGMENT = Augment(flip=0.5, crop_pad=12)
 PROBE, FEWER, MORE = "probe", "probe, 45 labels", "probe, 120 labels"
-TUNED, ALL, SCRATCH = "fine-tuned", "fine-tuned, all stages", "from scratch"
+TUNED, SCRATCH = "fine-tuned", "from scratch"
 STOPPED, FREE = "early stopping, 45 + 15", "early stopping, 60 + 60"
+DECLARATION = Declaration(
+    "Which method is best with sixty labels, and what do sixty more change?",
+    claims=[
+        Claim(TUNED, ">", PROBE),
+        Claim(PROBE, ">", SCRATCH, by=0.2),
+        Claim(PROBE, ">", FEWER),
+        Claim(TUNED, ">", STOPPED),
+        Claim(FREE, ">", PROBE),
+        Claim(MORE, ">", PROBE),
+    ],
+    unit=fresh_data(),
+    fixed="three classes of CIFAR-10 and twenty labelled photographs of each, "
+    "drawn by the seed; no tuning on them",
+    unequal={
+        PROBE: "logistic regression is solved, without steps",
+        FEWER: "what fifteen labels are worth is the question; no steps",
+        MORE: "what sixty more labels are worth is the question; no steps",
+        STOPPED: "a quarter of its labels choose the epoch, so its epochs "
+        "have fewer steps",
+        FREE: "it shows what a comparison with unequal labels finds",
+        SCRATCH: "random weights need more steps than trained ones",
+    },
+)
 
 
 @lru_cache(maxsize=1)
 def photos(seed: int) -> dict[str, ImageSet]:
-    """Draw three classes; return sets of 45, 15, 60 and 200 * 3 photographs.
+    """Draw three classes; return sets of 45, 15, 60 and 150 * 3 photographs.
 
     The sixty are the first two sets together. "extra" are sixty others.
     """
@@ -109,7 +137,7 @@ def probe(seed: int, *, names: tuple[str, ...]) -> dict[str, float]:
     return outcome(model, seed, labels=len(known), steps=0)
 
 
-def fine_tuned(seed: int, *, unfrozen: int) -> dict[str, float]:
+def fine_tuned(seed: int) -> dict[str, float]:
     """Start from the probe; train the top on all sixty photographs."""
     known = photos(seed)["sixty"].resized(SIZE)
     trainer = fine_tune(
@@ -119,7 +147,6 @@ def fine_tuned(seed: int, *, unfrozen: int) -> dict[str, float]:
         lr=LR,
         epochs=EPOCHS,
         augment=AUGMENT,
-        unfrozen=unfrozen,
     )
     return outcome(trainer.model, seed, len(known), trainer.step)
 
@@ -164,9 +191,12 @@ VARIANTS = {
     PROBE: partial(probe, names=("sixty",)),
     FEWER: partial(probe, names=("train",)),
     MORE: partial(probe, names=("sixty", "extra")),
-    TUNED: partial(fine_tuned, unfrozen=1),
-    ALL: partial(fine_tuned, unfrozen=5),
+    TUNED: fine_tuned,
     STOPPED: partial(early_stopped, known="train", valid="valid"),
     FREE: partial(early_stopped, known="sixty", valid="extra"),
     SCRATCH: from_scratch,
 }
+
+
+if __name__ == "__main__":
+    run_study(__file__, VARIANTS, SEEDS, METRIC, DECLARATION)

@@ -10,11 +10,12 @@ weights (6), and tuned settings (8). The last two use the real network instead:
 logistic regression on the frozen features of EfficientNet-Lite0 (chapter 9),
 and its two highest stages fine-tuned (10).
 
-Everything else is fixed: 1,000 labelled photographs of CIFAR-10, a hundred per
+Everything else is fixed: 500 labelled photographs of CIFAR-10, fifty per
 class, which each seed draws from the 50,000 training photographs. The result
-is the accuracy on 2,000 of the 10,000 test photographs, drawn by the seed. By
-chance, two seeds share a fiftieth of their training photographs and a fifth of
-their test photographs, so the intervals are about photographs of CIFAR-10.
+is the accuracy on 1,000 of the 10,000 test photographs, drawn by the seed. By
+chance, two seeds share one in a hundred of their training photographs and a
+tenth of their test photographs, so the intervals are about photographs of
+CIFAR-10.
 
 SEARCH_RESULTS
 
@@ -52,8 +53,8 @@ from cnnlab.mixing import CutMix, either
 
 SEEDS = 5
 METRIC = "test accuracy"
-PER_CLASS, N_TEST, SIZE = 100, 2000, 96  # images per class, and pixels
-EPOCHS, BATCH_SIZE = 40, 64
+PER_CLASS, N_TEST, SIZE = 50, 1000, 96  # images per class, and pixels
+EPOCHS, BATCH_SIZE = 60, 50
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,8 @@ DECLARATION = Declaration(
         Claim("10 fine-tuned", ">", "9 pretrained", by=0.01),
     ],
     unit=fresh_data(),
-    fixed="1,000 labelled photographs per seed; without pretraining also the "
-    "network, SGD with momentum 0.9, batches of 64 and 40 epochs",
+    fixed="500 labelled photographs per seed; without pretraining also the "
+    "network, SGD with momentum 0.9, batches of 50 and 60 epochs",
     unequal={
         "8 tuning": "a search is what this rung adds",
         "9 pretrained": "a linear classifier on frozen features, without "
