@@ -382,6 +382,11 @@ def main(arguments=None):
     transform = None if o.no_augment else train_transform(o.size)
     train_set = ImageDataset(images[known], labels[known], transform)
     valid_set = ImageDataset(images[held_out], labels[held_out])
+    if len(train_set) < o.batch_size:
+        raise SystemExit(
+            f"{len(train_set)} training images don't fill a batch of "
+            f"{o.batch_size}: choose a smaller --batch-size"
+        )
     valid = make_loader(valid_set, 256, shuffle=False, seed=0)
     more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
 
@@ -427,7 +432,8 @@ def main(arguments=None):
     if o.patience:
         ema.load_state_dict(stopper.best_weights)
     if o.test:
-        images, labels, _ = load_folder(o.test, o.size)
+        images, labels, names = load_folder(o.test, o.size)
+        labels = torch.tensor([classes.index(n) for n in names])[labels]
         test = make_loader(ImageDataset(images, labels), 256, False, 0)
         print(f"test accuracy {evaluate_model(ema, test, device):.3f}")
     return ema.module

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 
@@ -175,6 +176,29 @@ def test_the_command_line_gives_the_averaged_weights_of_trainer_bit_for_bit(
     average = trainer.ema.model.state_dict()
     assert len(average) > 10
     assert all(torch.equal(average[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_command_line_refuses_a_batch_that_is_never_full(plain, sign_folder, tmp_path):
+    arguments = [str(sign_folder / "train"), "--batch-size=97", f"--out={tmp_path / 'run.pt'}"]
+    with pytest.raises(SystemExit, match=r"72 training images don't fill a batch of 97"):
+        plain.main(arguments)
+
+
+def test_a_test_folder_without_one_of_the_classes_is_judged_by_the_labels_of_training(
+    plain, sign_folder, tmp_path, monkeypatch
+):
+    train, test = sign_folder / "train", tmp_path / "test"
+    shutil.copytree(train, test)
+    shutil.rmtree(test / sorted(path.name for path in test.iterdir())[0])
+    labels = []
+
+    def evaluate(model, loader, device):
+        labels.append(loader.dataset.labels)
+        return 0.0
+
+    monkeypatch.setattr(plain, "evaluate_model", evaluate)
+    plain.main([str(train), "--epochs=1", f"--test={test}", f"--out={tmp_path / 'run.pt'}"])
+    assert labels[-1].unique().tolist() == list(range(1, 12))
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(
