@@ -189,7 +189,7 @@ def test_a_test_folder_without_one_of_the_classes_is_judged_by_the_labels_of_tra
 ):
     train, test = sign_folder / "train", tmp_path / "test"
     shutil.copytree(train, test)
-    shutil.rmtree(test / sorted(path.name for path in test.iterdir())[0])
+    shutil.rmtree(test / min(path.name for path in test.iterdir()))
     labels = []
 
     def evaluate(model, loader, device):

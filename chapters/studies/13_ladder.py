@@ -17,7 +17,16 @@ chance, two seeds share one in a hundred of their training photographs and a
 tenth of their test photographs, so the intervals are about photographs of
 CIFAR-10.
 
-SEARCH_RESULTS
+Settings were chosen on the 1,000 validation photographs of seed 100. The plain
+loop got the best of the learning rates 0.01, 0.02, 0.05 and 0.1 (after half of
+the epochs: 0.235, 0.283, 0.313 and 0.299). The constant learning rate of rungs
+2 to 4 and the peak of rungs 5 and 6 are the best of four from 05_photos.py.
+The tuned settings are the best of sixteen Sobol points for learning rate,
+weight decay and the fraction of batches with CutMix, after a third of the
+epochs (0.387; the others reached 0.297 to 0.375). The learning rate of fine-
+tuning comes from trial runs of another script on the seeds 0 and 1, where it
+was four to seven points ahead of the probe. The claims were written after
+these runs and before this study ran.
 
 The table was computed on a copy of CIFAR-10 in JPEG format, because the
 original files weren't on the machine. The script uses such a copy if the
@@ -156,13 +165,10 @@ def pretrained(seed: int, *, epochs: int) -> dict[str, float]:
         )
         steps = trainer.step
     accuracy = accuracy_on(model, data.test.resized(SIZE))
-    runs = LR_RUNS if epochs else 0
-    return {METRIC: accuracy} | budget(
-        labels=len(known), steps=steps, tuning_runs=runs
-    )
+    return {METRIC: accuracy} | budget(labels=len(known), steps=steps)
 
 
-LR_RUNS, TUNING_RUNS = 3, 16
+LR_RUNS, TUNING_RUNS = 4, 16
 FINE_TUNE_LR, FINE_TUNE_EPOCHS = 1e-4, 5
 LOOP = Settings(lr=0.05, norm="none")
 NORM = Settings(lr=0.1, weight_decay=5e-4)
@@ -170,7 +176,7 @@ AUGMENTED = replace(NORM, augment=True)
 MIXED = replace(AUGMENTED, mixed=0.5)
 SCHEDULED = replace(MIXED, lr=0.2, cosine=True)
 AVERAGED = replace(SCHEDULED, ema=0.98)
-TUNED = replace(AVERAGED, lr=0.3)
+TUNED = replace(AVERAGED, lr=0.235, weight_decay=1e-4, mixed=0.1)
 SETTINGS = {
     "1 loop": LOOP,
     "2 batch norm": NORM,
@@ -204,8 +210,8 @@ DECLARATION = Declaration(
         "8 tuning": "a search is what this rung adds",
         "9 pretrained": "a linear classifier on frozen features, without "
         "steps and settings",
-        "10 fine-tuned": "fewer steps, because each costs thirty times as "
-        "much",
+        "10 fine-tuned": "fewer steps, because each costs fifty times as "
+        "much, and no search",
     },
 )
 
