@@ -35,10 +35,10 @@ from functools import lru_cache, partial
 
 import torch
 from common import (
-    accuracy_on,
+    accuracy_of,
     all_photographs,
     draw_per_class,
-    fine_tune,
+    fine_tune_top,
     fit_probe,
     merged,
     new_model,
@@ -120,7 +120,7 @@ def outcome(
     model: torch.nn.Module, seed: int, labels: int, steps: int
 ) -> dict[str, float]:
     """Return the test accuracy and what the run was given."""
-    accuracy = accuracy_on(model, photos(seed)["test"].resized(SIZE))
+    accuracy = accuracy_of(model, photos(seed)["test"].resized(SIZE))
     return {METRIC: accuracy} | budget(labels=labels, steps=steps)
 
 
@@ -140,7 +140,7 @@ def probe(seed: int, *, names: tuple[str, ...]) -> dict[str, float]:
 def fine_tuned(seed: int) -> dict[str, float]:
     """Start from the probe; train the top on all sixty photographs."""
     known = photos(seed)["sixty"].resized(SIZE)
-    trainer = fine_tune(
+    trainer = fine_tune_top(
         fit_probe(network(seed), known),
         known,
         seed,
@@ -155,7 +155,7 @@ def early_stopped(seed: int, *, known: str, valid: str) -> dict[str, float]:
     """Fine-tune on one set, and keep the best epoch on another."""
     known_set = photos(seed)[known].resized(SIZE)
     valid_set = photos(seed)[valid].resized(SIZE)
-    trainer = fine_tune(
+    trainer = fine_tune_top(
         fit_probe(network(seed), known_set),
         known_set,
         seed,
@@ -183,7 +183,7 @@ def from_scratch(seed: int) -> dict[str, float]:
         schedule=one_cycle,
         batch_transform=Augment(flip=0.5, crop_pad=4),
     )
-    result = {METRIC: accuracy_on(trainer.model, data["test"])}
+    result = {METRIC: accuracy_of(trainer.model, data["test"])}
     return result | budget(labels=len(data["sixty"]), steps=trainer.step)
 
 

@@ -30,7 +30,6 @@ import cnnlab
 from cnnlab import schedules, tune
 from cnnlab.augment import Augment
 from cnnlab.averaging import EMA, SWA, ensemble, update_bn
-from cnnlab.callbacks import EarlyStopping
 from cnnlab.data import (
     DataBundle,
     ImageSet,
@@ -42,13 +41,11 @@ from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, budget, study
 from cnnlab.mixing import CutMix, soft_cross_entropy
 from cnnlab.rng import fold_in
-from cnnlab.schedules import Plateau, Schedule, cosine, one_cycle
+from cnnlab.schedules import Schedule, cosine, one_cycle
 from cnnlab.transfer import (
     extract_features,
     freeze,
-    linear_probe,
     param_groups,
-    unfreeze,
 )
 
 
@@ -1265,7 +1262,7 @@ def fit_probe(model: nn.Module, dataset: Dataset) -> nn.Module:
     return model
 
 
-def fine_tune(
+def fine_tune_top(
     model: nn.Module,
     dataset: Dataset,
     seed: int,
@@ -1329,12 +1326,6 @@ def logits_of(model: nn.Module, dataset: Dataset) -> Tensor:
     return torch.cat(
         [model(images.to(device)).cpu() for images, _ in batches]
     )
-
-
-def accuracy_on(model: nn.Module, dataset: Any) -> float:
-    """Return the accuracy of a model on a data set."""
-    correct = logits_of(model, dataset).argmax(dim=1) == dataset.labels
-    return correct.float().mean().item()
 
 
 # --- stopping and averaging (chapter 6) -----------------------------------
