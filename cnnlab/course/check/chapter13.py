@@ -375,8 +375,8 @@ def _observe_nested(attempt: Callable[..., Any], seed: int) -> Observation:
         answer = attempt(folds, settings, labels, fit)
         both = answer if isinstance(answer, list | tuple) and len(answer) == 2 else (answer, answer)
         problem = f"for folds={folds}" if not number else "for four folds of six images"
-        predictions[f"your predictions {problem}"] = _as_list(both[0])
-        chosen[f"the settings that you choose {problem}"] = _as_list(both[1])
+        predictions[f"your list of predictions {problem}"] = _as_list(both[0])
+        chosen[f"your list of settings {problem}"] = _as_list(both[1])
     return {
         "a model predicts an image that it was fitted on.": any(complaint),
         **chosen,
