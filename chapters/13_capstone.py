@@ -859,9 +859,10 @@ cnnlab.classify(received, image, data.classes)
 # and torchvision and nothing else. One thing is missing: the part that reads a folder, puts the pieces together, and
 # runs from the command line. Both versions of your recipe are in it (chapter 6). By default the learning rate follows
 # a warm-up and a cosine. With `--patience`, the learning rate is constant, and early stopping watches the validation
-# accuracy of the moving average.
+# accuracy of the moving average. With `--pretrained`, the network is chapter 9's ResNet-18, which needs a download.
 
 # %% tags=["hide-input"]
+from torch import nn
 from torchvision.transforms import v2
 from train import (
     EarlyStopper,
@@ -871,6 +872,7 @@ from train import (
     decay_groups,
     evaluate_model,
     init_weights,
+    load_backbone,
     load_checkpoint,
     make_ema,
     make_loader,
@@ -886,6 +888,7 @@ from train import (
 import argparse
 
 from torchvision.datasets import ImageFolder
+from torchvision.models import ResNet18_Weights
 
 
 def load_folder(folder, size):
@@ -911,6 +914,15 @@ def split_classes(labels, fraction, seed):
     return torch.cat(chosen), torch.cat(others)
 
 
+def build_model(num_classes, pretrained):
+    """Return a new small ResNet, or a ResNet-18 with ImageNet's weights."""
+    if not pretrained:
+        return SmallResNet(num_classes).apply(init_weights)
+    preset = ResNet18_Weights.DEFAULT.transforms()
+    normalise = v2.Normalize(preset.mean, preset.std)
+    return nn.Sequential(normalise, load_backbone(num_classes))
+
+
 def parse_options(arguments=None):
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
@@ -927,6 +939,9 @@ def parse_options(arguments=None):
     parser.add_argument("--ema", type=float, default=0.99, help="decay")
     parser.add_argument("--patience", type=int, help="stop early")
     parser.add_argument("--max-norm", type=float, help="clip gradients")
+    parser.add_argument(
+        "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
+    )
     parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -953,8 +968,7 @@ def main(arguments=None):
     valid = make_loader(valid_set, 256, shuffle=False, seed=0)
     more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
 
-    model = SmallResNet(len(classes))
-    model.apply(init_weights)
+    model = build_model(len(classes), o.pretrained)
     loss, log_k = check_first_loss(
         model, valid, F.cross_entropy, len(classes)
     )

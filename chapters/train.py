@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.datasets import ImageFolder
+from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
 
 
@@ -60,12 +61,8 @@ def make_loader(dataset, batch_size, shuffle, seed, **options):
 
 
 def pick_device():
-    """Return the fastest device of this machine."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Return the GPU, if CUDA finds one, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # --- Chapter 7. Debugging training ----------------------------------------
@@ -322,6 +319,29 @@ def random_search(
     return sorted(results, key=lambda result: result[0], reverse=True)
 
 
+# --- Chapter 9. Transfer learning -----------------------------------------
+
+
+def load_backbone(num_classes, weights=ResNet18_Weights.DEFAULT):
+    """Return a ResNet-18, pretrained on ImageNet, with a new head."""
+    model = resnet18(weights=weights)
+    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    return model
+
+
+def freeze_all_but_head(model):
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+
+
+def set_train_mode(model):
+    """Start an epoch; frozen batch-norm layers stay in evaluation mode."""
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # with affine=True
+            layer.train(layer.weight.requires_grad)
+
+
 # --- Chapter 13. Capstone: your own photographs ---------------------------
 
 
@@ -348,6 +368,15 @@ def split_classes(labels, fraction, seed):
     return torch.cat(chosen), torch.cat(others)
 
 
+def build_model(num_classes, pretrained):
+    """Return a new small ResNet, or a ResNet-18 with ImageNet's weights."""
+    if not pretrained:
+        return SmallResNet(num_classes).apply(init_weights)
+    preset = ResNet18_Weights.DEFAULT.transforms()
+    normalise = v2.Normalize(preset.mean, preset.std)
+    return nn.Sequential(normalise, load_backbone(num_classes))
+
+
 def parse_options(arguments=None):
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
@@ -364,6 +393,9 @@ def parse_options(arguments=None):
     parser.add_argument("--ema", type=float, default=0.99, help="decay")
     parser.add_argument("--patience", type=int, help="stop early")
     parser.add_argument("--max-norm", type=float, help="clip gradients")
+    parser.add_argument(
+        "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
+    )
     parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -390,8 +422,7 @@ def main(arguments=None):
     valid = make_loader(valid_set, 256, shuffle=False, seed=0)
     more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
 
-    model = SmallResNet(len(classes))
-    model.apply(init_weights)
+    model = build_model(len(classes), o.pretrained)
     loss, log_k = check_first_loss(
         model, valid, F.cross_entropy, len(classes)
     )

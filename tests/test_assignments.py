@@ -604,6 +604,32 @@ def test_the_points_of_each_question_are_exported(course_folder):
 
 
 @pytest.mark.slow
+def test_the_misconceptions_of_a_class_are_counted(course_folder, capsys):
+    folder, _ = course_folder
+    assert cli.main(["items", "techniques", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    with (folder / "items" / "techniques.csv").open(newline="") as stream:
+        rows = {(row["question"], row["outcome"]): row for row in csv.DictReader(stream)}
+    students = len(list((folder / "autograded").glob("*/techniques")))
+    key = exercises(folder / "keys" / "techniques.py")
+    smaller = next(m.says for m in key["mixup"].mistakes.values() if "smaller weight" in m.says)
+    assert rows["mixup", smaller] == {
+        "question": "mixup",
+        "outcome": smaller,
+        "submissions": "1",
+        "of": str(students),
+    }
+    assert int(rows["mixup", "correct"]["submissions"]) >= 2
+    assert int(rows["mixup", "not written"]["submissions"]) >= 1
+    for question in key:
+        shown = [int(row["submissions"]) for (q, _), row in rows.items() if q == question]
+        assert sum(shown) >= students
+    assert f"mixup ({students} submissions)" in printed
+    assert "14 %  an image with λ" in printed
+    assert (folder / "items" / "techniques.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
 def test_fine_tuning_is_graded_on_new_signs(tmp_path):
     folder = assignments.write("few_labels", tmp_path / "f", student_seed=3)
     rc, log = nbgrader(folder, "generate_assignment", "few_labels")

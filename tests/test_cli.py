@@ -349,10 +349,9 @@ def test_errors_are_printed_without_a_traceback(error, code, message, monkeypatc
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_profile_is_reported(notebook, monkeypatch, capsys):
+def test_an_unknown_profile_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CNNLAB_PROFILE", "huge")
-    monkeypatch.setattr(notebooks, "root", lambda: notebook("1").parent)
-    assert cli.main(["book"]) == 1
+    assert cli.main(["book", "--out", str(tmp_path)]) == 1
     assert "CNNLAB_PROFILE is 'huge'" in capsys.readouterr().err
 
 

@@ -32,7 +32,6 @@ def source(tmp_path, monkeypatch):
     """A checkout of the course with the first two chapters, which a test may update."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "chapters", root / "chapters", ignore=keep_two_chapters)
-    shutil.copy(ROOT / "_toc.yml", root)
     monkeypatch.setattr(notebooks, "__file__", str(root / "cnnlab" / "course" / "notebooks.py"))
     return root / "chapters"
 

@@ -435,11 +435,11 @@ def test_without_jupytext_pairs_are_not_compared(checkout, monkeypatch):
 
 
 def test_without_a_checkout_the_chapters_of_the_current_folder_are_used(checkout, monkeypatch):
-    (checkout / "_toc.yml").unlink()
+    (checkout / "chapters").rename(checkout / "mine")
     monkeypatch.setattr(chapters, "step_seconds", lambda threads: chapters.REFERENCE)
     monkeypatch.chdir(checkout)
     assert "none in the current folder" in run_check("?", chapters.costs)[-1].found
-    monkeypatch.chdir(checkout / "chapters")
+    monkeypatch.chdir(checkout / "mine")
     assert len(run_check("?", chapters.costs)) == 1 + len(list(Path.cwd().glob("*.ipynb")))
 
 

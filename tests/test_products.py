@@ -3,13 +3,14 @@
 import ast
 import inspect
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from cnnlab import check, cli, course
-from cnnlab.course import notebooks, products
+from cnnlab.course import assignments, notebooks, products
 
 
 CHAPTERS = course.chapters()
@@ -204,6 +205,87 @@ def test_a_readers_own_notebook_is_not_a_chapter(tmp_path, monkeypatch):
         (tmp_path / "chapters" / name).touch()
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
     assert [p.name for p in course.chapters()] == ["01_mine.ipynb", "A_mine.ipynb"]
+
+
+# --- a course of one's own ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_course(tmp_path, monkeypatch):
+    """A folder with two of the chapters, in another order, and pages of one's own; no checkout."""
+    chapters = tmp_path / "repository" / "chapters"
+    (chapters / "images").mkdir(parents=True)
+    for path in CHAPTERS[4], CHAPTERS[1], CHAPTERS[2]:
+        shutil.copy(path, chapters)
+    (chapters / "images" / "campus.png").write_bytes(b"a photograph")
+    (chapters / "welcome.md").write_text("# Welcome\n\n![Our campus](images/campus.png)\n")
+    (chapters / "index.md").write_text("# The book\n")
+    new_cell = nbformat.v4.new_code_cell
+    answer = new_cell("secret = 42", metadata={"tags": ["solution"]})
+    notebook = nbformat.v4.new_notebook(cells=[new_cell("secret = ..."), answer])
+    nbformat.write(notebook, chapters / "my_campus.ipynb")
+    (tmp_path / "repository" / "syllabus.md").write_text("# Syllabus\n")
+    names = ["welcome", CHAPTERS[4].stem, "my_campus.ipynb", CHAPTERS[1].stem]
+    files = "\n".join(f"  - file: chapters/{name}" for name in names)
+    toc = (
+        f"format: jb-book\nroot: chapters/index\nparts:\n- chapters:\n  - file: syllabus\n{files}\n"
+    )
+    (tmp_path / "repository" / "_toc.yml").write_text(toc)
+    shipped = course.root()
+    monkeypatch.setattr(notebooks, "_checkout", lambda: tmp_path / "site-packages")
+    monkeypatch.setattr(notebooks, "_packaged", lambda: shipped)
+    monkeypatch.chdir(tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+def visible_files(folder):
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return {path.as_posix() for path in paths if path.parts[0] != products.STATE}
+
+
+def test_a_copy_has_what_the_table_of_contents_lists_and_pages_of_ones_own(own_course, tmp_path):
+    listed = {CHAPTERS[4].name, CHAPTERS[1].name, "my_campus.ipynb", "welcome.md", "syllabus.md"}
+    expected = listed | {"images/campus.png", "README.md"}
+    out = products.student(tmp_path / "student")
+    assert visible_files(out) == expected | {products.START}
+    assert [cell.source for cell in cells(out / "my_campus.ipynb")] == ["secret = ..."]
+    out = products.instructor(tmp_path / "instructor")
+    pages = {path for path in visible_files(out) if path.startswith("instructor/")}
+    assert visible_files(out) == expected | pages
+    assert {f"instructor/{CHAPTERS[n].stem}.md" for n in (1, 4)} | {
+        "instructor/grading.md"
+    } <= pages
+    assert f"instructor/{CHAPTERS[2].stem}.md" not in pages
+
+
+def test_a_start_page_and_notes_of_ones_own_win(own_course, tmp_path):
+    (own_course / "chapters" / "START_HERE.md").write_text("# Begin in room 3\n")
+    (own_course / "chapters" / "instructor").mkdir()
+    (own_course / "chapters" / "instructor" / "grading.md").write_text("# As we grade\n")
+    (first,) = cells(products.student(tmp_path / "student") / products.START)
+    assert first.source == "# Begin in room 3"
+    out = products.instructor(tmp_path / "instructor")
+    assert (out / "instructor" / "grading.md").read_text() == "# As we grade\n"
+
+
+def test_assignments_that_ship_and_those_of_ones_own_are_found(own_course, tmp_path):
+    shipped, _ = assignments.read("few_labels", 0)
+    (own_course / "assignments").mkdir()
+    folder = course.root() / "assignments" / "mine"
+    shutil.copytree(notebooks.shipped() / "assignments" / "few_labels", folder)
+    (folder / "few_labels.py").rename(folder / "mine.py")
+    own, key = assignments.read("mine", 0)
+    assert [cell.source for cell in own.cells] == [cell.source for cell in shipped.cells]
+    assert key == folder / "key.py"
+    with pytest.raises(FileNotFoundError, match=r"choose one of emergency, few_labels, .*mine"):
+        assignments.read("yours", 0)
+
+
+def test_a_page_that_is_listed_but_not_there_is_named(own_course, tmp_path):
+    (own_course / "chapters" / "welcome.md").unlink()
+    with pytest.raises(FileNotFoundError, match=r"_toc\.yml lists welcome, but there is no .*\.md"):
+        products.student(tmp_path / "student")
+    assert not (tmp_path / "student").exists()
 
 
 def test_student_and_instructor_take_a_folder_and_force():

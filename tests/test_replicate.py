@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cnnlab import cli
-from cnnlab.course import replicate
+from cnnlab.course import notebooks, replicate
 from cnnlab.errors import CnnlabError
 from cnnlab.experiment import Results
 
@@ -51,7 +51,7 @@ def course(tmp_path, monkeypatch):
     (folder / "common.py").write_text("offset = 0.01\n")
     (folder / "01_silent.py").write_text("VARIANTS = {}\n")
     (folder / "02_tiny.py").write_text(SCRIPT)
-    monkeypatch.setattr(replicate, "root", lambda: tmp_path)
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     with replicate.imported(folder / "02_tiny.py") as module:
         from cnnlab.experiment import study

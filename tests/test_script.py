@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import nbformat
 import pytest
@@ -199,6 +200,16 @@ def test_a_test_folder_without_one_of_the_classes_is_judged_by_the_labels_of_tra
     monkeypatch.setattr(plain, "evaluate_model", evaluate)
     plain.main([str(train), "--epochs=1", f"--test={test}", f"--out={tmp_path / 'run.pt'}"])
     assert labels[-1].unique().tolist() == list(range(1, 12))
+
+
+def test_the_pretrained_network_takes_pixels_and_normalises_them_itself(plain, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(plain, "load_backbone", partial(plain.load_backbone, weights=None))
+    model = plain.build_model(3, pretrained=True).eval()
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    assert torch.equal(model(images), model[1]((images - mean) / std))
+    assert model(images).shape == (2, 3)
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(

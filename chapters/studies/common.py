@@ -980,6 +980,26 @@ def glyphnet_features(
     ]
 
 
+def logistic_accuracy(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], C: float
+) -> float:
+    """Fit logistic regression and return its accuracy on test features.
+
+    Args:
+        train: features (N, D) and labels (N,).
+        test: likewise; not used in the fit.
+        C: the inverse strength of the regularisation.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    (x, y), (x_test, y_test) = train, test
+    classifier = LogisticRegression(C=C, max_iter=5000)
+    probe = make_pipeline(StandardScaler(), classifier).fit(x.double(), y)
+    return float(probe.score(x_test.double(), y_test))
+
+
 def train_glyphnet_from_scratch(
     train_set: ImageSet,
     test_set: ImageSet,
@@ -1629,3 +1649,69 @@ def merge_two(seed: int, **settings: int) -> dict[str, float]:
         MATCHED_STALE: stale,
         PREDICTIONS: correct.float().mean().item(),
     }
+
+
+# --- transfer: frozen features and fine-tuning (chapter 9) ----------------
+
+
+def imagenet_network(
+    seed: int, num_classes: int, weights: str | None = "default"
+) -> nn.Module:
+    """Return EfficientNet-Lite0 with ImageNet's weights and a new head.
+
+    Data sets are resized for it to 96 pixels instead of 224, to save time.
+    With weights=None, all its weights are random.
+    """
+    torch.manual_seed(seed)
+    model = cnnlab.pretrained(
+        "efficientnet_lite0", num_classes, weights=weights
+    )
+    model.size = 96
+    return model
+
+
+def train_new_head(model: nn.Module, dataset: Dataset) -> None:
+    """Train only the last linear layer of a network, on frozen features."""
+    features, labels = extract_features(model, cnnlab.loader(dataset, 64))
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    fit_linear(linear[-1], features, labels)
+
+
+def fine_tune_all_layers(
+    model: nn.Module,
+    dataset: Dataset,
+    seed: int,
+    *,
+    lr: float,
+    steps: int,
+    augment: Augment,
+) -> cnnlab.Trainer:
+    """Train the new head first, then all layers; batch norm stays frozen.
+
+    AdamW with a cosine schedule, batches of 32.
+
+    Args:
+        model: a pretrained network with a new head, trained in place.
+        dataset: the training set.
+        seed: seed of the order and of the augmentation.
+        lr: learning rate of all layers at its peak.
+        steps: number of steps, rounded to whole epochs.
+        augment: the augmentation.
+    """
+    train_new_head(model, dataset)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            freeze(layer)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    steps_per_epoch = max(1, len(dataset) // 32)
+    return train(
+        model,
+        torch.optim.AdamW(trainable, lr=lr, weight_decay=0.01),
+        dataset,
+        batch_size=32,
+        epochs=max(1, round(steps / steps_per_epoch)),
+        seed=seed,
+        schedule=cosine,
+        batch_transform=augment,
+        channels_last=True,  # faster
+    )

@@ -67,9 +67,9 @@ _README = """# A course for nbgrader
 `source/` and `keys/` contain the answers, so don't share this folder. `nbgrader` puts what you hand
 out into `release/`.
 
-Install the tools once. In the folder of the course repository, run
+Install the tools once:
 
-    python -m pip install ".[course,instructor]"
+    python -m pip install "cnnlab[course,instructor]"
 
 Then, in this folder, with the name of an assignment for NAME:
 
@@ -300,10 +300,17 @@ def read(name: str, seed: int) -> tuple[Any, Path]:
         FileNotFoundError: there is no such assignment.
         AssignmentError: a test cell states other points than its metadata.
     """
-    source = notebooks.root() / "assignments" / name
-    if not (source / f"{name}.py").is_file():
-        names = ", ".join(sorted(path.parent.name for path in source.parent.glob("*/key.py")))
-        raise FileNotFoundError(f"there is no assignment {name!r}; choose one of {names}")
+    known = {
+        path.parent.name: path.parent
+        for course in (notebooks.shipped(), notebooks.root())  # one of your own wins
+        for path in sorted(course.glob("assignments/*/key.py"))
+        if path.with_name(f"{path.parent.name}.py").is_file()
+    }
+    if name not in known:
+        raise FileNotFoundError(
+            f"there is no assignment {name!r}; choose one of {', '.join(known)}"
+        )
+    source = known[name]
     notebooks.require("jupytext", extra="course")
     import jupytext
 

@@ -23,17 +23,25 @@ def build_book(out: Path | None = None) -> Path:
     The next build uses the same outputs, unless a chapter, the library or the profile has changed.
 
     Args:
-        out: the folder to create `_build` in; by default the folder of the course.
+        out: the folder to create `_build` in; by default the folder of the course, or the current
+            folder if the course is the one in the installed package.
 
     Returns:
         The path of the first page.
 
     Raises:
-        BookError: the build failed; Jupyter Book has printed why.
+        BookError: a file of settings is missing, or the build failed; Jupyter Book has printed why.
     """
     notebooks.require("jupyter_book", extra="course")
     source = notebooks.root()
-    build = (out or source).resolve() / "_build"
+    for name, purpose in (("_toc.yml", "lists the pages"), ("_config.yml", "has the settings")):
+        if not (source / name).is_file():
+            raise BookError(
+                f"there is no {name} in {source}, which {purpose} of the book. If `jupyter-book "
+                f"init` of version 2 has been run there, rename .{name}.bak to {name}; or copy "
+                "the one that the course came with"
+            )
+    build = (out or notebooks.workplace()).resolve() / "_build"
     _drop_outdated_outputs(build)
     main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     options = ["build", str(source), "--path-output", str(build.parent), "-W", "-n", "--keep-going"]

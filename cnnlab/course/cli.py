@@ -1,6 +1,7 @@
 """The command `cnnlab`: open, execute, copy and publish the chapters, and examine this machine."""
 
 import argparse
+import math
 import shlex
 import sys
 import time
@@ -16,12 +17,17 @@ from cnnlab.version import __version__
 __all__ = [
     "assignment",
     "book",
+    "check_key",
     "copy",
     "doctor",
+    "items",
     "lab",
     "main",
     "pretrain",
+    "questions",
     "run",
+    "slides",
+    "study",
 ]
 
 
@@ -75,7 +81,7 @@ def lab(arguments: argparse.Namespace) -> int:
 
     folder, start = None, None
     if arguments.source:
-        folder = notebooks.root() / "chapters"
+        folder = notebooks.own_root() / "chapters"
     elif not any(option.startswith(_ROOT_OPTIONS) for option in arguments.rest):
         folder, start = _open_copy(arguments.student or copies.default_folder())
     settings.prepare_environment()
@@ -177,6 +183,81 @@ def assignment(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def slides(arguments: argparse.Namespace) -> int:
+    """Make a deck of slides of each named chapter."""
+    from cnnlab.course import notebooks, slides
+
+    for chapter in notebooks.chapters(arguments.chapters):
+        _announce(f"Executing {chapter.stem} takes about a minute.")
+        print(f"{slides.write(chapter, user_path(arguments.out))}: open it in a browser")
+    print("Press S for the speaker's notes, with answers to the questions, and ? for all keys.")
+    return 0
+
+
+def check_key(arguments: argparse.Namespace) -> int:
+    """Examine the key of an own exercise or assignment; the exit code is 1 if anything is wrong."""
+    from cnnlab.course import keys
+
+    wrong = 0
+    for name, found in keys.problems(user_path(arguments.key), arguments.seeds):
+        print(
+            f"✘ {name}" if found else f"✔ {name}: the solution passes, every mistake is recognised"
+        )
+        for sentence in found:
+            print(f"    {sentence}")
+        wrong += len(found)
+    return int(wrong > 0)
+
+
+def items(arguments: argparse.Namespace) -> int:
+    """Count the misconceptions in the graded submissions of an assignment."""
+    from cnnlab.course import items
+
+    course = user_path(arguments.course)
+    for item in items.write(course, arguments.name):
+        print(f"{item.question} ({item.n} submissions)")
+        for what, n in item.counts.items():
+            print(f"{100 * n / item.n:5.0f} %  {what}")
+    print(f"{course / 'items'} has the table and the figure")
+    return 0
+
+
+def study(arguments: argparse.Namespace) -> int:
+    """List the studies, run one seed of a study, or merge the tables of a class."""
+    from cnnlab.course import classroom
+
+    if arguments.name is None:
+        for name, seconds in classroom.seconds_per_seed().items():
+            print(f"{name:<28}{seconds:6.0f} s for one seed, on one core")
+        return 0
+    if arguments.merge:
+        merged = classroom.merge(arguments.name, map(user_path, arguments.merge))
+        print(merged)
+        picture = user_path(arguments.out) / f"{arguments.name}.svg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        merged.plot().save(picture)
+        print(f"{picture} shows how the intervals shrink")
+        return 0
+    if arguments.seed is None:
+        raise CnnlabError("say --seed N, with a number that nobody else has, or --merge FILES")
+    seconds = classroom.seconds_per_seed().get(arguments.name, math.nan)
+    _announce(f"The stored study took {seconds:.0f} s per seed.")
+    table = classroom.run(arguments.name, arguments.seed, user_path(arguments.out))
+    print(
+        f"Your seed is in {table}. Give the file to the person who merges the tables of the class."
+    )
+    return 0
+
+
+def questions(arguments: argparse.Namespace) -> int:
+    """Write the multiple-choice questions about the exercises for Moodle and Anki."""
+    from cnnlab.course import questions
+
+    n = questions.write(user_path(arguments.out), arguments.chapters)
+    print(f"{n} questions are in {arguments.out}: moodle.xml for Moodle, anki.txt for Anki")
+    return 0
+
+
 def pretrain(arguments: argparse.Namespace) -> int:
     """Train glyphnet again and print its accuracy."""
     _announce("Drawing 16,000 glyphs and training the network on them takes a few minutes.")
@@ -236,8 +317,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_copy(add_command, "student", "without answers")
     _add_copy(add_command, "instructor", "with answers and notes")
     _add_assignment(add_command)
+    _add_slides(add_command)
+    _add_check_key(add_command)
+    _add_items(add_command)
+    _add_questions(add_command)
     _add_pretrain(add_command)
     _add_replicate(add_command)
+    _add_study(add_command)
     return parser
 
 
@@ -295,7 +381,13 @@ def _add_run(add_command: AddCommand) -> None:
 
 def _add_book(add_command: AddCommand) -> None:
     parser = add_command("book", help="build the Jupyter Book")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the book to DIR/_build/html")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write the book to DIR/_build/html (default: the folder of the course; the current "
+        "folder if the course is installed)",
+    )
     parser.set_defaults(command=book)
 
 
@@ -342,6 +434,58 @@ def _add_assignment(add_command: AddCommand) -> None:
     parser.set_defaults(command=assignment)
 
 
+def _add_slides(add_command: AddCommand) -> None:
+    parser = add_command(
+        "slides", help="make a deck of slides of a chapter, as one HTML file that needs no network"
+    )
+    parser.add_argument(
+        "chapters", nargs="+", metavar="CHAPTER", help="1, 01_training_loop or a path"
+    )
+    parser.add_argument(
+        "--out", default="slides", metavar="DIR", help="the folder for the decks (default: slides)"
+    )
+    parser.set_defaults(command=slides)
+
+
+def _add_check_key(add_command: AddCommand) -> None:
+    parser = add_command(
+        "check-key", help="try the solution and every known mistake of an own key many times"
+    )
+    parser.add_argument("key", metavar="FILE", help="a Python file with a dict `EXERCISES`")
+    parser.add_argument(
+        "--seeds",
+        type=_positive_integer,
+        default=200,
+        metavar="N",
+        help="how often each is judged, on other random problems (default: 200)",
+    )
+    parser.set_defaults(command=check_key)
+
+
+def _add_items(add_command: AddCommand) -> None:
+    parser = add_command(
+        "items", help="count the misconceptions in the graded submissions of an assignment"
+    )
+    parser.add_argument("name", metavar="NAME", help="the name of the assignment")
+    parser.add_argument("course", type=Path, metavar="COURSE", help="the folder of the course")
+    parser.set_defaults(command=items)
+
+
+def _add_questions(add_command: AddCommand) -> None:
+    parser = add_command(
+        "questions", help="write multiple-choice questions about the exercises for Moodle and Anki"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
+    parser.add_argument(
+        "chapters",
+        type=_chapter_number,
+        nargs="*",
+        metavar="CHAPTER",
+        help="the number of a chapter, such as 4; all chapters by default",
+    )
+    parser.set_defaults(command=questions)
+
+
 def _add_pretrain(add_command: AddCommand) -> None:
     parser = add_command(
         "pretrain", help="train glyphnet, the network that comes with the course, again"
@@ -374,6 +518,33 @@ def _add_replicate(add_command: AddCommand) -> None:
     parser.set_defaults(command=replicate)
 
 
+def _add_study(add_command: AddCommand) -> None:
+    parser = add_command(
+        "study", help="repeat a stored study as a class, with one seed per student"
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="such as 04_few_labels; without a name, the studies and their seconds are listed",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--seed", type=int, metavar="N", help="run one seed and write its table")
+    what.add_argument(
+        "--merge",
+        nargs="+",
+        metavar="FILE",
+        help="tables of the class, or folders with them: judge the claims and draw the intervals",
+    )
+    parser.add_argument(
+        "--out",
+        default=".",
+        metavar="DIR",
+        help="the folder for the table or the figure (default: the current one)",
+    )
+    parser.set_defaults(command=study)
+
+
 def _add_destination(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     parser.add_argument(
         "out", type=Path, nargs=nargs, metavar="OUT", help="a folder that doesn't exist yet"
@@ -388,4 +559,12 @@ def _add_destination(parser: argparse.ArgumentParser, nargs: str | None = None) 
 def _positive_integer(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def _chapter_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"must be the number of a chapter, such as 4; got {text!r}"
+        )
     return int(text)

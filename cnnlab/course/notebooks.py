@@ -10,7 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from cnnlab.course import processors
 from cnnlab.errors import CnnlabError
 
 
@@ -18,19 +20,47 @@ class ChapterError(CnnlabError, RuntimeError):
     """A cell of a chapter raised an error, took too long, or ended its kernel."""
 
 
+# A reader's own notebooks, such as Untitled.ipynb, are not chapters.
+_CHAPTER = re.compile(r"(\d\d|[A-Z])_")
+
+
 def root() -> Path:
-    """Return the folder of the course: cnnlab's own checkout, or else the current folder.
+    """Return the folder of the course, which contains a folder `chapters`.
+
+    It's the checkout that this cnnlab is in, else the current folder if it has chapters, else the
+    course in the installed package.
 
     Raises:
-        FileNotFoundError: neither contains a folder `chapters` and a `_toc.yml`.
+        FileNotFoundError: there are chapters in none of them.
     """
-    for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
-        if (folder / "chapters").is_dir() and (folder / "_toc.yml").is_file():
+    for folder in (_checkout(), Path.cwd(), _packaged()):
+        if _chapters_in(folder / "chapters"):
             return folder
     raise FileNotFoundError(
-        f"there are no chapters beside the installed cnnlab, and none in {Path.cwd()}; run cnnlab "
-        "in the folder of the course, or open your copy of it with `cnnlab lab --student DIR`"
+        f"this cnnlab was installed without the chapters, and there are none in {Path.cwd()}; "
+        "install its wheel again, run cnnlab in the folder of the course, or open your copy of it "
+        "with `cnnlab lab --student DIR`"
     )
+
+
+def own_root() -> Path:
+    """Return the folder of the course as `root` does, if its files are there to be changed.
+
+    Raises:
+        FileNotFoundError: there is only the course in the installed package.
+    """
+    if (folder := root()) != _packaged():
+        return folder
+    raise FileNotFoundError(
+        f"there are no chapters in {Path.cwd()}, and those of the installed package aren't there "
+        "to be changed, because an upgrade replaces them. For a copy with solutions run `cnnlab "
+        "instructor DIR`; to change the course itself, run this in a folder with its source"
+    )
+
+
+def workplace() -> Path:
+    """Return where to build things: the folder of the course, or for an installed one, this one."""
+    return folder if (folder := root()) != _packaged() else Path.cwd()
 
 
 def has_source() -> bool:
@@ -40,6 +70,20 @@ def has_source() -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _checkout() -> Path:
+    """Return the folder that contains the package `cnnlab`: a checkout, or site-packages."""
+    return Path(__file__).resolve().parents[2]
+
+
+def _packaged() -> Path:
+    """Return where a wheel has the course; `pyproject.toml` names the same folder."""
+    return Path(__file__).resolve().with_name("content")
+
+
+def _chapters_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.ipynb") if _CHAPTER.match(path.name))
 
 
 def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path]:
@@ -52,14 +96,46 @@ def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path
     Raises:
         FileNotFoundError: there is no such chapter.
     """
-    # A reader's own notebooks, such as Untitled.ipynb, are not chapters.
-    pattern = re.compile(r"(\d\d|[A-Z])_")
-    folder = root() / "chapters" if folder is None else folder
-    known = sorted(path for path in folder.glob("*.ipynb") if pattern.match(path.name))
+    known = _chapters_in(root() / "chapters" if folder is None else folder)
     return [_find(name, known) for name in names] or known
 
 
+def pages() -> list[Path]:
+    """Return the notebooks and pages that `_toc.yml` lists, or all chapters without such a file.
+
+    Raises:
+        FileNotFoundError: a page that it lists isn't there.
+    """
+    course = root()
+    toc = course / "_toc.yml"
+    if not toc.is_file():
+        return chapters()
+    text = toc.read_text(encoding="utf-8")
+    names = re.findall(r"""^[\s-]*(?:root|file):\s*["']?([^\s"']+)""", text, re.MULTILINE)
+    return [_page(course / name) for name in names]
+
+
+def shipped() -> Path:
+    """Return the folder of the course that came with this cnnlab, whatever `root` finds."""
+    return next((f for f in (_checkout(), _packaged()) if _chapters_in(f / "chapters")), root())
+
+
+def _page(path: Path) -> Path:
+    for candidate in (path, *(path.with_name(path.name + end) for end in (".ipynb", ".md"))):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"_toc.yml lists {path.name}, but there is no {path}.ipynb and no {path}.md; correct the "
+        "name, or remove the line"
+    )
+
+
 def run(notebook: Path, *, cell_timeout: int = 300) -> float:
+    """Execute a notebook as `execute` does, and return only the seconds."""
+    return execute(notebook, cell_timeout=cell_timeout)[1]
+
+
+def execute(notebook: Path, *, cell_timeout: int = 300) -> tuple[Any, float]:
     """Execute a notebook in a fresh kernel and in its own folder; the file isn't changed.
 
     Args:
@@ -67,7 +143,7 @@ def run(notebook: Path, *, cell_timeout: int = 300) -> float:
         cell_timeout: time limit for one cell, in seconds.
 
     Returns:
-        The seconds it took, including the start of the kernel.
+        The notebook with its outputs, and the seconds it took, including the start of the kernel.
 
     Raises:
         ChapterError: a cell raised an error, took too long or ended the kernel.
@@ -103,7 +179,7 @@ def run(notebook: Path, *, cell_timeout: int = 300) -> float:
             output = kernel_log.read().decode(errors="replace")[-2000:]
             reason = f"{error}. It printed:\n{output}"
         else:
-            return time.perf_counter() - start
+            return chapter, time.perf_counter() - start
     index = started_cells[-1]
     first_line = chapter.cells[index].source.strip().partition("\n")[0]
     raise ChapterError(
@@ -117,8 +193,8 @@ def run_all(
     """Execute notebooks, several at a time, and yield each with its seconds as soon as it ends.
 
     The networks are small, so two notebooks at once with one thread each finish sooner than two in
-    turn with two threads. The notebooks therefore divide the cores between them, unless
-    OMP_NUM_THREADS is set.
+    turn with two threads. The notebooks therefore divide the available processors between them,
+    unless OMP_NUM_THREADS is set.
 
     Args:
         notebooks: paths of `.ipynb` files.
@@ -129,7 +205,7 @@ def run_all(
         ChapterError: a notebook failed; those that have not started are not executed.
     """
     require("nbclient", extra="lab")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, processors.available() // jobs)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, _set_kernel_threads, (threads,)) as pool:
         execute = partial(run, cell_timeout=cell_timeout)
@@ -144,10 +220,11 @@ def run_all(
 def require(module: str, *, extra: str) -> None:
     """Raise a `ModuleNotFoundError` that names the extra to install, if `module` is missing."""
     if find_spec(module) is None:
+        run = f"run `python -m pip install 'cnnlab[{extra}]'`"
+        if (_checkout() / "pyproject.toml").is_file():
+            run = f"run `python -m pip install -e '.[{extra}]'` in the folder of the course"
         raise ModuleNotFoundError(
-            f"{module} is not installed; it comes with the extra {extra!r}: "
-            f"run `python -m pip install -e '.[{extra}]'` in the folder of the course",
-            name=module,
+            f"{module} is not installed; it comes with the extra {extra!r}: {run}", name=module
         )
 
 

@@ -6,7 +6,9 @@
 | `instructor` | removed | kept |
 | any other | kept | kept |
 
-A copy is written to a temporary folder and moved into place when it is complete. A folder that
+A copy has the chapters that `_toc.yml` lists and an instructor's own pages in that list.
+
+It is written to a temporary folder and moved into place when it is complete. A folder that
 exists already is never written to here; `cnnlab.course.copies` brings a student's copy up to date.
 """
 
@@ -24,13 +26,15 @@ from tqdm import tqdm
 
 from cnnlab.course import notebooks
 from cnnlab.errors import CnnlabError
+from cnnlab.version import __version__
 
 
 HIDDEN = {"solution", "instructor"}
 # What the plain code of the chapters adds up to; `cnnlab.course.script` writes it.
 SCRIPT = "train.py"
-# The files that are useful outside the book.
+# The files that are useful outside the book, and the pages that aren't.
 FILES = ("B_checklist.md", "C_glossary.md", SCRIPT)
+BOOK_ONLY = {"index.md", "D_library.md", "E_timings.md", "F_machines.md", "references.md"}
 # What a student sees first.
 START = "START_HERE.ipynb"
 
@@ -45,7 +49,10 @@ Run this command in this folder. JupyterLab opens on `START_HERE.ipynb`, which e
     cnnlab lab
 
 If you set the course up with `make lab`, the same command opens this folder again. If your terminal
-doesn't know `cnnlab`, ask the person who gave you this folder how it's installed.
+doesn't know `cnnlab`, install it from its wheel, a file that the person who gave you this folder
+has as well:
+
+    python -m pip install "cnnlab-{version}-py3-none-any.whl[lab]"
 
 Everything you write here is yours, and an update of the course never overwrites it. To get a
 chapter back as it was, run `cnnlab student . --restore 03`. Your own version is kept under another
@@ -56,7 +63,8 @@ _INSTRUCTOR_README = """# The chapters for instructors
 
 The notebooks have solutions and notes in them, so don't share this folder. `cnnlab student OUT`
 writes the copy for your students. In `instructor/` you find a page about each chapter, two
-syllabuses, and how to grade and how to make your own book. Open the folder with
+syllabuses, and how to hand out the course, grade, write quizzes, run a study as a class and make
+your own book. Open the folder with
 
     jupyter lab
 """
@@ -90,7 +98,9 @@ def student(out: Path, *, force: bool = False) -> Path:
 
 def write_student_files(folder: Path) -> None:
     """Write all that a student gets into a folder, which is created."""
-    _write_files(folder, _remove_answers, {"README.md": _STUDENT_README})
+    _write_files(
+        folder, _remove_answers, {"README.md": _STUDENT_README.format(version=__version__)}
+    )
     _write_start_page(folder)
 
 
@@ -107,9 +117,12 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     Raises:
         ExistsError: as in `student`.
     """
-    pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in notebooks.chapters()}
-    for path in sorted((notebooks.root() / "chapters" / "instructor").glob("*.md")):
-        pages[f"instructor/{path.name}"] = path.read_text(encoding="utf-8")
+    chosen = notebooks.pages()
+    listed = [path for path in notebooks.chapters() if path in chosen]
+    pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in listed}
+    for course in (notebooks.shipped(), notebooks.root()):  # pages of one's own win
+        for path in sorted((course / "chapters" / "instructor").glob("*.md")):
+            pages[f"instructor/{path.name}"] = path.read_text(encoding="utf-8")
     with new_folder(out, force) as folder:
         _write_files(folder, unpair, {"README.md": _INSTRUCTOR_README, **pages})
     return out
@@ -204,24 +217,51 @@ def _write_files(folder: Path, change: Callable[[Any], Any], pages: dict[str, st
     import nbformat
 
     folder.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(notebooks.chapters(), "copying", leave=False, disable=None):
-        nbformat.write(change(read_notebook(path)), folder / path.name)
-    source = notebooks.root() / "chapters"
-    shutil.copytree(
-        source / "studies", folder / "studies", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in FILES:
-        shutil.copy(source / name, folder)
+    for place, path in tqdm(_contents().items(), "copying", leave=False, disable=None):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ipynb":
+            notebook = change(read_notebook(path))
+            nbformat.write(notebook, folder / place)
+            text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        else:
+            shutil.copy(path, folder / place)
+            text = path.read_text(encoding="utf-8")
+        _copy_images(text, path, folder / place)
+    studies = notebooks.root() / "chapters" / "studies"
+    if studies.is_dir():
+        shutil.copytree(studies, folder / "studies", ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in pages.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _contents() -> dict[str, Path]:
+    """Return the chapters and pages of a copy, by their place in it."""
+    chapters = notebooks.root() / "chapters"
+    paths = [path for path in notebooks.pages() if path.name not in BOOK_ONLY]
+    paths += [path for name in FILES if (path := chapters / name).is_file()]
+    return {
+        path.relative_to(chapters).as_posix() if path.is_relative_to(chapters) else path.name: path
+        for path in paths
+    }
+
+
+def _copy_images(text: str, page: Path, place: Path) -> None:
+    """Copy the image files below the folder of a page which its Markdown shows."""
+    for found in re.findall(r"""!\[[^]]*\]\(([^\s():]+)|<img[^>]*\bsrc=["']([^"':]+)""", text):
+        image = page.parent / (found[0] or found[1])
+        if image.is_file() and image.resolve().is_relative_to(page.parent.resolve()):
+            target = place.parent / image.relative_to(page.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, target)
 
 
 def _write_start_page(folder: Path) -> None:
     """Write `chapters/START_HERE.md` as a notebook, in which the blocks of Python are cells."""
     import nbformat
 
-    source = (notebooks.root() / "chapters" / "START_HERE.md").read_text(encoding="utf-8")
+    own, ours = (f / "chapters" / "START_HERE.md" for f in (notebooks.root(), notebooks.shipped()))
+    source = (own if own.is_file() else ours).read_text(encoding="utf-8")
     # The pattern has a group, so every second piece is the inside of a block.
     pieces = re.split(r"^```python\n(.*?)^```\n", source, flags=re.DOTALL | re.MULTILINE)
     new_cell = (nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cnnlab.course.notebooks import root
+from cnnlab.course import notebooks
 from cnnlab.errors import CnnlabError
 from cnnlab.files import write_whole
 from cnnlab.study.experiment import Claim, Results, Verdict, study
@@ -59,7 +59,7 @@ def scripts(names: Sequence[str] = ()) -> list[Path]:
         FileNotFoundError: there is no such study.
         CnnlabError: a named study declares nothing, so there is nothing that could hold.
     """
-    folder = root() / "chapters" / "studies"
+    folder = notebooks.root() / "chapters" / "studies"
     known = {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "common"}
     missing = [name for name in names if name not in known]
     if missing:
@@ -97,8 +97,10 @@ def replicate(
     """
     import pandas as pd
 
-    out = root() / "_build" / "replication" if out is None else out
-    report = root() / "chapters" / "studies" / "replication.csv" if report is None else report
+    if out is None:
+        out = notebooks.own_root() / "_build" / "replication"
+    if report is None:
+        report = notebooks.own_root() / "chapters" / "studies" / "replication.csv"
     out.mkdir(parents=True, exist_ok=True)
     chosen = scripts(names)
     rows: list[Any] = []

@@ -196,7 +196,7 @@ def _sections(definitions: Iterable[Definition]) -> str:
 
 def write() -> Path:
     """Write `chapters/train.py` from all chapters, and return its path."""
-    path = notebooks.root() / "chapters" / products.SCRIPT
+    path = notebooks.own_root() / "chapters" / products.SCRIPT
     path.write_text(assemble(notebooks.chapters()), encoding="utf-8")
     return path
 

@@ -162,7 +162,7 @@ def _run_missing(
         if save is not None:
             save(results())
 
-    calls = [partial(_run, variants[name], seed, metric, name) for name, seed in missing]
+    calls = [partial(run_variant, variants[name], seed, metric, name) for name, seed in missing]
     run_all(calls, number_of_jobs(jobs), fatal=MissingMetric, take=take)
     if errors and not rows:
         errors[0].add_note(f"all {len(errors)} runs raised an error; this is the first one")
@@ -272,7 +272,7 @@ class MissingMetric(ValueError):
     """A variant doesn't return the metric to compare."""
 
 
-def _run(variant: Variant, seed: int, metric: str, name: str) -> dict[str, float]:
+def run_variant(variant: Variant, seed: int, metric: str, name: str) -> dict[str, float]:
     """Run a variant with a seed, and return its metrics by name."""
     result = variant(seed)
     if not isinstance(result, Mapping):

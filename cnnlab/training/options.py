@@ -58,10 +58,12 @@ class TrainerOptions:
 
 
 def best_device() -> torch.device:
-    """Return CUDA if there is a GPU (each process its own), else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return distributed.local_gpu()
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return CUDA if there is a GPU (each process its own), else the CPU.
+
+    Apple's MPS is never chosen, because nothing in cnnlab has been tested on it. To try it, ask for
+    it: `device="mps"`.
+    """
+    return distributed.local_gpu() if torch.cuda.is_available() else torch.device("cpu")
 
 
 def memory_layout(channels_last: bool, precision: str, device: torch.device) -> torch.memory_format:

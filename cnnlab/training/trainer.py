@@ -115,7 +115,9 @@ class Trainer(TrainerOptions):
             model.
         callbacks: objects with the hooks of `Callback`.
         seed: with the epoch and the step, it determines every random number that torch draws.
-        device: where to train; by default CUDA, else MPS, else the CPU.
+        device: where to train; by default CUDA if there is a GPU, else the CPU. Apple's GPU is used
+            only if you ask for it, with "mps". It has never been tested: compare a short run with
+            the CPU first. It can't train in float64, in fp16 or in several processes.
         channels_last: use the channels-last memory format for images and weights; not with bf16 on
             a CPU.
         compile: compile the model in place with `torch.compile`; worth it only for long runs.

@@ -16,6 +16,7 @@ from cnnlab.course.check.core import Exercise, Mistake, Outcome
 from cnnlab.course.check.feedback import report, solution
 from cnnlab.course.check.grading import grade
 from cnnlab.course.check.modules import chapter_modules
+from cnnlab.course.check.multiple_choice import quiz
 from cnnlab.course.check.predictions import prediction, score
 
 
@@ -54,6 +55,7 @@ __all__ = [
     "calibration",
     "grade",
     "prediction",
+    "quiz",
     "score",
     "solution",
 ]

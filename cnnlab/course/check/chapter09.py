@@ -1,10 +1,10 @@
-"""Check the exercises of chapter 9: a new head, a frozen backbone and the input preprocessing.
+"""Check chapter 9: an occlusion map, the preprocessing, a frozen backbone and retrieval.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
 import copy
-import itertools
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -34,169 +34,234 @@ class Classifier(nn.Module):
         return self.fc(self.dropout(self.body(images).flatten(1)))
 
 
-# --- replace_head ---------------------------------------------------------------------------------
+# --- occlusion_map --------------------------------------------------------------------------------
 
 
-def _observe_head(attempt: Callable[..., Any], seed: int) -> Observation:
-    rng = random.Random(fold_in(seed, 9, 1))
-    n_features, n_old_classes = rng.randint(5, 9), rng.randint(12, 20)
-    num_classes = rng.randint(3, 4)
-    torch.manual_seed(fold_in(seed, 9, 2))
-    model = Classifier(n_features, n_old_classes)
-    original = copy.deepcopy(model)
-    answer = attempt(model, num_classes)
-    if type(answer) is not Classifier:
-        return {"the model that you return": type(answer).__name__}
-    head = answer.fc
-    observation: dict[str, Any] = {
-        "the model that you return": "Classifier",
-        "you return a copy: change the model that you were given, and return it.": (
-            answer is not model
-        ),
-        "the type of `model.fc`": type(head).__name__,
-        "you change the weights of the backbone: only the head is new.": not _equal(
-            answer.body.state_dict(), original.body.state_dict()
-        ),
-        "you freeze parameters: all of them should be trainable.": not all(
-            p.requires_grad for p in answer.parameters()
-        ),
-    }
-    if isinstance(head, nn.Linear):
-        in_and_out = head.in_features, head.out_features
-        observation["the number of inputs and outputs of `model.fc`"] = in_and_out
-        observation["the shape of `model.fc.weight`"] = tuple(head.weight.shape)
-    observation["the number of weight and bias tensors in the model"] = len([*answer.parameters()])
-    images = torch.rand(6, 3, 8, 8, generator=generator(seed, 9))
-    with torch.no_grad():
-        old_logits = original.eval()(images)
-        try:
-            logits = answer.eval()(images)
-        except RuntimeError:
-            return {**observation, "your model can't be called with images any more.": True}
-    outputs = itertools.product(logits.T, old_logits.T)
-    return {
-        **observation,
-        "your model can't be called with images any more.": False,
-        "the shape of the outputs for six images": tuple(logits.shape),
-        "your model returns probabilities, but the loss expects logits.": torch.allclose(
-            logits.sum(1), torch.ones(6), atol=1e-4
-        ),
-        "an output for an old class is still among the new ones.": any(
-            torch.allclose(new, old, atol=1e-6) for new, old in outputs
-        ),
-    }
+class Scores(nn.Module):
+    """A linear classifier of tiny images behind dropout, which remembers how it was called."""
+
+    def __init__(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.linear = nn.Linear(math.prod(shape), num_classes)
+        self.in_training_mode = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute logits (N, K) from images (N, 3, H, W)."""
+        self.in_training_mode |= self.training
+        return self.linear(self.dropout(images.flatten(1)))
 
 
-def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Tell whether two state dicts have the same keys and values."""
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+def _observe_occlusion(attempt: Callable[..., Any], seed: int) -> Observation:
+    g, rng = generator(seed, 9, 5), random.Random(fold_in(seed, 9, 5))
+    torch.manual_seed(fold_in(seed, 9, 6))
+    observation: dict[str, Any] = {}
+    for size, stride, shape in ((2, 2, (3, 4, 6)), (3, 2, (3, 6, 10))):
+        model = Scores(shape, 4)
+        with torch.no_grad():
+            model.linear.weight.mul_(6)
+        image, label = torch.rand(shape, generator=g), rng.randrange(4)
+        answer = attempt(model, image, label, size, stride)
+        where = f"an image of {shape[1]} x {shape[2]} pixels, size={size}, stride={stride}"
+        observation |= {
+            "you call the model in training mode.": model.in_training_mode,
+            "your result carries gradients, which nobody needs.": isinstance(answer, Tensor)
+            and answer.requires_grad,
+            f"your result for {where}": answer.detach() if isinstance(answer, Tensor) else answer,
+        }
+    return observation
 
 
-def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
-    """Replace `model.fc` by a new linear layer with the same number of inputs."""
-    old = model.get_submodule("fc")
-    assert isinstance(old, nn.Linear)
-    model.fc = nn.Linear(old.in_features, num_classes)
-    return model
+@torch.no_grad()
+def occlusion_map(model: nn.Module, image: Tensor, label: int, size: int, stride: int) -> Tensor:
+    """Return how much the probability of a class falls when a grey square hides each place."""
+    return _map(model, image, label, size, stride)
 
 
-def _on_top_of_the_old(model, num_classes):  # type: ignore[no-untyped-def]
-    model.fc = nn.Sequential(model.fc, nn.Linear(model.fc.out_features, num_classes))
-    return model
+def _map(  # type: ignore[no-untyped-def]
+    model,
+    image,
+    label,
+    size,
+    stride,
+    *,
+    grey=0.5,
+    keep=False,
+    evaluate=True,
+    outputs=lambda logits: logits.softmax(1),
+    fits=True,
+    last=True,
+    channels=3,
+    compare=lambda before, after: before - after,
+):
+    """Return an occlusion map; the options make the known mistakes."""
+    if evaluate:
+        model.eval()
+    before = outputs(model(image[None]))[0, label]
+    ends = [side - size + last if fits else side for side in image.shape[1:]]
+    hidden, rows = image.clone(), []
+    for top in range(0, ends[0], stride):
+        row = []
+        for left in range(0, ends[1], stride):
+            hidden = hidden if keep else image.clone()
+            hidden[:channels, top : top + size, left : left + size] = grey
+            row.append(compare(before, outputs(model(hidden[None]))[0, label]))
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
 
 
-def _number_only(model, num_classes):  # type: ignore[no-untyped-def]
-    model.fc.out_features = num_classes
-    return model
+@torch.no_grad()
+def _black(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, grey=0.0)
 
 
-def _another_name(model, num_classes):  # type: ignore[no-untyped-def]
-    model.head = nn.Linear(model.fc.in_features, num_classes)
-    return model
+@torch.no_grad()
+def _keeps_squares(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, keep=True)
 
 
-def _cut_the_old(model, num_classes):  # type: ignore[no-untyped-def]
-    old = model.fc
-    replace_head(model, num_classes)
-    with torch.no_grad():
-        model.fc.weight.copy_(old.weight[:num_classes])
-        model.fc.bias.copy_(old.bias[:num_classes])
-    return model
+@torch.no_grad()
+def _logits(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, outputs=lambda logits: logits)
 
 
-def _with_softmax(model, num_classes):  # type: ignore[no-untyped-def]
-    replace_head(model, num_classes)
-    model.fc = nn.Sequential(model.fc, nn.Softmax(dim=1))
-    return model
+@torch.no_grad()
+def _rise(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return -_map(model, image, label, size, stride)
 
 
-def _reset_backbone(model, num_classes):  # type: ignore[no-untyped-def]
-    for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-    return replace_head(model, num_classes)
+@torch.no_grad()
+def _probability(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    drops = _map(model, image, label, size, stride)
+    return model(image[None]).softmax(1)[0, label] - drops
 
 
-def _returns_the_head(model, num_classes):  # type: ignore[no-untyped-def]
-    return replace_head(model, num_classes).fc
+@torch.no_grad()
+def _columns_first(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride).T
 
 
-def _returns_nothing(model, num_classes):  # type: ignore[no-untyped-def]
-    replace_head(model, num_classes)
+@torch.no_grad()
+def _training_mode(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, evaluate=False)
 
 
-HEAD = Exercise(
-    name="replace_head",
-    task="`replace_head(model, num_classes) -> model`; the head is `model.fc`",
-    observe=_observe_head,
-    answer=replace_head,
-    praise="You replace the old head by one new layer, and the backbone is unchanged.",
-    hint="how many features go into the old `model.fc`, and who computes the output now?",
+def _with_gradients(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride)
+
+
+@torch.no_grad()
+def _beyond_the_edge(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, fits=False)
+
+
+@torch.no_grad()
+def _last_left_out(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, last=False)
+
+
+@torch.no_grad()
+def _one_channel(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, channels=1)
+
+
+@torch.no_grad()
+def _relative(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, compare=lambda b, a: (b - a) / b)
+
+
+@torch.no_grad()
+def _absolute(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    return _map(model, image, label, size, stride, compare=lambda b, a: (b - a).abs())
+
+
+@torch.no_grad()
+def _predicted_class(model, image, label, size, stride):  # type: ignore[no-untyped-def]
+    predicted = model.eval()(image[None]).argmax(1).item()
+    return _map(model, image, predicted, size, stride)
+
+
+OCCLUSION = Exercise(
+    name="occlusion_map",
+    task="`occlusion_map(model, image, label, size, stride) -> (rows, columns)`, the fall of the "
+    "probability of `label`",
+    observe=_observe_occlusion,
+    answer=occlusion_map,
+    praise="You hide one place at a time, in evaluation mode, and the caller's image is unchanged.",
+    hint="hide the upper left corner of a tiny image by hand: which two probabilities do you need?",
     mistakes={
-        "on top of the old head": Mistake(
-            _on_top_of_the_old,
-            "your layer sits on top of the old head, so it gets the logits of the old classes "
-            "instead of the features.",
-            "the old head has to go; what was its input?",
+        "training mode": Mistake(
+            _training_mode,
+            "you call the model in training mode, so dropout and batch norm change its outputs "
+            "from call to call.",
+            "which call prepares a model for predicting?",
         ),
-        "the number only": Mistake(
-            _number_only,
-            "you changed the layer's `out_features` attribute, but its weight matrix is still the "
-            "old one, and so are its outputs.",
-            "`out_features` is used only when a layer is built; build a new one",
+        "with gradients": Mistake(
+            _with_gradients,
+            "autograd records every call, which costs time and memory.",
+            "which decorator or context switches that off?",
         ),
-        "under another name": Mistake(
-            _another_name,
-            "you gave the new layer a name that `forward` doesn't use, so the old layer still "
-            "computes the outputs.",
-            "what does `forward` call the last layer?",
+        "black squares": Mistake(
+            _black,
+            "your squares are black, but they should be grey, 0.5 in each channel.",
+            "what is the middle of the range of the pixels?",
         ),
-        "a piece of the old head": Mistake(
-            _cut_the_old,
-            "you cut the new head out of the old one, so its rows still look for the old classes.",
-            "class 0 of the new task has nothing to do with class 0 of the old one",
+        "squares stay": Mistake(
+            _keeps_squares,
+            "your squares stay in the image, so in the end everything is hidden.",
+            "where does each square's image come from?",
         ),
-        "softmax": Mistake(
-            _with_softmax,
-            "you put a softmax after the head, but `F.cross_entropy` applies one itself, and two "
-            "of them make the gradients very small.",
-            "what does the loss expect: logits or probabilities?",
+        "logits": Mistake(
+            _logits,
+            "you compare logits, but the exercise asks for the probability of the class.",
+            "what turns logits into probabilities?",
         ),
-        "the body anew": Mistake(
-            _reset_backbone,
-            "the backbone has lost everything it had learnt, because you gave it random weights "
-            "again.",
-            "initialise only the new layer",
+        "the rise": Mistake(
+            _rise,
+            "your result has the wrong sign: it's positive where hiding a place *raises* the "
+            "probability.",
+            "which of the two probabilities do you subtract from which?",
         ),
-        "returns the head": Mistake(
-            _returns_the_head,
-            "you return the new layer, but the exercise asks for the whole model.",
-            "what will be called with images?",
+        "the probability": Mistake(
+            _probability,
+            "you return the probability itself instead of how much it falls.",
+            "with what do you compare each probability?",
         ),
-        "returns nothing": Mistake(
-            _returns_nothing,
-            "you return None instead of the model.",
-            "the last line is missing",
+        "columns first": Mistake(
+            _columns_first,
+            "your result is transposed: its first axis should go down the image.",
+            "which of your two loops is the outer one?",
+        ),
+        "beyond the edge": Mistake(
+            _beyond_the_edge,
+            "some of your squares stick out of the image.",
+            "at which row does the last square begin that fits inside?",
+        ),
+        "the last is left out": Mistake(
+            _last_left_out,
+            "you leave out the last row and column of places, where the square touches the edge.",
+            "a `range` stops before its end",
+        ),
+        "one channel": Mistake(
+            _one_channel,
+            "your squares hide only the red channel, so green and blue still show what is there.",
+            "how many axes has the image, and which comes first?",
+        ),
+        "relative": Mistake(
+            _relative,
+            "you divide by the probability of the whole image, but the exercise asks for the fall "
+            "itself.",
+            "a fall from 0.9 to 0.6 is 0.3",
+        ),
+        "absolute": Mistake(
+            _absolute,
+            "you take the absolute value, which hides whether the probability fell or rose.",
+            "the result may be negative",
+        ),
+        "the predicted class": Mistake(
+            _predicted_class,
+            "you follow the class that the model predicts, but the exercise asks for `label`.",
+            "you may ask where the model sees class 3 even if it predicts class 1",
         ),
     },
 )
@@ -237,6 +302,11 @@ def _observe_freeze(attempt: Callable[..., Any], seed: int) -> Observation:
     return observation
 
 
+def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Tell whether two state dicts have the same keys and values."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
 def _describe(key: str) -> str:
     """Name a tensor of the backbone: "1.weight" is "the weight of the batch-norm layer"."""
     layer = "batch-norm layer" if key.startswith("1") else "convolution"
@@ -253,6 +323,19 @@ def freeze(model: nn.Module) -> None:
 
 def _parameters_only(model):  # type: ignore[no-untyped-def]
     model.body.requires_grad_(False)
+
+
+def _nothing_frozen(model):  # type: ignore[no-untyped-def]
+    model.train()
+
+
+def _nothing_done(model):  # type: ignore[no-untyped-def]
+    pass
+
+
+def _never_back_in_training_mode(model):  # type: ignore[no-untyped-def]
+    model.body.requires_grad_(False)
+    model.body.eval()
 
 
 def _undone_by_train(model):  # type: ignore[no-untyped-def]
@@ -310,6 +393,23 @@ FREEZE = Exercise(
             "the running statistics of the backbone change: at the end of your function, "
             "everything is in training mode.",
             "`model.train()` reaches every module inside; what has to come after it?",
+        ),
+        "nothing frozen": Mistake(
+            _nothing_frozen,
+            "nothing in the backbone is frozen: its weights and its running statistics change.",
+            "two things must stop: the gradients, and the updates of batch norm",
+        ),
+        "nothing done": Mistake(
+            _nothing_done,
+            "your function changes nothing: the backbone learns in the first epoch, and the mode "
+            "stays what it was in the second.",
+            "two things must stop: the gradients, and the updates of batch norm",
+        ),
+        "never back in training mode": Mistake(
+            _never_back_in_training_mode,
+            "in the second epoch, the dropout of the head is off, because the validation left the "
+            "model in evaluation mode.",
+            "which call puts it back into training mode?",
         ),
         "everything in eval mode": Mistake(
             _all_in_eval,
@@ -476,4 +576,214 @@ PREPARE = Exercise(
     },
 )
 
-EXERCISES = (HEAD, FREEZE, PREPARE)
+# --- mean_average_precision -----------------------------------------------------------------------
+
+
+def _observe_retrieval(attempt: Callable[..., Any], seed: int) -> Observation:
+    g, rng = generator(seed, 9, 7), random.Random(fold_in(seed, 9, 7))
+    three = torch.tensor([[1.0, 0.0], [2.0, 2.0], [0.0, 1.0]])
+    observation: dict[str, Any] = {}
+    for k in (1, 2):
+        value = attempt(three, torch.tensor([0, 1, 0]), k)
+        name = f"your result for features [[1, 0], [2, 2], [0, 1]], labels [0, 1, 0], k={k}"
+        observation[name] = _number(value)
+    features = torch.randn(12, 4, generator=g) * torch.rand(12, 1, generator=g).mul(3).exp()
+    labels = torch.tensor([*(i % 3 for i in range(11)), 3])  # class 3 has one image
+    features += 2 * F.one_hot(labels, 4)
+    for k in (rng.randint(2, 3), 8):
+        name = f"your result for twelve images of three classes and one of a fourth, k={k}"
+        observation[name] = _number(attempt(features, labels, k))
+    return observation
+
+
+def _number(value: Any) -> Any:
+    """Return a tensor with one value as a number; anything else as it is."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def mean_average_precision(features: Tensor, labels: Tensor, k: int) -> float:
+    """Return the mean average precision at k, each image being a query to all others."""
+    return _mean_ap(features, labels, k)
+
+
+def _mean_ap(  # type: ignore[no-untyped-def]
+    features,
+    labels,
+    k,
+    *,
+    itself=False,
+    diagonal=-torch.inf,
+    cosine=True,
+    nearest=True,
+    average=lambda precision, hits, relevant, k: (precision * hits).sum(1) / relevant.clamp(max=k),
+    skip=True,
+    clean=True,
+    counts_itself=False,
+):
+    """Return a mean average precision; the options make the known mistakes."""
+    x = F.normalize(features, dim=1) if cosine else features
+    similarity = x @ x.T
+    same = labels[:, None] == labels
+    if diagonal is not None:
+        similarity.fill_diagonal_(diagonal if nearest else -diagonal)
+    if not itself:
+        same = same & ~torch.eye(len(labels), dtype=torch.bool)
+    order = similarity.argsort(dim=1, descending=nearest, stable=True)[:, :k]
+    hits = same.gather(1, order).float()
+    precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
+    relevant = same.sum(1) + counts_itself
+    scores = average(precision, hits, relevant, k)
+    scores = scores.nan_to_num() if clean else scores
+    return (scores[relevant > 0] if skip else scores).mean().item()
+
+
+def _finds_itself(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, itself=True, diagonal=None)
+
+
+def _diagonal_of_zeros(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, itself=True, diagonal=0.0, counts_itself=-1)
+
+
+def _dot_product(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, cosine=False)
+
+
+def _farthest(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, nearest=False)
+
+
+def _precision_at_k(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: hits.sum(1) / k)
+
+
+def _at_every_rank(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: p.mean(1))
+
+
+def _by_hits(features, labels, k):  # type: ignore[no-untyped-def]
+    def average(precision, hits, relevant, k):  # type: ignore[no-untyped-def]
+        return (precision * hits).sum(1) / hits.sum(1)
+
+    return _mean_ap(features, labels, k, average=average)
+
+
+def _by_relevant(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: (p * hits).sum(1) / r)
+
+
+def _by_k(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: (p * hits).sum(1) / k)
+
+
+def _divides_by_zero(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, skip=False, clean=False)
+
+
+def _itself_is_relevant(features, labels, k):  # type: ignore[no-untyped-def]
+    def average(precision, hits, relevant, k):  # type: ignore[no-untyped-def]
+        return ((precision * hits).sum(1) / relevant.clamp(max=k))[relevant > 1]
+
+    return _mean_ap(features, labels, k, average=average, skip=False, counts_itself=True)
+
+
+def _recall(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: hits.sum(1) / r)
+
+
+def _hit_rate(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, average=lambda p, hits, r, k: hits.amax(1))
+
+
+def _counts_hopeless(features, labels, k):  # type: ignore[no-untyped-def]
+    return _mean_ap(features, labels, k, skip=False)
+
+
+RETRIEVAL = Exercise(
+    name="mean_average_precision",
+    task="`mean_average_precision(features, labels, k) -> number`; every image is a query to all "
+    "others",
+    observe=_observe_retrieval,
+    answer=mean_average_precision,
+    praise="No query finds itself, long features have no advantage, and queries that nothing could "
+    "answer don't count.",
+    hint="rank the other two images of the small example by hand, and write down each precision",
+    mistakes={
+        "finds itself": Mistake(
+            _finds_itself,
+            "each query finds itself first, which is a hit for nothing.",
+            "the similarity of an image with itself stands on the diagonal of the matrix",
+        ),
+        "zeros on the diagonal": Mistake(
+            _diagonal_of_zeros,
+            "the 0 on your diagonal beats every negative similarity, so some queries still find "
+            "themselves.",
+            "which value is smaller than any cosine?",
+        ),
+        "dot product": Mistake(
+            _dot_product,
+            "you rank by the dot product, so images with long features come first everywhere.",
+            "what must be divided out, so that only the direction counts?",
+        ),
+        "farthest": Mistake(
+            _farthest,
+            "your ranking begins with the *least* similar images.",
+            "is the first one of your order the largest or the smallest similarity?",
+        ),
+        "precision at k": Mistake(
+            _precision_at_k,
+            "this is the precision at k, which doesn't ask at which ranks the hits are.",
+            "a hit at rank 1 should be worth more than one at rank k",
+        ),
+        "every rank": Mistake(
+            _at_every_rank,
+            "you average the precision over all ranks, but only the ranks of hits count.",
+            "what happens at a rank without a hit?",
+        ),
+        "by the hits": Mistake(
+            _by_hits,
+            "you divide by the number of hits that were found, so missing the others costs "
+            "nothing.",
+            "how many relevant images could have been among the first k?",
+        ),
+        "by all relevant": Mistake(
+            _by_relevant,
+            "you divide by the number of all relevant images, so with many of them nobody can "
+            "reach 1.",
+            "how many of them fit into k places?",
+        ),
+        "by k": Mistake(
+            _by_k,
+            "you always divide by k, so a query with fewer than k relevant images can't reach 1.",
+            "how many hits are possible for such a query?",
+        ),
+        "0 / 0": Mistake(
+            _divides_by_zero,
+            "your result is NaN, because something divides 0 by 0: a query without any relevant "
+            "image, or a rank counted from 0.",
+            "which divisor can be 0?",
+        ),
+        "itself is relevant": Mistake(
+            _itself_is_relevant,
+            "you count the query among its own relevant images, so too many hits seem possible.",
+            "how many *other* images have its label?",
+        ),
+        "recall": Mistake(
+            _recall,
+            "this is the recall at k, which doesn't ask at which ranks the hits are.",
+            "a hit at rank 1 should be worth more than one at rank k",
+        ),
+        "hit rate": Mistake(
+            _hit_rate,
+            "this only asks whether there is any hit among the first k.",
+            "the other hits and their ranks count too",
+        ),
+        "hopeless queries": Mistake(
+            _counts_hopeless,
+            "you count queries that have no relevant image at all as 0.",
+            "an image that is the only one of its class has nothing to find",
+        ),
+    },
+)
+
+EXERCISES = (OCCLUSION, PREPARE, FREEZE, RETRIEVAL)

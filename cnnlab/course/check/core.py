@@ -91,6 +91,10 @@ class Outcome:
         return "\n".join(map(wrapped, [*lines, f"  Hint: {self.hint}"] if self.hint else lines))
 
 
+# (function, problem) -> the function with its calls, and what was observed
+Memory = dict[tuple[Callable[..., Any], int], tuple[Attempt, Observation]]
+
+
 @dataclass(frozen=True)
 class Exercise:
     """An exercise with its reference solution, its known mistakes and a way to observe an attempt.
@@ -117,11 +121,20 @@ class Exercise:
     hint: str = "try your function on an example that you can work out by hand"
     task: str = ""
 
-    def judge(self, attempt: Callable[..., Any], seed: int = 0) -> Outcome:
+    def judge(
+        self, attempt: Callable[..., Any], seed: int = 0, *, memory: Memory | None = None
+    ) -> Outcome:
         """Run an attempt on a few random problems and describe it.
 
         An exception that the attempt raises becomes part of the outcome.
+
+        Args:
+            attempt: the student's function.
+            seed: seed of the problems.
+            memory: keeps what the solution and the known mistakes do on each problem. Give the same
+                dictionary to several calls that pose the same problems, and they take less time.
         """
+        memory = {} if memory is None else memory
         if not callable(attempt):
             return self._failed(
                 f"expected your function, got {short(attempt)}.",
@@ -129,18 +142,19 @@ class Exercise:
             )
         with fork_rng():
             for problem in range(seed, seed + PROBLEMS):
-                outcome = self._judge_problem(attempt, problem)
+                outcome = self._judge_problem(attempt, problem, memory)
                 if outcome is not None:
                     return outcome
         return Outcome(self.name, True, f"correct. {self.praise}")
 
-    def _judge_problem(self, attempt: Callable[..., Any], problem: int) -> Outcome | None:
+    def _judge_problem(
+        self, attempt: Callable[..., Any], problem: int, memory: Memory
+    ) -> Outcome | None:
         """Return what is wrong on one problem; None if nothing is."""
-        names = parameters(self.answer)
-        student, reference = Attempt(attempt, names), Attempt(self.answer, names)
-        expected = self._facts(reference, problem)
+        student = Attempt(attempt, parameters(self.answer))
+        reference, expected = self._remembered(self.answer, problem, memory)
         try:
-            observed = self._facts(student, problem)
+            observed = self.facts(student, problem)
         except Raised as raised:
             if is_unwritten(raised.error):
                 hint = "replace the line that raises NotImplementedError"
@@ -155,7 +169,7 @@ class Exercise:
         }
         if not wrong:
             return None
-        known = self._recognise(observed, expected, wrong, problem)
+        known = self._recognise(observed, expected, wrong, problem, memory)
         if known:
             says = " Besides, ".join(self.mistakes[name].says for name in known)
             return Outcome(self.name, False, says, self.mistakes[known[0]].hint, known[0])
@@ -167,7 +181,7 @@ class Exercise:
             return stated
         return self._nothing(student, reference) or stated
 
-    def _facts(self, attempt: Attempt, problem: int) -> Observation:
+    def facts(self, attempt: Attempt, problem: int) -> Observation:
         """Observe an attempt; its side effects on arguments and random numbers come first."""
         observed = {
             name: bool(value) if name.endswith(".") else value
@@ -178,12 +192,23 @@ class Exercise:
             effects[DRAWS] = attempt.draws
         return {**effects, **observed}
 
+    def _remembered(
+        self, function: Callable[..., Any], problem: int, memory: Memory
+    ) -> tuple[Attempt, Observation]:
+        """Observe the solution or a known mistake, once per problem."""
+        key = function, problem
+        if key not in memory:
+            attempt = Attempt(function, parameters(self.answer))
+            memory[key] = attempt, self.facts(attempt, problem)
+        return memory[key]
+
     def _recognise(
         self,
         observed: Observation,
         expected: Observation,
         wrong: Mapping[str, Difference],
         problem: int,
+        memory: Memory,
     ) -> tuple[str, ...]:
         """Return the known mistake that explains the first wrong fact, or two that explain all.
 
@@ -195,7 +220,7 @@ class Exercise:
         explained = {}  # the wrong facts that a mistake has in the same way
         n_with_first = 0  # mistakes that have the first wrong fact wrong too
         for name, mistake in self.mistakes.items():
-            facts = self._facts(Attempt(mistake.attempt, parameters(self.answer)), problem)
+            _, facts = self._remembered(mistake.attempt, problem, memory)
             own = {key for key in expected if _difference(key, facts, expected[key])}
             shared = {
                 key

@@ -39,7 +39,7 @@ CHAPTERS = {
     6: Chapter("Stopping,\naveraging", (2,), (5,), 3, (2, 2)),
     7: Chapter("Debugging", (2,), (), 3, (3, 3)),
     8: Chapter("Hyper-\nparameters", (5,), (), 4, (1, 1)),
-    9: Chapter("Transfer\nlearning", (2,), (), 3, (0, 0)),
+    9: Chapter("Transfer\nlearning", (2,), (3, 5), 3, (0, 0)),
     10: Chapter("Fine-tuning", (9,), (5,), 4, (0, 0)),
     11: Chapter("Imbalanced\nclasses", (1,), (4,), 4, (5, 5)),
     12: Chapter("Faster and\nbigger", (1,), (7,), 3, (4, 4)),
@@ -81,10 +81,11 @@ def chapter_map() -> Plot:
 
 def numbers_in_the_book() -> list[int]:
     """Return the numbers of the chapters in `_toc.yml`, or of all chapters where it is missing."""
-    if not has_source():
+    toc = root() / "_toc.yml" if has_source() else None
+    if toc is None or not toc.is_file():
         return list(CHAPTERS)
-    contents = (root() / "_toc.yml").read_text(encoding="utf-8")
-    listed = {int(number) for number in re.findall(r"file: chapters/(\d\d)_", contents)}
+    files = re.findall(r"file: chapters/(\d\d)_", toc.read_text(encoding="utf-8"))
+    listed = {int(number) for number in files}
     return [number for number in CHAPTERS if number in listed]
 
 
@@ -108,7 +109,7 @@ def route(start: Box, end: Box, others: Iterable[Box]) -> list[Point]:
     """
     below = start.y + start.height
     if end.y < below:
-        return [start.right, end.left]
+        return [start.right, end.left] if start.x < end.x else [start.left, end.right]
     x = min(start, end, key=lambda box: box.width).centre[0]
     if not (start.x < x < start.x + start.width and end.x < x < end.x + end.width):
         leaves, turns = start.x + 0.25 * start.width, end.y - (ROW - HEIGHT) / 2
@@ -139,5 +140,5 @@ def _in_words(number: int, chapter: Chapter, shown: dict[int, Chapter]) -> str:
         return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
     needs, helps = several(chapter.needs), several(chapter.helps)
-    also = f", and {helps} helps" if helps else ""
+    also = f", and {helps} {'help' if ' and ' in helps else 'helps'}" if helps else ""
     return f"Chapter {number} needs {needs}{also}." if needs else ""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cnnlab.course import processors
 from cnnlab.course.doctor.lines import Line, count, failure, ok, size, summarise, warning
 
 
@@ -33,11 +34,13 @@ def device() -> Iterator[Line]:
         for index in range(torch.cuda.device_count()):
             yield _check_gpu(index)
         return
+    usable, threads = processors.available(), torch.get_num_threads()
+    finding = f"CPU with {count(usable, 'core')}; torch uses {threads}"
+    if threads > usable:
+        finding += f", which `cnnlab.setup()` lowers to {usable}"
     if torch.backends.mps.is_available():
-        yield ok("device", "the GPU of an Apple processor")
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield ok("device", f"CPU with {cores} cores; torch uses {torch.get_num_threads()}")
+        finding += ". The GPU of this Apple processor is used only with device='mps'"
+    yield ok("device", finding)
     if gpu := installed_gpu():
         yield warning("GPU", f"this machine has a GPU, {gpu}, but torch can't use it", _gpu_fix())
 

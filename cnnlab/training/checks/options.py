@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cnnlab.training import distributed
+
 
 Options = Any  # `TrainerOptions`, which this file checks and so can't import
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,6 +53,23 @@ def check_options(options: Options, device: torch.device) -> None:
         raise ValueError(
             f"fp16 needs a CUDA device and this one is {device.type}: use bf16 or fp32"
         )
+    if device.type == "mps":
+        _check_mps(options.model)
+
+
+def _check_mps(model: nn.Module) -> None:
+    """Refuse what Apple's GPUs can't do."""
+    if distributed.launched():
+        raise ValueError(
+            "several processes can't train together on MPS, which can't exchange gradients: use "
+            "device='cpu', or start Python without torchrun"
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.dtype in (torch.float64, torch.complex128):
+            raise ValueError(
+                f"{name} is {tensor.dtype}, which doesn't exist on MPS: convert the model with "
+                "model.float(), or use device='cpu'"
+            )
 
 
 def _check_types(options: Options) -> None:
