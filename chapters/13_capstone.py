@@ -239,8 +239,8 @@ check.leaks(leaks)
 # papers on learning from few labels whose validation sets were larger than their training sets.
 #
 # The stored study `studies/13_capstone.py` makes both comparisons. It can look at the test set as often as it likes,
-# because each of its six seeds is a new world: three classes of CIFAR-10, twenty labelled photographs of each, and 450
-# test photographs. You have only one.
+# because each of its six seeds draws its own data: three classes of CIFAR-10, twenty labelled photographs of each, and
+# 450 test photographs. You have one test set.
 #
 # ### Predict
 #
@@ -469,8 +469,8 @@ diagrams.freezing()
 # networks of the cross-validation have each done without a quarter of them. (Fifteen seconds.)
 
 # %% tags=["experiment"]
-# For AdamW, by network. Those for the first two come from our studies; the
-# others are common values, so try a third and three times as much as well.
+# For AdamW, by network. We tried the first two on other data. The others are
+# common values, so compare a third of them and three times as much as well.
 LEARNING_RATES = {
     "efficientnet_lite0": 3e-4,
     "glyphnet": 1e-3,
