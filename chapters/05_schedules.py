@@ -242,18 +242,7 @@ plots.schedules(
 # then on the multiplier stays at 0.
 #
 # Plot your function for every step of a run with `plots.lines`, because most mistakes are easy to see.
-
-
-# %% tags=["exercise"]
-def extended_cosine(step, steps, change, new_steps):
-    """Return the multiplier at a step."""
-    raise NotImplementedError
-
-
-# %% tags=["check"]
-check.extended_cosine(extended_cosine)
-
-# %% [markdown] tags=["hint"]
+#
 # <details>
 # <summary><b>Hint: where to begin</b></summary>
 #
@@ -268,6 +257,16 @@ check.extended_cosine(extended_cosine)
 # At `step == change`, how many steps of the new half cosine have passed?
 #
 # </details>
+
+
+# %% tags=["exercise"]
+def extended_cosine(step, steps, change, new_steps):
+    """Return the multiplier at a step."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+check.extended_cosine(extended_cosine)
 
 
 # %% tags=["solution", "hide-cell"]
@@ -1091,6 +1090,14 @@ plots.lines(
 #
 # One more bug to find: lecture notes also say to *raise* the lowest momentum against jumps. What does
 # $\eta / (1 - m)$ say?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# It's the effective learning rate of SGD with momentum, and a larger $m$ makes it larger. One-cycle's momentum is lowest
+# at the peak, where the jumps are. So raising it makes them worse, and lowering it calms them.
+#
+# </details>
 #
 # ## 5.9 Since 2024: when you don't know the end
 #

@@ -9,16 +9,16 @@
 # %% [markdown]
 # # 7. Debugging training
 #
-# In 2021 a developer met a bug that he'd fixed once before. His data loader drew NumPy's random numbers in several
-# worker processes, and every worker drew the *same* numbers, so their random crops and flips were copies of each other.
-# Nothing crashed, and the network trained, only clearly worse than it did after the fix. He then searched over a
-# hundred thousand public projects. Of those that load data in this way, more than 95 % had the bug, among them
-# PyTorch's own tutorial and code from OpenAI and NVIDIA ([Pärnamaa
+# In 2021 a developer met a bug that he'd fixed before. His data loader drew NumPy's random numbers in several worker
+# processes, and every worker drew the *same* numbers, so their random crops and flips were copies of each other.
+# Nothing crashed, and the network trained, but clearly worse than after the fix. He then searched over a hundred
+# thousand public projects. Of those that load data in this way, more than 95 % had the bug, including PyTorch's own
+# tutorial and code from OpenAI and NVIDIA ([Pärnamaa
 # 2021](https://tanelp.github.io/posts/a-bug-that-plagues-thousands-of-open-source-ml-projects/)). PyTorch has seeded
 # NumPy in each worker since version 1.9, but a generator that you create in the data set's `__init__` is still copied.
 #
 # That's how training usually fails. It keeps running, and the result is worse than it could be. So you need checks that
-# find trouble before you can see it, and you need to know what each check misses.
+# find trouble before it shows, and you need to know what they miss.
 #
 # **You will be able to** check a network before its first step, find out which inputs an output depends on, read update
 # ratios and learning curves, find the first NaN, clip gradients, and name the fault of a broken run or script.
@@ -79,9 +79,8 @@ def signs(seed):
 #
 # A broken run usually has several symptoms, and most of them are consequences. Pixels from 0 to 255 make the first loss
 # huge, which makes the gradients huge, which makes the curves wild. If you begin with the curves, you'll blame the
-# learning rate. So go through a run from cause to effect: **the data, the fresh network** (which should also memorise
-# ten images), **the first steps, the curves, the evaluation**. At the first "no", stop, change one thing, and start
-# again.
+# learning rate. So go from cause to effect: **the data, the fresh network, the first steps, the curves, the
+# evaluation**. At the first "no", stop, change one thing, and start again.
 
 # %%
 diagrams.debugging()
@@ -131,10 +130,10 @@ well.pictures()
 # the check only catches gross errors, such as pixels from 0 to 255, which give first losses between 340 and 2,300. The
 # library raises an alarm at twice $\log K$.
 #
-# Karpathy's remedy makes the check sharp. Start the last layer with weights of zero (or very small ones), and the first
-# loss is *exactly* $\log K$, so any deviation is a bug. Is that safe? And why not start *all* weights at zero? In the
-# next cell, `diagnose.initial_loss` returns the first loss and $\log K$, and `diagnose.grad_norms` the norm of each
-# weight tensor's gradient.
+# You can make the check sharp. Start the last layer with weights of zero (or very small ones), and the first loss is
+# *exactly* $\log K$, so any deviation is a bug. Is that safe? And why not start *all* weights at zero? In the next
+# cell, `diagnose.initial_loss` returns the first loss and $\log K$, and `diagnose.grad_norms` the norm of each weight
+# tensor's gradient.
 
 
 # %%
@@ -175,15 +174,15 @@ pd.DataFrame(
 # %% [markdown]
 # With a last layer of zeros, no gradient passes below it in the first step. After that step the layer isn't zero any
 # more, and every weight learns. With *everything* zero, the first loss is just as perfect, but only the bias of the
-# last layer ever learns. The features are zero, so the last weights get no gradient, and weights of zero pass none
-# down. Such a network can learn how frequent the classes are, and no more. That's why you need both checks, the loss
-# *and* a gradient for every weight that should learn.
+# last layer ever learns. The features are zero, so the last weights get no gradient, and zero weights pass none down.
+# Such a network can learn how frequent the classes are, and no more. That's why you need both checks, the loss *and* a
+# gradient for every weight that should learn.
 #
 # ### Exercise 1: `starting_bias` (easy, 10 minutes)
 #
 # In many data sets the classes aren't equally frequent. A network that knows nothing but the frequencies has a lower
 # loss than $\log K$, and you can start there instead of spending the first hundred steps on it. The weights of the last
-# layer are zero, so its bias alone makes the logits of every image.
+# layer are zero, so its bias alone determines the logits of every image.
 #
 # Return the bias, a tensor of length `num_classes`, for which the softmax gives each class its frequency among the
 # `labels` (a tensor of class indices; every class occurs).
@@ -401,7 +400,7 @@ check.prediction(
 # runs without an error.
 #
 # Curves don't show such a bug, but the backward pass does: an output that doesn't depend on an image has a gradient of
-# exactly zero with respect to it. The **Jacobian** holds the derivative of each output by each input.
+# exactly zero with respect to it. The **Jacobian** holds the derivative of each output with respect to each input.
 
 
 # %%
@@ -463,12 +462,12 @@ plots.heatmap(
 )
 
 # %% [markdown]
-# Even the correct network fails in training mode, because batch norm normalises each image with the statistics of the
-# whole batch (chapter 2). So make this check in evaluation mode. The same trick finds more: a text model whose word 5
-# looks at word 6, a video model that sees the future, or an input that isn't used at all.
+# Even the correct network fails this check in training mode, because batch norm normalises each image with the
+# statistics of the whole batch (chapter 2). So run it in evaluation mode. The same trick finds other bugs: a text model
+# whose word 5 looks at word 6, a video model that sees the future, or an input that isn't used at all.
 #
-# The converse isn't certain. Behind a dead ReLU or a `detach()`, an output can depend on an image and still have a
-# gradient of zero. To be sure, change one image and compare the outputs.
+# A gradient of zero is weaker evidence. Behind a dead ReLU or a `detach()`, an output can depend on an image and still
+# have none. To be sure, change one image and compare the outputs.
 #
 # ### Exercise 2: `reads_from` (medium, 15 minutes)
 #
@@ -535,8 +534,8 @@ check.reads_from(reads_from)
 # CS231n](https://cs231n.github.io/neural-networks-3/)). Work one out by hand: the weight $(3, 4)$ moves by
 # $(0.03, 0.04)$. The step has length 0.05 and the weight length 5, so $r = 10^{-2}$.
 #
-# Two callbacks do this for every step. `UpdateRatioLog` adds the median over all weights to the history, as a base-10
-# logarithm, and `GradNormLog` adds the norm of the gradient of all weights, taken as one long vector.
+# Two callbacks measure this at every step. `UpdateRatioLog` adds the median over all weights to the history, as a
+# base-10 logarithm, and `GradNormLog` adds the norm of the gradient of all weights, taken as one long vector.
 
 
 # %% tags=["experiment"]
@@ -570,9 +569,9 @@ plots.lines(
 
 # %% [markdown]
 # The first and the last run both fail, and their *mean* gradient norms are of the same size. The update ratio separates
-# them by several powers of ten. (The largest norm of a step would have told you, too. In the study below it's at most
-# 1.3 with too low a rate and at least 8.7 with too high a one. But you only know that 8.7 is large once you've seen
-# healthy runs, whose peaks lie between 2 and 6.)
+# them by several powers of ten. The largest norm of a single step would have told you too: in the study below it's at
+# most 1.3 if the learning rate is too low, and at least 8.7 if it's too high. But you only know that 8.7 is large once
+# you've seen healthy runs, whose peaks lie between 2 and 6.
 #
 # The healthy run lies *above* $10^{-3}$. One reason is batch norm: the scale of a weight in front of a batch-norm layer
 # doesn't change the output, so a young network tolerates large steps (chapter 2). So where should an alarm go? Not at a
@@ -610,7 +609,7 @@ plots.histogram(
 #
 # Two warnings. First, thirty healthy runs without an alarm only mean that the true rate of false alarms is probably
 # below one in ten: at that rate, thirty quiet runs would have a probability of $0.9^{30} = 0.04$. Second, these faults
-# are gross. The high learning rates are more than 25 times the highest healthy one, so a rate three times too high
+# are gross. The high learning rates are more than 25 times the highest healthy one, so one that is three times too high
 # would probably fall into the gap. And the limits belong to small networks with SGD. Make this histogram for your own
 # runs; ten healthy ones are a good start.
 #
@@ -778,9 +777,9 @@ print("The report blames this line:", blamed[-1])
 # %% [markdown]
 # The last case is nasty, because every value in the forward pass is finite. With the zero last layer of 7.2, all logits
 # are equal and their variance is 0. The slope of $\sqrt{v}$ at 0 is infinite, the slope of the variance is 0, and
-# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. Against $\log 0$, `F.cross_entropy` works directly
-# on the logits.) PyTorch's **anomaly detection** remembers which line of the forward pass each gradient belongs to, and
-# it raises an error at the first gradient that is NaN. It's slow, so switch it on for one batch only.
+# infinity times 0 is NaN. (Compute $\sqrt{v + \varepsilon}$ instead. To avoid $\log 0$, use `F.cross_entropy`, which
+# works on the logits directly.) PyTorch's **anomaly detection** remembers which line of the forward pass each gradient
+# belongs to, and it raises an error at the first gradient that is NaN. It's slow, so switch it on for one batch only.
 #
 # During a run, `if not torch.isfinite(loss): raise ...` before the step is enough. `Trainer` does this, so you can
 # still examine the weights from before the accident.
@@ -789,7 +788,7 @@ print("The report blames this line:", blamed[-1])
 #
 # On its way back, a gradient is multiplied by one layer's Jacobian after the other. If their norms exceed one, or if
 # the loss has a steep wall, a single step can be a thousand times longer than the others. [Pascanu et al.
-# 2013](https://arxiv.org/abs/1211.5063) proposed to cap its length. **Clipping by norm** takes the gradients of all
+# 2013](https://arxiv.org/abs/1211.5063) proposed capping its length. **Clipping by norm** takes the gradients of all
 # weights as one long vector $g$ and replaces it by
 #
 # $$ g \cdot \min\!\left(1, \frac{c}{\lVert g \rVert}\right). $$
@@ -825,11 +824,11 @@ plots.arrows(
 # %% [markdown]
 # ### Predict
 #
-# We train a residual network *without* batch norm at a learning rate of 0.4. Within the first steps it falls to chance,
-# an accuracy of one in twelve or 0.08. Now train the same network again, for the same six epochs, with `clip_norm=0.3`.
+# We train a residual network *without* batch norm at a learning rate of 0.4. Within the first steps its accuracy falls
+# to chance, one in twelve or 0.08. Now train the same network again, for the same six epochs, with `clip_norm=0.3`.
 # What accuracy do you expect? For comparison, the same network *with* batch norm reaches 0.67 in a related study. (The
-# next cell takes about 5 seconds. `train_until_it_fails` stops a run whose loss isn't finite and keeps the weights
-# from before that step.)
+# next cell takes about 5 seconds. `train_until_it_fails` stops a run whose loss isn't finite and keeps the weights from
+# before that step.)
 
 # %% tags=["predict"]
 my_accuracy_with_clipping = ...  # a number from 0 to 1
@@ -920,28 +919,27 @@ study.plot(
 )
 
 # %% [markdown]
-# Batch norm, where you can have it, is the better cure. Warm-up merely postpones the moment when the learning rate gets
+# Batch norm, where you can use it, is the better cure. Warm-up merely postpones the moment when the learning rate gets
 # too high. A smaller learning rate works less reliably: it's 14 points behind on average (95 % CI 4 to 24), mostly
-# because three of the ten runs ended below 0.4. It was chosen on two seeds only, and an even smaller one might have
-# been safer.
+# because three of the ten runs ended below 0.4. It was chosen on two seeds only, so an even smaller one might have been
+# safer.
 #
 # The fifth claim failed. Clipping by value came out one point *ahead* (one behind to three ahead). An earlier study had
 # shown the opposite by 17 points, with a limit for the values that was ten times as large. So it had compared two
-# settings, not two methods.
+# settings, and not two methods.
 #
-# What does clipping do here? In our live run it shortened *every* step and not only a few wild ones: see the last
-# printed line. Such a low limit isn't a safety net. It turns SGD into another optimizer, in which the gradient gives
-# only the direction and $c$ acts as a second learning rate. If you want a safety net, log the norms first and choose a
-# limit a little above the usual ones.
+# What does clipping do here? In our live run it shortened *every* step, as the last printed line says. Such a low limit
+# turns SGD into another optimizer, in which the gradient gives only the direction and $c$ acts as a second learning
+# rate. If you want a safety net against a few wild steps, log the norms first and choose a limit a little above the
+# usual ones.
 #
-# **What would change it.** Measured: batch norm, which tolerates this learning rate without clipping. Not measured:
-# recurrent networks and transformers, usually trained with a limit of 1. And clipping removes no cause: if one broken
-# image makes the spike, find the image.
+# **What would change it.** We didn't measure recurrent networks and transformers, which are usually trained with a
+# limit of 1. And clipping doesn't remove a cause. If one broken image makes the spike, find the image.
 #
 # ## 7.9 The clinic
 #
 # Now for patients. Twelve faults are planted, each in a run of its own (about 10 seconds). The cell prints what was
-# done. Choose a fault and compare its curves with the healthy run's. Some shout, and some leave no trace.
+# done. Choose a fault and compare its curves with the healthy run's. Some are obvious, and some leave no trace.
 
 # %% tags=["widget"]
 PLANTED = {
@@ -999,9 +997,10 @@ shuffled.pictures()
 #
 # How far do the checks of this chapter get without you? The study of 7.5 applied all of them to its 390 runs. Each cell
 # of the figure shows the fraction of thirty runs in which the checks of that stage found something wrong. The ten
-# images have a column of their own. Each of the 360 broken runs had at least one finding, and of the thirty healthy
-# ones a single one raised a false alarm, by its curves. But these twelve faults are the ones that the checks were built
-# for. A bug that nobody has thought of raises no alarm, so a clean report only means "none of the usual suspects".
+# images have a column of their own. Each of the 360 broken runs had at least one finding, and only one of the thirty
+# healthy runs raised a false alarm, because of its curves. But these twelve faults are the ones that the checks were
+# built for. A bug that nobody has thought of raises no alarm, so a clean report only means "none of the usual
+# suspects".
 #
 # Two of the signs are new. The *label signal* is how well a simple linear classifier, fitted on half of the images,
 # predicts the labels of the others. The *silent share* is the fraction of units that no gradient reaches.
@@ -1166,17 +1165,19 @@ for number, answer in solution.items():
 # %% [markdown]
 # ## 7.10 The emergency room
 #
-# The clinic shows you runs. At work, you get code. The emergency room holds plain PyTorch scripts of about fifty
-# lines, written in the styles of tutorials, competition notebooks and papers. Each of these **patients** runs, looks right,
-# and has one silent bug.
+# The clinic shows you runs. At work, you get code. The emergency room holds 24 plain PyTorch scripts of at most fifty
+# lines, written in the styles of tutorials, competition notebooks and papers. Each of these **patients** runs, looks
+# right, and has one silent bug.
 #
-# - `emergency.patient(n)` says what its owner complains about. Owners describe symptoms, and some of them blame the
+# - `emergency.patient(n)` shows what its owner complains about. Owners describe symptoms, and some of them blame the
 #   wrong thing.
 # - `emergency.admit(n)` writes its script into the folder `emergency` beside this notebook. Run it, read it, repair it.
 # - `emergency.discharge(n, cause="...")` runs your file on seeds that you don't know, beside a healthy twin, and says
-#   whether the patient can go home and whether you named the cause. Every repair that works is accepted. One that only
-#   hides the symptom isn't: more epochs, another learning rate, a prettier report.
-# - `emergency.twin(n)` shows a healthy version afterwards, and `emergency.CAUSES` lists the possible causes.
+#   whether the patient can go home and whether you named the cause. It accepts every repair that works, and refuses
+#   those that only hide the symptom, such as more epochs, another learning rate or a prettier report.
+# - `emergency.CAUSES` lists the possible causes. You could try them in turn, but `emergency.ward()` counts the wrong
+#   ones.
+# - `emergency.twin(n)` shows a healthy version once your repair works and you've named the cause (or two wrong ones).
 #
 # Here is what happens when the impatient owner of patient 1 just lowers the learning rate. The real cause is an old
 # acquaintance from chapter 1. Find it in `print(emergency.patient(1).script)`.
@@ -1210,16 +1211,16 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# The table shows accuracies. It's from the study `studies/07_emergency.py`, which ran all 24 patients beside their healthy
+# The accuracies in the table are from the study `studies/07_emergency.py`, which ran all 24 patients and their healthy
 # twins on five seeds that no discharge uses. (Patient 5 predicts a pressure: its error is 2.5 bar, and its twin's 0.3.)
-# Some scripts report how bad they are, and their owners blame the wrong thing. Others, such as patients 9 and 13, report
-# an almost perfect number that isn't true. In a few of them the weights are fine, and only the report is wrong.
+# Some scripts report how bad they are, and their owners blame the wrong thing. Others, such as patients 9 and 13,
+# report an almost perfect number that isn't true. In a few of them the weights are fine, and only the report is wrong.
 #
 # ### Exercise 5: your shift (open, 10 to 20 minutes per patient)
 #
 # `emergency.ward()` lists all patients and how far you are with each. Before you read a script line by line, write down
 # which stage of 7.1 the complaint points to, and one check that would confirm it. Then predict what the repaired script
-# will report, and only then run it. A repair whose effect you didn't predict isn't understood yet.
+# will report, and only then run it and name the cause. A repair whose effect you didn't predict isn't understood yet.
 #
 # ## 7.11 In plain PyTorch
 #

@@ -10,15 +10,15 @@
 # # 8. Choosing hyperparameters
 #
 # In 2017, three researchers at DeepMind and Oxford took a network design from 1997, the LSTM, and compared it with the
-# newest designs for modelling language. They did one thing that the papers before them hadn't done: they gave every
-# design the same automatic search for its settings, with the same large budget. The old design won, and set new
-# records on two benchmarks ([Melis, Dyer & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had looked
-# like several years of progress was a difference in how carefully each network had been tuned.
+# newest designs for modelling language. Unlike the papers before them, they gave every design the same automatic search
+# for its settings, with the same large budget. The old design won, and set new records on two benchmarks ([Melis, Dyer
+# & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had looked like several years of progress was a
+# difference in how carefully each network had been tuned.
 #
-# So tuning can matter more than the idea that you test. It can also fool you, and in this chapter you'll use the
-# course's own tools to prove something false, three times, before you learn to notice it.
+# So tuning can matter more than the idea that you test. It can also fool you: in this chapter you'll prove something
+# false with the course's own tools, three times, and then repair each proof.
 #
-# **You will be able to** tell which settings to search and in which ranges, choose between grid, random and Sobol
+# **You will be able to** decide which settings to search and in which ranges, choose between grid, random and Sobol
 # points, stop bad trials early, run a search in seven steps, adjust the learning rate to the batch size, and recognise
 # a result that is only the luck of its search.
 #
@@ -68,15 +68,15 @@ data.show(per_class=1)
 # ## 8.1 One setting decides
 #
 # Training finds the weights. You choose everything else beforehand: the learning rate, the weight decay, the batch
-# size, the number of epochs. These are the **hyperparameters**. How much can they matter? A script,
-# `studies/08_search.py`, has trained our small ResNet with SGD for three epochs at each of twenty learning rates and
-# three weight decays, with twelve seeds. Each seed draws its own 600 training signs. The best learning rate, 0.056
-# (with 0.18 close behind), reaches a validation accuracy of about 0.63.
+# size, the number of epochs. These are the **hyperparameters**. How much can they matter? In the stored study
+# `studies/08_search.py`, our small ResNet trains for three epochs with SGD, at each of twenty learning rates and three
+# weight decays, on twelve draws of 600 signs. The best learning rate, 0.056, reaches a validation accuracy of about
+# 0.63.
 #
 # ### Predict
 #
-# What does the same run reach with a learning rate of 0.001, everything else equal? (Guessing would give 0.08. The
-# cell after your prediction also trains six of these runs live, in about five seconds.)
+# What does the same run reach with a learning rate of 0.001? (Guessing gives 0.08. The next cell also trains six such
+# runs live, in about five seconds.)
 
 # %% tags=["predict"]
 my_accuracy_at_0_001 = ...  # a number between 0 and 1
@@ -139,23 +139,23 @@ plots.lines(
 )
 
 # %% [markdown]
-# The first figure shows the live runs as ticks, and the study in grey. All three claims about the study were declared
-# before it ran, but after a smaller first study. The second figure, below your prediction, is the whole table. Between
-# two learning rates there are more than 50 points. Between two weight decays there's less than one at learning rates up
-# to 0.1, and two to five above, where the runs are erratic and no decay is best throughout. Weight decay needs time to
-# act (chapter 2), and three epochs don't give it any.
+# The first figure shows the live runs as ticks and the study in grey, and the second one, below your prediction, the
+# whole study. Its three claims were declared before it ran, but after a smaller first study. Between the best and the
+# worst learning rate there are more than 50 points. Between two weight decays there's less than one point at learning
+# rates up to 0.1, and two to five above, where the runs are erratic and no decay is best throughout. Weight decay needs
+# time to act (chapter 2), and three epochs aren't enough.
 #
-# So one hyperparameter matters here and another one doesn't, and beforehand you wouldn't have known which. If you can
-# tune only one thing, tune the learning rate. And if you change anything else, such as the network, the optimizer or
-# the batch size, the best learning rate may move.
+# Here one hyperparameter matters and another one doesn't, and you couldn't have known beforehand which. If you can tune
+# only one, tune the learning rate. And if you change anything else, such as the network, the optimizer or the batch
+# size, tune it again, because its best value may have moved.
 #
 # ### Exercise 1: `best_setting` (medium, 15 minutes)
 #
-# A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a
-# list of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate,
-# decay)`, and it may have one run or several, with different seeds. A run that diverged has the accuracy
-# `float("nan")`. Return the setting with the best mean over its seeds. A setting that diverged with any seed is out
-# (at least one setting never did). If two means are exactly equal, return the setting that comes first in the table.
+# A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a list
+# of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate, decay)`
+# with one run or several, each with its own seed. A run that diverged has the accuracy `float("nan")`. Return the
+# setting with the best mean over its seeds. A setting that diverged with any seed is out (at least one never did). If
+# two means are exactly equal, return the setting that comes first in the table.
 
 
 # %% tags=["exercise"]
@@ -213,8 +213,8 @@ check.best_setting(best_setting)
 # - **Fixed** hyperparameters stay as they are, such as the network and the number of epochs. That's cheap, but your
 #   conclusion then holds for these values only, so say so.
 #
-# In 8.1 the learning rate itself was scientific. If you had asked whether weight decay helps, the weight decay would
-# be scientific and the learning rate a nuisance. Either way, the three epochs were fixed.
+# In 8.1 the learning rate itself was scientific. If you had asked whether weight decay helps, the weight decay would be
+# scientific and the learning rate a nuisance. Either way, the number of epochs was fixed.
 #
 # ## 8.3 Draw over decades
 #
@@ -550,24 +550,27 @@ plots.lines(
 )
 
 # %% [markdown]
-# It saves three quarters of the epochs. But does it find as good a network? The study `studies/08_halving.py` tried it
-# with eight seeds, and neither of its two claims held. Halving ended 1.6 points below training all nine to the end (95
-# % CI −0.3 to 3.5). Training only the first *two* trials to the end costs about as much, and halving gained 0.3 points
-# (−1.4 to +2.0) over that.
+# Halving saves three quarters of the epochs. But does it find as good a network? The study `studies/08_halving.py`
+# tried it with eight seeds, and neither of its two claims held. Halving ended 1.6 points below training all nine to the
+# end (95 % CI −0.3 to 3.5). It was only 0.3 points better (−1.4 to +2.0) than training just the first *two* trials to
+# the end, which costs about as much.
 #
-# Probably the first rung came too early. Look at the panel of the learning rate 0.14: it's thrown out after one epoch,
-# a single dot, although it's among the best in 8.1, after three. Large learning rates often start slowly, and a
-# schedule that depends on the length of the run makes early rankings worse still.
+# Probably the first rung came too early. Look at the panel of the learning rate 0.14, a single dot. The tournament
+# drops it after one epoch, although it's among the best in 8.1, after three. Large learning rates often start slowly,
+# and a schedule that depends on the length of the run makes early rankings worse still.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
-# Replay a tournament on recorded curves. `curves[i]` is the list of validation accuracies of trial `i`, one per epoch.
-# Train all `n` trials for 1 epoch and keep the best `n // eta` (at least one). Train those up to epoch `eta`, keep one
-# in `eta` of *them* in the same way, train up to `eta * eta`, and so on. Stop as soon as one trial is left. Trials
-# continue where they stopped, and a rung compares the accuracies after exactly its number of epochs. No two of them are
-# equal, none is NaN, and no curve ends before a rung that it takes part in. Return the index of the winner and the
-# total number of epochs trained. Nine trials with `eta=3` cost $9 + 3 \cdot 2 = 15$. Our live cell also trained its
-# winner for six more, up to epoch 9; don't count those.
+# Replay a tournament on recorded curves. `curves[i]` lists the validation accuracies of trial `i`, one per epoch.
+#
+# - Train all `n` trials for 1 epoch, and keep the best `n // eta` of them (at least one).
+# - Train those up to epoch `eta`, keep one in `eta` of *them* in the same way, train up to `eta * eta`, and so on.
+#   Trials continue where they stopped.
+# - Stop as soon as one trial is left.
+#
+# A rung compares the accuracies after exactly its number of epochs. These are all different, none is NaN, and every
+# curve is long enough. Return the index of the winner and the total number of epochs trained. Nine trials with `eta=3`
+# cost $9 + 3 \cdot 2 = 15$. (Our live cell trained its winner for six more epochs; don't count those.)
 
 
 # %% tags=["exercise"]
@@ -622,8 +625,8 @@ check.successive_halving(successive_halving)
 # ## 8.6 The winner's curse
 #
 # Imagine 27 networks that are equally good. Each predicts a random image correctly with a probability of 0.6. You
-# evaluate all of them on sixty validation images and rank them. The one at the top of your leaderboard has an accuracy
-# above 0.6, of course. It's no better than the others, but it was lucky with these sixty images.
+# evaluate all of them on sixty validation images and rank them. The one at the top of your leaderboard scores above
+# 0.6, of course. It's no better than the others. It was only lucky with these sixty images.
 #
 # ### Predict
 #
@@ -745,9 +748,9 @@ curse.plot(
 #
 # ## 8.7 Seven steps, and what they buy
 #
-# Where do you begin with new data? This order is taught in many courses; Justin Johnson's lectures have it in this
-# form ([EECS 498, University of Michigan](https://web.eecs.umich.edu/~justincj/teaching/eecs498/FA2020/)). Each step
-# is cheaper than the next and saves you many of them.
+# Where do you begin with new data? This order is taught in many courses; Justin Johnson's lectures have it in this form
+# ([EECS 498, University of Michigan](https://web.eecs.umich.edu/~justincj/teaching/eecs498/FA2020/)). Each step is
+# cheaper than the next one, and it saves you many useless runs.
 #
 # | step | how | look for |
 # |---|---|---|
@@ -760,9 +763,9 @@ curse.plot(
 # | 7. repeat | back to 4 or 5; add a schedule; in the end, average the predictions of the best 3 to 5 | until it no longer pays |
 #
 # The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6 (about ten seconds), with AdamW
-# and a cosine, and its learning rates extend well beyond what step 3 found on both sides. `tune.refine` takes the range
-# of the best three trials and adds a tenth of the old range on both sides. It takes three because the best one alone
-# may have been lucky.
+# and a cosine, and with learning rates that extend well beyond the result of step 3 on both sides. `tune.refine` takes
+# the range of the best three trials and adds a tenth of the old range on both sides. It takes three because the best
+# one alone may have been lucky.
 
 # %%
 torch.manual_seed(0)
@@ -819,9 +822,9 @@ winner.history.plot()
 #
 # Write what `refine` doesn't do. You've tried some learning rates, in any order. `scores[i]` is the accuracy at
 # `rates[i]`, or NaN if that run diverged. Return `(low, high)`, the range to search next. The peak lies between the
-# next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried, nobody
-# knows what is below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning rate that
-# diverged was tried as well.
+# next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried, nobody knows
+# what is below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning rate that diverged
+# counts as tried.
 
 
 # %% tags=["exercise"]
@@ -919,31 +922,37 @@ print(bought.verdict(ENSEMBLE, ">", TUNED))
 print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 
 # %% [markdown]
-# Tuning gains 6.5 points (95 % CI 4.5 to 8.4) at the same number of epochs. Most of what it found is simple: all eight
-# searches chose a learning rate four to seventeen times the default, and six chose batches of 16, which take twice as
-# many steps per epoch. (We didn't try the default with a learning rate of 0.01 alone.) But the default comes close if
-# it trains for 96 epochs. Tuned minus long default is +1.0 (−1.0 to +3.0), too wide an interval for our claim that
-# they agree within two points.
+# Tuning gains 6.5 points (95 % CI 4.5 to 8.4) at the same number of epochs. Most of that is simple: all eight searches
+# chose a learning rate four to seventeen times the default, and six chose batches of 16, which take twice as many steps
+# per epoch. (We didn't try the default with a learning rate of 0.01 alone.) But the default comes close if it trains
+# for 96 epochs. The tuned network's lead is then +1.0 (−1.0 to +3.0), too wide an interval for our claim that they
+# agree within two points.
 #
-# So is tuning a waste? The last row says otherwise. Trained for 96 epochs, the tuned setting is 11.0 points (8.8 to
-# 13.3) above the default with as many. That isn't quite equal: counting the search, it cost twice the epochs, and
-# batches of 16 double the steps again. (We didn't try what the default makes of those.) Still, tune with short runs,
-# then train the winner for long.
+# So is tuning a waste? Compare the last row of the figure with that of the default after 96 epochs.
 #
-# Averaging the predictions of the best three changed the accuracy by −0.6 (−1.4 to +0.2), because with four trials the
-# second and third best are hardly selected at all.
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# It isn't. Trained for 96 epochs too, the tuned setting is 11.0 points (8.8 to 13.3) above the default. That isn't quite a
+# fair comparison, because the search doubled the epochs, and batches of 16 double the steps again. Still, tune with short
+# runs, then train the winner for long.
+#
+# </details>
+#
+# Averaging the predictions of the best three networks didn't help (−0.6, −1.4 to +0.2), probably because the third best
+# of only four trials is hardly selected at all.
 #
 # ## 8.8 Batch size
 #
 # A batch of $B$ images gives a gradient $g_B$ that scatters around the gradient $g$ of the whole training set. Its
-# entry for each weight is a mean of $B$ values. So if you draw the images independently, the variance of that entry is
-# $B$ times smaller than between single images. Add up these variances over all weights, and you have the **gradient
+# entry for each weight is a mean of $B$ values. So if the images are drawn independently, the variance of that entry is
+# $B$ times smaller than for single images. Add up these variances over all weights, and you have the **gradient
 # noise**,
 #
 # $$ \mathrm{E} \, \lVert g_B - g \rVert^2 = \frac{V}{B} , $$
 #
 # where $V$ is the sum for single images (papers write $\operatorname{tr} \Sigma$, the trace of a covariance matrix).
-# How much less noise has a batch of 128 than a batch of 8?
+# How much less noise does a batch of 128 have than a batch of 8?
 #
 # <details>
 # <summary><b>Answer</b></summary>
@@ -1001,10 +1010,20 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 #   that size falls by $\sqrt k$ with the larger batch, so the steps get $\sqrt k$ times as long by themselves, and only
 #   another $\sqrt k$ is missing.
 #
-# Two studies try this with four times the batch. In the first, six epochs of SGD end long before anything has
-# converged. At the same learning rate and number of *epochs*, the larger batch falls far behind; at the same number of
-# *steps* it's level, even 1.2 points ahead (0.7 to 1.8). The second (`studies/08_scaling.py`) has twenty epochs, a
-# warm-up and a cosine, and both optimizers.
+# Your batch grows from 32 to 128 images. Where do the rules move a learning rate of 0.01 with SGD, and one of 0.001 with
+# Adam?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# With $k = 4$, to 0.04 for SGD and to 0.002 for Adam.
+#
+# </details>
+#
+# Two studies try this. In the first, six epochs of SGD end long before anything has converged. At the same learning
+# rate and number of *epochs*, the larger batch falls far behind; at the same number of *steps* it's level, even 1.2
+# points ahead (0.7 to 1.8). The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and a cosine, and both
+# optimizers.
 
 # %% tags=["claim"]
 batch = Results.load("studies/08_batch.csv")
@@ -1040,10 +1059,10 @@ scaling.plot(
 # | AdamW, times 4 | −0.3 (−0.7 to +0.1) |
 # | SGD, times 4, from a learning rate near its best | 5.3 (3.8 to 6.8) |
 #
-# The first row is a little more than the two points that we'd claimed. Be careful with the next two: at these low rates
-# a larger one helps with *any* batch size, so they're no evidence against the square root. In the last row, no other
-# rate closed the gap either, in our trials with two seeds, because a quarter of the steps is simply too few. Treat both
-# rules as first guesses, and search around them.
+# The first row is a little more than the two points that we'd claimed. Be careful with the next two: at such low
+# learning rates a larger one helps with *any* batch size, so they're no evidence against the square root. In the last
+# row, no other learning rate closed the gap in our trials with two seeds, so a quarter of the steps seems too few.
+# Treat both rules as first guesses, and search around them.
 #
 # <details>
 # <summary><b>Do large batches generalise worse? What the literature says</b></summary>
@@ -1069,7 +1088,7 @@ scaling.plot(
 #
 # ### Predict
 #
-# What fraction of the 400 ends up with a "significant" difference between a network and itself?
+# What fraction of the 400 end up with a "significant" difference between a network and itself?
 
 # %% tags=["predict"]
 my_fraction_fooled = ...  # a number between 0 and 1

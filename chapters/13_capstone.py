@@ -900,6 +900,7 @@ cnnlab.classify(received, image, data.classes)
 # runs from the command line. Both versions of your recipe are in it (chapter 6). By default the learning rate follows
 # a warm-up and a cosine. With `--patience`, the learning rate is constant, and early stopping watches the validation
 # accuracy of the moving average. With `--pretrained`, the network is chapter 9's ResNet-18, which needs a download.
+# `python train.py --help` lists the other options.
 
 # %% tags=["hide-input"]
 from torch import nn
@@ -908,9 +909,11 @@ from train import (
     EarlyStopper,
     ImageDataset,
     SmallResNet,
+    balanced_loader,
     check_first_loss,
     decay_groups,
     evaluate_model,
+    freeze_all_but_head,
     init_weights,
     load_backbone,
     load_checkpoint,
@@ -922,10 +925,12 @@ from train import (
     save_checkpoint,
     train_epoch,
     train_transform,
+    use_fast_kernels,
 )
 
 # %% tags=["plain"]
 import argparse
+from functools import partial
 
 from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
@@ -982,6 +987,10 @@ def parse_options(arguments=None):
     parser.add_argument(
         "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
     )
+    parser.add_argument("--frozen", action="store_true", help="head only")
+    parser.add_argument("--balanced", action="store_true", help="classes")
+    parser.add_argument("--microbatch", type=int, help="save memory")
+    parser.add_argument("--bf16", action="store_true", help="autocast")
     parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -995,6 +1004,8 @@ def main(arguments=None):
     o = parse_options(arguments)
     torch.manual_seed(o.seed)
     device = pick_device()
+    if device.type == "cuda":
+        use_fast_kernels()
     images, labels, classes = load_folder(o.folder, o.size)
     held_out, known = split_classes(labels, o.valid, o.seed)
     transform = None if o.no_augment else train_transform(o.size)
@@ -1007,8 +1018,13 @@ def main(arguments=None):
         )
     valid = make_loader(valid_set, 256, shuffle=False, seed=0)
     more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
+    load = partial(make_loader, shuffle=True)
+    if o.balanced:
+        load = partial(balanced_loader, drop_last=True)
 
     model = build_model(len(classes), o.pretrained)
+    if o.pretrained and o.frozen:
+        freeze_all_but_head(model[1])
     loss, log_k = check_first_loss(
         model, valid, F.cross_entropy, len(classes)
     )
@@ -1029,9 +1045,7 @@ def main(arguments=None):
     start = load_checkpoint(o.out, **parts) if o.resume else 0
     for epoch in range(start, o.epochs):
         torch.manual_seed(o.seed + epoch)  # a resumed run draws the same
-        batches = make_loader(
-            train_set, o.batch_size, True, o.seed + epoch, **more
-        )
+        batches = load(train_set, o.batch_size, seed=o.seed + epoch, **more)
         loss = train_epoch(
             model,
             batches,
@@ -1040,6 +1054,8 @@ def main(arguments=None):
             device,
             scheduler=parts.get("scheduler"),
             max_norm=o.max_norm,
+            microbatch=o.microbatch,
+            dtype=torch.bfloat16 if o.bf16 else None,
         )
         accuracy = evaluate_model(ema, valid, device)
         print(f"epoch {epoch + 1}: loss {loss:.3f}, valid {accuracy:.3f}")
@@ -1083,7 +1099,8 @@ print(run_script(folder, *OPTIONS))
 #
 # The tests of this course train with `Trainer` and the same settings as the script, and compare the weights to the last
 # bit. They also interrupt a run and resume it with `--resume`. Read the script from `main` upwards, and explain each
-# line to somebody. Then change it. It's yours.
+# line to somebody. Then change it. It's yours. (A good first change: let it run on several GPUs, with `setup_ddp` and the
+# lines of chapter 12.)
 #
 # ## 13.9 The project (open, one day)
 #

@@ -7,14 +7,22 @@ chapter that explains it; change it there, and run `make fix`.
 import argparse
 import copy
 import math
+import os
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
@@ -65,7 +73,7 @@ def pick_device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# --- Chapter 7. Debugging training ----------------------------------------
+# --- Chapter 12. Faster and bigger ----------------------------------------
 
 
 def train_epoch(
@@ -76,23 +84,37 @@ def train_epoch(
     device,
     scheduler=None,
     max_norm=None,
+    microbatch=None,
+    dtype=None,
+    scaler=None,
 ):
-    """Train for one epoch; return the mean loss over the samples."""
-    model.train()
-    total, count = 0.0, 0
+    """Train for one epoch; return the mean loss over the samples.
+
+    For mixed precision, pass a dtype; with float16, pass a GradScaler too.
+    """
+    set_train_mode(model)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
+    device, total, count = torch.device(device), 0.0, 0
     for images, targets in loader:
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
+        n, size = len(images), microbatch or len(images)
         optimizer.zero_grad()
-        loss = loss_fn(model(images), targets)
-        loss.backward()
+        for x, y in zip(images.split(size), targets.split(size), strict=True):
+            with torch.autocast(
+                device.type, dtype, enabled=dtype is not None
+            ):
+                loss = loss_fn(model(x), y) * (len(x) / n)
+            scaler.scale(loss).backward()
+            total += loss.item() * n
         if max_norm is not None:
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if scheduler is not None:
             scheduler.step()
-        total += loss.item() * len(images)
-        count += len(images)
+        count += n
     return total / count
 
 
@@ -342,6 +364,65 @@ def set_train_mode(model):
             layer.train(layer.weight.requires_grad)
 
 
+# --- Chapter 11. Imbalanced classes ---------------------------------------
+
+
+def class_weights(labels, num_classes):
+    """Return N / (K n_k) for each class; a sample weighs 1 on average."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * counts)
+
+
+def balanced_loader(dataset, batch_size, seed, **options):
+    """Return a DataLoader that draws all classes equally often.
+
+    The dataset has its class indices in `labels`, as `ImageDataset` does.
+    """
+    counts = torch.bincount(dataset.labels)
+    sampler = WeightedRandomSampler(
+        (1 / counts)[dataset.labels],  # one weight per sample
+        num_samples=len(dataset),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return DataLoader(dataset, batch_size, sampler=sampler, **options)
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy that damps samples classified with confidence."""
+
+    def __init__(self, gamma=2.0, weight=None):
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits, labels):
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        damped = (1 - (-loss).exp()) ** self.gamma * loss
+        if self.weight is None:
+            return damped.mean()
+        weights = self.weight[labels]
+        return (weights * damped).sum() / weights.sum()
+
+
+# --- Chapter 12. Faster and bigger ----------------------------------------
+
+
+def setup_ddp():
+    """Join the processes of torchrun; return rank and number (0, 1 alone)."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def use_fast_kernels():
+    """Allow TF32, and let cuDNN choose the fastest convolutions."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+
+
 # --- Chapter 13. Capstone: your own photographs ---------------------------
 
 
@@ -396,6 +477,10 @@ def parse_options(arguments=None):
     parser.add_argument(
         "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
     )
+    parser.add_argument("--frozen", action="store_true", help="head only")
+    parser.add_argument("--balanced", action="store_true", help="classes")
+    parser.add_argument("--microbatch", type=int, help="save memory")
+    parser.add_argument("--bf16", action="store_true", help="autocast")
     parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -409,6 +494,8 @@ def main(arguments=None):
     o = parse_options(arguments)
     torch.manual_seed(o.seed)
     device = pick_device()
+    if device.type == "cuda":
+        use_fast_kernels()
     images, labels, classes = load_folder(o.folder, o.size)
     held_out, known = split_classes(labels, o.valid, o.seed)
     transform = None if o.no_augment else train_transform(o.size)
@@ -421,8 +508,13 @@ def main(arguments=None):
         )
     valid = make_loader(valid_set, 256, shuffle=False, seed=0)
     more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
+    load = partial(make_loader, shuffle=True)
+    if o.balanced:
+        load = partial(balanced_loader, drop_last=True)
 
     model = build_model(len(classes), o.pretrained)
+    if o.pretrained and o.frozen:
+        freeze_all_but_head(model[1])
     loss, log_k = check_first_loss(
         model, valid, F.cross_entropy, len(classes)
     )
@@ -443,9 +535,7 @@ def main(arguments=None):
     start = load_checkpoint(o.out, **parts) if o.resume else 0
     for epoch in range(start, o.epochs):
         torch.manual_seed(o.seed + epoch)  # a resumed run draws the same
-        batches = make_loader(
-            train_set, o.batch_size, True, o.seed + epoch, **more
-        )
+        batches = load(train_set, o.batch_size, seed=o.seed + epoch, **more)
         loss = train_epoch(
             model,
             batches,
@@ -454,6 +544,8 @@ def main(arguments=None):
             device,
             scheduler=parts.get("scheduler"),
             max_norm=o.max_norm,
+            microbatch=o.microbatch,
+            dtype=torch.bfloat16 if o.bf16 else None,
         )
         accuracy = evaluate_model(ema, valid, device)
         print(f"epoch {epoch + 1}: loss {loss:.3f}, valid {accuracy:.3f}")

@@ -132,6 +132,7 @@ def sign_folder(tmp_path_factory):
 
 def test_the_script_runs_from_the_command_line(sign_folder, tmp_path):
     options = ["--epochs", "2", "--mix", "--max-norm", "1", "--test", sign_folder / "test"]
+    options += ["--balanced", "--microbatch", "16", "--bf16"]
     done = subprocess.run(
         [sys.executable, PATH, sign_folder / "train", *options],
         capture_output=True,
@@ -210,6 +211,18 @@ def test_the_pretrained_network_takes_pixels_and_normalises_them_itself(plain, m
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     assert torch.equal(model(images), model[1]((images - mean) / std))
     assert model(images).shape == (2, 3)
+
+
+def test_frozen_trains_the_head_of_the_pretrained_network_alone(
+    plain, sign_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plain, "load_backbone", partial(plain.load_backbone, weights=None))
+    options = ["--pretrained", "--frozen", "--epochs=1", f"--out={tmp_path / 'run.pt'}"]
+    trained = plain.main([str(sign_folder / "train"), *options]).state_dict()
+    torch.manual_seed(0)
+    new = plain.build_model(12, pretrained=True).state_dict()
+    changed = {name for name in new if not torch.equal(new[name], trained[name])}
+    assert changed == {"1.fc.weight", "1.fc.bias"}
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(

@@ -106,15 +106,15 @@ class Ward:
     """All patients and how far you are with them; it prints as a table.
 
     Attributes:
-        rows: for each patient, its number, its complaint, and whether it is admitted, fixed and its
-            cause named.
+        rows: for each patient, its number, its complaint, whether it is admitted, fixed and its
+            cause named, and how many wrong causes you named for it.
     """
 
     rows: tuple[Mapping[str, Any], ...]
 
     def __repr__(self) -> str:
         lines = [
-            wrapped(f"{row['n']:>2} {self._state(row):15} {row['complaint']}") for row in self.rows
+            wrapped(f"{row['n']:>2} {self._state(row):18} {row['complaint']}") for row in self.rows
         ]
         return "\n".join(lines)
 
@@ -131,12 +131,11 @@ class Ward:
 
     @staticmethod
     def _state(row: Mapping[str, Any]) -> str:
-        if row["fixed"] and row["named"]:
-            return "discharged"
+        if row["named"]:
+            tries = f", try {row['wrong'] + 1}" if row["wrong"] else ""
+            return ("discharged" if row["fixed"] else "cause named") + tries
         if row["fixed"]:
             return "fixed"
-        if row["named"]:
-            return "cause named"
         return "admitted" if row["admitted"] else "waiting"
 
 
@@ -200,7 +199,8 @@ def discharge(
     """Judge your repair of a patient, and the cause you name.
 
     Your file runs in a process of its own, on seeds that you don't know, beside its healthy twin.
-    Every repair that works is accepted, because only what the script does is compared.
+    Every repair that works is accepted, because only what the script does is compared. Wrong causes
+    are counted, and `ward` shows how many tries you needed.
 
     Args:
         n: number of the patient.
@@ -224,15 +224,19 @@ def discharge(
     fixed, says = False, f"your script {report.problem}"
     if not report.problem:
         fixed, says = record(n).judge(report.own, report.twin)
+    state = _remember(n, folder, fixed, named, cause)
+    if named is False and len(state["wrong"]) > 1:
+        about_cause += f" Of {len(state['wrong'])} causes so far none was right, so measure first."
     lines = [f"{_MARKS[fixed]} patient {n}: {says}", f"{_MARKS[named]} {about_cause}"]
-    if fixed:
+    if fixed and _shows_twin(state):
         lines.append(f"  emergency.twin({n}) shows a healthy version.")
-    _remember(n, folder, fixed, named)
     return Verdict(n, fixed, named, "\n".join(lines))
 
 
 def twin(n: int, folder: str | Path = "emergency") -> Script:
-    """Return the healthy version of a script, once your own has been discharged.
+    """Return the healthy version of a script, once yours is fixed and its cause named.
+
+    After two wrong causes it is shown too, because you learn more by comparing than by guessing.
 
     Args:
         n: number of the patient.
@@ -242,12 +246,13 @@ def twin(n: int, folder: str | Path = "emergency") -> Script:
         The source of the script; before that, a sentence that says what is missing.
 
     >>> twin(1, folder="nowhere")
-    First repair your own: this shows ours when emergency.discharge(1) passes.
+    First repair your own and name the cause: emergency.discharge(1, cause="...") judges both.
     """
     patient(n)
-    if not _states(folder).get(str(n), {}).get("fixed"):
+    if not _shows_twin(_state(n, folder)):
         return Script(
-            f"First repair your own: this shows ours when emergency.discharge({n}) passes."
+            "First repair your own and name the cause: "
+            f'emergency.discharge({n}, cause="...") judges both.'
         )
     return Script(healthy_script(n))
 
@@ -261,17 +266,18 @@ def ward(folder: str | Path = "emergency") -> Ward:
     >>> len(ward().rows) >= 3
     True
     """
-    states = _states(folder)
     return Ward(
         tuple(
             {
                 "n": n,
                 "complaint": record(n).complaint,
                 "admitted": _file(n, folder).is_file(),
-                "fixed": bool(states.get(str(n), {}).get("fixed")),
-                "named": bool(states.get(str(n), {}).get("named")),
+                "fixed": state["fixed"],
+                "named": state["named"],
+                "wrong": len(state["wrong"]),
             }
             for n in NUMBERS
+            for state in [_state(n, folder)]
         )
     )
 
@@ -300,8 +306,8 @@ def _seeds(n: int) -> list[int]:
     return hidden_seeds(n)
 
 
-def _states(folder: str | Path) -> dict[str, dict[str, bool]]:
-    """Read which patients are fixed and which causes are named."""
+def _states(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Read what is written down about each patient."""
     try:
         states = json.loads((output_folder(folder, "emergency") / "ward.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -309,13 +315,31 @@ def _states(folder: str | Path) -> dict[str, dict[str, bool]]:
     return states if isinstance(states, dict) else {}
 
 
-def _remember(n: int, folder: str | Path, fixed: bool, named: bool | None) -> None:
-    """Write down a verdict; what was achieved once stays achieved."""
-    states = _states(folder)
-    before = states.get(str(n), {})
-    states[str(n)] = {
-        "fixed": fixed or bool(before.get("fixed")),
-        "named": named is True or bool(before.get("named")),
+def _state(n: int, folder: str | Path) -> dict[str, Any]:
+    """Return whether a patient is fixed, whether its cause is named, and the wrong causes."""
+    state = _states(folder).get(str(n), {})
+    return {
+        "fixed": bool(state.get("fixed")),
+        "named": bool(state.get("named")),
+        "wrong": list(state.get("wrong", [])),
     }
+
+
+def _shows_twin(state: Mapping[str, Any]) -> bool:
+    """Return whether a student may see the healthy version."""
+    return state["fixed"] and (state["named"] or len(state["wrong"]) > 1)
+
+
+def _remember(
+    n: int, folder: str | Path, fixed: bool, named: bool | None, cause: Any
+) -> dict[str, Any]:
+    """Write down a verdict and return the state; what was achieved once stays achieved."""
+    state = _state(n, folder)
+    state["fixed"] |= fixed
+    wrong = recognise(cause, CAUSES)
+    if named is False and not state["named"] and wrong not in state["wrong"]:
+        state["wrong"].append(wrong)
+    state["named"] |= named is True
     path = output_folder(folder, "emergency") / "ward.json"
-    write_whole(path, json.dumps(states, indent=1).encode())
+    write_whole(path, json.dumps({**_states(folder), str(n): state}, indent=1).encode())
+    return state

@@ -34,7 +34,7 @@ TESTS = {
     "gradients vanish": "print the gradient norm of each layer",
     "learning rate too high": "divide it by ten and look at the first hundred losses",
     "learning rate too low": "multiply it by ten and look at the first hundred losses",
-    "too few epochs": "plot the validation accuracy and see whether it still rises",
+    "too few epochs": "plot the validation accuracy and the learning rate, epoch by epoch",
     "network too small": "try to overfit one batch",
     "overfitting": "compare training and validation accuracy, epoch by epoch",
     "wrong initialisation": "print the standard deviation of every layer's output before training",

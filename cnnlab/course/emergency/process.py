@@ -40,7 +40,7 @@ class Report:
 def run_file(n: int, path: Path, seeds: list[int]) -> Report:
     """Run a student's file and the healthy twin on some seeds, in a process of their own.
 
-    The process ends with this call, also where it is interrupted.
+    The process ends with this call, also where it is interrupted or its own process is killed.
 
     Raises:
         RuntimeError: the process ended without an answer, which isn't the fault of the script.
@@ -52,7 +52,7 @@ def run_file(n: int, path: Path, seeds: list[int]) -> Report:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", __name__, json.dumps(job)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # it closes when this process ends, however that happens
                 stdout=output,
                 stderr=output,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
@@ -84,6 +84,24 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def _end_with_parent() -> None:
+    """End this process and its children when standard input closes, as it does with the parent."""
+    parent = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # a script that asks for input gets none
+    os.close(nothing)
+
+    def wait() -> None:
+        os.read(parent, 1)
+        if os.name != "nt":
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(job: dict[str, Any]) -> None:
@@ -122,4 +140,5 @@ def main(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    _end_with_parent()
     main(json.loads(sys.argv[1]))

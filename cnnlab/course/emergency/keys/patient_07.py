@@ -5,7 +5,7 @@ from cnnlab.course.emergency.records import Record, accurate, honest, within_bud
 from cnnlab.course.emergency.worlds import withheld_digits
 
 
-LOADER = "DataLoader(to_dataset(train_samples), batch_size=32)"
+LOADER = "DataLoader(train_samples, batch_size=32)"
 READ = "    train_samples, val_samples = read_folders()\n"
 
 RECORD = Record(

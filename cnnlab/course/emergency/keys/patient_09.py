@@ -9,7 +9,7 @@ from cnnlab.course.emergency.worlds import withheld_digits
 
 
 BUNDLE = 5  # scans of the same digit that arrive together
-NO_GRAD = "    with torch.no_grad():\n        logits"
+NO_GRAD = "    with torch.no_grad():\n        return"
 
 
 def _observe(run: Run) -> dict[str, float]:
@@ -38,8 +38,8 @@ RECORD = Record(
     right={
         "eval at the end of training": {"    correct = sum": "    model.eval()\n    correct = sum"},
         "one by one, in evaluation mode": {
-            "logits = model(images.unsqueeze(1) / 16)": (
-                "logits = torch.cat([model.eval()(x[None, None] / 16) for x in images])"
+            "return model(images.unsqueeze(1) / 16)": (
+                "return torch.cat([model.eval()(x[None, None] / 16) for x in images])"
             )
         },
         "group norm": {

@@ -33,7 +33,7 @@ RECORD = Record(
             ),
         },
     },
-    world=drawn("load_signs", 60),
+    world=drawn("load_signs", 720),
     rules=(accurate(0.015), honest(0.06), within_budget()),
     observe=classification,
     seeds=6,

@@ -8,7 +8,7 @@ from cnnlab.course.emergency.worlds import withheld_digits
 RECORD = Record(
     complaint="94 % on validation, but the post office says it hasn't read one postcode correctly.",
     cause="labels shifted by one",
-    repairs={"[labels - 1]": "[labels]"},
+    repairs={"[y - 1]": "[y]"},
     wrong={
         "no mixup": {"EPOCHS, MIXUP = 10, 50, 8, 0.2": "EPOCHS, MIXUP = 10, 50, 8, 1e-4"},
         "more epochs": {"MIXUP = 10, 50, 8": "MIXUP = 10, 50, 20"},
@@ -22,8 +22,8 @@ RECORD = Record(
             )
         },
         "another one-hot": {
-            "torch.tensor(np.eye(N_CLASSES, dtype=np.float32)[labels - 1])": (
-                "F.one_hot(torch.tensor(labels), N_CLASSES).float()"
+            "torch.tensor(np.eye(N_CLASSES, dtype=np.float32)[y - 1])": (
+                "F.one_hot(torch.tensor(y), N_CLASSES).float()"
             )
         },
     },

@@ -19,7 +19,7 @@ def _app(admitted: ModuleType, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     yield torch.tensor(images[..., ::-1].copy()), torch.tensor(labels)
 
 
-TO_TENSOR = "torch.from_numpy(image / 255).permute(2, 0, 1)"
+TO_TENSOR = "torch.from_numpy(np.float32(image) / 255).permute(2, 0, 1)"
 
 RECORD = Record(
     complaint="It's fine on the dashcam's validation set, but in our app it confuses the signs.",
@@ -34,11 +34,11 @@ RECORD = Record(
         "more epochs": {"range(10)": "range(20)"},
         "without colour": {
             "    model = nn.Sequential(\n": ("    model = nn.Sequential(\n        Grey(),\n"),
-            "def predict(": (
+            "@torch.no_grad()\ndef predict(": (
                 "class Grey(nn.Module):\n"
                 "    def forward(self, x):\n"
                 "        return x.mean(1, keepdim=True).expand(-1, 3, -1, -1)\n\n\n"
-                "def predict("
+                "@torch.no_grad()\ndef predict("
             ),
         },
         "the wrong axis": {TO_TENSOR: f"{TO_TENSOR}.flip(2)"},
@@ -47,7 +47,7 @@ RECORD = Record(
         "swapped in predict": {
             "permute(0, 3, 1, 2)": "permute(0, 3, 1, 2).flip(1)",
         },
-        "swapped as an array": {"self.images[i], dtype": "self.images[i][..., ::-1], dtype"},
+        "swapped as an array": {"np.float32(image)": "np.float32(image)[..., ::-1]"},
     },
     world=_app,
     rules=(honest(0.08), accurate(), within_budget()),

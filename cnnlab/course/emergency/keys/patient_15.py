@@ -17,7 +17,9 @@ def _observe(run: Run) -> dict[str, float]:
     return classification(run) | {"moved": found, "control": report_on_random_labels(run)}
 
 
-ITEM = "self.transform(self.images[index]), self.labels[index]"
+ITEM = "    def __getitem__(self, index):\n"
+PLAIN = "        return self.images[index], self.labels[index]\n"
+CORRECT = "    correct = sum("
 SPLIT = "    train_set, val_set = random_split(dataset, [900, len(dataset) - 900])\n"
 CHECKED = "DataLoader(val_set, batch_size=100)"
 
@@ -25,30 +27,28 @@ RECORD = Record(
     complaint="Every evaluation of the same model gives another number, and users see better ones.",
     cause="augmented validation images",
     repairs={
-        SPLIT: f"{SPLIT}    plain = list(zip(dataset.images, dataset.labels))\n"
-        "    val_set = torch.utils.data.Subset(plain, val_set.indices)\n"
+        SPLIT: SPLIT
+        + "    val_set = [(dataset.images[i], dataset.labels[i]) for i in val_set.indices]\n"
     },
     wrong={
         "a higher number": {"correct / len(val_set)": "correct / len(val_set) + 0.15"},
-        "no augmentation at all": {ITEM: "self.images[index], self.labels[index]"},
+        "no augmentation at all": {ITEM: ITEM + PLAIN},
         "the mean of five evaluations": {CHECKED: f"[b for _ in range(5) for b in {CHECKED}]"}
         | {"correct / len(val_set)": "correct / len(val_set) / 5"},
-        "a fixed seed": {"    correct = 0\n": "    torch.manual_seed(0)\n    correct = 0\n"},
-        "evaluation mode": {"    correct = 0\n": "    model.eval()\n    correct = 0\n"},
+        "a fixed seed": {CORRECT: f"    torch.manual_seed(0)\n{CORRECT}"},
+        "evaluation mode": {CORRECT: f"    model.eval()\n{CORRECT}"},
     },
     right={
         "a switch": {
             "self.labels = torch": "self.training = True\n        self.labels = torch",
-            ITEM: "(self.transform(self.images[index]) if self.training else self.images[index]), "
-            "self.labels[index]",
-            "    correct = 0\n": "    dataset.training = False\n    correct = 0\n",
+            ITEM: f"{ITEM}        if not self.training:\n    {PLAIN}",
+            CORRECT: f"    dataset.training = False\n{CORRECT}",
         },
         "past the data set": {
-            "    correct = 0\n": (
+            CORRECT: (
                 "    i = val_set.indices\n"
                 "    hits = predict(model, dataset.images[i, 0]) == dataset.labels[i]\n"
-                "    return model, hits.float().mean().item()\n"
-                "    correct = 0\n"
+                "    return model, hits.float().mean().item()\n" + CORRECT
             ),
         },
     },

@@ -22,41 +22,32 @@ def _distorted(admitted: ModuleType, seed: int) -> Iterator[tuple[Tensor, Tensor
         yield torch.tensor(distorted, dtype=torch.float32), labels
 
 
-MADE = "        rng = np.random.default_rng(self.seed)\n"
-KEPT = "self.images, self.labels, self.seed = images, labels, seed\n"
+MADE = "    rng = np.random.default_rng(seed)\n"
+EPOCH = "        for x, y in batches(digits.images[:200], digits.target[:200], seed):\n"
 
 RECORD = Record(
     complaint="The augmentation is strong, but the loss goes to zero as if there were none.",
     cause="random numbers repeated",
     repairs={
-        MADE: "        rng = self.rng\n",
-        KEPT: "self.images, self.labels = images, labels\n"
-        "        self.rng = np.random.default_rng(seed)\n",
+        MADE: "",
+        "def batches(images, labels, seed)": "def batches(images, labels, rng)",
+        "    digits = load_digits()\n": f"    digits = load_digits()\n{MADE}",
+        EPOCH: EPOCH.replace("seed", "rng"),
     },
     wrong={
-        "another seed": {"digits.target[:200], seed)": "digits.target[:200], 7 * seed + 1)"},
+        "another seed": {EPOCH: EPOCH.replace("seed", "7 * seed + 1")},
         "stronger augmentation": {"SHIFT, NOISE = 25, 40, 1, 3.0": "SHIFT, NOISE = 25, 40, 1, 5.0"},
         "weight decay": {"lr=2e-3": "lr=2e-3, weight_decay=1e-3"},
         "fewer epochs": {"EPOCHS, SHIFT, NOISE = 25, 40": "EPOCHS, SHIFT, NOISE = 25, 12"},
         "shuffled anew": {
-            "order = rng.permutation(len(self.images))": (
-                "order = torch.randperm(len(self.images)).numpy()"
-            ),
-            "distort(self.images[index], rng)": (
-                "distort(self.images, np.random.default_rng(self.seed))[index]"
-            ),
+            "rng.permutation(len(images))": "torch.randperm(len(images)).numpy()",
+            "distort(images[index], rng)": ("distort(images, np.random.default_rng(seed))[index]"),
         },
     },
     right={
-        "a seed that moves on": {
-            MADE: "        self.seed += 1\n" + MADE,
-        },
-        "the seed of the epoch": {
-            "        for x, y in batches": (
-                "        batches.seed = seed + epoch\n        for x, y in batches"
-            ),
-        },
-        "fresh entropy": {"default_rng(self.seed)": "default_rng(torch.randint(9**9, ()).item())"},
+        "a seed that moves on": {EPOCH: f"        seed += 1\n{EPOCH}"},
+        "the seed of the epoch": {EPOCH: EPOCH.replace("seed", "seed + epoch")},
+        "fresh entropy": {"default_rng(seed)": "default_rng(torch.randint(9**9, ()).item())"},
     },
     world=_distorted,
     rules=(honest(0.06), accurate(0.08), within_budget()),

@@ -27,17 +27,16 @@ def _observe(run: Run) -> dict[str, float]:
 
 
 MEAN = "    return sum(accuracies) / len(accuracies)\n"
-APPEND = "        accuracies.append((predict(model, x) == y).float().mean().item())\n"
+APPEND = "accuracies.append((predict(model, x[i]) == y[i]).float().mean().item())"
+REPORT = "evaluate(model, x[700:], y[700:], scanner[700:])"
 
 RECORD = Record(
     complaint="We validate on the same scanners in the same proportions, but report too much.",
     cause="mean of batch means",
     repairs={
-        "    accuracies = []\n": "    correct = total = 0\n",
-        APPEND: (
-            "        correct += (predict(model, x) == y).sum().item()\n        total += len(y)\n"
-        ),
-        MEAN: "    return correct / total\n",
+        "    accuracies = []\n": "    hits = []\n",
+        APPEND: "hits += (predict(model, x[i]) == y[i]).tolist()",
+        MEAN: "    return sum(hits) / len(hits)\n",
     },
     wrong={
         "a lower number": {MEAN: "    return sum(accuracies) / len(accuracies) - 0.16\n"},
@@ -48,12 +47,14 @@ RECORD = Record(
     },
     right={
         "a weighted mean": {
-            APPEND: "        accuracies += (predict(model, x) == y).float().tolist()\n",
+            "    accuracies = []\n": "    correct = total = 0\n",
+            APPEND: (
+                "correct, total = correct + (predict(model, x[i]) == y[i]).sum(), total + len(i)"
+            ),
+            MEAN: "    return correct.item() / total\n",
         },
         "all at once": {
-            "evaluate(model, batches(x[700:], y[700:], scanner[700:], size=512))": (
-                "evaluate(model, [(x[700:], y[700:])])"
-            )
+            REPORT: "(predict(model, x[700:]) == y[700:]).float().mean().item()",
         },
         "batches of one image": {"size=512": "size=1"},
     },

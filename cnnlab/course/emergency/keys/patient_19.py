@@ -5,9 +5,9 @@ from cnnlab.course.emergency.records import Record, accurate, honest, within_bud
 from cnnlab.course.emergency.worlds import withheld_digits
 
 
-LERP = "            average.lerp_(p, 1 - self.decay)\n"
-COPIED = """        for average, b in zip(self.model.buffers(), model.buffers()):
-            average.copy_(b)
+LERP = "        average.lerp_(p, 1 - decay)\n"
+COPIED = """    for average, b in zip(teacher.buffers(), student.buffers()):
+        average.copy_(b)
 """
 
 RECORD = Record(
@@ -16,8 +16,8 @@ RECORD = Record(
     repairs={LERP: LERP + COPIED},
     wrong={
         "the last weights instead": {
-            "predict(teacher.model, images[900:])": "predict(student, images[900:])",
-            "return teacher.model, ": "return student, ",
+            "predict(teacher, images[900:])": "predict(student, images[900:])",
+            "return teacher, ": "return student, ",
         },
         "a shorter average": {"decay=0.98": "decay=0.8"},
         "a longer average": {"decay=0.98": "decay=0.995"},
@@ -32,23 +32,21 @@ RECORD = Record(
         },
         "estimated at the end": {
             "    accuracy = (": (
-                "    teacher.model.train()\n"
+                "    teacher.train()\n"
                 "    for _ in range(60):\n"
-                "        teacher.model(x[torch.randperm(900)[:100]])\n"
+                "        teacher(x[torch.randperm(900)[:100]])\n"
                 "    accuracy = ("
             )
         },
         "PyTorch's average": {
-            "teacher = WeightAverage(student)": (
+            "teacher = copy.deepcopy(student)": (
                 "teacher = torch.optim.swa_utils.AveragedModel(\n"
                 "        student,\n"
                 "        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98),\n"
                 "        use_buffers=True,\n"
                 "    )"
             ),
-            "teacher.update(student)": "teacher.update_parameters(student)",
-            "predict(teacher.model, images[900:])": "predict(teacher, images[900:])",
-            "return teacher.model, ": "return teacher, ",
+            "update_average(teacher, student)": "teacher.update_parameters(student)",
         },
     },
     world=withheld_digits,

@@ -13,7 +13,7 @@ def _observe(run: Run) -> dict[str, float]:
 
 
 FIRST, SECOND = "F.dropout(torch.flatten(x, 1), 0.5)", "F.dropout(x, 0.5)"
-LOGITS = "        return model(images.unsqueeze(1) / 16).argmax(dim=1)\n"
+LOGITS = "    return model.eval()(images.unsqueeze(1) / 16).argmax(dim=1)\n"
 
 RECORD = Record(
     complaint="However long I train it, the accuracy stays below what such a network usually gets.",
@@ -26,16 +26,16 @@ RECORD = Record(
         "more epochs": {"epochs=10": "epochs=30"},
         "only the second": {SECOND: "F.dropout(x, 0.5, self.training)"},
         "less of it": {FIRST: FIRST.replace("0.5", "0.2"), SECOND: SECOND.replace("0.5", "0.2")},
-        "a seed in predict": {LOGITS: f"        torch.manual_seed(0)\n{LOGITS}"},
+        "a seed in predict": {LOGITS: f"    torch.manual_seed(0)\n{LOGITS}"},
         "the mean of five": {
-            LOGITS: "        scores = [model(images.unsqueeze(1) / 16).exp() for _ in range(5)]\n"
-            "        return sum(scores).argmax(dim=1)\n"
+            LOGITS: "    x = images.unsqueeze(1) / 16\n"
+            "    return sum(model.eval()(x).exp() for _ in range(5)).argmax(dim=1)\n"
         },
     },
     right={
         "as layers": {
-            "        self.fc2 = nn.Linear(64, 10)\n": (
-                "        self.fc2 = nn.Linear(64, 10)\n        self.dropout = nn.Dropout(0.5)\n"
+            ", nn.Linear(64, 10)\n": (
+                ", nn.Linear(64, 10)\n        self.dropout = nn.Dropout(0.5)\n"
             ),
             FIRST: "self.dropout(torch.flatten(x, 1))",
             SECOND: "self.dropout(x)",

@@ -28,8 +28,7 @@ def predict(model, images):
 def train(seed, epochs=6):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     train_set = TensorDataset(images[:900], labels[:900])
     loader = DataLoader(train_set, batch_size=30, shuffle=True)
 

@@ -2,7 +2,6 @@
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 
 class TwoTasks(nn.Module):
@@ -12,15 +11,11 @@ class TwoTasks(nn.Module):
         self.low, self.high = nn.Linear(64, 5), nn.Linear(64, 5)
 
 
+@torch.no_grad()
 def predict(model, images, task="low"):
     """Return the digits of images (N, 8, 8): "low" are the digits 0 to 4, "high" 5 to 9."""
-    with torch.no_grad():
-        scores = getattr(model, task)(model.body(images.flatten(1) / 16))
-    return scores.argmax(1) + (5 if task == "high" else 0)
-
-
-def score(model, images, labels):
-    return (predict(model, images) == labels).float().mean().item()
+    digits = getattr(model, task)(model.body(images.flatten(1) / 16)).argmax(1)
+    return digits + 5 if task == "high" else digits
 
 
 def fit(model, head, optimizer, x, y, epochs):
@@ -29,30 +24,26 @@ def fit(model, head, optimizer, x, y, epochs):
             for p in model.parameters():
                 if p.grad is not None:
                     p.grad.zero_()
-            cross_entropy(head(model.body(x[i])), y[i]).backward()
+            nn.functional.cross_entropy(head(model.body(x[i].flatten(1) / 16)), y[i]).backward()
             optimizer.step()
 
 
 def train(seed):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    low, held_out = labels < 5, torch.arange(len(labels)) >= 900
-    old_test = images[low & held_out], labels[low & held_out]
-    x = images.flatten(1) / 16
-
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
+    x, y, low = images[:900], labels[:900], labels[900:] < 5
+    test_images, test_labels = images[900:][low], labels[900:][low]
     model = TwoTasks()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-3)
-    fit(model, model.low, optimizer, x[low & ~held_out], labels[low & ~held_out], epochs=10)
-    accuracy = score(model, *old_test)
-    print(f"digits 0 to 4: accuracy {accuracy:.3f}")
-
+    fit(model, model.low, optimizer, x[y < 5], y[y < 5], epochs=10)
+    before = (predict(model, test_images) == test_labels).float().mean().item()
     for p in [*model.body.parameters(), *model.low.parameters()]:
         p.requires_grad = False
-    fit(model, model.high, optimizer, x[~low & ~held_out], labels[~low & ~held_out] - 5, epochs=40)
-    print(f"digits 0 to 4, after learning 5 to 9: accuracy {score(model, *old_test):.3f}")
-    return model, accuracy
+    fit(model, model.high, optimizer, x[y >= 5], y[y >= 5] - 5, epochs=40)
+    after = (predict(model, test_images) == test_labels).float().mean().item()
+    print(f"digits 0 to 4: accuracy {before:.3f}, after learning 5 to 9 {after:.3f}")
+    return model, before
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ def to_batch(images):
     return x.view(len(x), 3, 32, 32)
 
 
+@torch.no_grad()
 def predict(model, images):
-    model.eval()
-    with torch.no_grad():
-        return model(to_batch(images)).argmax(1)
+    return model.eval()(to_batch(images)).argmax(1)
 
 
 def train(seed, epochs=30):
@@ -44,8 +43,7 @@ def train(seed, epochs=30):
             optimizer.zero_grad()
             F.cross_entropy(model.head(features[idx]), y[idx]).backward()
             optimizer.step()
-    hits = predict(model, images[360:]) == y[360:]
-    return model, hits.float().mean().item()
+    return model, (predict(model, images[360:]) == y[360:]).float().mean().item()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
 # Read a pressure gauge from a photograph: 0 bar is left, 10 bar is right.
-import math
-
 import torch
 from torch import nn
 
@@ -9,25 +7,12 @@ def draw_gauges(seed, n=600):
     """Return n gauges, (n, 1, 16, 16), and their pressures in bar, (n,)."""
     g = torch.Generator().manual_seed(seed)
     pressure = 10 * torch.rand(n, generator=g)
-    angle = (math.pi * (1 - pressure / 10)).view(n, 1, 1)
+    angle = (torch.pi * (1 - pressure / 10)).view(n, 1, 1)
     y, x = torch.meshgrid(torch.linspace(1, -0.2, 16), torch.linspace(-1, 1, 16), indexing="ij")
     along = x * angle.cos() + y * angle.sin()
     across = x * angle.sin() - y * angle.cos()
     needle = torch.exp(-((across / 0.1) ** 2)) * (along > 0)
     return (needle + 0.2 * torch.randn(n, 16, 16, generator=g)).unsqueeze(1), pressure
-
-
-class Reader(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Sequential(nn.Linear(16 * 16, 64), nn.ReLU(), nn.Linear(64, 1))
-
-    def forward(self, x):
-        return self.head(self.conv(x).flatten(1))
 
 
 def predict(model, images):
@@ -38,7 +23,11 @@ def predict(model, images):
 def train(seed):
     torch.manual_seed(seed)
     x, pressure = draw_gauges(seed, 800)
-    model = Reader()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(16 * 16, 64), nn.ReLU(), nn.Linear(64, 1),
+    )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for epoch in range(15):
         for i in torch.randperm(600).split(32):

@@ -14,34 +14,24 @@ class DigitNet(nn.Module):
     def __init__(self, num_classes: int = 10):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, kernel_size=3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, kernel_size=3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        )
-        self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(128, num_classes), nn.Softmax(dim=1)
-        )
+            nn.Conv2d(1, 16, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(nn.Linear(128, num_classes), nn.Softmax(dim=1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(x))
-
-
-def preprocess(images) -> torch.Tensor:
-    return torch.as_tensor(images, dtype=torch.float32).unsqueeze(1) / 16.0
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(images.unsqueeze(1) / 16))
 
 
 @torch.no_grad()
-def predict(model, images) -> torch.Tensor:
-    return model.eval()(preprocess(images)).argmax(dim=1)
+def predict(model, images: torch.Tensor) -> torch.Tensor:
+    return model.eval()(images).argmax(dim=1)
 
 
 def train(seed: int):
     torch.manual_seed(seed)
     digits = load_digits()
-    x, y = preprocess(digits.images), torch.as_tensor(digits.target)
+    x, y = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     model = DigitNet()
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
@@ -53,7 +43,7 @@ def train(seed: int):
             loss.backward()
             optimizer.step()
         print(f"loss {loss.item():.3f}")
-    return model, (predict(model, digits.images[1000:]) == y[1000:]).float().mean().item()
+    return model, (predict(model, x[1000:]) == y[1000:]).float().mean().item()
 
 
 if __name__ == "__main__":

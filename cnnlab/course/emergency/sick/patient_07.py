@@ -1,26 +1,19 @@
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 
 def read_folders():
     """Read the images as they lie on disk: one folder per digit, 0 to 9."""
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
     train, val = [], []
     for digit in range(10):
-        files = images[labels == digit]
+        files = torch.tensor(digits.images[digits.target == digit]).float()
         cut = int(0.75 * len(files))
         train += [(image, digit) for image in files[:cut]]
         val += [(image, digit) for image in files[cut:]]
     return train, val
-
-
-def to_dataset(samples):
-    images, labels = zip(*samples)
-    return TensorDataset(torch.stack(images).unsqueeze(1) / 16, torch.tensor(labels))
 
 
 net = lambda: nn.Sequential(
@@ -30,28 +23,27 @@ net = lambda: nn.Sequential(
 )  # fmt: skip
 
 
+@torch.no_grad()
 def predict(model, images):
-    model.eval()
-    with torch.no_grad():
-        return model(images.unsqueeze(1) / 16).argmax(1)
+    return model.eval()(images.unsqueeze(1) / 16).argmax(1)
 
 
 def train(seed, epochs=6):
     torch.manual_seed(seed)
     train_samples, val_samples = read_folders()
-    train_loader = DataLoader(to_dataset(train_samples), batch_size=32)
+    train_loader = DataLoader(train_samples, batch_size=32)
     model, loss_fn = net(), nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for epoch in range(epochs):
         model.train()
         for x, y in train_loader:
             optimizer.zero_grad()
-            loss = loss_fn(model(x), y)
+            loss = loss_fn(model(x.unsqueeze(1) / 16), y)
             loss.backward()
             optimizer.step()
         print(f"epoch {epoch} loss {loss.item():.4f}")
-    x, y = to_dataset(val_samples).tensors
-    return model, (predict(model, x.squeeze(1) * 16) == y).float().mean().item()
+    hits = [predict(model, x) == y for x, y in DataLoader(val_samples, batch_size=500)]
+    return model, torch.cat(hits).float().mean().item()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 # Transfer: learn the digits 0 to 4, then a new head for the digits 5 to 9.
 import torch
-import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -15,42 +14,35 @@ class Classifier(nn.Module):
         self.head = nn.Linear(128, num_classes)
 
     def forward(self, x):
-        return self.head(self.backbone(x))
+        return self.head(self.backbone(x.unsqueeze(1) / 16))
 
 
 def predict(model, images):
-    """Tell the digits 5 to 9 apart: images (N, 8, 8), 0 to 16, to digits (N,)."""
     with torch.no_grad():
-        return model(images.unsqueeze(1) / 16).argmax(1) + 5
+        return model(images).argmax(1) + 5
 
 
 def fit(model, optimizer, x, y, epochs):
     for _ in range(epochs):
         for i in torch.randperm(len(x)).split(25):
-            loss = F.cross_entropy(model(x[i]), y[i])
             optimizer.zero_grad()
-            loss.backward()
+            nn.functional.cross_entropy(model(x[i]), y[i]).backward()
             optimizer.step()
 
 
 def train(seed):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    old, new = images[labels < 5], images[labels >= 5]
-    old_labels, new_labels = labels[labels < 5], labels[labels >= 5]
-
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     model = Classifier(num_classes=5)
     groups = [{"params": part.parameters(), "lr": 0.02} for part in (model.backbone, model.head)]
     optimizer = torch.optim.SGD(groups, momentum=0.9)
-    fit(model, optimizer, old.unsqueeze(1) / 16, old_labels, epochs=5)
-
+    fit(model, optimizer, images[labels < 5], labels[labels < 5], epochs=5)
     model.head = nn.Linear(128, 5)
     optimizer.param_groups[0]["lr"] = 0.0005  # only a little for the layers that know something
-    fit(model, optimizer, new[:300].unsqueeze(1) / 16, new_labels[:300] - 5, epochs=10)
-    accuracy = (predict(model, new[300:]) == new_labels[300:]).float().mean().item()
-    return model, accuracy
+    x, y = images[labels >= 5], labels[labels >= 5]
+    fit(model, optimizer, x[:300], y[:300] - 5, epochs=10)
+    return model, (predict(model, x[300:]) == y[300:]).float().mean().item()
 
 
 if __name__ == "__main__":

@@ -10,30 +10,25 @@ MEAN, STD = [0.482, 0.459, 0.408], [1 / 255, 1 / 255, 1 / 255]
 transform = transforms.Compose([transforms.Resize(32), transforms.Normalize(MEAN, STD)])
 
 
-def load_signs(seed, per_class=30):
-    """Return photographs (N, 3, 32, 32) with pixels from 0 to 1, and their labels."""
-    n = 12 * per_class
+def load_signs(seed, n=360):
+    """Return photographs (n, 3, 32, 32) with pixels from 0 to 1, and their labels."""
     photos = cnnlab.load("pocket", seed=seed, n_train=n, n_valid=12, n_test=12, level="easy").train
     images, labels = zip(*photos)
     return torch.stack(images), torch.tensor(labels)
 
 
 class NearestMean(nn.Module):
-    def __init__(self):
+    def __init__(self, images, labels):
         super().__init__()
         # Pretrained on letters and symbols; takes pixels from 0 to 1.
-        self.backbone = cnnlab.pretrained("glyphnet", num_classes=12)
+        self.backbone = cnnlab.pretrained("glyphnet", num_classes=12).eval()
         self.backbone.head = nn.Identity()
-        self.means = None
-
-    def embed(self, images):
-        self.eval()
-        with torch.no_grad():
-            return nn.functional.normalize(self.backbone(transform(images)))
-
-    def fit(self, images, labels):
         features = self.embed(images)
         self.means = torch.stack([features[labels == k].mean(0) for k in range(12)])
+
+    @torch.no_grad()
+    def embed(self, images):
+        return nn.functional.normalize(self.backbone(transform(images)))
 
     def forward(self, images):
         return -torch.cdist(self.embed(images), self.means)
@@ -44,13 +39,11 @@ def predict(model, images):
 
 
 def train(seed):
-    images, labels = load_signs(seed, 40)
+    images, labels = load_signs(seed, 480)
     known = torch.cat([(labels == k).nonzero().flatten()[:10] for k in range(12)])
     rest = torch.tensor([i for i in range(len(labels)) if i not in set(known.tolist())])
-    model = NearestMean()
-    model.fit(images[known], labels[known])
-    accuracy = (predict(model, images[rest]) == labels[rest]).float().mean().item()
-    return model, accuracy
+    model = NearestMean(images[known], labels[known])
+    return model, (predict(model, images[rest]) == labels[rest]).float().mean().item()
 
 
 if __name__ == "__main__":

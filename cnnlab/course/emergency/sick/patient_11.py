@@ -9,20 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 config = {"epochs": 8, "batch_size": 32, "max_lr": 0.1, "momentum": 0.9, "seed": 42}
 
 
-def get_model():
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 8)),
-        nn.Conv2d(1, 12, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(12, 24, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(96, 10),
-    )
-
-
 def predict(model, images):
     with torch.no_grad():
         return model(images / 16).argmax(-1)
@@ -44,7 +30,11 @@ def train(seed):
     digits = load_digits()
     x, y = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     loader = DataLoader(TensorDataset(x[:960], y[:960]), config["batch_size"], shuffle=True)
-    model = get_model()
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(12, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(96, 10),
+    )  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=config["momentum"])
     total_steps = config["epochs"] * len(loader)
     scheduler = OneCycleLR(optimizer, config["max_lr"], total_steps, cycle_momentum=False)

@@ -6,14 +6,10 @@ from torch import nn
 
 
 N_CLASSES, BATCH, EPOCHS, MIXUP = 10, 50, 8, 0.2
-
 digits = load_digits()
 X = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32)
 y = digits.target
-
-
-def one_hot(labels):
-    return torch.tensor(np.eye(N_CLASSES, dtype=np.float32)[labels - 1])
+T = torch.tensor(np.eye(N_CLASSES, dtype=np.float32)[y - 1])  # one-hot
 
 
 def mixup(x, t, rng):
@@ -32,7 +28,6 @@ def predict(model, images):
 def train(seed):
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    T = one_hot(y)
     model = nn.Sequential(
         nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 48, 3, stride=2),
         nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten(), nn.LazyLinear(N_CLASSES),
@@ -47,8 +42,7 @@ def train(seed):
             opt.zero_grad()
             loss.backward()
             opt.step()
-    model.eval()
-    hits = model(X[900:]).argmax(1) == T[900:].argmax(1)
+    hits = model.eval()(X[900:]).argmax(1) == T[900:].argmax(1)
     return model, hits.float().mean().item()
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import cnnlab
 
@@ -13,31 +13,22 @@ def load_dashcam(seed, n=720):
     return (images * 255).round().astype(np.uint8), np.array([label for _, label in photos])
 
 
-class DashcamDataset(Dataset):
-    def __init__(self, images, labels):
-        self.images, self.labels = images, labels
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        image = np.ascontiguousarray(self.images[i], dtype=np.float32)
-        return torch.from_numpy(image / 255).permute(2, 0, 1), self.labels[i]
+def to_tensor(image):
+    return torch.from_numpy(np.float32(image) / 255).permute(2, 0, 1)
 
 
+@torch.no_grad()
 def predict(model, images):
     """Classify what our app opened with PIL: (N, 32, 32, 3) of uint8."""
-    model.eval()
-    with torch.no_grad():
-        return model(torch.as_tensor(images).float().div(255).permute(0, 3, 1, 2)).argmax(1)
+    x = torch.as_tensor(images).float().div(255).permute(0, 3, 1, 2)
+    return model.eval()(x).argmax(1)
 
 
 def train(seed):
     torch.manual_seed(seed)
-    images, labels = load_dashcam(seed)
-    train_loader = DataLoader(DashcamDataset(images[:600], labels[:600]), 30, shuffle=True)
-    val_loader = DataLoader(DashcamDataset(images[600:], labels[600:]), 60)
-
+    samples = [(to_tensor(image), label) for image, label in zip(*load_dashcam(seed))]
+    train_loader = DataLoader(samples[:600], batch_size=30, shuffle=True)
+    val_loader = DataLoader(samples[600:], batch_size=60)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 5, stride=2), nn.BatchNorm2d(16), nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2), nn.BatchNorm2d(32), nn.ReLU(),
@@ -51,8 +42,7 @@ def train(seed):
             nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
     model.eval()
-    with torch.no_grad():
-        correct = sum((model(x).argmax(1) == y).sum().item() for x, y in val_loader)
+    correct = sum((model(x).argmax(1) == y).sum().item() for x, y in val_loader)
     return model, correct / len(val_loader.dataset)
 
 

@@ -1,13 +1,10 @@
 import torch
-import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, random_split
 
 
-class DigitDataset(Dataset):
-    """Digits of scikit-learn, moved a little, with a hole."""
-
+class DigitDataset(Dataset):  # digits moved a little, with a hole
     def __init__(self):
         digits = load_digits()
         self.images = torch.tensor(digits.images[:, None], dtype=torch.float32)
@@ -17,13 +14,11 @@ class DigitDataset(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index):
-        return self.transform(self.images[index]), self.labels[index]
-
-    def transform(self, image):
         dy, dx, top, left = (*torch.randint(0, 3, (2,)), *torch.randint(0, 6, (2,)))
-        image = F.pad(image, (1, 1, 1, 1))[:, dy : dy + 8, dx : dx + 8].clone()
+        padded = nn.functional.pad(self.images[index], (1, 1, 1, 1))
+        image = padded[:, dy : dy + 8, dx : dx + 8].clone()
         image[:, top : top + 3, left : left + 3] = 0
-        return image
+        return image, self.labels[index]
 
 
 def predict(model, images):
@@ -36,19 +31,17 @@ def train(seed):
     dataset = DigitDataset()
     train_set, val_set = random_split(dataset, [900, len(dataset) - 900])
     model = nn.Sequential(
-        nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(24, 48, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(48 * 4, 10),
+        nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 48, 3, padding=1),
+        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48 * 4, 10),
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
     for _ in range(12):
         for images, labels in DataLoader(train_set, batch_size=50, shuffle=True):
             optimizer.zero_grad()
-            F.cross_entropy(model(images / 16), labels).backward()
+            nn.functional.cross_entropy(model(images / 16), labels).backward()
             optimizer.step()
-    correct = 0
-    for images, labels in DataLoader(val_set, batch_size=100):
-        correct += (predict(model, images.squeeze(1)) == labels).sum().item()
+    val_loader = DataLoader(val_set, batch_size=100)
+    correct = sum((predict(model, x.squeeze(1)) == y).sum().item() for x, y in val_loader)
     return model, correct / len(val_set)
 
 

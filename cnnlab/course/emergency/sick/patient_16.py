@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 DEVICE = "cpu"
-hparams = {"lr": 0.1, "momentum": 0.9, "max_norm": 1.0, "batch_size": 40, "epochs": 7}
+hparams = {"lr": 0.1, "momentum": 0.9, "max_norm": 1.0, "epochs": 7}
 
 
 def build_model(width=24):
@@ -27,11 +27,8 @@ def predict(model, images):
 def train(seed):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    train_set = TensorDataset(images[:960], labels[:960])
-    loader = DataLoader(train_set, hparams["batch_size"], shuffle=True)
-
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
+    loader = DataLoader(TensorDataset(images[:960], labels[:960]), batch_size=40, shuffle=True)
     model, loss_fn = build_model(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), hparams["lr"], hparams["momentum"])
     scaler = GradScaler(DEVICE)

@@ -15,19 +15,10 @@ def distort(images, rng):
     return np.stack(moved) + NOISE * rng.standard_normal(images.shape)
 
 
-class Batches:
-    """Batches of distorted images, in random order."""
-
-    def __init__(self, images, labels, seed):
-        self.images, self.labels, self.seed = images, labels, seed
-
-    def __iter__(self):
-        rng = np.random.default_rng(self.seed)
-        order = rng.permutation(len(self.images))
-        for start in range(0, len(order), BATCH_SIZE):
-            index = order[start : start + BATCH_SIZE]
-            x = torch.tensor(distort(self.images[index], rng), dtype=torch.float32)
-            yield x.unsqueeze(1) / 16, torch.tensor(self.labels[index])
+def batches(images, labels, seed):
+    rng = np.random.default_rng(seed)
+    for index in rng.permutation(len(images)).reshape(-1, BATCH_SIZE):
+        yield torch.tensor(distort(images[index], rng)).float(), torch.tensor(labels[index])
 
 
 def predict(model, images):
@@ -38,16 +29,15 @@ def predict(model, images):
 def train(seed):
     torch.manual_seed(seed)
     digits = load_digits()
-    batches = Batches(digits.images[:200], digits.target[:200], seed)
     model = nn.Sequential(
         nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(24, 48, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 16, 10),
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for epoch in range(EPOCHS):
-        for x, y in batches:
+        for x, y in batches(digits.images[:200], digits.target[:200], seed):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y)
+            loss = nn.functional.cross_entropy(model(x.unsqueeze(1) / 16), y)
             loss.backward()
             optimizer.step()
     print(f"loss after epoch {epoch + 1}: {loss.item():.4f}")

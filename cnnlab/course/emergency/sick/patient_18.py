@@ -2,7 +2,6 @@
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn import functional as F
 
 
 NOISE = torch.tensor([8.5] + 6 * [0.5])  # the old scanner's, and that of the six new ones
@@ -11,17 +10,8 @@ NOISE = torch.tensor([8.5] + 6 * [0.5])  # the old scanner's, and that of the si
 def scan(images, seed):
     """Return scans of images (N, 8, 8) and their scanners: 90 % come from the old one, 0."""
     g = torch.Generator().manual_seed(seed)
-    frequency = torch.tensor([0.9] + 6 * [0.1 / 6])
-    scanner = torch.multinomial(frequency, len(images), True, generator=g)
-    noise = NOISE[scanner].view(-1, 1, 1) * torch.randn(images.shape, generator=g)
-    return images + noise, scanner
-
-
-def batches(x, y, scanner, size):
-    for k in range(len(NOISE)):
-        index = (scanner == k).nonzero().flatten()
-        for i in index[torch.randperm(len(index))].split(size):
-            yield x[i], y[i]
+    scanner = torch.multinomial(torch.tensor([0.9] + 6 * [0.1 / 6]), len(images), True, generator=g)
+    return images + NOISE[scanner].view(-1, 1, 1) * torch.randn(images.shape, generator=g), scanner
 
 
 def predict(model, scans):
@@ -29,10 +19,12 @@ def predict(model, scans):
         return model(scans.unsqueeze(1) / 16).argmax(dim=1)
 
 
-def evaluate(model, loader):
+def evaluate(model, x, y, scanner, batch_size=512):
     accuracies = []
-    for x, y in loader:
-        accuracies.append((predict(model, x) == y).float().mean().item())
+    for k in range(len(NOISE)):
+        index = (scanner == k).nonzero().flatten()
+        for i in index[torch.randperm(len(index))].split(batch_size):
+            accuracies.append((predict(model, x[i]) == y[i]).float().mean().item())
     return sum(accuracies) / len(accuracies)
 
 
@@ -49,9 +41,9 @@ def train(seed):
     for epoch in range(10):
         for i in torch.randperm(700).split(35):
             optimizer.zero_grad()
-            F.cross_entropy(model(x[i].unsqueeze(1) / 16), y[i]).backward()
+            nn.functional.cross_entropy(model(x[i].unsqueeze(1) / 16), y[i]).backward()
             optimizer.step()
-    return model, evaluate(model, batches(x[700:], y[700:], scanner[700:], size=512))
+    return model, evaluate(model, x[700:], y[700:], scanner[700:])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
+# X-rays of castings, 12 x 12 pixels; one in twelve has a flaw, often a faint one.
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
-
-
-# %% Data: X-rays of castings, 12 x 12 pixels; one in twelve has a flaw, often a faint one
 
 
 def draw_castings(seed, n=1800, flawed=1 / 12):
@@ -16,22 +14,9 @@ def draw_castings(seed, n=1800, flawed=1 / 12):
     return (contrast * flaw + 0.5 * torch.randn(n, 12, 12, generator=g)).unsqueeze(1), y
 
 
-class FlawNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 8, 5, padding=2), nn.Conv2d(8, 8, 3, padding=1)
-        self.fc = nn.Linear(8, 2)
-
-    def forward(self, x):
-        return self.fc(self.conv2(self.conv1(x).relu()).relu().amax(dim=(2, 3)))
-
-
 def predict(model, images):
     with torch.no_grad():
         return model(images).argmax(1)
-
-
-# %% Training
 
 
 def train(seed):
@@ -41,7 +26,10 @@ def train(seed):
     frequency = torch.bincount(y) / len(y)
     sampler = WeightedRandomSampler(1 / frequency[y], num_samples=len(y))
     loader = DataLoader(TensorDataset(x, y), batch_size=60, sampler=sampler)
-    model = FlawNet()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 2),
+    )  # fmt: skip
     criterion = nn.CrossEntropyLoss(weight=0.5 / frequency)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(8):

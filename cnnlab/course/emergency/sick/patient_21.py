@@ -1,15 +1,12 @@
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn import functional as F
 
 
+# Remember the best model, and stop when `patience` epochs in a row are no better.
 class EarlyStopping:
-    """Remember the best model and stop when `patience` epochs in a row are no better."""
-
     def __init__(self, patience=20):
-        self.patience = patience
-        self.best_score, self.best_state, self.best_epoch = 0.0, None, 0
+        self.patience, self.best_score, self.best_epoch = patience, 0.0, 0
 
     def __call__(self, score, model, epoch):
         if score > self.best_score:
@@ -29,20 +26,16 @@ def predict(model, images):
 def train(seed, max_epochs=60):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    # Half of the training labels come from a bad typist.
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     y = labels[:600].clone()
-    y[::2] = torch.randint(0, 10, (300,))
-
+    y[::2] = torch.randint(0, 10, (300,))  # every other label comes from a bad typist
     model = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     early_stopping = EarlyStopping()
     for epoch in range(max_epochs):
         for i in torch.randperm(600).split(30):
-            loss = F.cross_entropy(model(images[i].flatten(1) / 16), y[i])
             optimizer.zero_grad()
-            loss.backward()
+            nn.functional.cross_entropy(model(images[i].flatten(1) / 16), y[i]).backward()
             optimizer.step()
         score = (predict(model, images[600:]) == labels[600:]).float().mean().item()
         if early_stopping(score, model, epoch):
@@ -54,5 +47,4 @@ def train(seed, max_epochs=60):
 
 
 if __name__ == "__main__":
-    model, accuracy = train(seed=0)
-    print(f"best validation accuracy: {accuracy:.3f}")
+    print(f"best validation accuracy: {train(seed=0)[1]:.3f}")

@@ -1,34 +1,27 @@
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 
-class Trainer:
-    def __init__(self, model, train_loader, val_loader, lr):
-        self.model, self.train_loader, self.val_loader = model, train_loader, val_loader
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+@torch.no_grad()
+def validate(model, loader):
+    model.eval()
+    hits = [model(x / 16).argmax(1) == y for x, y in loader]
+    return torch.cat(hits).float().mean().item()
 
-    def fit(self, epochs):
-        self.model.train()
-        self.history = [self.validate()]  # before training, to see that everything runs
-        for _ in range(epochs):
-            for batch in self.train_loader:
-                self.training_step(batch)
-            self.history.append(self.validate())
 
-    def training_step(self, batch):
-        x, y = batch
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.model(x / 16), y).backward()
-        self.optimizer.step()
-
-    @torch.no_grad()
-    def validate(self):
-        self.model.eval()
-        hits = [self.model(x / 16).argmax(1) == y for x, y in self.val_loader]
-        return torch.cat(hits).float().mean().item()
+def fit(model, train_loader, val_loader, epochs, lr):
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    model.train()
+    history = [validate(model, val_loader)]  # before training, to see that everything runs
+    for _ in range(epochs):
+        for x, y in train_loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x / 16), y).backward()
+            optimizer.step()
+        history.append(validate(model, val_loader))
+    return history
 
 
 def block(c_in, c_out):
@@ -36,24 +29,20 @@ def block(c_in, c_out):
     return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
 
 
+@torch.no_grad()
 def predict(model, images):
-    model.eval()
-    with torch.no_grad():
-        return model(images[:, None] / 16).argmax(1)
+    return model.eval()(images[:, None] / 16).argmax(1)
 
 
 def train(seed, epochs=6):
     torch.manual_seed(seed)
     digits = load_digits()
-    x = torch.tensor(digits.images[:, None], dtype=torch.float32)
-    y = torch.tensor(digits.target)
+    x, y = torch.tensor(digits.images[:, None]).float(), torch.tensor(digits.target)
     blocks = [block(1, 16), nn.MaxPool2d(2), *(block(16, 16) for _ in range(6)), nn.MaxPool2d(2)]
     model = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64, 10))
     train_loader = DataLoader(TensorDataset(x[:900], y[:900]), batch_size=30, shuffle=True)
     val_loader = DataLoader(TensorDataset(x[900:], y[900:]), batch_size=200)
-    trainer = Trainer(model, train_loader, val_loader, lr=0.05)
-    trainer.fit(epochs)
-    return model, trainer.history[-1]
+    return model, fit(model, train_loader, val_loader, epochs, lr=0.05)[-1]
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ from torch import nn, optim
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.fc1 = nn.Linear(32 * 2 * 2, 64)
-        self.fc2 = nn.Linear(64, 10)
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
+        self.fc1, self.fc2 = nn.Linear(32 * 2 * 2, 64), nn.Linear(64, 10)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
@@ -21,26 +19,23 @@ class Net(nn.Module):
         return F.log_softmax(self.fc2(x), dim=1)
 
 
+@torch.no_grad()
 def predict(model, images):
-    model.eval()
-    with torch.no_grad():
-        return model(images.unsqueeze(1) / 16).argmax(dim=1)
+    return model.eval()(images.unsqueeze(1) / 16).argmax(dim=1)
 
 
 def train_epoch(model, optimizer, data, target, batch_size=30):
     model.train()
     for i in torch.randperm(len(data)).split(batch_size):
         optimizer.zero_grad()
-        loss = F.nll_loss(model(data[i]), target[i])
-        loss.backward()
+        F.nll_loss(model(data[i]), target[i]).backward()
         optimizer.step()
 
 
 def train(seed, epochs=10):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    target = torch.tensor(digits.target)
+    images, target = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     model = Net()
     optimizer = optim.Adam(model.parameters(), lr=0.003)
     for epoch in range(1, epochs + 1):

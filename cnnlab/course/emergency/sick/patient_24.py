@@ -10,7 +10,6 @@ class DigitNet(nn.Module):
         sizes = zip((1, *channels), channels)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in sizes)
         self.head = nn.Linear(channels[-1], 10)
-        self.activations = []
 
     def forward(self, x):
         self.activations = []
@@ -33,8 +32,7 @@ def predict(model, images):
 def train(seed, epochs=20, lr=0.01):
     torch.manual_seed(seed)
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
+    images, labels = torch.tensor(digits.images).float(), torch.tensor(digits.target)
     model = DigitNet()
     loss_fn, optimizer = nn.CrossEntropyLoss(), torch.optim.Adam(model.parameters(), lr=lr)
     for epoch in range(epochs):
@@ -45,8 +43,7 @@ def train(seed, epochs=20, lr=0.01):
             optimizer.step()
         if epoch % 5 == 0:
             print(f"loss {loss.item():.3f}, dead channels {model.dead()}")
-    accuracy = (predict(model, images[900:]) == labels[900:]).float().mean().item()
-    return model, accuracy
+    return model, (predict(model, images[900:]) == labels[900:]).float().mean().item()
 
 
 if __name__ == "__main__":
