@@ -684,6 +684,9 @@ plots.image_grid(
 )
 
 # %% [markdown]
+# You can read every arrow at a glance. So these aren't bad images. It's a habit of the network, and you'll find its cause
+# in a minute.
+#
 # Resist the temptation to repair what you see here and test again: from then on the test set is a validation set. For
 # repairs, look at the out-of-fold predictions of your *labelled* images (`tuned_logits`). They come from networks that
 # haven't seen the image either, and a confident mistake among them is often a wrong label.
@@ -877,7 +880,8 @@ Markdown(card)
 # accuracy on the card is an optimistic estimate for every other afternoon, and that belongs on the card too.
 #
 # The weights travel as safetensors, a format that can't carry code. Then do what everybody forgets: load the file as
-# the receiver will, and compare. (The normalisation is the network's first layer, so it can't get lost.)
+# the receiver will, and compare. The normalisation is the network's first layer, so it can't get lost. The size of the
+# images can, so it's on the card.
 
 # %%
 with tempfile.TemporaryDirectory() as parcel:
@@ -886,6 +890,7 @@ with tempfile.TemporaryDirectory() as parcel:
 
     received = new_model(NETWORK, K, seed=1)  # a head with other weights
     received.load_state_dict(load_file(Path(parcel, "model.safetensors")))
+    received.size = SIZE  # isn't in the file, but on the card
     again = logits_of(received, data.test)
 assert torch.allclose(again, test_logits, atol=1e-4)
 print("the receiver gets the same answers")
