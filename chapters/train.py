@@ -4,9 +4,11 @@ This is the plain code of the chapters in one file. Each part names the
 chapter that explains it; change it there, and run `make fix`.
 """
 
+import argparse
 import copy
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
     default_collate,
 )
+from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
 
@@ -463,3 +466,146 @@ def use_fast_kernels():
     """Allow TF32, and let cuDNN choose the fastest convolutions."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
+
+
+# --- Chapter 13. Capstone: your own photographs ---------------------------
+
+
+def load_folder(folder, size):
+    """Return images (N, 3, size, size), labels (N,) and class names."""
+    square = v2.Compose(
+        [v2.ToImage(), v2.Resize(size, antialias=True), v2.CenterCrop(size)]
+    )
+    files = ImageFolder(folder, transform=square)
+    images = torch.stack([image for image, _ in files])
+    return images, torch.tensor(files.targets), files.classes
+
+
+def split_classes(labels, fraction, seed):
+    """Return indices: a fraction of each class, and all others."""
+    rng = torch.Generator().manual_seed(seed)
+    chosen, others = [], []
+    for label in labels.unique():
+        indices = (labels == label).nonzero().flatten()
+        indices = indices[torch.randperm(len(indices), generator=rng)]
+        n = max(1, round(fraction * len(indices)))
+        chosen.append(indices[:n])
+        others.append(indices[n:])
+    return torch.cat(chosen), torch.cat(others)
+
+
+def build_model(num_classes, pretrained):
+    """Return a new small ResNet, or a ResNet-18 with ImageNet's weights."""
+    if not pretrained:
+        return SmallResNet(num_classes).apply(init_weights)
+    preset = ResNet18_Weights.DEFAULT.transforms()
+    normalise = v2.Normalize(preset.mean, preset.std)
+    return nn.Sequential(normalise, load_backbone(num_classes))
+
+
+def parse_options(arguments=None):
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train on a folder with a folder of images per class."
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--test", type=Path, help="judge once, at the end")
+    parser.add_argument("--valid", type=float, default=0.2, help="fraction")
+    parser.add_argument("--size", type=int, default=32, help="pixels")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--ema", type=float, default=0.99, help="decay")
+    parser.add_argument("--patience", type=int, help="stop early")
+    parser.add_argument("--max-norm", type=float, help="clip gradients")
+    parser.add_argument(
+        "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
+    )
+    parser.add_argument("--frozen", action="store_true", help="head only")
+    parser.add_argument("--balanced", action="store_true", help="classes")
+    parser.add_argument("--microbatch", type=int, help="save memory")
+    parser.add_argument("--bf16", action="store_true", help="autocast")
+    parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
+    parser.add_argument("--no-augment", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("run.pt"))
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Train as the command line says; return the averaged model."""
+    o = parse_options(arguments)
+    torch.manual_seed(o.seed)
+    device = pick_device()
+    if device.type == "cuda":
+        use_fast_kernels()
+    images, labels, classes = load_folder(o.folder, o.size)
+    held_out, known = split_classes(labels, o.valid, o.seed)
+    transform = None if o.no_augment else train_transform(o.size)
+    train_set = ImageDataset(images[known], labels[known], transform)
+    valid_set = ImageDataset(images[held_out], labels[held_out])
+    if len(train_set) < o.batch_size:
+        raise SystemExit(
+            f"{len(train_set)} training images don't fill a batch of "
+            f"{o.batch_size}: choose a smaller --batch-size"
+        )
+    valid = make_loader(valid_set, 256, shuffle=False, seed=0)
+    more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
+    load = partial(make_loader, shuffle=True)
+    if o.balanced:
+        load = partial(balanced_loader, drop_last=True)
+
+    model = build_model(len(classes), o.pretrained)
+    if o.pretrained and o.frozen:
+        freeze_all_but_head(model[1])
+    loss, log_k = check_first_loss(
+        model, valid, F.cross_entropy, len(classes)
+    )
+    print(f"first loss {loss:.2f}, log K = {log_k:.2f}")
+    model.to(device)
+    ema = make_ema(model, o.ema)
+    optimizer = torch.optim.SGD(
+        decay_groups(model, o.weight_decay), lr=o.lr, momentum=0.9
+    )
+    optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
+    if not o.patience:
+        steps = o.epochs * (len(train_set) // o.batch_size)
+        schedule = make_schedule(optimizer, max(1, steps // 20), steps)
+        parts["scheduler"] = schedule
+    stopper = EarlyStopper(o.patience or o.epochs)
+
+    start = load_checkpoint(o.out, **parts) if o.resume else 0
+    for epoch in range(start, o.epochs):
+        torch.manual_seed(o.seed + epoch)  # a resumed run draws the same
+        batches = load(train_set, o.batch_size, seed=o.seed + epoch, **more)
+        loss = train_epoch(
+            model,
+            batches,
+            optimizer,
+            F.cross_entropy,
+            device,
+            scheduler=parts.get("scheduler"),
+            max_norm=o.max_norm,
+            microbatch=o.microbatch,
+            dtype=torch.bfloat16 if o.bf16 else None,
+        )
+        accuracy = evaluate_model(ema, valid, device)
+        print(f"epoch {epoch + 1}: loss {loss:.3f}, valid {accuracy:.3f}")
+        save_checkpoint(o.out, epoch + 1, **parts)
+        if stopper.should_stop(accuracy, ema) and o.patience:
+            break
+    if o.patience:
+        ema.load_state_dict(stopper.best_weights)
+    if o.test:
+        images, labels, names = load_folder(o.test, o.size)
+        labels = torch.tensor([classes.index(n) for n in names])[labels]
+        test = make_loader(ImageDataset(images, labels), 256, False, 0)
+        print(f"test accuracy {evaluate_model(ema, test, device):.3f}")
+    return ema.module
+
+
+if __name__ == "__main__":
+    main()

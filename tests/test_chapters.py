@@ -86,8 +86,8 @@ def test_the_capstone_goes_on_if_every_prediction_is_correct():
     data = cnnlab.load("pocket", n_train=12, n_valid=12, n_test=24)
     labels = data.test.labels
     logits = F.one_hot(labels, len(data.classes)).float()
-    known = {"data": data, "labels": labels, "answers": labels, "logits": logits, "torch": torch}
-    exec(cell.source, known | {"pd": pd, "plots": plots})  # noqa: S102
+    known = {"data": data, "labels": labels, "answers": labels, "test_logits": logits}
+    exec(cell.source, known | {"torch": torch, "pd": pd, "plots": plots})  # noqa: S102
 
 
 def test_chapter_0_goes_on_without_the_network_for_imagenet(monkeypatch, capsys):
@@ -155,7 +155,7 @@ def test_the_capstone_reaches_its_model_card_with_a_folder_of_your_own(make, tmp
     low, high = map(float, re.search(r"interval (\S+) to (\S+) \|", card).groups())
     assert 0 <= low < high <= 1
     for text in texts:
-        assert not re.search(r"\bnan\b|stored study|digit|writer|3, 5 and 8", text, re.IGNORECASE)
+        assert not re.search(r"\bnan\b|\bsigns?\b|keep left", text, re.IGNORECASE)
         for low, high in re.findall(r"\((\d\.\d+) to (\d\.\d+)\)", text):
             assert 0 <= float(low) <= float(high) <= 1
     assert any("the receiver gets the same answers" in text for text in texts)

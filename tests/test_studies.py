@@ -18,6 +18,8 @@ NEED_PHOTOGRAPHS = {
     "09_photos",
     "10_photos",
     "11_photos",
+    "13_capstone",
+    "13_ladder",
 }
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")

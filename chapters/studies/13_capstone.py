@@ -1,149 +1,200 @@
-"""Compare the recipe of the capstone with simpler alternatives.
+"""Compare methods with sixty labelled photographs, and what unequal labels do.
 
-What varies is the method: the recipe (train the head, then the last block as
-well), the recipe without augmentation, the head alone, all stages, a linear
-probe, or training from scratch. Everything else is fixed: three classes of
-handwritten digits with twenty labelled images each, and the architecture of
-glyphnet. Methods that need a validation set split it off from these labels,
-five images per class. The others train on all twenty. The seed chooses the
-images, their colours and backgrounds, the initial weights of the head and the
-order. The result is the test accuracy on 180 digits.
+What varies is the method, and for some methods the number of labels. All but
+one start from the real network, EfficientNet-Lite0 with its ImageNet weights,
+at 96 pixels. The probe is logistic regression on its features. Fine-tuning
+starts from the probe and trains the stage below the head as well, with a
+cosine that ends at zero, so it needs no validation set. Early stopping trains
+in the same way, but on 45 images, and keeps the epoch with the lowest loss on
+the other fifteen.
 
-Learning rates, patience, dropout and augmentation were chosen with other
-seeds (100 and above), on splits of the same digits and with 71 validation
-images. Training from scratch gets more epochs, its own learning rate, and a
-one-cycle schedule. The claims were written after a first study and before
-this one ran. In the first one, with other seeds, the recipe had 71 labelled
-validation images on top of the sixty, and the probe didn't.
+Each seed draws three of the ten classes of CIFAR-10, twenty labelled
+photographs per class, and 150 test photographs per class. The result is the
+accuracy on these. By chance, two seeds can share classes and photographs, so
+the intervals are about three classes out of these ten.
+
+Two variants get sixty labels more, to show what happens if a comparison
+forgets that the labels of a validation set are labels, too. "Early stopping,
+60 + 60" trains on the sixty and stops with sixty more; "probe, 120 labels"
+may learn from all of these.
+
+Settings were chosen with seed 100, on its test photographs: with fifteen
+epochs the probe reached 0.842, and fine-tuning 0.867 with a learning rate of
+0.0003 and 0.833 with 0.001. Ten epochs were taken to save time. The settings
+of training from scratch were taken from earlier chapters. The claims were
+written after these runs and before this study ran. An earlier study of this
+name compared methods on handwritten digits with glyphnet.
+
+The table was computed on a copy of CIFAR-10 in JPEG format, because the
+original files weren't on the machine. The script uses such a copy if the
+environment variable CNNLAB_PHOTOS names its folder, and the original files
+otherwise.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from common import (
-    probe_accuracy,
+    accuracy_of,
+    all_photographs,
+    draw_per_class,
+    fine_tune_top,
+    fit_probe,
+    merged,
+    new_model,
     run_study,
+    seeded_resnet,
     sgd,
-    three_digits,
     train,
-    train_in_two_phases,
-    with_dropout,
 )
 
 import cnnlab
 from cnnlab.augment import Augment
-from cnnlab.data import DataBundle, ImageSet
-from cnnlab.experiment import Claim, Declaration, budget, splits
+from cnnlab.callbacks import EarlyStopping
+from cnnlab.data import ImageSet
+from cnnlab.experiment import Claim, Declaration, budget, fresh_data
 from cnnlab.schedules import one_cycle
 
 
-SEEDS = 8
-FIRST = 1000  # added to every seed: the first study used 0 to 7
-METRIC = "test_acc"
-K, N_TRAIN, N_VALID = 3, 15, 5  # classes, and images per class
-LABELS = K * (N_TRAIN + N_VALID)
+SEEDS = 6
+METRIC = "test accuracy"
+K, PER_CLASS, N_VALID, N_TEST, SIZE = 3, 20, 5, 150, 96
+LR, EPOCHS, SCRATCH_EPOCHS, BATCH_SIZE = 3e-4, 10, 150, 15
+AUGMENT = Augment(flip=0.5, crop_pad=12)
+PROBE, FEWER, MORE = "probe", "probe, 45 labels", "probe, 120 labels"
+TUNED, SCRATCH = "fine-tuned", "from scratch"
+STOPPED, FREE = "early stopping, 45 + 15", "early stopping, 60 + 60"
 DECLARATION = Declaration(
-    "With sixty labels in all, does the recipe beat simpler alternatives?",
+    "Which method is best with sixty labels, and what do sixty more change?",
     claims=[
-        Claim("recipe", ">", "linear probe"),
-        Claim("recipe", ">", "from scratch", by=0.1),
-        Claim("recipe", ">", "head alone"),
-        Claim("linear probe", ">", "head alone"),
+        Claim(TUNED, ">", PROBE),
+        Claim(PROBE, ">", SCRATCH, by=0.2),
+        Claim(PROBE, ">", FEWER),
+        Claim(TUNED, ">", STOPPED),
+        Claim(FREE, ">", PROBE),
+        Claim(MORE, ">", PROBE),
     ],
-    unit=splits(288, 180),
-    fixed="twenty labels for each of three classes, those of the validation "
-    "set included; the architecture of glyphnet",
+    unit=fresh_data(),
+    fixed="three classes of CIFAR-10 and twenty labelled photographs of each, "
+    "drawn by the seed; no tuning on them",
     unequal={
-        "linear probe": "logistic regression is solved, without steps",
-        "from scratch": "random weights need more steps than trained ones",
+        PROBE: "logistic regression is solved, without steps",
+        FEWER: "what fifteen labels are worth is the question; no steps",
+        MORE: "what sixty more labels are worth is the question; no steps",
+        STOPPED: "a quarter of its labels choose the epoch, so its epochs "
+        "have fewer steps",
+        FREE: "it shows what a comparison with unequal labels finds",
+        SCRATCH: "random weights need more steps than trained ones",
     },
 )
-HEAD_EPOCHS, EPOCHS, SCRATCH_EPOCHS, BATCH_SIZE = 5, 40, 160, 16
-AUGMENT = Augment(
-    rotate=10, translate=0.1, scale=(0.9, 1.1), brightness=0.2, contrast=0.2
-)
 
 
-def digits(seed: int) -> DataBundle:
-    """Load sixty labelled digits, 45 to train and 15 to validate on."""
-    return three_digits(seed, n_train=N_TRAIN, n_valid=N_VALID)
+@lru_cache(maxsize=1)
+def photos(seed: int) -> dict[str, ImageSet]:
+    """Draw three classes; return sets of 45, 15, 60 and 150 * 3 photographs.
 
+    The sixty are the first two sets together. "extra" are sixty others.
+    """
+    official, official_test = all_photographs()
+    rng = torch.Generator().manual_seed(seed)
+    classes = torch.randperm(10, generator=rng)[:K]
+    drawn = draw_per_class(official.labels, 2 * PER_CLASS, rng)[classes]
+    tested = draw_per_class(official_test.labels, N_TEST, rng)[classes]
+    names = [official.classes[k] for k in classes]
 
-def all_labelled(seed: int) -> ImageSet:
-    """Return the training and the validation images as one set."""
-    data = digits(seed)
-    return ImageSet(
-        torch.cat([data.train.images, data.valid.images]),
-        torch.cat([data.train.labels, data.valid.labels]),
-        data.train.classes,
-    )
+    def take(source: ImageSet, indices: torch.Tensor) -> ImageSet:
+        labels = torch.arange(K).repeat_interleave(indices.shape[1])
+        return ImageSet(source.pixels(indices.flatten()), labels, names)
+
+    n = PER_CLASS - N_VALID
+    return {
+        "train": take(official, drawn[:, :n]),
+        "valid": take(official, drawn[:, n:PER_CLASS]),
+        "sixty": take(official, drawn[:, :PER_CLASS]),
+        "extra": take(official, drawn[:, PER_CLASS:]),
+        "test": take(official_test, tested),
+    }
 
 
 def outcome(
-    trainer: cnnlab.Trainer, data: DataBundle, steps: int
+    model: torch.nn.Module, seed: int, labels: int, steps: int
 ) -> dict[str, float]:
-    """Return the accuracy on the test set, and the most steps allowed."""
-    accuracy = trainer.evaluate(cnnlab.loader(data.test, 256))["acc"]
-    return {"test_acc": accuracy} | budget(labels=LABELS, steps=steps)
+    """Return the test accuracy and what the run was given."""
+    accuracy = accuracy_of(model, photos(seed)["test"].resized(SIZE))
+    return {METRIC: accuracy} | budget(labels=labels, steps=steps)
 
 
-def recipe(
-    seed: int, *, augment: Augment | None = AUGMENT, unfrozen: int = 1
-) -> dict[str, float]:
-    """Train the head, then some stages as well; restore the best epoch.
+def network(seed: int) -> torch.nn.Module:
+    """Return the pretrained network with a random head."""
+    return new_model("efficientnet_lite0", K, seed)
 
-    Args:
-        seed: draws images, head and order.
-        augment: the augmentation, or None.
-        unfrozen: number of stages to unfreeze after five epochs, counted
-            from the top.
-    """
-    seed += FIRST
-    data = digits(seed)
-    trainer = train_in_two_phases(
-        with_dropout(seed, K),
-        data,
+
+def probe(seed: int, *, names: tuple[str, ...]) -> dict[str, float]:
+    """Fit logistic regression to the features of one or two sets."""
+    sets = [photos(seed)[name] for name in names]
+    known = sets[0] if len(sets) == 1 else merged(*sets)
+    model = fit_probe(network(seed), known.resized(SIZE))
+    return outcome(model, seed, labels=len(known), steps=0)
+
+
+def fine_tuned(seed: int) -> dict[str, float]:
+    """Start from the probe; train the top on all sixty photographs."""
+    known = photos(seed)["sixty"].resized(SIZE)
+    trainer = fine_tune_top(
+        fit_probe(network(seed), known),
+        known,
         seed,
-        head_epochs=HEAD_EPOCHS,
+        lr=LR,
         epochs=EPOCHS,
-        augment=augment,
-        unfrozen=unfrozen,
+        augment=AUGMENT,
     )
-    steps = EPOCHS * (len(data.train) // BATCH_SIZE)
-    return outcome(trainer, data, steps)
+    return outcome(trainer.model, seed, len(known), trainer.step)
+
+
+def early_stopped(seed: int, *, known: str, valid: str) -> dict[str, float]:
+    """Fine-tune on one set, and keep the best epoch on another."""
+    known_set = photos(seed)[known].resized(SIZE)
+    valid_set = photos(seed)[valid].resized(SIZE)
+    trainer = fine_tune_top(
+        fit_probe(network(seed), known_set),
+        known_set,
+        seed,
+        lr=LR,
+        epochs=EPOCHS,
+        augment=AUGMENT,
+        valid=cnnlab.loader(valid_set, 64),
+        callbacks=[EarlyStopping("valid_loss", "min", patience=EPOCHS)],
+    )
+    labels = len(known_set) + len(valid_set)
+    return outcome(trainer.model, seed, labels, trainer.step)
 
 
 def from_scratch(seed: int) -> dict[str, float]:
-    """Train the same network from random weights, on all sixty images."""
-    seed += FIRST
-    model = with_dropout(seed, K, weights=None)
+    """Train a small ResNet on the sixty photographs, at their own size."""
+    data = photos(seed)
+    model = seeded_resnet(seed, K)
     trainer = train(
         model,
-        sgd(model, 0.05, weight_decay=1e-3),
-        all_labelled(seed),
+        sgd(model, 0.05, weight_decay=5e-4),
+        data["sixty"],
         batch_size=BATCH_SIZE,
         epochs=SCRATCH_EPOCHS,
         seed=seed,
         schedule=one_cycle,
-        batch_transform=AUGMENT,
+        batch_transform=Augment(flip=0.5, crop_pad=4),
     )
-    return outcome(trainer, digits(seed), steps=trainer.step)
-
-
-def probe(seed: int) -> dict[str, float]:
-    """Fit logistic regression to the features of all sixty images."""
-    seed += FIRST
-    accuracy = probe_accuracy(with_dropout(seed, K), digits(seed))
-    return {"test_acc": accuracy} | budget(labels=LABELS, steps=0)
+    result = {METRIC: accuracy_of(trainer.model, data["test"])}
+    return result | budget(labels=len(data["sixty"]), steps=trainer.step)
 
 
 VARIANTS = {
-    "recipe": recipe,
-    "without augmentation": partial(recipe, augment=None),
-    "head alone": partial(recipe, unfrozen=0),
-    "all stages": partial(recipe, unfrozen=3),
-    "linear probe": probe,
-    "from scratch": from_scratch,
+    PROBE: partial(probe, names=("sixty",)),
+    FEWER: partial(probe, names=("train",)),
+    MORE: partial(probe, names=("sixty", "extra")),
+    TUNED: fine_tuned,
+    STOPPED: partial(early_stopped, known="train", valid="valid"),
+    FREE: partial(early_stopped, known="sixty", valid="extra"),
+    SCRATCH: from_scratch,
 }
 
 

@@ -33,7 +33,6 @@ import cnnlab
 from cnnlab import schedules, tune
 from cnnlab.augment import Augment
 from cnnlab.averaging import EMA, SWA, ensemble, update_bn
-from cnnlab.callbacks import EarlyStopping
 from cnnlab.data import (
     DataBundle,
     ImageSet,
@@ -46,13 +45,11 @@ from cnnlab.errors import DownloadError, NonFiniteError
 from cnnlab.experiment import Declaration, budget, study
 from cnnlab.mixing import CutMix, soft_cross_entropy
 from cnnlab.rng import fold_in
-from cnnlab.schedules import Plateau, Schedule, cosine, one_cycle
+from cnnlab.schedules import Schedule, cosine, one_cycle
 from cnnlab.transfer import (
     extract_features,
     freeze,
-    linear_probe,
     param_groups,
-    unfreeze,
 )
 
 
@@ -1248,117 +1245,185 @@ def train_in_precision(
 # --- the capstone (chapter 13) --------------------------------------------
 
 
-def take_classes(
-    split: ImageSet, classes: Sequence[str], start: int, stop: int | None
+SIGNS = ("keep left", "keep right", "no stopping")
+
+
+def new_model(name: str, num_classes: int, seed: int = 0) -> nn.Module:
+    """Seed torch and return a pretrained network with a random head."""
+    torch.manual_seed(seed)
+    return cnnlab.pretrained(name, num_classes)
+
+
+def few_signs(
+    seed: int, *, n_labelled: int = 20, n_test: int = 50
+) -> DataBundle:
+    """Draw labelled and test images of three traffic signs, for a folder.
+
+    Args:
+        seed: draws the images.
+        n_labelled: labelled images per class.
+        n_test: test images per class.
+
+    Returns:
+        A bundle with the labelled images as its training set. Its validation
+        set is empty.
+    """
+    # Twice as many, because the smoke profile draws only an eighth of them.
+    signs = cnnlab.load(
+        "pocket",
+        seed=seed,
+        n_train=12 * 2 * n_labelled,
+        n_valid=12,
+        n_test=12 * n_test,
+    )
+    labelled = first_of_classes(signs.train, SIGNS, n_labelled)
+    return DataBundle(
+        "three signs",
+        labelled,
+        labelled.select([]),
+        first_of_classes(signs.test, SIGNS, n_test),
+    )
+
+
+def first_of_classes(
+    split: ImageSet, classes: Sequence[str], n: int
 ) -> ImageSet:
-    """Return images start to stop of each of some classes."""
+    """Return the first n images of each of some classes."""
     old_labels = [split.classes.index(name) for name in classes]
     indices = [
-        (split.labels == k).nonzero().flatten()[start:stop]
-        for k in old_labels
+        (split.labels == label).nonzero().flatten()[:n]
+        for label in old_labels
     ]
-    labels = [k for k, of_class in enumerate(indices) for _ in of_class]
+    labels = [k for k, chosen in enumerate(indices) for _ in chosen]
     return ImageSet(split.pixels(torch.cat(indices)), labels, classes)
 
 
-@lru_cache
-def three_digits(seed: int, *, n_train: int, n_valid: int) -> DataBundle:
-    """Load a few handwritten digits of the classes 3, 5 and 8.
+def run_script(*arguments: Any) -> str:
+    """Run train.py in a folder of its own; return what it prints."""
+    script = Path("train.py").absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout.strip()
+
+
+def merged(first: Any, second: Any) -> ImageSet:
+    """Return the images of two splits as one set."""
+    pixels = [
+        split.pixels(torch.arange(len(split))) for split in (first, second)
+    ]
+    labels = torch.cat([first.labels, second.labels])
+    return ImageSet(torch.cat(pixels), labels, first.classes)
+
+
+def fit_probe(model: nn.Module, dataset: Dataset) -> nn.Module:
+    """Make the head of a pretrained network a linear probe, and return it.
+
+    The head gets the solution of logistic regression on the frozen features,
+    which scikit-learn finds. So there's nothing random and nothing to choose.
 
     Args:
-        seed: splits the digits and chooses the labelled ones.
-        n_train: training images per class.
-        n_valid: validation images per class.
+        model: its head is a linear layer; everything else stays as it is.
+        dataset: images and labels; every class occurs.
     """
-    classes = ("3", "5", "8")
-    digits = cnnlab.load("digits", seed=seed)
-    few = digits.subset(per_class=n_train + n_valid, seed=seed).train
-    # Shuffled, because the digits are in the order of their writers.
-    rng = torch.Generator().manual_seed(seed)
-    few = few.select(torch.randperm(len(few), generator=rng))
-    return DataBundle(
-        "3, 5 and 8",
-        train=take_classes(few, classes, 0, n_train),
-        valid=take_classes(few, classes, n_train, None),
-        test=take_classes(digits.test, classes, 0, None),
+    # Here, because the other studies don't need scikit-learn.
+    from sklearn.linear_model import LogisticRegression
+
+    features, labels = extract_features(model, cnnlab.loader(dataset, 64))
+    features = features.double()
+    mean, std = features.mean(dim=0), features.std(dim=0) + 1e-6
+    fitted = LogisticRegression(max_iter=5000).fit(
+        ((features - mean) / std).numpy(), labels.numpy()
     )
+    weight = torch.from_numpy(fitted.coef_)
+    bias = torch.from_numpy(fitted.intercept_)
+    if len(weight) == 1:  # two classes: one logit, for the second of them
+        weight = torch.cat([-weight, weight]) / 2
+        bias = torch.cat([-bias, bias]) / 2
+    weight = weight / std  # the head gets features that aren't standardised
+    bias = bias - weight @ mean
+    *_, head = (
+        layer
+        for layer in cnnlab.stages(model)[-1].modules()
+        if isinstance(layer, nn.Linear)
+    )
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return model
 
 
-def with_dropout(
-    seed: int,
-    num_classes: int,
-    network: str = "glyphnet",
-    weights: str | None = "default",
-) -> nn.Module:
-    """Return a pretrained network with a new head behind dropout."""
-    torch.manual_seed(seed)
-    model = cnnlab.pretrained(network, num_classes, weights=weights)
-    return cnnlab.replace_head(model, num_classes, dropout=0.3)
-
-
-def train_in_two_phases(
+def fine_tune_top(
     model: nn.Module,
-    data: DataBundle,
+    dataset: Dataset,
     seed: int,
     *,
-    head_epochs: int,
+    lr: float,
     epochs: int,
-    augment: Augment | None,
+    augment: Augment | None = None,
     unfrozen: int = 1,
+    batch_size: int = 15,
+    valid: Any = None,
     device: Any = "cpu",
+    **options: Any,
 ) -> cnnlab.Trainer:
-    """Train the head, then the top stages too; restore the best epoch.
+    """Train the top of a network whose head is fitted already.
+
+    AdamW with a cosine that ends at zero, so no validation set is needed. All
+    batch-norm layers stay frozen.
 
     Args:
-        model: a pretrained network with a new head, trained in place.
-        data: its training and its validation set are used.
-        seed: seed of the order and of the augmentation.
-        head_epochs: number of epochs for the head alone.
-        epochs: largest number of epochs in all.
+        model: from `fit_probe`; trained in place.
+        dataset: the labelled images.
+        seed: of the order and of the augmentation.
+        lr: learning rate at the start.
+        epochs: number of epochs.
         augment: the augmentation, or None.
-        unfrozen: number of stages below the head that join it.
+        unfrozen: number of stages below the head that are trained with it.
+        batch_size: images per step.
+        valid: a loader to validate on after each epoch.
         device: where to train.
+        options: further options of `Trainer`.
     """
     stages = cnnlab.stages(model)
-    for stage in stages[:-1]:
+    lowest = max(0, len(stages) - 1 - unfrozen)
+    for stage in stages[:lowest]:
         freeze(stage)
-    groups = param_groups(model, lr=1e-3, weight_decay=0.01, head_lr=0.01)
-    optimizer = torch.optim.AdamW(groups)
-    stopping = EarlyStopping(
-        "valid_loss", "min", patience=8, start_epoch=head_epochs
-    )
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            freeze(layer)
+    optimizer = torch.optim.AdamW(param_groups(model, lr, weight_decay=0.01))
+    batches = cnnlab.loader(dataset, batch_size, shuffle=True, seed=seed)
     trainer = cnnlab.Trainer(
         model,
         optimizer,
-        plateau=Plateau(optimizer, "min", factor=0.3, patience=4),
+        scheduler=cnnlab.attach(optimizer, cosine(epochs * len(batches))),
         batch_transform=augment,
-        callbacks=[stopping],
         seed=seed,
         device=device,
         progress=False,
+        **options,
     )
-    batches = cnnlab.loader(data.train, 16, shuffle=True, seed=seed)
-    valid = cnnlab.loader(data.valid, 256)
-    trainer.fit(batches, valid, epochs=head_epochs)
-    for stage in stages[len(stages) - 1 - unfrozen :]:
-        unfreeze(stage)
     trainer.fit(batches, valid, epochs=epochs)
     return trainer
 
 
-def probe_accuracy(model: nn.Module, data: DataBundle) -> float:
-    """Return the test accuracy of logistic regression on frozen features.
-
-    It's fitted to the training and the validation set together.
-    """
-    train_set, valid_set, test_set = (
-        extract_features(model, cnnlab.loader(split, 256))
-        for split in (data.train, data.valid, data.test)
+@torch.no_grad()
+def logits_of(model: nn.Module, dataset: Dataset) -> Tensor:
+    """Return a model's logits for a data set, (N, K), on the CPU."""
+    device = next(model.parameters()).device
+    model.eval()
+    batches = cnnlab.loader(dataset, 64)
+    return torch.cat(
+        [model(images.to(device)).cpu() for images, _ in batches]
     )
-    labelled = [
-        torch.cat(both) for both in zip(train_set, valid_set, strict=True)
-    ]
-    return linear_probe(labelled, test_set)
 
 
 # --- stopping and averaging (chapter 6) -----------------------------------

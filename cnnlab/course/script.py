@@ -25,6 +25,11 @@ This is the plain code of the chapters in one file. Each part names the
 chapter that explains it; change it there, and run `make fix`.
 """
 '''
+_RUN = """
+
+if __name__ == "__main__":
+    main()
+"""
 
 
 class PlainCellError(CnnlabError, ValueError):
@@ -57,7 +62,8 @@ def assemble(paths: Iterable[Path]) -> str:
     """Return the script that the cells tagged `plain` of some notebooks add up to.
 
     The imports that they need come first, sorted. Then each name has its last definition, in the
-    order in which the names first appear, below a comment with the chapter it's from.
+    order in which the names first appear, below a comment with the chapter it's from. If there is a
+    function `main`, the script calls it when it's run.
 
     Args:
         paths: notebooks, in reading order.
@@ -79,7 +85,8 @@ def assemble(paths: Iterable[Path]) -> str:
                     definitions[definition.name] = definition
     used = {name for d in definitions.values() for name in _names_in(d.tree)} - {*definitions}
     needed = [item for name, item in imports.items() if name in used]
-    return _HEAD + _import_lines(needed) + _sections(definitions.values())
+    end = _RUN if "main" in definitions else ""
+    return _HEAD + _import_lines(needed) + _sections(definitions.values()) + end
 
 
 def _title(cells: Sequence[Any]) -> str:

@@ -1,10 +1,9 @@
-"""Check the exercises of chapter 13: an accuracy's interval, leaked images, confident mistakes.
+"""Check the exercises of chapter 13: leaked images, cross-validation, confident mistakes.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,142 +12,6 @@ from torch import Tensor
 from cnnlab.course.check.compare import short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import generator
-
-
-# --- accuracy_interval ----------------------------------------------------------------------------
-
-
-def _observe_interval(attempt: Callable[..., Any], seed: int) -> Observation:
-    g = generator(seed, 13, 1)
-    n = int(torch.randint(15, 400, (), generator=g))
-    few = int(torch.randint(1, 4, (), generator=g))
-    some = int(torch.randint(n // 3, n // 2, (), generator=g))
-    observation: dict[str, Any] = {}
-    for correct, total in ((8, 10), (10, 10), (0, 10), (n, n), (n - few, n), (some, n)):
-        low, high = attempt(correct, total)
-        problem = f"of your interval for {correct} correct out of {total}"
-        if correct == 8:
-            observation["the first end of your interval is above the second."] = low > high
-            observation["the first end of your interval isn't between 0 and 1."] = not 0 <= low <= 1
-        observation[f"the centre {problem}"] = (low + high) / 2
-        observation[f"the half-width {problem}"] = (high - low) / 2
-    return observation
-
-
-Z = 1.96  # a standard normal variable lies outside ±Z in one case of twenty
-
-
-def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the ends of Wilson's 95 % interval for an accuracy, given `correct` of `n` images.
-
-    Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.
-    """
-    return _wilson(correct / n, n, Z)
-
-
-def _wilson(p: float, n: int, z: float) -> tuple[float, float]:
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return centre - half, centre + half
-
-
-def _wald(correct, n):  # type: ignore[no-untyped-def]
-    p = correct / n
-    half = Z * math.sqrt(p * (1 - p) / n)
-    return p - half, p + half
-
-
-def _clipped_wald(correct, n):  # type: ignore[no-untyped-def]
-    low, high = _wald(correct, n)
-    return max(low, 0.0), min(high, 1.0)
-
-
-def _one_standard_deviation(correct, n):  # type: ignore[no-untyped-def]
-    return _wilson(correct / n, n, 1)
-
-
-def _in_per_cent(correct, n):  # type: ignore[no-untyped-def]
-    low, high = accuracy_interval(correct, n)
-    return 100 * low, 100 * high
-
-
-def _centre_and_half_width(correct, n):  # type: ignore[no-untyped-def]
-    low, high = accuracy_interval(correct, n)
-    return (low + high) / 2, (high - low) / 2
-
-
-def _not_shifted(correct, n):  # type: ignore[no-untyped-def]
-    p = correct / n
-    _, half = _centre_and_half_width(correct, n)
-    return p - half, p + half
-
-
-def _integer_division(correct, n):  # type: ignore[no-untyped-def]
-    return _wilson(correct // n, n, Z)
-
-
-def _no_square_root(correct, n):  # type: ignore[no-untyped-def]
-    p = correct / n
-    centre, _ = _centre_and_half_width(correct, n)
-    half = Z / (1 + Z**2 / n) * (p * (1 - p) / n + Z**2 / (4 * n**2))
-    return centre - half, centre + half
-
-
-INTERVAL = Exercise(
-    name="accuracy_interval",
-    task="`accuracy_interval(right, n) -> (low, high)`, the 95 % Wilson interval",
-    observe=_observe_interval,
-    answer=accuracy_interval,
-    praise="Even when every prediction is correct, your interval shows which accuracies can't be "
-    "ruled out.",
-    hint="put p, n and z = 1.96 into Wilson's formula: the centre first, then the half-width",
-    mistakes={
-        "deviation at the measured accuracy": Mistake(
-            _wald,
-            "your interval is p ± 1.96 √(p (1 − p) / n), which has no width when every prediction "
-            "is correct.",
-            "the standard deviation depends on the true accuracy, not on the one you observed",
-        ),
-        "the same, cut at 0 and 1": Mistake(
-            _clipped_wald,
-            "clipping p ± 1.96 √(p (1 − p) / n) at 0 and 1 hides the problem: when all is correct, "
-            "your interval still has no width.",
-            "do 20 correct predictions out of 20 prove that the accuracy is 1?",
-        ),
-        "one deviation": Mistake(
-            _one_standard_deviation,
-            "your interval is only about half as wide as it should be, because z = 1 covers about "
-            "two cases in three.",
-            "which z leaves out one case in twenty?",
-        ),
-        "in per cent": Mistake(
-            _in_per_cent,
-            "you return percentages.",
-            "an accuracy is a fraction between 0 and 1, here as in the whole course",
-        ),
-        "middle and half width": Mistake(
-            _centre_and_half_width,
-            "you return the centre and the half-width of the interval instead of its two ends.",
-            "the result should be (low, high)",
-        ),
-        "around the measured accuracy": Mistake(
-            _not_shifted,
-            "your interval is centred on the observed accuracy. Wilson's is shifted towards one "
-            "half.",
-            "what is added to p in the numerator?",
-        ),
-        "integer division": Mistake(
-            _integer_division,
-            "your interval is as if nothing were correct, unless everything is: `//` rounds down.",
-            "which operator divides and keeps the fraction?",
-        ),
-        "no square root": Mistake(
-            _no_square_root,
-            "you use a variance where the formula has a standard deviation.",
-            "how do you get a standard deviation from a variance?",
-        ),
-    },
-)
 
 
 # --- leaks ----------------------------------------------------------------------------------------
@@ -328,6 +191,371 @@ LEAKS = Exercise(
 )
 
 
+# --- out_of_fold ----------------------------------------------------------------------------------
+
+Folds = Sequence[Sequence[int]]
+Predict = Callable[[Sequence[int]], list[int]]
+Fit = Callable[[Sequence[int]], Predict]
+
+
+def _observe_out_of_fold(attempt: Callable[..., Any], seed: int) -> Observation:
+    """Use models that predict which images they weren't fitted on."""
+    g = generator(seed, 13, 4)
+    shuffled = torch.randperm(9, generator=g).tolist()
+    problems = ([[1, 3], [0, 2]], [[2, 0], [1, 5], [4, 3]], [shuffled[i::3] for i in range(3)])
+    observation: dict[str, Any] = {}
+    for folds in problems:
+        n = sum(map(len, folds))
+        fitted: list[list[int]] = []
+
+        def fit(indices, n=n, fitted=fitted):  # type: ignore[no-untyped-def]
+            known = sorted(_as_list(indices))
+            fitted.append(known)
+            unknown = "".join(str(i) for i in range(n) if i not in known) or "none"
+            return lambda wanted: [f"{i}: without {unknown}" for i in _as_list(wanted)]
+
+        found = attempt(folds, fit)
+        problem = f"for folds={folds}"
+        observation[f"the number of models that you fit {problem}"] = len(fitted)
+        observation[f"the images that you fit on {problem}"] = sorted(fitted)
+        observation[f"your list {problem}"] = _as_list(found)
+    return observation
+
+
+def out_of_fold(folds: Folds, fit: Fit) -> list[int]:
+    """Return a prediction for every image, from the model that wasn't fitted on its fold."""
+    predictions = [0] * sum(map(len, folds))
+    for held_out in folds:
+        predict = fit([i for fold in folds if fold is not held_out for i in fold])
+        for i, prediction in zip(held_out, predict(held_out), strict=True):
+            predictions[i] = prediction
+    return predictions
+
+
+def _scatter(folds, results):  # type: ignore[no-untyped-def]
+    by_index = {}
+    for fold, result in zip(folds, results, strict=True):
+        by_index |= dict(zip(fold, result, strict=True))
+    return [by_index[i] for i in sorted(by_index)]
+
+
+def _others(folds, *left_out):  # type: ignore[no-untyped-def]
+    return [i for k, fold in enumerate(folds) if k not in left_out for i in fold]
+
+
+def _fit_on_everything(folds, fit):  # type: ignore[no-untyped-def]
+    return _scatter(folds, [fit(_others(folds))(fold) for fold in folds])
+
+
+def _fit_once_on_everything(folds, fit):  # type: ignore[no-untyped-def]
+    return fit(_others(folds))(range(sum(map(len, folds))))
+
+
+def _fit_on_the_fold(folds, fit):  # type: ignore[no-untyped-def]
+    return _scatter(folds, [fit(fold)(fold) for fold in folds])
+
+
+def _fit_on_the_fold_and_predict_others(folds, fit):  # type: ignore[no-untyped-def]
+    by_index = {}
+    for k, fold in enumerate(folds):
+        others = _others(folds, k)
+        by_index |= dict(zip(others, fit(fold)(others), strict=True))
+    return [by_index[i] for i in sorted(by_index)]
+
+
+def _in_the_order_of_folds(folds, fit):  # type: ignore[no-untyped-def]
+    return [p for k, fold in enumerate(folds) for p in fit(_others(folds, k))(fold)]
+
+
+def _leave_one_out(folds, fit):  # type: ignore[no-untyped-def]
+    n = sum(map(len, folds))
+    return [fit([j for j in range(n) if j != i])([i])[0] for i in range(n)]
+
+
+def _last_model_for_all(folds, fit):  # type: ignore[no-untyped-def]
+    models = [fit(_others(folds, k)) for k in range(len(folds))]
+    return models[-1](range(sum(map(len, folds))))
+
+
+def _first_fold_only(folds, fit):  # type: ignore[no-untyped-def]
+    return fit(_others(folds, 0))(folds[0])
+
+
+OUT_OF_FOLD = Exercise(
+    name="out_of_fold",
+    task="`out_of_fold(folds, fit) -> list`, a prediction for each image from a model that wasn't "
+    "fitted on it",
+    observe=_observe_out_of_fold,
+    answer=out_of_fold,
+    praise="Every image is predicted once, by the one model that has never seen it.",
+    hint="for folds=[[1, 3], [0, 2]], which images does the model for image 1 learn from?",
+    mistakes={
+        "fitted on everything": Mistake(
+            _fit_on_everything,
+            "your models are fitted on all images, so they've seen the ones that they predict.",
+            "which images must the model for a fold never see?",
+        ),
+        "one model, fitted on everything": Mistake(
+            _fit_once_on_everything,
+            "you fit one model on all images, and it predicts the images that it learnt from.",
+            "how many models do you need, if none may predict an image that it has seen?",
+        ),
+        "fitted on the fold": Mistake(
+            _fit_on_the_fold,
+            "each model is fitted on a single fold and predicts the same fold.",
+            "the fold is what's held out; what's left to learn from?",
+        ),
+        "fold and rest swapped": Mistake(
+            _fit_on_the_fold_and_predict_others,
+            "each model is fitted on one fold and predicts all the others. It's the other way "
+            "round.",
+            "with four folds, should a model learn from a quarter of the images or from three?",
+        ),
+        "in the order of the folds": Mistake(
+            _in_the_order_of_folds,
+            "your list is in the order of the folds. Position i has to hold the prediction for "
+            "image i.",
+            "where does the prediction for image folds[0][0] belong?",
+        ),
+        "leave one out": Mistake(
+            _leave_one_out,
+            "you fit one model per image. The exercise asks for one per fold.",
+            "which images can share a model?",
+        ),
+        "the last model predicts all": Mistake(
+            _last_model_for_all,
+            "one model predicts all images, although it has seen most of them.",
+            "which model may predict which images?",
+        ),
+        "only the first fold": Mistake(
+            _first_fold_only,
+            "you stop after the first fold, so most images have no prediction.",
+            "how long should the list be?",
+        ),
+    },
+)
+
+
+# --- nested ---------------------------------------------------------------------------------------
+
+
+_CHOICES_DIFFER = 15
+
+
+def _observe_nested(attempt: Callable[..., Any], seed: int) -> Observation:
+    """Use models whose predictions depend only on the setting and on what they were fitted on."""
+    g = generator(seed, 13, 5)
+    shuffled = torch.randperm(24, generator=g).tolist()
+    problems = (
+        # A fixed one, in which every known mistake makes choices of its own.
+        (_CHOICES_DIFFER, [[0, 3], [4, 1], [5, 2]]),
+        (seed, [shuffled[i::4] for i in range(4)]),
+    )
+    complaint, chosen, predictions = [], {}, {}
+    for number, (start, folds) in enumerate(problems):
+        n, settings = sum(map(len, folds)), [0.1, 0.01, 0.001]
+        g = generator(start, 13, 7)
+        labels = torch.randint(0, 3, (n,), generator=g).tolist()
+
+        def fit(setting, indices, labels=labels, start=start):  # type: ignore[no-untyped-def]
+            known = sorted(_as_list(indices))
+            code = sum(2**i for i in known)
+
+            def predict(wanted):  # type: ignore[no-untyped-def]
+                found = []
+                for i in _as_list(wanted):
+                    complaint.append(i in known)
+                    chance = generator(start, 13, 6, round(1 / setting), code, i)
+                    offset = int(torch.randint(0, 4, (), generator=chance))
+                    found.append((labels[i] + max(0, offset - 1)) % 3)  # correct: one in two
+                return found
+
+            return predict
+
+        answer = attempt(folds, settings, labels, fit)
+        both = answer if isinstance(answer, list | tuple) and len(answer) == 2 else (answer, answer)
+        problem = f"for folds={folds}" if not number else "for four folds of six images"
+        predictions[f"your list of predictions {problem}"] = _as_list(both[0])
+        chosen[f"your list of settings {problem}"] = _as_list(both[1])
+    return {
+        "a model predicts an image that it was fitted on.": any(complaint),
+        **chosen,
+        **predictions,
+    }
+
+
+Settings = Sequence[float]
+
+
+def nested(
+    folds: Folds,
+    settings: Settings,
+    labels: Sequence[int],
+    fit: Callable[[float, Sequence[int]], Predict],
+) -> tuple[list[int], list[float]]:
+    """Choose a setting without each fold, and predict the fold; return predictions and settings.
+
+    Within the images outside of a fold, the setting is chosen by cross-validation.
+    """
+    predictions, chosen = [0] * len(labels), []
+    for held_out in folds:
+        rest = [fold for fold in folds if fold is not held_out]
+
+        def score(setting: float, rest: Folds = rest) -> int:
+            return _n_correct(rest, labels, lambda indices: fit(setting, indices))
+
+        best = max(settings, key=score)
+        chosen.append(best)
+        predict = fit(best, _others(rest))
+        for i, prediction in zip(held_out, predict(held_out), strict=True):
+            predictions[i] = prediction
+    return predictions, chosen
+
+
+def _n_correct(folds: Folds, labels: Sequence[int], fit: Fit) -> int:
+    """Return the number of correct out-of-fold predictions."""
+    correct = 0
+    for k, fold in enumerate(folds):
+        pairs = zip(fit(_others(folds, k))(fold), fold, strict=True)
+        correct += sum(prediction == labels[i] for prediction, i in pairs)
+    return correct
+
+
+def _nested_with(choose, refit=None, pick=max):  # type: ignore[no-untyped-def]
+    """Return a wrong `nested`, which chooses, fits or picks in another way."""
+
+    def attempt(folds, settings, labels, fit):  # type: ignore[no-untyped-def]
+        results, chosen = [], []
+        for k, fold in enumerate(folds):
+            best = pick(settings, key=lambda s: choose(folds, k, labels, lambda idx: fit(s, idx)))
+            chosen.append(best)
+            known = _others(folds, k) if refit is None else refit(folds, k)
+            results.append(fit(best, known)(fold))
+        return _scatter(folds, results), chosen
+
+    return attempt
+
+
+def _inner(folds, k, labels, fit):  # type: ignore[no-untyped-def]
+    return _n_correct([fold for j, fold in enumerate(folds) if j != k], labels, fit)
+
+
+def _on_the_outer_fold(folds, k, labels, fit):  # type: ignore[no-untyped-def]
+    pairs = zip(fit(_others(folds, k))(folds[k]), folds[k], strict=True)
+    return sum(prediction == labels[i] for prediction, i in pairs)
+
+
+def _on_all_folds(folds, k, labels, fit):  # type: ignore[no-untyped-def]
+    return _n_correct(folds, labels, fit)
+
+
+def _fitted_with_the_outer_fold(folds, k, labels, fit):  # type: ignore[no-untyped-def]
+    """Score the inner folds with models that have seen the outer one."""
+    correct = 0
+    for j, fold in enumerate(folds):
+        if j != k:
+            pairs = zip(fit(_others(folds, j))(fold), fold, strict=True)
+            correct += sum(prediction == labels[i] for prediction, i in pairs)
+    return correct
+
+
+def _on_one_inner_fold(folds, k, labels, fit):  # type: ignore[no-untyped-def]
+    j = 0 if k else 1
+    pairs = zip(fit(_others(folds, k, j))(folds[j]), folds[j], strict=True)
+    return sum(prediction == labels[i] for prediction, i in pairs)
+
+
+def _on_training_images(folds, k, labels, fit):  # type: ignore[no-untyped-def]
+    known = _others(folds, k)
+    return sum(p == labels[i] for p, i in zip(fit(known)(known), known, strict=True))
+
+
+def _without_last_inner_fold(folds, k):  # type: ignore[no-untyped-def]
+    j = len(folds) - 1 if k != len(folds) - 1 else len(folds) - 2
+    return _others(folds, k, j)
+
+
+def _all_images(folds, k):  # type: ignore[no-untyped-def]
+    return _others(folds)
+
+
+def _last_of_equals(settings, key):  # type: ignore[no-untyped-def]
+    return max(reversed(settings), key=key)
+
+
+def _nested_in_fold_order(folds, settings, labels, fit):  # type: ignore[no-untyped-def]
+    predictions, chosen = nested(folds, settings, labels, fit)
+    return [predictions[i] for i in _others(folds)], chosen
+
+
+NESTED = Exercise(
+    name="nested",
+    task="`nested(folds, settings, labels, fit) -> (predictions, chosen)`, nested cross-validation",
+    observe=_observe_nested,
+    answer=nested,
+    praise="Neither the choice of a setting nor the final fit has seen the fold that it's judged "
+    "on.",
+    hint="leave one fold out, forget that it exists, and solve the whole task with what's left",
+    mistakes={
+        "chosen on the outer fold": Mistake(
+            _nested_with(_on_the_outer_fold),
+            "you choose the setting by its accuracy on the fold that should judge the choice.",
+            "which images may take part in the choice for a fold?",
+        ),
+        "chosen by ordinary cross-validation": Mistake(
+            _nested_with(_on_all_folds),
+            "you choose by cross-validation over all folds, so the choice has seen the fold that "
+            "judges it.",
+            "which folds are left once one of them is held out?",
+        ),
+        "inner models see the outer fold": Mistake(
+            _nested_with(_fitted_with_the_outer_fold),
+            "the models that choose a setting are fitted on the outer fold too.",
+            "how many folds does an inner model leave out?",
+        ),
+        "a single inner fold": Mistake(
+            _nested_with(_on_one_inner_fold),
+            "you choose by one inner fold only. Each of the remaining folds should be held out "
+            "once.",
+            "with four folds, how many models does one setting need for one choice?",
+        ),
+        "chosen on training images": Mistake(
+            _nested_with(_on_training_images),
+            "you choose by the accuracy on images that the models were fitted on.",
+            "what does a model that memorises everything score there?",
+        ),
+        "not fitted again": Mistake(
+            _nested_with(_inner, _without_last_inner_fold),
+            "the model that predicts a fold was fitted on too few images: an inner fold is "
+            "missing.",
+            "once the setting is chosen, which images may the final model learn from?",
+        ),
+        "final model sees everything": Mistake(
+            _nested_with(_inner, _all_images),
+            "the final models are fitted on all images, those of the outer fold included.",
+            "may the final model see the images that judge it?",
+        ),
+        "the worst setting": Mistake(
+            _nested_with(_inner, pick=min),
+            "you choose the setting with the fewest correct predictions.",
+            "is a larger score better or worse?",
+        ),
+        "the last of equals": Mistake(
+            _nested_with(_inner, pick=_last_of_equals),
+            "of several equally good settings you take the last one. The exercise asks for the "
+            "first.",
+            "when does a new setting replace the best one so far?",
+        ),
+        "in the order of the folds": Mistake(
+            _nested_in_fold_order,
+            "your predictions are in the order of the folds. Position i has to hold the "
+            "prediction for image i.",
+            "where does the prediction for image folds[0][0] belong?",
+        ),
+    },
+)
+
+
 # --- sure_mistakes --------------------------------------------------------------------------------
 
 
@@ -464,4 +692,4 @@ SURE = Exercise(
     },
 )
 
-EXERCISES = (INTERVAL, LEAKS, SURE)
+EXERCISES = (LEAKS, OUT_OF_FOLD, NESTED, SURE)
