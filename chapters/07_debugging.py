@@ -1410,6 +1410,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(7)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1460,6 +1463,19 @@ else:
 # Go straight to the clinic (7.9), two patients for each group, ten minutes; then the heatmap of 7.9, with the question
 # which columns they had used. Keep exercise 2. Leave 7.6 to 7.8 for reading at home, and the emergency room for the week.
 #
+# ## A session of ninety minutes
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 10 | The order in which to look, on one broken run | 7.1, 7.2 | you |
+# | 10 | Shuffled labels and blank images: two votes | 7.3 | the room |
+# | 15 | Exercise 2 | 7.4 | everybody |
+# | 10 | The update ratio, and limits from histograms | 7.5 | you, with the room |
+# | 20 | The clinic: two patients for each pair | 7.9 | pairs |
+# | 5 | The heatmap of the checks: which columns had you used? | 7.9 | you |
+# | 10 | Patient 1 of the emergency room | 7.10 | everybody |
+# | 10 | Questions for the room | | the room |
+#
 # ## Exercise 6, a model answer
 #
 # Six bugs make a check useless or wrong; any five get the points:
@@ -1485,7 +1501,46 @@ else:
 #
 # ## Questions for the room
 #
-# - Which faults show in the loss curve, which only in the accuracy, and which in neither?
-# - Clipping rescues the run. Does it mend the cause?
-# - A colleague says that a run that trains must be correct. Give three counterexamples from the clinic.
-# - One false alarm in thirty healthy runs: is that good? (It depends on how many healthy runs you start per fault.)
+# - Which faults show in the loss curve, which only in the accuracy, and which in neither? (Shuffled labels, dead ReLUs
+#   and too low a learning rate keep the training loss near log K. A forgotten evaluation mode leaves the training loss
+#   at 0.08, and only the validation shows it, with 0.26 before and 0.98 after `eval()`. An imbalance needs the recall
+#   of each class. A leak and a double normalisation show in neither: they look like a healthy run, so compare the
+#   data.)
+# - The check with ten images passes. What have you ruled out? (Dead ReLUs and a softmax at the end, because gradients
+#   arrive and the loss can fall. It says nothing about labels, since ten wrong labels can be memorised too, nor about
+#   leaks. It doesn't even test your learning rate, because it brings its own optimizer: it's blind to eight of the
+#   twelve faults.)
+# - Clipping rescues the run. Does it mend the cause? (No. A limit of 0.3 shortened every step of the live run, so it
+#   turned SGD into another optimizer, while the network stayed as it was. Batch norm, which changes the network, is 5.8
+#   points better (4.1 to 7.4). And if a broken image makes the spike, find the image.)
+# - A colleague says that a run that trains must be correct. Which three counterexamples from the clinic do you give?
+#   (The leak has a validation accuracy of 1.00, because it's evaluated on copies of training images. With the imbalance
+#   it's 0.90, although one class is never found. And the frozen network whose batch norm moves reaches 0.97, while the
+#   frozen part no longer computes what it did.)
+# - One false alarm in thirty healthy runs: is that good? (It depends on how many healthy runs you start per broken one.
+#   If one run in a hundred is broken, you get three or four alarms for each true one, and people stop reading them. The
+#   rate itself is uncertain, too: thirty runs are compatible with anything up to about one in six.)
+#
+# ## Exam questions
+#
+# **Question 1.** A network with twelve classes doesn't learn: its training loss stays near 2.5, and the validation
+# accuracy is 1/12. Name three faults with this symptom. Which two measurements tell them apart, and what does each
+# fault show in them? Then describe an experiment that confirms your diagnosis.
+#
+# **Answer.** Dead ReLUs or a frozen network, too low a learning rate, and labels that don't belong to the images.
+# Measure the gradients and the update-to-weight ratio. With dead ReLUs the gradients are zero, so there are no steps at
+# all. With too low a learning rate there are gradients, but the steps are tiny, with a ratio far below a thousandth.
+# With permuted labels both look healthy. To confirm the last one, look at a batch with its labels as it enters the
+# network. Or train once with blank images: if the real images are no better on the validation set, they and their
+# labels have nothing to do with each other. For the others, change the learning rate or the layer alone, and see
+# whether the loss falls.
+#
+# **Question 2.** The gradient of a network with three weights is (3, −4, 12). What does clipping by norm make of it,
+# with a limit of 1.3? And clipping by value, with the same limit? Which property does only one of them keep? Somebody
+# sets the limit far below all norms that occur. Which optimizer has he got, and how should he have chosen the limit?
+#
+# **Answer.** The norm is √(9 + 16 + 144) = 13, so clipping by norm multiplies the vector by 0.1: (0.3, −0.4, 1.2).
+# Clipping by value gives (1.3, −1.3, 1.3). Only the first keeps the direction. If every step is clipped, the gradient
+# gives only the direction, and its length no longer matters: the limit acts as a second learning rate, and the steps
+# don't get shorter near the minimum. He should have logged the norms of a healthy run first and chosen a limit a little
+# above the usual ones, so that only outliers are shortened.

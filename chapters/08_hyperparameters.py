@@ -1519,6 +1519,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(8)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1597,6 +1600,21 @@ else:
 #
 # Keep 8.3, 8.4, 8.6 and 8.9. The lab is the part that students remember, and it changes how they read tables.
 #
+# ## A session of ninety minutes
+#
+# If chapter 11 has to fit into the same session, keep the rows with a star.
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 5 | The same run with a learning rate of 0.001: vote and look | 8.1 | the room |
+# | 10 | Scientific, nuisance or fixed? Sort the questions of the room; draw over decades | 8.2, 8.3 | pairs |
+# | 15* | Grid, random or Sobol: predict, replay, and count the results | 8.4 | you, with a vote |
+# | 10* | Everybody guesses ten coin tosses, and the best guesser explains her method | 8.6 | the room |
+# | 15 | Exercise 3 | 8.7 | everybody |
+# | 5 | What did the tuning buy? Vote, and read the intervals | 8.7 | you |
+# | 20* | The lab: fool yourself, and repair the proof | 8.9 | everybody |
+# | 10 | Questions for the room | | the room |
+#
 # ## Exercise 4: the faults
 #
 # | points | fault and repair |
@@ -1614,8 +1632,45 @@ else:
 #
 # - Our first edition had three verdicts from one experiment: with 20, 50 and 200 searches the intervals of "random
 #   minus grid" were +0.4 to +4.6, −0.3 to +2.4 and +0.2 to +1.6 points. Which number of searches would you report? (The
-#   one that was fixed beforehand; and none of them, because the unit was the seed, and there were five.)
-# - You have 27 trials. How many seeds, and how many settings?
+#   one that was fixed beforehand. And none of the three as it stands, because the unit was the seed, and there were
+#   only five of them. Their means give −0.5 to +2.3, which supports no verdict.)
+# - You have 96 epochs. Do you spend them on a search, or on one long run with the default setting? (If that's all
+#   you'll ever train, nobody can tell: the tuned network, trained for twelve epochs, is ahead by 1.0 point (−1.0 to
+#   +3.0). But a search can be used more than once. Trained for 96 epochs as well, the tuned setting is 11.0 points
+#   ahead (8.8 to 13.3), though that run has cost twice as much in all.)
+# - You have 27 trials. How many seeds, and how many settings? (Many settings first, with one seed each, because
+#   settings differ far more than seeds do: in 8.1 the learning rate alone is worth more than fifty points. Keep some
+#   trials for the end, say eighteen settings and then the best three with three new seeds each. Without these, you'd
+#   report the score of a lucky winner.)
 # - The library refused one false claim and printed the other two as supported. What would it have to know to refuse
-#   these as well?
-# - Would you publish the best run, the mean of the best setting, or something else?
+#   these as well? (For the first it would have to know that the results decided the number of seeds, so it needs a
+#   number that was fixed before the first run. For the second it would have to know that the test set had been used 200
+#   times to choose the noise. It could refuse the third only because each run reported its budget.)
+# - Would you publish the best run, the mean of the best setting, or something else? (The mean over new seeds of the
+#   setting that won, on a test set that you open once, with its interval and the number of trials. The best run carries
+#   the winner's curse: the best of 27 equally good guessers looks twelve points better than it is on sixty images. The
+#   mean over the seeds that chose it has the same fault, only less of it.)
+#
+# ## Exam questions
+#
+# **Question 1.** You tune three hyperparameters with 64 trials, and only the learning rate matters. How many different
+# learning rates does a grid try, and how many does random search? The range is 0.0001 to 1. How far apart are
+# neighbouring learning rates of the grid? Somebody draws the random learning rates uniformly instead of log-uniformly.
+# Where do they fall? What do Sobol points improve?
+#
+# **Answer.** A grid of 4 x 4 x 4 tries four learning rates, each of them sixteen times, and random search tries 64. The
+# range has four decades and the grid three gaps, so neighbours differ by a factor of 10 to the power of 4/3, about 22,
+# and the best value can lie right in such a gap. Of uniform draws, nine in ten lie above 0.1, in the last of the four
+# decades. Random points leave gaps, and some nearly coincide. Sobol points fill the gaps in every direction, so they
+# also try 64 learning rates, more evenly spread.
+#
+# **Question 2.** A paper tries fifty settings of its method, each once, on 100 validation images, and reports the best
+# score, 0.80. The baseline, run once with its default setting, has 0.74 on the same images. Suppose that all fifty
+# settings are exactly as good as the baseline. How high would you expect the best score to be? What do you conclude,
+# and which experiment would you ask for?
+#
+# **Answer.** The standard deviation of a score is √(0.74 · 0.26 / 100) = 0.044. The best of fifty exceeds the truth by
+# up to √(2 log 50) = 2.8 of these, so up to 0.12, and in fact somewhat less, because this is a bound and the settings
+# share the images. A best score of 0.80 or more is what you'd expect of settings that are no better. So the paper shows
+# nothing. Ask for the same number of trials for the baseline, for a larger validation set, and for the two winners
+# trained again with several new seeds and judged on a test set that chose nothing, with an interval for the difference.

@@ -1472,6 +1472,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(9)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1523,6 +1526,21 @@ else:
 # Keep 9.1, the mistakes of 9.2, the trap of 9.4 at the board, and the figure of 9.5. The microscope of 9.3 and the
 # retrieval of 9.8 can be read.
 #
+# ## A session of ninety minutes
+#
+# If chapter 10 has to fit into the same session, keep the rows with a star.
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 10* | Names for photographs, the first filters, and where it looks | 9.1 | you, with votes |
+# | 15 | Exercise 1 | 9.1 | everybody |
+# | 10* | Four mistakes without an error: predict BGR; what glyphnet can't notice | 9.2 | the room |
+# | 10 | Exercise 2 | 9.2 | everybody |
+# | 10* | The probe, and the trap of frozen batch norm at the board | 9.4 | you |
+# | 10 | Exercise 3 | 9.4 | everybody |
+# | 15* | Labels: predict, read the figure, and find where frozen features run out | 9.5, 9.6 | everybody |
+# | 10 | Questions for the room | | the room |
+#
 # ## A model answer to exercise 4
 #
 # - The new head never learns: it's added first and then frozen with everything else. Freeze first, then replace `model.fc`.
@@ -1539,9 +1557,46 @@ else:
 #
 # ## Questions for the room
 #
-# - BGR cost glyphnet nothing. Which test would have found the mistake all the same? (Looking at one image; comparing the
-#   channels' means with those of the pretraining.)
+# - BGR cost glyphnet nothing. Which test would have found the mistake all the same? (A look at one image as it enters
+#   the network, or the mean of each channel beside that of the pretraining. A network that knows colour would have
+#   noticed it as well: the one for traffic signs falls from 81 % to 13 %.)
+# - With twenty photographs per class, a probe on frozen features is correct on 61 %. Does that show that the
+#   pretraining was good? (Only together with a control. The same architecture with random weights reaches 15 %, so what
+#   the network learnt makes the difference. Without that number, the architecture alone might have done it: on digits,
+#   even the raw pixels retrieve better than random features.)
 # - Two papers report that pretraining saves 90 % and 30 % of the labels. What could explain the difference without an
-#   error in either? (The length of the run from scratch, the target, the source, frozen or fine-tuned.)
-# - Labels or steps: what does pretraining save where you work, and what does each of them cost there?
-# - Where would you look first if an occlusion map lights up the background?
+#   error in either? (The length of the run from scratch, the target, the source, and whether the features were frozen
+#   or fine-tuned. On digits with ten labels per class, going from 1,200 to 2,400 steps gained eight points from
+#   scratch. A shorter run would have booked these as labels that pretraining saves.)
+# - Labels or steps: what does pretraining save where you work, and what does each of them cost there? (It saves steps
+#   where labels are plentiful: on all of COCO, training from scratch kept up but needed about three times as many
+#   iterations. It saves labels where they're few: with a hundredth of COCO, scratch fell far behind. So compare the
+#   price of an expert's hour with that of a GPU's hour.)
+# - Where would you look first if an occlusion map lights up the background? (At the training images of this class: do
+#   they all share that background, as the horses shared a photographer's watermark? Then test it with the object on
+#   another background, and with the background alone. Hide it in another colour and size, too, because the map depends
+#   on both.)
+#
+# ## Exam questions
+#
+# **Question 1.** An image of a gallery is the query, and four other images show the same thing. The first five ranks,
+# the query left out, are hit, miss, hit, hit, miss. Compute the average precision at 5. What happens to it if somebody
+# forgets to leave out the query? A network with random weights gets nearly the same mean over all queries. What do you
+# conclude?
+#
+# **Answer.** The hits have the precisions 1/1, 2/3 and 3/4. Four hits were possible, so it's (1 + 0.67 + 0.75) / 4 =
+# 0.60. If the query stays in, it's its own nearest neighbour, so every ranking begins with a hit, and all scores are
+# too high, most of all those of bad features. If random weights do as well, the score comes from the architecture or
+# from an easy task, such as overlapping pieces of one photograph, and not from what was learnt.
+#
+# **Question 2.** Two customers share a frozen backbone with batch norm, and each has a head of their own. You set
+# `requires_grad` to False for the whole backbone and train head A. A month later you train head B, and from then on A's
+# accuracy is lower, although nobody has touched A. What happened? How do you prevent it, how do you repair A, and which
+# test of three lines would have found it?
+#
+# **Answer.** Batch norm has two values per channel that need no gradient, the running mean and variance. In training
+# mode they move with every batch, so training B fitted the backbone's statistics to B's images, and A's features
+# changed. To prevent it, put the frozen batch-norm layers into evaluation mode after each call that switches the whole
+# model to training mode. To repair A, load the statistics from before, or train A's head again on the features as they
+# are now. For the test, compute the features of one fixed batch before and after an epoch, and ask for equality to the
+# last bit.

@@ -9,21 +9,23 @@
 # %% [markdown]
 # # A. The same in Keras
 #
-# **Questions.** How does what you learnt look in Keras? What has another name there, what another default, and what
-# the same name and another meaning? Which of these differences raise no error?
+# **Questions.** How do you do in Keras what you've learnt in PyTorch? Which things have another name, which have
+# another default, and which have the same name and another meaning? Which of these differences raise no error?
 #
-# **Afterwards you can** carry a network and its weights from PyTorch to Keras and back, freeze, weigh, stop and
-# schedule in either, and name the defaults to set when two frameworks are to give the same numbers.
+# **Afterwards you can** carry a network and its weights from PyTorch to Keras and back; freeze, weight, stop and
+# schedule in either; fine-tune a network from `keras.applications`; and name the defaults to set when two frameworks
+# should give the same numbers.
 #
 # | | |
 # |---|---|
-# | to read | 25 minutes |
-# | to run | 55 seconds on one core of a laptop; no internet, no GPU |
-# | you need | chapters 1, 2, 5 and 6; for A.4 and A.5 chapters 9 to 11; Keras: `pip install "cnnlab[keras]"` |
+# | to read | 35 minutes |
+# | to run | 35 seconds on one core of a laptop; no internet, no GPU |
+# | you need | chapters 1, 2, 5 and 6; chapters 9 to 11 for A.4, A.5 and A.8; Keras: `pip install "cnnlab[keras]"` |
 #
-# Keras 3 builds networks for several backends. Here it uses PyTorch, so the same library does the sums on both sides,
-# and what differs is Keras' doing. The backend is chosen once, by a variable that Keras reads when it is imported.
-# Without Keras this page still runs: the cells that need it do nothing.
+# Keras 3 runs on several backends. Here it runs on PyTorch, so both sides use the same arithmetic, and whatever
+# differs is Keras' doing. It reads the backend from a variable when it's imported, so you choose once per process. If
+# you come from TensorFlow, everything on this page holds there, too; only `tf.data`, TensorFlow's own way of loading
+# data, is missing. Without Keras this page still runs: the cells that need it do nothing.
 
 # %% tags=["setup"]
 import os
@@ -33,6 +35,8 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet50
 
 import cnnlab
 from cnnlab import check, mixing, schedules
@@ -65,19 +69,20 @@ else:
 # %% [markdown]
 # ## A.1 The same network
 #
-# Here is `small_resnet` in Keras' functional style: layers are called on what stands for a tensor, and a `Model` is
-# what lies between an input and an output. Read it beside `SmallResNet` in the library. Four things in it are there
-# only because Keras would do otherwise:
+# Below is `small_resnet` in Keras' functional style: you call layers on a placeholder tensor, and a `Model` is
+# everything between an input and an output. Read it beside `SmallResNet` in the library. Four things in it are there
+# only because Keras' defaults differ:
 #
 # - **The order of axes.** Keras expects (N, H, W, C), PyTorch (N, C, H, W).
-# - **Padding.** With stride 2, `padding="same"` adds a row and a column at the bottom right alone; PyTorch's
-#   `padding=1` adds one at each side. So the padding is a layer of its own here.
+# - **Padding.** With stride 2, `padding="same"` pads only at the bottom and on the right. PyTorch's `padding=1` pads all
+#   four sides. So the padding is a layer of its own here.
 # - **Batch norm's $\varepsilon$** is 0.001 in Keras and 0.00001 in PyTorch.
-# - **Batch norm's `momentum`** is the share of the *old* statistics in Keras, 0.99, and the share of the *new* ones
-#   in PyTorch, 0.1. Chapter 2 writes $r \leftarrow 0.9\,r + 0.1\,\mu$; in Keras that is `momentum=0.9`.
+# - **Batch norm's `momentum`** is the fraction of the *old* statistics that is kept in Keras, 0.99, and the fraction of the
+#   *new* ones that is added in PyTorch, 0.1. Chapter 2 writes $r \leftarrow 0.9\,r + 0.1\,\mu$, and that is
+#   `momentum=0.9` in Keras.
 #
-# Keras also fills fresh weights by another rule, Xavier's with uniform numbers. With weights that are copied it plays
-# no part.
+# Keras also initialises weights differently, with Xavier's uniform distribution. That doesn't matter here, because we
+# copy the weights.
 
 # %%
 WIDTH = 8
@@ -136,9 +141,9 @@ def copy_weights(model, twin):
         twin.get_layer(name.replace(".", "_")).set_weights(values)
 
 
-def keras_arrays(part):
-    """The images (N, H, W, C) and the labels of a part, for Keras."""
-    images, labels = next(iter(cnnlab.loader(part, len(part))))
+def keras_arrays(split):
+    """Return the images (N, H, W, C) and labels of a split, for Keras."""
+    images, labels = next(iter(cnnlab.loader(split, len(split))))
     return images.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy()
 
 
@@ -160,8 +165,9 @@ train = cnnlab.loader(data.train, BATCH)  # in the order of the data set
 valid = cnnlab.loader(data.valid, 240)
 
 # %% [markdown]
-# The same weights must give the same logits. A few steps first, so that the running statistics are no longer 0 and 1.
-# Then the network is copied four times: once as it should be, and three times with a Keras default left in place.
+# The same weights must give the same logits. We train a few steps first, so that the running statistics are no longer
+# 0 and 1. Then we copy the network four times: once correctly, and three times with one of Keras' defaults left in
+# place.
 
 # %%
 if keras:
@@ -171,7 +177,7 @@ if keras:
     images, labels = keras_arrays(data.valid)
 
     def off_by(twin, images=images):
-        """The largest difference of a logit."""
+        """Return the largest difference between two logits."""
         copy_weights(trainer.model, twin)
         found = twin.predict(images, batch_size=240, verbose=0)
         return float(np.abs(found - logits).max())
@@ -190,12 +196,12 @@ if keras:
     assert min(differences.values()) > 1e-3
 
 # %% [markdown]
-# None of the three raises an error. The last one is the worst: `reshape` gives the axes the sizes that are asked for
-# and mixes pixels with colours. Axes are moved by `permute` or `transpose`.
+# None of the three raises an error. The last one is the worst: `reshape` gives the axes the right sizes but mixes
+# pixels with colours. To move axes, use `permute` or `transpose`.
 #
-# **Pooling.** `GlobalAveragePooling2D` is the mean over the picture, PyTorch's `AdaptiveAvgPool2d(1)`. Behind it
-# stand as many numbers as there are channels, whatever the size of the picture, so both networks take larger ones.
-# With `Flatten` in its place the head would fit one size alone.
+# **Pooling.** `GlobalAveragePooling2D` is the mean over the image, PyTorch's `AdaptiveAvgPool2d(1)`. It returns one
+# value per channel whatever the size of the image, so both networks accept larger images. With `Flatten` in its place,
+# the head would fit only one size.
 
 # %%
 if keras:
@@ -209,14 +215,14 @@ if keras:
             ours = model(pixels).numpy()
         theirs = twin.predict(pixels.permute(0, 2, 3, 1).numpy(), verbose=0)
         assert np.allclose(ours, theirs, atol=1e-4)
-    print("the same logits for pictures of 32, 48 and 80 pixels")
+    print("the same logits for images of 32, 48 and 80 pixels")
 
 # %% [markdown]
 # ## A.2 The same training
 #
-# `compile` says what `Trainer(...)` says, `fit` is `fit`. Two things to write out: the loss must be told that it gets
-# logits (`from_logits=True`; by default it takes them for probabilities, and no error is raised), and `shuffle=False`
-# here, so that both sides see the same batches.
+# `compile` does what `Trainer(...)` does, and `fit` is `fit`. You have to write out two things. Tell the loss that it
+# gets logits (`from_logits=True`), because by default it takes them for probabilities and raises no error. And set
+# `shuffle=False` here, so that both sides see the same batches.
 
 
 # %%
@@ -257,14 +263,14 @@ if keras:
     print(curves.round(3).to_string(index=False))
 
 # %% [markdown]
-# The same curve. From step to step rounding errors grow, so do not expect the last digits of a long run to agree. And
-# one thing here is not quite equal: PyTorch divides the running variance by $N - 1$, Keras by $N$.
+# The curves agree. Rounding errors grow from step to step, so don't expect the last digits of a long run to match. One
+# thing isn't quite equal here: PyTorch divides the running variance by $N - 1$, and Keras by $N$.
 #
 # ### Predict
 #
-# Leave batch norm's `momentum` at Keras' default of 0.99, that is, let each batch move the running statistics by a
+# Leave batch norm's `momentum` at Keras' default of 0.99, so that each batch moves the running statistics by only a
 # hundredth. Train four epochs of fifteen steps. By how much does the validation accuracy fall behind that with 0.9?
-# (A number such as 0.05; negative if it is ahead.)
+# (0.05 is five points; a negative number means that it's ahead.)
 
 # %% tags=["predict"]
 my_loss_by_momentum = ...
@@ -274,7 +280,7 @@ if keras:
     keras_runs = {}
 
     def keras_accuracy(seed, momentum):
-        """Four epochs with Keras' own fresh weights and its own order."""
+        """Train four epochs with Keras' own initialisation and order."""
         signs = cnnlab.load("pocket", seed=seed, n_train=480, n_valid=1200)
         keras.utils.set_random_seed(seed)
         model = keras_compiled(keras_resnet(12, momentum=momentum))
@@ -317,9 +323,9 @@ if keras:
     )
 
 # %% [markdown]
-# After sixty steps $0.99^{60}$ of the statistics, more than a half, are still the 0 and 1 they began with. The
-# *weights* of the two runs of a seed do not differ at all, since training mode never uses the running statistics:
-# nothing was learnt worse, it is only measured with the wrong numbers.
+# After sixty steps, $0.99^{60}$ of the statistics, more than half, are still the 0 and 1 they started with. The
+# *weights* of the two runs of a seed don't differ at all, because training mode never uses the running statistics. The
+# network has learnt the same; it's only evaluated with the wrong statistics.
 
 # %%
 if keras:
@@ -329,14 +335,14 @@ if keras:
     print(f"{len(trained[0])} trained tensors, equal to the last bit")
 
 # %% [markdown]
-# **What would change it.** Time: after five hundred steps $0.99^{500}$ is less than a hundredth, and in runs of that
-# length 0.99 averages over more batches and is the calmer choice. Short runs, small data sets and fresh heads on
-# unfrozen bodies are where it bites.
+# **What would change it.** Time would: after five hundred steps, $0.99^{500}$ is less than a hundredth, and in runs of
+# that length 0.99 averages over more batches, so its statistics are less noisy. The default hurts in short runs, on
+# small data sets, and with a new head on an unfrozen backbone.
 #
-# ## A.3 Rates and schedules
+# ## A.3 Learning rates and schedules
 #
-# A Keras schedule is an object that turns the step into *the rate*, not into a multiplier, and is given to the
-# optimizer as its rate. The numbers are the same:
+# A schedule in Keras is an object that turns the step into *the learning rate*, not into a multiplier, and you pass it
+# to the optimizer as its learning rate. The values are the same:
 
 # %%
 if keras:
@@ -362,16 +368,16 @@ if keras:
         print(f"{name:<22}the same rate at each of {len(numbers)} steps")
 
 # %% [markdown]
-# Look at the milestones: Keras' 59 and 79 are our 60 and 80. A boundary of Keras is the *last* step of the old rate,
-# one of ours the first step of the new.
+# Look at the milestones: Keras' 59 and 79 are our 60 and 80. A boundary in Keras is the *last* step at the old
+# learning rate, and ours is the first step at the new one.
 #
-# One-cycle is not among Keras' schedules. A class of five lines makes one of any function of the step:
+# Keras has no one-cycle schedule. A class of five lines turns any function of the step into a schedule:
 
 # %%
 if keras:
 
     class FromFunction(keras.optimizers.schedules.LearningRateSchedule):
-        """The rate times one of `cnnlab.schedules`."""
+        """The learning rate times one of `cnnlab.schedules`."""
 
         def __init__(self, rate, schedule):
             self.rate, self.schedule = rate, schedule
@@ -411,9 +417,9 @@ if keras:
     )
 
 # %% [markdown]
-# The callback `LearningRateScheduler`, which many examples use, acts once an *epoch*: a staircase (section 5.3). And
-# **`ReduceLROnPlateau` cannot change a rate that a schedule decides**. Keras says so with an error; `Trainer` refuses
-# the pair as well.
+# The callback `LearningRateScheduler`, which many examples use, changes the learning rate once per *epoch*, so the
+# curve is a staircase (section 5.5). And **`ReduceLROnPlateau` can't change a learning rate that a schedule
+# controls**. Keras raises an error, and `Trainer` refuses the pair as well.
 
 # %%
 if keras:
@@ -426,14 +432,16 @@ if keras:
         raise AssertionError("the rate was changed")
 
 # %% [markdown]
-# A last difference is hidden in SGD's momentum. With the gradient $g$, momentum $m$ and rate $\eta$,
+# One more difference is hidden in SGD's momentum. With the gradient $g$, the momentum $m$ and the learning rate
+# $\eta$,
 #
 # $$ \text{PyTorch:} \quad v \leftarrow m v + g, \;\; w \leftarrow w - \eta v; \qquad
 # \text{Keras:} \quad v \leftarrow m v - \eta g, \;\; w \leftarrow w + v. $$
 #
-# With a constant rate both walk the same way. When the rate falls, PyTorch scales the whole memory down at once,
-# while in Keras the old steps coast on at the old rate. By hand, with the gradient 1, $m = 0.9$, and a rate that
-# falls from 1 to 0.1: PyTorch moves by $1$ and then by $0.1 \cdot 1.9$, Keras by $1$ and then by $0.9 + 0.1$.
+# With a constant learning rate the two agree. When it falls, PyTorch scales all of the velocity down at once, while in
+# Keras the old steps go on at the old learning rate. Work it out by hand for the gradient 1, $m = 0.9$, and a learning
+# rate that falls from 1 to 0.1: PyTorch moves by $1$ and then by $0.1 \cdot 1.9$, Keras by $1$ and then by $0.9 +
+# 0.1$.
 
 # %%
 weight = torch.zeros(1, requires_grad=True)
@@ -455,15 +463,15 @@ if keras:
     assert abs(weight.numpy().item() + 2) < 1e-6
 
 # %% [markdown]
-# ## A.4 A new head on a frozen body
+# ## A.4 A new head on a frozen backbone
 #
 # Chapter 9 replaces the head and freezes the rest. In Keras you cut the model at the features, set `trainable` to
-# `False`, and put new layers behind it. Do it *before* `compile`: only then does Keras promise an effect.
+# `False`, and put new layers behind it. Do it *before* `compile`, because Keras promises an effect only then.
 #
 # In both, **a frozen batch norm works in evaluation mode while the rest trains**: it uses its running statistics and
-# leaves them alone. In Keras `trainable = False` means just that, for batch norm only; cnnlab's `Trainer` goes by the
-# same rule. A bare PyTorch loop does not. There `requires_grad` stops the weights, and `model.train()` sets the
-# statistics moving. Train all three for an epoch on ten digits, and see what of the body changed.
+# doesn't update them. In Keras, `trainable = False` means exactly that for batch norm, and cnnlab's `Trainer` follows
+# the same rule. A bare PyTorch loop doesn't: `requires_grad` freezes the weights, but `model.train()` lets the
+# statistics move. Train all three for an epoch on ten digits per class, and see what has changed in the backbone.
 
 # %%
 digits = cnnlab.load("digits").subset(per_class=10)
@@ -471,11 +479,11 @@ digit_batches = cnnlab.loader(digits.train, 20)
 
 
 def moved(before, after):
-    """The names of the tensors that are not what they were."""
+    """Return the names of the tensors that have changed."""
     return [k for k, v in before.items() if not np.array_equal(v, after[k])]
 
 
-def torch_body(model):
+def torch_backbone(model):
     return {
         name: value.numpy().copy()
         for name, value in model.state_dict().items()
@@ -492,9 +500,9 @@ def frozen_torch():
 
 
 model = frozen_torch()
-before = torch_body(model)
+before = torch_backbone(model)
 trainer_for(model).fit(digit_batches, epochs=1)
-report = {"cnnlab": moved(before, torch_body(model))}
+report = {"cnnlab": moved(before, torch_backbone(model))}
 
 model = frozen_torch()
 optimizer = torch.optim.SGD(model.head.parameters(), lr=0.1)
@@ -503,28 +511,28 @@ for images, labels in digit_batches:
     optimizer.zero_grad()
     F.cross_entropy(model(images), labels).backward()
     optimizer.step()
-report["PyTorch, model.train()"] = moved(before, torch_body(model))
+report["PyTorch, model.train()"] = moved(before, torch_backbone(model))
 
 if keras:
     twin = keras_resnet(12)
     copy_weights(torch_resnet(), twin)
-    body = keras.Model(twin.input, twin.get_layer("features").output)
-    body.trainable = False
-    pieces = [body, keras.layers.Dropout(0.5), keras.layers.Dense(10)]
+    backbone = keras.Model(twin.input, twin.get_layer("features").output)
+    backbone.trainable = False
+    pieces = [backbone, keras.layers.Dropout(0.5), keras.layers.Dense(10)]
     transferred = keras_compiled(keras.Sequential(pieces))
 
-    def keras_body():
-        return {v.path: v.numpy().copy() for v in body.weights}
+    def keras_backbone():
+        return {v.path: v.numpy().copy() for v in backbone.weights}
 
-    before = keras_body()
+    before = keras_backbone()
     transferred.fit(
         *keras_arrays(digits.train), batch_size=20, shuffle=False, verbose=0
     )
-    report["Keras"] = moved(before, keras_body())
+    report["Keras"] = moved(before, keras_backbone())
     assert len(transferred.trainable_weights) == 2  # of the head
 
 for name, changed in report.items():
-    print(f"{name:<24}{len(changed):2} tensors of the body moved")
+    print(f"{name:<24}{len(changed):2} tensors of the backbone have changed")
 assert not report["cnnlab"]
 assert not report.get("Keras")
 assert {name.split(".")[-1] for name in report["PyTorch, model.train()"]} == {
@@ -533,18 +541,18 @@ assert {name.split(".")[-1] for name in report["PyTorch, model.train()"]} == {
 }
 
 # %% [markdown]
-# And the other way round: when you unfreeze, Keras must be told by a second `compile`. Its optimizer has been built
-# for the weights that were trainable then, and it refuses others. The new one begins without momenta; cnnlab's
-# optimizer holds all parameters from the start, so that unfreezing is no break (chapter 10).
+# When you unfreeze, Keras needs a second `compile`. Its optimizer was built for the weights that were trainable then,
+# and it refuses others. The new optimizer starts without momentum. cnnlab's optimizer holds all parameters from the
+# start, so unfreezing doesn't interrupt it (chapter 10).
 
 # %%
 if keras:
-    body.trainable = False
+    backbone.trainable = False
     keras_compiled(transferred)
     transferred.optimizer.build(transferred.trainable_variables)
     digits_for_keras = keras_arrays(digits.train)
 
-    body.trainable = True
+    backbone.trainable = True
     refused = ""
     try:
         transferred.fit(*digits_for_keras, batch_size=20, verbose=0)
@@ -557,17 +565,16 @@ if keras:
     print("refused before a second compile, trained after it")
 
 # %% [markdown]
-# Rates that differ from layer to layer (chapter 10): an optimizer of Keras has one rate for all weights. Recent
+# A Keras optimizer has one learning rate for all weights, so layer-wise learning rates (chapter 10) need more. Recent
 # versions can hold several optimizers, each for the weights whose names match a pattern (`MultiOptimizer`). What
-# always works are phases: the head, then the top block, then everything, each with its own `compile` and a smaller
-# rate.
+# always works is phases: first the head, then the top block, then everything, each with its own `compile` and a
+# smaller learning rate.
 #
 # ## A.5 Weight decay and class weights
 #
 # **Weight decay.** A regulariser $c \lVert w \rVert^2$ in Keras adds $2 c w$ to the gradient. Chapter 2's
-# $\tfrac{\lambda}{2} \lVert w \rVert^2$ adds $\lambda w$. So **`L2(c)` is `weight_decay=2 * c`** of
-# `torch.optim.SGD`, and it is given layer by layer: here to convolutions and the linear layer, not to norms and
-# biases.
+# $\tfrac{\lambda}{2} \lVert w \rVert^2$ adds $\lambda w$. So **`L2(c)` is `weight_decay=2 * c`** of `torch.optim.SGD`.
+# You pass it layer by layer, here to the convolutions and the linear layer, and not to batch norms and biases.
 
 # %%
 decay = 0.02
@@ -593,24 +600,24 @@ if keras:
     same = model.head.linear.weight.detach().numpy().T
     theirs = twin.get_layer("head_linear").get_weights()[0]
     assert np.allclose(same, theirs, atol=1e-3)
-    print("after an epoch the weights agree, and the losses that are told:")
+    print("after an epoch, the weights agree, but not the reported losses:")
     print(f"cnnlab {loss:.3f}, Keras {history.history['loss'][0]:.3f}")
     assert history.history["loss"][0] > loss + 0.1
 
 # %% [markdown]
-# The weights are the same; the *reported* losses are not. Keras adds the penalty to `loss` and to `val_loss`, so a
-# falling `val_loss` may be nothing but shrinking weights. To judge a fit, add a metric without it, such as
-# `SparseCategoricalCrossentropy`. The other way in Keras, `SGD(weight_decay=...)`, is the decay of AdamW, apart from
-# the gradient, and it takes biases and norms along unless you call `exclude_from_weight_decay`.
+# The weights are the same, but the *reported* losses aren't. Keras adds the penalty to `loss` and to `val_loss`, so a
+# falling `val_loss` may show only that the weights shrink. To judge a fit, add a metric without the penalty, such as
+# `SparseCategoricalCrossentropy`. Keras' other way, `SGD(weight_decay=...)`, is AdamW's decay, which is separate from
+# the gradient. It includes biases and batch norms unless you call `exclude_from_weight_decay`.
 #
-# **Class weights.** `fit(class_weight={0: w_0, ...})` multiplies the loss of each image by the weight of its class
-# and divides by the *number* of images; chapters 4 and 11 divide by the *sum of the weights*,
+# **Class weights.** `fit(class_weight={0: w_0, ...})` multiplies the loss of each image by the weight of its class and
+# divides by the *number* of images. Chapters 4 and 11 divide by the *sum of the weights*:
 #
 # $$ \text{Keras:} \quad \frac{1}{N} \sum_i w_{y_i} \ell_i, \qquad
 # \text{cnnlab, } \texttt{F.cross\_entropy}: \quad \frac{\sum_i w_{y_i} \ell_i}{\sum_i w_{y_i}} . $$
 #
-# Six images of three classes. The network is the identity and its rate 0, so that the loss is that of the logits
-# below.
+# The cell below has six images of three classes. The network is the identity and its learning rate is 0, so the loss
+# is that of the logits below.
 
 # %%
 torch.manual_seed(1)
@@ -644,23 +651,24 @@ for weights in ([1.0, 2.0, 6.0], cnnlab.data.class_weights(labels).tolist()):
         assert np.isclose(val_loss, plain, rtol=1e-5)
 
 # %% [markdown]
-# With weights whose mean over the *images* is 1, as `cnnlab.data.class_weights` makes them, the two agree over the
-# whole training part. With others Keras changes the size of the gradient, and so the rate. Within a batch they differ
-# even then: a batch with a rare image counts for more in Keras. And **`val_loss` knows nothing of class weights** in
-# Keras, while `Trainer` validates with the loss it trains with. Accuracies are unweighted in both.
+# If the weights have a mean of 1 over the *images*, as those of `cnnlab.data.class_weights` do, the two agree over the
+# whole training set. With other weights, Keras changes the size of the gradient, and so, in effect, the learning rate;
+# in PyTorch, a constant factor cancels. Within a batch they differ even then: a batch with a rare image counts for
+# more in Keras. And **`val_loss` ignores class weights** in Keras, while `Trainer` validates with the loss it trains
+# with. Accuracies are unweighted in both.
 #
-# The loss of an epoch is a mean over images in both, right also when the last batch is shorter. (In the cell above it
-# was.)
+# The loss of an epoch is a mean over images in both, and it stays correct when the last batch is smaller, as it was in
+# the cell above.
 #
 # ## A.6 Callbacks
 #
-# **Early stopping.** Feed both with the same numbers by hand and compare where they stop and which weights they
-# leave, as indices counted from 0. To Keras the epochs are told by a single weight.
+# **Early stopping.** We feed both with the same values by hand, and compare where they stop and which weights they
+# leave, as indices from 0. Keras' model has a single weight, which is the number of the epoch.
 
 
 # %%
 def keras_replay(values, **options):
-    """What `replay` says, for Keras: (where it stops, what is left)."""
+    """Return where Keras stops and which weights it leaves."""
     weight = keras.layers.Dense(1, use_bias=False)
     model = keras.Sequential([keras.Input((1,)), weight])
     model.stop_training = False
@@ -703,18 +711,17 @@ if keras:
     assert rows["NaN first"] == {"cnnlab": (3, 3), "Keras": (2, 0)}
 
 # %% [markdown]
-# The *counting* is the same: `patience` epochs in a row without improvement. The differences:
+# The *counting* is the same: `patience` epochs in a row without improvement. The differences are:
 #
 # - **Restoring is off by default.** `restore_best_weights=False` leaves you the last weights. Switch it on.
-# - **`min_delta` also decides which weights are best.** The epoch with 0.62 was not better by 0.05, so Keras does not
-#   keep it.
-# - **NaN in the first epoch becomes the best value**, nothing ever beats it, and the weights of that epoch are
-#   restored. Add `keras.callbacks.TerminateOnNaN`.
-# - **`mode="auto"`**, the default, asks the metric for its direction. For a metric of your own it cannot know it and
-#   raises an error; older versions took such a metric for something to be minimised. Always say it.
+# - **`min_delta` also decides which weights are best.** The epoch with 0.62 wasn't better by 0.05, so Keras doesn't keep it.
+# - **NaN in the first epoch becomes the best value.** Nothing ever beats it, and Keras restores the weights of that epoch.
+#   Add `keras.callbacks.TerminateOnNaN`.
+# - **`mode="auto"`**, the default, asks the metric for its direction. For a metric of your own Keras can't know it and raises
+#   an error; older versions minimised it. Always set the mode.
 #
-# **Plateau.** Keras, like `schedules.Plateau`, acts *at* the `patience`-th epoch without improvement; torch's own
-# scheduler waits for one more. Keras' `min_delta` is 0.0001 unless you say 0.
+# **Plateau.** Keras and `schedules.Plateau` act *at* the `patience`-th epoch without improvement, and torch's own
+# scheduler waits for one more. Keras' `min_delta` is 0.0001 unless you set it to 0.
 
 # %%
 losses = [1.0, 0.8, 0.70, 0.71, 0.70, 0.72, 0.72, 0.73]
@@ -755,11 +762,11 @@ assert rates["cnnlab"] != rates["PyTorch"]
 pd.DataFrame(rates, index=range(1, len(losses) + 1)).T.round(3)
 
 # %% [markdown]
-# **Checkpoints.** `ModelCheckpoint` writes the model with its optimizer. By default it overwrites one file after
-# every epoch, best or not; `save_best_only=True` keeps the best. What it does not write is the rest of the run: the
-# number of the epoch, what callbacks remember, the state of random generators. A `fit` that goes on begins to count
-# at `initial_epoch`, which you give, and early stopping begins anew. So a resumed Keras run is not the run that was
-# never stopped (section 6.3).
+# **Checkpoints.** `ModelCheckpoint` writes the model with its optimizer. By default it overwrites one file after every
+# epoch, and `save_best_only=True` keeps the best instead. It doesn't write the rest of the run: the number of the
+# epoch, the state of the callbacks, the state of the random generators. A `fit` that continues starts to count at
+# `initial_epoch`, which you have to pass, and early stopping starts anew. So a resumed Keras run isn't the run that
+# was never interrupted (section 6.4).
 
 # %%
 if keras:
@@ -792,14 +799,14 @@ if keras:
     assert abs(now - then) < 0.005
     steps = int(loaded.optimizer.iterations)
     print(f"restored and loaded: both have {now:.3f}, the best of 3 epochs;")
-    print(f"the optimizer was loaded at step {steps}, the epoch is not known")
+    print(f"the optimizer was loaded at step {steps}, without the epoch")
 
 # %% [markdown]
 # ## A.7 Where the validation images come from
 #
 # ### Predict
 #
-# `fit(..., validation_split=0.25)` keeps a quarter of the images for validation. The 480 images lie sorted by class,
+# `fit(..., validation_split=0.25)` keeps a quarter of the images for validation. The 480 images are sorted by class,
 # and `shuffle=True` is the default. How many of the twelve classes will training never see?
 
 # %% tags=["predict"]
@@ -809,7 +816,7 @@ my_unseen_classes = ...
 if keras:
 
     class Seen(keras.layers.Layer):
-        """Hands on what it gets, and notes it in training."""
+        """Return the input unchanged, and record it in training."""
 
         def __init__(self):
             super().__init__()
@@ -842,23 +849,272 @@ if keras:
     )
 
 # %% [markdown]
-# **The last quarter is cut off first, and only the rest is shuffled.** Three classes are in the validation part
-# alone, and the network has no chance to learn them. Shuffle the arrays yourself, or better, split each class in
-# proportion and pass `validation_data`, as `cnnlab.load` and `from_folder` do for you.
+# **Keras cuts off the last quarter first, and shuffles only the rest.** Three classes are only in the validation set,
+# so the network has no chance to learn them. Shuffle the arrays yourself. Or better, split each class in proportion
+# and pass `validation_data`, as `cnnlab.load` and `from_folder` do for you.
 
 # %% [markdown]
-# ## A.8 A dictionary
+# ## A.8 A ready-made network: ResNet-50 for three classes
+#
+# In practice you rarely build the network. `keras.applications` has a few dozen, and the usual exercise goes like
+# this: take ResNet-50 without its head, train a new head for three classes, then unfreeze the last block and train on
+# with dropout, weight decay, a plateau schedule and early stopping. Here it is in both frameworks. To run offline and
+# in seconds, it uses signs of 32 pixels and random weights. For real work, write `weights="imagenet"` (Keras) or
+# `ResNet50_Weights.DEFAULT` (torchvision), which download 100 MB, and use images of 224 pixels.
+#
+# ### What Keras' networks expect
+#
+# `include_top=False` leaves out the pooling and the head, so the base returns a feature map. Pixels go in from 0 to
+# 255, through the `preprocess_input` of that network. What does it do? Ask it about a single red pixel:
+
+# %%
+if keras:
+    red = np.array([[[[255.0, 0.0, 0.0]]]])
+    families = ("resnet", "vgg16", "resnet_v2", "efficientnet", "densenet")
+    for family in families:
+        prepared = getattr(keras.applications, family).preprocess_input(
+            red.copy()
+        )
+        print(f"{family:<14}{prepared.ravel().round(2)}")
+    assert np.allclose(
+        keras.applications.resnet.preprocess_input(red.copy()).ravel(),
+        [-103.939, -116.779, 255 - 123.68],
+    )
+
+# %% [markdown]
+# ResNet and VGG subtract a mean from each channel, divide by nothing, and **turn RGB into BGR**: the red value comes
+# out last. This "caffe mode" is how their weights were trained, and it's the one place where a famous network really
+# wants BGR (chapter 9 shows what happens to a network that gets the wrong order). ResNetV2 wants -1 to 1. EfficientNet
+# does nothing here, because its first layer rescales; DenseNet has the mean and standard deviation that you know from
+# torchvision. torchvision's own ResNet-50 wants those, too. So **the same architecture needs other pixels in the other
+# framework**, and nothing complains.
+#
+# ### Predict
+#
+# Tutorials freeze the base with `base.trainable = False` and then unfreeze the last layers with `for layer in
+# base.layers[-20:]: layer.trainable = True`. ResNet-50 without its head has 318 weight tensors. How many of them are
+# trained after these two lines?
+
+# %% tags=["predict"]
+my_trained_tensors = ...
+
+# %% tags=["experiment"]
+SIDE = 32
+
+
+def keras_base():
+    return keras.applications.ResNet50(
+        include_top=False, weights=None, input_shape=(SIDE, SIDE, 3)
+    )
+
+
+if keras:
+    keras.utils.set_random_seed(0)
+    base = keras_base()
+    base.trainable = False
+    for layer in base.layers[-20:]:
+        layer.trainable = True
+    trained_tensors = len(base.trainable_weights)
+
+    base.trainable = True
+    for layer in base.layers[:-20]:
+        layer.trainable = False
+    print("frozen as a whole, then the last 20 unfrozen:", trained_tensors)
+    print("unfrozen, then all but 20 frozen:", len(base.trainable_weights))
+    assert (trained_tensors, len(base.trainable_weights)) == (0, 24)
+
+# %% tags=["check"]
+if keras:
+    check.prediction(
+        "How many tensors are trained?", my_trained_tensors, trained_tensors
+    )
+
+# %% [markdown]
+# None. A model whose own `trainable` is `False` reports no trainable weights, whatever its layers say, so the two
+# lines train the head alone, and the curve looks healthy. Do it the other way round: unfreeze the base as a whole,
+# then freeze all layers but the last ones.
+#
+# Even then, `layers[-20:]` counts *layers*, and activations and additions are among them. In ResNet-50 they happen to
+# be the last two blocks, with their batch norms, which now learn scale and shift. Say what you mean by name instead.
+#
+# ### The base as a layer
+#
+# The heart of the recipe is `base(x, training=False)`. It fixes the mode of the base for good, dropout and batch norm
+# included: its running statistics don't move, not even when you unfreeze its weights later. Section A.4 could rely on
+# `trainable = False` for that, but unfreezing undoes it.
+
+# %%
+if keras:
+
+    def keras_three_classes(base):
+        """ResNet-50's exercise: the base, then pooling, dropout, a head."""
+        images = keras.Input((SIDE, SIDE, 3))
+        x = keras.applications.resnet.preprocess_input(images)
+        x = base(x, training=False)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dropout(0.3)(x)
+        head = keras.layers.Dense(
+            3, kernel_regularizer=keras.regularizers.L2(1e-4)
+        )
+        return keras.Model(images, head(x))
+
+    def last_block(base):
+        """Unfreeze the convolutions of the last block, and no others."""
+        base.trainable = True
+        for layer in base.layers:
+            layer.trainable = layer.name.startswith(
+                "conv5_block3"
+            ) and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def three_signs(split):
+    """Return forty signs of three classes, (N, 3, H, W), and labels."""
+    images, labels = next(iter(cnnlab.loader(split, len(split))))
+    return images[labels < 3][::3], labels[labels < 3][::3]
+
+
+x_train, y_train = three_signs(data.train)
+x_valid, y_valid = three_signs(data.valid)
+EPOCHS = (1, 1) if lab.profile == "smoke" else (3, 3)  # head, last block
+
+if keras:
+    keras.utils.set_random_seed(0)
+    model = keras_three_classes(base := keras_base())
+    base.trainable = False
+    curves_in_keras = {"loss": [], "val_loss": []}
+    for epochs, rate in zip(EPOCHS, (1e-3, 1e-4), strict=True):
+        model.compile(
+            keras.optimizers.Adam(rate),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        history = model.fit(
+            255 * x_train.permute(0, 2, 3, 1).numpy(),
+            y_train.numpy(),
+            validation_data=(
+                255 * x_valid.permute(0, 2, 3, 1).numpy(),
+                y_valid.numpy(),
+            ),
+            epochs=epochs,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.ReduceLROnPlateau(patience=2),
+                keras.callbacks.EarlyStopping(
+                    patience=3, restore_best_weights=True
+                ),
+            ],
+        ).history
+        for name, values in curves_in_keras.items():
+            values += history[name]
+        print(sum(v.numpy().size for v in model.trainable_weights), "weights")
+        last_block(base)
+
+# %% [markdown]
+# ### The same in PyTorch
+#
+# torchvision's network has the pooling built in and its head is `fc`, so a new `fc` does both. What `training=False`
+# does in Keras is `model.eval()` here, and only the dropout goes back to training mode. Plateau and early stopping
+# come from chapters 5 and 6.
+
+# %%
+torch.manual_seed(0)
+model = resnet50(weights=None)
+for parameter in model.parameters():
+    parameter.requires_grad_(False)
+model.fc = nn.Sequential(nn.Dropout(0.3), nn.Linear(2048, 3))
+mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+curves_in_torch = {"loss": [], "val_loss": []}
+
+
+def last_block_of_torch(model):
+    """Unfreeze the convolutions of the last block, and no others."""
+    for module in model.layer4[-1].modules():
+        if isinstance(module, nn.Conv2d):
+            module.requires_grad_(True)
+
+
+for epochs, rate in zip(EPOCHS, (1e-3, 1e-4), strict=True):
+    weights = [v for v in model.parameters() if v.requires_grad]
+    print(sum(v.numel() for v in weights), "weights")
+    optimizer = torch.optim.Adam(weights, rate)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, patience=1
+    )
+    best, bad = float("inf"), 0
+    for _ in range(epochs):
+        model.eval()
+        model.fc.train()
+        total = 0.0
+        for batch in torch.randperm(len(x_train)).split(32):
+            logits = model((x_train[batch] - mean) / std)
+            loss = F.cross_entropy(logits, y_train[batch])
+            penalty = 1e-4 * model.fc[1].weight.square().sum()
+            optimizer.zero_grad()
+            (loss + penalty).backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        model.eval()
+        with torch.inference_mode():
+            logits = model((x_valid - mean) / std)
+            valid_loss = F.cross_entropy(logits, y_valid).item()
+        curves_in_torch["loss"].append(total / len(x_train))
+        curves_in_torch["val_loss"].append(valid_loss)
+        plateau.step(valid_loss)
+        bad = 0 if valid_loss < best else bad + 1
+        if valid_loss < best:
+            best, kept = (
+                valid_loss,
+                {
+                    name: value.clone()
+                    for name, value in model.state_dict().items()
+                },
+            )
+        if bad == 3:
+            break
+    model.load_state_dict(kept)
+    last_block_of_torch(model)
+
+# %% [markdown]
+# The counts of weights don't agree, because **Keras' ResNet-50 isn't torchvision's**. Its convolutions have biases,
+# though a batch norm follows. And where a block halves the image, Keras does it in the first 1 × 1 convolution, as the
+# paper did ([He et al. 2016](https://arxiv.org/abs/1512.03385)), and torchvision in the 3 × 3 convolution ("version
+# 1.5"). So weights can't be exchanged between the two, and their accuracies on ImageNet differ: 74.9 % for Keras'
+# weights and 76.1 % for torchvision's first ones.
+#
+# Plot the curves, and say whether these networks overfit or underfit.
+
+# %%
+lines = {
+    f"{name}, PyTorch": curves_in_torch[key]
+    for key, name in (("loss", "training"), ("val_loss", "validation"))
+}
+if keras:
+    lines |= {
+        "training, Keras": curves_in_keras["loss"],
+        "validation, Keras": curves_in_keras["val_loss"],
+    }
+cnnlab.plots.lines(
+    list(range(1, sum(EPOCHS) + 1)),
+    lines,
+    xlabel="epoch",
+    ylabel="cross-entropy",
+    message="Training and validation loss stay above 1.1, that of guessing: on "
+    "random frozen features, both networks underfit.",
+)
+
+# %% [markdown]
+# ## A.9 A dictionary
 #
 # | what | cnnlab and PyTorch | Keras | chapter |
 # |---|---|---|---|
 # | centre the pixels in the model | `models.Normalize` | `keras.layers.Rescaling`, `keras.layers.Normalization` | 1, 9 |
-# | mean over the picture | `AdaptiveAvgPool2d(1)` | `keras.layers.GlobalAveragePooling2D` | 9 |
-# | train, measure, ask | `Trainer.fit`, `.evaluate`, `.predict` | `keras.Model.fit`, `.evaluate`, `.predict` | 1 |
-# | what was measured | `History.frame` | `keras.callbacks.History` | 1 |
+# | mean over the image | `AdaptiveAvgPool2d(1)` | `keras.layers.GlobalAveragePooling2D` | 9 |
+# | train, evaluate, predict | `Trainer.fit`, `.evaluate`, `.predict` | `keras.Model.fit`, `.evaluate`, `.predict` | 1 |
+# | losses and metrics of the run | `History.frame` | `keras.callbacks.History` | 1 |
 # | fix the seeds | `Trainer(seed=)`, `setup` | `keras.utils.set_random_seed` | 1 |
-# | fresh weights | `initialise` | `keras.initializers.HeNormal`, a layer's `kernel_initializer=` | 2 |
-# | dropout with the share $p$ dropped | `torch.nn.Dropout` | `keras.layers.Dropout` | 2 |
-# | weight decay | `transfer.param_groups` | `keras.regularizers.L2`, half the number | 2 |
+# | initialisation | `initialise` | `keras.initializers.HeNormal`, a layer's `kernel_initializer=` | 2 |
+# | dropout with probability $p$ | `torch.nn.Dropout` | `keras.layers.Dropout` | 2 |
+# | weight decay | `transfer.param_groups` | `keras.regularizers.L2`, half the value | 2 |
 # | augment | `augment.Augment`, in the `Trainer` | `keras.layers.RandomFlip` and others, in the model or the data | 3 |
 # | a policy | torchvision's `TrivialAugmentWide` | `keras.layers.RandAugment` | 3 |
 # | mix | `mixing.MixUp`, `mixing.CutMix` | `keras.layers.MixUp`, `keras.layers.CutMix` | 4 |
@@ -875,51 +1131,59 @@ if keras:
 # | search | `tune.random_search` | the package KerasTuner | 8 |
 # | logs | `callbacks.CSVLog`, `callbacks.TensorBoardLog` | `keras.callbacks.CSVLogger`, `keras.callbacks.TensorBoard` | 8 |
 # | a new head | `replace_head` | `keras.Model` up to the features, `keras.layers.Dense` behind it | 9 |
+# | a pretrained network | `pretrained` | `keras.applications`, `include_top=False` | 9 |
+# | prepare its pixels | `models.Normalize`, the transforms of torchvision's weights | the network's `preprocess_input` | 9 |
 # | freeze | `transfer.freeze` | `keras.layers.Layer.trainable` before `compile` | 9 |
-# | unfreeze step by step | `callbacks.GradualUnfreeze` | another `compile` for each phase | 10 |
-# | rates layer by layer | `transfer.param_groups` | `MultiOptimizer`, in recent versions | 10 |
+# | gradual unfreezing | `callbacks.GradualUnfreeze` | another `compile` for each phase | 10 |
+# | layer-wise learning rates | `transfer.param_groups` | `MultiOptimizer`, in recent versions | 10 |
 # | class weights | `data.class_weights` | `class_weight=` of `fit` | 11 |
 # | draw classes equally often | `data.balanced_sampler` | a data set of your own: `keras.utils.PyDataset` | 11 |
-# | large batch in parts | `Trainer(microbatch=)` | an optimizer's `gradient_accumulation_steps=` | 12 |
-# | sixteen bits | `Trainer(precision=)` | `keras.mixed_precision.set_global_policy` | 12 |
+# | gradient accumulation | `Trainer(microbatch=)` | an optimizer's `gradient_accumulation_steps=` | 12 |
+# | mixed precision | `Trainer(precision=)` | `keras.mixed_precision.set_global_policy` | 12 |
 #
-# ## A.9 The differences that bite
+# ## A.10 The differences that bite
 #
 # None of them raises an error.
 #
 # | what | Keras does | PyTorch or cnnlab does | so |
 # |---|---|---|---|
 # | axes | (N, H, W, C) | (N, C, H, W) | move them with `transpose`, never `reshape` |
-# | padding with a stride | at the bottom right alone | on both sides | `ZeroPadding2D`, if weights are to be exchanged |
-# | batch norm's `momentum` | share of the old, 0.99 | share of the new, 0.1 | 0.9 in short runs |
+# | padding with a stride | only at the bottom and on the right | on all sides | `ZeroPadding2D`, if weights are to be exchanged |
+# | batch norm's `momentum` | fraction of the old kept, 0.99 | fraction of the new added, 0.1 | 0.9 in short runs |
 # | batch norm's $\varepsilon$ | 0.001 | 0.00001 | set it |
-# | fresh weights | Xavier, uniform | its own uniform rule; `small_resnet`: He | `kernel_initializer="he_normal"` |
-# | the loss takes | probabilities | logits | `from_logits=True`, and no softmax in the model (section 7.5) |
-# | momentum when the rate changes | old steps coast on | all scaled at once | expect differences under schedules |
+# | initialisation | Xavier, uniform | its own uniform rule; `small_resnet`: He | `kernel_initializer="he_normal"` |
+# | the loss takes | probabilities | logits | `from_logits=True`, and no softmax in the model (section 7.9) |
+# | momentum when the learning rate changes | old steps go on at the old one | all scaled at once | expect differences under schedules |
 # | Adam's $\varepsilon$ | 1e-7 | 1e-8 | set it |
 # | `clipnorm=` | each weight tensor by itself | the gradient as a whole | `global_clipnorm=` |
-# | milestones | the last step of the old rate | the first step of the new one | one less |
-# | reported loss | with the weight penalty | without | add a metric |
+# | milestones | the last step at the old learning rate | the first step at the new one | one less |
+# | reported loss | with the penalty of L2 | without | add a metric |
 # | class weights | divided by $N$; not in validation | divided by $\sum w$; in validation too | weights with mean 1 |
-# | `validation_split` | the last part, before shuffling | `load` and `from_folder` split each class | shuffle first, or `validation_data=` |
-# | last short batch of an epoch | is trained on | `loader` leaves it out when it shuffles | count steps with care |
+# | `validation_split` | the last images, before shuffling | `load` and `from_folder` split each class | shuffle first, or `validation_data=` |
+# | a smaller last batch | is trained on | `loader` leaves it out when it shuffles | count steps with care |
 # | frozen batch norm | evaluation mode | a bare PyTorch loop: statistics move | `transfer.train_mode` in your own loop |
-# | early stopping | last weights, unless told | best weights | `restore_best_weights=True` |
-# | `min_delta` | also for the best weights | for the patience alone | leave it at 0, or know it |
-# | NaN in the first epoch | is the best ever | never improves | `TerminateOnNaN` |
+# | early stopping | last weights by default | best weights | `restore_best_weights=True` |
+# | `min_delta` | also for the best weights | only for the patience | leave it at 0 |
+# | unfreezing layers of a frozen model | no effect | each parameter has its own flag | unfreeze the model, then freeze layers |
+# | pixels of ResNet-50 | BGR minus a mean, from 0 to 255 | RGB, normalised | `preprocess_input` |
+# | NaN in the first epoch | becomes the best | never improves | `TerminateOnNaN` |
 # | plateau's patience | at the N-th | torch: after one more; cnnlab: at the N-th | - |
-# | a second `fit` | counts from epoch 0, callbacks forget | goes on; `epochs` is the total | `initial_epoch=` |
+# | a second `fit` | counts from epoch 0, callbacks start anew | continues; `epochs` is the total | `initial_epoch=` |
 # | `keras.json` in `~/.keras` | is read, and written, at import | - | `KERAS_HOME`, `KERAS_BACKEND` |
 #
 # ## Key points
 #
-# - With the same weights, batches and settings the two give the same curve. Where they do not, a default is at work.
-# - Three defaults to change at once: `from_logits=True`, `restore_best_weights=True`, a validation part of your own.
-# - Freeze first, compile after, and compile again after every unfreezing.
+# - With the same weights, batches and settings, the two give the same curve. Where they don't, a default differs.
+# - Change three defaults at once: `from_logits=True`, `restore_best_weights=True`, a validation set of your own.
+# - Freeze before you compile, and compile again after every unfreezing. To unfreeze some layers, unfreeze the whole
+#   backbone and freeze the others.
+# - A ready-made network brings its own preprocessing, and in Keras that of ResNet-50 is BGR.
 # - Before you compare two frameworks, compare their logits on one batch.
 #
 # ## References
 #
+# - K. He, X. Zhang, S. Ren and J. Sun, *Deep residual learning for image recognition*, 2016,
+#   [arXiv:1512.03385](https://arxiv.org/abs/1512.03385)
 # - The Keras team, *Transfer learning and fine-tuning*,
 #   [keras.io/guides/transfer_learning](https://keras.io/guides/transfer_learning/)
 # - The Keras team, *Keras 3 API documentation*, [keras.io/api](https://keras.io/api/)

@@ -6,14 +6,21 @@ chapter that explains it; change it there, and run `make fix`.
 
 import copy
 import math
+import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.quasirandom import SobolEngine
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import v2
 
@@ -63,7 +70,7 @@ def pick_device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# --- Chapter 7. Debugging training ----------------------------------------
+# --- Chapter 12. Faster and bigger ----------------------------------------
 
 
 def train_epoch(
@@ -74,23 +81,37 @@ def train_epoch(
     device,
     scheduler=None,
     max_norm=None,
+    microbatch=None,
+    dtype=None,
+    scaler=None,
 ):
-    """Train for one epoch; return the mean loss over the samples."""
-    model.train()
-    total, count = 0.0, 0
+    """Train for one epoch; return the mean loss over the samples.
+
+    For mixed precision, pass a dtype; with float16, pass a GradScaler too.
+    """
+    set_train_mode(model)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
+    device, total, count = torch.device(device), 0.0, 0
     for images, targets in loader:
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
+        n, size = len(images), microbatch or len(images)
         optimizer.zero_grad()
-        loss = loss_fn(model(images), targets)
-        loss.backward()
+        for x, y in zip(images.split(size), targets.split(size), strict=True):
+            with torch.autocast(
+                device.type, dtype, enabled=dtype is not None
+            ):
+                loss = loss_fn(model(x), y) * (len(x) / n)
+            scaler.scale(loss).backward()
+            total += loss.item() * n
         if max_norm is not None:
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if scheduler is not None:
             scheduler.step()
-        total += loss.item() * len(images)
-        count += len(images)
+        count += n
     return total / count
 
 
@@ -338,3 +359,107 @@ def set_train_mode(model):
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):  # with affine=True
             layer.train(layer.weight.requires_grad)
+
+
+# --- Chapter 10. Fine-tuning ----------------------------------------------
+
+RESNET_STAGES = (
+    ("conv1", "bn1"),
+    ("layer1",),
+    ("layer2",),
+    ("layer3",),
+    ("layer4",),
+    ("fc",),
+)
+
+
+def stage_parameters(model, stage):
+    """The parameters of a stage of a torchvision ResNet, 0 the lowest."""
+    return [
+        parameter
+        for name in RESNET_STAGES[stage]
+        for parameter in getattr(model, name).parameters()
+    ]
+
+
+def layer_groups(model, lr, decay, weight_decay=0.01):
+    """Parameter groups: the head gets lr, each stage below decay times it."""
+    groups = []
+    for depth, stage in enumerate(reversed(range(len(RESNET_STAGES)))):
+        parameters = stage_parameters(model, stage)
+        matrices = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim <= 1]
+        stage_lr = lr * decay**depth
+        groups += [
+            {
+                "params": matrices,
+                "lr": stage_lr,
+                "weight_decay": weight_decay,
+            },
+            {"params": vectors, "lr": stage_lr, "weight_decay": 0.0},
+        ]
+    return groups
+
+
+def unfreeze_stage(model, stage):
+    for parameter in stage_parameters(model, stage):
+        parameter.requires_grad_(True)
+
+
+# --- Chapter 11. Imbalanced classes ---------------------------------------
+
+
+def class_weights(labels, num_classes):
+    """Return N / (K n_k) for each class; a sample weighs 1 on average."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * counts)
+
+
+def balanced_loader(dataset, batch_size, seed, **options):
+    """Return a DataLoader that draws all classes equally often.
+
+    The dataset has its class indices in `labels`, as `ImageDataset` does.
+    """
+    counts = torch.bincount(dataset.labels)
+    sampler = WeightedRandomSampler(
+        (1 / counts)[dataset.labels],  # one weight per sample
+        num_samples=len(dataset),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return DataLoader(dataset, batch_size, sampler=sampler, **options)
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy that damps samples classified with confidence."""
+
+    def __init__(self, gamma=2.0, weight=None):
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits, labels):
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        damped = (1 - (-loss).exp()) ** self.gamma * loss
+        if self.weight is None:
+            return damped.mean()
+        weights = self.weight[labels]
+        return (weights * damped).sum() / weights.sum()
+
+
+# --- Chapter 12. Faster and bigger ----------------------------------------
+
+
+def setup_ddp():
+    """Join the processes of torchrun; return rank and number (0, 1 alone)."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def use_fast_kernels():
+    """Allow TF32, and let cuDNN choose the fastest convolutions."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True

@@ -122,7 +122,7 @@ def test_the_keras_names_in_the_dictionary_exist(tmp_path):
 
 
 def test_the_cnnlab_names_in_the_dictionary_exist():
-    table = text("A_keras.py").partition("## A.8")[2].partition("## A.9")[0]
+    table = text("A_keras.py").partition("## A.9")[2].partition("## A.10")[0]
     column = [row.split("|")[2] for row in table.splitlines() if row.count("|") == 5]
     names = [n for cell in column for n in re.findall(r"`((?!torch\b)\w+\.?[\w.]*)[`(]", cell)]
     assert len(names) > 20

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from cnnlab.course import classroom, cli, replicate
+from cnnlab.course import classroom, cli, notebooks, replicate
 from cnnlab.errors import CnnlabError
 from cnnlab.study.experiment import Results
 
@@ -38,7 +38,7 @@ def studies(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     script = folder / "01_quick.py"
     script.write_text(SCRIPT)
-    monkeypatch.setattr(replicate, "root", lambda: tmp_path / "course")
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path / "course")
     with replicate.imported(script) as module:
         from cnnlab.study.experiment import study
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-import cnnlab
 from cnnlab import emergency
 from cnnlab.course.emergency import process, records
 from cnnlab.course.emergency.causes import CAUSES
@@ -21,7 +20,6 @@ from cnnlab.course.emergency.records import edited, healthy_script, record, sick
 
 
 NUMBERS = records.NUMBERS
-PACKAGE = Path(cnnlab.__file__).parent
 
 
 # --- every patient --------------------------------------------------------------------------------
@@ -142,15 +140,6 @@ def test_no_hidden_seed_is_in_a_script():
     for n in NUMBERS:
         assert not set(map(str, hidden_seeds(n))) & set(re.findall(r"\d+", sick_script(n)))
         assert len(set(hidden_seeds(n)) | set(hidden_seeds(n, 1))) == 2 * record(n).seeds
-
-
-def test_the_scripts_are_in_the_wheel():
-    import tomllib
-
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
-    patterns = project["tool"]["setuptools"]["package-data"]["cnnlab"]
-    found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
-    assert {records.FOLDER / "sick" / f"patient_{n:02}.py" for n in NUMBERS} <= found
 
 
 # --- what a student meets -------------------------------------------------------------------------

@@ -10,7 +10,8 @@
 # # Assignment: five patients
 #
 # Five training scripts run, look right and are silently wrong. You repair them, name the causes, and explain one case
-# so that a colleague believes you. The assignment goes with chapter 7 and takes about three hours.
+# so that a colleague believes you. The assignment goes with chapter 7. We estimate two hours for parts 1 to 5, and an
+# hour for part 6.
 #
 # | part | points | who grades it |
 # |---|---|---|
@@ -25,7 +26,7 @@
 # other. The grader runs your script beside a healthy one and compares what they do: the accuracy on images that the
 # script never sees, the accuracy it reports, and the number of training steps. So every repair that works is accepted,
 # and nothing that only hides the symptom. A script may neither read nor write files, nor use the network, nor start
-# processes, and has three minutes of one core.
+# processes, and has three minutes of processor time; a healthy one needs about ten seconds.
 #
 # **What is allowed.** `emergency.discharge` judges your repair before you hand it in, and you may use it as often as
 # you like. It also says whether the cause you name is right, so you could try all causes in turn. `emergency.ward()`
@@ -33,6 +34,9 @@
 # guess isn't a measurement. The library is open source, and the key to the patients is in it. If you copy it, you earn
 # the points of parts 1 to 5, and have nothing to write in part 6, which is worth two thirds as much: it asks for *your*
 # measurements.
+
+# %% [markdown]
+# RULES
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "setup", "locked": true, "solution": false, "task": false}
 
@@ -46,8 +50,8 @@ PATIENTS = drawn(SEED, 5)
 # %% [markdown]
 # ## Your patients
 #
-# `SEED` decides which five they are. The next cell writes their scripts to the folder `emergency`. Run them, read them,
-# change them, and ask `emergency.discharge(n, cause="...")` what your repair is worth.
+# `SEED` decides which five they are. The next cell writes their scripts to the folder `emergency`. Run them, read
+# them, change them, and ask `emergency.discharge(n, cause="...")` what your repair is worth.
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "admit", "locked": true, "solution": false, "task": false}
 for n in PATIENTS:
@@ -184,8 +188,8 @@ check.grade("patient_5", patient_5, points=3)
 # %% [markdown]
 # ## 6. A case report
 #
-# Choose the patient whose repair taught you most. Show, in the next cell, the measurement that convinced you: numbers or
-# a figure, of the script before and after your repair, over at least three seeds.
+# Choose the patient whose repair taught you most. Show, in the next cell, the measurement that convinced you: numbers
+# or a figure, of the script before and after your repair, over at least three seeds.
 
 # %% nbgrader={"schema_version": 3, "grade": false, "grade_id": "evidence_answer", "locked": false, "solution": true, "task": false}
 ### BEGIN SOLUTION
@@ -215,13 +219,12 @@ for name, script in scripts.items():
 # ### BEGIN SOLUTION
 # The patients differ from seed to seed, so this is how to give the points.
 #
-# **1 (1 point).** A number before and after, with the seeds it was measured on.
-# **2 (3).** One point for two causes that fit the complaint; one for a measurement that tells them apart (the same
-# number would be expected under both causes otherwise); one for its result. "I read the code and saw it" earns one of
-# the three, because the report should convince someone who doesn't see it.
-# **3 (2).** The right lines, and why the operation is legal: shapes broadcast, a gradient is a buffer that is added to,
-# a mode is a flag that nobody checks.
-# **4 (2).** A change that was run, with its number beside that of the repair. Without a number: one point.
-# **5 (2).** A check that fails on the sick script and passes on the healthy one: an assertion on shapes, a gradient norm,
-# two predictions of the same image, one batch that must be learnt. "Better code review" earns nothing.
+# **1 (1 point).** A number before and after, with the seeds it was measured on. **2 (3).** One point for two causes
+# that fit the complaint; one for a measurement that tells them apart (the same number would be expected under both
+# causes otherwise); one for its result. "I read the code and saw it" earns one of the three, because the report should
+# convince someone who doesn't see it. **3 (2).** The right lines, and why the operation is legal: shapes broadcast, a
+# gradient is a buffer that is added to, a mode is a flag that nobody checks. **4 (2).** A change that was run, with
+# its number beside that of the repair. Without a number: one point. **5 (2).** A check that fails on the sick script
+# and passes on the healthy one: an assertion on shapes, a gradient norm, two predictions of the same image, one batch
+# that must be learnt. "Better code review" earns nothing.
 # ### END SOLUTION

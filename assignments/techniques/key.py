@@ -110,6 +110,7 @@ MIXUP = Exercise(
     "weights as the images.",
     hint="which weight has an image, which its partner, and are the targets mixed alike?",
     task="`mixup(images, labels, num_classes, lam, permutation) -> (images, targets)`",
+    worth={"mixture|mixed images": 0.5, "targets": 0.5},
     mistakes={
         "smaller share": Mistake(
             _mix,
@@ -153,10 +154,13 @@ def _observe_schedule(attempt: Callable[..., Any], seed: int) -> dict[str, Any]:
     rng = random.Random(fold_in(seed, 21, 2))
     warmup, hold, fall = rng.randint(3, 6), rng.randint(3, 6), rng.randint(6, 12)
     final = rng.choice([0.05, 0.1, 0.2])
+
+    def phase(step: int, w: int, h: int) -> str:
+        return "warm-up" if step < w else "hold" if step < w + h else "fall"
+
     return {
-        f"your multiplier at step {step} for warmup={w}, hold={h}, steps={n}, final={final}": (
-            attempt(step, w, h, n, final)
-        )
+        f"your multiplier at step {step} ({phase(step, w, h)}) for warmup={w}, hold={h}, "
+        f"steps={n}, final={final}": attempt(step, w, h, n, final)
         for w, h in ((warmup, hold), (0, hold), (warmup, 0), (0, 0))
         for n in (w + h + fall,)
         for step in range(n)
@@ -206,6 +210,7 @@ SCHEDULE = Exercise(
     "value.",
     hint="in which phase is this step, and how many steps of the phase are done?",
     task="`schedule(step, warmup, hold, steps, final) -> multiplier`",
+    worth={r"\(warm-up|\(hold": 0.5, r"\(fall": 0.5},
     mistakes={
         "from zero": Mistake(
             _from_zero,
@@ -347,6 +352,7 @@ STOPPING = Exercise(
     "up to the stop.",
     hint="go through the curve by hand: which value is to beat, and which ones were bad?",
     task="`early_stopping(values, patience, min_delta, mode, start) -> (stop, best)`",
+    worth={"your stop": 0.5, "your best": 0.5},
     mistakes={
         "one too many": Mistake(
             _one_too_many,

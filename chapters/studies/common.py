@@ -10,7 +10,12 @@ compute its table again, and all of them with new seeds with `make replicate`.
 """
 
 import copy
+import inspect
 import os
+import random
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +23,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +39,7 @@ from cnnlab.data import (
     ImageSet,
     balanced_sampler,
     class_weights,
+    imbalance,
     logit_adjustment,
 )
 from cnnlab.errors import DownloadError, NonFiniteError
@@ -527,6 +534,80 @@ def processor_seconds() -> float:
     times = os.times()
     own = times.user + times.system
     return own + times.children_user + times.children_system
+
+
+class RandomDraws(Dataset):
+    """A data set that draws a random number in four ways for each index.
+
+    It's here and not in the notebook, because on some systems the workers
+    have to import it.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.own = np.random.default_rng(0)  # every worker gets a copy
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> dict[str, float]:
+        return {
+            "random": random.random(),
+            "np.random": np.random.rand(),  # noqa: NPY002
+            "torch": torch.rand(()).item(),
+            "own generator": self.own.random(),
+        }
+
+
+# --- several processes (chapter 12) ---------------------------------------
+
+IMPORTS = """
+import cnnlab
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from studies.common import seeded_resnet, sgd
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+cnnlab.setup(seed=0)
+"""
+
+
+def run_in_processes(function: Callable[[str], None], n: int) -> Any:
+    """Start n processes with `torchrun` that call a function of a notebook.
+
+    Args:
+        function: takes the path of a file, into which the first process saves
+            a result.
+        n: number of processes.
+
+    Returns:
+        What was saved.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        script, result = Path(folder, "script.py"), Path(folder, "result.pt")
+        call = f"{function.__name__}({str(result)!r})"
+        parts = [IMPORTS, inspect.getsource(function), call]
+        script.write_text("\n\n".join(parts))
+        command = [sys.executable, "-m", "torch.distributed.run"]
+        command += ["--standalone", "--local-addr=localhost"]
+        command += [f"--nproc-per-node={n}", str(script)]
+        settings = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        process = subprocess.run(
+            command,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if process.returncode:
+            raise RuntimeError(f"torchrun failed:\n{process.stderr}")
+        return torch.load(result, weights_only=True)
 
 
 # --- photographs (chapters 3, 5 and 9) ------------------------------------
@@ -1647,3 +1728,106 @@ def fine_tune_all_layers(
         batch_transform=augment,
         channels_last=True,  # faster
     )
+
+
+# --- losses for a long tail (chapter 11) ----------------------------------
+
+
+def tailed_photographs(seed: int, largest: int, n_test: int) -> DataBundle:
+    """Draw photographs of which some classes have many and others few.
+
+    Args:
+        seed: draws the photographs, and decides which class gets which size.
+        largest: training photographs of the most common class; the rarest
+            class has a fiftieth of that.
+        n_test: test photographs, equally many of each class.
+    """
+    data = photographs(seed, largest, n_test)
+    sizes = [round(largest / 50 ** (k / 9)) for k in range(10)]
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    counts = [sizes[k] for k in order.tolist()]
+    tail = imbalance(data.train, counts, seed)
+    return DataBundle("photographs", tail, data.valid, data.test)
+
+
+class FocalLoss(nn.Module):
+    """Mean of (1 - p) ** gamma times the cross-entropy of a sample.
+
+    With gamma = 0 it is cross-entropy. A larger gamma damps the samples whose
+    correct class already has a high probability p.
+    """
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return ((1 - (-loss).exp()) ** self.gamma * loss).mean()
+
+
+class BalancedSoftmax(nn.Module):
+    """Cross-entropy of the logits plus the log of the class counts."""
+
+    def __init__(self, counts: Tensor) -> None:
+        super().__init__()
+        self.log_counts = counts.log()
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.log_counts, labels)
+
+
+class DeferredWeights(nn.Module):
+    """Cross-entropy whose class weights are switched on late in the run."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.active = weight, False
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weight = self.weight if self.active else None
+        return F.cross_entropy(logits, labels, weight)
+
+
+def tail_loss(name: str, labels: Tensor) -> nn.Module:
+    """Return a loss by name, made for the labels of a training set."""
+    if name == "class weights":
+        return nn.CrossEntropyLoss(class_weights(labels))
+    if name == "deferred weights":
+        return DeferredWeights(class_weights(labels))
+    if name == "balanced softmax":
+        return BalancedSoftmax(labels.bincount())
+    if name == "focal loss":
+        return FocalLoss()
+    return nn.CrossEntropyLoss()
+
+
+def train_on_tail(
+    train_set: ImageSet, seed: int, loss: str, epochs: int
+) -> cnnlab.Trainer:
+    """Train a small ResNet on photographs with flips and shifts.
+
+    Args:
+        train_set: photographs whose classes have different sizes.
+        seed: draws the weights, the order and the augmentation.
+        loss: a name that `tail_loss` knows, or "plain".
+        epochs: number of epochs; deferred weights start after four fifths.
+    """
+    loss_fn = tail_loss(loss, train_set.labels)
+    model = seeded_resnet(seed, len(train_set.classes))
+    optimizer = sgd(model, 0.1, weight_decay=5e-4)
+    batches = cnnlab.loader(train_set, 64, shuffle=True, seed=seed)
+    schedule = cosine(epochs * len(batches))
+    trainer = cpu_trainer(
+        model,
+        optimizer,
+        seed,
+        loss_fn=loss_fn,
+        scheduler=cnnlab.attach(optimizer, schedule),
+        batch_transform=Augment(flip=0.5, crop_pad=4),
+    )
+    if loss == "deferred weights":
+        trainer.fit(batches, epochs=round(0.8 * epochs))
+        loss_fn.active = True
+    trainer.fit(batches, epochs=epochs)
+    return trainer

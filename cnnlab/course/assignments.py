@@ -42,16 +42,19 @@ __all__ = [
 ]
 
 SEEDS = "seeds.json"
+RULES = "RULES"  # the whole text of the cell in which a notebook has the rules of the course
 _SETTINGS = """# nbgrader reads this file when you run it in this folder.
+from math import ceil
 from pathlib import Path
 
 from cnnlab.course.autograde import configure
+from nbgrader.plugins import LateSubmissionPlugin
 
 
 c = get_config()  # noqa: F821 - nbgrader defines it
 configure(c, Path(__file__).parent)
 
-# Time limit for one function, in seconds, and its memory limit, in bytes:
+# Limits for one function: processor time in seconds, and memory in bytes:
 # c.Judge.seconds = 120
 # c.Judge.memory = 4 * 2**30
 # Run the students' code in a container:
@@ -59,8 +62,16 @@ configure(c, Path(__file__).parent)
 #     "docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
 #     "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python",
 # ]
-# After the due date, a submission earns nothing:
-# c.LateSubmissionPlugin.penalty_method = "zero"
+
+
+# A tenth of the points for each day of delay that has begun. The notebooks announce this rule:
+# with rules of your own (`--rules FILE`), change it here, too.
+class TenthPerDay(LateSubmissionPlugin):
+    def late_submission_penalty(self, student_id, score, total_seconds_late):
+        return min(score, 0.1 * score * ceil(total_seconds_late / 86_400))
+
+
+c.AssignLatePenalties.plugin_class = TenthPerDay
 """
 _README = """# A course for nbgrader
 
@@ -142,6 +153,7 @@ def write(
     *,
     into: Path | None = None,
     student_seed: int = 0,
+    rules: Path | None = None,
     force: bool = False,
 ) -> Path:
     """Write a graded assignment into an nbgrader course.
@@ -152,6 +164,9 @@ def write(
         into: or the folder of a course, which is created if it doesn't exist; the assignment must
             not be in it yet.
         student_seed: seed of the data in the notebook and of the problems that the grader draws.
+        rules: a Markdown file with your rules on deadlines, resubmission, collaboration and AI
+            assistants, for the second cell of the notebook; by default `assignments/rules.md` of
+            your course, or else of cnnlab.
         force: if `out` exists, rename it to `OUT.1`, `OUT.2`, ...; nothing is ever deleted.
 
     Returns:
@@ -162,7 +177,7 @@ def write(
         AssignmentError: a test cell states other points than its metadata.
         ExistsError: `out` exists, or the assignment is in the course already.
     """
-    notebook, key = read(name, student_seed)
+    notebook, key = read(name, student_seed, rules)
     if into is None:
         if out is None:
             raise TypeError("write needs a folder: `out` for a new course, or `into`")
@@ -293,16 +308,17 @@ def graded(test: str, points: float | None = None) -> Graded:
     )
 
 
-def read(name: str, seed: int) -> tuple[Any, Path]:
-    """Return the notebook of an assignment, with its seed, and the path of its key.
+def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
+    """Return the notebook of an assignment, with its seed and the rules, and the path of its key.
 
     Raises:
         FileNotFoundError: there is no such assignment.
         AssignmentError: a test cell states other points than its metadata.
     """
+    shipped = notebooks.shipped()
     known = {
         path.parent.name: path.parent
-        for course in (notebooks.shipped(), notebooks.root())  # one of your own wins
+        for course in (shipped, notebooks.root())  # one of your own wins
         for path in sorted(course.glob("assignments/*/key.py"))
         if path.with_name(f"{path.parent.name}.py").is_file()
     }
@@ -314,10 +330,14 @@ def read(name: str, seed: int) -> tuple[Any, Path]:
     notebooks.require("jupytext", extra="course")
     import jupytext
 
+    if rules is None:
+        own = notebooks.root() / "assignments" / "rules.md"
+        rules = own if own.is_file() else shipped / "assignments" / "rules.md"
+    text = rules.read_text(encoding="utf-8").strip()
     notebook = unpair(jupytext.read(source / f"{name}.py"))
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # jupytext would choose another one each time
-        cell.source = with_seed(cell.source, seed)
+        cell.source = text if cell.source == RULES else with_seed(cell.source, seed)
         settings = cell.metadata.get("nbgrader", {})
         if settings.get("grade") and not settings.get("solution"):
             graded(cell.source, settings["points"])

@@ -46,7 +46,7 @@ class Judge(NbGraderPreprocessor):
     """Grade the function of each test cell in its own process; no other cell is run."""
 
     folder = Unicode(help="the folder of the course, with keys/ and seeds.json").tag(config=True)
-    seconds = Float(120.0, help="time limit for all calls of one function").tag(config=True)
+    seconds = Float(120.0, help="processor time for all calls of one function").tag(config=True)
     memory = Int(MEMORY, help="bytes of memory that one function may use").tag(config=True)
     readable = List(
         Unicode(), help="files and folders that an answer may read, beside the libraries"

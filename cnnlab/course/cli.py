@@ -151,6 +151,7 @@ def assignment(arguments: argparse.Namespace) -> int:
     from cnnlab.course import assignments, otter
 
     into = user_path(arguments.into) if arguments.into else None
+    rules = user_path(arguments.rules) if arguments.rules else None
     if arguments.roster:
         if into is None:
             raise assignments.AssignmentError("--roster FILE needs --into COURSE as well")
@@ -168,6 +169,7 @@ def assignment(arguments: argparse.Namespace) -> int:
             arguments.name,
             arguments.out,
             student_seed=arguments.student_seed,
+            rules=rules,
             force=arguments.force,
         )
         print(f"The assignment is in {folder}; read in its README.md what otter can't do")
@@ -177,6 +179,7 @@ def assignment(arguments: argparse.Namespace) -> int:
         arguments.out,
         into=into,
         student_seed=arguments.student_seed,
+        rules=rules,
         force=arguments.force,
     )
     print(f"The assignment is in {folder}; its README.md explains how to hand it out and grade it")
@@ -425,6 +428,13 @@ def _add_assignment(add_command: AddCommand) -> None:
     )
     parser.add_argument(
         "--student-seed", type=int, default=0, metavar="N", help="seed of the data (default: 0)"
+    )
+    parser.add_argument(
+        "--rules",
+        type=Path,
+        metavar="FILE",
+        help="Markdown with your rules on deadlines, resubmission, working together and AI "
+        "assistants (default: assignments/rules.md)",
     )
     parser.add_argument(
         "--otter",

@@ -64,13 +64,21 @@ points: 0
 _SOLUTION = "# BEGIN SOLUTION.*?# END SOLUTION"
 
 
-def write(name: str, out: Path, *, student_seed: int = 0, force: bool = False) -> Path:
+def write(
+    name: str,
+    out: Path,
+    *,
+    student_seed: int = 0,
+    rules: Path | None = None,
+    force: bool = False,
+) -> Path:
     """Write the folder from which `otter assign` makes what students and Gradescope get.
 
     Args:
         name: the name of a folder in `assignments`.
         out: a folder that doesn't exist yet.
         student_seed: as in `assignments.write`.
+        rules: as in `assignments.write`.
         force: as in `assignments.write`.
 
     Returns:
@@ -80,7 +88,7 @@ def write(name: str, out: Path, *, student_seed: int = 0, force: bool = False) -
         FileNotFoundError: there is no such assignment.
         ExistsError: `out` exists, and `force` is not set. Nothing is changed.
     """
-    notebook, key = read(name, student_seed)
+    notebook, key = read(name, student_seed, rules)
     import nbformat
 
     notebook.cells = [

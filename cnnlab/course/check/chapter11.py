@@ -1,8 +1,9 @@
-"""Check the exercises of chapter 11: class and sample weights, balanced accuracy, adjusted logits.
+"""Check the exercises of chapter 11: balanced accuracy, thresholds, sample weights, frequencies.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,142 +32,6 @@ def _as_tensor(answer: Any) -> Any:
         return torch.as_tensor(answer, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         return answer
-
-
-# --- class_weights --------------------------------------------------------------------------------
-
-
-def _observe_class_weights(attempt: Callable[..., Any], seed: int) -> Observation:
-    few = _as_tensor(attempt(torch.tensor([10, 30])))
-    counts = _counts(seed)
-    weights = _as_tensor(attempt(counts.clone()))
-    observation: dict[str, Any] = {"your tensor of weights for counts=[10, 30]": few}
-    if isinstance(weights, Tensor) and weights.shape == counts.shape:
-        observation["the mean weight of a sample"] = float((weights * counts).sum() / counts.sum())
-        ratio = weights[counts.argmax()] / weights[counts.argmin()]
-        observation["the weight of the most common class over that of the rarest"] = float(ratio)
-    return {**observation, f"your tensor of weights for counts={short(counts.tolist())}": weights}
-
-
-def class_weights(counts: Tensor) -> Tensor:
-    """Return N / (K n): every class has the same total weight, a sample weighs 1 on average."""
-    return counts.sum() / (len(counts) * counts)
-
-
-def _weights_proportional(counts):  # type: ignore[no-untyped-def]
-    return len(counts) * counts / counts.sum()
-
-
-def _weights_fractions(counts):  # type: ignore[no-untyped-def]
-    return counts / counts.sum()
-
-
-def _weights_inverse(counts):  # type: ignore[no-untyped-def]
-    return 1 / counts
-
-
-def _weights_inverse_fraction(counts):  # type: ignore[no-untyped-def]
-    return counts.sum() / counts
-
-
-def _scale_to_sum(weights: Tensor, total: float) -> Tensor:
-    return total * weights / weights.sum()
-
-
-def _weights_sum_to_k(counts):  # type: ignore[no-untyped-def]
-    return _scale_to_sum(1 / counts, len(counts))
-
-
-def _weights_sum_to_one(counts):  # type: ignore[no-untyped-def]
-    return _scale_to_sum(1 / counts, 1)
-
-
-def _weights_most_common_is_one(counts):  # type: ignore[no-untyped-def]
-    return counts.max() / counts
-
-
-def _weights_one_minus_fraction(counts):  # type: ignore[no-untyped-def]
-    return 1 - counts / counts.sum()
-
-
-def _weights_squared(counts):  # type: ignore[no-untyped-def]
-    inverse = 1 / counts**2
-    return inverse * counts.sum() / (inverse * counts).sum()
-
-
-def _weights_floored(counts):  # type: ignore[no-untyped-def]
-    return counts.sum() // (len(counts) * counts)
-
-
-_SUM_IS_N = "weight times count, added up over the classes: what should that give?"
-CLASS_WEIGHTS = Exercise(
-    name="class_weights",
-    task="`class_weights(counts) -> (K,)`, with mean 1 over the samples",
-    observe=_observe_class_weights,
-    answer=class_weights,
-    praise="Every class has the same total weight, and the mean weight of a sample is 1.",
-    hint="a class with half the images weighs twice as much; what is the mean over all samples?",
-    mistakes={
-        "common classes weigh more": Mistake(
-            _weights_proportional,
-            "you give the common classes the largest weights, which makes the imbalance worse.",
-            "which class should have the largest weight?",
-        ),
-        "shares": Mistake(
-            _weights_fractions,
-            "you return the fraction of the images in each class, so the common classes get the "
-            "largest weights.",
-            "which class should have the largest weight?",
-        ),
-        "not normalised": Mistake(
-            _weights_inverse,
-            "the mean weight of a sample is far below 1, so a loss that divides by N becomes that "
-            "much smaller, and so do its gradients.",
-            _SUM_IS_N,
-        ),
-        "number of classes forgotten": Mistake(
-            _weights_inverse_fraction,
-            "the mean weight of a sample is K instead of 1: there are K classes, and you divide "
-            "only by the fraction of each.",
-            _SUM_IS_N,
-        ),
-        "weights sum to K": Mistake(
-            _weights_sum_to_k,
-            "your weights have a mean of 1 over the classes, but not over the samples, most of "
-            "which are in classes with small weights.",
-            _SUM_IS_N,
-        ),
-        "weights sum to 1": Mistake(
-            _weights_sum_to_one,
-            "your weights add up to 1, so the mean weight of a sample is far below 1.",
-            _SUM_IS_N,
-        ),
-        "commonest class weighs 1": Mistake(
-            _weights_most_common_is_one,
-            "none of your weights is below 1, so the mean weight of a sample is above 1, like a "
-            "larger learning rate.",
-            _SUM_IS_N,
-        ),
-        "one minus the share": Mistake(
-            _weights_one_minus_fraction,
-            "one minus the fraction is nearly the same for a class with 3 images and one with 30 "
-            "of many.",
-            "a class with half as many images should get twice the weight",
-        ),
-        "squared": Mistake(
-            _weights_squared,
-            "you divide by the square of the count, so the rare classes now have a larger total "
-            "weight than the common ones.",
-            "a class with half as many images should get twice the weight, not four times",
-        ),
-        "integer division": Mistake(
-            _weights_floored,
-            "you round the weights down to whole numbers, so common classes get the weight 0 and "
-            "the network never learns them.",
-            "what does `7 // 10` give?",
-        ),
-    },
-)
 
 
 # --- sample_weights -------------------------------------------------------------------------------
@@ -428,128 +293,324 @@ BALANCED_ACCURACY = Exercise(
 )
 
 
-# --- adjust_logits --------------------------------------------------------------------------------
+# --- cheapest_threshold ---------------------------------------------------------------------------
 
 
-def _observe_adjust(attempt: Callable[..., Any], seed: int) -> Observation:
-    g, counts = generator(seed, 14), _counts(seed)
+# Small problems: (scores, positives, cost of a miss, cost of a false alarm).
+_FEW: tuple[tuple[list[float], list[bool], float, float], ...] = (
+    ([0.2, 0.6, 0.8], [False, True, True], 1.0, 1.0),
+    ([0.2, 0.4, 0.6], [True, False, True], 5.0, 1.0),
+    ([0.2, 0.4, 0.6], [False, True, False], 1.0, 5.0),
+    ([0.3, 0.3, 0.7], [True, False, False], 3.0, 2.0),
+    ([0.1, 0.5, 0.9], [True, False, True], 1.0, 1.0),
+)
+
+
+def _draw_scores(seed: int) -> tuple[Tensor, Tensor]:
+    """Draw scores (N,) with ties, and booleans that are more often True for large scores."""
+    g = generator(seed, 15)
+    scores = torch.randint(1, 30, (40,), generator=g) / 32
+    return scores, torch.rand(40, generator=g) < 0.6 * scores
+
+
+def _observe_threshold(attempt: Callable[..., Any], seed: int) -> Observation:
     observation: dict[str, Any] = {}
-    # Softmax ignores a constant added to all logits of an image, and so should the check.
-    for few, tau in (([0.0, 0.0], 1.0), ([1.0, 0.0], 0.0), ([1.0, 0.0], 0.5)):
-        row = _as_tensor(attempt(torch.tensor([few]), torch.tensor([10, 30]), tau))[0]
-        name = f"the softmax of your logits for logits=[{short(few)}], counts=[10, 30], tau={tau:g}"
-        observation[name] = row.softmax(dim=0)
-    logits = 2 * torch.randn(4, NUM_CLASSES, generator=g)
-    plain = _as_tensor(attempt(logits.clone(), counts.clone(), 1.0))
-    observation = {
-        "you return probabilities instead of logits.": any(
-            agree(plain.sum(dim), torch.ones(plain.shape[1 - dim])) for dim in (0, 1)
-        ),
-        **observation,
-    }
-    between = 0.5 + 0.3 * torch.rand((), generator=g).item()
-    for tau in (1.0, between, 0.0):
-        answer = _as_tensor(attempt(logits.clone(), counts.clone(), tau))
-        name = f"the softmax of your result for {NUM_CLASSES} classes with tau={tau:.2f}"
-        observation[name] = answer.softmax(dim=1)
+    for scores, positive, miss, alarm in _FEW:
+        given = (
+            f"scores={short(scores)}, positive={short(positive)}, miss={miss:g}, alarm={alarm:g}"
+        )
+        observation[f"your threshold for {given}"] = attempt(
+            torch.tensor(scores), torch.tensor(positive), miss, alarm
+        )
+    drawn, positives = _draw_scores(seed)
+    for miss, alarm in ((4.0, 1.0), (1.0, 1.0), (1.0, 3.0)):
+        name = f"your threshold for 40 random scores with miss={miss:g}, alarm={alarm:g}"
+        observation[name] = attempt(drawn.clone(), positives.clone(), miss, alarm)
     return observation
 
 
-def adjust_logits(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
-    """Return the logits minus tau times the log of each class's fraction of the data."""
-    return logits - tau * (counts / counts.sum()).log()
+def _total(scores: Tensor, positive: Tensor, threshold: float, miss: float, alarm: float) -> float:
+    """Return the cost of one threshold."""
+    raised = scores >= threshold
+    return float((positive & ~raised).sum()) * miss + float((raised & ~positive).sum()) * alarm
 
 
-def _adjust_added(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return adjust_logits(logits, counts, -tau)
+def _descending(scores: Tensor) -> list[float]:
+    """Return the candidates, the largest first."""
+    found: list[float] = scores.unique().flip(0).tolist()
+    return [math.inf, *found]
 
 
-def _adjust_no_log(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return logits - tau * counts / counts.sum()
+def cheapest_threshold(scores: Tensor, positive: Tensor, miss: float, alarm: float) -> float:
+    """Return the largest of the thresholds with the smallest cost on these images."""
+    best, lowest = math.inf, math.inf
+    for threshold in _descending(scores):
+        cost = _total(scores, positive, threshold, miss, alarm)
+        if cost < lowest:
+            best, lowest = threshold, cost
+    return best
 
 
-def _adjust_no_tau(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return adjust_logits(logits, counts, 1.0)
+def _threshold_swapped(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    return cheapest_threshold(scores, positive, alarm, miss)
 
 
-def _adjust_log10(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return logits - tau * (counts / counts.sum()).log10()
+def _threshold_equal_costs(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    return cheapest_threshold(scores, positive, 1, 1)
 
 
-def _adjust_divided(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return logits / (counts / counts.sum()) ** tau
+def _threshold_formula(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    return alarm / (alarm + miss)
 
 
-def _adjust_probabilities(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return adjust_logits(logits, counts, tau).softmax(dim=1)
+def _threshold_finite(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    return min(_descending(scores)[1:], key=lambda t: _total(scores, positive, t, miss, alarm))
 
 
-def _adjust_ratios(logits, counts, tau):  # type: ignore[no-untyped-def]
-    return logits.softmax(dim=1) / (counts / counts.sum()) ** tau
+def _threshold_smallest(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    candidates = _descending(scores)[::-1]
+    return min(candidates, key=lambda t: _total(scores, positive, t, miss, alarm))
 
 
-def _adjust_in_place(logits, counts, tau):  # type: ignore[no-untyped-def]
-    logits -= tau * (counts / counts.sum()).log()
-    return logits
+def _threshold_above(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    def cost(t: float) -> float:
+        raised = scores > t
+        return float((positive & ~raised).sum() * miss + (raised & ~positive).sum() * alarm)
+
+    return min(_descending(scores), key=cost)
 
 
-_DIVIDE_IN_LOGS = "if you divide a probability by a number, what happens to its logarithm?"
-ADJUST_LOGITS = Exercise(
-    name="adjust_logits",
-    task="`adjust_logits(logits, counts, tau) -> logits`, for a world of equally frequent classes",
-    observe=_observe_adjust,
-    answer=adjust_logits,
-    praise="Classes that were common in training lose their head start, and tau = 0 changes "
-    "nothing.",
-    hint="what happens to a logit when its probability is divided by a fraction?",
+def _threshold_splits_ties(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    order = scores.argsort(descending=True, stable=True)
+    scores, positive = scores[order], positive[order]
+    n_missed = positive.sum() - positive.cumsum(0)
+    cost = n_missed * miss + (~positive).cumsum(0) * alarm
+    cost = torch.cat([positive.sum()[None] * miss, cost])
+    return [math.inf, *scores.tolist()][int(cost.argmin())]
+
+
+def _threshold_costliest(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    return max(_descending(scores), key=lambda t: _total(scores, positive, t, miss, alarm))
+
+
+def _threshold_cost(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    best = cheapest_threshold(scores, positive, miss, alarm)
+    return _total(scores, positive, best, miss, alarm)
+
+
+def _threshold_misses_only(scores, positive, miss, alarm):  # type: ignore[no-untyped-def]
+    return cheapest_threshold(scores, positive, miss, 0.0)
+
+
+_ONE_CANDIDATE = "take one candidate: which images raise an alarm, and which of these are negative?"
+CHEAPEST_THRESHOLD = Exercise(
+    name="cheapest_threshold",
+    task="`cheapest_threshold(scores, positive, miss, alarm) -> float`, one of the scores or "
+    "infinity",
+    observe=_observe_threshold,
+    answer=cheapest_threshold,
+    praise="You compare the total cost of every threshold that makes a difference, and raising no "
+    "alarm is one of them.",
+    hint="write down the cost of every candidate for three scores; which is the smallest?",
     mistakes={
-        "added": Mistake(
-            _adjust_added,
-            "you make the common classes win even more often, because you add the logarithm of "
-            "the fraction, as a loss does in training.",
-            "which sign has the logarithm, and which classes should gain?",
+        "costs swapped": Mistake(
+            _threshold_swapped,
+            "you charge `miss` for a false alarm and `alarm` for a missed positive.",
+            "a miss is a positive image without an alarm",
         ),
-        "no logarithm": Mistake(
-            _adjust_no_log,
-            "you subtract the fraction itself. Logits are log-probabilities up to a constant, so "
-            "you have to work with logarithms.",
-            _DIVIDE_IN_LOGS,
+        "costs ignored": Mistake(
+            _threshold_equal_costs,
+            "you count all mistakes alike, so your threshold doesn't depend on the costs.",
+            "what does each of the two kinds of mistakes cost?",
         ),
-        "tau ignored": Mistake(
-            _adjust_no_tau,
-            "your result doesn't depend on tau.",
-            "tau = 0 should leave every prediction as it is",
+        "the formula": Mistake(
+            _threshold_formula,
+            "you return alarm / (alarm + miss), which is correct for calibrated probabilities. "
+            "These are only scores.",
+            "what does each threshold cost on the images that you're given?",
         ),
-        "base ten": Mistake(
-            _adjust_log10,
-            "you use the logarithm to base 10, but softmax uses base e, so your adjustment is less "
-            "than half as strong as it should be.",
-            "which logarithm is the inverse of `exp`?",
+        "no infinity": Mistake(
+            _threshold_finite,
+            "you never consider raising no alarm at all, so the highest score always raises one.",
+            "what if every alarm costs more than it saves?",
         ),
-        "logits divided": Mistake(
-            _adjust_divided,
-            "you divide the logits by the fraction, but it's the probabilities that should be "
-            "divided by it.",
-            _DIVIDE_IN_LOGS,
+        "smallest of equals": Mistake(
+            _threshold_smallest,
+            "of equally cheap thresholds you return the smallest, but the exercise asks for the "
+            "largest.",
+            "in which order do you try the candidates, and when does one replace the best so far?",
         ),
-        "probabilities": Mistake(
-            _adjust_probabilities,
-            "you return probabilities instead of logits. A second softmax would make them all "
-            "nearly equal.",
-            "is your last step needed?",
+        "above": Mistake(
+            _threshold_above,
+            "you raise an alarm only above the threshold, but a score equal to it counts too.",
+            "`>` or `>=`?",
         ),
-        "ratios of probabilities": Mistake(
-            _adjust_ratios,
-            "you return ratios of probabilities instead of logits.",
-            "do the same with logarithms: what does a ratio become?",
+        "ties split": Mistake(
+            _threshold_splits_ties,
+            "you cut between images with equal scores, as if one of them could raise an alarm "
+            "without the other.",
+            "after sorting, at which positions can a threshold lie?",
         ),
-        "in place": Mistake(
-            _adjust_in_place,
-            "you change the logits you were given, so with another tau you would adjust them a "
-            "second time.",
-            "`x -= y` changes the caller's tensor, `x = x - y` makes a new one",
+        "the most expensive": Mistake(
+            _threshold_costliest,
+            "you return the threshold with the largest cost.",
+            "is a cost something to maximise?",
+        ),
+        "the cost itself": Mistake(
+            _threshold_cost,
+            "you return the smallest cost, but the exercise asks for its threshold.",
+            "which candidate does this cost belong to?",
+        ),
+        "misses only": Mistake(
+            _threshold_misses_only,
+            "you don't charge for false alarms, so a low threshold costs nothing.",
+            _ONE_CANDIDATE,
         ),
     },
 )
 
-EXERCISES = (CLASS_WEIGHTS, SAMPLE_WEIGHTS, BALANCED_ACCURACY, ADJUST_LOGITS)
+
+# --- change_frequencies ---------------------------------------------------------------------------
+
+
+def _observe_frequencies(attempt: Callable[..., Any], seed: int) -> Observation:
+    observation: dict[str, Any] = {}
+    for few, counts, expected in (
+        ([0.0, 0.0], [10.0, 30.0], [1.0, 1.0]),
+        ([0.0, 0.0], [10.0, 10.0], [1.0, 3.0]),
+        ([1.0, 0.0], [10.0, 30.0], [10.0, 30.0]),
+        ([1.0, 0.0], [10.0, 30.0], [3.0, 1.0]),
+        ([0.0, 0.0, 0.0], [10.0, 30.0, 20.0], [3.0, 1.0, 0.0]),
+    ):
+        given = f"logits=[{short(few)}], counts={short(counts)}, expected={short(expected)}"
+        observation[f"your tensor of probabilities for {given}"] = attempt(
+            torch.tensor([few]), torch.tensor(counts), torch.tensor(expected)
+        )
+    g, drawn = generator(seed, 16), _counts(seed)
+    logits = 2 * torch.randn(3, NUM_CLASSES, generator=g)
+    frequencies = 0.1 + torch.rand(NUM_CLASSES, generator=g)
+    name = f"your tensor of probabilities for three images and {NUM_CLASSES} classes"
+    result = observation[name] = attempt(logits, drawn, frequencies)
+    rows = torch.as_tensor(result).sum(dim=1)
+    complaint = "the rows of your result don't add up to 1."
+    return {complaint: not agree(rows, torch.ones(len(logits))), **observation}
+
+
+def change_frequencies(logits: Tensor, counts: Tensor, expected: Tensor) -> Tensor:
+    """Return probabilities (N, K) for classes that occur as expected."""
+    return (logits - counts.log() + expected.log()).softmax(dim=1)
+
+
+def _frequencies_swapped(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return (logits + counts.log() - expected.clamp(min=1e-12).log()).softmax(dim=1)
+
+
+def _frequencies_equal(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return (logits - counts.log()).softmax(dim=1)
+
+
+def _frequencies_not_removed(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return (logits + expected.log()).softmax(dim=1)
+
+
+def _frequencies_unchanged(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return logits.softmax(dim=1)
+
+
+def _frequencies_no_log(logits, counts, expected):  # type: ignore[no-untyped-def]
+    shift = expected / expected.sum() - counts / counts.sum()
+    return (logits + shift).softmax(dim=1)
+
+
+def _frequencies_unnormalised(logits, counts, expected):  # type: ignore[no-untyped-def]
+    ratio = (expected / expected.sum()) / (counts / counts.sum())
+    return logits.softmax(dim=1) * ratio
+
+
+def _frequencies_logits(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return logits - counts.log() + expected.log()
+
+
+def _frequencies_scaled_logits(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return (logits * expected / counts).softmax(dim=1)
+
+
+def _frequencies_over_images(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return (logits - counts.log() + expected.log()).softmax(dim=0)
+
+
+def _frequencies_base_ten(logits, counts, expected):  # type: ignore[no-untyped-def]
+    return (logits - counts.log10() + expected.log10()).softmax(dim=1)
+
+
+_BAYES = "which frequencies are in the network's probabilities, and which should be?"
+CHANGE_FREQUENCIES = Exercise(
+    name="change_frequencies",
+    task="`change_frequencies(logits, counts, expected) -> (N, K)`, probabilities where the "
+    "classes occur as expected",
+    observe=_observe_frequencies,
+    answer=change_frequencies,
+    praise="You take the training frequencies out and put the expected ones in, and every row is "
+    "a distribution.",
+    hint=_BAYES,
+    mistakes={
+        "swapped": Mistake(
+            _frequencies_swapped,
+            "you put the training frequencies in a second time and take the expected ones out.",
+            _BAYES,
+        ),
+        "expected ignored": Mistake(
+            _frequencies_equal,
+            "your probabilities are for classes that occur equally often: `expected` isn't used.",
+            "after you've removed the training frequencies, which ones come in?",
+        ),
+        "training not removed": Mistake(
+            _frequencies_not_removed,
+            "you add the expected frequencies, but those of the training set are still in the "
+            "logits.",
+            _BAYES,
+        ),
+        "unchanged": Mistake(
+            _frequencies_unchanged,
+            "you return the softmax of the logits, which is correct only where the classes occur "
+            "as in training.",
+            _BAYES,
+        ),
+        "no logarithm": Mistake(
+            _frequencies_no_log,
+            "you add fractions to logits. Logits are log-probabilities up to a constant, so "
+            "multiplying a probability adds a logarithm.",
+            "if you multiply a probability by a number, what happens to its logarithm?",
+        ),
+        "not normalised": Mistake(
+            _frequencies_unnormalised,
+            "the rows of your result don't add up to 1: after multiplying, probabilities have to "
+            "be normalised again.",
+            "what is the sum of each row?",
+        ),
+        "logits": Mistake(
+            _frequencies_logits,
+            "you return logits, but the exercise asks for probabilities.",
+            "which function turns logits into probabilities?",
+        ),
+        "logits scaled": Mistake(
+            _frequencies_scaled_logits,
+            "you multiply the logits by the ratio of the frequencies, but it's the probabilities "
+            "that should be multiplied by it.",
+            "if you multiply a probability by a number, what happens to its logarithm?",
+        ),
+        "over the images": Mistake(
+            _frequencies_over_images,
+            "your columns add up to 1 instead of your rows, so the images compete with each other.",
+            "over which dimension does softmax normalise?",
+        ),
+        "base ten": Mistake(
+            _frequencies_base_ten,
+            "you use the logarithm to base 10, but softmax uses base e, so less than half of the "
+            "change is made.",
+            "which logarithm is the inverse of `exp`?",
+        ),
+    },
+)
+
+EXERCISES = (BALANCED_ACCURACY, CHEAPEST_THRESHOLD, SAMPLE_WEIGHTS, CHANGE_FREQUENCIES)

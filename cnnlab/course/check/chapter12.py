@@ -1,10 +1,11 @@
-"""Check the exercises of chapter 12: unscaling, gradient accumulation, and when compiling pays off.
+"""Check the exercises of chapter 12: timing, gradient accumulation, and unscaling.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,203 @@ from torch import Tensor, nn
 from cnnlab.course.check.compare import agree, short
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, fork_rng, generator
+
+
+# --- time_variants --------------------------------------------------------------------------------
+
+Step = Callable[[], None]
+
+
+class Device:
+    """A simulated GPU with its clock: a call returns after 1 s, and its work goes on.
+
+    Attributes:
+        calls: the names of the steps that were called, in order.
+        reads: how often the clock was read.
+        waits: how often `synchronize` was called.
+        early: whether it was ever read while the device was still working.
+    """
+
+    def __init__(self, durations: Mapping[str, Sequence[float]]) -> None:
+        self.durations = {name: list(seconds) for name, seconds in durations.items()}
+        self.now = self.busy_until = 0.0
+        self.calls: list[str] = []
+        self.reads, self.waits, self.early = 0, 0, False
+
+    def steps(self) -> dict[str, Step]:
+        """Return the steps by name; the n-th call of a step has its n-th duration."""
+        return {name: self._step(name) for name in self.durations}
+
+    def _step(self, name: str) -> Step:
+        def step() -> None:
+            n = self.calls.count(name)
+            seconds = self.durations[name][min(n, len(self.durations[name]) - 1)]
+            self.calls.append(name)
+            self.busy_until = max(self.busy_until, self.now) + seconds
+            self.now += 1.0
+
+        return step
+
+    def clock(self) -> float:
+        """Return the seconds so far."""
+        self.reads += 1
+        self.early |= self.busy_until > self.now
+        return self.now
+
+    def synchronize(self) -> None:
+        """Wait until the device has done its work."""
+        self.waits += 1
+        self.now = max(self.now, self.busy_until)
+
+
+def _observe_timing(attempt: Callable[..., Any], seed: int) -> Observation:
+    g = generator(seed, 12, 5)
+    observation: dict[str, Any] = {}
+    # The first duration is that of the warm-up. Median, mean, minimum and last value all differ.
+    base = 4.0 + int(torch.randint(0, 8, (), generator=g))
+    for rounds in (3, 5):
+        tail = [base + 9.0, base, base + 1.0, base + 2.0, base + 20.0]
+        device = Device({"a": [90.0, *tail[:rounds]], "b": [70.0, *(2 * t for t in tail[:rounds])]})
+        answer = attempt(device.steps(), rounds, device.clock, device.synchronize)
+        case = f"for steps a and b and rounds={rounds}"
+        observation |= {
+            f"the number of calls of each step {case}": [
+                device.calls.count("a"),
+                device.calls.count("b"),
+            ],
+            f"the order of your calls {case}": " ".join(device.calls),
+            f"you never read `clock()` {case}.": device.reads == 0,
+            f"you never call `synchronize()` {case}.": device.waits == 0,
+            f"you read the clock while the device is still working {case}.": device.early,
+            f"the names in your result {case}": sorted(answer)
+            if isinstance(answer, Mapping)
+            else answer,
+            f"your seconds {case}": [answer["a"], answer["b"]]
+            if isinstance(answer, Mapping) and {"a", "b"} <= {*answer}
+            else answer,
+        }
+    return observation
+
+
+def time_variants(
+    variants: Mapping[str, Step],
+    rounds: int,
+    clock: Callable[[], float],
+    synchronize: Callable[[], None],
+) -> dict[str, float]:
+    """Return the median seconds of each variant; the variants alternate, after a warm-up."""
+    return _timer()(variants, rounds, clock, synchronize)
+
+
+def _timer(
+    summary: Callable[[Sequence[float]], float] = statistics.median,
+    warm_up: Literal["left out", "counted", "none"] = "left out",
+    order: Literal["alternating", "one by one"] = "alternating",
+    waits: Literal["both", "before", "after", "never"] = "both",
+) -> Callable[..., dict[str, float]]:
+    """Build a variant of `time_variants`.
+
+    Args:
+        summary: what to make of the times of a variant.
+        warm_up: whether each variant is called once more, first, and whether that call counts.
+        order: whether the variants alternate, or each takes all its rounds at once.
+        waits: when to call `synchronize`, before and after the step.
+    """
+
+    def attempt(variants, rounds, clock, synchronize):  # type: ignore[no-untyped-def]
+        times: dict[str, list[float]] = {name: [] for name in variants}
+
+        def measure(name: str, count: bool) -> None:
+            if waits in ("both", "before"):
+                synchronize()
+            start = clock()
+            variants[name]()
+            if waits in ("both", "after"):
+                synchronize()
+            if count:
+                times[name].append(clock() - start)
+
+        turns = range(rounds if warm_up == "none" else rounds + 1)
+        counted = {turn: warm_up != "left out" or turn > 0 for turn in turns}
+        if order == "alternating":
+            for turn in turns:
+                for name in variants:
+                    measure(name, counted[turn])
+        else:
+            for name in variants:
+                for turn in turns:
+                    measure(name, counted[turn])
+        return {name: summary(values) for name, values in times.items()}
+
+    return attempt
+
+
+def _warms_up_unwatched(variants, rounds, clock, synchronize):  # type: ignore[no-untyped-def]
+    for step in variants.values():
+        step()
+    return _timer(warm_up="none", waits="after")(variants, rounds, clock, synchronize)
+
+
+TIMING = Exercise(
+    name="time_variants",
+    task="`time_variants(variants, rounds, clock, synchronize) -> {name: median seconds}`",
+    observe=_observe_timing,
+    answer=time_variants,
+    praise="You leave out the warm-up, let the variants alternate, wait for the device, and take "
+    "the median.",
+    hint="what happens before the first round, within a round, and around each reading of the "
+    "clock?",
+    mistakes={
+        "no warm-up": Mistake(
+            _timer(warm_up="none"),
+            "you never call a step without timing it, so the first round also measures one-time "
+            "work such as allocating memory.",
+            "how often should each step be called in all?",
+        ),
+        "warm-up counted": Mistake(
+            _timer(warm_up="counted"),
+            "the time of the warm-up call is among those of which you take the median.",
+            "which call takes by far the longest, and should it count?",
+        ),
+        "one variant after the other": Mistake(
+            _timer(order="one by one"),
+            "you time all rounds of one step before the next one, so a slow minute of the machine "
+            "hits only one of them.",
+            "which loop should be the outer one, that over rounds or that over steps?",
+        ),
+        "no synchronize": Mistake(
+            _timer(waits="never"),
+            "you never wait for the device, so you measure how fast Python hands out the work.",
+            "a call returns before its work is done; what waits for it?",
+        ),
+        "synchronize only before": Mistake(
+            _timer(waits="before"),
+            "you stop the clock before the device has done the step.",
+            "what has to be finished when you read the clock for the second time?",
+        ),
+        "synchronize only after": Mistake(
+            _warms_up_unwatched,
+            "you wait after each step but not before it, so the first one also waits for the "
+            "warm-up.",
+            "what may the device still be doing when you read the clock for the first time?",
+        ),
+        "mean": Mistake(
+            _timer(statistics.fmean),
+            "you take the mean, which a single slow call spoils.",
+            "which average ignores an outlier?",
+        ),
+        "minimum": Mistake(
+            _timer(min),
+            "you take the fastest call; the exercise asks for the median.",
+            "what does `statistics.median` return?",
+        ),
+        "sum": Mistake(
+            _timer(sum),
+            "you return the seconds of all rounds together.",
+            "how many seconds does a single call take?",
+        ),
+    },
+)
 
 
 # --- unscale_and_clip -----------------------------------------------------------------------------
@@ -183,7 +381,7 @@ class Net(nn.Module):
         super().__init__()
         with fork_rng():
             torch.manual_seed(fold_in(seed, 12, 2))
-            self.layer = nn.Linear(6, 3)
+            self.layer: nn.Module = nn.Linear(6, 3)
         self.passes: list[tuple[str, int]] = []
         self.leftover: list[bool] = []
 
@@ -433,108 +631,245 @@ ACCUMULATING = Exercise(
 )
 
 
-# --- steps_to_pay ---------------------------------------------------------------------------------
+# --- accumulate_pixels ----------------------------------------------------------------------------
+
+IGNORED = -100  # the default `ignore_index` of `F.cross_entropy`
 
 
-def _observe_paying(attempt: Callable[..., Any], seed: int) -> Observation:
-    g = generator(seed, 12, 4)
-    # Multiples of 1/1024 are exact in binary, so rounding errors can't change the result.
-    before = int(torch.randint(40, 80, (), generator=g)) / 1024
-    saving = int(torch.randint(7, 20, (), generator=g)) / 1024
-    steps = int(torch.randint(300, 900, (), generator=g))
-    problems = (
-        (12.0, 5.0, 3.0),
-        (13.0, 5.0, 3.0),
-        (15.0, 9.0, 5.0),
-        (12.0, 5.0, 5.0),
-        (12.0, 3.0, 5.0),
-        (steps * saving, before, before - saving),
-        ((steps + 0.25) * saving, before, before - saving),
-        (steps * saving, before - saving, before),
-    )
-    return {
-        f"your result for cost={c:g}, before={b:g}, after={a:g}": _as_int(attempt(c, b, a))
-        for c, b, a in problems
-    }
+class PixelNet(Net):
+    """A model with one prediction per pixel: images (N, 1, 2, 2), logits (N, 3, 2, 2)."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        with fork_rng():
+            torch.manual_seed(fold_in(seed, 12, 6))
+            self.layer = nn.Conv2d(1, 3, 1)
 
 
-def _as_int(steps: Any) -> Any:
-    """Convert 6.0 to 6, because `numpy.ceil` returns floats; return anything else as it is."""
-    return int(steps) if isinstance(steps, float) and steps.is_integer() else steps
+# How many of the four pixels of each image have a label, and the size of the microbatches.
+_PIXEL_CASES = (((4, 4, 1, 0, 2), 2), ((3, 1, 0, 0), 2))
 
 
-def steps_to_pay(cost: float, before: float, after: float) -> float:
-    """Return the cost divided by the time that a step saves, rounded up; inf if it saves none."""
-    saving = before - after
-    return math.ceil(cost / saving) if saving > 0 else math.inf
+def _observe_pixels(attempt: Callable[..., Any], seed: int) -> Observation:
+    g = generator(seed, 12, 7)
+    observation: dict[str, Any] = {}
+    for labelled, size in _PIXEL_CASES:
+        n = len(labelled)
+        images = torch.randn(n, 1, 2, 2, generator=g)
+        labels = torch.randint(0, 3, (n, 2, 2), generator=g)
+        for image, count in enumerate(labelled):
+            labels[image].view(-1)[count:] = IGNORED
+        model = PixelNet(seed)
+        before = model.weights()
+        whole = torch.autograd.grad(
+            F.cross_entropy(model.layer(images), labels), list(model.parameters())
+        )
+        length = 0.5 * torch.cat([gradient.flatten() for gradient in whole]).norm()
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=g)  # left over from an earlier batch
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        steps: list[int] = []
+        optimizer.register_step_post_hook(lambda *arguments, steps=steps: steps.append(1))
+        loss = attempt(model, optimizer, images, labels, size)
+        case = f"for images with {list(labelled)} labelled pixels and size={size}"
+        order = [name for name, _ in model.passes]
+        sizes = [n_images for name, n_images in model.passes if name == "forward"]
+        step = model.weights() - before
+        first, *later = model.leftover or [False]
+        observation |= {
+            f"more than {size} images pass through the model at a time {case}.": (
+                max(sizes, default=0) > size
+            ),
+            f"all forward passes come before the first backward pass {case}.": (
+                len(sizes) > 1 and order == sorted(order, reverse=True)
+            ),
+            f"at your first `backward()`, `.grad` holds an earlier batch {case}.": first,
+            f"at a later `backward()`, the gradients before it are gone {case}.": (
+                bool(later) and not all(later)
+            ),
+            f"the number of optimizer steps {case}": len(steps),
+            f"your step contains NaN {case}.": bool(step.isnan().any()),
+            f"the length of your step, as a multiple of the correct one, {case}": float(
+                step.norm() / length
+            ),
+            f"the direction of your step {case}": step / step.norm().clamp(min=1e-12),
+            f"your mean loss {case}": loss,
+        }
+    return observation
 
 
-def _inf_if_no_faster(
-    formula: Callable[[float, float, float], float],
-) -> Callable[[float, float, float], float]:
-    """Wrap a formula for the number of steps to return inf if a step is no faster than before."""
+def accumulate_pixels(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    size: int,
+) -> float:
+    """Take one step on the mean loss over all labelled pixels of a batch; return that loss."""
+    return _pixel_accumulator()(model, optimizer, images, labels, size)
 
-    def attempt(cost: float, before: float, after: float) -> float:
-        return formula(cost, before, after) if before > after else math.inf
+
+def _labelled(labels: Tensor) -> int:
+    return int((labels != IGNORED).sum())
+
+
+def _weight_by_pixels(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    return sum_of_losses / _labelled(labels)
+
+
+def _weight_by_images(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    return sum_of_losses / max(_labelled(y), 1) * len(y) / len(labels)
+
+
+def _mean_of_means(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    return sum_of_losses / max(_labelled(y), 1) / parts
+
+
+def _sum_of_means(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    return sum_of_losses / max(_labelled(y), 1)
+
+
+def _all_pixels(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    return sum_of_losses / labels.numel()
+
+
+def _not_divided(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    return sum_of_losses
+
+
+def _empty_is_nan(sum_of_losses: Tensor, y: Tensor, labels: Tensor, parts: int) -> Tensor:
+    share = _labelled(y) / _labelled(labels)
+    return sum_of_losses / torch.tensor(float(_labelled(y))) * share
+
+
+def _pixel_accumulator(
+    weigh: Callable[[Tensor, Tensor, Tensor, int], Tensor] = _weight_by_pixels,
+    zero_grad: Literal["once", "each time", "never"] = "once",
+    step: Literal["once", "each time"] = "once",
+    returns: Literal["total", "last"] = "total",
+) -> Callable[..., float]:
+    """Build a variant of `accumulate_pixels`.
+
+    Args:
+        weigh: computes a microbatch's contribution from its sum of losses, its labels, the labels
+            of the batch, and the number of microbatches.
+        zero_grad: whether to call `zero_grad` per batch ("once") or per microbatch ("each time").
+        step: whether to step per batch or per microbatch.
+        returns: the sum of the contributions, or the last one.
+    """
+
+    def attempt(model, optimizer, images, labels, size):  # type: ignore[no-untyped-def]
+        if zero_grad == "once":
+            optimizer.zero_grad()
+        pieces = list(zip(images.split(size), labels.split(size), strict=True))
+        losses = []
+        for x, y in pieces:
+            if zero_grad == "each time":
+                optimizer.zero_grad()
+            sum_of_losses = F.cross_entropy(model(x), y, reduction="sum")
+            loss = weigh(sum_of_losses, y, labels, len(pieces))
+            loss.backward()
+            if step == "each time":
+                optimizer.step()
+            losses.append(loss.item())
+        if step == "once":
+            optimizer.step()
+        return sum(losses) if returns == "total" else losses[-1]
 
     return attempt
 
 
-def _negative(cost, before, after):  # type: ignore[no-untyped-def]
-    return math.ceil(cost / (before - after)) if before != after else math.inf
+def _pixels_at_once(model, optimizer, images, labels, size):  # type: ignore[no-untyped-def]
+    return accumulate_pixels(model, optimizer, images, labels, len(images))
 
 
-def _absolute_difference(cost, before, after):  # type: ignore[no-untyped-def]
-    return steps_to_pay(cost, max(before, after), min(before, after))
+def _pixels_one_backward(model, optimizer, images, labels, size):  # type: ignore[no-untyped-def]
+    optimizer.zero_grad()
+    total = torch.zeros(())
+    for x, y in zip(images.split(size), labels.split(size), strict=True):
+        total = total + F.cross_entropy(model(x), y, reduction="sum") / _labelled(labels)
+    total.backward()
+    optimizer.step()
+    return total.item()
 
 
-PAYING = Exercise(
-    name="steps_to_pay",
-    task="`steps_to_pay(cost, before, after) -> number of steps`, or `math.inf`",
-    observe=_observe_paying,
-    answer=steps_to_pay,
-    praise="You divide the cost by the time that each step saves and round up, and compiling "
-    "never pays off if a step saves nothing.",
-    hint="how much time does one step save, and how often does that fit into the cost?",
+PIXELS = Exercise(
+    name="accumulate_pixels",
+    task="`accumulate_pixels(model, optimizer, images, labels, size) -> mean loss`, in a single "
+    "step",
+    observe=_observe_pixels,
+    answer=accumulate_pixels,
+    praise="Every labelled pixel of the batch has the same weight, wherever the cuts are. That's "
+    "the bug of 2024, fixed.",
+    hint="what does the mean loss of the whole batch divide by, and when do you know that number?",
     mistakes={
-        "divided by the plain step": Mistake(
-            _inf_if_no_faster(lambda cost, before, after: math.ceil(cost / before)),
-            "you divide by the time of an uncompiled step, as if the compiled steps took no time.",
-            "how much time does a single step save?",
+        "weighs by images": Mistake(
+            _pixel_accumulator(_weight_by_images),
+            "you weigh a microbatch by its images, but the loss is a mean over labelled pixels, "
+            "of which some images have more.",
+            "what would `F.cross_entropy` divide by, if the whole batch came at once?",
         ),
-        "divided by the compiled step": Mistake(
-            _inf_if_no_faster(lambda cost, before, after: math.ceil(cost / after)),
-            "you divide by the time of a compiled step, but that isn't what you gain by taking it.",
-            "how much time does a single step save?",
+        "mean of means": Mistake(
+            _pixel_accumulator(_mean_of_means),
+            "you take the mean of the microbatches' means, although they have different numbers "
+            "of labelled pixels. That was the bug of 2024.",
+            "what would `F.cross_entropy` divide by, if the whole batch came at once?",
         ),
-        "rounded down": Mistake(
-            _inf_if_no_faster(lambda cost, before, after: math.floor(cost / (before - after))),
-            "you round down, but after that many steps the compiled run is still behind.",
-            "if 2.3 steps would pay the cost back, how many whole steps do you need?",
+        "sum of means": Mistake(
+            _pixel_accumulator(_sum_of_means),
+            "you add up the microbatches' mean losses, each divided by its own labelled pixels.",
+            "by how many pixels should every loss be divided, wherever the cuts are?",
         ),
-        "one too many": Mistake(
-            _inf_if_no_faster(lambda cost, before, after: math.floor(cost / (before - after)) + 1),
-            "you return one step too many when the division has no remainder: once both runs took "
-            "equally long, compiling has paid off.",
-            "which function of `math` rounds up but leaves whole numbers alone?",
+        "divides by all pixels": Mistake(
+            _pixel_accumulator(_all_pixels),
+            "you divide by all pixels, but those with the label -100 don't count, so the step is "
+            "too short.",
+            "which pixels does the mean of `F.cross_entropy` leave out?",
         ),
-        "not rounded": Mistake(
-            _inf_if_no_faster(lambda cost, before, after: cost / (before - after)),
-            "the exercise asks for a whole number of steps.",
-            "which function of `math` rounds up?",
+        "not divided at all": Mistake(
+            _pixel_accumulator(_not_divided),
+            "you add up the losses of all pixels and never divide, so the step is too long.",
+            "the step should be that of the *mean* loss: over how many pixels?",
         ),
-        "negative steps": Mistake(
-            _negative,
-            "you return a negative number of steps if a compiled step is slower, but then "
-            "compiling never pays off.",
-            "what should you return when `after` is larger than `before`?",
+        "NaN from an empty microbatch": Mistake(
+            _pixel_accumulator(_empty_is_nan),
+            "you take the mean over a microbatch without any labelled pixel, which is 0/0. Its "
+            "weight is 0, and 0 times NaN is NaN.",
+            "which `reduction` of `F.cross_entropy` can't divide by zero?",
         ),
-        "size of the difference": Mistake(
-            _absolute_difference,
-            "you ignore the sign of the difference, so a slower compiled step counts as a saving.",
-            "what should you return when `after` is larger than `before`?",
+        "a step for each part": Mistake(
+            _pixel_accumulator(zero_grad="each time", step="each time"),
+            "the optimizer steps after every microbatch.",
+            "how many times should the weights change per batch?",
+        ),
+        "zero_grad in the loop": Mistake(
+            _pixel_accumulator(zero_grad="each time"),
+            "you call `zero_grad` for every microbatch, so only the gradient of the last one is "
+            "left.",
+            "what accumulates in `.grad`, and when should it be reset?",
+        ),
+        "no zero_grad": Mistake(
+            _pixel_accumulator(zero_grad="never"),
+            "you add to the old gradients that were in `.grad` when your function was called.",
+            "`backward` adds to `.grad`; where do you clear it?",
+        ),
+        "one backward pass at the end": Mistake(
+            _pixels_one_backward,
+            "all microbatches stay in memory until the one backward pass at the end, so nothing is "
+            "saved.",
+            "when can the activations of a microbatch be freed?",
+        ),
+        "all at once": Mistake(
+            _pixels_at_once,
+            "the whole batch goes through the model at once, which is what doesn't fit in memory.",
+            "`images.split(size)` cuts a batch into microbatches",
+        ),
+        "loss of the last part": Mistake(
+            _pixel_accumulator(returns="last"),
+            "you return the contribution of the last microbatch only.",
+            "add up the contributions",
         ),
     },
 )
 
-EXERCISES = (UNSCALING, ACCUMULATING, PAYING)
+EXERCISES = (TIMING, ACCUMULATING, PIXELS, UNSCALING)

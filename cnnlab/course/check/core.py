@@ -10,7 +10,7 @@ it states the fact.
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
 
@@ -111,6 +111,8 @@ class Exercise:
         mistakes: name -> known mistake.
         hint: where to look after a mistake that isn't among the known ones.
         task: what to write: the call and what it returns; it completes "Check chapter 5, ...".
+        worth: fraction of the points for each group of facts, by a pattern that their names
+            contain. A group counts if all its facts are right; without groups, all facts must be.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Exercise:
     mistakes: Mapping[str, Mistake] = field(default_factory=dict)
     hint: str = "try your function on an example that you can work out by hand"
     task: str = ""
+    worth: Mapping[str, float] = field(default_factory=dict)
 
     def judge(
         self, attempt: Callable[..., Any], seed: int = 0, *, memory: Memory | None = None
@@ -144,8 +147,26 @@ class Exercise:
             for problem in range(seed, seed + PROBLEMS):
                 outcome = self._judge_problem(attempt, problem, memory)
                 if outcome is not None:
-                    return outcome
+                    share = self._share(attempt, seed, memory) if self.worth else None
+                    return replace(outcome, share=share)
         return Outcome(self.name, True, f"correct. {self.praise}")
+
+    def _share(self, attempt: Callable[..., Any], seed: int, memory: Memory) -> float:
+        """Return the fraction of the points that the groups of right facts earn.
+
+        A wrong fact in no group, such as a changed argument, halves it.
+        """
+        wrong: set[str] = set()
+        for problem in range(seed, seed + PROBLEMS):
+            _, expected = self._remembered(self.answer, problem, memory)
+            try:
+                observed = self.facts(Attempt(attempt, parameters(self.answer)), problem)
+            except Exception:  # noqa: BLE001 - an attempt that fails earns nothing
+                return 0.0
+            wrong |= {name for name in expected if _difference(name, observed, expected[name])}
+        groups = {group: {name for name in wrong if re.search(group, name)} for group in self.worth}
+        earned = sum(self.worth[group] for group, names in groups.items() if not names)
+        return earned if wrong <= set().union(*groups.values()) else earned / 2
 
     def _judge_problem(
         self, attempt: Callable[..., Any], problem: int, memory: Memory

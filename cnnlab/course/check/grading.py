@@ -73,4 +73,7 @@ def grade(
         raise KeyMissing(f"the key has no exercise {name!r}; it has {', '.join(by_name)}")
     outcome = by_name[name].judge(attempt, seed)
     print(replace(outcome, hint=outcome.hint or outcome.left_out))
-    return round(points * outcome.earned, 2)
+    earned = round(points * outcome.earned, 2)
+    if 0 < earned < points:
+        print(f"  That earns {earned:g} of {points:g} points.")
+    return earned

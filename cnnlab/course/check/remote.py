@@ -19,6 +19,8 @@ from cnnlab.course.check import wire
 
 
 STARTUP_SECONDS = 180  # importing torch takes long on a busy machine
+# SIGXCPU, which a process without processor time left gets; shells and containers add 128.
+OUT_OF_TIME = (-24, 24 + 128)
 MEMORY = 8 * 2**30
 
 
@@ -50,7 +52,8 @@ class Remote:
         function: name of the function.
         command: command that starts Python; by default this Python. To use a container, pass for
             example `["docker", "run", "--rm", "-i", "--network=none", IMAGE, "python"]`.
-        seconds: time limit for all calls together.
+        seconds: limit of the processor time for all calls together. An answer that waits or sleeps
+            is stopped by the clock, after six times this and ten seconds; so is any on Windows.
         memory: memory limit in bytes.
         readable: files and folders that may be read, beside the installed libraries.
 
@@ -83,7 +86,8 @@ class Remote:
         }
         self.fault: GraderError | None = None
         self._command = [*(command or [sys.executable]), "-I", "-m", "cnnlab.course.check.worker"]
-        self._seconds = self._seconds_left = seconds
+        self._seconds = seconds
+        self._on_clock = self._clock_left = 6 * seconds + 10
         self._failure: str | None = None  # why the process ended
 
     def __enter__(self) -> Self:
@@ -139,8 +143,8 @@ class Remote:
             GraderError: a library needed a file that the sandbox refuses.
         """
         start = time.monotonic()
-        reply = self._request(list(arguments), self._seconds_left)
-        self._seconds_left -= time.monotonic() - start
+        reply = self._request(list(arguments), self._clock_left)
+        self._clock_left -= time.monotonic() - start
         match reply:
             case {"result": result, "changed": dict(changed)}:
                 _copy_changes(changed, arguments)
@@ -165,16 +169,27 @@ class Remote:
                 wire.send(self._stream("stdin"), message)
                 reply = self._replies.get(timeout=max(seconds, 0.0))
             except queue.Empty:
-                self._failure = f"took longer than {self._seconds:g} seconds and was stopped"
+                self._failure = (
+                    f"took longer than {self._on_clock:g} seconds on the clock and was stopped"
+                )
             except OSError:
-                self._failure = "ended its process"
+                self._failure = self._why_ended()
             else:
                 if not isinstance(reply, Exception):
                     return reply
                 ended = isinstance(reply, EOFError)
-                self._failure = "ended its process" if ended else f"sent {reply}"
+                self._failure = self._why_ended() if ended else f"sent {reply}"
             self._terminate()
         raise AnswerError(self._failure)
+
+    def _why_ended(self) -> str:
+        """Say why a process that closed its streams did so."""
+        with suppress(subprocess.TimeoutExpired):
+            if self._process.wait(3) in OUT_OF_TIME:
+                return (
+                    f"took longer than {self._seconds:g} seconds of processor time and was stopped"
+                )
+        return "ended its process"
 
     def _listen(self) -> None:
         """Put every reply of the process in the queue, and at the end the error that ended it."""

@@ -11,6 +11,7 @@ function out, below it, aren't run at all: neither says whether the function is 
 
 import ast
 import linecache
+import math
 import os
 import sys
 import traceback
@@ -182,21 +183,24 @@ class Refused(PermissionError):
 
 
 def _limit_resources(seconds: float, memory: int) -> None:
-    """Limit processor time, memory and file sizes, on systems that support it."""
+    """Limit processor time, memory and file sizes, on systems that support it.
+
+    A process that has used up its time gets SIGXCPU, and five seconds later SIGKILL.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     limits = {
-        # Two busy cores can use twice the seconds before the grader stops the process.
-        resource.RLIMIT_CPU: int(used + 2 * seconds) + 10,
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_FSIZE: 2**28,
         resource.RLIMIT_CORE: 0,
     }
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, limit))
+    stop = math.ceil(used + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (stop, stop + 5))
 
 
 def _install_sandbox(own: Path, readable_too: Sequence[str] = ()) -> None:
