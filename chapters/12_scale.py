@@ -25,7 +25,7 @@
 # | | |
 # |---|---|
 # | to read | 50 minutes, with the code |
-# | exercises | 90 minutes |
+# | exercises | 75 minutes, and 40 for the code review at the end |
 # | to run | 30 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapter 1; chapter 7 helps, for clipping |
 
@@ -90,8 +90,8 @@ images, labels = next(
 # %% [markdown]
 # ## 12.1 Three clocks
 #
-# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` is the
-# clock on the wall: it gives the time that you wait. `time.process_time()` counts the seconds that processor cores have
+# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` is a
+# clock on the wall, so it shows how long you wait. `time.process_time()` counts the seconds that processor cores have
 # worked for this process, added up over its threads.
 #
 # ### Predict
@@ -145,13 +145,14 @@ check.prediction(
 
 # %% [markdown]
 # **Processor time doesn't see waiting**, and it doesn't see other processes. If four worker processes load your data,
-# it reports loading as nearly free. And since it adds up threads, a step on eight threads can look eight times as long
-# as it is. So time training with `perf_counter`.
+# it reports loading as nearly free. And because it adds up threads, a step on eight threads can look up to eight times
+# as long as it is. So time training with `perf_counter`.
 #
-# The clock on the wall also counts what other programs do. That's why you leave out a warm-up (the first call allocates
-# memory and chooses algorithms), repeat, and take the median. `torch.utils.benchmark.Timer`, in the third column, does
-# this for a single function, on one thread. Processor time is a good second opinion on a busy machine, if all the work
-# is done by one thread of one process. Our tables of steps (12.2) and of compiling (12.5) were made that way.
+# The clock on the wall also counts the time that your program waits for others. That's why you leave out a warm-up (the
+# first call allocates memory and chooses algorithms), repeat the measurement, and take the median.
+# `torch.utils.benchmark.Timer`, in the third column, does this for a single function, on one thread. On a busy machine,
+# processor time is a good second opinion if one thread of one process does all the work. That's how we timed the steps
+# in 12.2 and 12.5.
 #
 # On a GPU, a call returns *before* its work is done. `torch.cuda.synchronize()` waits for the work. Without it you
 # measure how fast Python queues the work.
@@ -211,10 +212,10 @@ check.time_variants(time_variants)
 # ## 12.2 Feeding the network
 #
 # A training step has four parts: get the batch, forward, backward, update the weights. To time them, read the clock
-# between them. Take the light augmentation of chapter 3, a flip and a shift, done in two ways. **In whole batches**:
-# the images are in memory, one indexing operation makes a batch, and `Augment` changes all 64 images at once, each in
-# its own way. **One image at a time**: a data set returns image number $i$ on request, augmented, and a loader stacks
-# 64 of them. Most tutorials do the latter.
+# between them. As an example, take the light augmentation of chapter 3, a flip and a shift. You can do it in two ways.
+# **In whole batches**: the images are in memory, one indexing operation makes a batch, and `Augment` changes all 64
+# images at once, each in its own way. **One image at a time**: a data set returns image number $i$ on request,
+# augmented, and a loader stacks 64 of them. Most tutorials do the latter.
 
 
 # %%
@@ -273,16 +274,17 @@ plots.parts(
 )
 
 # %% [markdown]
-# These are the milliseconds of *your* machine, a moment ago, and we claim nothing about them. What is it worth to make
-# one part faster? If a part takes the fraction $p$ of the time and becomes $s$ times as fast, everything becomes
+# These milliseconds are from *your* machine, so we make no claim about them. How much do you gain if you make one part
+# faster? If a part takes the fraction $p$ of the time and becomes $s$ times as fast, the whole step becomes
 #
 # $$ \frac{1}{(1 - p) + p / s} $$
 #
 # times as fast (Amdahl [1967](https://doi.org/10.1145/1465482.1465560)). A part that takes 4 % of the time isn't worth
-# your afternoon: even for free, it gains 4 %. Make a part that takes 80 % twice as fast, and everything is 1.7 times as
-# fast.
+# your afternoon, because even removing it gains only 4 %. If a part takes 80 % and you make it twice as fast, the whole
+# step is 1.7 times as fast.
 #
-# And within forward and backward? `torch.profiler` records every operation:
+# To see what happens inside forward and backward, let `torch.profiler` record every operation. (The first time, it
+# takes some seconds to start.)
 #
 # ```python
 # with torch.profiler.profile() as recorded:
@@ -291,11 +293,11 @@ plots.parts(
 # recorded.export_chrome_trace("trace.json")
 # ```
 #
-# The table says that convolutions take most of the time. The trace opens at [ui.perfetto.dev](https://ui.perfetto.dev)
-# as a timeline, the picture in which a GPU that waits for data is easiest to see.
+# In the table, look for the operations that take most of the time. In our networks they are the convolutions. The trace
+# opens at [ui.perfetto.dev](https://ui.perfetto.dev) as a timeline, which shows most clearly when a GPU waits for data.
 #
-# Your machine is busy with other things, too, so here are the times of one that wasn't. The study `studies/12_steps.py`
-# compared eight ways to take a step, on one thread.
+# Your machine is probably busy with other things as well, so here are the times of one that wasn't. The study
+# `studies/12_steps.py` compared eight ways to take a step, on one thread.
 
 # %% tags=["experiment"]
 steps = Results.load("studies/12_steps.csv")
@@ -315,30 +317,32 @@ steps.plot(
 )
 
 # %% [markdown]
-# The plain step was timed twice, and the two times differ by 1 %, so we can trust differences of a few per cent. Whole
-# batches can be augmented for 7 % of a step. One image at a time costs 14 % without augmentation, and with it 80 % of a
-# plain step more than whole batches. Both differences are clear, and yet two of the declared claims failed. Their
-# margins (20 % and 100 %) came from an older machine with other work to do, where the differences were 48 % and 180 %.
-# **The size of a speed-up belongs to a machine**, so measure on yours.
+# The plain step was timed twice, and the two times differ by 1 %, so we can trust differences of a few per cent.
+# Augmenting whole batches costs 7 % of a plain step. Fetching one image at a time costs 14 % even without augmentation.
+# Augmenting one image at a time instead of whole batches costs 80 % of a plain step.
 #
-# With augmentation, loading one image at a time takes 47 % of a step. By Amdahl's law, free loading would make such
-# steps 1.9 times as fast.
+# The last two differences are clear, and yet their claims failed. We had declared margins of 20 % and 100 %, because a
+# first study had shown 48 % and 180 %, on a slower machine that had other work to do. **The size of a speed-up belongs
+# to a machine**, so measure on yours.
 #
-# The work on the pixels is the same either way. What costs is Python: every image needs about a dozen calls, and a call
-# takes microseconds, whether it moves three thousand values or two hundred thousand. The larger the images, the smaller
-# the difference.
+# If you augment one image at a time, that takes 47 % of the step. By Amdahl's law, free loading would make such a step
+# 1.9 times as fast.
+#
+# The work on the pixels is the same either way. The cost is in Python: every image needs about a dozen calls, and each
+# call has an overhead of microseconds, whether it works on the three thousand values of one image or on the two hundred
+# thousand of a batch. The larger the images, the less this overhead matters.
 #
 # ### Workers
 #
-# If the images don't fit into memory, you have to load them one at a time: each must be read and decoded. Then let
-# others do it. `DataLoader(..., num_workers=4)` (in `cnnlab`, `loader(..., workers=4)`) starts four **worker
-# processes**, which prepare the next batches while the network trains on this one.
+# If the images don't fit into memory, you have to load them one at a time, because each must be read and decoded. Then
+# let other processes do it. `DataLoader(..., num_workers=4)` (in `cnnlab`, `loader(..., workers=4)`) starts four
+# **worker processes**, which prepare the next batches while the network trains on this one.
 
 # %%
 diagrams.workers()
 
 # %% [markdown]
-# With $w$ workers on free cores, a step takes
+# With $w$ workers on free cores, a step takes, at best,
 #
 # $$ \max\!\left( t_{\mathrm{train}}, \; \frac{t_{\mathrm{data}}}{w} \right)
 # \quad\text{instead of}\quad t_{\mathrm{train}} + t_{\mathrm{data}} . $$
@@ -375,29 +379,31 @@ check.prediction(
 )
 
 # %% [markdown]
-# One worker saves 1.5 %, and the declared 5 % aren't reached. The formula says why. Without workers a batch costs
-# $192 + 11$ ms, and a single worker still has to wait for every image itself, 192 ms. That alone is 95 %, and the
-# worker has to be started, too. Two workers wait at the same time and take 53 % of the time, four take 34 %. That's
-# more than a quarter; starting the workers is included.
+# One worker saves 1.5 %, less than the 5 % that we had declared. Without workers a batch costs $192 + 11$ ms. A single
+# worker still has to wait for every image itself, and 192 of 203 ms is 95 %. The formula is a best case. Here an epoch
+# has only four batches, none of them is loaded before the epoch begins, and the workers have to be started.
 #
-# Waiting overlaps even on one core; computing needs a core of its own. The machine has two: two computing workers take
-# 57 % of the time, and four aren't faster (59 %). Workers don't make computing cheaper either. All processes together
-# use 9 % more processor time with four of them.
+# Two workers wait at the same time, so an epoch takes 53 % of the time. Four take 34 %, although the formula says 24 %:
+# each of them loads one batch of the epoch, so training still waits 192 ms for the first one.
+#
+# Waiting needs no processor, so it overlaps even on one core. Computing needs a core of its own, and this machine has
+# two. Two computing workers take 57 % of the time, and four aren't faster (59 %). Workers don't make computing cheaper
+# either: with four of them, all processes together use 9 % more processor time.
 #
 # ### What else a loader can do
 #
 # | option of `DataLoader` | what it does | when |
 # |---|---|---|
 # | `num_workers=4` | loads in four processes | files; free cores |
-# | `persistent_workers=True` | keeps the workers from one epoch to the next | short epochs; macOS, Windows and Python 3.14, where starting a process takes seconds |
+# | `persistent_workers=True` | keeps the workers from one epoch to the next | short epochs, most of all where starting a process takes seconds: on macOS and Windows, and on Linux since Python 3.14 |
 # | `prefetch_factor=2` | each worker prepares this many batches ahead (2 is the default) | loading times that vary a lot |
 # | `pin_memory=True` | puts batches into memory from which the GPU copies directly; `.to(device, non_blocking=True)` then copies while the GPU computes | GPU |
 #
 # ### Random numbers in workers
 #
 # Chapter 7 began with a bug: every worker drew the same random numbers, so their augmentations were copies.
-# `RandomDraws` in `studies/common.py` draws one number in each of four ways for each image. Its *own generator* is made
-# once, in the `__init__` of the data set. Here are the draws for the first image of each of two workers.
+# `RandomDraws` in `studies/common.py` draws a random number for each image in four ways. The fourth is a generator of
+# its own, made once, in the `__init__` of the data set. Here are the draws for the first image of each of two workers.
 
 # %% tags=["experiment"]
 seeded = torch.Generator().manual_seed(0)
@@ -408,28 +414,30 @@ for name in first:
     print(f"{name:14} {first[name]:.4f}  {second[name]:.4f}")
 
 # %% [markdown]
-# Only the own generator repeats itself. Before PyTorch 1.9 (2021), `np.random` was copied too, and most warnings on the
-# internet are about that. Today `DataLoader` seeds `random`, `torch` and `np.random` differently in each worker, but it
-# can't seed a generator that you keep in the data set. Make it in a `worker_init_fn`, or derive it from the epoch and
-# the image's index. `cnnlab.loader` does the latter, so its batches don't depend on the number of workers.
+# Only the data set's own generator repeats itself. Before PyTorch 1.9 (2021), `np.random` was copied too, and most
+# warnings on the internet are about that. Today `DataLoader` seeds `random`, `torch` and `np.random` differently in
+# each worker, but it can't seed a generator that you keep in the data set. You have two remedies. Make the generator in
+# a `worker_init_fn`, with `torch.initial_seed()`, which differs between workers. Or derive it from the epoch and the
+# image's index. `cnnlab.loader` does the latter, so its batches don't depend on the number of workers.
 #
-# **What would change it.** A GPU shortens $t_{\mathrm{train}}$ many times, and loading on the CPU becomes the
-# bottleneck. The fastest recipes keep the whole data set on the GPU as bytes and augment it there, in whole batches.
-# Larger data sets are stored in a few large files (WebDataset, FFCV) instead of a million small ones, or decoded on the
-# GPU (NVIDIA DALI).
+# **What would change it.** A GPU makes $t_{\mathrm{train}}$ many times shorter, so loading on the CPU becomes the
+# bottleneck. The fastest recipes for small images keep the whole data set on the GPU and augment it there, in whole
+# batches. Larger data sets are stored in a few large files (WebDataset, FFCV) instead of a million small ones, or
+# decoded on the GPU (NVIDIA DALI).
 #
 # ## 12.3 A batch that doesn't fit
 #
-# For the backward pass, each layer stores its inputs. These **activations**, not the weights, fill the memory, and they
-# grow with the batch. So cut the batch into **microbatches**, let them pass through the network one after the other,
-# and let their gradients add up in `.grad`, as they do anyway. Take the step at the end. This is **gradient
-# accumulation**. If $L_j$ is the mean loss of microbatch $j$ with $n_j$ of the $N$ images, then
+# For the backward pass, most layers store their inputs. In a CNN, these **activations** fill the memory, not the
+# weights, and they grow with the batch. If a batch doesn't fit, cut it into **microbatches** and pass them through the
+# network one after the other. Their gradients add up in `.grad`, as they always do until you clear them, and you take
+# the step at the end. This is **gradient accumulation**. If $L_j$ is the mean loss of microbatch $j$ with $n_j$ of the
+# $N$ images, then
 #
 # $$ L = \frac{1}{N} \sum_{i=1}^{N} \ell_i = \sum_j \frac{n_j}{N} \, L_j, \qquad
 # \nabla L = \sum_j \frac{n_j}{N} \, \nabla L_j . $$
 #
 # So each microbatch has the weight $n_j / N$, its fraction of the batch. The next cell counts what PyTorch keeps for
-# the backward pass, and draws an example of the weights.
+# the backward pass, and draws an example of the weights. (Ignore the column for bfloat16 until 12.4.)
 
 
 # %% tags=["experiment"]
@@ -463,8 +471,9 @@ for n in (256, 64, 16, 1):
 diagrams.accumulation()
 
 # %% [markdown]
-# Microbatches of 16 need a sixteenth of the memory of 256 images. Most code divides by the number of microbatches
-# instead of weighing them. Here are the usual lines, with microbatches of the loader's size, in groups of `k`:
+# Microbatches of 16 need a sixteenth of the activation memory of 256 images. Much code divides by the number of
+# microbatches instead of weighting each by its size. Here are the usual lines, with microbatches of the loader's size,
+# in groups of `k`:
 #
 # ```python
 # for i, (images, labels) in enumerate(loader):
@@ -477,9 +486,9 @@ diagrams.accumulation()
 # ```
 #
 # That's correct as long as all microbatches have the same size and the number of batches is a multiple of `k`. If it
-# isn't, the last gradients of an epoch are left in `.grad` and slip into the next epoch's first step. And if one
-# microbatch is short, `1 / k` is the wrong weight for it. The diagram shows how wrong, for 10 images in microbatches of
-# 4, 4 and 2.
+# isn't a multiple, the last gradients of an epoch are left in `.grad` and slip into the next epoch's first step. And if
+# one microbatch is short, `1 / k` is the wrong weight for it. The last line of the diagram shows what that does to 10
+# images in microbatches of 4, 4 and 2.
 #
 # ### Exercise 2: `accumulate` (medium, 20 minutes)
 #
@@ -534,7 +543,7 @@ check.accumulate(accumulate)
 #
 # `Trainer(microbatch=16)` does this. To see whether it trains the same model, we train with whole batches and with
 # microbatches from the same seed, and compare the weights. The last batch is short, and the microbatches don't divide
-# it. All numbers have 64 bits here, so that a mistake can't hide in the rounding.
+# it. All values have 64 bits here, so that a mistake can't hide in the rounding. (This takes a few seconds.)
 
 
 # %%
@@ -599,10 +608,14 @@ same_training
 
 # %% [markdown]
 # With layer norm it's the same model, to the last digits of 64 bits. **Batch norm breaks it**, because it normalises by
-# the statistics of what passes at a time, and that's now a microbatch. With 32 images and more it's usually harmless
-# (*ghost batch norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four, use group norm ([Wu &
-# He 2018](https://arxiv.org/abs/1803.08494)) or frozen statistics (chapter 9). And it takes time: on our small network
-# 36 % more, because every microbatch makes all the calls of a step.
+# the statistics of the images that pass together, and that's now a microbatch. With 32 images and more it's usually
+# harmless (*ghost batch norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four, use group
+# norm ([Wu & He 2018](https://arxiv.org/abs/1803.08494)) or frozen statistics (chapter 9).
+#
+# Two more things differ from a whole batch. Dropout draws other masks, which does no harm. A loss that compares the
+# images of a batch with each other, as in contrastive learning, isn't a mean over images, so it can't be accumulated
+# like this at all. And accumulation takes time: on our small network 36 % more, because every microbatch repeats the
+# calls of a step.
 #
 # ### The bug of 2024
 #
@@ -616,10 +629,10 @@ same_training
 # | 1,000 tokens | 1000/2010 | 1/3 | 0.67 times |
 # | 10 tokens | 10/2010 | 1/3 | 67 times |
 #
-# The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count first. At the
-# end of 2025 the same bug was reported in Andrej Karpathy's nanochat ([pull request
-# 400](https://github.com/karpathy/nanochat/pull/400)). Image networks have it with class weights (chapter 11), boxes,
-# or pixels.
+# The cure is to divide the sum of all losses by the tokens of the whole batch, which you have to count first. A year
+# later, the same bug was reported in Andrej Karpathy's nanochat ([pull requests
+# 59](https://github.com/karpathy/nanochat/pull/59) and [400](https://github.com/karpathy/nanochat/pull/400)). Image
+# models get it wherever the loss isn't a plain mean over images: with class weights (chapter 11), boxes, or pixels.
 #
 # ### Exercise 3: `accumulate_pixels` (hard, 25 minutes)
 #
@@ -673,14 +686,14 @@ check.accumulate_pixels(accumulate_pixels)
 # %% [markdown]
 # ## 12.4 Sixteen bits
 #
-# A float32 spends one bit on the sign, 8 on the exponent (its range), and 23 on the significand (its digits). A leading
-# 1 isn't stored, so it really has 24 bits of digits. With 16 bits you have to choose. **float16** keeps 11 bits of
-# digits and little range, and **bfloat16** keeps the range and 8 bits of digits. **TF32** isn't a format to store
-# numbers in, but a way to multiply: the GPU rounds the inputs of a product to 11 bits of digits and keeps the range of
+# A float32 spends one bit on the sign, 8 on the exponent (its range), and 23 on the significand (its binary digits). A
+# leading 1 isn't stored, so it really has 24 binary digits. With 16 bits you have to choose. **float16** (fp16 for
+# short) keeps 11 digits and little range. **bfloat16** (bf16) keeps the range and 8 digits. **TF32** isn't a format to
+# store values in, but a way to multiply: the GPU rounds the factors of each product to 11 digits and keeps the range of
 # float32.
 #
 # What do so few digits do to a sum? Take 4,000 copies of one photograph and compute their mean, which should be the
-# photograph again. Each sum below is kept in another format.
+# photograph again. Each of the three sums below is kept in another format.
 
 # %%
 for kind in (torch.float32, torch.float16, torch.bfloat16):
@@ -712,10 +725,11 @@ plots.image_grid(
 )
 
 # %% [markdown]
-# Once a sum is a few hundred times as large as what you add, bfloat16 rounds the addition away, and the sum stops
-# growing. A convolution is a sum of hundreds or thousands of products, and yet the matrix product above is exact.
-# That's because the hardware **multiplies 16-bit numbers, accumulates the products in float32**, and rounds once, at
-# the end.
+# Once a sum is a few hundred times as large as the next term, bfloat16 rounds the addition away, and the sum stops
+# growing. In float16 this happens too, but only at a few thousand times. A convolution is a sum of hundreds or
+# thousands of products, and yet the matrix product above is exact. That's because it **multiplies 16-bit values,
+# accumulates the products in float32**, and rounds once, at the end. Hardware that's made for sixteen bits works like
+# this.
 #
 # **Mixed precision** ([Micikevicius et al. 2018](https://arxiv.org/abs/1710.03740)) builds on this. `torch.autocast`
 # chooses a format for each operation:
@@ -729,14 +743,14 @@ plots.image_grid(
 # The weights stay in float32 because a step changes them by about a thousandth (chapter 7), and in bfloat16,
 # $1 + 0.001 = 1$: a thousand such steps would change nothing.
 #
-# So what do you save? Activations take half the memory (see the numbers in 12.3; for a single image, the 16-bit copies
-# of the weights take more than that saves). And hardware that's made for sixteen bits computes several times as fast.
-# Our idle machine has a CPU with such instructions, and a step took 15 % less time. An older CPU without them, on which
-# we measured before, took 10 % *longer*. So measure before you switch it on.
+# So what do you save? Activations take about half the memory, as you've seen in 12.3. (For a single image, the 16-bit
+# copies of the weights take more than that saves.) And GPUs that are made for sixteen bits compute several times as
+# fast. Our idle machine has a CPU with instructions for bfloat16, and a step took 15 % less time. In our first, noisier
+# measurements, on an older CPU without them, it took about 10 % *longer*. So measure before you switch it on.
 #
-# Is it the same training? Not bit for bit, so compare accuracies. Your three runs below are short. The grey marks come
-# from the study `studies/12_precision.py`, which calls the same function with twice the images, larger batches, six
-# epochs and six seeds.
+# Is it the same training? Not bit for bit, so compare accuracies. Your three pairs of runs below are short and take
+# some seconds. The grey marks come from the study `studies/12_precision.py`, which calls the same function with twice
+# the images, larger batches, six epochs and six seeds.
 
 
 # %% tags=["experiment"]
@@ -771,11 +785,14 @@ live.plot(
 )
 
 # %% [markdown]
+# In the study, bfloat16 and float32 differ by 0.1 points (95 % CI −0.3 to 0.5), well within the declared 2 points. The
+# 15 % less time is an exploratory result, because we declared no claim about it.
+#
 # ### Bytes per weight
 #
-# Find the bug in the textbook. A table in one of the texts that this course builds on says that float32 takes 4 bytes
-# per weight and 4 for its gradient, mixed precision takes "2 bytes (mostly)" and 4, and pure bfloat16 takes 2 and 2.
-# AdamW keeps two more values per weight (chapter 1), so float32 takes $4 + 4 + 8 = 16$ bytes in all.
+# Find the bug in the textbook. A table in one of the texts that this course builds on gives the bytes per weight. For
+# float32 it has 4 for the weight and 4 for its gradient, for mixed precision "2 bytes (mostly)" and 4, and for pure
+# bfloat16 2 and 2. AdamW keeps two more values per weight (chapter 1), so float32 takes $4 + 4 + 8 = 16$ bytes in all.
 #
 # ### Predict
 #
@@ -830,23 +847,26 @@ check.prediction(
 )
 
 # %% [markdown]
-# The table's "2 bytes" is wrong. **Mixed precision saves nothing on the weights**; it even makes a 16-bit copy of them
-# for the forward pass. Its gain is in the activations, which are most of a CNN's memory. Pure bfloat16 does halve
-# everything, but then small steps are rounded away, unless you add something like stochastic rounding. Large language
-# models are the other way round: billions of weights with 16 bytes each. That's why people shard the state over many
-# GPUs (12.6), use 8-bit optimizers, or fine-tune a few extra weights only (LoRA).
+# The table's "2 bytes" is wrong for autocast. **Autocast saves nothing on the weights**, and it even makes a 16-bit
+# copy of them for the forward pass. It saves activations, which are most of a CNN's memory in training. Pure bfloat16
+# does halve everything, but then small steps are rounded away, unless you add something like stochastic rounding.
+#
+# In large language models, the weights and what belongs to them often need more memory than the activations: billions
+# of weights with 16 bytes each. That's why people shard the state over many GPUs (12.6), use 8-bit optimizers, or train
+# a few extra weights only (LoRA).
 #
 # ### Gradients too small for float16
 #
-# GPUs before 2020 (NVIDIA's V100, T4) have units for float16 and none for bfloat16. The trouble with float16 is its
+# NVIDIA's GPUs before 2020 (V100, T4) have units for float16 and none for bfloat16. The trouble with float16 is its
 # range. Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss
 # scaling**. Multiply the loss by $S$, and every gradient is $S$ times as large. Before the step, divide the gradients
 # of the weights, which are in float32, by $S$. In exact arithmetic this changes nothing.
 #
 # Does it matter? The study `studies/12_precision.py` imitates float16 on a CPU by rounding every gradient that flows
 # back. It does so for the mean loss over 64 images, and for a loss that's 4,096 times as small, with a learning rate
-# that's 4,096 times as high. In exact arithmetic these two runs are the same. Such small losses are common: a mean over
-# a map of 64 × 64 places, or a term with a small weight.
+# that's 4,096 times as high. In exact arithmetic these two runs are the same. Gradients that small are common: each
+# pixel gets one if the loss is a mean over a map of 64 × 64 pixels, and so does everything behind a loss term with a
+# small weight.
 
 # %% tags=["claim"]
 HALF, SMALL = "float16 gradients", "float16 gradients, loss / 4096"
@@ -856,14 +876,15 @@ print(precision.claim(f"{SMALL}, scaled by 65536", "~", "float32", by=0.02))
 diagrams.loss_scaling()
 
 # %% [markdown]
-# With the plain loss **nothing was lost without scaling** (+0.1 points, 95 % CI −0.3 to 0.4), although some gradients
-# were rounded to zero. With the small loss the same network loses 28 points, and scaling brings all of them back. You
-# don't see which of the two cases you have, so with float16 always scale. It costs nothing.
+# With the plain loss, the accuracy **without scaling was the same to within half a point** (+0.1 points, 95 % CI −0.3
+# to 0.4), although float16 rounds some gradients to zero. With the small loss the same network loses 28 points (16 to
+# 40), and scaling repairs it: it's within half a point of float32 again. From the loss alone you can't tell which of
+# the two cases you have, so with float16 always scale. It costs next to nothing.
 #
 # ### The order matters
 #
 # `torch.amp.GradScaler` finds $S$ by trying. It begins with $2^{16}$. If a gradient is infinite or NaN, the step is
-# **skipped** and $S$ is halved. After two thousand good steps, $S$ is doubled. One step goes like this:
+# **skipped** and $S$ is halved. After two thousand good steps in a row, $S$ is doubled. One step goes like this:
 #
 # 1. `scaler.scale(loss).backward()`: all gradients are $S$ times too large;
 # 2. `scaler.unscale_(optimizer)`: now they're correct;
@@ -872,7 +893,7 @@ diagrams.loss_scaling()
 # 5. `scaler.update()`: chooses the next $S$.
 #
 # Try it with a single weight, the loss $3w$, a learning rate of 1, and a limit of 1 for the norm. The step should have
-# length 1. What if you swap 2 and 3?
+# length 1. How long is it if you swap 2 and 3? Think before you run the cell.
 
 
 # %%
@@ -897,14 +918,15 @@ print(f"overflow: a step of {length:.6f}")
 print("the scale after the overflow is halved:", next_scale == 2.0**126)
 
 # %% [markdown]
-# Clip first, and you shorten a gradient that's 65,536 times too long. No error, no NaN: the network just stands still.
+# If you clip first, you cut a gradient that's 65,536 times too long to length 1, and then `step` divides it by 65,536
+# as well. There's no error and no NaN. The network just stands still.
 #
 # ### Exercise 4: `unscale_and_clip` (medium, 15 minutes)
 #
-# You get the gradients of a loss that was multiplied by `scale`, a list of tensors. Return those that the optimizer
-# should use, as new tensors: without the scale, and if their common norm (over all tensors together) exceeds
-# `max_norm`, shortened to it. If anything has overflowed, so that an entry is infinite or NaN, return `None`, because
-# the step should be skipped.
+# You get the gradients of a loss that was multiplied by `scale`, as a list of tensors. Return the gradients that the
+# optimizer should use, as new tensors. Remove the scale. Then, if their common norm (over all tensors together) exceeds
+# `max_norm`, shorten them to it. If anything has overflowed, so that an entry is infinite or NaN, return `None`,
+# because the step should be skipped.
 #
 # <details>
 # <summary><b>Hint: the result is thousands of times too short</b></summary>
@@ -946,9 +968,9 @@ def unscale_and_clip(gradients, scale, max_norm):
 check.unscale_and_clip(unscale_and_clip)
 
 # %% [markdown]
-# **What would change it.** On every GPU since 2020 (A100, RTX 30), and on TPUs, bfloat16 is there, and it needs no
-# scaling, because it has the range of float32. [Kalamkar et al. 2019](https://arxiv.org/abs/1905.12322) trained many
-# kinds of networks with it, with the settings of float32 and the same results. It's today's default. The largest
+# **What would change it.** NVIDIA's GPUs since 2020 (A100, RTX 30) and TPUs have bfloat16, which needs no scaling,
+# because it has the range of float32. [Kalamkar et al. 2019](https://arxiv.org/abs/1905.12322) trained many kinds of
+# networks with it, with the settings of float32 and the same results. It's today's default. Some of the largest
 # language models have gone on to 8 bits (FP8) for their matrix products, with a scale per block of values, and still
 # accumulate with more.
 #
@@ -958,16 +980,18 @@ check.unscale_and_clip(unscale_and_clip)
 #
 # PyTorch runs one operation after the other. Each writes its result to memory, and the next one reads it from there.
 # `model.compile()` ([Ansel et al. 2024](https://doi.org/10.1145/3620665.3640366)) looks at the whole network first and
-# generates code that does several operations at once. The first step then takes long, and all others are shorter. If
-# compiling takes $c$ seconds and a step $t$ before and $t'$ after, it pays off after $c / (t - t')$ steps.
+# generates code that does several operations at once. So the first step takes long, and all later ones are shorter. Say
+# compiling takes $c$ seconds, a step $t$ seconds before and $t'$ seconds after. Then it pays off after $c\,/\,(t-t')$
+# steps.
 #
-# Compiling needs a C++ compiler and more time than this chapter may take. So `studies/12_compile.py` timed it five
-# times, each time in a fresh process with an empty cache.
+# On a CPU, compiling needs a C++ compiler, and it takes more time than this chapter may take. So
+# `studies/12_compile.py` timed it five times, each time in a fresh process with an empty cache. Compiling took 17
+# seconds, and a plain step 12 ms.
 #
 # ### Predict
 #
-# After how many steps does compiling our small network pay off, on one core? (Anything from half to one and a half
-# times the measured number counts.)
+# After how many steps does compiling our small network pay off, on one core? Guess how much shorter a compiled step is,
+# and calculate. (Anything from half to one and a half times the measured number counts.)
 
 # %% tags=["predict"]
 my_break_even = ...  # a number of steps
@@ -1008,31 +1032,32 @@ check.prediction(
 )
 
 # %% [markdown]
-# A compiled step takes 30 % less time (95 % CI 21 to 38), and yet compiling would be a loss in nearly every run of this
-# course: they end before it has paid off. The same holds when you try ten settings for two minutes each, unless the
-# compiler finds its earlier work in its cache. With a GPU and a network that trains for hours, it nearly always pays.
+# A compiled step takes 29 % less time (95 % CI 21 to 38). Yet compiling would be a loss in most runs of this course,
+# because they end before it has paid off. The same holds when you try ten settings for two minutes each, unless the
+# compiler finds its earlier work in its cache. If a network trains for hours on a GPU, seventeen seconds or even a few
+# minutes hardly matter.
 #
 # The second claim is about **channels last**. PyTorch stores an image channel by channel, but the fastest convolutions
-# want all channels of a pixel side by side. `model.to(memory_format=torch.channels_last)`, and the same for the images
-# (`Trainer(channels_last=True)` does both), changes the layout and no shape. It saved 13 % of a step.
+# want all channels of a pixel side by side. `model.to(memory_format=torch.channels_last)`, and the same for the images,
+# changes the layout and no shape (`Trainer(channels_last=True)` does both). It saved 13 % of a step.
 #
 # The other two switches are for NVIDIA's GPUs. `cudnn.benchmark` tries several algorithms for each new shape of a
-# convolution and keeps the fastest. **TF32** (12.4) works on GPUs since 2020. PyTorch uses it in convolutions without
-# being asked, and in matrix products, such as the linear layers of a transformer, only if you say so. If two GPUs
-# disagree in the fourth digit, this is often why.
+# convolution and keeps the fastest. **TF32** (12.4) works on GPUs since 2020. PyTorch uses it in convolutions by
+# default, but in matrix products, such as the linear layers of a transformer, only if you ask for it. If two GPUs
+# disagree in the fourth digit, this is often why. The table has a fifth switch, for the optimizer.
 #
 # | switch | changes the result | pays off |
 # |---|---|---|
 # | `torch.set_float32_matmul_precision("high")` | from the fourth digit on | float32 matrix products on a GPU since 2020 |
 # | `torch.backends.cudnn.benchmark = True` | by rounding, and from run to run | all batches have one shape |
 # | channels last | by rounding | convolutions, most of all in sixteen bits on a GPU |
-# | `model.compile()` | by rounding | long runs; batches of one shape (`drop_last=True`), or it compiles again |
+# | `model.compile()` | by rounding | long runs; batches of one shape (`drop_last=True`), or it has to compile again |
 # | `AdamW(..., fused=True)` | by rounding | many small weight tensors on a GPU |
 #
 # ## 12.6 Several processes
 #
 # With several GPUs, each gets a process with a copy of the network. Every process computes the gradient of its share of
-# the batch. Then they average their gradients (**all-reduce**), so that all take the same step. PyTorch's
+# the batch. Then they average their gradients (**all-reduce**), so all of them take the same step. PyTorch's
 # `DistributedDataParallel` (DDP) starts the exchange while the backward pass is still running ([Li et al.
 # 2020](https://arxiv.org/abs/2006.15704)).
 
@@ -1040,10 +1065,10 @@ check.prediction(
 diagrams.all_reduce()
 
 # %% [markdown]
-# The next cell shows all of it in plain PyTorch: the training in one process, and then the same in several. The
-# comments mark the lines that DDP adds. Other processes can't see your notebook, so `run_in_processes` writes the
-# function into a file and starts it with `torchrun`, which tells each process its number, the **rank**. They exchange
-# gradients by `gloo`, which works on CPUs. Everything is in 64 bits, as in 12.3. (It takes some seconds, most of them
+# The next cell has all of it in plain PyTorch: the training in one process, and then the same in several. The comments
+# mark the lines that DDP adds. Other processes can't see your notebook, so `run_in_processes` writes the function into
+# a file and starts it with `torchrun`, which tells each process its number, the **rank**. They exchange gradients with
+# `gloo`, a library that works on CPUs. Everything is in 64 bits, as in 12.3. (The cell takes some seconds, most of them
 # for imports.)
 #
 # ### Predict
@@ -1118,31 +1143,32 @@ check.prediction(
 )
 
 # %% [markdown]
-# It's accumulation once more, side by side instead of one after the other, and batch norm sees the share of one
-# process. (`nn.SyncBatchNorm.convert_sync_batchnorm(model)` exchanges its statistics as well, with a message in every
-# layer.) The traps are the same, too:
+# It's accumulation once more, side by side instead of one after the other, and batch norm sees only the images of one
+# process. (`nn.SyncBatchNorm.convert_sync_batchnorm(model)` exchanges its statistics as well, on GPUs, with a message
+# in every batch-norm layer.) The traps are the same, too:
 #
 # | trap | why |
 # |---|---|
 # | unequal shares | DDP takes the mean of the processes' mean gradients. `DistributedSampler` repeats images to make the shares equal. With losses per token or pixel, the bug of 2024 is back. |
 # | the batch size | A `DataLoader`'s batch is that of one process. With 64 on eight GPUs you train with 512, and the learning rate has to follow (chapter 8, [Goyal et al. 2017](https://arxiv.org/abs/1706.02677)). |
-# | accumulation | All microbatches but the last belong in `with model.no_sync():`, or the gradients are exchanged every time. |
+# | accumulation | Forward and backward of all microbatches but the last belong in `with model.no_sync():`, or the gradients are exchanged every time. |
 # | waiting for ever | All processes must take part in every exchange. If one takes a step fewer, the others wait. |
 #
-# In `cnnlab`, the batch size is that of the whole batch, and unequal shares are weighted. You start the script that you
-# have with `torchrun`, and that's all; appendix F does it on several machines.
+# In `cnnlab`, the batch size is the size of the whole batch, and unequal shares are weighted. You start your script
+# with `torchrun` and change nothing in it. Appendix F does this on several machines.
 #
 # Is it faster? Only if a step takes much longer than exchanging its gradients. For our network, starting the processes
 # alone takes longer than the training. If the weights and their 16 bytes each don't fit on one GPU, **FSDP**
 # (`torch.distributed.fsdp.fully_shard`) or ZeRO ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054)) shard
-# them over the processes. That's how most large models are trained in 2026.
+# them over the processes. The largest models combine this with other ways to split the work, for example within a
+# layer.
 #
 # ## 12.7 In plain PyTorch
 #
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
-# scheduler and clipping. If you pass no scaler, it uses a disabled one, which does nothing. `set_train_mode` is chapter
-# 9's. The average of chapter 6 hooks into the optimizer, so it needs no line here, and a skipped step doesn't update
-# it.
+# scheduler and clipping. If you pass no scaler, the loop uses a disabled one, which does nothing. `set_train_mode`
+# comes from chapter 9. The averaged weights of chapter 6 are updated by a hook of the optimizer, so they need no line
+# here, and a skipped step doesn't update them. The schedule moves on even then.
 
 
 # %% tags=["plain"]
@@ -1245,12 +1271,12 @@ print("plain PyTorch and cnnlab agree in all four runs")
 # %% [markdown]
 # The first two comparisons are bit for bit. With clipping they agree up to rounding, because `cnnlab` adds up the
 # squares of the gradient in another order. In the last one, a loss scale changes nothing: multiplying by a power of two
-# and dividing by it again is exact, as long as nothing overflows.
+# and dividing by it again is exact, as long as nothing leaves the range.
 #
 # ### Exercise 5: a code review (open, 40 minutes)
 #
 # This script looks like many that you'll find. It runs on four GPUs, and the loss falls. `ACCUMULATE` is 4. What's
-# wrong, what does it cost, and what would you write?
+# wrong, what does each mistake cost, and what would you write instead?
 #
 # ```python
 # # torchrun --nproc-per-node 4 finetune.py
@@ -1295,9 +1321,9 @@ print("plain PyTorch and cnnlab agree in all four runs")
 # ## Make it bigger
 #
 # CIFAR-10 against the clock: how many seconds until a network classifies 94 % of the test set correctly? Stanford's
-# DAWNBench asked this in 2017, and since then the answer has fallen from minutes to seconds. Most of it is in this
-# course: a short one-cycle schedule (chapter 5), augmentation in whole batches on the GPU, label smoothing (chapter 4),
-# averaged weights (chapter 6), and the switches of this chapter.
+# DAWNBench asked this in 2017, and since then the answer has fallen from minutes to seconds. Most of the tricks are in
+# this course: a short one-cycle schedule (chapter 5), augmentation in whole batches on the GPU, label smoothing
+# (chapter 4), averaged weights (chapter 6), and the switches of this chapter.
 #
 # | who | accuracy | seconds on one A100 |
 # |---|---|---|
@@ -1306,10 +1332,10 @@ print("plain PyTorch and cnnlab agree in all four runs")
 # | the same with the optimizer [Muon](https://kellerjordan.github.io/posts/muon/) (December 2024) | 94 % | 2.6 |
 # | Jordan 2024, for 96 % | 96.0 % | 46.3 |
 #
-# These times start when everything is compiled and warm, and network and tricks were made for the purpose, so a
-# course's network won't come near. The cell below runs our recipe with `CNNLAB_PROFILE=gpu` and prints the accuracy on
-# the test set and your seconds, with and without compiling. It downloads 170 MB once. `python -m benchmarks.cifar10`
-# runs it for ten seeds, in turns with Jordan's code.
+# These times start when everything is compiled and warm. Network and tricks were made for the purpose, so a course's
+# network won't come near. With `CNNLAB_PROFILE=gpu`, the cell below runs our recipe and prints the accuracy on the test
+# set and your seconds, with and without compiling. It downloads 170 MB once. `python -m benchmarks.cifar10` runs it for
+# ten seeds, in turns with Jordan's code.
 
 
 # %% tags=["bigger"]
@@ -1363,7 +1389,8 @@ else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
 # %% [markdown]
-# On a machine with several GPUs, put the cell into a file and start it with `torchrun --nproc-per-node 4 file.py`.
+# On a machine with several GPUs, put the cell into a file, with the imports and `lab` from the top of the chapter, and
+# start it with `torchrun --nproc-per-node 4 file.py`.
 
 # %% tags=["hide-input"]
 check.quiz(12)
@@ -1371,15 +1398,15 @@ check.quiz(12)
 # %% [markdown]
 # ## Key points
 #
-# - Measure before you optimise, with the clock on the wall, after a warm-up, in turns, and with the median. Processor
-#   time doesn't see waiting or worker processes.
+# - Measure before you optimise: with the clock on the wall, after a warm-up, with the variants in turns, and with the
+#   median. Processor time doesn't see waiting or worker processes.
 # - Images in memory, and augmentation in whole batches, saved most on small images. Workers are for data that have to
-#   be read or decoded; one worker rarely helps.
-# - A microbatch, or a process, counts by what the mean is taken over: images, tokens, pixels. Then the gradient is that
-#   of the whole batch, and only batch norm can tell.
+#   be read or decoded. One worker hides at most the shorter of the two times, loading and training.
+# - Weight a microbatch, or a process, by the number of things that the mean is taken over: images, tokens, pixels. Then
+#   the gradient is that of the whole batch, except for batch norm and dropout.
 # - float16 lacks range, bfloat16 lacks digits, and both need float32 for sums and for weights. Mixed precision saves
 #   activations, not weights. With float16: scale, unscale, clip, step.
-# - Compiling pays off after its cost divided by what each step saves. Channels last costs nothing, so try it.
+# - Compiling pays off after its cost divided by what each step saves. Channels last costs one line, so try it.
 # - Every technique of this chapter changes results only by rounding, batch norm or the draws of dropout. If accuracy
 #   moves by more than another seed would move it, look for a bug.
 #
@@ -1402,7 +1429,7 @@ check.quiz(12)
 # | bfloat16 makes it slower | hardware without units for it |
 # | two GPUs train differently | the batch size is per process; no `set_epoch`; batch norm |
 # | the whole job hangs | one process takes fewer steps, or alone calls something that waits for all |
-# | it compiles again and again | shapes change from batch to batch: `drop_last=True` |
+# | it compiles once more at the end of the first epoch | the last batch has another shape: `drop_last=True` |
 #
 # ## References
 #
@@ -1462,7 +1489,7 @@ check.quiz(12)
 # - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write
 #   `(i + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
 # - `sampler.set_epoch(epoch)` is missing, so every epoch has the same order.
-# - `time.process_time` sees neither the workers nor any waiting, so the reported speed is far too high.
+# - `time.process_time` sees neither the workers nor most of the waiting, so the reported speed is too high.
 #   (`len(train_set)` is correct: that's what the four processes did together.)
 # - All four processes write `last.pt` at the same time, and its names begin with `module.`. Save
 #   `model.module.state_dict()` on rank 0. (Optimizer, scheduler, scaler and epoch are missing too.)
@@ -1484,7 +1511,8 @@ check.quiz(12)
 #   are decoded once. By Amdahl's law, all of it together can make a step five times as fast at most.)
 # - One worker saved 1.5 %. Why not half? (Because loading and training take very different times. The worker still has
 #   to wait 3 ms for each of the 64 images, so a batch takes 192 ms instead of 192 + 11, and that's 95 %. Starting the
-#   worker takes time, too. Two workers wait at the same time, and they bring it down to 53 %.)
+#   worker takes time, too, and so does training on the last batch of an epoch. Two workers wait at the same time, and
+#   they bring it down to 53 %.)
 # - Two processes gave the same model. Which layers would break that, and would you notice? (Batch norm, because each
 #   process normalises with the statistics of its own share, and dropout, because the processes draw other masks. The
 #   loss falls all the same, so you wouldn't notice. You see it only if you compare the weights with those of a single
