@@ -890,6 +890,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(0)
+
 # %% [markdown]
 # ## Key points
 #
@@ -944,9 +947,63 @@ else:
 # Run 0.1 with photographs that the room sends you, show the scrambled flower, and let everybody train (0.6) and look at
 # the six mistakes (0.7). Exercise 3 is the one to keep, because every later loop has to clear its gradients.
 #
+# ## A session of ninety minutes
+#
+# If chapter 1 has to fit into the same session, keep the rows with a star.
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 15* | Start JupyterLab and run `cnnlab doctor`; open chapter 0 | `START_HERE` | everybody |
+# | 10* | Photographs from the room: write down the first choice, then look | 0.1 | you, with the room |
+# | 10 | The scrambled flower, then exercise 1 | 0.2 | pairs |
+# | 15 | A convolution at the board, then exercise 2 | 0.3 | you, then everybody |
+# | 15 | The slope at w = 3; vote on two calls of `backward()`; exercise 3 | 0.4 | everybody |
+# | 5 | Count the parameters of the stem with a pencil | 0.5 | everybody on paper |
+# | 10* | Train, then vote on the speed limits and read the confusion matrix | 0.6, 0.7 | everybody |
+# | 10 | Questions for the room | | the room |
+#
 # ## Questions for the room
 #
-# - The network has no class for "something else". How would you add one, and what would you train it on?
-# - Two filters of 3 x 3 see as much as one of 5 x 5. Which has more weights, and what else is different?
-# - A photograph of coins gets "golf ball, 17 %". What would you need in order to trust such a number?
-# - Exercise 6: which patterns did the class propose, and which of them survived their own test?
+# - The network has no class for "something else". How would you add one, and what would you train it on? (A class needs
+#   images, and "everything else" has no typical ones. If you collect dogs and cars for it, you teach the network dogs
+#   and cars, and the moon is still a nematode. A threshold on the probability helps a little, but in 0.1 the blurred
+#   clock is called a bubble with 65 %, and the cat gets its name with only 40 %. So collect the strangers that you
+#   really expect, and test with others that you haven't collected.)
+# - Which has more weights: two convolutions of 3 x 3 in a row, or one of 5 x 5 that sees as much? (The single one: per
+#   pair of channels it has 25 weights, and the two have 18 together. Both see 5 x 5 pixels, as in the example of
+#   exercise 5. But the two have a ReLU between them, so they can compute functions that no single convolution can. The
+#   price is that two layers store twice as many activations.)
+# - You shift a sign by a single pixel. Can the prediction change? (Yes. The convolutions with stride 2 keep
+#   equivariance only for shifts by an even number of pixels, and after three of them only for multiples of eight. The
+#   padding also treats the rim differently. The mean over each map makes the result nearly invariant, and a small
+#   change is enough if two classes are close.)
+# - A photograph of coins gets "golf ball, 17 %". What would you need in order to trust such a number? (Many photographs
+#   that got about 17 %, so that you can count how often the class was right. If it was right for 17 % of them, the
+#   network is calibrated on photographs of this kind (chapter 4). A single photograph can't show that, and coins can't
+#   either: they aren't among the classes, so every answer is wrong.)
+# - Exercise 6: which patterns did the class propose, and which of them survived their own test? (Expect most of them to
+#   fail. A pattern that was read off ten photographs is one of many that would have fitted the same ten. Ask whether
+#   only one thing was changed, and whether all the results were reported, including the photographs in which nothing
+#   happened.)
+#
+# ## Exam questions
+#
+# **Question 1.** A layer gets images of 8 channels and 32 x 32 pixels. It has 20 filters of 3 x 3, a stride of 2, a
+# padding of 1, and no biases. How many weights has it, and what's the shape of its output? How many weights would it
+# need if every output value had a weight of its own for every input value? Which two assumptions about images justify
+# the difference?
+#
+# **Answer.** Each filter spans all channels, so there are 20 · 8 · 9 = 1,440 weights. A side has (32 + 2 − 3) / 2 + 1,
+# rounded down, which is 16, so the output is 20 x 16 x 16. With a weight for each pair it would be 8,192 · 5,120, or 42
+# million. The first assumption is locality: what belongs together lies close together, so a small square is enough. The
+# second is that a pattern means the same everywhere, so all places can share the weights. As a consequence, a shifted
+# image gives shifted feature maps.
+#
+# **Question 2.** The loss is (2w − 10)², and w starts at 3. Compute two steps of gradient descent with a learning rate
+# of 0.1. Then compute them once more for a loop that forgets to clear the gradient between the steps. What does the
+# second loop do in a long run?
+#
+# **Answer.** The derivative is 2 · (2w − 10) · 2. At 3 it's −16, so w becomes 4.6. There it's −3.2, so w becomes 4.92,
+# and the loss is 0.03. Without clearing, the second step uses −16 − 3.2 = −19.2, so w becomes 6.52 and the loss is 9.2:
+# it has jumped over the minimum at 5. In a long run old gradients never fade, so the weight swings to and fro around
+# the minimum and never settles.

@@ -1202,6 +1202,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(1)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1255,6 +1258,21 @@ else:
 # Do 1.4 and 1.5 at the board and run 1.6; leave 1.2 and 1.7 for reading at home. Exercise 3 is the one to keep, because
 # `eval()` and the mean over samples come back in every chapter. Exercise 5 makes a good discussion in pairs.
 #
+# ## A session of ninety minutes
+#
+# If chapter 0 has to fit into the same session, keep the rows with a star.
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 10* | Three splits; exercise 1 | 1.1 | you, then everybody |
+# | 10* | Two votes: the first loss, and a softmax too many | 1.3, 1.4 | the room |
+# | 15* | Exercise 2, the loop by hand | 1.5 | everybody |
+# | 15* | Leave out `zero_grad`, twice: vote, run, and read the intervals | 1.5 | everybody |
+# | 15 | Forget `eval()`: vote and run; exercise 3 | 1.6 | everybody |
+# | 5* | The loop by hand beside `Trainer`: equal to the last bit | In plain PyTorch | you |
+# | 10 | Exercise 5, the review of a script | 1.8 | pairs |
+# | 10 | Questions for the room | | the room |
+#
 # ## Exercise 5, a model answer
 #
 # Four bugs change the accuracy or the weights:
@@ -1277,7 +1295,44 @@ else:
 #
 # ## Questions for the room
 #
-# - A mean of batch means is wrong only if the last batch is short. Construct a case in which it's badly wrong.
-# - The hand-written loop and `Trainer` end with equal weights. What would be the first thing to break this equality:
-#   dropout, another order, another number of threads?
-# - Who may look at the test set, and when?
+# - A mean of batch means is wrong only if the last batch is short. In which case is it badly wrong? (Take 65 images in
+#   batches of 64, so that the last image is a batch of its own and counts as much as the 64 others. If these have a
+#   loss of 0.1 each and the last one has 6.5, the mean over the images is 0.2, but the mean of the batch means is 3.3.
+#   Sorted data make it worse, because then the short batch holds a single class.)
+# - A run scores 0.76 and another one 0.75, on the same 960 images. Is the first network better? (You can't tell. With
+#   an accuracy of 0.75 and 960 images, the standard error is 1.4 points, which is more than the difference, and another
+#   seed changes the result as well. Train both with several seeds, take the difference for each seed, and look at its
+#   interval.)
+# - Without `zero_grad`, the short run of 1.5 got better. Do you ship the version without it? (No. The correct loop had
+#   hardly moved in three epochs at a learning rate of 0.01, and adding up the gradients acted like larger steps. At a
+#   learning rate of 0.1, with momentum and six epochs, the same bug costs more than twenty points. So keep the line and
+#   raise the learning rate.)
+# - The hand-written loop and `Trainer` end with equal weights. What would break this equality most: dropout, another
+#   order, or another number of threads? (The order changes every batch, so the first step already differs. Dropout does
+#   the same if the two loops draw their masks from generators in different states. Another number of threads only adds
+#   up the sums in another order, so at first just the last digits differ. Training makes that difference grow, but no
+#   more than another seed would.)
+# - Who may look at the test set, and when? (The person who publishes the result, once, after the last decision. Whoever
+#   looks earlier and then changes something has turned it into a validation set. It helps to give its labels to
+#   somebody who doesn't train.)
+#
+# ## Exam questions
+#
+# **Question 1.** A network with twelve classes is trained on the same ten images for a hundred steps. Its loss starts
+# at 2.48 and stops falling at 1.62. Which bug do you suspect? Derive both numbers, and explain why the check of the
+# first loss doesn't find it.
+#
+# **Answer.** The network ends with a softmax, and the loss applies a second one. At the start all twelve probabilities
+# are about 1/12, so the second softmax gets equal scores, and the loss is log 12 = 2.48, as in a healthy network. At
+# best the first softmax gives 1 for the correct class and 0 for the eleven others. The second one turns that into e /
+# (e + 11), whose loss is log(e + 11) − 1 = 1.62. Only training on a few images shows it, because it needs the loss to
+# become small.
+#
+# **Question 2.** A report says: "Optimizer A reaches 0.81 and optimizer B 0.79, so A is better." Each was run once,
+# with the learning rate that suits A. What's missing? Describe a comparison that you'd believe.
+#
+# **Answer.** B wasn't tuned, so the comparison is about learning rates. There's one run of each, so seeds may explain
+# the difference, and nobody knows how many comparisons were tried before this one. For a fair comparison, write down
+# the claim first. Give both optimizers the same search over learning rates, on seeds that aren't used again. Then run
+# several new seeds, the same ones for both, and report the mean of the differences with its interval. If there are
+# several claims, correct for their number.

@@ -1301,6 +1301,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(2)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1357,6 +1360,19 @@ else:
 # 2.1 to 2.3 carry the chapter. Do 1, 3, 5, 7 by hand with the room, let everyone vote on the noisy batch norm before you
 # show it, and leave 2.5 and 2.6 for reading. Of 2.7, show the curves.
 #
+# ## A session of ninety minutes
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 15 | Signals that die and grow: predict, run, and derive nσ²/2 at the board | 2.1 | you, with a vote |
+# | 15 | Exercise 1 | 2.1 | everybody |
+# | 10 | 1, 3, 5, 7 by hand, then the cell | 2.2 | everybody on paper |
+# | 10 | Exercise 2 | 2.2 | everybody |
+# | 15 | The famous explanation: vote on the noisy batch norm, then read the claims | 2.3 | the room |
+# | 10 | Sorted batches: two predictions, then run | 2.4 | everybody |
+# | 5 | The curves with wrong labels | 2.7 | you |
+# | 10 | Questions for the room | | the room |
+#
 # ## The open exercise
 #
 # Most harmful is 7. It sets the scale of *every* norm to zero, and the shift is zero too, so each ReLU after a norm
@@ -1376,9 +1392,43 @@ else:
 #
 # ## Questions for the room
 #
+# - PyTorch's default weights let the signal die in twenty layers. Why has hardly anybody noticed? (Because batch norm
+#   makes up for it: in 2.1 all five networks learn from the default once they have batch norm, and without it they only
+#   guess. Shortcuts and Adam hide it as well. You notice it when you build a deep network without norms, and then it
+#   looks as if the learning rate were wrong.)
 # - In training mode, the output for one image depends on the others in its batch. Where could that leak information
-#   from one user to another?
-# - Santurkar's experiment shows that stability isn't *necessary*. Does it show that smoothness is the reason?
-# - With wrong labels, dropout gained eleven points over the end of training and two to three over the best epoch of the
-#   plain network. With correct labels it lost three. What would you do with a data set if you don't know how clean its
-#   labels are?
+#   from one user to another? (On a server that batches the requests of several users and forgets `eval()`. The
+#   prediction for your image then changes with strangers' images, and somebody who sends chosen images could learn
+#   something about the others in the batch. In evaluation mode, nothing of the batch is left. The order of the images
+#   matters as much: in 2.4 it decides between 0.71 and 0.26.)
+# - Santurkar's experiment shows that stability isn't necessary. Does it show that smoothness is the reason? (No, it
+#   only speaks against the first explanation. At a learning rate of 0.4, the noisy batch norm reaches 0.61, the usual
+#   one 0.67 and the network without norm 0.08, although the noisy one's distributions move most. Smoothness was
+#   measured separately. To show that it's the cause, you'd have to change it and nothing else.)
+# - You don't know how clean the labels of a data set are. Do you use dropout, weight decay, early stopping, or nothing?
+#   (Look at a hundred labels first. If you can check a few hundred, stop early: with 40 % wrong labels that gained 8.6
+#   points over the end of training. Without any clean labels, dropout and weight decay are an insurance: each gained
+#   about eleven points with wrong labels. With correct ones, dropout cost three points and decay less than one, so
+#   decay is the cheaper one.)
+#
+# ## Exam questions
+#
+# **Question 1.** A plain network has ten convolutions with 64 channels and 3 x 3 kernels, each followed by a ReLU. The
+# weights have the variance 1/n, where n is the fan-in. By what factor does the mean square of the signal change over
+# the ten layers? Which standard deviation would keep it? Why does nobody see the problem in a network with batch norm?
+#
+# **Answer.** A sum of n products has n · 1/n = 1 times the mean square of its inputs, and the ReLU keeps half of it. So
+# each layer halves the mean square, and ten layers leave 1/1,024 of it: the signal is 32 times as small. With the
+# variance 2/n each layer keeps it. Here n is 64 · 9 = 576, so the standard deviation is the root of 2/576, which is
+# 0.059. Batch norm divides by the standard deviation after every layer, so the size of the weights no longer matters
+# for the forward pass.
+#
+# **Question 2.** A network reaches 0.71 on the validation set. A colleague evaluates the same weights on the same
+# images and gets 0.26. His images are sorted by class. What has he forgotten, and why does the order matter? A second
+# network was *trained* on sorted images. Which test tells the two cases apart?
+#
+# **Answer.** He has forgotten the evaluation mode. Batch norm then subtracts the mean of the batch, and in a batch of a
+# single class this mean carries just what the class has in common, so the evidence is removed. In shuffled batches the
+# statistics resemble those of training, which is why the mistake hardly shows there. To tell the cases apart, evaluate
+# in evaluation mode. That cures the first one. The second network stays bad, because it has learnt to predict whatever
+# class came last, and a network with layer norm would be just as bad.

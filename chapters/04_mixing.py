@@ -1055,6 +1055,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(4)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1100,14 +1103,18 @@ else:
 # Keep 4.1, 4.2 and 4.4. Let everybody compute the λ of one clipped box by hand. Class weights, smoothing and the moons
 # can be read at home.
 #
-# ## Questions for the room
+# ## A session of ninety minutes
 #
-# - Training accuracy means nothing under mixing. What do you watch instead? (The validation metrics, and the accuracy
-#   on unmixed training images at the end.)
-# - CutMix helped with wrong labels and hurt with correct ones in short runs. What does that say about a paper that
-#   shows only the first?
-# - Two networks are equally accurate, but one is less confident. Which one would you deploy in a hospital, and what
-#   would you measure before you decide?
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 10 | An image, its partner, and their label | 4.1 | you |
+# | 10 | Exercise 1 | 4.1 | everybody |
+# | 15 | Wrong labels: predict, run, and read the bars | 4.2 | everybody |
+# | 5 | The same with correct labels: vote again | 4.3 | the room |
+# | 10 | The λ of one clipped box on paper, then the explorer | 4.4 | everybody on paper |
+# | 20 | Exercise 2, with the grey-paint test | 4.4 | everybody |
+# | 10 | Eight predictions by hand; guess the overconfidence | 4.8 | the room |
+# | 10 | Questions for the room | | the room |
 #
 # ## Exercise 3: a model answer
 #
@@ -1126,3 +1133,47 @@ else:
 # used consistently; one box and one λ for the whole batch, which is the usual form and only makes the gradients a bit
 # noisier. `np.random` isn't seeded by `torch.manual_seed`, so the boxes of a run can't be repeated unless you seed
 # NumPy as well, or draw everything with torch.
+#
+# ## Questions for the room
+#
+# - Training accuracy means nothing under mixing. What do you watch instead? (The validation metrics, and the accuracy
+#   on unmixed training images at the end. Don't wait for the training loss to reach zero: with α = 1 and partners of
+#   another class it can't fall below 0.5. A training loss above the validation loss is normal.)
+# - CutMix helped with wrong labels and hurt with correct ones in short runs. What does that say about a paper that
+#   shows only the first? (The paper may be right, but its claim is about wrong labels. Here CutMix gained 10.7 points
+#   with 40 % wrong labels, and with correct ones it cost 5.7. So ask for the other setting, for the length of the runs,
+#   and for a baseline that stops early: against the best epoch of plain training, the gain was 7.3 points.)
+# - You have 240 labels and an overconfident network. Do you mix, or do you hold out sixty labels for a temperature?
+#   (The temperature calibrates better, by 0.015 (0.005 to 0.026), and it can't change a prediction. But the sixty
+#   labels are missing from training, which cost three to four points of accuracy, so mixup ended with the lower loss.
+#   If you hold out a validation set anyway, the temperature is free.)
+# - Two networks are equally accurate, but one is less confident. Which one would you deploy in a hospital, and what
+#   would you measure before you decide? (Neither confidence nor modesty is a merit; what counts is whether 90 % means
+#   nine in ten. Measure the calibration error and its sign on patients of that hospital: with wrong labels, CutMix was
+#   26 points *under*-confident. A temperature can repair either without changing a prediction. Then ask which decision
+#   depends on the probability, and choose by that.)
+#
+# ## Exam questions
+#
+# **Question 1.** CutMix draws λ = 0.75 for images of 32 x 32 pixels. How large is the box? Its centre lies in row 4 and
+# column 28. Which part of it lies inside the image, and which λ belongs in the label? What goes wrong if the label gets
+# 0.75, and how would you test somebody else's code for it?
+#
+# **Answer.** The sides are 32 · √0.25 = 16 pixels. The box spans the rows −4 to 12 and the columns 20 to 36, so 12 x 12
+# pixels lie inside. The image keeps 1 − 144/1,024 = 0.86 of its pixels, and that's the λ of the label. With 0.75, a
+# quarter of the label belongs to a partner that covers a seventh of the image. Clipping only makes boxes smaller, so
+# this mistake always has the same sign, and the network learns to report too much of classes that it hardly sees. To
+# test it, paint each image in a grey that equals its class index: after mixing, the mean grey has to be the class index
+# that the soft label promises.
+#
+# **Question 2.** In a data set with twelve classes, each label is correct with a probability of 0.6 and otherwise any
+# of the other eleven. A network learns all that such labels can teach and memorises none of them. It names 95 % of new
+# images correctly. What confidence does it report, and is it over- or under-confident? You fit a temperature on
+# held-out images with *correct* labels. What changes, and what doesn't? What if their labels are as noisy as the
+# others?
+#
+# **Answer.** The best prediction for a noisy label gives 0.6 to the class it recognises, and 0.4/11 to each of the
+# others. So the confidence is about 0.6 at an accuracy of 0.95: it's under-confident by 35 points. With correct labels,
+# the best temperature is below 1. The confidence rises to about 0.95, and no prediction changes, because the order of
+# the classes stays. With noisy labels, a confidence of 0.6 is right for just these labels, so the temperature stays
+# near 1 and repairs nothing.

@@ -1266,6 +1266,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(6)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1340,12 +1343,61 @@ else:
 # Keep 6.1, the exercise of 6.2, and 6.7 up to the diagram. Reveal a curve of 6.1 epoch by epoch: everybody stands up at
 # the start, and sits down when they would stop.
 #
+# ## A session of ninety minutes
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 15 | Wrong labels: predict the best epoch, run, and read the figure slowly | 6.1 | you, with a vote |
+# | 10 | Stand up, and sit down when you would stop; then stop by hand | 6.2 | the room |
+# | 20 | Exercise 1 | 6.2 | everybody |
+# | 10 | Collect what belongs in a checkpoint; resume to the bit | 6.4 | the room, then you |
+# | 15 | The moving average: exercise 3 | 6.5 | everybody |
+# | 10 | Average the weights of two networks: vote, run, and draw the diagram | 6.7 | the room |
+# | 10 | Questions for the room | | the room |
+#
 # ## Questions for the room
 #
+# - Your validation accuracy has fallen for five epochs. Do you stop the run? (Usually yes, and keep the best epoch. But
+#   in 6.1 the test accuracy peaks in epoch 4, falls by eleven points and rises again by seven after epoch 12, which is
+#   double descent. There the last epoch ends at 51 % and early stopping at 57 %, so stopping was right all the same. A
+#   better learning rate would have gained more than either.)
 # - Early stopping chose the epoch on the validation set. Which number may you publish? (The test accuracy of the
-#   restored weights.)
-# - The EMA loses to a cosine that trains on all labels. Why, and how would you choose the length of that cosine
-#   without validation labels? (The extra labels are correct. You'd have to choose it on another data set, or split
-#   first, choose, and then train again on everything.)
-# - What belongs in a checkpoint? Collect answers, then compare them with the list in 6.4.
+#   restored weights. The validation accuracy of the best epoch is the largest of many, so it's partly luck: the best of
+#   sixteen equally good evaluations on 480 images looks four points too good.)
+# - The EMA loses to a cosine that trains on all labels. Why, and how would you choose the length of that cosine without
+#   validation labels? (The extra labels are correct, and 40 % of the others aren't: the cosine on all labels is 2.5
+#   points ahead (0.9 to 4.2). You'd have to choose its length on another data set. Or split first, choose, and then
+#   train again on everything.)
+# - What belongs in a checkpoint? Collect answers, then compare them with the list in 6.4. (Everything that the next
+#   step depends on: the weights and batch-norm statistics, the optimizer's momenta, the position in the schedule, the
+#   moving average, the numbers of epochs and steps, the state of the callbacks, the order of the images to come, and a
+#   gradient scaler. If the framework draws from running random generators, their state belongs in it, too. You know
+#   that nothing is missing when a resumed run ends with the same bits as one that was never stopped.)
 # - Why can two fine-tuned networks be averaged without matching, but not two that were trained from scratch?
+#   (Fine-tuned networks begin with the same weights, so their units have kept the same jobs, and both end in the same
+#   valley. From scratch, the order of the units is arbitrary: two networks with an accuracy of 0.80 give an average
+#   with 0.24. After their channels are matched, it's 0.74.)
+#
+# ## Exam questions
+#
+# **Question 1.** The validation losses of a run are 1.00, 0.80, 0.79, 0.85, 0.76, 0.75, NaN, 0.74. An improvement is a
+# loss that is more than δ below the last one that counted as an improvement. After which evaluation does early stopping
+# with a patience of 3 end the run if δ is 0.05, and after which if δ is 0? Which weights are restored? Which number do
+# you report, and why not the loss of the restored evaluation?
+#
+# **Answer.** With δ = 0.05, 0.80 improves on 1.00. Then 0.79, 0.85 and 0.76 don't lie below 0.75, so the run ends after
+# the fifth evaluation, and its weights are restored, because 0.76 is the lowest loss so far. With δ = 0, the losses
+# 0.80, 0.79, 0.76, 0.75 and 0.74 all improve, and NaN counts as an evaluation without improvement. The patience never
+# runs out, so the run ends with the last evaluation, which is restored. Report the metric of the restored weights on a
+# test set. Their validation loss is the smallest of several, so luck is part of it.
+#
+# **Question 2.** A run of 500 steps keeps a moving average of the weights with a constant decay of 0.999, which starts
+# at the initial weights. The average is hardly better than an untrained network. Explain this with a number, and give
+# two repairs. Why does an equal average over the last ten epochs need new batch-norm statistics, while a moving average
+# can do without?
+#
+# **Answer.** The initial weights still have a share of 0.999 to the power of 500, which is 0.61, in the average. Either
+# choose a decay that spans the epochs you want, for example 1 − 1/60 for sixty steps, or let the decay rise during the
+# run. Batch-norm statistics belong to the features that the weights produced when they were collected. A moving average
+# stays close to the live weights, so their statistics nearly fit. The mean of ten epochs lies far from each of them, so
+# its features have other means and variances, and they have to be measured by passing training images through it.

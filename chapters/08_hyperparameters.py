@@ -15,8 +15,8 @@
 # & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had looked like several years of progress was a
 # difference in how carefully each network had been tuned.
 #
-# So tuning can matter more than the idea that you test. It can also fool you: in this chapter you'll prove something
-# false with the course's own tools, three times, and then repair each proof.
+# So tuning can matter more than the idea that you test. It can also fool you. At the end of this chapter you'll prove
+# three false claims with the course's own tools, and then repair each proof.
 #
 # **You will be able to** decide which settings to search and in which ranges, choose between grid, random and Sobol
 # points, stop bad trials early, run a search in seven steps, adjust the learning rate to the batch size, and recognise
@@ -139,23 +139,23 @@ plots.lines(
 )
 
 # %% [markdown]
-# The first figure shows the live runs as ticks and the study in grey, and the second one, below your prediction, the
-# whole study. Its three claims were declared before it ran, but after a smaller first study. Between the best and the
-# worst learning rate there are more than 50 points. Between two weight decays there's less than one point at learning
-# rates up to 0.1, and two to five above, where the runs are erratic and no decay is best throughout. Weight decay needs
-# time to act (chapter 2), and three epochs aren't enough.
+# In the first figure, the ticks are the live runs and the grey marks are the study; the figure below your prediction
+# shows the whole study. The best and the worst learning rate are more than 50 points apart. The weight decays differ by
+# less than one point at learning rates up to 0.1. Above that they differ by about three to five points, but the runs
+# are erratic there and no decay is best throughout. Weight decay needs time to act (chapter 2), and three epochs
+# probably aren't enough. (The three claims were declared before the study ran, but after a smaller first study.)
 #
-# Here one hyperparameter matters and another one doesn't, and you couldn't have known beforehand which. If you can tune
-# only one, tune the learning rate. And if you change anything else, such as the network, the optimizer or the batch
-# size, tune it again, because its best value may have moved.
+# Here one hyperparameter matters and the other one doesn't, and you couldn't have known beforehand which. If you can
+# tune only one, tune the learning rate. And if you change anything else, such as the network, the optimizer or the
+# batch size, tune it again, because its best value may have moved.
 #
 # ### Exercise 1: `best_setting` (medium, 15 minutes)
 #
 # A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a list
 # of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate, decay)`
-# with one run or several, each with its own seed. A run that diverged has the accuracy `float("nan")`. Return the
-# setting with the best mean over its seeds. A setting that diverged with any seed is out (at least one never did). If
-# two means are exactly equal, return the setting that comes first in the table.
+# with one or more runs, each with its own seed. A run that diverged has the accuracy `float("nan")`. Return the setting
+# with the best mean over its seeds. Rule out every setting that diverged with any seed. (At least one setting never
+# diverged.) If two means are exactly equal, return the setting that comes first in the table.
 
 
 # %% tags=["exercise"]
@@ -339,10 +339,11 @@ diagrams.search()
 # ### Predict
 #
 # Which of them finds the better network? One search proves nothing, and many would take hours. So we *replay* searches
-# on the table of 8.1: a search asks for a setting and is given the recorded run of the nearest one. It chooses by the
+# on the table of 8.1: a search asks for a setting and gets the recorded run of the nearest one. It chooses by the
 # accuracy on 480 validation images, and we judge the chosen network on 2,400 other images. The grid gets a random
-# offset each time, or it would hit or miss the best learning rate every time. In what fraction of 180 pairs does
-# random search find the better network than the grid? (A tie, in which both choose the same network, counts as half.)
+# offset each time, because a fixed grid would either hit the best learning rate in every search or miss it in every
+# one. In what fraction of 180 pairs does random search find the better network than the grid? (A tie, in which both
+# choose the same network, counts as half.)
 
 # %% tags=["predict"]
 my_fraction_of_wins = ...  # a number between 0 and 1
@@ -436,14 +437,14 @@ print(searches.verdict("Sobol", ">", "random"))
 # learning rate matters: nine learning rates, evenly spaced. Sobol points do about as well, and they don't have to
 # know.
 #
-# How many results do we have? Not 180. The fifteen searches of a seed share its recorded runs, so a lucky run among
-# them is found again and again. That's why the unit is the seed: each tick in the figure is the mean of one seed's
-# fifteen searches, and each interval belongs to twelve such means.
+# How many results do we have? Not 180. The fifteen searches of a seed share its recorded runs, so they find the same
+# lucky run again and again. That's why the unit is the seed: each tick in the figure is the mean of one seed's fifteen
+# searches, and each interval comes from twelve such means.
 #
-# We wrote down the first two claims before this table existed and the claim about Sobol points before the first Sobol
-# search on it. (A smaller first study had come before both. A further early claim, that drawing learning rates
-# uniformly costs more than five points, also held.) They're conditional: nine trials in this space, on runs of three
-# epochs like ours.
+# *How this was measured.* We wrote down the first two claims before this table existed, and the claim about Sobol
+# points before the first Sobol search on it. A smaller first study had come before both. (One more early claim also
+# held: drawing learning rates uniformly costs more than five points.) All of them hold only for nine trials in this
+# space, on runs of three epochs like ours.
 #
 # **What would change it?** More hyperparameters that don't matter. Add a third one that does nothing, and give each
 # strategy 27 trials. The grid is now three by three by three, so it still tries three learning rates.
@@ -552,12 +553,12 @@ plots.lines(
 # %% [markdown]
 # Halving saves three quarters of the epochs. But does it find as good a network? The study `studies/08_halving.py`
 # tried it with eight seeds, and neither of its two claims held. Halving ended 1.6 points below training all nine to the
-# end (95 % CI −0.3 to 3.5). It was only 0.3 points better (−1.4 to +2.0) than training just the first *two* trials to
-# the end, which costs about as much.
+# end (95 % CI −0.3 to 3.5). And it was only 0.3 points better (−1.4 to 2.0) than training just the first *two* trials
+# to the end, which costs about as much.
 #
-# Probably the first rung came too early. Look at the panel of the learning rate 0.14, a single dot. The tournament
-# drops it after one epoch, although it's among the best in 8.1, after three. Large learning rates often start slowly,
-# and a schedule that depends on the length of the run makes early rankings worse still.
+# The first rung probably came too early. Look at the curve for the learning rate 0.14, a single dot. The tournament
+# drops it after one epoch, although it's among the best after three epochs in 8.1. Large learning rates often start
+# slowly, and a schedule that depends on the length of the run makes early rankings even less reliable.
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
@@ -626,7 +627,7 @@ check.successive_halving(successive_halving)
 #
 # Imagine 27 networks that are equally good. Each predicts a random image correctly with a probability of 0.6. You
 # evaluate all of them on sixty validation images and rank them. The one at the top of your leaderboard scores above
-# 0.6, of course. It's no better than the others. It was only lucky with these sixty images.
+# 0.6, of course, but it's no better than the others. It was only lucky with these sixty images.
 #
 # ### Predict
 #
@@ -684,16 +685,19 @@ print(f"the bound for 27 networks and sixty images: {bound:.3f}")
 
 # %% [markdown]
 # From the first row to the fourth, no network gets better; there are only more of them to choose from. This is called
-# the **winner's curse**, and it means that the validation accuracy of a tuned network is too high. For $n$ networks
-# with accuracy $p$ and $m$ images, the best score exceeds $p$ by about
+# the **winner's curse**, and it means that the validation accuracy of a tuned network is too high. (A single network
+# isn't chosen from anything, so the first row should be at 0. Its interval lies just above, but that's chance: with
+# 2,000 draws instead of 40 the mean is 0.002.) For $n$ networks with accuracy $p$ and $m$ images, the best score
+# exceeds $p$ by about
 #
 # $$ \sqrt{2 \log n} \; \sqrt{\frac{p (1-p)}{m}} . $$
 #
-# (This is an upper bound for the expected maximum of $n$ normal values. For 27 it's about a quarter too large, as the
-# last line above shows.)
+# (This is an upper bound for the expected maximum of $n$ normal values. For 27 networks it's roughly a third too large:
+# the last line above says 0.16, and the experiment gave 0.12.)
 #
-# Is it as bad in a real search? We let searches on the table of 8.1 choose by only sixty validation images and compare
-# the winner's score with its accuracy on 2,400 others. The last row repeats the best of 27 guessers.
+# Is it as bad in a real search? Now we let searches on the table of 8.1 choose by only sixty validation images, and
+# compare the winner's score with its accuracy on 2,400 other images. The last row repeats the best of 27 guessers, the
+# equally good networks from above.
 
 
 # %% tags=["experiment", "claim"]
@@ -740,17 +744,17 @@ curse.plot(
 )
 
 # %% [markdown]
-# Real searches are cursed less than guessers, and two reasons are likely. Most settings are so bad that no luck makes
-# them win. And all of them are scored on the same sixty images, which are easy or hard for all. We haven't separated
-# the two. But the more alike your trials are, the more luck decides, and a *fine* search makes them alike on purpose.
-# Three things help: a validation set that isn't small, a second run of the finalists with new seeds, and a test set
-# that you open once, after the last decision.
+# The winner's curse is weaker in real searches, 4 points with 27 trials instead of 12, and there are two likely
+# reasons. Most settings are so bad that no luck makes them win. And all of them are scored on the same sixty images,
+# which are easy or hard for all. We haven't separated the two. But the more alike your trials are, the more luck
+# decides, and a *fine* search makes them alike on purpose. Three things help: a validation set that isn't small, a
+# second run of the finalists with new seeds, and a test set that you open once, after the last decision.
 #
 # ## 8.7 Seven steps, and what they buy
 #
-# Where do you begin with new data? This order is taught in many courses; Justin Johnson's lectures have it in this form
-# ([EECS 498, University of Michigan](https://web.eecs.umich.edu/~justincj/teaching/eecs498/FA2020/)). Each step is
-# cheaper than the next one, and it saves you many useless runs.
+# Where do you begin with new data? Many courses teach the following order; this form of it is from Justin Johnson's
+# lectures ([EECS 498, University of Michigan](https://web.eecs.umich.edu/~justincj/teaching/eecs498/FA2020/)). Each
+# step is cheaper than the next one, and it saves you many useless runs.
 #
 # | step | how | look for |
 # |---|---|---|
@@ -763,9 +767,9 @@ curse.plot(
 # | 7. repeat | back to 4 or 5; add a schedule; in the end, average the predictions of the best 3 to 5 | until it no longer pays |
 #
 # The next cell takes steps 1 to 3, in miniature. The one after it takes steps 4 to 6 (about ten seconds), with AdamW
-# and a cosine, and with learning rates that extend well beyond the result of step 3 on both sides. `tune.refine` takes
-# the range of the best three trials and adds a tenth of the old range on both sides. It takes three because the best
-# one alone may have been lucky.
+# and a cosine schedule. Its learning rates extend well beyond the result of step 3 on both sides. `tune.refine` takes
+# the range of the best three trials, because the best one alone may have been lucky, and adds a tenth of the old range
+# on both sides.
 
 # %%
 torch.manual_seed(0)
@@ -813,18 +817,19 @@ winner.history.plot()
 # %% [markdown]
 # The validation loss is still falling after five epochs, so the next round should train longer. Don't compare the
 # scores of the two tables with each other, because the second round had more epochs. And a ranking after two epochs is
-# only a guess about the ranking after fifty, as you saw in 8.5. Weight decay and dropout do little early on except
-# slow training down, so leave the decision about them to the fine search. (Our cell ignores this advice, because
-# `refine` narrows every range. In your own search, keep those two wide.) `refine` also has a blind spot: it never
-# looks beyond the first ranges.
+# only a guess about the ranking after fifty, as you saw in 8.5.
+#
+# Early in training, weight decay and dropout do little except slow it down, so leave the decision about them to the
+# fine search. (Our cell ignores this advice, because `refine` narrows every range. In your own search, keep those two
+# wide.) `refine` also has a blind spot: it never looks beyond the first ranges.
 #
 # ### Exercise 3: `next_range` (medium, 15 minutes)
 #
-# Write what `refine` doesn't do. You've tried some learning rates, in any order. `scores[i]` is the accuracy at
-# `rates[i]`, or NaN if that run diverged. Return `(low, high)`, the range to search next. The peak lies between the
-# next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried, nobody knows
-# what is below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning rate that diverged
-# counts as tried.
+# Write the step that `refine` lacks. You've tried some learning rates, in any order. `scores[i]` is the accuracy at
+# `rates[i]`, or NaN if that run diverged. Return `(low, high)`, the range to search next. The peak probably lies
+# between the next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried,
+# you don't know what lies below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning
+# rate that diverged counts as tried.
 
 
 # %% tags=["exercise"]
@@ -875,9 +880,9 @@ check.next_range(next_range)
 # sixteen trials of 3 epochs, then four of 12. The default needs no validation set, so it trains on those 240 images as
 # well.
 #
-# The search costs $16 \cdot 3 + 4 \cdot 12 = 96$ epochs in all. So the fair question is what else these epochs buy.
-# One more variant spends them on a single run with the default setting, and another one trains the tuned setting for
-# 96 epochs on top of its search.
+# The search costs $16 \cdot 3 + 4 \cdot 12 = 96$ epochs in all. So the fair question is what else these epochs buy. One
+# more variant spends them on a single run with the default setting. Another one trains the tuned setting for 96 epochs,
+# on top of the 96 of its search.
 #
 # ### Predict
 #
@@ -922,20 +927,20 @@ print(bought.verdict(ENSEMBLE, ">", TUNED))
 print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 
 # %% [markdown]
-# Tuning gains 6.5 points (95 % CI 4.5 to 8.4) at the same number of epochs. Most of that is simple: all eight searches
-# chose a learning rate four to seventeen times the default, and six chose batches of 16, which take twice as many steps
-# per epoch. (We didn't try the default with a learning rate of 0.01 alone.) But the default comes close if it trains
-# for 96 epochs. The tuned network's lead is then +1.0 (−1.0 to +3.0), too wide an interval for our claim that they
-# agree within two points.
+# Tuning gains 6.5 points (95 % CI 4.5 to 8.4) at the same number of epochs. Much of that may have a simple reason: all
+# eight searches chose a learning rate four to seventeen times the default, and six chose batches of 16, which take
+# twice as many steps per epoch. (We didn't try the default with only the learning rate changed, say to 0.01.) But the
+# default comes close if it trains for 96 epochs. The tuned network's lead is then 1.0 (−1.0 to 3.0), too wide an
+# interval for our claim that they agree within two points.
 #
 # So is tuning a waste? Compare the last row of the figure with that of the default after 96 epochs.
 #
 # <details>
 # <summary><b>Answer</b></summary>
 #
-# It isn't. Trained for 96 epochs too, the tuned setting is 11.0 points (8.8 to 13.3) above the default. That isn't quite a
-# fair comparison, because the search doubled the epochs, and batches of 16 double the steps again. Still, tune with short
-# runs, then train the winner for long.
+# It isn't. Trained for 96 epochs too, the tuned setting is 11.0 points (8.8 to 13.3) above the default. That isn't
+# quite a fair comparison, because the search doubled the number of epochs, and batches of 16 double the steps again.
+# Still, the advice is clear enough: tune with short runs, then train the winner for long.
 #
 # </details>
 #
@@ -996,8 +1001,9 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 
 # %% [markdown]
 # The last line is the *simple noise scale*, an estimate of the **critical batch size** of [McCandlish et al.
-# 2018](https://arxiv.org/abs/1812.06162). Well below it, doubling the batch nearly halves the number of steps you
-# need. Well above it, more images hardly improve a step. It grows during training, as the gradient gets smaller.
+# 2018](https://arxiv.org/abs/1812.06162). Well below the critical size, doubling the batch nearly halves the number of
+# steps you need. Well above it, more images hardly improve a step. The critical size grows during training, as the
+# gradient gets smaller.
 #
 # With a batch $k$ times as large, an epoch has only $1/k$ of the steps. Which learning rate makes up for that?
 #
@@ -1020,10 +1026,10 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 #
 # </details>
 #
-# Two studies try this. In the first, six epochs of SGD end long before anything has converged. At the same learning
-# rate and number of *epochs*, the larger batch falls far behind; at the same number of *steps* it's level, even 1.2
-# points ahead (0.7 to 1.8). The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and a cosine, and both
-# optimizers.
+# Two studies try this. In the first (`studies/08_batch.py`), six epochs of SGD end long before anything has converged.
+# With the same learning rate and number of *epochs*, the larger batch falls far behind. With the same number of *steps*
+# it's level, even 1.2 points ahead (0.6 to 1.8). The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and
+# a cosine, and both optimizers.
 
 # %% tags=["claim"]
 batch = Results.load("studies/08_batch.csv")
@@ -1059,10 +1065,10 @@ scaling.plot(
 # | AdamW, times 4 | −0.3 (−0.7 to +0.1) |
 # | SGD, times 4, from a learning rate near its best | 5.3 (3.8 to 6.8) |
 #
-# The first row is a little more than the two points that we'd claimed. Be careful with the next two: at such low
-# learning rates a larger one helps with *any* batch size, so they're no evidence against the square root. In the last
-# row, no other learning rate closed the gap in our trials with two seeds, so a quarter of the steps seems too few.
-# Treat both rules as first guesses, and search around them.
+# The first row misses our claim of at most two points. Be careful with the next two: at such low learning rates a
+# larger one helps with *any* batch size, so they're no evidence against the square root. In the last row, no other
+# learning rate closed the gap in our trials with two seeds, so a quarter of the steps seems too few. Treat both rules
+# as first guesses, and search around them.
 #
 # <details>
 # <summary><b>Do large batches generalise worse? What the literature says</b></summary>
@@ -1082,9 +1088,9 @@ scaling.plot(
 # Now it's your turn: prove three false things with the tools of this course, and repair each proof.
 #
 # **False claim 1: a network is better than itself.** Networks A and B are the *same* setting of the table in 8.1. An
-# experimenter runs both with five seeds, looks at the 95 % interval, and adds one more seed until the interval
-# excludes zero, or until there are forty. We let 400 experimenters do this, with accuracies drawn from the recorded
-# runs.
+# experimenter runs both with five seeds, looks at the 95 % interval, and adds one more seed at a time until the
+# interval excludes zero or there are forty seeds. We let 400 experimenters do this, with accuracies drawn from the
+# recorded runs.
 #
 # ### Predict
 #
@@ -1291,11 +1297,12 @@ print(fair.verdict("our decay", "~", "baseline", by=0.02))
 # %% [markdown]
 # Claim 2 is the winner's curse of 8.6, and this time your test set is the victim. Nobody adds noise on purpose, but
 # choosing the epoch, the threshold or the augmentation by its test accuracy does the same in small steps. **Repair**:
-# choose on validation images, and open the test set once. (How we chose the network: on the half-trained one of 8.8
-# the best noise really was an improvement, so we took this one. That, too, is a choice made after seeing a result.)
+# choose on validation images, and open the test set once. (We chose the network after seeing a result, too. On the
+# half-trained one of 8.8 the best noise really was an improvement, so we took this one.)
 #
-# In claim 3, if each run returns its `budget`, the library refuses the comparison. If nobody reports the budgets,
-# nothing in the numbers gives them away. **Repair**: the same number of trials for every variant, and say how many.
+# Claim 3 is an unfair budget. If each run returns its `budget`, the library refuses the comparison. If nobody reports
+# the budgets, nothing in the results gives them away. **Repair**: the same number of trials for every variant, and say
+# how many.
 #
 # ### Exercise 4: review this script (open, 30 minutes)
 #
@@ -1479,7 +1486,7 @@ for score, setting in plain_results:
 
 # %% [markdown]
 # The name says *random* search, but `settings` can come from anywhere. In 2026, Sobol points or random search with a
-# few dozen trials are still the standard for a single researcher, and Optuna (TPE), Ray Tune (ASHA) and Vizier
+# few dozen trials are still a good choice for a single researcher, and Optuna (TPE), Ray Tune (ASHA) and Vizier
 # (Bayesian optimisation) are the usual tools for larger budgets. For networks that are too expensive to tune at all,
 # the best learning rate of a small network can be carried over to a large one if the layers are scaled suitably ([Yang
 # et al. 2022](https://arxiv.org/abs/2203.03466)).
@@ -1512,12 +1519,15 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(8)
+
 # %% [markdown]
 # ## Key points
 #
 # - Tune the learning rate first. Say which hyperparameters are scientific, which are nuisance and which are fixed.
 # - Draw learning rates and weight decays log-uniformly. Random search tries more values of what matters than a grid,
-#   and Sobol points leave no gaps.
+#   and Sobol points leave no large gaps.
 # - Search coarsely first, then finely. If the best value lies at an edge, move the range. Stopping bad trials early
 #   pays only if the early ranking can be trusted.
 # - The score of a winner is too high. Repeat the finalists with new seeds, and open the test set once.
@@ -1533,7 +1543,7 @@ else:
 # |---|---|
 # | nearly all trials diverge | learning rates drawn uniformly, or a range that's far too high |
 # | the best value is the smallest or largest that was tried | the range ends too early |
-# | the winner is much worse when it's trained again | chosen by one run, or by a small validation set |
+# | the winner is much worse when it's trained again | it was chosen by a single run, or on a small validation set |
 # | "larger batches generalise worse" | the same learning rate and epochs, so a fraction of the steps; see 8.8 for what's known |
 # | a coarse search discards weight decay and dropout | too few epochs for them to act |
 # | a new method beats a baseline by a lot | the baseline ran with its default settings |
@@ -1590,6 +1600,21 @@ else:
 #
 # Keep 8.3, 8.4, 8.6 and 8.9. The lab is the part that students remember, and it changes how they read tables.
 #
+# ## A session of ninety minutes
+#
+# If chapter 11 has to fit into the same session, keep the rows with a star.
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 5 | The same run with a learning rate of 0.001: vote and look | 8.1 | the room |
+# | 10 | Scientific, nuisance or fixed? Sort the questions of the room; draw over decades | 8.2, 8.3 | pairs |
+# | 15* | Grid, random or Sobol: predict, replay, and count the results | 8.4 | you, with a vote |
+# | 10* | Everybody guesses ten coin tosses, and the best guesser explains her method | 8.6 | the room |
+# | 15 | Exercise 3 | 8.7 | everybody |
+# | 5 | What did the tuning buy? Vote, and read the intervals | 8.7 | you |
+# | 20* | The lab: fool yourself, and repair the proof | 8.9 | everybody |
+# | 10 | Questions for the room | | the room |
+#
 # ## Exercise 4: the faults
 #
 # | points | fault and repair |
@@ -1607,8 +1632,45 @@ else:
 #
 # - Our first edition had three verdicts from one experiment: with 20, 50 and 200 searches the intervals of "random
 #   minus grid" were +0.4 to +4.6, −0.3 to +2.4 and +0.2 to +1.6 points. Which number of searches would you report? (The
-#   one that was fixed beforehand; and none of them, because the unit was the seed, and there were five.)
-# - You have 27 trials. How many seeds, and how many settings?
+#   one that was fixed beforehand. And none of the three as it stands, because the unit was the seed, and there were
+#   only five of them. Their means give −0.5 to +2.3, which supports no verdict.)
+# - You have 96 epochs. Do you spend them on a search, or on one long run with the default setting? (If that's all
+#   you'll ever train, nobody can tell: the tuned network, trained for twelve epochs, is ahead by 1.0 point (−1.0 to
+#   +3.0). But a search can be used more than once. Trained for 96 epochs as well, the tuned setting is 11.0 points
+#   ahead (8.8 to 13.3), though that run has cost twice as much in all.)
+# - You have 27 trials. How many seeds, and how many settings? (Many settings first, with one seed each, because
+#   settings differ far more than seeds do: in 8.1 the learning rate alone is worth more than fifty points. Keep some
+#   trials for the end, say eighteen settings and then the best three with three new seeds each. Without these, you'd
+#   report the score of a lucky winner.)
 # - The library refused one false claim and printed the other two as supported. What would it have to know to refuse
-#   these as well?
-# - Would you publish the best run, the mean of the best setting, or something else?
+#   these as well? (For the first it would have to know that the results decided the number of seeds, so it needs a
+#   number that was fixed before the first run. For the second it would have to know that the test set had been used 200
+#   times to choose the noise. It could refuse the third only because each run reported its budget.)
+# - Would you publish the best run, the mean of the best setting, or something else? (The mean over new seeds of the
+#   setting that won, on a test set that you open once, with its interval and the number of trials. The best run carries
+#   the winner's curse: the best of 27 equally good guessers looks twelve points better than it is on sixty images. The
+#   mean over the seeds that chose it has the same fault, only less of it.)
+#
+# ## Exam questions
+#
+# **Question 1.** You tune three hyperparameters with 64 trials, and only the learning rate matters. How many different
+# learning rates does a grid try, and how many does random search? The range is 0.0001 to 1. How far apart are
+# neighbouring learning rates of the grid? Somebody draws the random learning rates uniformly instead of log-uniformly.
+# Where do they fall? What do Sobol points improve?
+#
+# **Answer.** A grid of 4 x 4 x 4 tries four learning rates, each of them sixteen times, and random search tries 64. The
+# range has four decades and the grid three gaps, so neighbours differ by a factor of 10 to the power of 4/3, about 22,
+# and the best value can lie right in such a gap. Of uniform draws, nine in ten lie above 0.1, in the last of the four
+# decades. Random points leave gaps, and some nearly coincide. Sobol points fill the gaps in every direction, so they
+# also try 64 learning rates, more evenly spread.
+#
+# **Question 2.** A paper tries fifty settings of its method, each once, on 100 validation images, and reports the best
+# score, 0.80. The baseline, run once with its default setting, has 0.74 on the same images. Suppose that all fifty
+# settings are exactly as good as the baseline. How high would you expect the best score to be? What do you conclude,
+# and which experiment would you ask for?
+#
+# **Answer.** The standard deviation of a score is √(0.74 · 0.26 / 100) = 0.044. The best of fifty exceeds the truth by
+# up to √(2 log 50) = 2.8 of these, so up to 0.12, and in fact somewhat less, because this is a bound and the settings
+# share the images. A best score of 0.80 or more is what you'd expect of settings that are no better. So the paper shows
+# nothing. Ask for the same number of trials for the baseline, for a larger validation set, and for the two winners
+# trained again with several new seeds and judged on a test set that chose nothing, with an interval for the difference.

@@ -1364,7 +1364,11 @@ else:
 
 # %% [markdown]
 # On a machine with several GPUs, put the cell into a file and start it with `torchrun --nproc-per-node 4 file.py`.
-#
+
+# %% tags=["hide-input"]
+check.quiz(12)
+
+# %% [markdown]
 # ## Key points
 #
 # - Measure before you optimise, with the clock on the wall, after a warm-up, in turns, and with the median. Processor
@@ -1433,6 +1437,19 @@ else:
 # 12.1, 12.3 and the story of 2024 make a session of their own, with exercise 3 as homework. Start the two processes of
 # 12.6 if there's time. 12.5 can be read.
 #
+# ## A session of ninety minutes
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 10 | The wall clock or the processor's clock: vote and run | 12.1 | the room |
+# | 15 | Exercise 1 | 12.1 | everybody |
+# | 15 | Where a step spends its time; Amdahl's law on paper; predict one worker | 12.2 | everybody |
+# | 10 | The weights of unequal microbatches by hand, and the story of 2024 | 12.3 | you |
+# | 15 | Exercise 2 | 12.3 | everybody |
+# | 10 | A sum that stops growing; vote on the bytes per weight | 12.4 | the room |
+# | 5 | Two processes: the same model, or not? | 12.6 | you |
+# | 10 | Questions for the room | | the room |
+#
 # ## Exercise 5, a model answer
 #
 # Seven bugs change the training, the measurement or the file; any five get the points:
@@ -1461,7 +1478,42 @@ else:
 #
 # ## Questions for the room
 #
-# - Loading takes four fifths of a step. Which three things would you try, and in which order?
-# - One worker saved 1.5 %. Why not half?
-# - Two processes gave the same model. Which layers would break that, and would you notice?
-# - When is it right not to make something faster?
+# - Loading takes four fifths of a step. Which three things would you try, and in which order? (First, augment in whole
+#   batches instead of one image at a time: that needs no hardware, and in the study it saved 80 % of a plain step. Then
+#   use workers, as many as there are free cores. Then make reading itself cheaper, with smaller files or images that
+#   are decoded once. By Amdahl's law, all of it together can make a step five times as fast at most.)
+# - One worker saved 1.5 %. Why not half? (Because loading and training take very different times. The worker still has
+#   to wait 3 ms for each of the 64 images, so a batch takes 192 ms instead of 192 + 11, and that's 95 %. Starting the
+#   worker takes time, too. Two workers wait at the same time, and they bring it down to 53 %.)
+# - Two processes gave the same model. Which layers would break that, and would you notice? (Batch norm, because each
+#   process normalises with the statistics of its own share, and dropout, because the processes draw other masks. The
+#   loss falls all the same, so you wouldn't notice. You see it only if you compare the weights with those of a single
+#   process, in 64 bits so that rounding can't hide it.)
+# - When is it right not to make something faster? (When the gain can't pay back its cost. A part that takes 4 % of a
+#   step gains at most 4 %, and most runs of this course would end before compiling has paid off. It's also right when
+#   the change makes the results differ from those you want to compare with, or when nobody waits for the run.)
+#
+# ## Exam questions
+#
+# **Question 1.** A batch of 100 images passes through the network as microbatches of 32, 32, 32 and 4. Their mean
+# losses are 1.0, 1.0, 1.0 and 3.0. What's the mean loss of the batch? A program takes the mean of the four means
+# instead. What does it get, and how much more than it should does an image of the last microbatch count in the
+# gradient? When is the program right? Which layer makes even the correct sum differ from the whole batch?
+#
+# **Answer.** The mean loss is (96 · 1 + 4 · 3) / 100 = 1.08. The program gets 6 / 4 = 1.5. An image should count 1/100,
+# and in the last microbatch it counts 1/4 · 1/4 = 1/16, which is 6.25 times as much; the others count 0.78 times what
+# they should. The program is right if all microbatches have the same size, or more precisely the same number of the
+# things that the mean is taken over: images, tokens or labelled pixels. Batch norm differs, because it normalises with
+# the statistics of a microbatch.
+#
+# **Question 2.** Training in float16 multiplies the loss by 65,536 before the backward pass. Why? The true gradient has
+# a norm of 0.5, and you clip at 1. Which gradient reaches the optimizer if you divide by the scale first and then clip,
+# and which if you do it the other way round? Why does the second order go unnoticed with Adam more easily than with
+# SGD? Why does bfloat16 need no scale?
+#
+# **Answer.** Small gradients lie below the range of float16 and would be rounded to zero. Multiplying the loss makes
+# all of them larger, and dividing afterwards, in float32, restores them. Divided first, the norm is 0.5, which is below
+# the limit, so the gradient stays as it is. Clipped first, a norm of 32,768 is cut to 1 and then divided by 65,536, so
+# the step is 32,768 times too short. With SGD the network stands still. Adam divides each gradient by its own size, so
+# its steps are nearly as long as before, and the loss falls. bfloat16 has the range of float32, so nothing is lost at
+# the small end; it lacks digits.

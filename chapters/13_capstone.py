@@ -1172,6 +1172,9 @@ if lab.profile == "gpu":
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
 
+# %% tags=["hide-input"]
+check.quiz(13)
+
 # %% [markdown]
 # ## Key points
 #
@@ -1223,10 +1226,56 @@ else:
 #
 # Run 13.1 to 13.3 together. Let each group collect a folder of its own before the meeting, and do 13.4 to 13.7 with it.
 #
+# ## A session of ninety minutes
+#
+# | minutes | what | sections | who |
+# |---|---|---|---|
+# | 10 | The ladder: vote on the longest step | 13.1 | the room |
+# | 15 | Each group looks at its folder and says what repeats in it; exercise 1 | 13.2 | groups |
+# | 10 | Equal labels: predict, then read the intervals | 13.3 | the room |
+# | 15 | Exercise 2 | 13.4 | everybody |
+# | 15 | Write down the rule; then the probe, fine-tuning, and the choice | 13.5 | groups |
+# | 10 | Open the test set, once; sort the most confident mistakes | 13.6 | groups |
+# | 5 | The cards go on the wall | 13.7 | groups |
+# | 10 | Questions for the room, in front of the cards | | the room |
+#
 # ## Questions for the room
 #
-# - What's missing from the card? Write the line that you would least like to write.
+# - What's missing from the card? Write the line that you would least like to write. (Usually it's that all photographs
+#   come from one afternoon and one camera, so the accuracy on another day wasn't measured. Other candidates are who
+#   labelled them, how often two people disagree, and what happens to things outside the classes. "Not measured" is an
+#   honest line, and a missing line isn't.)
+# - After you've opened the test set, you find a wrong label among the mistakes. Do you correct it? (Only if you check
+#   the labels of all test images, because wrong labels among the *correct* predictions lower the accuracy when you
+#   repair them. If you look only at the mistakes, each correction moves the number in your favour. Put both numbers on
+#   the card and say what you did.)
 # - Sixty images, and your new method is right on two more than the old one. What do you do? (Count on how many images
-#   the two disagree, and look at a study with more seeds. Sixty images can't tell.)
+#   the two disagree: 2 to 0 and 12 to 10 are both a lead of two, and neither of them shows anything. Look at a study
+#   with more seeds, or collect more images. If you have to choose now, take the simpler method.)
 # - The network is confident about strangers. Design a test that would have found it, and a product that can live with
-#   it.
+#   it. (The test shows it photographs of none of its classes, of kinds that weren't collected for training, and counts
+#   the predictions above 0.9. The product has a class for other things or a threshold, and below it a person decides.
+#   It also says what it knows: "one of these three mushrooms, or something else".)
+#
+# ## Exam questions
+#
+# **Question 1.** A study compares a linear probe with fine-tuning. Both are trained on sixty labelled images.
+# Fine-tuning also gets sixty further labelled images, on which its best epoch is chosen. On the test set it's two
+# points better. What's wrong, and in whose favour? Plan a comparison with 120 labels that's fair to both, and say how
+# fine-tuning can choose its settings in it.
+#
+# **Answer.** Fine-tuning has had twice as many labels. The labels of a validation set are labels too, and the probe,
+# which has no epochs, could have been trained on them. Give all 120 to both. The probe trains on all of them.
+# Fine-tuning uses a schedule with a fixed end, so it needs no images to choose an epoch, and it chooses other settings
+# by cross-validation within the 120, and then trains on all of them again. Repeat this with several draws of the
+# labels, take the difference for each draw, and report its mean with an interval. The test images choose nothing.
+#
+# **Question 2.** A network classifies 28 of 30 test images correctly. Which interval belongs to that number, roughly?
+# Another network gets 26 of the same 30. What can you say about the two? Afterwards you look at the four mistakes of
+# the second one, improve it, and test again: 29 of 30. Which number may you publish?
+#
+# **Answer.** The accuracy is 0.93, with a standard deviation of √(0.93 · 0.07 / 30), about 0.05. Two of these reach
+# beyond 1, so take Wilson's interval, which is 0.79 to 0.98. The second network has 0.87, well inside that interval.
+# Two images decide between them, and only the images on which they disagree count, so nothing can be said with so few.
+# After you've looked at its mistakes and repaired them, the test set has become a validation set. You may publish 26 of
+# 30, with its interval. For the improved network you need new test images.

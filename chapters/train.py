@@ -364,6 +364,51 @@ def set_train_mode(model):
             layer.train(layer.weight.requires_grad)
 
 
+# --- Chapter 10. Fine-tuning ----------------------------------------------
+
+RESNET_STAGES = (
+    ("conv1", "bn1"),
+    ("layer1",),
+    ("layer2",),
+    ("layer3",),
+    ("layer4",),
+    ("fc",),
+)
+
+
+def stage_parameters(model, stage):
+    """The parameters of a stage of a torchvision ResNet, 0 the lowest."""
+    return [
+        parameter
+        for name in RESNET_STAGES[stage]
+        for parameter in getattr(model, name).parameters()
+    ]
+
+
+def layer_groups(model, lr, decay, weight_decay=0.01):
+    """Parameter groups: the head gets lr, each stage below decay times it."""
+    groups = []
+    for depth, stage in enumerate(reversed(range(len(RESNET_STAGES)))):
+        parameters = stage_parameters(model, stage)
+        matrices = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim <= 1]
+        stage_lr = lr * decay**depth
+        groups += [
+            {
+                "params": matrices,
+                "lr": stage_lr,
+                "weight_decay": weight_decay,
+            },
+            {"params": vectors, "lr": stage_lr, "weight_decay": 0.0},
+        ]
+    return groups
+
+
+def unfreeze_stage(model, stage):
+    for parameter in stage_parameters(model, stage):
+        parameter.requires_grad_(True)
+
+
 # --- Chapter 11. Imbalanced classes ---------------------------------------
 
 

@@ -12,9 +12,15 @@ from cnnlab.experiment import Results, compare, study
 
 # Studies on CIFAR-10. Tests have no network, so one run is repeated only where its files are.
 NEED_PHOTOGRAPHS = {
-    "03_photos", "05_photos", "09_photo_pixels", "09_photos", "11_photos", "13_capstone",
+    "03_photos",
+    "05_photos",
+    "09_photo_pixels",
+    "09_photos",
+    "10_photos",
+    "11_photos",
+    "13_capstone",
     "13_ladder",
-}  # fmt: skip
+}
 FOLDER = Path(__file__).parents[1] / "chapters" / "studies"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
 

@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -252,6 +253,19 @@ def test_the_advice_follows_the_two_by_two_table(n, similarity, strategy):
     advice = advise(n, similarity)
     assert advice.strategy == strategy
     assert len(advice.reason) > 40
+
+
+@pytest.mark.parametrize(
+    ("n", "similarity", "said"),
+    [
+        (10, "high", "linear classifier on its features"),
+        (10, "low", "success is not guaranteed.*earlier stage.*fine-tuning"),
+        (1000, "high", "a few of the later stages, and more of them the more images"),
+        (1000, "low", "all stages.*often worthwhile.*from scratch"),
+    ],
+)
+def test_the_reason_says_what_the_lectures_say_about_the_cell(n, similarity, said):
+    assert re.search(said, advise(n, similarity).reason)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,8 @@ def write(
             not be in it yet.
         student_seed: seed of the data in the notebook and of the problems that the grader draws.
         rules: a Markdown file with your rules on deadlines, resubmission, collaboration and AI
-            assistants, for the second cell of the notebook; by default `assignments/rules.md`.
+            assistants, for the second cell of the notebook; by default `assignments/rules.md` of
+            your course, or else of cnnlab.
         force: if `out` exists, rename it to `OUT.1`, `OUT.2`, ...; nothing is ever deleted.
 
     Returns:
@@ -314,9 +315,10 @@ def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
         FileNotFoundError: there is no such assignment.
         AssignmentError: a test cell states other points than its metadata.
     """
+    shipped = notebooks.shipped()
     known = {
         path.parent.name: path.parent
-        for course in (notebooks.shipped(), notebooks.root())  # one of your own wins
+        for course in (shipped, notebooks.root())  # one of your own wins
         for path in sorted(course.glob("assignments/*/key.py"))
         if path.with_name(f"{path.parent.name}.py").is_file()
     }
@@ -328,7 +330,10 @@ def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
     notebooks.require("jupytext", extra="course")
     import jupytext
 
-    text = (rules or source.parent / "rules.md").read_text(encoding="utf-8").strip()
+    if rules is None:
+        own = notebooks.root() / "assignments" / "rules.md"
+        rules = own if own.is_file() else shipped / "assignments" / "rules.md"
+    text = rules.read_text(encoding="utf-8").strip()
     notebook = unpair(jupytext.read(source / f"{name}.py"))
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # jupytext would choose another one each time

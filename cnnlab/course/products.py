@@ -62,9 +62,10 @@ name. No cell needs a network connection or a GPU.
 _INSTRUCTOR_README = """# The chapters for instructors
 
 The notebooks have solutions and notes in them, so don't share this folder. `cnnlab student OUT`
-writes the copy for your students. In `instructor/` you find a page about each chapter, two
-syllabuses, and how to hand out the course, grade, write quizzes, run a study as a class and make
-your own book. Open the folder with
+writes the copy for your students. In `instructor/` you find a page about each chapter, with a plan
+for a session, answers and exam questions. You also find two syllabuses there, and how to hand out
+the course, grade, write quizzes, run a study as a class, and make exercises, assignments and a book
+of your own. Open the folder with
 
     jupyter lab
 """

@@ -1,4 +1,4 @@
-"""The 2 x 2 rule of transfer learning: a strategy for each amount and similarity of the data."""
+"""The 2 x 2 rule of transfer learning: where to begin, by amount and similarity of the data."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,16 +20,26 @@ class Advice:
 
 
 def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Advice:
-    """Return the strategy that the 2 x 2 rule recommends for a new data set.
+    """Return the strategy that the 2 x 2 rule of transfer learning recommends for a data set.
 
-    The rule is a starting point, so compare its strategy with the neighbouring ones. In chapter 10
-    it loses to full training when there are only a few images and they are different from the old
-    ones. "A few" means fewer than 100 images per class.
+    The rule is a guideline of lectures on computer vision. The notes of CS231n state it so:
 
     | | similar | different |
     |---|---|---|
-    | a few images | feature extraction | top layers |
-    | many images | fine-tuning | full training |
+    | small | linear classifier on the features | linear classifier on an earlier stage |
+    | large | fine-tune the whole network | train it all, from pretrained or random weights |
+
+    Later lectures name only a few of the later layers for large, similar data, and say of small,
+    different data that a linear classifier or fine-tuning can be tried, without a guarantee. So
+    the reason of each strategy says more than its name:
+
+    | | similar | different |
+    |---|---|---|
+    | small | "feature extraction" | "top layers": one of two things to try |
+    | large | "fine-tuning": more layers with more images | "full training": all layers |
+
+    None of the lectures says what "small" is: here it is fewer than 100 images per class. Compare
+    the strategy with its neighbours on validation images, as chapter 10 does.
 
     Args:
         n_per_class: number of labelled images per class.
@@ -64,24 +74,23 @@ _ADVICE = {
     (False, True): Advice(
         "feature extraction",
         "a large network would overfit a few images, and its features already suit the new task, "
-        "so freeze the backbone and train only a new head",
+        "so freeze the backbone and train a linear classifier on its features",
     ),
     (False, False): Advice(
         "top layers",
-        "the upper features are specific to the old task, but there are too few images to learn "
-        "the lower ones again, so freeze the lower stages and train the top ones with a small "
-        "learning rate",
+        "this is the hardest case and success is not guaranteed: the upper features are specific "
+        "to the old task, and a few images cannot replace them, so compare a linear classifier on "
+        "the features of an earlier stage with careful fine-tuning of the top layers",
     ),
     (True, True): Advice(
         "fine-tuning",
-        "there are enough images to train every stage, and the pretrained weights are already "
-        "close to good ones, so train the head first, and then all stages with a learning rate 10 "
-        "to 100 times smaller than usual",
+        "the features suit the new task and there are enough images to improve them, so train the "
+        "head first, then a few of the later stages, and more of them the more images you have, "
+        "with a learning rate 10 to 100 times smaller than from scratch",
     ),
     (True, False): Advice(
         "full training",
-        "there are enough images to learn every feature again, so train all stages with the usual "
-        "learning rate, starting from the pretrained weights, which are rarely worse than random "
-        "ones",
+        "there are enough images to change every feature, so train all stages: starting from the "
+        "pretrained weights is often worthwhile even here, and training from scratch is possible",
     ),
 }

@@ -1,4 +1,4 @@
-"""Check the exercises of chapter 10: a learning rate per stage, gradual unfreezing, frozen norms.
+"""Check the exercises of chapter 10: mixed weights, gradual unfreezing, frozen batch norm.
 
 The public functions are the reference solutions; the private ones next to them are known mistakes.
 """
@@ -10,162 +10,188 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.course.check.compare import agree
 from cnnlab.course.check.core import Exercise, Mistake, Observation
 from cnnlab.rng import fold_in, generator
 
 
-# --- layerwise_lr ---------------------------------------------------------------------------------
+# --- interpolate_weights --------------------------------------------------------------------------
+
+State = dict[str, Tensor]
+COUNTER = "norm.num_batches_tracked"
 
 
-def _observe_lrs(attempt: Callable[..., Any], seed: int) -> Observation:
-    rng = random.Random(fold_in(seed, 10, 1))
-    few = {
-        f"your list for trained={trained}, lr=0.8, decay=0.5": attempt(list(trained), 0.8, 0.5)
-        for trained in ([True] * 3, [False, True, True], [True, False, True])
+def _states(seed: int) -> tuple[State, State]:
+    """Return two small state dicts with weights, statistics and a counter."""
+    rng = generator(seed, 10, 1)
+
+    def quarters(*shape: int) -> Tensor:
+        return torch.randint(-8, 9, shape, generator=rng) / 4
+
+    def state(counter: int) -> State:
+        return {
+            "conv.weight": quarters(2, 2),
+            "norm.running_mean": quarters(2),
+            COUNTER: torch.tensor(counter),
+            "head.weight": quarters(1, 2).double(),
+        }
+
+    first = state(40 + seed % 5)
+    second = state(61 + seed % 7)
+    for name in ("conv.weight", "norm.running_mean", "head.weight"):
+        second[name] += 3  # so that no entry is equal by chance
+    return first, second
+
+
+def _observe_interpolation(attempt: Callable[..., Any], seed: int) -> Observation:
+    before, after = _states(fold_in(seed, 10, 1))
+    given = [tensor.data_ptr() for state in (before, after) for tensor in state.values()]
+    result = attempt(dict(before), dict(after), 0.25)
+    names = [name for name in before if name in result]
+    shared = [name for name in names if result[name].data_ptr() in given]
+    values = {
+        f"`{name}` at alpha=0.25, with before={before[name].tolist()} and "
+        f"after={after[name].tolist()},": result[name]
+        for name in names
     }
-    everything, lowest_frozen, _ = few.values()
-    complaints = {
-        "with all stages trained, the head, which is last, doesn't get `lr`.": not agree(
-            everything[-1], 0.8
-        ),
-        "a frozen stage doesn't get 0.0.": len(lowest_frozen) == 3 and lowest_frozen[0] != 0,
+    end = attempt(dict(before), dict(after), 1.0)
+    return {
+        "a name is missing from your state dict.": len(names) < len(before),
+        "your state dict has a name that isn't in `after`.": len(result) > len(names),
+        **{f"the dtype of `{name}`": str(result[name].dtype) for name in names},
+        **values,
+        "`conv.weight` at alpha=1": end.get("conv.weight"),
+        "a tensor you return shares its memory with one that you were given.": bool(shared),
     }
-    lr, decay = 10 ** rng.uniform(-3, -1), rng.uniform(0.3, 0.8)
-    n = rng.randint(4, 6)
-    cases = {
-        "all stages trained": [True] * n,
-        "the two lowest frozen": [False, False] + [True] * (n - 2),
-        "one in the middle frozen": [stage != n - 2 for stage in range(n)],
+
+
+def interpolate_weights(before: State, after: State, alpha: float) -> State:
+    """Return (1 - alpha) * before + alpha * after per tensor, with the counters of `after`."""
+    return {
+        name: (1 - alpha) * before[name] + alpha * tensor
+        if tensor.is_floating_point()
+        else tensor.clone()
+        for name, tensor in after.items()
     }
-    # Divided by `lr`, small values are compared as precisely as large ones.
-    many = {
-        f"your list, divided by lr, for {n} stages, {case},": [
-            value / lr for value in attempt(trained, lr, decay)
-        ]
-        for case, trained in cases.items()
-    }
-    return {**complaints, **few, **many}
 
 
-def layerwise_lr(trained: Sequence[bool], lr: float, decay: float) -> list[float]:
-    """Return lr * decay ** (distance from the head) per stage, and 0 for frozen stages."""
-    head = len(trained) - 1
-    return [lr * decay ** (head - i) if trains else 0.0 for i, trains in enumerate(trained)]
+def _swapped(before, after, alpha):  # type: ignore[no-untyped-def]
+    return interpolate_weights(after, before, alpha) | {COUNTER: after[COUNTER].clone()}
 
 
-def _upside_down(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return [lr * decay**i if trains else 0.0 for i, trains in enumerate(trained)]
+def _added(before, after, alpha):  # type: ignore[no-untyped-def]
+    mixed = interpolate_weights(before, after, alpha)
+    floats = {name for name, tensor in after.items() if tensor.is_floating_point()}
+    return {n: before[n] + alpha * after[n] if n in floats else mixed[n] for n in mixed}
 
 
-def _head_first(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return layerwise_lr(trained, lr, decay)[::-1]
+def _average(before, after, alpha):  # type: ignore[no-untyped-def]
+    return interpolate_weights(before, after, 0.5)
 
 
-def _head_decayed(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return layerwise_lr(trained, lr * decay, decay)
+def _statistics_of_before(before, after, alpha):  # type: ignore[no-untyped-def]
+    mixed = interpolate_weights(before, after, alpha)
+    return {n: before[n].clone() if "running" in n else mixed[n] for n in mixed}
 
 
-def _divided(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return layerwise_lr(trained, lr, 1 / decay)
+def _statistics_of_after(before, after, alpha):  # type: ignore[no-untyped-def]
+    mixed = interpolate_weights(before, after, alpha)
+    return {n: after[n].clone() if "running" in n else mixed[n] for n in mixed}
 
 
-def _linear(trained, lr, decay):  # type: ignore[no-untyped-def]
-    head = len(trained) - 1
-    return [
-        lr * (1 - (1 - decay) * (head - i)) if trains else 0.0 for i, trains in enumerate(trained)
-    ]
+def _counter_of_before(before, after, alpha):  # type: ignore[no-untyped-def]
+    return interpolate_weights(before, after, alpha) | {COUNTER: before[COUNTER].clone()}
 
 
-def _two_lrs(trained, lr, decay):  # type: ignore[no-untyped-def]
-    *backbone, head = trained
-    return [*(lr * decay if trains else 0.0 for trains in backbone), lr if head else 0.0]
+def _counters_mixed(before, after, alpha):  # type: ignore[no-untyped-def]
+    counter = (1 - alpha) * before[COUNTER] + alpha * after[COUNTER]
+    return interpolate_weights(before, after, alpha) | {COUNTER: counter}
 
 
-def _frozen_not_counted(trained, lr, decay):  # type: ignore[no-untyped-def]
-    lrs, depth = [], 0
-    for trains in reversed(trained):
-        lrs.append(lr * decay**depth if trains else 0.0)
-        depth += trains
-    return lrs[::-1]
+def _counters_rounded(before, after, alpha):  # type: ignore[no-untyped-def]
+    counter = ((1 - alpha) * before[COUNTER] + alpha * after[COUNTER]).round().long()
+    return interpolate_weights(before, after, alpha) | {COUNTER: counter}
 
 
-def _frozen_keep_lrs(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return layerwise_lr([True] * len(trained), lr, decay)
+def _counters_left_out(before, after, alpha):  # type: ignore[no-untyped-def]
+    mixed = interpolate_weights(before, after, alpha)
+    return {name: tensor for name, tensor in mixed.items() if tensor.is_floating_point()}
 
 
-def _frozen_left_out(trained, lr, decay):  # type: ignore[no-untyped-def]
-    lrs = layerwise_lr(trained, lr, decay)
-    return [value for value, trains in zip(lrs, trained, strict=True) if trains]
+def _counter_not_copied(before, after, alpha):  # type: ignore[no-untyped-def]
+    return interpolate_weights(before, after, alpha) | {COUNTER: after[COUNTER]}
 
 
-def _multipliers(trained, lr, decay):  # type: ignore[no-untyped-def]
-    return layerwise_lr(trained, 1.0, decay)
+def _all_float32(before, after, alpha):  # type: ignore[no-untyped-def]
+    mixed = interpolate_weights(before, after, alpha)
+    return {n: t.float() if t.is_floating_point() else t for n, t in mixed.items()}
 
 
-LAYERWISE_LR = Exercise(
-    name="layerwise_lr",
-    task="`layerwise_lr(trained, lr, decay) -> learning rates`, one per stage, bottom to top",
-    observe=_observe_lrs,
-    answer=layerwise_lr,
-    praise="The head trains at `lr`, each lower stage at a fixed fraction of the learning rate of "
-    "the stage above, and freezing a stage doesn't change the others.",
-    hint="how many stages above this one are there, whether they train or not?",
+INTERPOLATE_WEIGHTS = Exercise(
+    name="interpolate_weights",
+    task="`interpolate_weights(before, after, alpha) -> state dict`, a mixture of two",
+    observe=_observe_interpolation,
+    answer=interpolate_weights,
+    praise="Weights and statistics are mixed, the counters are those of `after`, and neither "
+    "state dict has changed.",
+    hint="what should come out of one weight, 1.0 before and 3.0 after, at alpha=0.25?",
     mistakes={
-        "upside down": Mistake(
-            _upside_down,
-            "your learning rates shrink towards the head, so the new head learns slowest and the "
-            "stem fastest.",
-            "the list runs from bottom to top; which stage should have the exponent 0?",
+        "swapped": Mistake(
+            _swapped,
+            "you give `before` the weight alpha, so alpha=1 returns the state before fine-tuning.",
+            "which of the two states is at alpha=0?",
         ),
-        "head first": Mistake(
-            _head_first,
-            "your list is in reverse order, with the head first.",
-            "`trained[0]` is the stem, so the stem's learning rate comes first",
+        "added": Mistake(
+            _added,
+            "your two fractions don't add up to 1: `before` counts in full.",
+            "by what is `before` multiplied in the formula?",
         ),
-        "head decayed": Mistake(
-            _head_decayed,
-            "your exponents are all one too large, so even the head gets less than `lr`.",
-            "what is L - l for the head, where l = L?",
+        "average": Mistake(
+            _average,
+            "you always return the mean of the two states.",
+            "where does alpha come in?",
         ),
-        "divided": Mistake(
-            _divided,
-            "your learning rates grow towards the bottom, because you divide by the decay or your "
-            "exponent has the wrong sign.",
-            "with a decay below 1, lower stages should get smaller learning rates",
+        "statistics of before": Mistake(
+            _statistics_of_before,
+            "you take the running statistics of `before` as they are, but they belong to its "
+            "weights.",
+            "is a running mean a float tensor?",
         ),
-        "linear": Mistake(
-            _linear,
-            "you subtract the same amount at every stage, but each stage should lose the same "
-            "fraction.",
-            "with a decay of 0.5 and five stages, is your lowest learning rate still positive?",
+        "statistics of after": Mistake(
+            _statistics_of_after,
+            "you take the running statistics of `after` as they are, but they belong to its "
+            "weights.",
+            "is a running mean a float tensor?",
         ),
-        "two rates": Mistake(
-            _two_lrs,
-            "you use only two learning rates, one for the head and one for everything below it.",
-            "which power of the decay belongs to the stage two below the head?",
+        "counter of before": Mistake(
+            _counter_of_before,
+            "you take the counter of `before`.",
+            "which of the two does the text ask for?",
         ),
-        "frozen not counted": Mistake(
-            _frozen_not_counted,
-            "you skip frozen stages when you count the depth, so freezing one stage changes the "
-            "learning rates of the stages below it.",
-            "does the position of a stage depend on which others train?",
+        "counters mixed": Mistake(
+            _counters_mixed,
+            "you mix the counter too, which makes it a float.",
+            "which method of a tensor tells you whether it holds floats?",
         ),
-        "frozen keep rates": Mistake(
-            _frozen_keep_lrs,
-            "you give frozen stages a learning rate too.",
-            "what does `trained` say about each stage?",
+        "counters rounded": Mistake(
+            _counters_rounded,
+            "you mix the counters and round the result.",
+            "take the counter of `after` as it is",
         ),
-        "frozen left out": Mistake(
-            _frozen_left_out,
-            "your list is too short: you leave out the frozen stages, so the learning rates no "
-            "longer line up with the stages.",
-            "return one value per stage, 0.0 for a frozen one",
+        "counters left out": Mistake(
+            _counters_left_out,
+            "you leave the counters out, so `load_state_dict` would refuse your result.",
+            "return every name, also those that aren't mixed",
         ),
-        "multipliers": Mistake(
-            _multipliers,
-            "you return multipliers, so the head gets 1 instead of `lr`.",
-            "where does `lr` come in?",
+        "counter not copied": Mistake(
+            _counter_not_copied,
+            "the counter you return is the tensor of `after` itself, so training on would change "
+            "both.",
+            "which method copies a tensor?",
+        ),
+        "all float32": Mistake(
+            _all_float32,
+            "you turn every tensor into float32.",
+            "each tensor keeps its dtype",
         ),
     },
 )
@@ -309,12 +335,13 @@ class Net(nn.Module):
     """A network with every kind of batch-norm layer: frozen, trained and partly frozen.
 
     The frozen backbone has batch-norm layers at two depths, only the weight of `partly` is frozen,
-    and the head has dropout.
+    and the backbone and the head have dropout. That of the backbone drops nothing, so that its
+    output can be compared.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.0))
         self.backbone = nn.Sequential(stem, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
         self.top = nn.Sequential(nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.ReLU())
         self.partly = nn.BatchNorm2d(5)
@@ -371,6 +398,7 @@ def _observe_modes(attempt: Callable[..., Any], seed: int) -> Observation:
             "top.1": "batch-norm layer `top.1`, which is trained,",
             "partly": "batch-norm layer `partly`, whose bias is trained,",
             "head.0": "dropout layer `head.0`",
+            "backbone.0.3": "dropout layer `backbone.0.3`, in the frozen backbone,",
         }.items():
             evaluates = not getattr(net.get_submodule(name), "training", None)
             observation[f"the {layer} is in evaluation mode."] = evaluates
@@ -408,6 +436,11 @@ def _any_frozen(model):  # type: ignore[no-untyped-def]
 
 def _all_eval(model):  # type: ignore[no-untyped-def]
     model.eval()
+
+
+def _whole_backbone(model):  # type: ignore[no-untyped-def]
+    model.train()
+    model.backbone.eval()
 
 
 def _no_statistics(model):  # type: ignore[no-untyped-def]
@@ -471,6 +504,11 @@ TRAIN_FROZEN = Exercise(
             "that are trained keep their old statistics.",
             _START_IN_TRAINING_MODE,
         ),
+        "whole backbone": Mistake(
+            _whole_backbone,
+            "you put everything in the frozen backbone in evaluation mode, dropout included.",
+            "which kind of layer should be in evaluation mode, whatever its name is?",
+        ),
         "track_running_stats": Mistake(
             _no_statistics,
             "the frozen layers keep their statistics, but in training mode they normalise with "
@@ -502,4 +540,4 @@ TRAIN_FROZEN = Exercise(
     },
 )
 
-EXERCISES = (LAYERWISE_LR, TRAINED_STAGES, TRAIN_FROZEN)
+EXERCISES = (INTERPOLATE_WEIGHTS, TRAINED_STAGES, TRAIN_FROZEN)

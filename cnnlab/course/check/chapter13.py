@@ -233,7 +233,7 @@ def out_of_fold(folds: Folds, fit: Fit) -> list[int]:
 
 
 def _scatter(folds, results):  # type: ignore[no-untyped-def]
-    by_index = {}
+    by_index: dict[int, int] = {}
     for fold, result in zip(folds, results, strict=True):
         by_index |= dict(zip(fold, result, strict=True))
     return [by_index[i] for i in sorted(by_index)]
@@ -256,7 +256,7 @@ def _fit_on_the_fold(folds, fit):  # type: ignore[no-untyped-def]
 
 
 def _fit_on_the_fold_and_predict_others(folds, fit):  # type: ignore[no-untyped-def]
-    by_index = {}
+    by_index: dict[int, int] = {}
     for k, fold in enumerate(folds):
         others = _others(folds, k)
         by_index |= dict(zip(others, fit(fold)(others), strict=True))

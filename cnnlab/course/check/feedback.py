@@ -10,8 +10,8 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Callable, Collection
-from types import FunctionType
+from collections.abc import Callable, Collection, Iterator
+from types import CodeType, FunctionType
 from typing import Any
 
 from cnnlab.course.check.core import Exercise, Outcome
@@ -88,9 +88,8 @@ def solution(name: str | Callable[..., Any]) -> None:
 def _sources(function: Callable[..., Any], seen: set[str] | None = None) -> list[str]:
     """Return the source of a function, after those of the helpers and constants that it uses."""
     seen = seen if seen is not None else set()
-    code = inspect.unwrap(function).__code__
     namespace, sources = sys.modules[function.__module__].__dict__, []
-    for name in code.co_names:
+    for name in _names(inspect.unwrap(function).__code__):
         value = namespace.get(name)
         if name in seen or value is None:
             continue
@@ -100,6 +99,14 @@ def _sources(function: Callable[..., Any], seen: set[str] | None = None) -> list
         elif isinstance(value, int | float | str):
             sources.append(f"{name} = {value!r}")
     return [*sources, inspect.getsource(function).rstrip()]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that a function looks up, also in the functions inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def version_note(attempt: Any, shell: Any) -> str:

@@ -299,21 +299,21 @@ def _draw_map(
 # --- freezing -------------------------------------------------------------------------------------
 
 # From the bottom rung to the top: the data in words, images per class, their similarity to the old
-# ones, and how many stages below the head are trained; with a small learning rate, if not all of
-# them are trained with the usual one.
-RUNGS: tuple[tuple[str, int, Literal["high", "low"], int, bool], ...] = (
-    ("a few images,\nsimilar", 10, "high", 0, False),
-    ("a few images,\ndifferent", 10, "low", 1, False),
-    ("many images,\nsimilar", 1000, "high", 3, False),
-    ("many images,\ndifferent", 1000, "low", 3, True),
+# ones, and how many stages below the head are trained.
+RUNGS: tuple[tuple[str, int, Literal["high", "low"], int], ...] = (
+    ("a few images,\nsimilar", 10, "high", 0),
+    ("a few, different:\nno guarantee", 10, "low", 1),
+    ("many images,\nsimilar", 1000, "high", 2),
+    ("many images,\ndifferent", 1000, "low", 3),
 )
 
 
 def freezing() -> Plot:
     """Draw the strategies of transfer learning as a ladder: each rung trains more of the network.
 
-    The strategies are those of `transfer.advise`, and the numbers are counted in a model whose
-    stages are really frozen.
+    The strategies are those of `transfer.advise`, the guideline of the CS231n notes and of later
+    lectures. How many layers are "a few of the later ones" it leaves open; here it's two stages of
+    three. The numbers are counted in a model whose stages are really frozen.
 
     >>> freezing().alt.partition(". ")[0]
     'The more images you have, and the less familiar they are, the more of the network you train'
@@ -321,7 +321,7 @@ def freezing() -> Plot:
     page = Canvas(
         "The more images you have, and the less familiar they are,\n"
         "the more of the network you train",
-        note="Strategies of transfer learning. The head is new, all other stages are pretrained.",
+        note="Where the 2 x 2 rule begins. The head is new, all other stages are pretrained.",
         height=462,
     )
     model = course_network()
@@ -334,7 +334,7 @@ def freezing() -> Plot:
     page.text(right + 32, 106, "trained parameters", size=8.5, colour=MUTED, ha="left")
     page.text(MARGIN, 106, "your data", size=8.5, colour=MUTED, ha="left")
     described = []
-    for i, (data, images, similarity, below, all_usual) in enumerate(RUNGS):
+    for i, (data, images, similarity, below) in enumerate(RUNGS):
         y = first - i * 68
         freeze(model)
         for stage in parts[len(parts) - 1 - below :]:
@@ -342,7 +342,7 @@ def freezing() -> Plot:
         page.line((rail + 8, y + height / 2), (right, y + height / 2), colour=MUTED, line=5, z=0.5)
         for k, (stage, name) in enumerate(zip(parts, names, strict=True)):
             active = parameter_count(stage, trainable=True) > 0
-            usual = active and (all_usual or stage is parts[-1])
+            usual = stage is parts[-1]
             place = rail + 18 + k * (width + gap), y
             _draw_stage(page, *place, (width, height), name, active, usual)
         count = parameter_count(model, trainable=True)
