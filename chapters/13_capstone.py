@@ -833,8 +833,8 @@ check.prediction(
 # ignore exactly the difference that you need.
 #
 # And it's confident about a cup of coffee. A softmax shares out a total of one among the classes it knows, and "none of
-# these" isn't among them ([Hendrycks & Gimpel 2017](https://arxiv.org/abs/1610.02136)). In practice people add a class
-# of other things, or let a person decide below some confidence.
+# these" isn't among them ([Hendrycks & Gimpel 2017](https://arxiv.org/abs/1610.02136)). In practice, people add such a
+# class.
 #
 # ## 13.7 The model card
 #

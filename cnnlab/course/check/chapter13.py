@@ -397,16 +397,22 @@ def nested(
 
     Within the images outside of a fold, the setting is chosen by cross-validation.
     """
+
+    def n_correct(setting: float, inner: Folds) -> int:
+        correct = 0
+        for held_out in inner:
+            known = [i for fold in inner if fold is not held_out for i in fold]
+            pairs = zip(held_out, fit(setting, known)(held_out), strict=True)
+            correct += sum(prediction == labels[i] for i, prediction in pairs)
+        return correct
+
     predictions, chosen = [0] * len(labels), []
     for held_out in folds:
         rest = [fold for fold in folds if fold is not held_out]
-
-        def score(setting: float, rest: Folds = rest) -> int:
-            return _n_correct(rest, labels, lambda indices: fit(setting, indices))
-
-        best = max(settings, key=score)
+        scores = [n_correct(setting, rest) for setting in settings]
+        best = settings[scores.index(max(scores))]
         chosen.append(best)
-        predict = fit(best, _others(rest))
+        predict = fit(best, [i for fold in rest for i in fold])
         for i, prediction in zip(held_out, predict(held_out), strict=True):
             predictions[i] = prediction
     return predictions, chosen
