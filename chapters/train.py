@@ -506,10 +506,10 @@ def build_model(num_classes, pretrained):
 def parse_options(arguments=None):
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description="Train on a folder with a folder of images per class."
+        description="Train on a folder that has one folder per class."
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--test", type=Path, help="judge once, at the end")
+    parser.add_argument("--test", type=Path, help="evaluate on it at the end")
     parser.add_argument("--valid", type=float, default=0.2, help="fraction")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--epochs", type=int, default=40)
@@ -517,16 +517,32 @@ def parse_options(arguments=None):
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--ema", type=float, default=0.99, help="decay")
-    parser.add_argument("--patience", type=int, help="stop early")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        help="epochs without a gain before stopping early",
+    )
     parser.add_argument("--max-norm", type=float, help="clip gradients")
     parser.add_argument(
         "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
     )
-    parser.add_argument("--frozen", action="store_true", help="head only")
-    parser.add_argument("--balanced", action="store_true", help="classes")
-    parser.add_argument("--microbatch", type=int, help="save memory")
-    parser.add_argument("--bf16", action="store_true", help="autocast")
-    parser.add_argument("--mix", action="store_true", help="mixup, CutMix")
+    parser.add_argument(
+        "--frozen",
+        action="store_true",
+        help="with --pretrained: train the head alone",
+    )
+    parser.add_argument(
+        "--balanced",
+        action="store_true",
+        help="draw all classes equally often",
+    )
+    parser.add_argument(
+        "--microbatch", type=int, help="images per gradient accumulation step"
+    )
+    parser.add_argument("--bf16", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--mix", action="store_true", help="mixup or CutMix on each batch"
+    )
     parser.add_argument("--no-augment", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
