@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | to read | 45 minutes |
-# | exercises | 100 minutes, and a day for the project |
+# | exercises | 80 minutes, and a day for the project |
 # | to run | 50 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters [9](09_transfer.ipynb) and [10](10_finetuning.ipynb); 6 to 8 help |
 
