@@ -120,19 +120,18 @@ def forward():
     network(images)
 
 
-rows = {}
 for step in (wait, work_elsewhere, forward):
     wall, processor = perf_counter(), process_time()
     step()  # called for the first time
     wall, processor = perf_counter() - wall, process_time() - processor
     timer = benchmark.Timer("step()", globals={"step": step})
     repeated = timer.blocked_autorange(min_run_time=0.1)
-    seconds = wall, processor, repeated.median
-    rows[step.__name__] = [f"{1000 * s:.1f} ms" for s in seconds]
     if step is wait:
         processor_ms = round(1000 * processor)
-CLOCKS = ["perf_counter", "process_time", "Timer, median"]
-pd.DataFrame.from_dict(rows, orient="index", columns=CLOCKS)
+    print(step.__name__)
+    print(f"  perf_counter:  {1000 * wall:.1f} ms")
+    print(f"  process_time:  {1000 * processor:.1f} ms")
+    print(f"  Timer, median: {1000 * repeated.median:.1f} ms")
 
 # %% tags=["check"]
 check.prediction(
@@ -1422,11 +1421,10 @@ check.quiz(12)
 # | more workers, no gain | the cores are busy, or training is the slow part by now |
 # | every epoch starts with a pause | workers are started anew: `persistent_workers=True` |
 # | a layer is slow on the GPU, and another one next time | clock read without `synchronize` |
-# | accumulation trains worse than whole batches | divided by the number of microbatches although they're unequal; or batch norm with tiny ones |
+# | accumulation trains worse than whole batches | divided by the number of microbatches, though they're unequal; or batch norm in tiny ones |
 # | NaN with accumulation, only now and then | a microbatch in which nothing is labelled |
 # | with clipping and float16 the network stands still | clipped before unscaling |
 # | NaN in float16 and none in float32 | an overflow in the forward pass; loss scaling can't help, bfloat16 does |
-# | bfloat16 makes it slower | hardware without units for it |
 # | two GPUs train differently | the batch size is per process; no `set_epoch`; batch norm |
 # | the whole job hangs | one process takes fewer steps, or alone calls something that waits for all |
 # | it compiles once more at the end of the first epoch | the last batch has another shape: `drop_last=True` |

@@ -182,6 +182,7 @@ def test_nothing_runs_in_formgrader_and_formulas_are_typeset(folder, server, pag
     check_formula(page)
     fields = page.locator("input.score")
     assert sorted(field.get_attribute("id") for field in fields.all()) == [
+        "explain",
         "mixup_points",
         "report",
         "schedule_points",

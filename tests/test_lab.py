@@ -37,7 +37,11 @@ SLIPS = {
     "03_augmentation": ("images.flip(3)", "images.flip(2)", "you turn the images upside down"),
     "05_schedules": ("min(progress, 1.0)", "progress", "the multiplier climbs again"),
     "07_debugging": (".log()", "", "you return frequencies"),
-    "10_finetuning": ("(top - stage)", "stage", "your learning rates shrink towards the head"),
+    "10_finetuning": (
+        "(1 - alpha) * before[name] + alpha",
+        "alpha * before[name] + (1 - alpha)",
+        "you give `before` the weight alpha",
+    ),
 }
 LONG_FIT = """batches = cnnlab.loader(data.train, batch_size=8, shuffle=True)
 trainer = cnnlab.Trainer(model, optimizer, seed=0, device="cpu")
