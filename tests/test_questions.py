@@ -7,6 +7,7 @@ from cnnlab import check
 from cnnlab.check import EXERCISES
 from cnnlab.course import questions
 from cnnlab.course.check import multiple_choice
+from cnnlab.course.check.feedback import rich
 from cnnlab.course.cli import main
 
 
@@ -76,7 +77,7 @@ def test_moodle_reads_one_correct_answer_per_question(tmp_path, capsys, bank):
     entries = root.findall("question[@type='multichoice']")
     assert len(entries) == len(bank)
     for entry, question in zip(entries, bank, strict=True):
-        assert entry.findtext("questiontext/text") == multiple_choice.to_html(question.text)
+        assert entry.findtext("questiontext/text") == rich(question.text)
         fractions = [answer.get("fraction") for answer in entry.findall("answer")]
         assert sorted(fractions) == ["0", "0", "0", "100"]
         assert all(answer.findtext("feedback/text") for answer in entry.findall("answer"))
@@ -94,7 +95,7 @@ def test_anki_reads_one_card_per_line_with_deck_and_tag(bank):
         assert (deck, tag) == (f"cnnlab::Chapter {question.chapter}", question.exercise)
         correct = next(option for option in question.options if option.correct)
         letter = back[0]
-        assert f"{letter}. {multiple_choice.to_html(correct.text)}" in front
+        assert f"{letter}. {rich(correct.text)}" in front
 
 
 def test_some_chapters_alone(tmp_path, capsys):

@@ -1,13 +1,11 @@
 """Let a class repeat a study together: everybody runs one seed, and the tables are merged."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from cnnlab.course.replicate import imported, scripts
+from cnnlab.course.replicate import imported, judge, one_thread, scripts
 from cnnlab.errors import CnnlabError
 from cnnlab.plots.core import COLOURS, GREY, Plot, finish, new_axes, readable
 from cnnlab.study.declaration import Claim
@@ -42,7 +40,7 @@ class Merged:
         """Judge each declared claim with the runs of the class, and with the stored ones."""
         assert self.stored.declaration is not None
         return [
-            (claim, _judge(self.room, claim), _judge(self.stored, claim))
+            (claim, judge(self.room, claim), judge(self.stored, claim))
             for claim in self.stored.declaration.claims
         ]
 
@@ -51,8 +49,7 @@ class Merged:
         seeds = list(dict.fromkeys(row["seed"] for row in self.room.rows))
         for n in range(2, len(seeds) + 1):
             rows = [row for row in self.room.rows if row["seed"] in seeds[:n]]
-            results = Results(rows, claim.metric or self.room.metric)
-            results.declaration = self.room.declaration
+            results = Results(rows, claim.metric, declaration=self.room.declaration)
             yield n, results.difference(claim.a, claim.b)
 
     def __str__(self) -> str:
@@ -96,10 +93,14 @@ class Merged:
         return finish(figure, message, " ".join(values))
 
 
-def seconds_per_seed() -> dict[str, float]:
-    """Return how long one seed of each study took, in seconds of one core, the fastest first."""
+def seconds_per_seed(names: Sequence[str] = ()) -> dict[str, float]:
+    """Return how long one seed of a study took, in seconds of one core, the fastest first.
+
+    Args:
+        names: the studies; all by default.
+    """
     found = {}
-    for script in scripts():
+    for script in scripts(names):
         table = script.with_suffix(".csv")
         if table.exists():
             results = Results.load(table)
@@ -126,19 +127,14 @@ def run(name: str, seed: int, out: Path) -> Path:
     if seed < 0:
         raise CnnlabError(f"the seed is {seed}, but it must be 0 or more")
     (script,) = scripts([name])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the stored study
-    try:
-        with imported(script) as module:
-            own = FIRST_SEED + seed
-            rows = [
-                {"variant": variant, "seed": own} | run_variant(train, own, module.METRIC, variant)
-                for variant, train in module.VARIANTS.items()
-            ]
-            bound = module.DECLARATION.bind(module.VARIANTS, module.METRIC)
-            text = bound.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), imported(script) as module:
+        own = FIRST_SEED + seed
+        rows = [
+            {"variant": variant, "seed": own} | run_variant(train, own, module.METRIC, variant)
+            for variant, train in module.VARIANTS.items()
+        ]
+        bound = module.DECLARATION.bind(module.VARIANTS, module.METRIC)
+        text = bound.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{name}-{seed}.csv"
     Results(rows, module.METRIC, {"made by": script.name, "declaration": text}).save(table)
@@ -185,12 +181,6 @@ def merge(name: str, places: Iterable[Path]) -> Merged:
         )
     room = Results(rows, stored.metric, declaration=stored.declaration)
     return Merged(name, room, stored)
-
-
-def _judge(results: Results, claim: Claim) -> Verdict:
-    return results.on(claim.metric or results.metric).verdict(
-        claim.a, claim.relation, claim.b, claim.by
-    )
 
 
 def _interval(verdict: Verdict) -> str:

@@ -243,7 +243,7 @@ def study(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.seed is None:
         raise CnnlabError("say --seed N, with a number that nobody else has, or --merge FILES")
-    seconds = classroom.seconds_per_seed().get(arguments.name, math.nan)
+    seconds = classroom.seconds_per_seed([arguments.name]).get(arguments.name, math.nan)
     _announce(f"The stored study took {seconds:.0f} s per seed.")
     table = classroom.run(arguments.name, arguments.seed, user_path(arguments.out))
     print(

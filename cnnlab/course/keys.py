@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnnlab.course.check.core import Exercise, Memory, Outcome
+from cnnlab.course.check.core import PROBLEMS, Exercise, Memory, Outcome
 from cnnlab.course.check.grading import exercises
 
 
 LEAST_MISTAKES = 3
-_STEP = 3  # a check poses three problems, so every third seed repeats none
 
 
 def problems(key: Path, n_seeds: int = 200) -> Iterator[tuple[str, list[str]]]:
@@ -34,7 +33,7 @@ def problems(key: Path, n_seeds: int = 200) -> Iterator[tuple[str, list[str]]]:
 def examine(exercise: Exercise, n_seeds: int = 200) -> Iterator[str]:
     """Yield what is wrong with an exercise: its solution, its mistakes and what they say."""
     memory: Memory = {}
-    seeds = range(0, _STEP * n_seeds, _STEP)
+    seeds = range(0, PROBLEMS * n_seeds, PROBLEMS)  # no problem is posed twice
     for seed in seeds:
         outcome = exercise.judge(exercise.answer, seed, memory=memory)
         if not outcome.passed:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from cnnlab.course.check.feedback import rich
 from cnnlab.course.check.modules import chapter_modules
-from cnnlab.course.check.multiple_choice import Question, questions, to_html
+from cnnlab.course.check.multiple_choice import Question, questions
 from cnnlab.errors import CnnlabError
 from cnnlab.files import write_whole
 
@@ -66,7 +67,7 @@ def moodle(made: Iterable[Question]) -> str:
             _add_text(ET.SubElement(root, "question", type="category"), "category", category)
         entry = ET.SubElement(root, "question", type="multichoice")
         _add_text(entry, "name", f"{question.exercise}: {question.mistake}")
-        _add_text(entry, "questiontext", to_html(question.text), format="html")
+        _add_text(entry, "questiontext", rich(question.text), format="html")
         for name, value in {
             "defaultgrade": "1",
             "single": "true",
@@ -77,8 +78,8 @@ def moodle(made: Iterable[Question]) -> str:
         for option in question.options:
             fraction = "100" if option.correct else "0"
             answer = ET.SubElement(entry, "answer", fraction=fraction, format="html")
-            ET.SubElement(answer, "text").text = to_html(option.text)
-            _add_text(answer, "feedback", to_html(option.feedback), format="html")
+            ET.SubElement(answer, "text").text = rich(option.text)
+            _add_text(answer, "feedback", rich(option.feedback), format="html")
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, "unicode") + "\n"
 
@@ -96,11 +97,11 @@ def anki(made: Iterable[Question]) -> str:
     lines = ["#separator:tab", "#html:true", "#notetype:Basic", "#deck column:3", "#tags column:4"]
     for question in made:
         options = list(zip(LETTERS, question.options, strict=False))
-        front = "".join(f"<br>{letter}. {to_html(option.text)}" for letter, option in options)
+        front = "".join(f"<br>{letter}. {rich(option.text)}" for letter, option in options)
         back = "<br>".join(
-            f"{letter}. {to_html(option.feedback)}"
+            f"{letter}. {rich(option.feedback)}"
             for letter, option in sorted(options, key=lambda pair: not pair[1].correct)
         )
         deck = f"cnnlab::Chapter {question.chapter}"
-        lines.append("\t".join([f"{to_html(question.text)}{front}", back, deck, question.exercise]))
+        lines.append("\t".join([f"{rich(question.text)}{front}", back, deck, question.exercise]))
     return "\n".join(lines) + "\n"

@@ -135,15 +135,11 @@ def repeat(script: Path, table: Path) -> list[Repeated] | None:
         seeds = range(FIRST_SEED, FIRST_SEED + module.SEEDS)
         text = module.DECLARATION.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
         if not (table.exists() and Results.load(table).notes.get("declaration") == text):
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # as in the studies; the order of a sum affects its last bits
-            try:
+            with one_thread():
                 results = study(
                     script, module.VARIANTS, seeds, metric=module.METRIC,
                     declaration=module.DECLARATION, table=table,
                 )  # fmt: skip
-            finally:
-                torch.set_num_threads(threads)
             if results.unfinished:
                 return None
     again = Results.load(table)
@@ -175,6 +171,17 @@ def markdown(report: "DataFrame") -> str:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute as the studies do: the number of threads affects the last bits of a sum."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def imported(script: Path) -> Iterator[ModuleType]:
     """Import a study with its own folder on the path, as if it were run, for a `with` block."""
     before = set(sys.modules)
@@ -195,7 +202,7 @@ def imported(script: Path) -> Iterator[ModuleType]:
 
 
 def _compare(name: str, claim: Claim, first: Results, again: Results) -> Repeated:
-    before, after = _judge(first, claim), _judge(again, claim)
+    before, after = judge(first, claim), judge(again, claim)
     unit = again.unit.text if again.unit is not None else ""
     return Repeated(
         name,
@@ -209,7 +216,8 @@ def _compare(name: str, claim: Claim, first: Results, again: Results) -> Repeate
     )
 
 
-def _judge(results: Results, claim: Claim) -> Verdict:
+def judge(results: Results, claim: Claim) -> Verdict:
+    """Judge a declared claim, which names its metric, with the runs of a table."""
     return results.on(claim.metric).verdict(claim.a, claim.relation, claim.b, claim.by)
 
 

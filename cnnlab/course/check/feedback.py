@@ -55,16 +55,20 @@ def show(outcome: Outcome, notes: Collection[str] = ()) -> None:
 
 def _html(outcome: Outcome, notes: Collection[str]) -> str:
     colour, mark = COLOURS[outcome.passed], "✔" if outcome.passed else "✘"
-    hint = [f"<i>Hint:</i> {_rich(outcome.hint)}"] if outcome.hint else []
-    lines = "<br>".join((_rich(outcome.says), *hint, *map(_rich, notes)))
+    hint = [f"<i>Hint:</i> {rich(outcome.hint)}"] if outcome.hint else []
+    lines = "<br>".join((rich(outcome.says), *hint, *map(rich, notes)))
     return (
         f'<div style="border-left: 4px solid {colour}; padding: 2px 12px; max-width: 44em">'
         f'<b><span style="color: {colour}">{mark}</span> {outcome.exercise}</b>: {lines}</div>'
     )
 
 
-def _rich(text: str) -> str:
-    """Escape text for HTML, with `code` between backticks."""
+def rich(text: str) -> str:
+    """Write text with `code` between backticks as HTML.
+
+    >>> rich("`x < 1` & more")
+    '<code>x &lt; 1</code> &amp; more'
+    """
     return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 

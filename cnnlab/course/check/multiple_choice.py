@@ -6,21 +6,19 @@ and the feedback on each of the others is the result that it would give.
 """
 
 import random
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from cnnlab.course.check.attempt import Attempt, Raised, parameters
 from cnnlab.course.check.compare import agree, short
-from cnnlab.course.check.core import MISSING, Exercise, Mistake, Observation
+from cnnlab.course.check.core import MISSING, PROBLEMS, Exercise, Mistake, Observation
+from cnnlab.course.check.feedback import rich
 from cnnlab.course.check.modules import chapter_modules
 from cnnlab.rng import fork_rng
 
 
 N_OPTIONS = 4
-_N_PROBLEMS = 3  # as many as a check poses
 _INTRODUCTION = (
     "<strong>Quiz.</strong> Each result comes from a mistake that people make in this exercise. "
     "Open an option to see whether it is the cause."
@@ -96,7 +94,7 @@ def questions(exercise: Exercise, chapter: int) -> list[Question]:
         result is too long, or if fewer than three other mistakes give another result.
     """
     with fork_rng():
-        problems = [_Problem.pose(exercise, seed) for seed in range(_N_PROBLEMS)]
+        problems = [_Problem.pose(exercise, seed) for seed in range(PROBLEMS)]
     made = (_question(exercise, name, problems, chapter) for name in exercise.mistakes)
     return [question for question in made if question is not None]
 
@@ -202,17 +200,8 @@ def _code(value: Any) -> str:
 
 def _question_html(question: Question) -> str:
     options = "".join(
-        f"<details><summary>{to_html(option.text)}</summary>"
-        f"<p>{'✔' if option.correct else '✘'} {to_html(option.feedback)}</p></details>"
+        f"<details><summary>{rich(option.text)}</summary>"
+        f"<p>{'✔' if option.correct else '✘'} {rich(option.feedback)}</p></details>"
         for option in question.options
     )
-    return f"<li><p>{to_html(question.text)}</p>{options}</li>"
-
-
-def to_html(text: str) -> str:
-    """Write plain text with code between backticks as HTML.
-
-    >>> to_html("`x < 1` & more")
-    '<code>x &lt; 1</code> &amp; more'
-    """
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
+    return f"<li><p>{rich(question.text)}</p>{options}</li>"
