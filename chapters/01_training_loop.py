@@ -1312,9 +1312,9 @@ check.quiz(1)
 #   the same if the two loops draw their masks from generators in different states. Another number of threads only adds
 #   up the sums in another order, so at first just the last digits differ. Training makes that difference grow, but no
 #   more than another seed would.)
-# - Who may look at the test set, and when? (The person who publishes the result, once, after the last decision. Whoever
-#   looks earlier and then changes something has turned it into a validation set. It helps to give its labels to
-#   somebody who doesn't train.)
+# - Who may look at the test set, and when? (The person who publishes the result, once, after the last decision. If
+#   you look earlier and then change something, you've turned it into a validation set. It helps to give its labels to
+#   a colleague who doesn't train.)
 #
 # ## Exam questions
 #

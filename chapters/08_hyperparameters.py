@@ -828,7 +828,7 @@ winner.history.plot()
 # Write the step that `refine` lacks. You've tried some learning rates, in any order. `scores[i]` is the accuracy at
 # `rates[i]`, or NaN if that run diverged. Return `(low, high)`, the range to search next. The peak probably lies
 # between the next smaller and the next larger learning rate that you tried. If the best one is the smallest you tried,
-# you don't know what lies below, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning
+# you don't know how smaller ones do, so `low` is a tenth of it. If it's the largest, `high` is ten times it. A learning
 # rate that diverged counts as tried.
 
 

@@ -1478,8 +1478,8 @@ check.quiz(11)
 #   nothing. Or plan a study that's large enough for the gain you care about. Don't read the interval as "no effect": it
 #   allows almost four points.)
 # - A false alarm costs a second scan, and a miss may cost a life. Who sets the ratio? (Those who bear the costs and
-#   answer for them, such as the physicians and patients of the programme, and not whoever trains the network. You can
-#   show them the table: for each threshold, how many misses and how many false alarms. Once they've chosen a ratio, the
+#   answer for them, such as the physicians and patients of the programme, and not the person who trains the network.
+#   You can show them the table: for each threshold, how many misses and how many false alarms. Once they've chosen a ratio, the
 #   threshold follows. With 19 to 1 and calibrated probabilities it's 0.05.)
 #
 # ## Exam questions
