@@ -1057,7 +1057,12 @@ def parse_options(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("run.pt"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.resume and options.patience:
+        parser.error(
+            "--resume forgets the best epoch, so --patience can't go on"
+        )
+    return options
 
 
 def main(arguments=None):
@@ -1167,7 +1172,7 @@ print(run_script(folder, *OPTIONS))
 # - Phones store how they were held, and `load_folder` ignores it, so photographs can arrive sideways. (`from_folder`
 #   turns them upright.) Put `v2.Lambda(ImageOps.exif_transpose)` before `v2.ToImage()`; `ImageOps` is part of Pillow.
 # - `run.pt` holds the weights but neither the class names nor the image size. Save both, and write a `predict.py`.
-# - `--resume` doesn't restore the state of early stopping, so don't combine it with `--patience` until it does.
+# - `--resume` doesn't restore the state of early stopping, so the script refuses it together with `--patience`.
 # - A fraction of each class is always held out. Once your settings are fixed, train on all labels.
 # - Photographs that come in series are split at random. Split by series.
 #

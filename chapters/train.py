@@ -547,7 +547,12 @@ def parse_options(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("run.pt"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.resume and options.patience:
+        parser.error(
+            "--resume forgets the best epoch, so --patience can't go on"
+        )
+    return options
 
 
 def main(arguments=None):

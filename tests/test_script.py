@@ -244,6 +244,12 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(
     assert all(torch.equal(expected[name], value) for name, value in resumed.items())
 
 
+def test_resume_and_patience_are_refused_together(plain, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        plain.main([str(tmp_path), "--resume", "--patience=2"])
+    assert "--patience can't go on" in capsys.readouterr().err
+
+
 def test_patience_ends_the_run_and_keeps_the_best_epoch(
     plain, sign_folder, tmp_path, monkeypatch, capsys
 ):
