@@ -34,6 +34,8 @@ HIDDEN = {"solution", "instructor"}
 SCRIPT = "train.py"
 # The files that are useful outside the book, and the pages that aren't.
 FILES = ("B_checklist.md", "C_glossary.md", SCRIPT)
+# The licences of code and text, which go with every copy.
+LICENCES = ("LICENSE", "LICENSE-TEXT.md")
 BOOK_ONLY = {"index.md", "D_library.md", "E_timings.md", "F_machines.md", "references.md"}
 # What a student sees first.
 START = "START_HERE.ipynb"
@@ -231,6 +233,8 @@ def _write_files(folder: Path, change: Callable[[Any], Any], pages: dict[str, st
     studies = notebooks.root() / "chapters" / "studies"
     if studies.is_dir():
         shutil.copytree(studies, folder / "studies", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in LICENCES:
+        shutil.copy(notebooks.shipped() / name, folder / name)
     for name, text in pages.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

@@ -23,6 +23,7 @@ _IN_FULL = {"Predict", "What would change it"}
 _LEFT_OUT = {"References", "Common mistakes", "Make it bigger"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _MOST_LINES = 14  # of a printed result on a slide
+_LICENCE = "<p><small>By the cnnlab developers. Text and figures: CC BY 4.0. Code: MIT.</small></p>"
 _STYLE = """
 .reveal { font-family: system-ui, sans-serif; font-size: 30px; }
 .reveal h1, .reveal h2, .reveal h3 { font-family: inherit; text-transform: none; }
@@ -120,7 +121,7 @@ def _from_text(source: str, *, for_instructors: bool) -> Iterator[Slide]:
                 yield from _questions(text)
         elif mark == "#":
             aims = re.search(r"(?ms)^\*\*You will be able to\*\* .*?(?=\n\n|\Z)", text)
-            yield Slide(_html(f"# {title}\n\n{aims[0] if aims else ''}"), level=1)
+            yield Slide(_html(f"# {title}\n\n{aims[0] if aims else ''}") + _LICENCE, level=1)
         elif title == "Key points":
             points = "\n".join(re.findall(r"(?ms)^- .*?(?=^- |\n\n|\Z)", text))
             yield Slide(_html(f"## {title}\n\n{points}"), level=1)
