@@ -60,7 +60,9 @@ DECLARATION = Declaration(
         Claim("random head", "<", "linear", metric="shifted_acc"),
         Claim("head first", ">", "linear"),
         Claim("head first", ">", "random head"),
-        Claim("head first", ">", "random head", by=0.02, metric="shifted_acc"),
+        Claim(
+            "head first", ">", "random head", by=0.02, metric="shifted_acc"
+        ),
     ],
     unit=fresh_data(),
     fixed="EfficientNet-Lite0 with ImageNet's weights at 64 pixels, 20 "
