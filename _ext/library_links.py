@@ -81,7 +81,7 @@ def _link(app: Any, doctree: nodes.document, docname: str) -> None:
 
 
 class _Library:
-    """The names in appendix D: `anchors` has page and place of each, `find` resolves short names."""
+    """The names in appendix D: `anchors` has the place of each, `find` resolves short names."""
 
     def __init__(self, env: Any) -> None:
         self.anchors = {
