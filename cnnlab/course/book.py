@@ -97,7 +97,8 @@ def build_pdf(out: Path | None = None, *, engine: str = "jupyter-book") -> Path:
         options += ["--no-pdf-header-footer", "--virtual-time-budget=1000000"]
         if sys.platform == "linux" and os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium refuses to start for root with it
-        command = [browser, *options, f"--print-to-pdf={pdf}", (pages / _first_page(source)).as_uri()]
+        address = (pages / _first_page(source)).as_uri()
+        command = [browser, *options, f"--print-to-pdf={pdf}", address]
         printed = subprocess.run(command, capture_output=True, text=True, check=False)
     if printed.returncode or not pdf.is_file():
         raise BookError(
