@@ -124,10 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def book(arguments: argparse.Namespace) -> int:
     """Build the book and print where it is."""
-    from cnnlab.course.book import build_book
+    from cnnlab.course.book import build_book, build_pdf
 
     _announce("Executing every chapter takes about ten minutes the first time; the pages follow.")
-    page = build_book(arguments.out)
+    if arguments.pdf:
+        print(f"The book is {build_pdf(arguments.out, engine=arguments.engine)}")
+        return 0
+    page = build_book(arguments.out, engine=arguments.engine)
     server = ["-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", str(page.parent)]
     print(_BOOK_IS_BUILT.format(page=page, serve=shlex.join([sys.executable, *server])))
     return 0
@@ -383,13 +386,23 @@ def _add_run(add_command: AddCommand) -> None:
 
 
 def _add_book(add_command: AddCommand) -> None:
-    parser = add_command("book", help="build the Jupyter Book")
+    parser = add_command("book", help="build the book, as pages or as a PDF")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="write the book to DIR/_build/html (default: the folder of the course; the current "
-        "folder if the course is installed)",
+        help="write the book to DIR/_build/html, DIR/_build/sphinx or DIR/_build/book.pdf "
+        "(default: the folder of the course; the current folder if the course is installed)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("jupyter-book", "sphinx"),
+        default="jupyter-book",
+        help="Jupyter Book 1 (default), or Sphinx alone, whose current version needs an "
+        "environment of its own: pip install 'cnnlab[sphinx]'",
+    )
+    parser.add_argument(
+        "--pdf", action="store_true", help="print it to one PDF, with Chromium, Chrome or Edge"
     )
     parser.set_defaults(command=book)
 
