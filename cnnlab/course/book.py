@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from cnnlab.course import notebooks
+from cnnlab.course import edition, notebooks
 from cnnlab.course.profile import profile
 from cnnlab.errors import CnnlabError
 
@@ -17,14 +17,16 @@ class BookError(CnnlabError, RuntimeError):
     """The book could not be built without a warning."""
 
 
-def build_book(out: Path | None = None) -> Path:
+def build_book(out: Path | None = None, *, student: bool = False) -> Path:
     """Execute every chapter and build the Jupyter Book; a warning counts as an error.
 
     The next build uses the same outputs, unless a chapter, the library or the profile has changed.
 
     Args:
         out: the folder to create `_build` in; by default the folder of the course, or the current
-            folder if the course is the one in the installed package.
+            folder if the course is the one in the installed package. For students, it's
+            `_build/student` in that folder.
+        student: leave out the solutions and the pages for instructors.
 
     Returns:
         The path of the first page.
@@ -41,16 +43,21 @@ def build_book(out: Path | None = None) -> Path:
                 f"init` of version 2 has been run there, rename .{name}.bak to {name}; or copy "
                 "the one that the course came with"
             )
-    build = (out or notebooks.workplace()).resolve() / "_build"
+    place = notebooks.workplace() / ("_build/student" if student else "")
+    build = (out or place).resolve() / "_build"
     _drop_outdated_outputs(build)
+    for folder in ("html", "jupyter_execute") if student else ():
+        shutil.rmtree(build / folder, ignore_errors=True)  # of a page that's left out now
+    copy = edition.write(build / "source", student=student)
     main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
-    options = ["build", str(source), "--path-output", str(build.parent), "-W", "-n", "--keep-going"]
+    options = ["build", str(copy), "--path-output", str(build.parent), "-W", "-n", "--keep-going"]
     env = os.environ | {"CNNLAB_STATIC": "1"}  # a page has no kernel, so widgets show an image
     process = subprocess.run([sys.executable, "-c", main, *options], env=env, check=False)
     if process.returncode:
         raise BookError(
             f"the book was not built: Jupyter Book stopped with exit code {process.returncode}. "
-            "Fix the errors and warnings printed above, then run `cnnlab book` again"
+            f"Fix the errors and warnings printed above, then run `cnnlab book` again. Files in "
+            f"{copy} are copies, so correct those of the same name in {source}"
         )
     return build / "html" / "index.html"
 

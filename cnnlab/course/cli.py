@@ -127,7 +127,7 @@ def book(arguments: argparse.Namespace) -> int:
     from cnnlab.course.book import build_book
 
     _announce("Executing every chapter takes about ten minutes the first time; the pages follow.")
-    page = build_book(arguments.out)
+    page = build_book(arguments.out, student=arguments.student)
     server = ["-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", str(page.parent)]
     print(_BOOK_IS_BUILT.format(page=page, serve=shlex.join([sys.executable, *server])))
     return 0
@@ -389,7 +389,12 @@ def _add_book(add_command: AddCommand) -> None:
         type=Path,
         metavar="DIR",
         help="write the book to DIR/_build/html (default: the folder of the course; the current "
-        "folder if the course is installed)",
+        "folder if the course is installed; for students, _build/student in it)",
+    )
+    parser.add_argument(
+        "--student",
+        action="store_true",
+        help="a book for students, without solutions and without pages for instructors",
     )
     parser.set_defaults(command=book)
 
