@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from cnnlab.course import edition, notebooks
+from cnnlab.course import notebooks
 from cnnlab.course.profile import profile
 from cnnlab.errors import CnnlabError
 
@@ -35,6 +35,8 @@ def build_book(out: Path | None = None, *, student: bool = False) -> Path:
         BookError: a file of settings is missing, or the build failed; Jupyter Book has printed why.
     """
     notebooks.require("jupyter_book", extra="course")
+    from cnnlab.course import edition
+
     source = notebooks.root()
     for name, purpose in (("_toc.yml", "lists the pages"), ("_config.yml", "has the settings")):
         if not (source / name).is_file():

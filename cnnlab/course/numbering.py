@@ -39,6 +39,7 @@ _VERBATIM = re.compile(r"(^```.*?^```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$)", re.DO
 _TEXT = re.compile(f"{_LINK}|{_WORDS}|{_BARE}")
 _CODE = re.compile(_WORDS)
 _CONTENTS = re.compile(r"(?:^\d+\. \[[^]]*\]\(\d\d_\w+\.ipynb\).*\n)+", re.MULTILINE)
+_START = re.compile(r"\[Start with chapter 0: [^]]*\]\(00_first_network\.ipynb\)")
 _ELSEWHERE = "not in this course"
 
 
@@ -50,10 +51,12 @@ class Numbering:
         numbers: the new number of each chapter that is in the course, by that of its file.
         titles: the title of each chapter by the number of its file, and of each section by its own
             number there.
+        first: the name of the first chapter's file.
     """
 
     numbers: dict[str, str]
     titles: dict[str, str]
+    first: str = ""
 
     def text(self, source: str, own: str = "") -> str:
         """Return Markdown with the numbers of this course.
@@ -67,6 +70,7 @@ class Numbering:
         new = self.numbers.get(own, own)
         source = re.sub(rf"(?m)^(#+ ){own}\.(?=\d* )", rf"\g<1>{new}.", source) if own else source
         source = _CONTENTS.sub(self._contents, _columns(source, self))
+        source = _START.sub(self._start, source)
         pieces = _VERBATIM.split(source)
         pieces[::2] = [self._prose(piece, own) for piece in pieces[::2]]
         return "".join(pieces)
@@ -131,17 +135,16 @@ class Numbering:
         return self._section(number, match)
 
     def _link(self, found: dict[str, str]) -> str:
-        number = str(int(found["file"][:2]))
-        if new := self.numbers.get(number):
-            shown = f"{found['word'] or ''}{new}"
-        else:
-            shown = f"{found['word'] or ''}“{self.titles.get(number, found['file'])}”"
-        return f"[{shown}]({found['file']}.ipynb{found['rest']})"
+        number, word = str(int(found["file"][:2])), found["word"] or ""
+        new = self.numbers.get(number)
+        shown = new or f"“{self.titles.get(number, found['file'])}”"
+        remark = f" ({_ELSEWHERE})" if word and not new else ""
+        return f"[{word}{shown}]({found['file']}.ipynb{found['rest']}){remark}"
 
     def _several(self, word: str, gap: str, numbers: str, match: re.Match[str]) -> str:
         """Return "chapters 1, 3 and 4" for a list with the numbers of the files."""
         old = list(_numbers_in(numbers))
-        if any(number not in self.titles for number in old):
+        if all(self.numbers.get(n) == n for n in old) or not self.titles.keys() >= {*old}:
             return match[0]
         present = sorted(int(self.numbers[number]) for number in old if number in self.numbers)
         absent = [f"“{self.titles[number]}”" for number in old if number not in self.numbers]
@@ -158,6 +161,13 @@ class Numbering:
         of_chapter = f"“{self.titles[number]}” of chapter “{self.titles[chapter]}”"
         return of_chapter + _remark(match)
 
+    def _start(self, match: re.Match[str]) -> str:
+        """Return a link to the first chapter of this course instead of chapter 0."""
+        number = str(int(self.first[:2])) if self.first else ""
+        title = self.titles.get(number, "")
+        # The number of a file becomes that of this course, as everywhere in the text.
+        return f"[Start with chapter {number}: {title}]({self.first}.ipynb)" if title else ""
+
     def _contents(self, match: re.Match[str]) -> str:
         """Return a list of the chapters in the order of this course."""
         lines = {}
@@ -171,18 +181,15 @@ class Numbering:
 
 def of_course() -> Numbering:
     """Return the numbers in the course that `cnnlab` works with here."""
-    numbers = {
-        str(int(stem[:2])): number
-        for stem, number in notebooks.numbers().items()
-        if stem[0].isdecimal()
-    }
+    stems = {s: number for s, number in notebooks.numbers().items() if s[0].isdecimal()}
+    numbers = {str(int(stem[:2])): number for stem, number in stems.items()}
     folders = notebooks.shipped(), notebooks.root()
     titles: dict[str, str] = {}
     for folder in dict.fromkeys(folders):  # a chapter of one's own wins
         for path in sorted((folder / "chapters").glob("*_*.ipynb")):
             if file_number(path):
                 titles |= _titles(path)
-    return Numbering(numbers, titles)
+    return Numbering(numbers, titles, next(iter(stems), ""))
 
 
 def in_course(notebook: Any, path: Path) -> Any:
@@ -251,8 +258,10 @@ def _remark(match: re.Match[str]) -> str:
     before, after = match.string[: match.start()], match.string[match.end() :]
     if after.startswith(("'s", "’s")):
         return ""
-    is_in_brackets = before.rfind("(") > before.rfind(")")
-    return f", {_ELSEWHERE}" if is_in_brackets else f" ({_ELSEWHERE})"
+    if before.rfind("(") <= before.rfind(")"):
+        return f" ({_ELSEWHERE})"
+    comma = "," if re.match(r"\s+\w", after) else ""  # the words in brackets go on
+    return f", {_ELSEWHERE}{comma}"
 
 
 def _columns(source: str, numbering: Numbering) -> str:

@@ -292,8 +292,9 @@ def _write_start_page(folder: Path) -> None:
     import nbformat
 
     own, ours = (f / "chapters" / "START_HERE.md" for f in (notebooks.root(), notebooks.shipped()))
-    source = (own if own.is_file() else ours).read_text(encoding="utf-8")
-    if not numbering.of_course().is_identity:
+    shipped = ours.read_text(encoding="utf-8")
+    source = own.read_text(encoding="utf-8") if own.is_file() else shipped
+    if source == shipped and not numbering.of_course().is_identity:
         source = _for_this_course(source, folder)
     # The pattern has a group, so every second piece is the inside of a block.
     pieces = re.split(r"^```python\n(.*?)^```\n", source, flags=re.DOTALL | re.MULTILINE)
