@@ -190,10 +190,10 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 
 
 def test_a_copy_that_fails_halfway_leaves_nothing(tmp_path, monkeypatch):
-    def fail(notebook):
+    def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(products, "_remove_answers", fail)
+    monkeypatch.setattr(products, "without_cells", fail)
     with pytest.raises(KeyboardInterrupt):
         products.student(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

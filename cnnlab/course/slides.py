@@ -9,11 +9,12 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cnnlab.course import notebooks
+from cnnlab.course import notebooks, numbering
 from cnnlab.course.plain import markdown_to_html
 from cnnlab.files import write_whole
 
@@ -89,7 +90,8 @@ def write(chapter: Path, out: Path, *, cell_timeout: int = 300) -> Path:
         ModuleNotFoundError: `sphinx-revealjs`, which brings reveal.js, isn't installed.
     """
     notebooks.require("sphinx_revealjs", extra="course")
-    executed, _ = notebooks.execute(chapter, cell_timeout=cell_timeout)
+    numbered = partial(numbering.in_course, path=chapter)
+    executed, _ = notebooks.execute(chapter, cell_timeout=cell_timeout, change=numbered)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{chapter.stem}.html"
     write_whole(path, page(deck(executed)).encode())
