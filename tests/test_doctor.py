@@ -209,7 +209,7 @@ def test_ipywidgets_7_has_no_sliders(monkeypatch):
     monkeypatch.setattr(environment, "version", {"ipywidgets": "7.7.1"}.get)
     line = one(environment.widgets)
     assert line.verdict is LOOK
-    assert "ipywidgets 7.7.1 is older than 8" in line.found
+    assert "ipywidgets 7.7.1 is too old" in line.found
     assert "ipywidgets>=8" in line.way_out
 
 
