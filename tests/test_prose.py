@@ -1,4 +1,4 @@
-"""Keep phrases that make the text sound translated, or that hide a result, out of what people read."""
+"""Keep phrases that sound translated, or that hide a result, out of what people read."""
 
 import re
 from pathlib import Path
