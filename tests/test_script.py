@@ -352,6 +352,8 @@ def test_images_of_every_usual_kind_look_the_same(plain, halves, tmp_path):
     halves.convert("P").save(tmp_path / "palette.png")
     deep = np.asarray(halves.convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "sixteen.png")
+    Image.fromarray(deep // 2).save(tmp_path.parent / "dim.png")
+    assert plain.load_image(tmp_path.parent / "dim.png", 8)[:, 0].max() == 127, "not clipped at 255"
     for path in tmp_path.iterdir():
         pixels = plain.load_image(path, 8)
         assert (pixels.shape, pixels.dtype) == ((3, 8, 8), torch.uint8), path
