@@ -26,7 +26,7 @@ def _take(*keys: str, default: Any = None) -> Any:
 
 
 project = html_title = _take("title")
-author, copyright = _take("author"), _take("copyright")  # noqa: A001 - the name is Sphinx's
+author, copyright = _take("author"), _take("copyright")
 html_logo = _take("logo") or None
 external_toc_path = str(_root / "_toc.yml")
 external_toc_exclude_missing = _take("only_build_toc_files")

@@ -373,10 +373,10 @@ glyphnet_digits = Results.load("studies/10_strategies.csv")
 glyphnet_signs = Results.load("studies/10_strategies_signs.csv")
 real_network = Results.load("studies/10_photos.csv")
 CELLS = {
-    "small, similar": (glyphnet_digits, "10 digits a class"),
-    "large, similar": (glyphnet_digits, "100 digits a class"),
-    "small, different": (glyphnet_signs, "10 signs a class"),
-    "large, different": (glyphnet_signs, "100 signs a class"),
+    "small, similar": (glyphnet_digits, "10 digits per class"),
+    "large, similar": (glyphnet_digits, "100 digits per class"),
+    "small, different": (glyphnet_signs, "10 signs per class"),
+    "large, different": (glyphnet_signs, "100 signs per class"),
 }
 
 
@@ -420,13 +420,14 @@ print("test accuracy minus that of a linear classifier")
 pd.DataFrame(table).T
 
 # %% tags=["check"]
+gain = real_network.difference(
+    "small, similar: all layers", "small, similar: linear"
+)
 check.prediction(
     "What do all layers gain with five photographs per class?",
     my_gain_of_all_layers,
-    real_network.difference(
-        "small, similar: all layers", "small, similar: linear"
-    )[0],
-    within=0.02,
+    gain.mean,
+    within=(gain.high - gain.low) / 2,  # all that five runs can tell apart
 )
 
 # %% [markdown]
@@ -465,7 +466,8 @@ for a, relation, b, margin in (
 ):
     print(order.verdict(a, relation, b, by=margin))
 signs_from_scratch = glyphnet_signs.difference(
-    "feature extraction, 10 signs a class", "from scratch, 10 signs a class"
+    "feature extraction, 10 signs per class",
+    "from scratch, 10 signs per class",
 )
 print("frozen features minus from scratch:", signs_from_scratch)
 
@@ -789,7 +791,7 @@ check.trained_stages(trained_stages)
 # ### Predict
 #
 # At the harmful learning rate, with a random head and layer-wise learning rates, which $\gamma$ gives the best test
-# accuracy on digits: 0.1, 0.3, 0.5, 0.7, 0.9, or 1 (the same learning rate for all stages)?
+# accuracy on digits: 0.1, 0.5 or 0.9? (With 1, all stages would have the same learning rate.)
 
 # %% tags=["predict"]
 my_best_gamma = ...
@@ -891,12 +893,15 @@ plots.trend(
 )
 
 # %% tags=["check"]
-harmful = {gamma: by_gamma("harmful")[i][0] for i, gamma in enumerate(GAMMAS)}
+choices = (0.1, 0.5, 0.9)  # far enough apart for eight runs
+harmful = {
+    gamma: mean_of(remedies, "harmful", f"decay {gamma}") for gamma in choices
+}
 check.prediction(
     "Which γ is best at the harmful learning rate?",
     my_best_gamma,
     max(harmful, key=harmful.get),
-    options=list(GAMMAS),
+    options=choices,
 )
 
 # %% [markdown]

@@ -1216,6 +1216,13 @@ def train_epoch(
     return total / count
 
 
+# %% [markdown]
+# Two short functions belong to it. `setup_ddp` joins the processes that `torchrun` has started, and does nothing
+# without it. `train_together` in 12.6 shows what else DDP needs: the wrapper, the sampler and its `set_epoch`, and one
+# process that saves. `use_fast_kernels` turns two of the switches of 12.5 on.
+
+
+# %% tags=["plain"]
 def setup_ddp():
     """Join the processes of torchrun; return rank and number (0, 1 alone)."""
     if "RANK" not in os.environ:
@@ -1335,6 +1342,9 @@ print("plain PyTorch and cnnlab agree in all four runs")
 # network won't come near. With `CNNLAB_PROFILE=gpu`, the cell below runs our recipe and prints the accuracy on the test
 # set and your seconds, with and without compiling. It downloads 170 MB once. `python -m benchmarks.cifar10` runs it for
 # ten seeds, in turns with Jordan's code.
+#
+# On a machine with several GPUs, put the cell into a file, with the imports and `lab` from the top of the chapter, and
+# start it with `torchrun --nproc-per-node 4 file.py`.
 
 
 # %% tags=["bigger"]
@@ -1386,10 +1396,6 @@ if lab.profile == "gpu":
     print(f"{steady:.1f} s without, from the epochs after the first")
 else:
     print("left out: set CNNLAB_PROFILE=gpu to run it")
-
-# %% [markdown]
-# On a machine with several GPUs, put the cell into a file, with the imports and `lab` from the top of the chapter, and
-# start it with `torchrun --nproc-per-node 4 file.py`.
 
 # %% tags=["hide-input"]
 check.quiz(12)

@@ -25,7 +25,7 @@
 # | to read | 45 minutes |
 # | exercises | 80 minutes, and a day for the project |
 # | to run | 50 seconds on one core of a laptop; no internet, no GPU |
-# | you need | chapters [9](09_transfer.ipynb) and [10](10_finetuning.ipynb); 6 and 7 help |
+# | you need | chapters [9](09_transfer.ipynb) and [10](10_finetuning.ipynb); chapters 6 and 7 help |
 
 # %% tags=["setup"]
 import copy
@@ -320,7 +320,7 @@ check.prediction(
     "By how many points does fine-tuning win with equal labels?",
     my_points_for_fine_tuning,
     100 * fair.mean,
-    within=1.5,
+    within=50 * (fair.high - fair.low),  # all that six draws can tell apart
     unit="points",
 )
 for claim in (
@@ -478,7 +478,7 @@ check.prediction(
     "What accuracy does cross-validation give the probe?",
     my_probe_accuracy,
     probe_accuracy,
-    within=0.05,
+    within=0.12,  # two standard errors of a fraction of sixty images
 )
 
 # %% [markdown]
@@ -508,13 +508,15 @@ print(f"ten images again and again: {losses[0]:.2f} -> {losses[-1]:.4f}")
 #
 # The recipe fits on one page, and each line comes from a chapter or two (in parentheses):
 #
-# - **Augmentation** (3) uses small shifts, rotations, zooms and changes of light. Add flips only where a mirror image
-#   keeps its label. That's true for mushrooms, but not for "keep left" and "keep right".
-# - **The head comes first** (9, 10): we start from the probe, so the gradients of a random head can't spoil the
-#   features ([Kumar et al. 2022](https://arxiv.org/abs/2202.10054)).
-# - **The stage below the head** is trained with it. The stages below stay frozen, and so do all batch-norm layers (10).
-# - **AdamW** has weight decay on the weights alone (1, 2), and its learning rate follows a **cosine to zero** (5). A
-#   run with a fixed end needs no validation set, so all labels are training labels.
+# - **Augmentation** ([3](03_augmentation.ipynb)) uses small shifts, rotations, zooms and changes of light. Add flips
+#   only where a mirror image keeps its label. That's true for mushrooms, but not for "keep left" and "keep right".
+# - **The head comes first** ([9](09_transfer.ipynb), [10](10_finetuning.ipynb)): we start from the probe, so the
+#   gradients of a random head can't spoil the features ([Kumar et al. 2022](https://arxiv.org/abs/2202.10054)).
+# - **The stage below the head** is trained with it. The stages below stay frozen, and so do all batch-norm layers
+#   ([10](10_finetuning.ipynb)).
+# - **AdamW** has weight decay on the weights alone ([1](01_training_loop.ipynb), [2](02_normalisation.ipynb)), and its
+#   learning rate follows a **cosine to zero** ([5](05_schedules.ipynb)). A run with a fixed end needs no validation
+#   set, so all labels are training labels.
 #
 # The function is in `studies/common.py`, because the stored study calls it too. Type `fine_tune_top??` into a cell of
 # your own to see it. In chapter 10's diagram below, this is "top layers"

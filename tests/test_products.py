@@ -190,10 +190,10 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 
 
 def test_a_copy_that_fails_halfway_leaves_nothing(tmp_path, monkeypatch):
-    def fail(notebook):
+    def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(products, "_remove_answers", fail)
+    monkeypatch.setattr(products, "without_cells", fail)
     with pytest.raises(KeyboardInterrupt):
         products.student(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -245,7 +245,7 @@ def visible_files(folder):
 
 def test_a_copy_has_what_the_table_of_contents_lists_and_pages_of_ones_own(own_course, tmp_path):
     listed = {CHAPTERS[4].name, CHAPTERS[1].name, "my_campus.ipynb", "welcome.md", "syllabus.md"}
-    expected = listed | {"images/campus.png", "README.md"}
+    expected = listed | {"images/campus.png", "README.md", "LICENSE", "LICENSE-TEXT.md"}
     out = products.student(tmp_path / "student")
     assert visible_files(out) == expected | {products.START}
     assert [cell.source for cell in cells(out / "my_campus.ipynb")] == ["secret = ..."]

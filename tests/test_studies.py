@@ -16,6 +16,7 @@ NEED_PHOTOGRAPHS = {
     "05_photos",
     "09_photo_pixels",
     "09_photos",
+    "10_distortion",
     "10_photos",
     "11_photos",
     "13_capstone",

@@ -159,18 +159,21 @@ def train(
     return trainer
 
 
-def fit_linear(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
-    """Train a linear layer with 300 full-batch steps of AdamW.
+def fit_linear(
+    layer: nn.Linear, features: Tensor, labels: Tensor, steps: int = 300
+) -> None:
+    """Train a linear layer with full-batch steps of AdamW.
 
     Args:
         layer: trained in place.
         features: (N, D).
         labels: class indices, (N,).
+        steps: number of steps.
     """
     optimizer = torch.optim.AdamW(
         layer.parameters(), lr=0.01, weight_decay=0.01
     )
-    for _ in range(300):
+    for _ in range(steps):
         optimizer.zero_grad()
         F.cross_entropy(layer(features), labels).backward()
         optimizer.step()

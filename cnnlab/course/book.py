@@ -40,7 +40,9 @@ _REDIRECT = """\
 """
 
 
-def build_book(out: Path | None = None, *, engine: str = "jupyter-book") -> Path:
+def build_book(
+    out: Path | None = None, *, engine: str = "jupyter-book", student: bool = False
+) -> Path:
     """Execute every chapter and build the book; a warning counts as an error.
 
     The next build uses the same outputs, unless a chapter, the library or the profile has changed.
@@ -48,9 +50,11 @@ def build_book(out: Path | None = None, *, engine: str = "jupyter-book") -> Path
 
     Args:
         out: the folder to create `_build` in; by default the folder of the course, or the current
-            folder if the course is the one in the installed package.
+            folder if the course is the one in the installed package. For students, it's
+            `_build/student` in that folder.
         engine: `"jupyter-book"`, which is version 1, or `"sphinx"`, which builds the same pages
             with whatever version of Sphinx is installed.
+        student: leave out the solutions and the pages for instructors.
 
     Returns:
         The path of the first page.
@@ -58,7 +62,7 @@ def build_book(out: Path | None = None, *, engine: str = "jupyter-book") -> Path
     Raises:
         BookError: a file of settings is missing, or the build failed; the reason has been printed.
     """
-    source, build = _prepare(out, engine)
+    source, build = _prepare(out, engine, student)
     page = build / ENGINES[engine][2] / "index.html"
     _sphinx(source, build, engine, "html", page.parent)
     if (first := _first_page(source)) != page.name:
@@ -66,12 +70,15 @@ def build_book(out: Path | None = None, *, engine: str = "jupyter-book") -> Path
     return page
 
 
-def build_pdf(out: Path | None = None, *, engine: str = "jupyter-book") -> Path:
+def build_pdf(
+    out: Path | None = None, *, engine: str = "jupyter-book", student: bool = False
+) -> Path:
     """Execute every chapter and print the whole book to one PDF, with Chromium or Chrome.
 
     Args:
         out: as in `build_book`.
         engine: as in `build_book`.
+        student: as in `build_book`.
 
     Returns:
         The path of the PDF.
@@ -86,7 +93,7 @@ def build_pdf(out: Path | None = None, *, engine: str = "jupyter-book") -> Path:
             "one (on Debian: apt install chromium), or run `cnnlab book` and print single pages "
             "from your own browser"
         )
-    source, build = _prepare(out, engine)
+    source, build = _prepare(out, engine, student)
     pages = build / "singlehtml"
     _sphinx(source, build, engine, "singlehtml", pages)
     page = pages / "index.html"  # to which everything on it is relative, wherever Sphinx put it
@@ -115,12 +122,14 @@ def find_browser() -> str | None:
     return next((path for path in paths if path), None)
 
 
-def _prepare(out: Path | None, engine: str) -> tuple[Path, Path]:
-    """Check that the book can be built; return the folder of the course, and `_build`."""
+def _prepare(out: Path | None, engine: str, student: bool) -> tuple[Path, Path]:
+    """Check that the book can be built, and write its source; return its folder and `_build`."""
     if engine not in ENGINES:
         raise BookError(f"there is no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     module, extra, _ = ENGINES[engine]
     notebooks.require(module, extra=extra)
+    from cnnlab.course import edition
+
     source = notebooks.root()
     for name, purpose in (("_toc.yml", "lists the pages"), ("_config.yml", "has the settings")):
         if not (source / name).is_file():
@@ -129,9 +138,12 @@ def _prepare(out: Path | None, engine: str) -> tuple[Path, Path]:
                 f"init` of version 2 has been run there, rename .{name}.bak to {name}; or copy "
                 "the one that the course came with"
             )
-    build = (out or notebooks.workplace()).resolve() / "_build"
+    place = notebooks.workplace() / ("_build/student" if student else "")
+    build = (out or place).resolve() / "_build"
     _drop_outdated_outputs(build)
-    return source, build
+    for folder in ("html", "sphinx", "singlehtml", "jupyter_execute") if student else ():
+        shutil.rmtree(build / folder, ignore_errors=True)  # of a page that's left out now
+    return edition.write(build / "source", student=student), build
 
 
 def _first_page(source: Path) -> str:
@@ -156,7 +168,8 @@ def _sphinx(source: Path, build: Path, engine: str, builder: str, pages: Path) -
     if process.returncode:
         raise BookError(
             f"the book was not built: {engine} stopped with exit code {process.returncode}. "
-            "Fix the errors and warnings printed above, then run `cnnlab book` again"
+            f"Fix the errors and warnings printed above, then run `cnnlab book` again. Files in "
+            f"{source} are copies, so correct those of the same name in the course"
         )
 
 

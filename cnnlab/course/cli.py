@@ -127,10 +127,11 @@ def book(arguments: argparse.Namespace) -> int:
     from cnnlab.course.book import build_book, build_pdf
 
     _announce("Executing every chapter takes about ten minutes the first time; the pages follow.")
+    options = {"engine": arguments.engine, "student": arguments.student}
     if arguments.pdf:
-        print(f"The book is {build_pdf(arguments.out, engine=arguments.engine)}")
+        print(f"The book is {build_pdf(arguments.out, **options)}")
         return 0
-    page = build_book(arguments.out, engine=arguments.engine)
+    page = build_book(arguments.out, **options)
     server = ["-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", str(page.parent)]
     print(_BOOK_IS_BUILT.format(page=page, serve=shlex.join([sys.executable, *server])))
     return 0
@@ -392,7 +393,8 @@ def _add_book(add_command: AddCommand) -> None:
         type=Path,
         metavar="DIR",
         help="write the book to DIR/_build/html, DIR/_build/sphinx or DIR/_build/book.pdf "
-        "(default: the folder of the course; the current folder if the course is installed)",
+        "(default: the folder of the course; the current folder if the course is installed; for "
+        "students, _build/student in it)",
     )
     parser.add_argument(
         "--engine",
@@ -403,6 +405,11 @@ def _add_book(add_command: AddCommand) -> None:
     )
     parser.add_argument(
         "--pdf", action="store_true", help="print it to one PDF, with Chromium, Chrome or Edge"
+    )
+    parser.add_argument(
+        "--student",
+        action="store_true",
+        help="a book for students, without solutions and without pages for instructors",
     )
     parser.set_defaults(command=book)
 

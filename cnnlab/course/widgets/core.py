@@ -261,9 +261,18 @@ def _short(value: Any) -> str:
 
 def _has_live_kernel() -> bool:
     """Return whether live sliders work: in a kernel with ipywidgets."""
-    from importlib.util import find_spec
-
     from IPython.core.getipython import get_ipython
 
-    shell = get_ipython()
-    return hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
+    return hasattr(get_ipython(), "kernel") and _has_current_ipywidgets()
+
+
+def _has_current_ipywidgets() -> bool:
+    """Return whether ipywidgets can be imported, and isn't version 7, as it still is on Colab.
+
+    Version 7 has another protocol, and its widgets can't give a MIME bundle.
+    """
+    try:
+        import ipywidgets
+    except ImportError:
+        return False
+    return int(ipywidgets.__version__.partition(".")[0]) >= 8
