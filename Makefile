@@ -41,13 +41,14 @@ check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/python -m pytest -q tests/test_repository.py
 
 # Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
-fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py
+fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py and myst.yml
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 	$(BIN)/python -m cnnlab.course.script
+	$(BIN)/python -m cnnlab.course.toc
 
 clean:  ## delete the virtual environment and everything built
 	rm -rf $(VENV) .venv-* _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,7 +56,7 @@ def test_the_wheel_has_every_file_of_the_course_and_no_output(wheel):
         files = {info.filename: archive.read(info) for info in archive.infolist()}
     assert tracked("cnnlab") <= files.keys()
     found = {name.removeprefix(f"{CONTENT}/") for name in files if name.startswith(CONTENT)}
-    expected = tracked(*FOLDERS, "_toc.yml", "_config.yml")
+    expected = tracked(*FOLDERS, "_toc.yml", "_config.yml", "myst.yml")
     assert expected - found == {
         "chapters/ruff.toml",
         *(name for name in expected if re.fullmatch(r"chapters/(\d\d|[A-Z])_\w+\.py", name)),
