@@ -1,4 +1,4 @@
-"""Keep phrases that make the text sound translated, or that hide a result, out of what people read."""
+"""Keep out phrases that make the text sound translated, or that hide a result."""
 
 import re
 from pathlib import Path
