@@ -146,7 +146,11 @@ def copy(arguments: argparse.Namespace) -> int:
             print(sentence)
         return 0
     write = {"student": products.student, "instructor": products.instructor}[arguments.kind]
-    print(f"The chapters are in {write(arguments.out, force=arguments.force)}")
+    folder = write(arguments.out, force=arguments.force)
+    print(f"The chapters are in {folder}")
+    if arguments.wheel:
+        products.add_wheel(folder, user_path(arguments.wheel))
+        print("The wheel is in it too: `pip install -r requirements.txt` in the folder installs it")
     return 0
 
 
@@ -417,7 +421,7 @@ def _add_book(add_command: AddCommand) -> None:
 def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
     parser = add_command(kind, help=f"write a copy of the chapters {contents}")
     _add_destination(parser)
-    parser.set_defaults(command=copy, kind=kind, restore=[])
+    parser.set_defaults(command=copy, kind=kind, restore=[], wheel=None)
     if kind == "student":
         parser.add_argument(
             "--restore",
@@ -426,6 +430,13 @@ def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
             metavar="CHAPTER",
             help="bring a chapter, such as 03, back as it was in the copy OUT; your version is "
             "renamed, and nothing else changes (may be repeated)",
+        )
+        parser.add_argument(
+            "--wheel",
+            type=Path,
+            metavar="FILE",
+            help="put this wheel of cnnlab into the copy, so that the folder is all that students "
+            "need to install the course",
         )
 
 

@@ -105,6 +105,7 @@ def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path
 
     Args:
         names: each a number (`"1"`), a full name (`"01_training_loop"`) or the path of a notebook.
+            Any other notebook beside the chapters has only a name.
         folder: a copy of the chapters; by default, those of the course.
 
     Raises:
@@ -292,6 +293,9 @@ def _find(name: str, known: list[Path], order: dict[str, str]) -> Path:
     for path in known:
         if matches(path, name, order.get(path.stem, path.stem)):
             return path
+    for folder in {path.parent for path in known}:  # a notebook of one's own
+        if (own := folder / f"{name}.ipynb").is_file():
+            return own
     names = ", ".join(_with_number(path.stem, order.get(path.stem, "")) for path in known)
     raise FileNotFoundError(
         f"there is no chapter {name!r}; choose from {names}, or give the path of an .ipynb file"

@@ -91,10 +91,8 @@ class Numbering:
 
     def page(self, source: str, path: Path) -> str:
         """Return a page with the numbers of this course; one's own pages stay as they are."""
-        is_shipped = any(
-            (notebooks.shipped() / "chapters" / place).is_file()
-            for place in (path.name, f"instructor/{path.name}")
-        )
+        places = (Path(*path.parts[-n:]) for n in (2, 3) if path.parts[-n:][0] == "chapters")
+        is_shipped = any((notebooks.shipped() / place).is_file() for place in places)
         return self.text(source) if is_shipped else source
 
     def guide(self, source: str, path: Path) -> str:

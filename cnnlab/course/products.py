@@ -54,8 +54,8 @@ Run this command in this folder. JupyterLab opens on `START_HERE.ipynb`, which e
     cnnlab lab
 
 If you set the course up with `make lab`, the same command opens this folder again. If your terminal
-doesn't know `cnnlab`, install it from its wheel, a file that the person who gave you this folder
-has as well:
+doesn't know `cnnlab`, install it from its wheel. That file lies in this folder, or the person who
+gave you the folder has it:
 
     python -m pip install "cnnlab-{version}-py3-none-any.whl[lab]"
 
@@ -88,6 +88,10 @@ class ExistsError(CnnlabError, FileExistsError):
     """The place for a copy is already occupied."""
 
 
+class NoWheelError(CnnlabError, FileNotFoundError):
+    """A file is not the wheel of cnnlab."""
+
+
 def student(out: Path, *, force: bool = False) -> Path:
     """Write the copy for students, without answers, instructor notes and links to the source.
 
@@ -105,6 +109,25 @@ def student(out: Path, *, force: bool = False) -> Path:
         write_student_files(folder / ORIGINALS)
         shutil.copytree(folder / ORIGINALS, folder, dirs_exist_ok=True)
     return out
+
+
+def add_wheel(out: Path, wheel: Path) -> None:
+    """Put the wheel of cnnlab into a student's copy, and a `requirements.txt` that installs it.
+
+    Args:
+        out: the folder of the copy.
+        wheel: a file such as `cnnlab-0.2.0-py3-none-any.whl`.
+
+    Raises:
+        NoWheelError: `wheel` is no such file.
+    """
+    if not wheel.is_file() or not re.fullmatch(r"cnnlab-.+\.whl", wheel.name):
+        raise NoWheelError(
+            f"{wheel} isn't a wheel of cnnlab; give the file `cnnlab-VERSION-py3-none-any.whl` "
+            "that `python -m build --wheel` writes to dist/"
+        )
+    shutil.copy(wheel, out)
+    write_whole(out / "requirements.txt", f"./{wheel.name}[lab]\n".encode())
 
 
 def write_student_files(folder: Path) -> None:
@@ -256,6 +279,8 @@ def _write_files(folder: Path, hidden: set[str], pages: dict[str, str]) -> None:
             notebook = names.notebook(visible, path)
             nbformat.write(notebook, folder / place)
             text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+            code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+            _copy_used(code, path.parent, (folder / place).parent)
         else:
             text = path.read_text(encoding="utf-8")
             text = names.code(text) if path.suffix == ".py" else names.page(text, path)
@@ -264,7 +289,8 @@ def _write_files(folder: Path, hidden: set[str], pages: dict[str, str]) -> None:
         _copy_images(text, path, folder / place)
     studies = notebooks.root() / "chapters" / "studies"
     if studies.is_dir():
-        shutil.copytree(studies, folder / "studies", ignore=shutil.ignore_patterns("__pycache__"))
+        caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(studies, folder / "studies", ignore=caches, dirs_exist_ok=True)
     for name in LICENCES:
         shutil.copy(notebooks.shipped() / name, folder / name)
     for name, text in pages.items():
@@ -281,6 +307,19 @@ def _contents() -> dict[str, Path]:
         path.relative_to(chapters).as_posix() if path.is_relative_to(chapters) else path.name: path
         for path in paths
     }
+
+
+def _copy_used(code: str, source: Path, target: Path) -> None:
+    """Copy the modules beside a notebook which it imports, and the files that it names."""
+    modules = re.findall(r"^\s*(?:from|import) (\w+)", code, re.MULTILINE)
+    files = re.findall(r"""["']([\w./ -]+\.\w+)["']""", code)
+    for name in [*(f"{module}.py" for module in modules), *files]:
+        path = source / name
+        if path.is_file() and path.resolve().is_relative_to(source.resolve()):
+            place = target / path.relative_to(source)
+            if path.suffix not in (".ipynb", ".md") and not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
 
 
 def _copy_images(text: str, page: Path, place: Path) -> None:
