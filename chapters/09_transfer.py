@@ -623,11 +623,10 @@ top_gain.plot(
 
 # %% [markdown]
 # On digits, block 2 adds about eight points, and on signs its gain is close to zero. You'd expect that, because letters
-# share their strokes with digits but not with arrows and animals. But five splits leave wide intervals, and zero is
-# still possible for the difference between the two gains: it's 9 points (95 % CI −0.3 to 18.5). Large networks show the
-# pattern clearly: **early layers are general, late layers are specific to the source**. When Yosinski and colleagues
-# split ImageNet into natural and man-made things, the top layers suffered most. So for an unlike target, try an earlier
-# stage too.
+# share their strokes with digits but not with arrows and animals. But five splits leave wide intervals: the difference
+# between the two gains is 9 points (95 % CI −0.3 to 18.5). Large networks show the pattern clearly: **early layers are
+# general, late layers are specific to the source**. When Yosinski and colleagues split ImageNet into natural and
+# man-made things, the top layers suffered most. So if your target is unlike the source, try an earlier stage too.
 #
 # ## 9.4 Frozen features
 #
@@ -1108,11 +1107,11 @@ plots.trend(
 # For a small test, we cut five pieces out of each of 22 photographs and change their colours at random. Do the pieces
 # of one photograph find each other?
 #
-# The usual score is the **mean average precision**, mAP. Go down the ranking of one query. A *hit* is an image that is
-# relevant. At the rank of each hit, note the *precision*: the fraction of hits down to this rank. Add these precisions
-# up and divide by the number of hits that were *possible*. That's the **average precision**, and the mAP is its mean
-# over all queries. For the **mAP at 4**, only the first four ranks count. For example, three images are relevant, and
-# the first four ranks are hit, miss, hit, miss. What's the average precision at 4?
+# The usual score is the **mean average precision**, mAP. Go down the ranking of one query, without the query itself. A
+# *hit* is a relevant image. At the rank of each hit, note the *precision*: the fraction of hits down to this rank. Add
+# these precisions up and divide by the number of hits that were *possible*. That's the **average precision**, and the
+# mAP is its mean over all queries. For the **mAP at 4**, only the first four ranks count. For example, three images are
+# relevant, and the first four ranks are hit, miss, hit, miss. What's the average precision at 4?
 #
 # <details>
 # <summary><b>Answer</b></summary>

@@ -449,13 +449,13 @@ check.prediction(
 #   for this cell, the learning rate that destroyed everything in 10.1.
 # - **Five photographs**: the table looks too cautious. All layers gain six points on average (−2 to 13).
 #
-# Does glyphnet agree with its row of the table?
+# And how do the two ways of fine-tuning do on glyphnet?
 #
 # <details>
 # <summary><b>Answer</b></summary>
 #
-# Both ways of fine-tuning have a higher mean than the linear classifier in every cell, though with ten digits the gain
-# isn't certain (1.8 points, −1.1 to 4.6). Most of these differences weren't declared, so take them as exploratory.
+# Both have a higher mean than the linear classifier in every cell, though with ten digits the gain isn't certain (1.8
+# points, −1.1 to 4.6). Most of these differences weren't declared, so take them as exploratory.
 #
 # </details>
 #

@@ -1178,8 +1178,8 @@ check.prediction(
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
 # scheduler and clipping. If you pass no scaler, the loop uses a disabled one, which does nothing. `set_train_mode`
 # comes from chapter 9. The averaged weights of chapter 6 are updated by a hook of the optimizer, so they need no line
-# here, and a skipped step doesn't update them. The schedule moves on even then. The cell after it joins the processes
-# of `torchrun` (12.6 has the other lines of DDP) and turns two switches of 12.5 on.
+# here, and a skipped step doesn't update them. The schedule moves on even then. The cell after the loop joins the
+# processes that `torchrun` has started (12.6 has DDP's other lines), and turns on two switches of 12.5.
 
 
 # %% tags=["plain"]

@@ -291,7 +291,7 @@ check.leaks(leaks)
 # Until then no network sees them: no accuracy "just to see", and no choice between two methods. (Looking for copies, as
 # you've just done, is fine, because it uses neither predictions nor labels.)
 #
-# That leaves sixty labels for everything else, and every method must get by with these sixty. It often goes wrong.
+# That leaves sixty labels for everything else, and every method must get by with these sixty. That often goes wrong.
 # Suppose you fine-tune a network and use sixty *further* labelled images to choose the best epoch. The linear probe of
 # chapter 9 has no epochs, so it doesn't need them. Now fine-tuning comes out ahead on the test set. Is it the better
 # method, or did 120 labels beat sixty? [Oliver et al. 2018](https://arxiv.org/abs/1804.09170) found that papers on
@@ -299,7 +299,7 @@ check.leaks(leaks)
 #
 # The stored study `studies/13_capstone.py` makes both comparisons. Each of its six seeds draws its own data: three
 # classes of CIFAR-10, twenty labelled photographs of each, and 450 test photographs. The settings were fixed beforehand
-# on a seventh draw, where fine-tuning got the better of two learning rates. Their test sets chose nothing.
+# on a seventh draw, where fine-tuning got the better of two learning rates. Their test sets weren't used to choose.
 #
 # ### Predict
 #
