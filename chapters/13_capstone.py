@@ -9,16 +9,15 @@
 # %% [markdown]
 # # 13. Capstone: your own photographs
 #
-# Three kinds of mushroom grow in the wood behind the house. Take twenty photographs of each, and you have sixty labels,
-# which is an afternoon's work. Can you turn them into a network that you'd hand to somebody else, and tell them
-# honestly how good it is?
+# Three kinds of mushroom grow in the wood behind the house. Take twenty photographs of each, and you have sixty labels.
+# Can you turn them into a network that you'd hand to somebody else, and tell them honestly how good it is?
 #
-# In this chapter you'll do both. You've seen nearly every step before. What's new is that nobody tells you which steps
-# to take, or whether the result is any good. So half of the chapter is about finding that out with very few labels.
+# You've seen nearly every step before. What's new is that nobody tells you which to take, or whether the result is any
+# good.
 #
 # **You will be able to** go from a folder with a few dozen images per class to a network whose errors you understand,
 # compare methods with equal labels, choose by cross-validation, judge on a test set that you open once, write a model
-# card, and train from the command line with a script that you can explain line by line.
+# card, and train with a script that you can explain line by line.
 #
 # | | |
 # |---|---|
@@ -63,12 +62,12 @@ lab = cnnlab.setup(seed=0)
 # %% [markdown]
 # ## 13.1 The ladder
 #
-# Since chapter 1 your recipe has grown by a sentence per chapter. What is each of these sentences worth? The stored
-# study `studies/13_ladder.py` arranges them like the rungs of a ladder. Up to rung 8, each rung keeps everything below
-# it and adds one technique, with a learning rate that suits it. Rung 9 then changes to another network. All rungs train
-# on the same 500 labelled photographs, fifty for each class of CIFAR-10, and the first seven train for the same 400
-# steps. There are five seeds, each with its own photographs. Rungs 7, 11 and 12 don't exist, because those chapters
-# make training safer, fairer to rare classes, and faster.
+# Since chapter 1 your recipe has grown by a sentence per chapter. What is each of them worth? The stored study
+# `studies/13_ladder.py` arranges them like the rungs of a ladder. Up to rung 8, each rung keeps everything below it and
+# adds one technique, with a learning rate that suits it. Rung 9 changes to another network. All rungs train on the same
+# 500 labelled photographs, fifty for each class of CIFAR-10, and the first seven train for the same 400 steps. There
+# are five seeds, each with its own photographs. Rungs 7, 11 and 12 don't exist, because those chapters make training
+# safer, fairer to rare classes, and faster.
 #
 # | rung | what it adds |
 # |---|---|
@@ -84,7 +83,7 @@ lab = cnnlab.setup(seed=0)
 #
 # ### Predict
 #
-# Which rung is the longest step up from the one below? Write its number, such as 5.
+# Which rung is the longest step up? Write its number.
 
 # %% tags=["predict"]
 my_longest_step = ...  # one of 2, 3, 4, 5, 6, 8, 9, 10
@@ -130,15 +129,6 @@ for rung, gain in gains.items():
 #   points (−2.6 to 3.9).
 # - **Fine-tuning** adds 1.4 points to the frozen features (−0.4 to 3.2).
 #
-# Two of the six declared claims are supported after the correction for six: the claims about the average and about
-# rung 9.
-#
-# **How this was measured.** The settings cost labels too. Those of rung 1 (four learning rates) and rung 8 (sixteen
-# settings) were chosen on 1,000 validation photographs of a sixth draw. The learning rates of rungs 2 to 6 are the best
-# of four in chapter 5's study, which trained on 5,000 photographs of that draw. Nothing was chosen for the probe of
-# rung 9. The learning rate of rung 10 comes from trial runs on seeds 0 and 1, which are also two of the five seeds
-# here, so its 1.4 points may be a little optimistic.
-#
 # **A question.** Without CutMix, rung 4 would have been two points better. Why didn't tuning get these points?
 #
 # <details>
@@ -151,6 +141,21 @@ for rung, gain in gains.items():
 #
 # </details>
 #
+# Two of the six declared claims are supported after the correction for six: the claims about the average and about
+# rung 9.
+#
+# **How this was measured.** The settings cost labels too. Those of rung 1 (four learning rates) and rung 8 (sixteen
+# settings) were chosen on 1,000 validation photographs of a sixth draw. The learning rates of rungs 2 to 6 are the best
+# of four in chapter 5's study, which trained on 5,000 photographs of that draw. Nothing was chosen for the probe of
+# rung 9. The learning rate of rung 10 comes from trial runs on seeds 0 and 1. What does that do to its 1.4 points?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# They may be a little optimistic, because these are also two of the five seeds here.
+#
+# </details>
+#
 # **What would change it.** More labels and longer runs would. With 5,000 photographs, flips and shifts gained 10 points
 # (chapter 3), and a cosine 6.7 (chapter 5). So would other images. CIFAR-10's cats and ships are classes of ImageNet
 # too, which makes it an easy case for pretrained features. You'll meet a hard one below.
@@ -159,8 +164,8 @@ for rung, gain in gains.items():
 #
 # Set `FOLDER` to a folder of your own as soon as you have one, for example `FOLDER = "~/Pictures/mushrooms"`. It
 # contains one folder per class, such as `chanterelle/`, with the photographs inside as JPEG or PNG files. (Many phones
-# save HEIC: export those as JPEG.) Until then, the chapter draws traffic signs, as if somebody had sent you their
-# photographs: twenty labelled images for each of three classes, and a test set.
+# save HEIC: export those as JPEG.) Until then, the chapter draws traffic signs: twenty labelled images for each of
+# three classes, and a test set.
 #
 # Some advice before you collect:
 #
@@ -169,8 +174,15 @@ for rung, gain in gains.items():
 # 2. **Split by what repeats.** Photographs of one mushroom or one afternoon belong in the same split. Otherwise the
 #    test set contains near-copies of training images. So put the images into `train/` and `test/` yourself, with the
 #    class folders inside. Without these two, the next cell draws a quarter of the images at random for the test.
-# 3. **Photograph what you'll meet later**: other light, other angles, other backgrounds. If all chanterelles lie on
-#    moss and all false chanterelles on a plate, the network can learn moss.
+# 3. **Photograph what you'll meet later**: other light, other angles, other backgrounds. What can the network learn if
+#    all chanterelles lie on moss and all false chanterelles on a plate?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# To tell moss from plates.
+#
+# </details>
 #
 # For your own images, change the three lines below and, in 13.5, the augmentation. The learning rate depends on the
 # network, and 13.5 has one for each. With more images, every waiting time below grows in proportion.
@@ -282,16 +294,15 @@ check.leaks(leaks)
 # Until then no network sees them: no accuracy "just to see", and no choice between two methods. (Looking for copies, as
 # you've just done, is fine, because it uses neither predictions nor labels.)
 #
-# That leaves sixty labels for everything else, and every method must get by with these sixty. It sounds obvious, but it
-# often goes wrong. Suppose you fine-tune a network and use sixty *further* labelled images to choose the best epoch.
-# The linear probe of chapter 9 has no epochs, so it doesn't need them. Now fine-tuning comes out ahead on the test set.
-# Is it the better method, or did 120 labels beat sixty? [Oliver et al. 2018](https://arxiv.org/abs/1804.09170) found
-# that papers on learning from few labels often tuned on validation sets far larger than their labelled training sets.
+# That leaves sixty labels for everything else, and every method must get by with these sixty. That often goes wrong.
+# Suppose you fine-tune a network and use sixty *further* labelled images to choose the best epoch. The linear probe of
+# chapter 9 has no epochs, so it doesn't need them. Now fine-tuning comes out ahead on the test set. Is it the better
+# method, or did 120 labels beat sixty? [Oliver et al. 2018](https://arxiv.org/abs/1804.09170) found that papers on
+# learning from few labels often tuned on validation sets far larger than their labelled training sets.
 #
 # The stored study `studies/13_capstone.py` makes both comparisons. Each of its six seeds draws its own data: three
 # classes of CIFAR-10, twenty labelled photographs of each, and 450 test photographs. The settings were fixed beforehand
-# on a seventh draw, where fine-tuning got the better of two learning rates. The test sets of the six seeds weren't used
-# to choose anything.
+# on a seventh draw, where fine-tuning got the better of two learning rates. Their test sets weren't used to choose.
 #
 # ### Predict
 #
@@ -344,9 +355,9 @@ for claim in (
 # you have labels to spare, train on them.
 #
 # Six claims were declared before the study ran, and after the correction for six none of them is supported. The one
-# about sixty more labels comes closest (p = 0.055). That's as much as six draws can show, and you should report it with
-# the bounds. With sixty labels, fine-tuning lies between 2.7 points behind the probe and 4.4 ahead. The probe is 16 to
-# 23 points ahead of a small network from scratch. That's large, but the claim was a lead of more than 20.
+# about sixty more labels comes closest (p = 0.055). That's as much as six draws can show. With sixty labels,
+# fine-tuning lies between 2.7 points behind the probe and 4.4 ahead. The probe is 16 to 23 points ahead of a small
+# network from scratch. That's large, but the claim was a lead of more than 20.
 #
 # **What would change it.** More labels would. In chapter 9, with 100 labels for each of ten classes, fine-tuning all
 # layers is 3.8 points ahead of frozen features. So would images whose differences the pretrained features don't
@@ -1215,9 +1226,15 @@ print(f"an image of {photo.parent.name}: {answer}")
 # that nothing has taught the small network to ignore left and right. So the ladder of 13.1 isn't a law, and a small
 # network from scratch belongs among the methods that you compare.
 #
-# But notice what just happened: the test set was opened a second time. If you now prefer the small network, its 0.86
-# has become a validation accuracy, and the card needs new test images. The right place for this comparison was the
-# cross-validation of 13.5.
+# But notice what just happened: the test set was opened a second time. What if you now prefer the small network?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# Then its 0.86 has become a validation accuracy, and the card needs new test images. The right place for this
+# comparison was the cross-validation of 13.5.
+#
+# </details>
 #
 # The tests of this course train with `Trainer` and the same settings as the script, and compare the weights to the last
 # bit. They also interrupt a run and resume it with `--resume`. Read the script from `main` upwards, and explain each
