@@ -154,7 +154,9 @@ def widgets() -> Iterator[Line]:
         return
     installed = version("ipywidgets")
     if int(installed.partition(".")[0]) < 8:
-        finding = f"none, because ipywidgets {installed} is older than 8: explorers show still images"
+        finding = (
+            f"none, because ipywidgets {installed} is older than 8: explorers show still images"
+        )
         yield warning("sliders", finding, fix)
         return
     from jupyter_core.paths import jupyter_path
