@@ -144,6 +144,16 @@ def test_a_chapter_runs(installed):
     assert re.search(r"^00_first_network +\d", installed.run("run", "0"), re.MULTILINE)
 
 
+def test_a_notebook_for_colab_runs_alone_in_an_empty_folder(installed):
+    installed.run("colab", "lessons", "--repository", "https://github.com/ann/course")
+    alone = installed.work / "content"
+    alone.mkdir()
+    notebook = alone / "04_mixing.ipynb"  # it reads tables of studies
+    shutil.copy(installed.work / "lessons" / notebook.name, notebook)
+    assert "04_mixing" in installed.run("run", str(notebook))
+    assert list((alone / "studies").glob("*.csv"))
+
+
 def test_the_copies_and_an_assignment_are_those_of_the_checkout(installed, tmp_path):
     products.student(tmp_path / "student")
     products.instructor(tmp_path / "instructor")
