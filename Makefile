@@ -4,15 +4,23 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Which PyTorch to install: empty for the usual one, `cpu` for the one without CUDA, which is 4 GB smaller.
+TORCH ?=
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-lab: $(VENV)/.lab  ## set up, then open your copy of the course in JupyterLab (ARGS=--source: the chapters)
+lab: $(VENV)/.lab  ## set up, then open your copy of the course in JupyterLab (ARGS=--source: the chapters; TORCH=cpu: 4 GB less)
 	$(BIN)/cnnlab lab $(ARGS)
 
 test: $(VENV)/.dev  ## set up, then run every test and every chapter
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-lowest: .venv-lowest/.dev  ## run the quick tests with the oldest versions that pyproject.toml allows
+	$(QUICK)
+
+test-colab: .venv-colab/.dev  ## run the quick tests with the versions that Google Colab has
+	$(QUICK)
 
 run: $(VENV)/.lab  ## execute every chapter and print a table of seconds
 	$(BIN)/cnnlab run $(ARGS)
@@ -33,16 +41,17 @@ check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/python -m pytest -q tests/test_repository.py
 
 # Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
-fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py
+fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py and myst.yml
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 	$(BIN)/python -m cnnlab.course.script
+	$(BIN)/python -m cnnlab.course.toc
 
 clean:  ## delete the virtual environment and everything built
-	rm -rf $(VENV) .venv-bench _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says that an extra is installed; a change in pyproject.toml installs it anew. dev contains lab.
@@ -59,19 +68,33 @@ $(VENV)/.dev: pyproject.toml
 	@$(call install,bench)
 	@touch $@
 
+# Environments of their own for the two edges of what pyproject.toml promises. pip can't look for the lowest versions.
+QUICK = CNNLAB_PROFILE=smoke OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
+.venv-lowest/.dev: EDGE = --resolution lowest-direct --editable '.[dev]'
+.venv-colab/.dev: EDGE = --constraints tests/constraints-colab.txt --editable '.[test]'
+.venv-lowest/.dev .venv-colab/.dev: pyproject.toml tests/constraints-colab.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) $(EDGE)
+	@touch $@
+
 # uv is several times faster than pip. Where it fails (an old mirror, an unknown certificate), pip does the same.
 # Byte code is compiled now, since every later start of Python would be slow without it.
+UV = $(@D)/bin/python -m uv pip install --quiet --compile-bytecode --python $(@D)/bin/python
 define install
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
 	|| { echo "cnnlab needs Python 3.11.4 or newer; $(PYTHON) is older, or missing. Try make PYTHON=python3.12" >&2; exit 1; }; \
 $(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D) || exit 1; \
 echo "Installing cnnlab[$(1)] into $(@D); the first time this takes some minutes."; \
 { $(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv \
-	&& $(@D)/bin/python -m uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --editable '.[$(1)]'; } \
+	&& { $(UV) $(TORCH:%=--torch-backend=%) --editable '.[$(1)]' \
+	|| { [ -n "$(TORCH)" ] \
+	&& echo "PyTorch's build for TORCH=$(TORCH) can't be had, for the reason above; the usual one is installed instead." \
+	&& $(UV) --editable '.[$(1)]'; }; }; } \
 || { echo "uv could not install it; pip tries now."; \
 	$(@D)/bin/python -m pip install --disable-pip-version-check --editable '.[$(1)]'; } \
 || { echo "Nothing was installed, for the reason above. If it is the network: this first call needs one;" \
 	"the course itself does not. Behind a proxy, set HTTPS_PROXY; then call make again." >&2; exit 1; }
 endef
 
-.PHONY: help lab test run book bench check fix clean
+.PHONY: help lab test test-lowest test-colab run book bench check fix clean

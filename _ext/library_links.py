@@ -1,7 +1,7 @@
 """Sphinx: link chapters and the library reference to each other automatically.
 
-The first mention of a public name in the text of a chapter becomes a link. A function in appendix D
-gets the list of the chapters whose code uses it.
+The first mention of a public name in the text of a chapter becomes a link. Appendix D has one page
+per module, and each function there gets the list of the chapters whose code uses it.
 """
 
 import ast
@@ -14,16 +14,20 @@ from docutils import nodes
 from sphinx.addnodes import desc
 
 
-LIBRARY = "chapters/D_library"
+LIBRARY = "chapters/library/"  # the pages of the modules
 NAME = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?")
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("doctree-read", _remember_names)
-    app.connect("env-updated", lambda app, env: [LIBRARY] if LIBRARY in env.found_docs else [])
+    app.connect("env-updated", lambda app, env: list(filter(_is_reference, env.found_docs)))
     app.connect("doctree-resolved", _link)
     return {"parallel_read_safe": True}
+
+
+def _is_reference(docname: str) -> bool:
+    return docname.startswith(LIBRARY)
 
 
 def names_in(code: str) -> set[str]:
@@ -70,18 +74,21 @@ def _remember_names(app: Any, doctree: nodes.document) -> None:
 
 def _link(app: Any, doctree: nodes.document, docname: str) -> None:
     library = _Library(app.env)
-    if docname == LIBRARY:
-        _link_to_chapters(app, doctree, library)
+    if _is_reference(docname):
+        _link_to_chapters(app, doctree, docname, library)
     elif app.env.metadata[docname].get("cnnlab") and library.anchors:
         _link_to_library(app, doctree, docname, library)
 
 
 class _Library:
-    """The names in appendix D: `anchors` maps them to places, `find` resolves a short name."""
+    """The names in appendix D: `anchors` has the place of each, `find` resolves short names."""
 
     def __init__(self, env: Any) -> None:
-        objects = env.domains["py"].objects.items()
-        self.anchors = {name: entry.node_id for name, entry in objects if entry.docname == LIBRARY}
+        self.anchors = {
+            name: (entry.docname, entry.node_id)
+            for name, entry in env.domains["py"].objects.items()
+            if _is_reference(entry.docname)
+        }
         things = [(name, locate(name)) for name in self.anchors]
         self.names = {id(thing): name for name, thing in things if thing is not None}
         self.classes = {thing.__name__: name for name, thing in things if isinstance(thing, type)}
@@ -97,26 +104,27 @@ class _Library:
 
 
 def _link_to_library(app: Any, doctree: nodes.document, docname: str, library: _Library) -> None:
-    page = app.builder.get_relative_uri(docname, LIBRARY)
     linked = {""}
     for literal in list(doctree.findall(nodes.literal)):
         name = library.find(literal.astext())
         if name not in linked and not isinstance(literal.parent, nodes.reference | nodes.title):
             linked.add(name)
-            address = f"{page}#{library.anchors[name]}"
+            page, anchor = library.anchors[name]
+            single = app.builder.name == "singlehtml"
+            address = f"{'' if single else app.builder.get_relative_uri(docname, page)}#{anchor}"
             literal.replace_self(_reference(address, literal.deepcopy()))
 
 
-def _link_to_chapters(app: Any, doctree: nodes.document, library: _Library) -> None:
+def _link_to_chapters(app: Any, doctree: nodes.document, docname: str, library: _Library) -> None:
     users: dict[str, list[str]] = {}
-    for docname, kept in sorted(app.env.metadata.items()):
+    for user, kept in sorted(app.env.metadata.items()):
         for name in {library.find(written) for written in kept.get("cnnlab", [])}:
-            users.setdefault(name, []).append(docname)
+            users.setdefault(name, []).append(user)
     for described in doctree.findall(desc):
         signature, content = described.children[0], described.children[-1]
         links = [
             _reference(
-                app.builder.get_relative_uri(LIBRARY, user), nodes.Text(_number(app.env, user))
+                app.builder.get_relative_uri(docname, user), nodes.Text(_number(app.env, user))
             )
             for name in signature.get("ids", [])
             for user in users.get(name, [])

@@ -1413,8 +1413,8 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # ## 8.11 In plain PyTorch
 #
-# `torch.quasirandom.SobolEngine` draws Sobol points, and the rest is a loop around chapter 1's `fit`. One line is easy
-# to overlook. A `DataLoader` that shuffles keeps drawing from the same generator, so the second trial would see the
+# `torch.quasirandom.SobolEngine` draws Sobol points, and the rest is a loop around chapter 1's `train_epoch` and
+# `evaluate_model`. One line is easy to overlook. A `DataLoader` that shuffles keeps drawing from the same generator, so the second trial would see the
 # images in another order than the first. Resetting the generator's state gives every trial the same order.
 
 # %% tags=["plain"]
@@ -1446,17 +1446,19 @@ def random_search(
         train_loader.generator.set_state(start)  # the same order
         model = make_model().to(device)
         optimizer = torch.optim.AdamW(model.parameters(), **setting)
-        history = fit(
-            model, train_loader, valid_loader, optimizer, epochs, device
-        )
-        results.append((history[-1][1], setting))
+        for _ in range(epochs):
+            train_epoch(
+                model, train_loader, optimizer, F.cross_entropy, device
+            )
+        accuracy = evaluate_model(model, valid_loader, device)
+        results.append((accuracy, setting))
     return sorted(results, key=lambda result: result[0], reverse=True)
 
 
 # %% tags=["experiment"]
-# train.py, in the folder of this notebook, holds the plain cells of all
-# chapters; these three are from chapter 1.
-from train import ImageDataset, fit, make_loader
+# train.py, in the folder of this notebook, is the script that the plain cells
+# of all chapters make up.
+from train import ImageDataset, evaluate_model, make_loader, train_epoch
 
 datasets = [
     ImageDataset(split.images, split.labels)

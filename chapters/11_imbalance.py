@@ -1258,8 +1258,8 @@ for a, b in (
 # %% [markdown]
 # ## 11.8 In plain PyTorch
 #
-# Three pieces for `train.py`: class weights, a loader with a balanced sampler, and focal loss with optional class
-# weights. Use *either* the weights *or* the loader.
+# Three pieces: class weights, a loader with a balanced sampler, and focal loss with optional class weights. Use *either*
+# the weights *or* the loader, as `train.py` does with its option `--balanced`.
 
 
 # %% tags=["plain"]

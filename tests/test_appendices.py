@@ -52,7 +52,7 @@ def test_the_terms_of_the_glossary_are_sorted_and_unique():
 
 # --- D --------------------------------------------------------------------------------------------
 
-MODULES = re.findall(r"automodule:: (cnnlab\.\w+)", text("D_library.md"))
+MODULES = [f"cnnlab.{n}" for n in re.findall(r"\(library/(\w+)\.md\)", text("D_library.md"))]
 
 
 def public(module):
@@ -71,17 +71,21 @@ def test_the_reference_has_every_public_module_and_name():
         assert f"{{py:obj}}`cnnlab.{name} <cnnlab." in page, name
 
 
-def test_the_table_and_the_sections_list_the_modules_from_the_bottom_layer_up():
+def test_the_table_lists_the_pages_of_the_modules_from_the_bottom_layer_up():
     order = [module.partition(".")[2] for module in MODULES]
     homes = [cnnlab._MODULES.get(name, f"cnnlab.{name}").split(".")[1] for name in order]
     assert homes == sorted(homes, key=LAYERS.index)
-    assert re.findall(r"^\| \[(\w+)\]\(#\1\)", text("D_library.md"), re.MULTILINE) == order
+    rows = re.findall(r"^\| \[(\w+)\]\(library/\1\.md\) \| \S", text("D_library.md"), re.MULTILINE)
+    assert rows == order
+    assert sorted(path.stem for path in (CHAPTERS / "library").iterdir()) == sorted(order)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_name_in_the_reference_has_a_docstring(module):
     assert inspect.getdoc(importlib.import_module(module))
-    assert f"## {module.partition('.')[2]}\n" in text("D_library.md")
+    page = text(f"library/{module.partition('.')[2]}.md")
+    assert page.startswith(f"# {module}\n")
+    assert f".. automodule:: {module}\n   :members:\n" in page
     for name, value in public(module).items():
         assert value.__doc__, f"{module}.{name} has no docstring"
         methods = vars(value).items() if inspect.isclass(value) else ()

@@ -309,7 +309,7 @@ def test_the_version_is_printed(capsys):
 
 def test_a_built_book_comes_with_a_line_that_serves_it(tmp_path, monkeypatch, capsys):
     (tmp_path / "index.html").write_text("the first page")
-    monkeypatch.setattr(book, "build_book", lambda out: tmp_path / "index.html")
+    monkeypatch.setattr(book, "build_book", lambda out, **_: tmp_path / "index.html")
     assert cli.main(["book"]) == 0
     output = capsys.readouterr().out
     assert str(tmp_path / "index.html") in output

@@ -32,6 +32,7 @@ def source(tmp_path, monkeypatch):
     """A checkout of the course with the first two chapters, which a test may update."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "chapters", root / "chapters", ignore=keep_two_chapters)
+    (root / "myst.yml").touch()
     monkeypatch.setattr(notebooks, "__file__", str(root / "cnnlab" / "course" / "notebooks.py"))
     return root / "chapters"
 

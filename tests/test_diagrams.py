@@ -272,12 +272,25 @@ def test_the_map_says_what_the_box_at_the_top_of_a_chapter_says(number):
 
 def test_the_map_leaves_out_chapters_that_the_book_leaves_out(monkeypatch):
     for kept in ([1, 2, 9, 10], [0, *chapters.numbers_in_the_book()]):
-        monkeypatch.setattr(chapters, "numbers_in_the_book", lambda kept=kept: kept)
+        names = {number: str(number) for number in kept}
+        monkeypatch.setattr(chapters, "numbers_in_the_book", lambda names=names: names)
         figure = diagrams.chapter_map().figure
         boxes = [patch for patch in figure.axes[0].patches if patch.get_gid() == "box"]
         assert len(boxes) == len(set(kept))
         written = [text.get_text() for text in figure.findobj(Text)]
         assert sum(text.endswith("start here") for text in written) == 1
+
+
+def test_the_map_has_the_numbers_of_the_positions_and_starts_with_the_first(monkeypatch):
+    monkeypatch.setattr(chapters, "numbers_in_the_book", lambda: {9: "1", 2: "2", 1: "3"})
+    drawn = diagrams.chapter_map()
+    written = [text.get_text() for text in drawn.figure.findobj(Text)]
+    assert [text for text in written if text.isdecimal()] == ["3", "2", "1"]
+    assert [text for text in written if text.endswith("start here")] == [
+        "Transfer\nlearning: start here"
+    ]
+    assert "Chapter 1 needs 2." in drawn.alt
+    assert "after chapter 2" not in drawn.alt
 
 
 # --- the network ----------------------------------------------------------------------------------

@@ -205,6 +205,14 @@ def test_without_ipywidgets_there_are_no_sliders(monkeypatch):
     assert "ipywidgets" in line.way_out
 
 
+def test_ipywidgets_7_has_no_sliders(monkeypatch):
+    monkeypatch.setattr(environment, "version", {"ipywidgets": "7.7.1"}.get)
+    line = one(environment.widgets)
+    assert line.verdict is LOOK
+    assert "ipywidgets 7.7.1 is too old" in line.found
+    assert "ipywidgets>=8" in line.way_out
+
+
 def test_sliders_need_the_extension_of_jupyterlab(monkeypatch, tmp_path):
     monkeypatch.setattr("jupyter_core.paths.ENV_JUPYTER_PATH", [str(tmp_path)])
     assert "lacks the extension" in one(environment.widgets).found

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from cnnlab import check, cli, course
-from cnnlab.course import assignments, notebooks, products
+from cnnlab.course import assignments, copies, notebooks, products
 
 
 CHAPTERS = course.chapters()
@@ -190,10 +190,10 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 
 
 def test_a_copy_that_fails_halfway_leaves_nothing(tmp_path, monkeypatch):
-    def fail(notebook):
+    def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(products, "_remove_answers", fail)
+    monkeypatch.setattr(products, "without_cells", fail)
     with pytest.raises(KeyboardInterrupt):
         products.student(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -245,7 +245,7 @@ def visible_files(folder):
 
 def test_a_copy_has_what_the_table_of_contents_lists_and_pages_of_ones_own(own_course, tmp_path):
     listed = {CHAPTERS[4].name, CHAPTERS[1].name, "my_campus.ipynb", "welcome.md", "syllabus.md"}
-    expected = listed | {"images/campus.png", "README.md"}
+    expected = listed | {"images/campus.png", "README.md", "LICENSE", "LICENSE-TEXT.md"}
     out = products.student(tmp_path / "student")
     assert visible_files(out) == expected | {products.START}
     assert [cell.source for cell in cells(out / "my_campus.ipynb")] == ["secret = ..."]
@@ -279,6 +279,66 @@ def test_assignments_that_ship_and_those_of_ones_own_are_found(own_course, tmp_p
     assert key == folder / "key.py"
     with pytest.raises(FileNotFoundError, match=r"choose one of emergency, few_labels, .*mine"):
         assignments.read("yours", 0)
+
+
+def test_a_copy_has_the_modules_and_files_that_a_notebook_uses_and_no_page_for_instructors(
+    own_course, tmp_path
+):
+    chapters = own_course / "chapters"
+    (chapters / "campus_key.py").write_text("MEAN = 3\n")
+    (chapters / "unused.py").write_text("")
+    (chapters / "data").mkdir()
+    (chapters / "data" / "rooms.csv").write_text("a,b\n")
+    (chapters / "instructor").mkdir()
+    (chapters / "instructor" / "secret.md").write_text("# For us\n")
+    (chapters / "week.md").write_text(
+        "# Week\n\n```{code-cell}\n:tags: [solution, hide-cell]\nfortytwo\n```\n\nEnd.\n"
+    )
+    with (own_course / "_toc.yml").open("a") as toc:
+        toc.write("  - file: chapters/instructor/secret\n  - file: chapters/week\n")
+    notebook = nbformat.read(chapters / "my_campus.ipynb", as_version=4)
+    code = "from campus_key import MEAN\nrows = open('data/rooms.csv').read()"
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    nbformat.write(notebook, chapters / "my_campus.ipynb")
+    files = visible_files(out := products.student(tmp_path / "student"))
+    assert {"campus_key.py", "data/rooms.csv", "week.md"} <= files
+    assert not {"unused.py", "instructor/secret.md"} & files
+    assert (out / "week.md").read_text() == "# Week\n\n\nEnd.\n"
+    files = visible_files(out := products.instructor(tmp_path / "instructor"))
+    assert {"campus_key.py", "instructor/secret.md"} <= files
+    assert "fortytwo" in (out / "week.md").read_text()
+    assert course.run(tmp_path / "student" / "my_campus.ipynb") > 0
+
+
+def test_a_copy_has_the_numbers_of_the_list_and_finds_chapters_by_them(own_course, tmp_path):
+    out = products.student(tmp_path / "student")
+    assert cells(out / CHAPTERS[4].name)[0].source.startswith("# 1. Mixup and CutMix")
+    assert cells(out / CHAPTERS[1].name)[0].source.startswith("# 2. The training loop")
+    assert [path.name for path in course.chapters(["1", "02", "my_campus"])] == [
+        CHAPTERS[4].name, CHAPTERS[1].name, "my_campus.ipynb",
+    ]  # fmt: skip
+    assert [path.name for path in notebooks.chapters(["1", "2"], out)] == [
+        CHAPTERS[4].name, CHAPTERS[1].name,
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"'3'; choose from 1 \(04_mixing\), 2 \(01_"):
+        course.chapters(["3"])
+    (sentence,) = copies.restore(out, ["1"])
+    assert sentence.startswith(CHAPTERS[4].name)
+    start = "\n".join(c.source for c in cells(out / products.START))
+    assert "[Open chapter 1: Mixup and CutMix](04_mixing.ipynb)" in start
+    assert "00_first_network" not in start
+    assert "- [2. The training loop](01_training_loop.ipynb)" in start
+
+
+def test_a_wheel_goes_into_the_copy_with_requirements(own_course, tmp_path, capsys):
+    wheel = tmp_path / "cnnlab-0.2.0-py3-none-any.whl"
+    out = tmp_path / "student"
+    assert cli.main(["student", str(out), "--wheel", str(wheel)]) == 1
+    assert "isn't a wheel of cnnlab" in capsys.readouterr().err
+    wheel.write_bytes(b"wheel")
+    assert cli.main(["student", str(out), "--force", "--wheel", str(wheel)]) == 0
+    assert (out / "requirements.txt").read_text() == f"./{wheel.name}[lab]\n"
+    assert (out / wheel.name).read_bytes() == b"wheel"
 
 
 def test_a_page_that_is_listed_but_not_there_is_named(own_course, tmp_path):

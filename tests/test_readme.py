@@ -66,8 +66,13 @@ def test_the_counts_in_the_readme_are_up_to_date():
 
 
 def test_every_linked_file_exists():
-    for path in re.findall(r"\]\((?!http)(.*?)\)", README):
+    for path in re.findall(r"\]\((?!http|#)(.*?)\)", README):
         assert (ROOT / path).exists(), path
+    headings = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+        for title in re.findall(r"(?m)^##+ (.*)", README)
+    }
+    assert set(re.findall(r"\]\(#(.*?)\)", README)) <= headings
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def test_without_a_kernel_the_frames_have_captions_and_alt_texts(displayed, monk
 
 
 def test_a_kernel_adds_sliders_above_the_frames_but_not_in_a_book(displayed, monkeypatch):
+    pytest.importorskip("ipywidgets", minversion="8")
     set_kernel(True, monkeypatch)
     monkeypatch.delenv("CNNLAB_STATIC", raising=False)
     explorer()._ipython_display_()
@@ -65,6 +66,19 @@ def test_without_ipywidgets_the_frames_remain(displayed, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     explorer()._ipython_display_()
     assert len(displayed) == 1
+
+
+@pytest.mark.parametrize(("version", "bundles"), [("7.7.1", 1), ("8.0.0", 2)])
+def test_on_ipywidgets_7_as_on_colab_the_frames_remain(displayed, monkeypatch, version, bundles):
+    set_kernel(True, monkeypatch)
+    monkeypatch.delenv("CNNLAB_STATIC", raising=False)
+    ipywidgets = pytest.importorskip("ipywidgets", minversion="8")
+    monkeypatch.setattr(ipywidgets, "__version__", version)
+    explorer()._ipython_display_()
+    assert len(displayed) == bundles
+    page = displayed[-1]["text/html"]
+    assert page.count("<img") == 2
+    assert ("<script" in page) == (bundles == 2)
 
 
 def test_a_moved_slider_replaces_the_whole_picture():

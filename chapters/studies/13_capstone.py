@@ -22,7 +22,9 @@ Settings were chosen with seed 100, on its test photographs: with fifteen
 epochs the probe reached 0.842, and fine-tuning 0.867 with a learning rate of
 0.0003 and 0.833 with 0.001. Ten epochs were taken to save time. The settings
 of training from scratch were taken from earlier chapters. The claims were
-written after these runs and before this study ran. An earlier study of this
+written after these runs and before this study ran. The first version of the
+table counted 0 tuning runs for fine-tuning; the two rates are two, as the
+table says now, and nothing else in it was changed. An earlier study of this
 name compared methods on handwritten digits with glyphnet.
 
 The table was computed on a copy of CIFAR-10 in JPEG format, because the
@@ -60,6 +62,7 @@ SEEDS = 6
 METRIC = "test accuracy"
 K, PER_CLASS, N_VALID, N_TEST, SIZE = 3, 20, 5, 150, 96
 LR, EPOCHS, SCRATCH_EPOCHS, BATCH_SIZE = 3e-4, 10, 150, 15
+TUNING_RUNS = 2  # the two learning rates that were tried on seed 100
 AUGMENT = Augment(flip=0.5, crop_pad=12)
 PROBE, FEWER, MORE = "probe", "probe, 45 labels", "probe, 120 labels"
 TUNED, SCRATCH = "fine-tuned", "from scratch"
@@ -81,8 +84,9 @@ DECLARATION = Declaration(
         PROBE: "logistic regression is solved, without steps",
         FEWER: "what fifteen labels are worth is the question; no steps",
         MORE: "what sixty more labels are worth is the question; no steps",
+        TUNED: "its learning rate is the better of two, tried on another draw",
         STOPPED: "a quarter of its labels choose the epoch, so its epochs "
-        "have fewer steps",
+        "have fewer steps; the learning rate is that of fine-tuning",
         FREE: "it shows what a comparison with unequal labels finds",
         SCRATCH: "random weights need more steps than trained ones",
     },
@@ -117,11 +121,15 @@ def photos(seed: int) -> dict[str, ImageSet]:
 
 
 def outcome(
-    model: torch.nn.Module, seed: int, labels: int, steps: int
+    model: torch.nn.Module,
+    seed: int,
+    labels: int,
+    steps: int,
+    tuning_runs: int = 0,
 ) -> dict[str, float]:
     """Return the test accuracy and what the run was given."""
     accuracy = accuracy_of(model, photos(seed)["test"].resized(SIZE))
-    return {METRIC: accuracy} | budget(labels=labels, steps=steps)
+    return {METRIC: accuracy} | budget(labels, steps, tuning_runs)
 
 
 def network(seed: int) -> torch.nn.Module:
@@ -148,7 +156,7 @@ def fine_tuned(seed: int) -> dict[str, float]:
         epochs=EPOCHS,
         augment=AUGMENT,
     )
-    return outcome(trainer.model, seed, len(known), trainer.step)
+    return outcome(trainer.model, seed, len(known), trainer.step, TUNING_RUNS)
 
 
 def early_stopped(seed: int, *, known: str, valid: str) -> dict[str, float]:
@@ -166,7 +174,7 @@ def early_stopped(seed: int, *, known: str, valid: str) -> dict[str, float]:
         callbacks=[EarlyStopping("valid_loss", "min", patience=EPOCHS)],
     )
     labels = len(known_set) + len(valid_set)
-    return outcome(trainer.model, seed, labels, trainer.step)
+    return outcome(trainer.model, seed, labels, trainer.step, TUNING_RUNS)
 
 
 def from_scratch(seed: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ __all__ = [
     "assignment",
     "book",
     "check_key",
+    "colab",
     "copy",
     "doctor",
     "items",
@@ -124,10 +125,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def book(arguments: argparse.Namespace) -> int:
     """Build the book and print where it is."""
-    from cnnlab.course.book import build_book
+    from cnnlab.course.book import build_book, build_pdf
 
     _announce("Executing every chapter takes about ten minutes the first time; the pages follow.")
-    page = build_book(arguments.out)
+    options = {"engine": arguments.engine, "student": arguments.student}
+    if arguments.pdf:
+        print(f"The book is {build_pdf(arguments.out, **options)}")
+        return 0
+    page = build_book(arguments.out, **options)
     server = ["-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", str(page.parent)]
     print(_BOOK_IS_BUILT.format(page=page, serve=shlex.join([sys.executable, *server])))
     return 0
@@ -142,7 +147,27 @@ def copy(arguments: argparse.Namespace) -> int:
             print(sentence)
         return 0
     write = {"student": products.student, "instructor": products.instructor}[arguments.kind]
-    print(f"The chapters are in {write(arguments.out, force=arguments.force)}")
+    folder = write(arguments.out, force=arguments.force)
+    print(f"The chapters are in {folder}")
+    if arguments.wheel:
+        products.add_wheel(folder, user_path(arguments.wheel))
+        print("The wheel is in it too: `pip install -r requirements.txt` in the folder installs it")
+    return 0
+
+
+def colab(arguments: argparse.Namespace) -> int:
+    """Write the students' notebooks for Google Colab and Kaggle."""
+    from cnnlab.course import colab
+
+    out = colab.write(
+        user_path(arguments.out),
+        arguments.repository,
+        branch=arguments.branch,
+        folder=arguments.folder,
+        package=arguments.package,
+        force=arguments.force,
+    )
+    print(f"The notebooks are in {out}. Commit and push them: Colab opens them from GitHub.")
     return 0
 
 
@@ -319,6 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_book(add_command)
     _add_copy(add_command, "student", "without answers")
     _add_copy(add_command, "instructor", "with answers and notes")
+    _add_colab(add_command)
     _add_assignment(add_command)
     _add_slides(add_command)
     _add_check_key(add_command)
@@ -383,13 +409,29 @@ def _add_run(add_command: AddCommand) -> None:
 
 
 def _add_book(add_command: AddCommand) -> None:
-    parser = add_command("book", help="build the Jupyter Book")
+    parser = add_command("book", help="build the book, as pages or as a PDF")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="write the book to DIR/_build/html (default: the folder of the course; the current "
-        "folder if the course is installed)",
+        help="write the book to DIR/_build/html, DIR/_build/sphinx or DIR/_build/book.pdf "
+        "(default: the folder of the course; the current folder if the course is installed; for "
+        "students, _build/student in it)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("jupyter-book", "sphinx"),
+        default="jupyter-book",
+        help="Jupyter Book 1 (default), or Sphinx alone, whose current version needs an "
+        "environment of its own: pip install 'cnnlab[sphinx]'",
+    )
+    parser.add_argument(
+        "--pdf", action="store_true", help="print it to one PDF, with Chromium, Chrome or Edge"
+    )
+    parser.add_argument(
+        "--student",
+        action="store_true",
+        help="a book for students, without solutions and without pages for instructors",
     )
     parser.set_defaults(command=book)
 
@@ -397,7 +439,7 @@ def _add_book(add_command: AddCommand) -> None:
 def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
     parser = add_command(kind, help=f"write a copy of the chapters {contents}")
     _add_destination(parser)
-    parser.set_defaults(command=copy, kind=kind, restore=[])
+    parser.set_defaults(command=copy, kind=kind, restore=[], wheel=None)
     if kind == "student":
         parser.add_argument(
             "--restore",
@@ -407,6 +449,45 @@ def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
             help="bring a chapter, such as 03, back as it was in the copy OUT; your version is "
             "renamed, and nothing else changes (may be repeated)",
         )
+        parser.add_argument(
+            "--wheel",
+            type=Path,
+            metavar="FILE",
+            help="put this wheel of cnnlab into the copy, so that the folder is all that students "
+            "need to install the course",
+        )
+
+
+def _add_colab(add_command: AddCommand) -> None:
+    parser = add_command(
+        "colab",
+        help="write the students' notebooks for Google Colab and Kaggle, which install cnnlab",
+    )
+    _add_destination(parser)
+    parser.add_argument(
+        "--repository",
+        required=True,
+        metavar="URL",
+        help="where you publish OUT, such as https://github.com/OWNER/NAME",
+    )
+    parser.add_argument(
+        "--branch",
+        default="main",
+        metavar="NAME",
+        help="the branch that you publish (default: main)",
+    )
+    parser.add_argument(
+        "--folder",
+        metavar="PATH",
+        help="where OUT will be in the repository; . for its top (default: the name of OUT)",
+    )
+    parser.add_argument(
+        "--package",
+        metavar="WHAT",
+        help="what pip installs: a version, such as cnnlab==0.2.0, or the address of a wheel "
+        "(default: the repository, if it is a copy of cnnlab's)",
+    )
+    parser.set_defaults(command=colab)
 
 
 def _add_assignment(add_command: AddCommand) -> None:

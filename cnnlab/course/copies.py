@@ -103,7 +103,7 @@ def _restore_file(path: Path, original: Path) -> str:
 def _find_original(out: Path, name: str) -> Path:
     paths = sorted((out / products.ORIGINALS).glob("*.ipynb"))
     for path in paths:
-        if notebooks.matches(path, name.removesuffix(".ipynb")):
+        if notebooks.matches(path, name.removesuffix(".ipynb"), notebooks.number_in(path)):
             return path
     known = ", ".join(path.stem for path in paths)
     raise NoCopyError(f"the copy in {out} has no chapter {name!r}; choose from {known}")

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from importlib.util import find_spec
@@ -25,19 +25,21 @@ _CHAPTER = re.compile(r"(\d\d|[A-Z])_")
 
 
 def root() -> Path:
-    """Return the folder of the course, which contains a folder `chapters`.
+    """Return the folder of the course.
 
-    It's the checkout that this cnnlab is in, else the current folder if it has chapters, else the
-    course in the installed package.
+    It's the checkout that this cnnlab is in, else the current folder or the one above its
+    `chapters`, else the course in the installed package. A course has a folder `chapters` with
+    chapters in it, and beside it a table of contents: `_toc.yml`, or `myst.yml` of Jupyter Book 2.
 
     Raises:
         FileNotFoundError: there are chapters in none of them.
     """
-    for folder in (_checkout(), Path.cwd(), _packaged()):
-        if _chapters_in(folder / "chapters"):
+    for folder in (_checkout(), *_around(), _packaged()):
+        if _is_course(folder):
             return folder
     raise FileNotFoundError(
-        f"this cnnlab was installed without the chapters, and there are none in {Path.cwd()}; "
+        f"this cnnlab was installed without the chapters, and {Path.cwd()} isn't the folder of a "
+        "course, which has chapters in `chapters` and a `_toc.yml` or `myst.yml` beside them; "
         "install its wheel again, run cnnlab in the folder of the course, or open your copy of it "
         "with `cnnlab lab --student DIR`"
     )
@@ -82,6 +84,18 @@ def _packaged() -> Path:
     return Path(__file__).resolve().with_name("content")
 
 
+def _around() -> list[Path]:
+    """Return the current folder, and the one above if this one is called `chapters`."""
+    here = Path.cwd()
+    return [here, here.parent] if here.name == "chapters" else [here]
+
+
+def _is_course(folder: Path) -> bool:
+    """Return whether a folder is a course, and not one that happens to have such a notebook."""
+    has_contents = any((folder / name).is_file() for name in ("_toc.yml", "myst.yml"))
+    return has_contents and bool(_chapters_in(folder / "chapters"))
+
+
 def _chapters_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.ipynb") if _CHAPTER.match(path.name))
 
@@ -91,13 +105,43 @@ def chapters(names: Sequence[str] = (), folder: Path | None = None) -> list[Path
 
     Args:
         names: each a number (`"1"`), a full name (`"01_training_loop"`) or the path of a notebook.
-        folder: where the chapters are; in the folder of the course by default.
+            Any other notebook beside the chapters has only a name.
+        folder: a copy of the chapters; by default, those of the course.
 
     Raises:
         FileNotFoundError: there is no such chapter.
     """
     known = _chapters_in(root() / "chapters" if folder is None else folder)
-    return [_find(name, known) for name in names] or known
+    order = numbers() if folder is None else {path.stem: number_in(path) for path in known}
+    listed = sorted((p for p in known if p.stem in order), key=lambda p: _place(order[p.stem]))
+    others = [path for path in known if path.stem not in order]
+    return [_find(name, listed + others, order) for name in names] or listed
+
+
+def numbers() -> dict[str, str]:
+    """Return the number of each chapter in the course, by the name of its file.
+
+    It's the position in `_toc.yml`, or the number in the name where that file is missing. Counting
+    begins at 1, or at 0 if the first file has the number 0. An appendix keeps its letter.
+    """
+    names = [path.stem for path in pages() if _CHAPTER.match(path.name)]
+    digits = [name for name in names if name[0].isdigit()]
+    letters = {name: name[0] for name in names if name[0].isalpha()}
+    if not (root() / "_toc.yml").is_file():
+        return {name: str(int(name[:2])) for name in digits} | letters
+    first = 0 if digits and digits[0].startswith("00") else 1
+    return {name: str(number) for number, name in enumerate(digits, first)} | letters
+
+
+def number_in(notebook: Path) -> str:
+    """Return the number in the heading of a notebook, or else that in the name of its file."""
+    found = re.search(r'"# (\d+|[A-Z])\. ', notebook.read_text("utf-8", "replace"))
+    return found[1] if found else notebook.stem.partition("_")[0]
+
+
+def _place(number: str) -> tuple[bool, int, str]:
+    """Return a key to sort numbers and letters by."""
+    return (False, int(number), "") if number.isdigit() else (True, 0, number)
 
 
 def pages() -> list[Path]:
@@ -109,10 +153,10 @@ def pages() -> list[Path]:
     course = root()
     toc = course / "_toc.yml"
     if not toc.is_file():
-        return chapters()
+        return _chapters_in(course / "chapters")
     text = toc.read_text(encoding="utf-8")
     names = re.findall(r"""^[\s-]*(?:root|file):\s*["']?([^\s"']+)""", text, re.MULTILINE)
-    return [_page(course / name) for name in names]
+    return [page(course / name) for name in names]
 
 
 def shipped() -> Path:
@@ -120,7 +164,8 @@ def shipped() -> Path:
     return next((f for f in (_checkout(), _packaged()) if _chapters_in(f / "chapters")), root())
 
 
-def _page(path: Path) -> Path:
+def page(path: Path) -> Path:
+    """Return the notebook or the page with this name, which may leave out `.ipynb` or `.md`."""
     for candidate in (path, *(path.with_name(path.name + end) for end in (".ipynb", ".md"))):
         if candidate.is_file():
             return candidate
@@ -135,12 +180,15 @@ def run(notebook: Path, *, cell_timeout: int = 300) -> float:
     return execute(notebook, cell_timeout=cell_timeout)[1]
 
 
-def execute(notebook: Path, *, cell_timeout: int = 300) -> tuple[Any, float]:
+def execute(
+    notebook: Path, *, cell_timeout: int = 300, change: Callable[[Any], Any] | None = None
+) -> tuple[Any, float]:
     """Execute a notebook in a fresh kernel and in its own folder; the file isn't changed.
 
     Args:
         notebook: path of an `.ipynb` file.
         cell_timeout: time limit for one cell, in seconds.
+        change: is called with the notebook and returns the one to execute.
 
     Returns:
         The notebook with its outputs, and the seconds it took, including the start of the kernel.
@@ -154,6 +202,7 @@ def execute(notebook: Path, *, cell_timeout: int = 300) -> tuple[Any, float]:
     from nbclient.exceptions import CellExecutionError
 
     chapter = nbformat.read(notebook, as_version=4)
+    chapter = change(chapter) if change else chapter
     started_cells = [0]
     client = NotebookClient(
         chapter,
@@ -233,19 +282,27 @@ def _set_kernel_threads(threads: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
-def matches(chapter: Path, name: str) -> bool:
+def matches(chapter: Path, name: str, number: str) -> bool:
     """Return whether a name is that of a chapter (`01_training_loop`) or its number (`1`, `01`)."""
-    number = chapter.stem.partition("_")[0]
     return name == chapter.stem or name.lstrip("0") == number.lstrip("0")
 
 
-def _find(name: str, known: list[Path]) -> Path:
+def _find(name: str, known: list[Path], order: dict[str, str]) -> Path:
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name)
     for path in known:
-        if matches(path, name):
+        if matches(path, name, order.get(path.stem, path.stem)):
             return path
-    names = ", ".join(path.stem for path in known)
+    for folder in {path.parent for path in known}:  # a notebook of one's own
+        if (own := folder / f"{name}.ipynb").is_file():
+            return own
+    names = ", ".join(_with_number(path.stem, order.get(path.stem, "")) for path in known)
     raise FileNotFoundError(
         f"there is no chapter {name!r}; choose from {names}, or give the path of an .ipynb file"
     )
+
+
+def _with_number(stem: str, number: str) -> str:
+    """Return the name of a chapter, after its number if its file has another one."""
+    in_name = stem.partition("_")[0].lstrip("0")
+    return f"{number} ({stem})" if number and number.lstrip("0") != in_name else stem

@@ -16,7 +16,7 @@ import copy
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +24,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnlab.course import notebooks
+from cnnlab.course import notebooks, numbering
 from cnnlab.errors import CnnlabError
+from cnnlab.files import write_whole
 from cnnlab.version import __version__
 
 
@@ -34,7 +35,11 @@ HIDDEN = {"solution", "instructor"}
 SCRIPT = "train.py"
 # The files that are useful outside the book, and the pages that aren't.
 FILES = ("B_checklist.md", "C_glossary.md", SCRIPT)
-BOOK_ONLY = {"index.md", "D_library.md", "E_timings.md", "F_machines.md", "references.md"}
+# The licences of code and text, which go with every copy.
+LICENCES = ("LICENSE", "LICENSE-TEXT.md")
+BOOK_ONLY = {
+    "index.md", "D_library.md", "E_timings.md", "F_machines.md", "G_evidence.md", "references.md",
+}  # fmt: skip
 # What a student sees first.
 START = "START_HERE.ipynb"
 
@@ -49,8 +54,8 @@ Run this command in this folder. JupyterLab opens on `START_HERE.ipynb`, which e
     cnnlab lab
 
 If you set the course up with `make lab`, the same command opens this folder again. If your terminal
-doesn't know `cnnlab`, install it from its wheel, a file that the person who gave you this folder
-has as well:
+doesn't know `cnnlab`, install it from its wheel. That file lies in this folder, or the person who
+gave you the folder has it:
 
     python -m pip install "cnnlab-{version}-py3-none-any.whl[lab]"
 
@@ -71,11 +76,20 @@ of your own. Open the folder with
 """
 
 
+# Links of the start page: to the first chapter, and to the second for those who may skip it.
+_OPEN = re.compile(r"\[([Oo])pen chapter 0(: [^]]*)?\]\(00_first_network\.ipynb\)")
+_SHORTCUT = re.compile(r" If you've trained a network before,[^.]*\.ipynb\)\.", re.DOTALL)
+_CODE_CELL = re.compile(r"^(`{3,})\{code-cell\}.*?^\1[ \t]*$\n?", re.DOTALL | re.MULTILINE)
+_TAGS = re.compile(r"^:?tags: *(.*(?:\n- .*)*)", re.MULTILINE)
 _AIMS = r"\*\*(?:Afterwards you can|You will be able to)\*\* (.*?)\n\n"
 
 
 class ExistsError(CnnlabError, FileExistsError):
     """The place for a copy is already occupied."""
+
+
+class NoWheelError(CnnlabError, FileNotFoundError):
+    """A file is not the wheel of cnnlab."""
 
 
 def student(out: Path, *, force: bool = False) -> Path:
@@ -97,11 +111,29 @@ def student(out: Path, *, force: bool = False) -> Path:
     return out
 
 
+def add_wheel(out: Path, wheel: Path) -> None:
+    """Put the wheel of cnnlab into a student's copy, and a `requirements.txt` that installs it.
+
+    Args:
+        out: the folder of the copy.
+        wheel: a file such as `cnnlab-0.2.0-py3-none-any.whl`.
+
+    Raises:
+        NoWheelError: `wheel` is no such file.
+    """
+    if not wheel.is_file() or not re.fullmatch(r"cnnlab-.+\.whl", wheel.name):
+        raise NoWheelError(
+            f"{wheel} isn't a wheel of cnnlab; give the file `cnnlab-VERSION-py3-none-any.whl` "
+            "that `python -m build --wheel` writes to dist/"
+        )
+    shutil.copy(wheel, out)
+    write_whole(out / "requirements.txt", f"./{wheel.name}[lab]\n".encode())
+
+
 def write_student_files(folder: Path) -> None:
     """Write all that a student gets into a folder, which is created."""
-    _write_files(
-        folder, _remove_answers, {"README.md": _STUDENT_README.format(version=__version__)}
-    )
+    readme = _STUDENT_README.format(version=__version__)
+    _write_files(folder, HIDDEN, {"README.md": readme})
     _write_start_page(folder)
 
 
@@ -118,20 +150,22 @@ def instructor(out: Path, *, force: bool = False) -> Path:
     Raises:
         ExistsError: as in `student`.
     """
-    chosen = notebooks.pages()
-    listed = [path for path in notebooks.chapters() if path in chosen]
-    pages = {f"instructor/{path.stem}.md": chapter_page(path) for path in listed}
+    names = numbering.of_course()
+    pages = {
+        f"instructor/{path.stem}.md": _chapter_page(names.notebook(read_notebook(path), path).cells)
+        for path in notebooks.chapters()
+    }
     for course in (notebooks.shipped(), notebooks.root()):  # pages of one's own win
         for path in sorted((course / "chapters" / "instructor").glob("*.md")):
-            pages[f"instructor/{path.name}"] = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
+            pages[f"instructor/{path.name}"] = names.guide(text, path)
     with new_folder(out, force) as folder:
-        _write_files(folder, unpair, {"README.md": _INSTRUCTOR_README, **pages})
+        _write_files(folder, set(), {"README.md": _INSTRUCTOR_README, **pages})
     return out
 
 
-def chapter_page(notebook: Path) -> str:
+def _chapter_page(cells: list[Any]) -> str:
     """Return a page in Markdown that sums up a chapter and its exercises for instructors."""
-    cells = read_notebook(notebook).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     title = text.partition("\n")[0].removeprefix("# ")
     aims = re.search(_AIMS, text, re.DOTALL)
@@ -183,12 +217,30 @@ def _prediction_questions(cells: list[Any]) -> Iterator[str]:
             yield " ".join(question.split())
 
 
-def _remove_answers(notebook: Any) -> Any:
-    """Return a copy for students, without the hidden cells and the link to a script."""
-    from nbconvert.preprocessors import TagRemovePreprocessor
+def without_cells(notebook: Any, tags: set[str]) -> Any:
+    """Return a copy of a notebook without the cells that have one of the tags."""
+    changed = copy.copy(notebook)
+    changed.cells = [cell for cell in notebook.cells if not tags & _tags(cell)]
+    return changed
 
-    remover = TagRemovePreprocessor(remove_cell_tags=HIDDEN)
-    return remover.preprocess(unpair(notebook), {})[0]
+
+def without_code_cells(text: str, tags: set[str]) -> str:
+    r"""Return a page in MyST Markdown without the code cells that have one of the tags.
+
+    >>> without_code_cells("A.\n\n```{code-cell}\n:tags: [solution]\n42\n```\n", {"solution"})
+    'A.\n\n'
+    """
+
+    def keep(cell: re.Match[str]) -> str:
+        found = _TAGS.search(cell[0])
+        return "" if found and tags & set(re.findall(r"[\w-]+", found[1])) else cell[0]
+
+    return _CODE_CELL.sub(keep, text)
+
+
+def is_for_instructors(page: Path) -> bool:
+    """Return whether a page lies in a folder `instructor`, and so isn't for students."""
+    return "instructor" in page.parent.parts
 
 
 def unpair(notebook: Any) -> Any:
@@ -212,25 +264,35 @@ def read_notebook(path: Path) -> Any:
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
-def _write_files(folder: Path, change: Callable[[Any], Any], pages: dict[str, str]) -> None:
-    """Write the changed chapters, the files they read, and further pages of text."""
-    notebooks.require("nbconvert", extra="lab")
+def _write_files(folder: Path, hidden: set[str], pages: dict[str, str]) -> None:
+    """Write the chapters without hidden cells, the files they read, and further pages of text."""
     import nbformat
 
+    names = numbering.of_course()
     folder.mkdir(parents=True, exist_ok=True)
     for place, path in tqdm(_contents().items(), "copying", leave=False, disable=None):
+        if hidden and is_for_instructors(Path(place)):
+            continue
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":
-            notebook = change(read_notebook(path))
+            visible = without_cells(unpair(read_notebook(path)), hidden)
+            notebook = names.notebook(visible, path)
             nbformat.write(notebook, folder / place)
             text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+            code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+            _copy_used(code, path.parent, (folder / place).parent)
         else:
-            shutil.copy(path, folder / place)
             text = path.read_text(encoding="utf-8")
+            text = names.code(text) if path.suffix == ".py" else names.page(text, path)
+            text = without_code_cells(text, hidden)
+            write_whole(folder / place, text.encode())
         _copy_images(text, path, folder / place)
     studies = notebooks.root() / "chapters" / "studies"
     if studies.is_dir():
-        shutil.copytree(studies, folder / "studies", ignore=shutil.ignore_patterns("__pycache__"))
+        caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(studies, folder / "studies", ignore=caches, dirs_exist_ok=True)
+    for name in LICENCES:
+        shutil.copy(notebooks.shipped() / name, folder / name)
     for name, text in pages.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
@@ -245,6 +307,19 @@ def _contents() -> dict[str, Path]:
         path.relative_to(chapters).as_posix() if path.is_relative_to(chapters) else path.name: path
         for path in paths
     }
+
+
+def _copy_used(code: str, source: Path, target: Path) -> None:
+    """Copy the modules beside a notebook which it imports, and the files that it names."""
+    modules = re.findall(r"^\s*(?:from|import) (\w+)", code, re.MULTILINE)
+    files = re.findall(r"""["']([\w./ -]+\.\w+)["']""", code)
+    for name in [*(f"{module}.py" for module in modules), *files]:
+        path = source / name
+        if path.is_file() and path.resolve().is_relative_to(source.resolve()):
+            place = target / path.relative_to(source)
+            if path.suffix not in (".ipynb", ".md") and not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
 
 
 def _copy_images(text: str, page: Path, place: Path) -> None:
@@ -262,7 +337,10 @@ def _write_start_page(folder: Path) -> None:
     import nbformat
 
     own, ours = (f / "chapters" / "START_HERE.md" for f in (notebooks.root(), notebooks.shipped()))
-    source = (own if own.is_file() else ours).read_text(encoding="utf-8")
+    shipped = ours.read_text(encoding="utf-8")
+    source = own.read_text(encoding="utf-8") if own.is_file() else shipped
+    if source == shipped and not numbering.of_course().is_identity:
+        source = _for_this_course(source, folder)
     # The pattern has a group, so every second piece is the inside of a block.
     pieces = re.split(r"^```python\n(.*?)^```\n", source, flags=re.DOTALL | re.MULTILINE)
     new_cell = (nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell)
@@ -273,6 +351,30 @@ def _write_start_page(folder: Path) -> None:
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / START)
+
+
+def _for_this_course(start: str, folder: Path) -> str:
+    """Let the start page lead to the first chapter of a copy, and list what the copy has."""
+    pages = [place for place in _contents() if (folder / place).suffix in (".ipynb", ".md")]
+    titles = {place: _title(folder / place) for place in pages if (folder / place).is_file()}
+    first = next((place for place in titles if place.endswith(".ipynb")), "")
+    number, dot, title = titles.get(first, "").partition(". ")
+    short, long = (f"chapter {number}", f": {title}") if dot else (number, "")
+    start = _OPEN.sub(
+        lambda link: f"[{link[1]}pen {short}{long if link[2] else ''}]({first})" if first else "",
+        start,
+    )
+    links = "\n".join(f"- [{title}]({place})" for place, title in titles.items())
+    return f"{_SHORTCUT.sub('', start)}\n## What is in this course\n\n{links}\n"
+
+
+def _title(page: Path) -> str:
+    """Return the first heading of a notebook or a page of Markdown."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = "\n".join(c.source for c in read_notebook(page).cells if c.cell_type == "markdown")
+    heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return heading[1] if heading else page.stem
 
 
 @contextmanager

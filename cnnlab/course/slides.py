@@ -9,11 +9,12 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cnnlab.course import notebooks
+from cnnlab.course import notebooks, numbering
 from cnnlab.course.plain import markdown_to_html
 from cnnlab.files import write_whole
 
@@ -23,6 +24,7 @@ _IN_FULL = {"Predict", "What would change it"}
 _LEFT_OUT = {"References", "Common mistakes", "Make it bigger"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _MOST_LINES = 14  # of a printed result on a slide
+_LICENCE = "<p><small>By the cnnlab developers. Text and figures: CC BY 4.0. Code: MIT.</small></p>"
 _STYLE = """
 .reveal { font-family: system-ui, sans-serif; font-size: 30px; }
 .reveal h1, .reveal h2, .reveal h3 { font-family: inherit; text-transform: none; }
@@ -88,7 +90,8 @@ def write(chapter: Path, out: Path, *, cell_timeout: int = 300) -> Path:
         ModuleNotFoundError: `sphinx-revealjs`, which brings reveal.js, isn't installed.
     """
     notebooks.require("sphinx_revealjs", extra="course")
-    executed, _ = notebooks.execute(chapter, cell_timeout=cell_timeout)
+    numbered = partial(numbering.in_course, path=chapter)
+    executed, _ = notebooks.execute(chapter, cell_timeout=cell_timeout, change=numbered)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{chapter.stem}.html"
     write_whole(path, page(deck(executed)).encode())
@@ -120,7 +123,7 @@ def _from_text(source: str, *, for_instructors: bool) -> Iterator[Slide]:
                 yield from _questions(text)
         elif mark == "#":
             aims = re.search(r"(?ms)^\*\*You will be able to\*\* .*?(?=\n\n|\Z)", text)
-            yield Slide(_html(f"# {title}\n\n{aims[0] if aims else ''}"), level=1)
+            yield Slide(_html(f"# {title}\n\n{aims[0] if aims else ''}") + _LICENCE, level=1)
         elif title == "Key points":
             points = "\n".join(re.findall(r"(?ms)^- .*?(?=^- |\n\n|\Z)", text))
             yield Slide(_html(f"## {title}\n\n{points}"), level=1)

@@ -39,7 +39,7 @@ def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Ad
     | large | "fine-tuning": more layers with more images | "full training": all layers |
 
     None of the lectures says what "small" is: here it is fewer than 100 images per class. Compare
-    the strategy with its neighbours on validation images, as chapter 10 does.
+    the strategy with its neighbours on validation images, as the chapter on fine-tuning does.
 
     Args:
         n_per_class: number of labelled images per class.

@@ -180,7 +180,7 @@ EPOCH = Exercise(
     observe=_observe_epoch,
     answer=train_one_epoch,
     praise="Your weights after the epoch and your mean loss over the samples match the reference.",
-    hint="take the loop of section 1.5 line by line: what is missing, or in another order?",
+    hint="take the loop of this section line by line: what is missing, or in another order?",
     mistakes={
         "no zero_grad": Mistake(
             _no_zero_grad,

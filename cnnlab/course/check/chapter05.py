@@ -511,7 +511,7 @@ RANGE_TEST = Exercise(
         "no zero_grad": Mistake(
             _variant(clear=False),
             "you never clear the gradients, so each step uses the sum of all gradients so far.",
-            "compare your loop with `train_one_epoch` of chapter 1",
+            "compare your loop with `train_one_epoch` of the first training loop",
         ),
         "loss after the step": Mistake(
             _variant(after=True),

@@ -149,7 +149,7 @@ FAULTS = {
         "gradients have a normal size",
         confirm="divide the learning rate by 10, and by 10 again: the loss then falls from the "
         "first epoch on",
-        cure="a smaller learning rate; use the learning-rate finder of chapter 5",
+        cure="a smaller learning rate; the range test, `tune.lr_find`, shows which",
         signs=("steps too large",),
     ),
     "rate too low": Fault(
@@ -159,7 +159,7 @@ FAULTS = {
         "in a healthy run, but each step changes the weights by less than 10^-4 of their size",
         confirm="multiply the learning rate by 10, 100 and 1000: at some point the loss begins to "
         "fall",
-        cure="a larger learning rate; use the learning-rate finder of chapter 5",
+        cure="a larger learning rate; the range test, `tune.lr_find`, shows which",
         signs=("steps too small",),
     ),
     "labels shuffled": Fault(
@@ -248,7 +248,7 @@ FAULTS = {
         shows="the accuracy looks good, but the recall of several classes is near 0. Two classes "
         "have most of the training images",
         confirm="compare the accuracy with the balanced accuracy, which is the mean of the recalls",
-        cure="class weights or balanced sampling (chapter 11); and report the recall of each class",
+        cure="class weights or balanced sampling; and report the recall of each class",
         signs=("missed class", "imbalance"),
     ),
     "softmax before cross-entropy": Fault(

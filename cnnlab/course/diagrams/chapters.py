@@ -1,11 +1,10 @@
 """The map of the course: which chapter needs which."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnnlab.course.diagrams.canvas import BLUE, INK, MARGIN, MUTED, RULE, Box, Canvas, Point, tint
-from cnnlab.course.notebooks import has_source, root
+from cnnlab.course.notebooks import has_source, numbers, root
 from cnnlab.plots import Plot
 
 
@@ -53,20 +52,27 @@ GAP = (700 - 2 * MARGIN - COLUMNS * BOX) / (COLUMNS - 1)
 def chapter_map() -> Plot:
     """Draw the chapters of the book and which of them each one needs.
 
-    It shows the chapters in `_toc.yml`. Where that file is missing, it shows all.
+    It shows the chapters in `_toc.yml`, with the numbers of their positions there. Where that file
+    is missing, it shows all.
 
     >>> chapter_map().alt.partition(". ")[0]
     'Start at the top; after chapter 2 you can choose your own way'
     """
-    shown = {number: CHAPTERS[number] for number in numbers_in_the_book()}
+    names = numbers_in_the_book()
+    shown = {number: CHAPTERS[number] for number in CHAPTERS if number in names}
+    is_whole = all(str(number) == name for number, name in names.items())
     rows = {row: i for i, row in enumerate(sorted({c.row for c in shown.values()}))}
     page = Canvas(
-        "Start at the top; after chapter 2 you can choose your own way",
+        "Start at the top; after chapter 2 you can choose your own way"
+        if is_whole
+        else "Which chapters of this course need which",
         note="Solid arrow: read this first. Dashed arrow: it helps, but you can do without.",
         height=TOP + ROW * len(rows) - (ROW - HEIGHT) + 30,
     )
     boxes = {
-        number: _draw(page, number, chapter, rows[chapter.row], start=number == min(shown))
+        number: _draw(
+            page, names[number], chapter, rows[chapter.row], start=number == next(iter(names))
+        )
         for number, chapter in shown.items()
     }
     for number, chapter in shown.items():
@@ -75,18 +81,19 @@ def chapter_map() -> Plot:
             path = route(*pair, [box for box in boxes.values() if box not in pair])
             dashed = before in chapter.helps
             page.arrow(*path, dashed=dashed, colour=MUTED if dashed else INK)
-    sentences = [_in_words(number, chapter, shown) for number, chapter in shown.items()]
+    sentences = [_in_words(names[number], chapter, names) for number, chapter in shown.items()]
     return page.plot(" ".join(filter(None, sentences)))
 
 
-def numbers_in_the_book() -> list[int]:
-    """Return the numbers of the chapters in `_toc.yml`, or of all chapters where it is missing."""
-    toc = root() / "_toc.yml" if has_source() else None
-    if toc is None or not toc.is_file():
-        return list(CHAPTERS)
-    files = re.findall(r"file: chapters/(\d\d)_", toc.read_text(encoding="utf-8"))
-    listed = {int(number) for number in files}
-    return [number for number in CHAPTERS if number in listed]
+def numbers_in_the_book() -> dict[int, str]:
+    """Return what each chapter in `_toc.yml` is called there, in its order.
+
+    Where that file is missing, all chapters have the numbers of their files.
+    """
+    if not has_source() or not (root() / "_toc.yml").is_file():
+        return {number: str(number) for number in CHAPTERS}
+    called = {stem[:2]: name for stem, name in numbers().items() if stem[0].isdecimal()}
+    return {int(digits): name for digits, name in called.items() if int(digits) in CHAPTERS}
 
 
 def needed_by(number: int) -> set[int]:
@@ -121,23 +128,23 @@ def route(start: Box, end: Box, others: Iterable[Box]) -> list[Point]:
     return [(x, below), (x, end.y)]
 
 
-def _draw(page: Canvas, number: int, chapter: Chapter, row: int, *, start: bool) -> Box:
+def _draw(page: Canvas, number: str, chapter: Chapter, row: int, *, start: bool) -> Box:
     first, last = chapter.columns
     x, width = MARGIN + first * (BOX + GAP), (last - first + 1) * (BOX + GAP) - GAP
     fill, colour = (BLUE, "white") if start else (tint(BLUE, 0.16), INK)
     box = page.box(x, TOP + row * ROW, width, HEIGHT, fill=fill, edge=BLUE if start else RULE)
     lines = 1 + chapter.title.count("\n")
     top = box.centre[1] - 9 * lines
-    page.text(box.centre[0], top, str(number), bold=True, size=10, colour=colour)
+    page.text(box.centre[0], top, number, bold=True, size=10, colour=colour)
     title = f"{chapter.title}: start here" if start else chapter.title
     page.text(box.centre[0], top + 9 + 9 * lines, title, colour=colour, spacing=1.25)
     return box
 
 
-def _in_words(number: int, chapter: Chapter, shown: dict[int, Chapter]) -> str:
+def _in_words(number: str, chapter: Chapter, names: dict[int, str]) -> str:
     def several(numbers: tuple[int, ...]) -> str:
-        names = [str(n) for n in numbers if n in shown]
-        return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+        called = [names[n] for n in numbers if n in names]
+        return " and ".join(filter(None, (", ".join(called[:-1]), *called[-1:])))
 
     needs, helps = several(chapter.needs), several(chapter.helps)
     also = f", and {helps} {'help' if ' and ' in helps else 'helps'}" if helps else ""

@@ -147,9 +147,14 @@ def _find_problem(command: str, environment: dict[str, str]) -> str:
 
 def widgets() -> Iterator[Line]:
     """Check that sliders work: they need ipywidgets and its extension of JupyterLab."""
-    fix = f"run {PIP} --force-reinstall 'ipywidgets>=8.1', and restart JupyterLab"
+    fix = f"run {PIP} --force-reinstall 'ipywidgets>=8', and restart JupyterLab"
     if find_spec("ipywidgets") is None:
         finding = "none, because ipywidgets isn't installed: explorers show a still image"
+        yield warning("sliders", finding, fix)
+        return
+    installed = version("ipywidgets")
+    if int(installed.partition(".")[0]) < 8:
+        finding = f"none, because ipywidgets {installed} is too old: explorers show still images"
         yield warning("sliders", finding, fix)
         return
     from jupyter_core.paths import jupyter_path

@@ -69,6 +69,7 @@ def augmentation(images: Tensor, titles: Sequence[str] = ()) -> Explorer:
             "blur": _unless_off("up to {:g} pixels".format),
             "erase": _unless_off(lambda part: f"in {100 * part:g} % of the images"),
         },
+        still={"rotate": (20, 180), "translate": (0.4,), "brightness": (0.6,), "erase": (1.0,)},
     )
 
 

@@ -1,8 +1,8 @@
 """A plot with controls: sliders where a kernel can redraw the plot, and fixed frames elsewhere.
 
-A page of the book and a preview on GitHub have no kernel, so an explorer also sends a grid of
-frames. JupyterLab hides them as long as the sliders are there. Each redraw replaces the whole image
-at once, so you never see half of a plot.
+A preview on GitHub has no kernel, so an explorer also sends a grid of frames. JupyterLab hides them
+as long as the sliders are there. Each redraw replaces the whole image at once, so you never see
+half of a plot. A page of the book gets sliders over plots that were drawn when it was built.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from cnnlab.course.widgets import still as pages
 from cnnlab.plots import Plot
 
 
@@ -67,10 +68,13 @@ class Explorer:
         labels: names of controls for the reader, where they differ from the keyword argument.
         words: for a control, the function that turns a value into what its slider and a caption
             say, such as `"up to {}°".format`; without one it is the value itself.
+        still: for some controls, the values that their sliders have in the book, where every
+            setting is drawn in advance. At most 24 settings are; by default evenly spaced values
+            of as many controls as that allows.
 
     Raises:
-        ValueError: a control has fewer than two values, there is no frame, or a frame has an
-            unknown control or value.
+        ValueError: a control has fewer than two values, there is no frame, or a frame or `still`
+            has an unknown control or value.
 
     >>> from cnnlab import plots
     >>> def draw(n):
@@ -87,6 +91,7 @@ class Explorer:
         frames: Sequence[Mapping[str, Any]],
         labels: Mapping[str, str] | None = None,
         words: Mapping[str, Callable[[Any], str]] | None = None,
+        still: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         self.controls = {name: tuple(values) for name, values in controls.items()}
         for name, values in self.controls.items():
@@ -103,6 +108,16 @@ class Explorer:
         spelled_out = {name: name.replace("_", " ") for name in self.controls}
         self.labels = spelled_out | dict(labels or {})
         self.words = dict.fromkeys(self.controls, _short) | dict(words or {})
+        start = self.frames[0]
+        offered: dict[str, Sequence[Any]] = dict(self.controls)
+        if still:
+            offered = {name: (value,) for name, value in start.items()}
+        for name, chosen in (still or {}).items():
+            for value in chosen:
+                self._complete({name: value})
+            offered[name] = [v for v in self.controls[name] if v in (*chosen, start[name])]
+        self._still = pages.thinned(offered, start)
+        self._draw = draw
         self._prefetch_task: asyncio.Task[None] | None = None
         self._cached_html = lru_cache(maxsize=64)(lambda *values: self._html(draw, values))
 
@@ -118,6 +133,21 @@ class Explorer:
             for frame in self.frames
         )
         return f"<div>{''.join(cells)}</div>"
+
+    def still(self) -> str:
+        """Return sliders over plots that are all in the page, as HTML that needs no kernel."""
+        start, choices = self.frames[0], {k: v for k, v in self._still.items() if len(v) > 1}
+        sliders = (
+            pages.slider(self.labels[k], [self.words[k](v) for v in values], values.index(start[k]))
+            for k, values in choices.items()
+        )
+        settings = [dict(zip(self._still, v, strict=True)) for v in product(*self._still.values())]
+        settings += [frame for frame in self.frames if frame not in settings]
+        figures = (
+            pages.figure(self._small(each), self._caption(each), frame=each in self.frames)
+            for each in settings
+        )
+        return pages.page(sliders, figures)
 
     def live(self) -> "VBox":
         """Return the sliders and the plot below them as one widget; the arrow keys move a slider.
@@ -159,6 +189,9 @@ class Explorer:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
+        if os.environ.get("CNNLAB_STATIC") == "1":
+            display({"text/html": self.still(), "text/plain": repr(self)}, raw=True)
+            return
         frames = f'<div class="cnnlab-frames">{self.grid()}</div>'
         if _has_live_kernel():
             bundle = self.live()._repr_mimebundle_()
@@ -199,6 +232,10 @@ class Explorer:
         plot = draw(**dict(zip(self.controls, values, strict=True)))
         return _FixedSizePlot(plot.figure, plot.alt)._repr_html_()
 
+    def _small(self, settings: Mapping[str, Any]) -> str:
+        plot = self._draw(**settings)
+        return pages.StillPlot(plot.figure, plot.alt)._repr_html_()
+
     def _caption(self, settings: Mapping[str, Any]) -> str:
         return ", ".join(f"{self.labels[k]} {self.words[k](v)}" for k, v in settings.items())
 
@@ -223,11 +260,19 @@ def _short(value: Any) -> str:
 
 
 def _has_live_kernel() -> bool:
-    """Return whether sliders work: in a kernel with ipywidgets, unless it builds a book page."""
-    from importlib.util import find_spec
-
+    """Return whether live sliders work: in a kernel with ipywidgets."""
     from IPython.core.getipython import get_ipython
 
-    shell = get_ipython()
-    static = os.environ.get("CNNLAB_STATIC") == "1"
-    return not static and hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
+    return hasattr(get_ipython(), "kernel") and _has_current_ipywidgets()
+
+
+def _has_current_ipywidgets() -> bool:
+    """Return whether ipywidgets can be imported, and isn't version 7, as it still is on Colab.
+
+    Version 7 has another protocol, and its widgets can't give a MIME bundle.
+    """
+    try:
+        import ipywidgets
+    except ImportError:
+        return False
+    return int(ipywidgets.__version__.partition(".")[0]) >= 8

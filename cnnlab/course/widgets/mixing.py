@@ -60,6 +60,7 @@ def mixing(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Explorer:
         ],
         labels={"lam": "λ", "centre_row": "row of the box", "centre_column": "column of the box"},
         words={"lam": "{:g} of the image itself".format},
+        still={"method": ("mixup",), "lam": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)},
     )
 
 
