@@ -759,9 +759,15 @@ pd.DataFrame(two_halves).T
 # interval. On photographs like those of the training, head first gains 1.1 points over the linear classifier (0.0 to
 # 2.1, but p = 0.23 after the correction for five claims).
 #
-# **What would change it.** Perhaps a smaller learning rate, at which the trained head has less to lose. We chose 0.0003
-# on photographs like those of the training, with only 60 steps. If your images may shift, compare on shifted images
-# too.
+# **What would change it?** Think of how the settings were chosen.
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# Perhaps a smaller learning rate, at which the trained head has less to lose. We chose 0.0003 on photographs like those
+# of the training, with only 60 steps. If your images may shift, compare on shifted images too.
+#
+# </details>
 #
 # The study doesn't confirm either half. On photographs like those of the training, the random head is 0.6 points behind
 # the linear classifier (95 % CI −3.9 to 5.1). On the shifted ones it's 2.0 points behind (−1.6 to 5.5), the direction
