@@ -281,14 +281,12 @@ def test_the_map_leaves_out_chapters_that_the_book_leaves_out(monkeypatch):
         assert sum(text.endswith("start here") for text in written) == 1
 
 
-def test_the_map_has_the_numbers_of_the_positions_and_starts_with_the_first(monkeypatch):
+def test_the_map_has_the_numbers_of_the_positions(monkeypatch):
     monkeypatch.setattr(chapters, "numbers_in_the_book", lambda: {9: "1", 2: "2", 1: "3"})
     drawn = diagrams.chapter_map()
     written = [text.get_text() for text in drawn.figure.findobj(Text)]
     assert [text for text in written if text.isdecimal()] == ["3", "2", "1"]
-    assert [text for text in written if text.endswith("start here")] == [
-        "Transfer\nlearning: start here"
-    ]
+    assert "Transfer\nlearning" in written, "a narrow box has no room for more words"
     assert "Chapter 1 needs 2." in drawn.alt
     assert "after chapter 2" not in drawn.alt
 

@@ -1,5 +1,6 @@
 """The wheel is the course, away from the repository and without a network."""
 
+import html as html_module
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import nbformat
 import pytest
 
 from cnnlab.course import assignments, products
@@ -30,6 +32,14 @@ chapters:
 - file: chapters/00_first_network
 - file: chapters/D_library
 """
+OWN_TOC = """format: jb-book
+root: chapters/my_campus
+chapters:
+- file: chapters/05_schedules
+- file: chapters/00_first_network
+- file: chapters/instructor/grading
+"""
+TEXT = {".html", ".ipynb", ".js", ".md", ".txt", ".json", ".py"}
 pytestmark = pytest.mark.slow
 
 
@@ -56,7 +66,8 @@ def test_the_wheel_has_every_file_of_the_course_and_no_output(wheel):
         files = {info.filename: archive.read(info) for info in archive.infolist()}
     assert tracked("cnnlab") <= files.keys()
     found = {name.removeprefix(f"{CONTENT}/") for name in files if name.startswith(CONTENT)}
-    expected = tracked(*FOLDERS, "_toc.yml", "_config.yml", "myst.yml")
+    settings = ("_toc.yml", "_config.yml", "myst.yml", "LICENSE", "LICENSE-TEXT.md")
+    expected = tracked(*FOLDERS, *settings)
     assert expected - found == {
         "chapters/ruff.toml",
         *(name for name in expected if re.fullmatch(r"chapters/(\d\d|[A-Z])_\w+\.py", name)),
@@ -77,10 +88,10 @@ class Installed(NamedTuple):
     work: Path
     env: dict[str, str]
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, folder: Path | None = None) -> str:
         """Run `cnnlab` in the folder and return what it prints."""
         done = subprocess.run(
-            [self.command, *arguments], cwd=self.work, env=self.env,
+            [self.command, *arguments], cwd=folder or self.work, env=self.env,
             capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -176,6 +187,61 @@ def test_a_book_is_built_in_the_current_folder(installed):
     page = installed.work / "_build" / "html" / "chapters" / "00_first_network.html"
     assert str(page.parents[1] / "index.html") in output
     assert "<img" in page.read_text(encoding="utf-8")
+
+
+def test_a_course_of_ones_own_in_another_order_as_student_book_slides_and_copy(installed):
+    """Two chapters, the second first, and a notebook of one's own with its key."""
+    own = installed.work / "own"
+    shutil.copytree(installed.content, own)
+    (own / "_toc.yml").write_text(OWN_TOC)
+    (own / "chapters" / "campus_key.py").write_text("MEAN = 3\n")
+    source = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# Our campus\n\nOur chapter 5 is elsewhere."),
+            nbformat.v4.new_code_cell("from campus_key import MEAN\n\nMEAN"),
+            nbformat.v4.new_code_cell("the_solution = 4711", metadata={"tags": ["solution"]}),
+            nbformat.v4.new_markdown_cell("For tutors.", metadata={"tags": ["instructor"]}),
+        ]
+    )
+    nbformat.write(source, own / "chapters" / "my_campus.ipynb")
+    page = own / "_build" / "student" / "_build" / "html" / "index.html"
+    assert f"The first page of the book is {page}" in installed.run("book", "--student", folder=own)
+    html = (page.parent / "chapters" / "05_schedules.html").read_text(encoding="utf-8")
+    assert "<h1>1. Learning-rate schedules" in html
+    assert "section 2.7" not in html
+    assert "not in this course" in html
+    assert "Our chapter 5 is" in (page.parent / "chapters" / "my_campus.html").read_text()
+
+    secrets = [line for path in (own / "chapters").glob("*.ipynb") for line in hidden_lines(path)]
+    assert len(secrets) > 500
+    files = [path for path in page.parent.rglob("*") if path.suffix in TEXT]
+    everything = "\n".join(path.read_text("utf-8", "replace") for path in files)
+    assert (page.parent / "_sources" / "chapters" / "my_campus.ipynb") in files
+    for line in secrets:
+        for shown in {line, html_module.escape(line), json.dumps(line)[1:-1]}:
+            assert shown not in everything
+
+    installed.run("slides", "2", folder=own)
+    assert "<h1>2. Your first network" in (own / "slides" / "00_first_network.html").read_text()
+    copy = installed.work / "own-copy"
+    installed.run("student", str(copy), folder=own)
+    assert "my_campus" in installed.run("run", "my_campus", folder=copy)
+    assert "Nothing is broken" in installed.run("doctor", folder=copy)
+    report = installed.run("doctor", folder=own)
+    chapters = re.findall(r"^fine +(\d\d_\w+|my_\w+)", report, re.MULTILINE)
+    assert chapters == ["05_schedules", "00_first_network"]
+
+
+def hidden_lines(path: Path) -> set[str]:
+    """Return the lines of solutions and notes that no student may see in any other cell."""
+    hidden: set[str] = set()
+    shown = ""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if products.HIDDEN & set(cell.metadata.get("tags", ())):
+            hidden |= {line.strip() for line in cell.source.splitlines()}
+        else:
+            shown += cell.source
+    return {line for line in hidden if len(line) > 40 and line not in shown}
 
 
 def test_lab_opens_a_copy_in_the_home_folder_and_keeps_the_work_in_it(installed):

@@ -136,7 +136,8 @@ def _draw(page: Canvas, number: str, chapter: Chapter, row: int, *, start: bool)
     lines = 1 + chapter.title.count("\n")
     top = box.centre[1] - 9 * lines
     page.text(box.centre[0], top, number, bold=True, size=10, colour=colour)
-    title = f"{chapter.title}: start here" if start else chapter.title
+    fits = start and last > first  # in a narrow box, the colour says it
+    title = f"{chapter.title}: start here" if fits else chapter.title
     page.text(box.centre[0], top + 9 + 9 * lines, title, colour=colour, spacing=1.25)
     return box
 
