@@ -752,23 +752,6 @@ pd.DataFrame(two_halves).T
 # With a random head, eight of the 23 names survive instead of sixteen. It's a single run of each, but it fits the
 # argument on paper.
 #
-# The study doesn't repeat either half: none of its five claims is supported. On shifted photographs, both ways of
-# fine-tuning have a lower mean than the linear classifier, by 2.0 points from a random head (95 % CI −1.6 to 5.5) and
-# by 3.0 with the head first (−0.3 to 6.3, not declared). So the order made no visible difference there: head first
-# comes out 1.0 points lower (5.8 lower to 3.8 higher), and the ten points of Kumar et al. are far outside that
-# interval. On photographs like those of the training, head first gains 1.1 points over the linear classifier (0.0 to
-# 2.1, but p = 0.23 after the correction for five claims).
-#
-# **What would change it?** Think of how the settings were chosen.
-#
-# <details>
-# <summary><b>Answer</b></summary>
-#
-# Perhaps a smaller learning rate, at which the trained head has less to lose. We chose 0.0003 on photographs like those
-# of the training, with only 60 steps. If your images may shift, compare on shifted images too.
-#
-# </details>
-#
 # The study doesn't confirm either half. On photographs like those of the training, the random head is 0.6 points behind
 # the linear classifier (95 % CI −3.9 to 5.1). On the shifted ones it's 2.0 points behind (−1.6 to 5.5), the direction
 # that Kumar et al. found, and training the head first didn't protect: it's 1.0 point lower still (−3.8 to 5.8). Six
