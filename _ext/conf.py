@@ -36,7 +36,6 @@ bibtex_bibfiles = [str(_root / path) for path in _take("bibtex_bibfiles", defaul
 nb_execution_mode = _take("execute", "execute_notebooks", default="cache")
 nb_execution_timeout = _take("execute", "timeout", default=30)
 myst_enable_extensions = _take("parse", "myst_enable_extensions", default=[])
-myst_dmath_double_inline = True
 suppress_warnings = ["myst.domains"]
 
 extensions = [

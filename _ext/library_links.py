@@ -110,7 +110,8 @@ def _link_to_library(app: Any, doctree: nodes.document, docname: str, library: _
         if name not in linked and not isinstance(literal.parent, nodes.reference | nodes.title):
             linked.add(name)
             page, anchor = library.anchors[name]
-            address = f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
+            single = app.builder.name == "singlehtml"
+            address = f"{'' if single else app.builder.get_relative_uri(docname, page)}#{anchor}"
             literal.replace_self(_reference(address, literal.deepcopy()))
 
 

@@ -1037,8 +1037,8 @@ history.plot()
 
 # %% [markdown]
 # Both loops took their batches from a `cnnlab.loader`, whose order depends only on the seed and the epoch. A loop
-# doesn't care who makes its batches. The cells in plain PyTorch are collected, chapter by chapter, in the script
-# `train.py` beside this notebook. By chapter 13 it's a complete training script that needs nothing but PyTorch.
+# doesn't care who makes its batches. The cells in plain PyTorch grow, chapter by chapter, into the script `train.py`
+# beside this notebook. By chapter 13 it's a complete training script that needs nothing but PyTorch.
 #
 # Don't expect equal bits everywhere. With another device, version of PyTorch or number of threads, the last digits
 # differ, and on a GPU even two equal runs may, unless you call `torch.use_deterministic_algorithms(True)`.

@@ -981,16 +981,11 @@ from torchvision.transforms import v2
 
 def mix_batch(num_classes, alpha=1.0):
     """Return a collate function that applies mixup or CutMix to a batch."""
-    mix = v2.RandomChoice(
-        [
-            v2.MixUp(alpha=alpha, num_classes=num_classes),
-            v2.CutMix(alpha=alpha, num_classes=num_classes),
-        ]
-    )
+    options = {"alpha": alpha, "num_classes": num_classes}
+    mix = v2.RandomChoice([v2.MixUp(**options), v2.CutMix(**options)])
 
     def collate(samples):
-        images, labels = default_collate(samples)
-        return mix(images, labels)
+        return mix(*default_collate(samples))
 
     return collate
 

@@ -10,17 +10,16 @@
 # # 5. Learning-rate schedules
 #
 # In 2017, Leslie Smith, a researcher at the US Naval Research Laboratory, claimed that networks train several times
-# faster if the learning rate first *rises* to a value that looks far too large, and then falls to almost nothing. His
-# paper on "super-convergence" was rejected by a leading conference. A few months later, a team of students from the
-# fast.ai community used the idea in Stanford's DAWNBench competition and won both training prizes for CIFAR-10, fastest
-# and cheapest ([Howard 2018](https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html)). Six years later Keller
-# Jordan's script did the same task in 3.29 seconds on one GPU, and the learning rate still rose and fell ([Jordan
+# faster if the learning rate first *rises* far too high, and then falls to almost nothing. His paper on
+# "super-convergence" was rejected by a leading conference. A few months later, a team from fast.ai used the idea in
+# Stanford's DAWNBench and won both training prizes for CIFAR-10 ([Howard
+# 2018](https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html)). Six years later Keller Jordan's script did the
+# same task in 3.29 seconds on one GPU, and the learning rate still rose and fell ([Jordan
 # 2024](https://arxiv.org/abs/2404.00498)). [A later script](https://github.com/KellerJordan/cifar10-airbench) of his
-# needs 2.6 seconds. It has a new optimizer, and its learning rate only falls, along a straight line. Is the fall the
-# essential half?
+# needs 2.6 seconds, and there the learning rate only falls. Is the fall the essential half?
 #
-# A schedule is one line of code. In one setting of this chapter it wins clearly, and in another it doesn't. By the end
-# you'll know which of the two to expect.
+# In one setting of this chapter a schedule wins clearly, and in another it doesn't. By the end you'll know which to
+# expect.
 #
 # **You will be able to** choose a schedule and its peak, write the common ones as functions of the step, read a range
 # test without trusting it too much, add a warm-up, and find the bugs that schedules hide.
@@ -71,9 +70,8 @@ signs(0).show(per_class=1)
 # ## 5.1 Four learning rates
 #
 # Picture the loss as a valley and the weights as a ball in it. Each step moves the ball downhill by the learning rate
-# times the slope. If the learning rate is too small, the ball crawls. If it's too large, the ball overshoots the bottom
-# and climbs the other side. And above a limit that depends on how strongly the valley is curved, each step takes it
-# higher than before.
+# times the slope. If the learning rate is too small, the ball crawls. If it's too large, the ball overshoots the
+# bottom. Above a limit that depends on how strongly the valley is curved, each step takes it higher than before.
 
 # %%
 diagrams.learning_rates()
@@ -114,8 +112,8 @@ plots.lines(
 # %% [markdown]
 # The same four behaviours appear in a real network. Batch norm keeps the last run from exploding, because large steps
 # make the weight vectors longer, and longer vectors turn less (chapter 2). But its loss stays above $\log 12 = 2.48$,
-# the loss of a network that guesses. Now look at the run with a learning rate of 2. It isn't broken. It learns, but its
-# loss stays higher than at 0.1.
+# the loss of a network that guesses. Now look at the run with a learning rate of 2. It learns, but its loss stays
+# higher than at 0.1.
 #
 # **What holds it up?** Part of the answer is noise. Each step follows the gradient of a batch, which is the true
 # gradient plus noise. Take a single weight $w$ with the loss $w^2/2$, so that its gradient is $w$, and add noise
@@ -420,9 +418,9 @@ check.prediction(
 
 # %% [markdown]
 # The constant learning rate wins by 1.6 points (95 % CI 0.1 to 3.0), although both have their best peak. After sixty
-# steps little of the loss is noise, so there's hardly a cloud to leave, and every step that the cosine shortens is lost
-# progress. That's the limit of the argument in 5.1: in a run so short that nothing has arrived, decaying only slows you
-# down. The stored study `studies/05_shapes.py` had shown this at a peak of 0.1, so it's a replication, not a discovery.
+# steps little of the loss is noise, so every step that the cosine shortens is lost progress. That's the limit of the
+# argument in 5.1: in a run so short that nothing has arrived, decaying only slows you down. The stored study
+# `studies/05_shapes.py` had shown this at a peak of 0.1, so it's a replication, not a discovery.
 #
 # **How both were measured.** The photographs came from trial runs, which were longer and had a gap of about eight
 # points. Their claims were written down after that, but before the study. The short run was declared after its peaks
@@ -432,10 +430,9 @@ check.prediction(
 # in which each schedule has its best peak. There, with correct labels, one-cycle gains 1.6 points (0.4 to 2.9). It has
 # more images and a wider network, so this doesn't prove that length alone decides.
 #
-# The peak matters too. The explorer shows the stored study `studies/05_shapes.py`, sixty steps with a network of width
+# The peak matters too. This explorer shows the stored study `studies/05_shapes.py`, sixty steps with a network of width
 # 16: eight shapes, three peaks, and six seeds for each. On the left is the learning rate, and on the right the training
-# loss of the six runs (thin) with their mean (bold). The other schedules with the same peak are grey. At which peak
-# does the shape matter most, and in which direction?
+# loss of the six runs (thin) with their mean (bold). At which peak does the shape matter most, and in which direction?
 
 # %% tags=["widget"]
 rates = Results.load("studies/05_shapes.csv")
@@ -483,15 +480,15 @@ plots.schedules(
 
 # %% [markdown]
 # **Linear or cosine?** It rarely matters, and people follow the habits of their field. **The inverse square root**
-# needs no planned end, but it drops fast: after three time scales $\tau$ it's down to a half. (Papers write $1/\sqrt
-# t$; ours is shifted to start at 1.) **Warm restarts** jump back to the top. If the first cycle takes 10 steps and each
-# cycle is twice as long as the one before, the jumps are at 10, 30 and 70.
+# needs no planned end, but it drops fast: after three time scales $\tau$ it's down to a half. **Warm restarts** jump
+# back to the top. If the first cycle takes 10 steps and each cycle is twice as long as the one before, the jumps are at
+# 10, 30 and 70.
 #
 # **Plateau** needs no plan. It watches the validation loss, and lowers the learning rate when there has been no
-# improvement for `patience` evaluations. The price is delay, and on a small validation set one lucky value makes it
-# wait longer. (Watch out for an off-by-one. With `patience=3`, torch acts at the *fourth* evaluation in a row without
-# improvement, Keras and `cnnlab` at the third.) Why not let the training loss steer the learning rate at every step?
-# Because it always looks better right after a decay, so a greedy rule decays too early.
+# improvement for `patience` evaluations. The price is delay, and one lucky value makes it wait longer. (Watch out for
+# an off-by-one. With `patience=3`, torch acts at the *fourth* evaluation in a row without improvement, Keras and
+# `cnnlab` at the third.) Why not let the training loss steer the learning rate at every step? Because it always looks
+# better right after a decay, so a greedy rule decays too early.
 #
 # ## 5.5 Steps or epochs?
 #

@@ -1127,6 +1127,12 @@ class EarlyStopper:
             self.to_beat, self.bad_epochs = accuracy, 0
         return self.bad_epochs >= self.patience
 
+    def state_dict(self):
+        return vars(self)
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
 
 def make_ema(model, decay):
     def blend(average, weight, n):  # n = t + 1 averages so far
@@ -1137,22 +1143,22 @@ def make_ema(model, decay):
     return ema
 
 
-def save_checkpoint(path, epoch, **parts):
+def save_checkpoint(path, parts, **facts):
     state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save(state | {"epoch": epoch}, f"{path}.new")
+    torch.save(state | facts, f"{path}.new")
     Path(f"{path}.new").replace(path)  # a crash leaves the old file
 
 
-def load_checkpoint(path, **parts):
+def load_checkpoint(path, parts):
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return state["epoch"]
+    return state
 
 
 # %% [markdown]
 # The `parts` of a checkpoint are all things with a `state_dict()`: the model, the optimizer, the scheduler, the
-# average. To update the average after each step without touching the loop of chapter 1, register a function with the
+# average, the stopper. The `facts` are anything else that you need to go on, such as the epoch. To update the average after each step without touching the loop of chapter 1, register a function with the
 # optimizer (`register_step_post_hook`). At the end of training, `model.load_state_dict(stopper.best_weights)`
 # restores the best epoch. Now compare all of it with `cnnlab`: a run with an EMA and a cosine, the same run
 # interrupted after one epoch and resumed, and a recorded curve.
@@ -1194,8 +1200,8 @@ def one_epoch(model, optimizer, ema, scheduler):
 run, resumed = new_run(), new_run()
 one_epoch(**run)
 with tempfile.TemporaryDirectory() as folder:
-    save_checkpoint(f"{folder}/last.pt", epoch=1, **run)
-    assert load_checkpoint(f"{folder}/last.pt", **resumed) == 1
+    save_checkpoint(f"{folder}/last.pt", run, epoch=1)
+    assert load_checkpoint(f"{folder}/last.pt", resumed)["epoch"] == 1
 one_epoch(**run)
 one_epoch(**resumed)
 assert same_state(run["model"], resumed["model"])

@@ -10,15 +10,15 @@
 # # 7. Debugging training
 #
 # In 2021 a developer ran into a bug that he had fixed before. His data loader drew NumPy's random numbers in several
-# worker processes, and every worker drew the *same* numbers, so their random crops and flips were copies of each other.
-# Nothing crashed, and the network trained, but clearly worse than after the fix. He then searched over a hundred
-# thousand public projects. Of those that load data in this way, more than 95 % had the bug, including PyTorch's own
-# tutorial and code from OpenAI and NVIDIA ([Pärnamaa
+# worker processes, and every worker drew the *same* numbers, so their random crops were copies of each other. Nothing
+# crashed, but the network was clearly worse than after the fix. He then searched over a hundred thousand public
+# projects. Of those that load data in this way, more than 95 % had the bug, including PyTorch's own tutorial and code
+# from OpenAI and NVIDIA ([Pärnamaa
 # 2021](https://tanelp.github.io/posts/a-bug-that-plagues-thousands-of-open-source-ml-projects/)). PyTorch has seeded
-# NumPy in each worker since version 1.9, but a generator that you create in the data set's `__init__` is still copied.
+# NumPy in each worker since version 1.9.
 #
 # That's how training usually fails. It keeps running, and the result is worse than it could be. So you need checks that
-# find trouble before it shows, and you need to know what they miss.
+# find trouble before it shows.
 #
 # **You will be able to** check a network before its first step, find out which inputs an output depends on, read update
 # ratios and learning curves, find the first NaN, clip gradients, and name the fault of a broken run or script.
@@ -386,12 +386,21 @@ check.prediction(
 # run does no better on new images. Its images were permuted and its labels weren't, as happens when a transform touches
 # only one of the two. It would pass the test with ten images, and it fails this one.
 #
-# Make the comparison with *validation* accuracies. The permuted run's training loss is 0.30 below the blank one's,
-# because a network memorises some labels even in four epochs. And the baseline can't reveal a fault that makes a run
-# look better than it is, such as a leak of validation images into the training set.
+# Make the comparison with *validation* accuracies. Why not with training losses?
 #
-# *How this was measured.* A trial with the seeds 0 to 4 had shown us the difference between the two metrics, and we
-# chose the metric and the claims after it. So the comparison above ran on fresh seeds, 10 to 14.
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# The permuted run's training loss is 0.30 below the blank one's, because a network memorises some labels even in four
+# epochs.
+#
+# </details>
+#
+# The baseline can't reveal a fault that makes a run look better than it is, such as a leak of validation images into
+# the training set.
+#
+# *How this was measured.* The metric and the claims were chosen after a trial with the seeds 0 to 4. So the comparison
+# above ran on fresh seeds, 10 to 14.
 #
 # ## 7.4 Which inputs does an output depend on?
 #
@@ -611,11 +620,19 @@ plots.histogram(
 # gradients, only nine lasted long enough to have a ratio. With dead ReLUs only the bias of the last layer moves, so the
 # median is 0 (logged as −12). The other faults stay within both limits.
 #
-# Two warnings. First, thirty healthy runs without an alarm only mean that the true rate of false alarms is probably
-# below one in ten: at that rate, thirty runs would all stay quiet with a probability of only $0.9^{30} = 0.04$. Second,
-# these faults are gross. The high learning rates are more than 25 times the highest healthy one, so one that is three
-# times too high would probably fall into the gap and raise no alarm. And the limits belong to small networks with SGD.
-# Make this histogram for your own runs; ten healthy ones are a good start.
+# Two warnings. First, how low is the rate of false alarms if thirty healthy runs raise none?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# Probably below one in ten: at that rate, thirty runs would all stay quiet with a probability of only $0.9^{30} =
+# 0.04$.
+#
+# </details>
+#
+# Second, these faults are gross. The high learning rates are more than 25 times the highest healthy one, so one that is
+# three times too high would probably fall into the gap and raise no alarm. And the limits belong to small networks with
+# SGD. Make this histogram for your own runs; ten healthy ones are a good start.
 #
 # ## 7.6 Reading learning curves
 #
@@ -781,28 +798,26 @@ print("The report blames this line:", blamed[-1])
 # %% [markdown]
 # The last case is nasty, because every value in the forward pass is finite. With the zero last layer of 7.2, all logits
 # are equal and their variance is 0. The slope of $\sqrt{v}$ at 0 is infinite, the slope of the variance is 0, and
-# infinity times 0 is NaN. Compute $\sqrt{v + \varepsilon}$ instead. (To avoid $\log 0$ in the case before, use
-# `F.cross_entropy`, which works on the logits directly.)
+# infinity times 0 is NaN. Compute $\sqrt{v + \varepsilon}$ instead. (To avoid $\log 0$, use `F.cross_entropy`, which
+# works on the logits.)
 #
-# PyTorch's **anomaly detection** finds such a line for you. It remembers which line of the forward pass each gradient
-# belongs to, and it raises an error at the first gradient that is NaN. It's slow, so switch it on for one batch only.
+# PyTorch's **anomaly detection** finds such a line for you. It raises an error at the first gradient that is NaN, and
+# names its line of the forward pass. It's slow, so use it for one batch.
 #
-# During a run, `if not torch.isfinite(loss): raise ...` before the step is enough. `Trainer` does this, so you can
-# still examine the weights from before the accident.
+# During a run, `if not torch.isfinite(loss): raise ...` before the step is enough, and `Trainer` does it.
 #
 # ## 7.8 Exploding gradients, and clipping
 #
 # On its way back, a gradient is multiplied by the Jacobian of one layer after another. If the norms of these Jacobians
-# exceed one, or if the loss has a steep wall, a single step can be a thousand times longer than the others. [Pascanu et
-# al. 2013](https://arxiv.org/abs/1211.5063) proposed capping its length. **Clipping by norm** takes the gradients of
-# all weights as one long vector $g$ and replaces it by
+# exceed one, or if the loss has a steep wall, one step can be a thousand times longer than the others. [Pascanu et al.
+# 2013](https://arxiv.org/abs/1211.5063) proposed capping its length. **Clipping by norm** takes the gradients of all
+# weights as one long vector $g$ and replaces it by
 #
 # $$ g \cdot \min\!\left(1, \frac{c}{\lVert g \rVert}\right). $$
 #
-# **Clipping by value** cuts each entry to the range from $-c$ to $c$. The first keeps the direction and shortens the
-# vector. The second changes the direction; with a tiny $c$ only the signs are left. Here is an example with $c = 1$.
-# Both functions work in place, between `backward()` and `step()`. The first returns the norm before clipping, which you
-# need to choose $c$.
+# **Clipping by value** cuts each entry to the range from $-c$ to $c$. The first keeps the direction. The second changes
+# it; with a tiny $c$ only the signs are left. Here is an example with $c = 1$. Both work in place, between `backward()`
+# and `step()`. The first returns the norm before clipping, which you need to choose $c$.
 
 # %%
 gradient = torch.tensor([4.0, 0.5])
@@ -934,10 +949,18 @@ study.plot(
 # of clipping apart. An earlier study had put clipping by norm 17 points ahead, but its limit for the values was ten
 # times as large. So it had compared two settings rather than two methods.
 #
-# What does clipping do here? In our live run it shortened *every* step, as the last printed line says. Such a low limit
-# turns SGD into another optimizer, in which the gradient gives only the direction and $c$ acts as a second learning
-# rate. If you want a safety net against a few wild steps, log the norms first and choose a limit a little above the
-# usual ones.
+# What does clipping do here? In our live run it shortened *every* step, as the last printed line says. What does that
+# make of SGD?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# Another optimizer, in which the gradient gives only the direction and $c$ acts as a second learning rate.
+#
+# </details>
+#
+# If you want a safety net against a few wild steps, log the norms first and choose a limit a little above the usual
+# ones.
 #
 # **What would change it.** We didn't test recurrent networks or transformers, which are usually clipped at a norm of 1.
 # And clipping doesn't remove a cause: if one broken image makes the gradient spike, find the image.
@@ -1172,28 +1195,25 @@ for number, answer in solution.items():
 # %% [markdown]
 # ## 7.10 The emergency room
 #
-# The clinic shows you runs. At work, you get code. The emergency room holds 24 plain PyTorch scripts of at most fifty
-# lines, written in the styles of tutorials, competition notebooks and papers. Each of these **patients** runs, looks
-# right, and has one silent bug. Each also has a **healthy twin**, the same script without the bug, which you don't see
-# at first. Treat a patient in five steps:
+# The clinic shows runs. At work, you get code. The emergency room holds 24 plain PyTorch scripts of at most fifty
+# lines. Each of these **patients** runs, looks right, and has one silent bug. Each also has a **healthy twin**, the
+# same script without the bug. Treat a patient in five steps:
 #
-# 1. `emergency.patient(n)` shows what its owner complains about. Owners describe symptoms, and some of them blame the
-#    wrong thing.
+# 1. `emergency.patient(n)` shows what its owner complains about. Some owners blame the wrong thing.
 # 2. `emergency.admit(n)` writes its script into the folder `emergency` beside this notebook, as `patient_01.py` for
-#    patient 1. If the file exists already, it stays as it is, so your work is safe.
-# 3. Open the file in an editor and read it. Run it with `%run emergency/patient_01.py` in a cell, or with `python` in a
-#    terminal. The text at its top says what `train` has to return. Then repair it.
+#    patient 1. A file that exists already stays as it is.
+# 3. Open the file in an editor and read it. Run it with `%run emergency/patient_01.py` in a cell. The text at its top
+#    says what `train` has to return. Then repair it.
 # 4. `emergency.discharge(n, cause="...")` runs your file on seeds that you don't know, beside the healthy twin, and
 #    says whether the patient can go home and whether you named the cause. Take the cause from the list
-#    `emergency.CAUSES`. You could try them in turn, but `emergency.ward()` counts the wrong ones.
+#    `emergency.CAUSES`; `emergency.ward()` counts wrong ones.
 # 5. `emergency.twin(n)` shows the healthy twin once your repair works and you've named the cause (or two wrong ones).
 #
 # A discharge accepts every repair that works. It refuses those that only hide the symptom, such as more epochs, another
 # learning rate or a prettier report.
 #
 # Here is what happens when the impatient owner of patient 1 just lowers the learning rate. (The cell works in a
-# temporary folder, so your own patient 1 stays untouched.) You know the real cause from chapter 1. Look for it in
-# `print(emergency.patient(1).script)`.
+# temporary folder.) You know the real cause from chapter 1. Look for it in `print(emergency.patient(1).script)`.
 
 # %%
 print(emergency.patient(1))
@@ -1230,9 +1250,16 @@ pd.DataFrame(
 # twin and not with 1. (Patient 5 isn't in the table because it predicts a pressure: its error is 2.5 bar, and its
 # twin's is 0.3.)
 #
-# Compare the columns. Most scripts report how bad they are, but their owners may blame the wrong thing. Others, such as
-# patients 9 and 13, report an almost perfect accuracy that isn't true. And in a few, such as patients 15 and 18, the
-# true accuracy is as good as the twin's, so only the report is wrong.
+# Compare the columns. In what ways can a report be wrong?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# Most scripts report how bad they are, but their owners may blame the wrong thing. Others, such as patients 9 and 13,
+# report an almost perfect accuracy that isn't true. And in a few, such as patients 15 and 18, the true accuracy is as
+# good as the twin's, so only the report is wrong.
+#
+# </details>
 #
 # ### Exercise 5: your shift (open, 10 to 20 minutes per patient)
 #

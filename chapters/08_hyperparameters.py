@@ -9,14 +9,13 @@
 # %% [markdown]
 # # 8. Choosing hyperparameters
 #
-# In 2017, three researchers at DeepMind and Oxford took a network design from 1997, the LSTM, and compared it with the
-# newest designs for modelling language. Unlike the papers before them, they gave every design the same automatic search
-# for its settings, with the same large budget. The old design won, and set new records on two benchmarks ([Melis, Dyer
-# & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had looked like several years of progress was a
-# difference in how carefully each network had been tuned.
+# In 2017, researchers at DeepMind and Oxford took a network design from 1997, the LSTM, and compared it with the newest
+# designs for modelling language. Unlike the papers before them, they gave every design the same automatic search for
+# its settings. The old design won ([Melis, Dyer & Blunsom 2018](https://arxiv.org/abs/1707.05589)). Part of what had
+# looked like several years of progress was a difference in how carefully each network had been tuned.
 #
-# So tuning can matter more than the idea that you test. It can also fool you. At the end of this chapter you'll prove
-# three false claims with the course's own tools, and then repair each proof.
+# So tuning can matter more than the idea that you test. It can also fool you: at the end you'll prove three false
+# claims with the course's own tools, and repair each proof.
 #
 # **You will be able to** decide which settings to search and in which ranges, choose between grid, random and Sobol
 # points, stop bad trials early, run a search in seven steps, adjust the learning rate to the batch size, and recognise
@@ -68,15 +67,13 @@ data.show(per_class=1)
 # ## 8.1 One setting decides
 #
 # Training finds the weights. You choose everything else beforehand: the learning rate, the weight decay, the batch
-# size, the number of epochs. These are the **hyperparameters**. How much can they matter? In the stored study
-# `studies/08_search.py`, our small ResNet trains for three epochs with SGD, at each of twenty learning rates and three
-# weight decays, on twelve draws of 600 signs. The best learning rate, 0.056, reaches a validation accuracy of about
-# 0.63.
+# size, the number of epochs. These are the **hyperparameters**. In the stored study `studies/08_search.py`, our small
+# ResNet trains for three epochs with SGD, at each of twenty learning rates and three weight decays, on twelve draws of
+# 600 signs. The best learning rate, 0.056, reaches an accuracy of about 0.63.
 #
 # ### Predict
 #
-# What does the same run reach with a learning rate of 0.001? (Guessing gives 0.08. The next cell also trains six such
-# runs live, in about five seconds.)
+# What does a learning rate of 0.001 reach? (Guessing gives 0.08. The next cell takes about five seconds.)
 
 # %% tags=["predict"]
 my_accuracy_at_0_001 = ...  # a number between 0 and 1
@@ -139,11 +136,11 @@ plots.lines(
 )
 
 # %% [markdown]
-# In the first figure, the ticks are the live runs and the grey marks are the study; the figure below your prediction
-# shows the whole study. The best and the worst learning rate are more than 50 points apart. The weight decays differ by
-# less than one point at learning rates up to 0.1. Above that they differ by about three to five points, but the runs
-# are erratic there and no decay is best throughout. Weight decay needs time to act (chapter 2), and three epochs
-# probably aren't enough. (The three claims were declared before the study ran, but after a smaller first study.)
+# In the first figure, the ticks are the live runs and the grey marks are the study. The best and the worst learning
+# rate are more than 50 points apart. The weight decays differ by less than one point at learning rates up to 0.1. Above
+# that they differ by about three to five points, but the runs are erratic there and no decay is best throughout. Weight
+# decay needs time to act (chapter 2), and three epochs probably aren't enough. (The three claims were declared before
+# the study ran, but after a smaller first study.)
 #
 # Here one hyperparameter matters and the other one doesn't, and you couldn't have known beforehand which. If you can
 # tune only one, tune the learning rate. And if you change anything else, such as the network, the optimizer or the
@@ -151,11 +148,11 @@ plots.lines(
 #
 # ### Exercise 1: `best_setting` (medium, 15 minutes)
 #
-# A search ends with a table of runs, and reading that table is the first place where it can go wrong. `table` is a list
-# of runs, such as `{"rate": 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate, decay)`
-# with one or more runs, each with its own seed. A run that diverged has the accuracy `float("nan")`. Return the setting
-# with the best mean over its seeds. Rule out every setting that diverged with any seed. (At least one setting never
-# diverged.) If two means are exactly equal, return the setting that comes first in the table.
+# A search ends with a table of runs, and reading it can already go wrong. `table` is a list of runs, such as `{"rate":
+# 0.1, "decay": 1e-4, "seed": 0, "valid_acc": 0.71}`. A setting is a pair `(rate, decay)` with one or more runs, each
+# with its own seed. A run that diverged has the accuracy `float("nan")`. Return the setting with the best mean over its
+# seeds. Rule out every setting that diverged with any seed. (At least one setting never diverged.) If two means are
+# exactly equal, return the setting that comes first in the table.
 
 
 # %% tags=["exercise"]
@@ -556,9 +553,16 @@ plots.lines(
 # end (95 % CI −0.3 to 3.5). And it was only 0.3 points better (−1.4 to 2.0) than training just the first *two* trials
 # to the end, which costs about as much.
 #
-# The first rung probably came too early. Look at the curve for the learning rate 0.14, a single dot. The tournament
-# drops it after one epoch, although it's among the best after three epochs in 8.1. Large learning rates often start
-# slowly, and a schedule that depends on the length of the run makes early rankings even less reliable.
+# Look at the curve for the learning rate 0.14, a single dot. What went wrong there?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# The first rung probably came too early. The tournament drops this trial after one epoch, although its learning rate is
+# among the best after three epochs in 8.1. Large learning rates often start slowly, and a schedule that depends on the
+# length of the run makes early rankings even less reliable.
+#
+# </details>
 #
 # ### Exercise 2: `successive_halving` (hard, 30 minutes)
 #
@@ -1409,8 +1413,8 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # ## 8.11 In plain PyTorch
 #
-# `torch.quasirandom.SobolEngine` draws Sobol points, and the rest is a loop around chapter 1's `fit`. One line is easy
-# to overlook. A `DataLoader` that shuffles keeps drawing from the same generator, so the second trial would see the
+# `torch.quasirandom.SobolEngine` draws Sobol points, and the rest is a loop around chapter 1's `train_epoch` and
+# `evaluate_model`. One line is easy to overlook. A `DataLoader` that shuffles keeps drawing from the same generator, so the second trial would see the
 # images in another order than the first. Resetting the generator's state gives every trial the same order.
 
 # %% tags=["plain"]
@@ -1442,17 +1446,19 @@ def random_search(
         train_loader.generator.set_state(start)  # the same order
         model = make_model().to(device)
         optimizer = torch.optim.AdamW(model.parameters(), **setting)
-        history = fit(
-            model, train_loader, valid_loader, optimizer, epochs, device
-        )
-        results.append((history[-1][1], setting))
+        for _ in range(epochs):
+            train_epoch(
+                model, train_loader, optimizer, F.cross_entropy, device
+            )
+        accuracy = evaluate_model(model, valid_loader, device)
+        results.append((accuracy, setting))
     return sorted(results, key=lambda result: result[0], reverse=True)
 
 
 # %% tags=["experiment"]
-# train.py, in the folder of this notebook, holds the plain cells of all
-# chapters; these three are from chapter 1.
-from train import ImageDataset, fit, make_loader
+# train.py, in the folder of this notebook, is the script that the plain cells
+# of all chapters make up.
+from train import ImageDataset, evaluate_model, make_loader, train_epoch
 
 datasets = [
     ImageDataset(split.images, split.labels)

@@ -623,11 +623,10 @@ top_gain.plot(
 
 # %% [markdown]
 # On digits, block 2 adds about eight points, and on signs its gain is close to zero. You'd expect that, because letters
-# share their strokes with digits but not with arrows and animals. But five splits leave wide intervals, and zero is
-# still possible for the difference between the two gains: it's 9 points (95 % CI −0.3 to 18.5). Large networks show the
-# pattern clearly: **early layers are general, late layers are specific to the source**. When Yosinski and colleagues
-# split ImageNet into natural and man-made things, the top layers suffered most. So if your target is unlike the source,
-# try an earlier stage too.
+# share their strokes with digits but not with arrows and animals. But five splits leave wide intervals: the difference
+# between the two gains is 9 points (95 % CI −0.3 to 18.5). Large networks show the pattern clearly: **early layers are
+# general, late layers are specific to the source**. When Yosinski and colleagues split ImageNet into natural and
+# man-made things, the top layers suffered most. So if your target is unlike the source, try an earlier stage too.
 #
 # ## 9.4 Frozen features
 #
@@ -638,11 +637,11 @@ top_gain.plot(
 #
 # With 30 photographs per class, a linear classifier on such features reached 86.9 % on the 101 classes of Caltech-101,
 # where the best system made for them had 84.3 % ([Donahue et al. 2014](https://arxiv.org/abs/1310.1531)). Feature
-# extraction suits small data sets (a rule of thumb says fewer than 1,000 images), targets that resemble the source,
-# and little computing power. It's the lowest rung of the ladder in the next figure; the others are in chapter 10.
+# extraction suits small data sets (fewer than 1,000 images, as a rule of thumb), targets that resemble the source, and
+# little computing power. It's the lowest rung in the next figure; the others are in chapter 10.
 #
-# Frozen means that nothing changes, and here there's a trap. Suppose that you set `requires_grad` to False on every
-# parameter of the backbone and then train the head in training mode. What in the backbone can still change?
+# Frozen means that nothing changes, and here there's a trap. Suppose you set `requires_grad` to False on all parameters
+# of the backbone and train the head in training mode. What in the backbone can still change?
 #
 # <details>
 # <summary><b>Answer</b></summary>
@@ -886,7 +885,7 @@ check.prediction(
 # margins that we had asked for.
 #
 # There's also a control with 20 labels per class: frozen features of the *same* architecture with random weights reach
-# 15 %. So the features are good because of what the network learnt; the architecture alone doesn't provide them.
+# 15 %. So the features are good because of what the network learnt.
 #
 # **What would change it.** CIFAR-10's cats, ships and trucks are also classes of ImageNet, so this target is about as
 # close to the source as a target can be, apart from its blurred 32-pixel images. A target that is further away would
@@ -894,9 +893,9 @@ check.prediction(
 # steps would do.
 #
 # Now the microscope, where you can run all three methods yourself: ten labelled digits per class ("digits, 10"), three
-# splits, and only 90 steps for fine-tuning and from scratch. Different splits of the 1,797 digits share most of their
-# images, so their results vary less than results on new digits would. That's why the intervals of the stored studies
-# are widened ([Nadeau & Bengio 2003](https://doi.org/10.1023/A:1024068626366)). This takes about 10 seconds.
+# splits, and only 90 steps. Different splits of the 1,797 digits share most of their images, so their results vary less
+# than results on new digits would. That's why the intervals of the stored studies are widened ([Nadeau & Bengio
+# 2003](https://doi.org/10.1023/A:1024068626366)). This takes about 10 seconds.
 
 # %% tags=["experiment", "claim"]
 STEPS = 90
@@ -964,25 +963,23 @@ plots.trend(
 )
 
 # %% [markdown]
-# Your nine runs are printed on top, and two stored studies with five splits each below. In `studies/09_finetuning.py`,
+# Your nine runs are printed on top, and two stored studies of five splits below. In `studies/09_finetuning.py`,
 # training from scratch gets up to 2,400 steps. But the probe there kept its default of $C=1$, while fine-tuning got the
-# best of three learning rates. That isn't fair, so we declared and ran a second study, `studies/09_tuned_probe.py`, in
-# which $C$ is the best of four values on the validation digits of another split. (Fine-tuning still has one advantage,
-# its augmentation.) It hardly changes the result: with ten labels per class, fine-tuning is 2.7 points ahead of the
-# tuned probe (−1.1 to 6.6), against 2.4 (−0.2 to 5.0) before. The two upper curves come from the second study.
+# best of three learning rates. So we declared and ran a second study, `studies/09_tuned_probe.py`, in which $C$ is the
+# best of four values on the validation digits of another split. (Fine-tuning still has its augmentation.) The result
+# hardly changes: with ten labels per class, fine-tuning is 2.7 points ahead of the tuned probe (−1.1 to 6.6), against
+# 2.4 (−0.2 to 5.0) before. The upper curves come from the second study.
 #
-# None of the seven declared claims is confirmed, not even the one about the 49 points between fine-tuning and scratch.
-# Their interval (23 to 76) clears the 10 points that we'd claimed, but it's the interval of a *single* claim, with p =
-# 0.014. Holm's correction for five claims multiplies that by five, and 0.07 isn't below 0.05. (That says more about
-# five overlapping splits with scattered results than about the gap.) With all labels, scratch and fine-tuning are too
-# close to tell apart: +0.9 points for scratch (−1.6 to 3.4).
+# None of the seven declared claims is confirmed, not even the 49 points between fine-tuning and scratch. Their interval
+# (23 to 76) clears the 10 points claimed, but it's that of a *single* claim, with p = 0.014. Holm's correction for five
+# claims multiplies that by five, and 0.07 isn't below 0.05. (That says more about five overlapping splits than about
+# the gap.) With all labels, the two are too close to tell apart: +0.9 points for scratch (−1.6 to 3.4).
 #
 # ## 9.6 When frozen features run out
 #
-# Follow the frozen curve in the last figure. It rises early and then flattens, because a linear layer on 96 features
-# soon learns all that these features can tell it about digits. A network that can change its features isn't limited in
-# this way, so with enough labels, training from scratch overtakes it. Between which two numbers of labels does that
-# happen here?
+# In the last figure, the frozen curve rises early and then flattens, because a linear layer on 96 features soon learns
+# all that they can tell it. A network that can change its features isn't limited in this way, so with enough labels,
+# scratch overtakes it. Between which two numbers of labels does that happen here?
 #
 # <details>
 # <summary><b>Answer</b></summary>
@@ -1102,20 +1099,19 @@ plots.trend(
 #
 # ## 9.8 Find similar images
 #
-# Features are useful even without a head: for **retrieval**, the search for similar images. Put all images of a
-# **gallery** through the network. For a query $q$, rank the gallery by the **cosine similarity**
+# Features are useful even without a head: for **retrieval**, the search for similar images. For a query $q$, rank a
+# **gallery** of images by the **cosine similarity** of their features
 #
 # $$ s(q, g) = \frac{f(q) \cdot f(g)}{\lVert f(q) \rVert \, \lVert f(g) \rVert}. $$
 #
-# For a small test, we cut five pieces out of each of 22 photographs (one of a stereo pair is left out) and change
-# their colours at random. Do the pieces of one photograph find each other?
+# For a small test, we cut five pieces out of each of 22 photographs and change their colours at random. Do the pieces
+# of one photograph find each other?
 #
 # The usual score is the **mean average precision**, mAP. Go down the ranking of one query, without the query itself. A
-# *hit* is an image that is relevant. At the rank of each hit, note the *precision* so far: the fraction of hits among
-# the images down to this rank. Add these precisions up and divide by the number of hits that were *possible*. That's
-# the **average precision**, and the mAP is its mean over all queries. For the **mAP at 4**, only the first four ranks
-# count. For example, three images are relevant, and the first four ranks are hit, miss, hit, miss. What's the average
-# precision at 4?
+# *hit* is a relevant image. At the rank of each hit, note the *precision*: the fraction of hits down to this rank. Add
+# these precisions up and divide by the number of hits that were *possible*. That's the **average precision**, and the
+# mAP is its mean over all queries. For the **mAP at 4**, only the first four ranks count. For example, three images are
+# relevant, and the first four ranks are hit, miss, hit, miss. What's the average precision at 4?
 #
 # <details>
 # <summary><b>Answer</b></summary>
@@ -1352,16 +1348,16 @@ check.mean_average_precision(mean_average_precision)
 # features of a later layer). A better ImageNet network also makes a better detector: ResNets scored 28 % higher on
 # COCO than VGG-16 ([He et al. 2016](https://arxiv.org/abs/1512.03385)).
 #
-# Systems that write **captions** or answer questions about images have long been built in stages, for example in three.
-# Pretrain a CNN on ImageNet and fine-tune it for detection on Visual Genome. Join it with a pretrained language model
-# such as BERT and let both learn from images with captions. Then fine-tune for the task ([Zhou et al.
+# Systems that write **captions** or answer questions about images have long been built in stages. For example, pretrain
+# a CNN on ImageNet and fine-tune it for detection on Visual Genome. Join it with a language model such as BERT and let
+# both learn from images with captions. Then fine-tune for the task ([Zhou et al.
 # 2020](https://arxiv.org/abs/1909.11059)).
 #
 # In 2026 you'd often start elsewhere. **CLIP** ([Radford et al. 2021](https://arxiv.org/abs/2103.00020)) learnt from
 # 400 million images with their captions, so it can classify by a *sentence*, without any training image. **DINOv2**
 # ([Oquab et al. 2024](https://arxiv.org/abs/2304.07193)) and DINOv3 ([Siméoni et al.
 # 2025](https://arxiv.org/abs/2508.10104), under a licence of its own) learnt without labels at all. Their frozen
-# features are a good first try. The library `timm` has many of these networks, with the matching preprocessing:
+# features are a good first try. The library `timm` has many such networks and their preprocessing:
 #
 # ```python
 # import timm
@@ -1372,8 +1368,7 @@ check.mean_average_precision(mean_average_precision)
 #
 # ## 9.10 In plain PyTorch, and bigger
 #
-# With torchvision, the weights are an object that knows its preprocessing. Give it a photograph with pixels from 0 to
-# 255:
+# With torchvision, the weights know their preprocessing. Give it a photograph with pixels from 0 to 255:
 
 # %%
 from torchvision.models import ResNet18_Weights

@@ -666,9 +666,8 @@ table.assign(
 # Both methods aim at the same loss, in which each class counts $1/K$. With weights, a rare image comes once per epoch
 # and makes one large step. With oversampling it comes many times and makes many small ones. (They aren't exactly equal
 # even on average, because a weighted batch is divided by the weights it happens to contain.) There's also
-# **undersampling**, which leaves out common images, and **SMOTE** ([Chawla et al.
-# 2002](https://doi.org/10.1613/jair.953)), which interpolates between rare samples. SMOTE was made for tables. For
-# images, people use augmentation.
+# **undersampling** of common images, and **SMOTE** ([Chawla et al. 2002](https://doi.org/10.1613/jair.953)), which
+# interpolates between rare samples. SMOTE was made for tables. For images, people use augmentation.
 #
 # ### The trap
 #
@@ -864,9 +863,8 @@ plots.lines(
 
 # %% [markdown]
 # Three live runs can't tell these methods apart, so the claims are about the study. There, oversampling gains three
-# points of balanced accuracy (1.3 to 5.3). Class weights, which are recommended most often, gain 1.3 (−1.3 to 3.8).
-# Eight seeds can't exclude zero, but the weights are unlikely to cost more than about one point. Both at once is 6.6
-# points worse than oversampling alone (3.6 to 9.6).
+# points of balanced accuracy (1.3 to 5.3). Class weights gain 1.3 (−1.3 to 3.8). Eight seeds can't exclude zero, but a
+# cost of more than about one point is unlikely. Both at once is 6.6 points worse than oversampling alone (3.6 to 9.6).
 #
 # Who gains and who pays? The last figure shows the recall of each class. With class weights, the rare classes gain
 # eleven points (7 to 15), and the common ones lose about as many (3 to 18). On data with the class fractions of the
@@ -876,8 +874,7 @@ plots.lines(
 #
 # ## 11.5 After training: adjust the logits
 #
-# So far you changed the training. But if a trained network's probabilities are reasonably calibrated, its outputs
-# already contain what you need.
+# If a network's probabilities are reasonably calibrated, its outputs already contain what you need.
 #
 # ### Predict
 #
@@ -1048,9 +1045,9 @@ plots.lines(
 # %% [markdown]
 # The adjustment gains four points of balanced accuracy (2.6 to 5.3) and seventeen points for the rare classes (12 to
 # 23). The common classes pay seven (2 to 12). Compared with oversampling, which had to be trained, it's between 0.8
-# points worse and 2.0 better. That's just inside the declared margin of two points, but six claims were tested, and
-# after Holm's correction for that (chapter 8) equality isn't supported. Compared with class weights, it's between 0.2
-# points worse and 5.5 better. It costs twelve subtractions per image, so try it first.
+# points worse and 2.0 better. That's just inside the declared margin of two points, but after Holm's correction for six
+# claims (chapter 8) equality isn't supported. Compared with class weights, it's between 0.2 points worse and 5.5
+# better. It costs twelve subtractions per image, so try it first.
 #
 # The strength $\tau$ is a dial. Turn it up, and the rare classes gain while the common ones lose. Choose it on
 # validation images weighted as the classes will occur in deployment. On images with the training fractions, plain
@@ -1058,12 +1055,11 @@ plots.lines(
 #
 # ## 11.6 Losses for a long tail
 #
-# A data set with a few large classes and many small ones has a **long tail**. Four ideas for it have become standard.
+# A data set with a few large classes and many small ones has a **long tail**.
 #
 # **Focal loss** ([Lin et al. 2017](https://arxiv.org/abs/1708.02002)) was made for object detection, where some 100,000
-# candidate boxes per image show nothing and a few show an object. Most of the empty boxes are easy. Each has a tiny
-# loss, but together they outweigh the objects. So the loss of a sample whose correct class has the probability $p$ is
-# damped,
+# boxes per image show nothing and a few show an object. Most empty boxes are easy, and have a tiny loss, but together
+# they outweigh the objects. So the loss of a sample whose correct class has the probability $p$ is damped,
 #
 # $$ \ell = -(1 - p)^\gamma \log p, $$
 #
@@ -1149,7 +1145,7 @@ photos.plot(
 # gain about as much, but the early weights cost the common classes 22 points (17 to 26) and the late ones 12 (9 to 15).
 #
 # Focal loss changes the balanced accuracy by 0.0 points (−0.9 to 1.0). It moves about two points of recall from the
-# common classes to the rare ones. It was made for a flood of easy samples, and rare isn't the same as hard.
+# common classes to the rare ones. It was made for easy samples, and rare isn't the same as hard.
 #
 # All variants had the same photographs and steps, and a learning rate from a trial run with cross-entropy. The seeds
 # share some test photographs, so the intervals are about CIFAR-10.
@@ -1194,15 +1190,15 @@ for a, b in (
 # Now every training image is fitted. For the same six seeds, the gain of the rare classes from class weights has shrunk
 # from 13 points (11 to 16) to 4 (1 to 6), and in balanced accuracy the weights are between 2.0 points worse and 1.7
 # better than none. The adjustment still gains 2.7 points (0.8 to 4.6). And **longer training alone** gained eight
-# points (6 to 9). So before you correct an imbalance, make sure that the network is trained.
+# points (6 to 9). So first make sure that the network is trained.
 #
 # In the short run, **CutMix costs eleven points** (6 to 15). With it, class weights gain nine (5 to 14), and so does
 # the adjustment (6 to 13), which roughly buys back the loss: CutMix with class weights is between 3.5 points worse and
 # 1.0 better than plain training. If you mix for another reason, such as wrong labels, correct the imbalance as well.
 #
 # In 2026, the usual recipe is a pretrained network if there is little data (chapters 9 and 10), adjusted logits or
-# balanced softmax, and more images of the rare classes. We haven't compared the last one with the others, but no loss
-# can replace an image that isn't there.
+# balanced softmax, and more images of the rare classes. We haven't compared the last one, but no loss replaces a
+# missing image.
 #
 # ## 11.7 Find the bugs
 #
@@ -1262,8 +1258,8 @@ for a, b in (
 # %% [markdown]
 # ## 11.8 In plain PyTorch
 #
-# Three pieces for `train.py`: class weights, a loader with a balanced sampler, and focal loss with optional class
-# weights. Use *either* the weights *or* the loader.
+# Three pieces: class weights, a loader with a balanced sampler, and focal loss with optional class weights. Use *either*
+# the weights *or* the loader, as `train.py` does with its option `--balanced`.
 
 
 # %% tags=["plain"]

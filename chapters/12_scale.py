@@ -415,9 +415,16 @@ for name in first:
 # %% [markdown]
 # Only the data set's own generator repeats itself. Before PyTorch 1.9 (2021), `np.random` was copied too, and most
 # warnings on the internet are about that. Today `DataLoader` seeds `random`, `torch` and `np.random` differently in
-# each worker, but it can't seed a generator that you keep in the data set. You have two remedies. Make the generator in
-# a `worker_init_fn`, with `torch.initial_seed()`, which differs between workers. Or derive it from the epoch and the
-# image's index. `cnnlab.loader` does the latter, so its batches don't depend on the number of workers.
+# each worker. How would you repair a generator that you keep in the data set?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# `DataLoader` can't seed it. Make the generator in a `worker_init_fn`, with `torch.initial_seed()`, which differs
+# between workers. Or derive it from the epoch and the image's index. `cnnlab.loader` does the latter, so its batches
+# don't depend on the number of workers.
+#
+# </details>
 #
 # **What would change it.** A GPU makes $t_{\mathrm{train}}$ many times shorter, so loading on the CPU becomes the
 # bottleneck. The fastest recipes for small images keep the whole data set on the GPU and augment it there, in whole
@@ -611,10 +618,17 @@ same_training
 # harmless (*ghost batch norm*, [Hoffer et al. 2017](https://arxiv.org/abs/1705.08741)). With two or four, use group
 # norm ([Wu & He 2018](https://arxiv.org/abs/1803.08494)) or frozen statistics (chapter 9).
 #
-# Two more things differ from a whole batch. Dropout draws other masks, which does no harm. A loss that compares the
-# images of a batch with each other, as in contrastive learning, isn't a mean over images, so it can't be accumulated
-# like this at all. And accumulation takes time: on our small network 36 % more, because every microbatch repeats the
-# calls of a step.
+# Two more things differ from a whole batch. Dropout draws other masks, which does no harm. Which loss can't be
+# accumulated like this at all?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# One that compares the images of a batch with each other, as in contrastive learning. It isn't a mean over images.
+#
+# </details>
+#
+# And accumulation takes time: on our small network 36 % more, because every microbatch repeats the calls of a step.
 #
 # ### The bug of 2024
 #
@@ -744,8 +758,8 @@ plots.image_grid(
 #
 # So what do you save? Activations take about half the memory, as you've seen in 12.3. (For a single image, the 16-bit
 # copies of the weights take more than that saves.) And GPUs that are made for sixteen bits compute several times as
-# fast. Our idle machine has a CPU with instructions for bfloat16, and a step took 15 % less time. In our first, noisier
-# measurements, on an older CPU without them, it took about 10 % *longer*. So measure before you switch it on.
+# fast. On our CPU, which has instructions for bfloat16, a step took 15 % less time. On an older one without them, it
+# took about 10 % *longer*. So measure before you switch it on.
 #
 # Is it the same training? Not bit for bit, so compare accuracies. Your three pairs of runs below are short and take
 # some seconds. The grey marks come from the study `studies/12_precision.py`, which calls the same function with twice
@@ -859,13 +873,12 @@ check.prediction(
 # NVIDIA's GPUs before 2020 (V100, T4) have units for float16 and none for bfloat16. The trouble with float16 is its
 # range. Gradients of activations are small, because the mean over the batch divides them. The remedy is **loss
 # scaling**. Multiply the loss by $S$, and every gradient is $S$ times as large. Before the step, divide the gradients
-# of the weights, which are in float32, by $S$. In exact arithmetic this changes nothing.
+# of the weights, which are in float32, by $S$.
 #
-# Does it matter? The study `studies/12_precision.py` imitates float16 on a CPU by rounding every gradient that flows
-# back. It does so for the mean loss over 64 images, and for a loss that's 4,096 times as small, with a learning rate
-# that's 4,096 times as high. In exact arithmetic these two runs are the same. Gradients that small are common: each
-# pixel gets one if the loss is a mean over a map of 64 × 64 pixels, and so does everything behind a loss term with a
-# small weight.
+# Does it matter? The study `studies/12_precision.py` rounds every gradient that flows back to float16, for the mean
+# loss over 64 images and for a loss that's 4,096 times as small, with a learning rate that's 4,096 times as high. In
+# exact arithmetic both runs are the same. Gradients that small are common: each pixel gets one if the loss is a mean
+# over a map of 64 × 64 pixels.
 
 # %% tags=["claim"]
 HALF, SMALL = "float16 gradients", "float16 gradients, loss / 4096"
@@ -1031,10 +1044,9 @@ check.prediction(
 )
 
 # %% [markdown]
-# A compiled step takes 29 % less time (95 % CI 21 to 38). Yet compiling would be a loss in most runs of this course,
-# because they end before it has paid off. The same holds when you try ten settings for two minutes each, unless the
-# compiler finds its earlier work in its cache. If a network trains for hours on a GPU, seventeen seconds or even a few
-# minutes hardly matter.
+# A compiled step takes 29 % less time (95 % CI 21 to 38). Yet most runs of this course end before compiling has paid
+# off. The same holds when you try ten settings for two minutes each, unless the compiler finds its earlier work in its
+# cache. If a network trains for hours on a GPU, seventeen seconds or even a few minutes hardly matter.
 #
 # The second claim is about **channels last**. PyTorch stores an image channel by channel, but the fastest convolutions
 # want all channels of a pixel side by side. `model.to(memory_format=torch.channels_last)`, and the same for the images,
@@ -1159,15 +1171,15 @@ check.prediction(
 # Is it faster? Only if a step takes much longer than exchanging its gradients. For our network, starting the processes
 # alone takes longer than the training. If the weights and their 16 bytes each don't fit on one GPU, **FSDP**
 # (`torch.distributed.fsdp.fully_shard`) or ZeRO ([Rajbhandari et al. 2020](https://arxiv.org/abs/1910.02054)) shard
-# them over the processes. The largest models combine this with other ways to split the work, for example within a
-# layer.
+# them over the processes.
 #
 # ## 12.7 In plain PyTorch
 #
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
 # scheduler and clipping. If you pass no scaler, the loop uses a disabled one, which does nothing. `set_train_mode`
 # comes from chapter 9. The averaged weights of chapter 6 are updated by a hook of the optimizer, so they need no line
-# here, and a skipped step doesn't update them. The schedule moves on even then.
+# here, and a skipped step doesn't update them. The schedule moves on even then. The cell after the loop joins the
+# processes that `torchrun` has started (12.6 has DDP's other lines), and turns on two switches of 12.5.
 
 
 # %% tags=["plain"]
@@ -1214,12 +1226,6 @@ def train_epoch(
             scheduler.step()
         count += n
     return total / count
-
-
-# %% [markdown]
-# Two short functions belong to it. `setup_ddp` joins the processes that `torchrun` has started, and does nothing
-# without it. `train_together` in 12.6 shows what else DDP needs: the wrapper, the sampler and its `set_epoch`, and one
-# process that saves. `use_fast_kernels` turns two of the switches of 12.5 on.
 
 
 # %% tags=["plain"]

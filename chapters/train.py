@@ -1,22 +1,20 @@
 """Train a convolutional network with torch and torchvision alone.
 
-This is the plain code of the chapters in one file. Each part names the
-chapter that explains it; change it there, and run `make fix`.
+This is the plain code of the chapters in one file, as far as `main`, at the
+end, needs it. A comment names the chapter that explains each part.
 """
 
 import argparse
 import copy
 import math
-import os
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-from torch.quasirandom import SobolEngine
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -29,8 +27,6 @@ from torchvision.transforms import v2
 
 
 # --- Chapter 1. The training loop -----------------------------------------
-
-
 class ImageDataset(Dataset):
     """Images (N, 3, H, W) of uint8 and their labels, one pair at a time.
 
@@ -74,8 +70,6 @@ def pick_device():
 
 
 # --- Chapter 12. Faster and bigger ----------------------------------------
-
-
 def train_epoch(
     model,
     loader,
@@ -119,8 +113,6 @@ def train_epoch(
 
 
 # --- Chapter 1. The training loop -----------------------------------------
-
-
 @torch.inference_mode()  # as no_grad, and a little faster
 def evaluate_model(model, loader, device):
     """Return the accuracy over all samples."""
@@ -134,21 +126,7 @@ def evaluate_model(model, loader, device):
     return correct / count
 
 
-def fit(model, train_loader, valid_loader, optimizer, epochs, device):
-    """Train; return (training loss, validation accuracy) of each epoch."""
-    model.to(device)
-    history = []
-    for _ in range(epochs):
-        loss = train_epoch(
-            model, train_loader, optimizer, F.cross_entropy, device
-        )
-        history.append((loss, evaluate_model(model, valid_loader, device)))
-    return history
-
-
 # --- Chapter 2. Normalisation, initialisation, regularisation -------------
-
-
 class ResidualBlock(nn.Module):
     def __init__(self, channels, width):
         super().__init__()
@@ -195,8 +173,6 @@ def decay_groups(model, weight_decay):
 
 
 # --- Chapter 3. Data augmentation -----------------------------------------
-
-
 def train_transform(size):
     """Return the transform of a uint8 training image (3, size, size)."""
     return v2.Compose(
@@ -209,27 +185,18 @@ def train_transform(size):
 
 
 # --- Chapter 4. Mixup and CutMix ------------------------------------------
-
-
 def mix_batch(num_classes, alpha=1.0):
     """Return a collate function that applies mixup or CutMix to a batch."""
-    mix = v2.RandomChoice(
-        [
-            v2.MixUp(alpha=alpha, num_classes=num_classes),
-            v2.CutMix(alpha=alpha, num_classes=num_classes),
-        ]
-    )
+    options = {"alpha": alpha, "num_classes": num_classes}
+    mix = v2.RandomChoice([v2.MixUp(**options), v2.CutMix(**options)])
 
     def collate(samples):
-        images, labels = default_collate(samples)
-        return mix(images, labels)
+        return mix(*default_collate(samples))
 
     return collate
 
 
 # --- Chapter 5. Learning-rate schedules -----------------------------------
-
-
 def make_schedule(optimizer, warmup_steps, total_steps):
     """Return a scheduler: warm-up, then cosine to 0; step it per batch."""
     rise = LinearLR(optimizer, 1 / warmup_steps, total_iters=warmup_steps)
@@ -238,8 +205,6 @@ def make_schedule(optimizer, warmup_steps, total_steps):
 
 
 # --- Chapter 6. Knowing when to stop, and averaging -----------------------
-
-
 class EarlyStopper:
     """Keep the best weights, and say when the patience has run out."""
 
@@ -257,6 +222,12 @@ class EarlyStopper:
             self.to_beat, self.bad_epochs = accuracy, 0
         return self.bad_epochs >= self.patience
 
+    def state_dict(self):
+        return vars(self)
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
 
 def make_ema(model, decay):
     def blend(average, weight, n):  # n = t + 1 averages so far
@@ -267,22 +238,20 @@ def make_ema(model, decay):
     return ema
 
 
-def save_checkpoint(path, epoch, **parts):
+def save_checkpoint(path, parts, **facts):
     state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save(state | {"epoch": epoch}, f"{path}.new")
+    torch.save(state | facts, f"{path}.new")
     Path(f"{path}.new").replace(path)  # a crash leaves the old file
 
 
-def load_checkpoint(path, **parts):
+def load_checkpoint(path, parts):
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return state["epoch"]
+    return state
 
 
 # --- Chapter 7. Debugging training ----------------------------------------
-
-
 def check_first_loss(model, loader, loss_fn, num_classes):
     """Return the loss of a fresh model on one batch, and log K."""
     images, targets = next(iter(loader))
@@ -292,58 +261,7 @@ def check_first_loss(model, loader, loss_fn, num_classes):
     return loss, math.log(num_classes)
 
 
-def overfit_batch(model, batch, optimizer, loss_fn, steps):
-    """Train on one batch again and again; return the loss at each step."""
-    images, targets = batch
-    model.train()
-    losses = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = loss_fn(model(images), targets)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-# --- Chapter 8. Choosing hyperparameters ----------------------------------
-
-RANGES = {"lr": (1e-4, 1e-1), "weight_decay": (1e-3, 1.0)}
-
-
-def sample_settings(n, seed):
-    """Return n settings that cover RANGES evenly on log scales."""
-    points = SobolEngine(len(RANGES), scramble=True, seed=seed).draw(n)
-    settings = []
-    for point in points.tolist():
-        setting = {}
-        for u, name in zip(point, RANGES, strict=True):
-            low, high = RANGES[name]
-            setting[name] = low * (high / low) ** u
-        settings.append(setting)
-    return settings
-
-
-def random_search(
-    make_model, train_loader, valid_loader, settings, epochs, device
-):
-    """Train with each setting; return (accuracy, setting), best first."""
-    start = train_loader.generator.get_state()
-    results = []
-    for setting in settings:
-        train_loader.generator.set_state(start)  # the same order
-        model = make_model().to(device)
-        optimizer = torch.optim.AdamW(model.parameters(), **setting)
-        history = fit(
-            model, train_loader, valid_loader, optimizer, epochs, device
-        )
-        results.append((history[-1][1], setting))
-    return sorted(results, key=lambda result: result[0], reverse=True)
-
-
 # --- Chapter 9. Transfer learning -----------------------------------------
-
-
 def load_backbone(num_classes, weights=ResNet18_Weights.DEFAULT):
     """Return a ResNet-18, pretrained on ImageNet, with a new head."""
     model = resnet18(weights=weights)
@@ -364,60 +282,7 @@ def set_train_mode(model):
             layer.train(layer.weight.requires_grad)
 
 
-# --- Chapter 10. Fine-tuning ----------------------------------------------
-
-RESNET_STAGES = (
-    ("conv1", "bn1"),
-    ("layer1",),
-    ("layer2",),
-    ("layer3",),
-    ("layer4",),
-    ("fc",),
-)
-
-
-def stage_parameters(model, stage):
-    """The parameters of a stage of a torchvision ResNet, 0 the lowest."""
-    return [
-        parameter
-        for name in RESNET_STAGES[stage]
-        for parameter in getattr(model, name).parameters()
-    ]
-
-
-def layer_groups(model, lr, decay, weight_decay=0.01):
-    """Parameter groups: the head gets lr, each stage below decay times it."""
-    groups = []
-    for depth, stage in enumerate(reversed(range(len(RESNET_STAGES)))):
-        parameters = stage_parameters(model, stage)
-        matrices = [p for p in parameters if p.ndim > 1]
-        vectors = [p for p in parameters if p.ndim <= 1]
-        stage_lr = lr * decay**depth
-        groups += [
-            {
-                "params": matrices,
-                "lr": stage_lr,
-                "weight_decay": weight_decay,
-            },
-            {"params": vectors, "lr": stage_lr, "weight_decay": 0.0},
-        ]
-    return groups
-
-
-def unfreeze_stage(model, stage):
-    for parameter in stage_parameters(model, stage):
-        parameter.requires_grad_(True)
-
-
 # --- Chapter 11. Imbalanced classes ---------------------------------------
-
-
-def class_weights(labels, num_classes):
-    """Return N / (K n_k) for each class; a sample weighs 1 on average."""
-    counts = torch.bincount(labels, minlength=num_classes)
-    return len(labels) / (num_classes * counts)
-
-
 def balanced_loader(dataset, batch_size, seed, **options):
     """Return a DataLoader that draws all classes equally often.
 
@@ -432,36 +297,7 @@ def balanced_loader(dataset, batch_size, seed, **options):
     return DataLoader(dataset, batch_size, sampler=sampler, **options)
 
 
-class FocalLoss(nn.Module):
-    """Cross-entropy that damps samples classified with confidence."""
-
-    def __init__(self, gamma=2.0, weight=None):
-        super().__init__()
-        self.gamma = gamma
-        self.register_buffer("weight", weight)
-
-    def forward(self, logits, labels):
-        loss = F.cross_entropy(logits, labels, reduction="none")
-        damped = (1 - (-loss).exp()) ** self.gamma * loss
-        if self.weight is None:
-            return damped.mean()
-        weights = self.weight[labels]
-        return (weights * damped).sum() / weights.sum()
-
-
 # --- Chapter 12. Faster and bigger ----------------------------------------
-
-
-def setup_ddp():
-    """Join the processes of torchrun; return rank and number (0, 1 alone)."""
-    if "RANK" not in os.environ:
-        return 0, 1
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
-
-
 def use_fast_kernels():
     """Allow TF32, and let cuDNN choose the fastest convolutions."""
     torch.set_float32_matmul_precision("high")
@@ -469,14 +305,28 @@ def use_fast_kernels():
 
 
 # --- Chapter 13. Capstone: your own photographs ---------------------------
+def load_image(path, size):
+    """Return an image file, upright and square, as uint8 (3, size, size)."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+    except (OSError, SyntaxError) as error:
+        raise SystemExit(f"can't read {path}: {error}") from None
+    if image.mode != "I;16":  # 16 bits of grey, which convert() would clip
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image.convert("RGB")
+    image = v2.functional.to_image(image).expand(3, -1, -1)
+    image = v2.functional.to_dtype(image, torch.uint8, scale=True)
+    return v2.functional.center_crop(v2.functional.resize(image, size), size)
 
 
 def load_folder(folder, size):
     """Return images (N, 3, size, size), labels (N,) and class names."""
-    square = v2.Compose(
-        [v2.ToImage(), v2.Resize(size, antialias=True), v2.CenterCrop(size)]
-    )
-    files = ImageFolder(folder, transform=square)
+    try:
+        files = ImageFolder(folder, loader=partial(load_image, size=size))
+    except OSError as error:  # no folder, no classes, or an empty class
+        raise SystemExit(str(error)) from None
     images = torch.stack([image for image, _ in files])
     return images, torch.tensor(files.targets), files.classes
 
@@ -494,114 +344,123 @@ def split_classes(labels, fraction, seed):
     return torch.cat(chosen), torch.cat(others)
 
 
-def build_model(num_classes, pretrained):
+def build_model(num_classes, small, pretrained=True):
     """Return a new small ResNet, or a ResNet-18 with ImageNet's weights."""
-    if not pretrained:
+    if small:
         return SmallResNet(num_classes).apply(init_weights)
     preset = ResNet18_Weights.DEFAULT.transforms()
-    normalise = v2.Normalize(preset.mean, preset.std)
-    return nn.Sequential(normalise, load_backbone(num_classes))
+    weights = ResNet18_Weights.DEFAULT if pretrained else None
+    try:
+        backbone = load_backbone(num_classes, weights)
+    except OSError as error:
+        raise SystemExit(
+            f"can't download ResNet-18: {error}; --small needs no download"
+        ) from None
+    return nn.Sequential(v2.Normalize(preset.mean, preset.std), backbone)
+
+
+def predict(path, image):
+    """Return the class of an image file and its probability.
+
+    All else comes from the file that training wrote to the path.
+    """
+    state = load_checkpoint(path, {})
+    if "classes" not in state:
+        raise SystemExit(f"{path} has no class names: train it again")
+    classes, small = state["classes"], state["small"]
+    model = make_ema(build_model(len(classes), small, pretrained=False), 0)
+    stopper = state.get("stopper")
+    model.load_state_dict(
+        stopper["best_weights"] if stopper else state["ema"]
+    )
+    pixels = load_image(image, state["size"])[None] / 255
+    with torch.inference_mode():
+        probabilities = model.eval()(pixels).softmax(dim=1)[0]
+    return classes[probabilities.argmax()], probabilities.max().item()
 
 
 def parse_options(arguments=None):
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description="Train on a folder that has one folder per class."
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--test", type=Path, help="evaluate on it at the end")
-    parser.add_argument("--valid", type=float, default=0.2, help="fraction")
-    parser.add_argument("--size", type=int, default=32, help="pixels")
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--weight-decay", type=float, default=5e-4)
-    parser.add_argument("--ema", type=float, default=0.99, help="decay")
-    parser.add_argument(
-        "--patience",
-        type=int,
-        help="epochs without a gain before stopping early",
-    )
-    parser.add_argument("--max-norm", type=float, help="clip gradients")
-    parser.add_argument(
-        "--pretrained", action="store_true", help="use --lr 0.01 --size 224"
-    )
-    parser.add_argument(
-        "--frozen",
-        action="store_true",
-        help="with --pretrained: train the head alone",
-    )
-    parser.add_argument(
-        "--balanced",
-        action="store_true",
-        help="draw all classes equally often",
-    )
-    parser.add_argument(
-        "--microbatch", type=int, help="images per gradient accumulation step"
-    )
-    parser.add_argument("--bf16", action="store_true", help="mixed precision")
-    parser.add_argument(
-        "--mix", action="store_true", help="mixup or CutMix on each batch"
-    )
-    parser.add_argument("--no-augment", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("run.pt"))
-    options = parser.parse_args(arguments)
-    if options.resume and options.patience:
-        parser.error(
-            "--resume forgets the best epoch, so --patience can't go on"
-        )
-    return options
+    parser = argparse.ArgumentParser(description="Train on your own images.")
+    add = parser.add_argument
+    add("path", help="one folder per class; with --predict, an image")
+    add("--predict", action="store_true", help="classify it with --out")
+    add("--test", help="a folder, evaluated once at the end")
+    add("--small", action="store_true", help="a small net, from scratch")
+    add("--frozen", action="store_true", help="train only ResNet-18's head")
+    add("--size", type=int, help="pixels: 224, or 32 with --small")
+    add("--lr", type=float, help="0.01, or 0.1 with --small")
+    add("--valid", type=float, default=0.2, help="fraction held out")
+    add("--epochs", type=int, default=40)
+    add("--batch-size", type=int, default=32)
+    add("--weight-decay", type=float, default=5e-4)
+    add("--ema", type=float, default=0.99, help="decay of the average")
+    add("--patience", type=int, help="stop early, with a constant lr")
+    add("--max-norm", type=float, help="clip gradients")
+    add("--mix", action="store_true", help="mixup or CutMix on each batch")
+    add("--balanced", action="store_true", help="draw classes equally often")
+    add("--microbatch", type=int, help="images per accumulation step")
+    add("--bf16", action="store_true", help="mixed precision")
+    add("--no-augment", action="store_true")
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="go on from --out")
+    add("--out", default="run.pt")
+    o = parser.parse_args(arguments)
+    o.size = o.size or (32 if o.small else 224)
+    o.lr = o.lr or (0.1 if o.small else 0.01)
+    return o
 
 
 def main(arguments=None):
     """Train as the command line says; return the averaged model."""
     o = parse_options(arguments)
+    if o.predict:
+        name, probability = predict(o.out, o.path)
+        print(f"{name}, p = {probability:.2f}")
+        return None
     torch.manual_seed(o.seed)
     device = pick_device()
     if device.type == "cuda":
         use_fast_kernels()
-    images, labels, classes = load_folder(o.folder, o.size)
+    images, labels, classes = load_folder(o.path, o.size)
+    K, counts = len(classes), labels.bincount().tolist()
+    print("images per class:", dict(zip(classes, counts, strict=True)))
+    if K < 2 or min(counts) < 2:
+        raise SystemExit("you need at least two classes of two images each")
     held_out, known = split_classes(labels, o.valid, o.seed)
     transform = None if o.no_augment else train_transform(o.size)
     train_set = ImageDataset(images[known], labels[known], transform)
     valid_set = ImageDataset(images[held_out], labels[held_out])
-    if len(train_set) < o.batch_size:
-        raise SystemExit(
-            f"{len(train_set)} training images don't fill a batch of "
-            f"{o.batch_size}: choose a smaller --batch-size"
-        )
     valid = make_loader(valid_set, 256, shuffle=False, seed=0)
-    more = {"collate_fn": mix_batch(len(classes))} if o.mix else {}
+    batch_size = min(o.batch_size, len(train_set))
+    more = {"collate_fn": mix_batch(K)} if o.mix else {}
     load = partial(make_loader, shuffle=True)
     if o.balanced:
         load = partial(balanced_loader, drop_last=True)
 
-    model = build_model(len(classes), o.pretrained)
-    if o.pretrained and o.frozen:
+    model = build_model(K, o.small)
+    if o.frozen and not o.small:
         freeze_all_but_head(model[1])
-    loss, log_k = check_first_loss(
-        model, valid, F.cross_entropy, len(classes)
-    )
+    loss, log_k = check_first_loss(model, valid, F.cross_entropy, K)
     print(f"first loss {loss:.2f}, log K = {log_k:.2f}")
     model.to(device)
     ema = make_ema(model, o.ema)
-    optimizer = torch.optim.SGD(
-        decay_groups(model, o.weight_decay), lr=o.lr, momentum=0.9
-    )
+    groups = decay_groups(model, o.weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=o.lr, momentum=0.9)
     optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
-    if not o.patience:
-        steps = o.epochs * (len(train_set) // o.batch_size)
-        schedule = make_schedule(optimizer, max(1, steps // 20), steps)
-        parts["scheduler"] = schedule
-    stopper = EarlyStopper(o.patience or o.epochs)
+    if o.patience:
+        parts["stopper"] = EarlyStopper(o.patience)
+    else:
+        steps = max(2, o.epochs * (len(train_set) // batch_size))
+        rise = max(1, steps // 20)
+        parts["scheduler"] = make_schedule(optimizer, rise, steps)
 
-    start = load_checkpoint(o.out, **parts) if o.resume else 0
+    facts = {"classes": classes, "size": o.size, "small": o.small}
+    start = load_checkpoint(o.out, parts)["epoch"] if o.resume else 0
     for epoch in range(start, o.epochs):
         torch.manual_seed(o.seed + epoch)  # a resumed run draws the same
-        batches = load(train_set, o.batch_size, seed=o.seed + epoch, **more)
+        batches = load(train_set, batch_size, seed=o.seed + epoch, **more)
         loss = train_epoch(
             model,
             batches,
@@ -615,13 +474,16 @@ def main(arguments=None):
         )
         accuracy = evaluate_model(ema, valid, device)
         print(f"epoch {epoch + 1}: loss {loss:.3f}, valid {accuracy:.3f}")
-        save_checkpoint(o.out, epoch + 1, **parts)
-        if stopper.should_stop(accuracy, ema) and o.patience:
+        stop = o.patience and parts["stopper"].should_stop(accuracy, ema)
+        save_checkpoint(o.out, parts, epoch=epoch + 1, **facts)
+        if stop:
             break
     if o.patience:
-        ema.load_state_dict(stopper.best_weights)
+        ema.load_state_dict(parts["stopper"].best_weights)
     if o.test:
         images, labels, names = load_folder(o.test, o.size)
+        if unknown := {*names} - {*classes}:
+            raise SystemExit(f"{o.path} has no images of {unknown}")
         labels = torch.tensor([classes.index(n) for n in names])[labels]
         test = make_loader(ImageDataset(images, labels), 256, False, 0)
         print(f"test accuracy {evaluate_model(ema, test, device):.3f}")

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, v2
 from torchvision.transforms.v2 import functional as TF
 
-from cnnlab.augment import Augment, Params, core, ramp
+from cnnlab.augment import Augment, Params, core, geometry, ramp
 from cnnlab.data.loaders import loader
 from cnnlab.errors import DataError
 from cnnlab.mixing import MixUp
@@ -120,6 +120,16 @@ def test_the_same_parameters_give_the_same_pixels_as_torchvision(
         assert torch.equal(result[stable], expected[stable])
     else:
         assert torch.allclose(result, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_crops_far_outside_and_other_layouts_give_the_same_pixels_as_torchvision(dtype):
+    images = photos(n=4, width=9).to(dtype).to(memory_format=torch.channels_last)
+    whole = geometry.Window.whole(4, S, 9)
+    window = whole._replace(top=torch.tensor([-40, 3, 0, 15]), left=torch.tensor([2, 40, -9, -8]))
+    params = Params(window=window, flip=torch.tensor([True, False, True, True]))
+    expected = for_each_image(images, lambda image, i: crop_and_flip(image, i, params))
+    assert torch.equal(Augment().apply(images, params), expected)
 
 
 COLOURS = {

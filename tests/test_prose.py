@@ -1,4 +1,4 @@
-"""Keep out phrases that make the text sound translated, or that hide a result."""
+"""Keep phrases that sound translated, or that hide a result, out of what people read."""
 
 import re
 from pathlib import Path

@@ -122,6 +122,77 @@ def test_conda_environment_agrees_with_pyproject():
         assert extra[1] in PROJECT["optional-dependencies"]
 
 
+# Stands for Python: it makes environments with nothing but itself in them, and notes what else it's
+# asked for. A uv that's asked for another build of PyTorch can't reach its address.
+PYTHON = """#!/bin/sh
+case "$*" in
+    "-m venv"*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python"; exit;;
+    *"uv pip install"*) echo "$*" >> asked.txt;;
+esac
+case "$*" in *--torch-backend=unreachable*) echo "Failed to fetch" >&2; exit 2;; esac
+"""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("torch", "flags", "says"),
+    [
+        ("", [""], ""),
+        ("cpu", ["--torch-backend=cpu "], ""),
+        ("unreachable", ["--torch-backend=unreachable ", ""], "the usual one is installed instead"),
+    ],
+)
+def test_make_installs_the_build_of_pytorch_that_is_asked_for(tmp_path, torch, flags, says):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (python := tmp_path / "python").write_text(PYTHON)
+    python.chmod(0o755)
+    command = ["make", ".venv/.lab", f"PYTHON={python}", f"TORCH={torch}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    usual = (
+        "-m uv pip install --quiet --compile-bytecode --python .venv/bin/python {}--editable .[lab]"
+    )
+    assert (tmp_path / "asked.txt").read_text().splitlines() == [usual.format(f) for f in flags]
+    assert says in done.stdout
+    assert bool(says) == ("TORCH=unreachable can't be had" in done.stdout)
+    assert "pip tries now" not in done.stdout
+
+
+def bounds(*extras: str) -> dict[str, SpecifierSet]:
+    """The versions that pyproject.toml allows of what the library and some extras need."""
+    lines = [*PROJECT["dependencies"]]
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return {(r := Requirement(line)).name: r.specifier for line in lines}
+
+
+def test_every_bound_says_from_which_version_on():
+    """The tests with the lowest versions would install ancient ones without it."""
+    for name, versions in bounds(*PROJECT["optional-dependencies"]).items():
+        assert name == "cnnlab" or {"==", ">="} & {v.operator for v in versions}, name
+
+
+def test_a_dependency_has_the_same_bound_in_each_extra():
+    seen: dict[str, SpecifierSet] = {}
+    for extra in set(PROJECT["optional-dependencies"]) - {"bench"}:  # an environment of its own
+        for name, versions in bounds(extra).items():
+            if name != "cnnlab":
+                assert seen.setdefault(name, versions) == versions, (extra, name)
+
+
+def test_on_colab_nothing_that_is_installed_has_to_be_upgraded():
+    lines = (ROOT / "tests" / "constraints-colab.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    allowed = bounds("colab", "lab")
+    assert {pin.name for pin in pins} - {"ipython"} <= set(allowed)
+    for pin in pins:
+        (version,) = pin.specifier
+        assert version.operator == "=="
+        assert version.version in allowed.get(pin.name, SpecifierSet()), pin
+    assert bounds("colab").items() <= bounds("lab").items(), "make lab installs it too"
+
+
 def dependencies() -> list[str]:
     extras = PROJECT["optional-dependencies"].values()
     every = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]

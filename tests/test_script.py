@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
+from urllib.error import URLError
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import cnnlab
@@ -51,13 +53,13 @@ def test_the_committed_script_is_the_assembly_of_the_chapters():
     assert PATH.read_text() == script.assemble(course.chapters()), "call `make fix`"
 
 
-def test_the_script_imports_only_torch_torchvision_and_the_standard_library():
+def test_the_script_imports_only_torch_torchvision_pillow_and_the_standard_library():
     tree = ast.parse(PATH.read_text())
     modules = {a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names}
     modules |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     packages = {module.partition(".")[0] for module in modules}
     assert "torch" in packages
-    assert packages - sys.stdlib_module_names <= {"torch", "torchvision"}
+    assert packages - sys.stdlib_module_names <= {"torch", "torchvision", "PIL"}
 
 
 def test_ruff_accepts_the_script():
@@ -67,7 +69,7 @@ def test_ruff_accepts_the_script():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_fit_gives_the_weights_of_trainer_bit_for_bit(plain):
+def test_its_loop_gives_the_weights_of_trainer_bit_for_bit(plain):
     data = cnnlab.load("pocket", seed=3, n_train=100, n_valid=50)
     dataset = plain.ImageDataset(data.train.images, data.train.labels)
     valid = plain.ImageDataset(data.valid.images, data.valid.labels)
@@ -77,11 +79,14 @@ def test_fit_gives_the_weights_of_trainer_bit_for_bit(plain):
 
     def new():
         torch.manual_seed(7)
-        model = plain.SmallResNet(12) if hasattr(plain, "SmallResNet") else cnnlab.small_resnet(12)
+        model = plain.SmallResNet(12)
         return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     model, optimizer = new()
-    history = plain.fit(model, batches, valid_loader, optimizer, 2, torch.device("cpu"))
+    history = []
+    for _ in range(2):
+        loss = plain.train_epoch(model, batches, optimizer, F.cross_entropy, "cpu")
+        history.append((loss, plain.evaluate_model(model, valid_loader, "cpu")))
     expected, optimizer = new()
     trainer = cnnlab.Trainer(expected, optimizer, device="cpu", progress=False)
     trainer.fit(batches, cnnlab.loader(data.valid, 32), epochs=2)
@@ -131,8 +136,8 @@ def sign_folder(tmp_path_factory):
 
 
 def test_the_script_runs_from_the_command_line(sign_folder, tmp_path):
-    options = ["--epochs", "2", "--mix", "--max-norm", "1", "--test", sign_folder / "test"]
-    options += ["--balanced", "--microbatch", "16", "--bf16"]
+    options = ["--small", "--epochs", "2", "--mix", "--max-norm", "1"]
+    options += ["--balanced", "--microbatch", "16", "--bf16", "--test", sign_folder / "test"]
     done = subprocess.run(
         [sys.executable, PATH, sign_folder / "train", *options],
         capture_output=True,
@@ -141,7 +146,8 @@ def test_the_script_runs_from_the_command_line(sign_folder, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    first, one, two, test = done.stdout.splitlines()
+    counts, first, one, two, test = done.stdout.splitlines()
+    assert counts.startswith("images per class: {'keep left': 8, ")
     assert re.fullmatch(r"first loss \d\.\d\d, log K = 2\.48", first)
     assert re.fullmatch(r"epoch 1: loss \d\.\d{3}, valid \d\.\d{3}", one)
     assert two.startswith("epoch 2: ")
@@ -153,8 +159,8 @@ def test_the_command_line_gives_the_averaged_weights_of_trainer_bit_for_bit(
     plain, sign_folder, tmp_path
 ):
     train, out = sign_folder / "train", tmp_path / "run.pt"
-    options = ["--no-augment", "--epochs=2", "--batch-size=16", "--valid=0.25", "--seed=3"]
-    model = plain.main([str(train), *options, f"--out={out}"])
+    options = ["--small", "--no-augment", "--epochs=2", "--batch-size=16", "--valid=0.25"]
+    model = plain.main([str(train), *options, "--seed=3", f"--out={out}"])
 
     torch.manual_seed(3)
     images, labels, classes = plain.load_folder(train, 32)
@@ -180,10 +186,17 @@ def test_the_command_line_gives_the_averaged_weights_of_trainer_bit_for_bit(
     assert all(torch.equal(average[name], value) for name, value in model.state_dict().items())
 
 
-def test_the_command_line_refuses_a_batch_that_is_never_full(plain, sign_folder, tmp_path):
-    arguments = [str(sign_folder / "train"), "--batch-size=97", f"--out={tmp_path / 'run.pt'}"]
-    with pytest.raises(SystemExit, match=r"72 training images don't fill a batch of 97"):
-        plain.main(arguments)
+def test_a_batch_that_would_never_be_full_holds_all_training_images(plain, sign_folder, tmp_path):
+    out = tmp_path / "run.pt"
+    plain.main(
+        [str(sign_folder / "train"), "--small", "--batch-size=97", "--epochs=1", f"--out={out}"]
+    )
+    optimizer = torch.load(out, weights_only=True)["optimizer"]
+    assert any(value.any() for value in first_momenta(optimizer)), "it made a step"
+
+
+def first_momenta(optimizer):
+    return [state["momentum_buffer"] for state in optimizer["state"].values()]
 
 
 def test_a_test_folder_without_one_of_the_classes_is_judged_by_the_labels_of_training(
@@ -199,14 +212,20 @@ def test_a_test_folder_without_one_of_the_classes_is_judged_by_the_labels_of_tra
         return 0.0
 
     monkeypatch.setattr(plain, "evaluate_model", evaluate)
-    plain.main([str(train), "--epochs=1", f"--test={test}", f"--out={tmp_path / 'run.pt'}"])
+    options = ["--small", "--epochs=1", f"--test={test}", f"--out={tmp_path / 'run.pt'}"]
+    plain.main([str(train), *options])
     assert labels[-1].unique().tolist() == list(range(1, 12))
+
+
+def without_weights(load_backbone):
+    """Build ResNet-18 with random weights, whatever weights are asked for."""
+    return lambda num_classes, weights: load_backbone(num_classes, None)
 
 
 def test_the_pretrained_network_takes_pixels_and_normalises_them_itself(plain, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(plain, "load_backbone", partial(plain.load_backbone, weights=None))
-    model = plain.build_model(3, pretrained=True).eval()
+    monkeypatch.setattr(plain, "load_backbone", without_weights(plain.load_backbone))
+    model = plain.build_model(3, small=False).eval()
     images = torch.rand(2, 3, 64, 64)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     assert torch.equal(model(images), model[1]((images - mean) / std))
@@ -216,38 +235,60 @@ def test_the_pretrained_network_takes_pixels_and_normalises_them_itself(plain, m
 def test_frozen_trains_the_head_of_the_pretrained_network_alone(
     plain, sign_folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(plain, "load_backbone", partial(plain.load_backbone, weights=None))
-    options = ["--pretrained", "--frozen", "--epochs=1", f"--out={tmp_path / 'run.pt'}"]
+    asked = []
+
+    def load_backbone(num_classes, weights):
+        asked.append(weights)
+        return original(num_classes, None)
+
+    original = plain.load_backbone
+    monkeypatch.setattr(plain, "load_backbone", load_backbone)
+    out = tmp_path / "run.pt"
+    options = ["--frozen", "--size=32", "--epochs=1", f"--out={out}"]
     trained = plain.main([str(sign_folder / "train"), *options]).state_dict()
     torch.manual_seed(0)
-    new = plain.build_model(12, pretrained=True).state_dict()
+    new = plain.build_model(12, small=False).state_dict()
     changed = {name for name in new if not torch.equal(new[name], trained[name])}
     assert changed == {"1.fc.weight", "1.fc.bias"}
+    assert asked == [plain.ResNet18_Weights.DEFAULT] * 2, "the real network is the default"
+    plain.predict(out, next(sign_folder.rglob("*.png")))
+    assert asked[2] is None, "a prediction downloads nothing"
 
 
+def test_without_the_internet_the_script_names_the_network_that_needs_none(plain, monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no route")
+
+    monkeypatch.setattr(plain, "resnet18", offline)
+    with pytest.raises(SystemExit, match=r"can't download ResNet-18: .*no route.*; --small needs"):
+        plain.build_model(3, small=False)
+
+
+@pytest.mark.parametrize("options", [["--epochs=2"], ["--epochs=9", "--patience=2"]])
 def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(
-    plain, sign_folder, tmp_path, monkeypatch
+    plain, sign_folder, tmp_path, monkeypatch, options
 ):
-    arguments = [str(sign_folder / "train"), "--epochs=2", f"--out={tmp_path / 'run.pt'}"]
-    expected = plain.main(arguments).state_dict()
-    save = plain.save_checkpoint
+    out = tmp_path / "run.pt"
+    arguments = [str(sign_folder / "train"), "--small", *options, f"--out={out}"]
+    save, accuracies = plain.save_checkpoint, [0.5, 0.4, 0.3]
 
-    def save_and_lose_power(*args, **parts):
-        save(*args, **parts)
+    def save_and_lose_power(*args, **facts):
+        save(*args, **facts)
         raise KeyboardInterrupt
 
+    curve = iter(accuracies + accuracies)
+    monkeypatch.setattr(plain, "evaluate_model", lambda *args: next(curve))
+    expected = plain.main(arguments).state_dict()
+    epochs = torch.load(out, weights_only=True)["epoch"]
+    assert epochs == (3 if "--patience=2" in options else 2)
+    curve = iter(accuracies)
     monkeypatch.setattr(plain, "save_checkpoint", save_and_lose_power)
     with pytest.raises(KeyboardInterrupt):
         plain.main(arguments)
     monkeypatch.setattr(plain, "save_checkpoint", save)
     resumed = plain.main([*arguments, "--resume"]).state_dict()
     assert all(torch.equal(expected[name], value) for name, value in resumed.items())
-
-
-def test_resume_and_patience_are_refused_together(plain, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        plain.main([str(tmp_path), "--resume", "--patience=2"])
-    assert "--patience can't go on" in capsys.readouterr().err
+    assert torch.load(out, weights_only=True)["epoch"] == epochs
 
 
 def test_patience_ends_the_run_and_keeps_the_best_epoch(
@@ -261,12 +302,123 @@ def test_patience_ends_the_run_and_keeps_the_best_epoch(
         return next(accuracies)
 
     monkeypatch.setattr(plain, "evaluate_model", evaluate)
-    options = ["--epochs=5", "--patience=2", "--lr=0.01", f"--out={tmp_path / 'run.pt'}"]
+    out = tmp_path / "run.pt"
+    options = ["--small", "--epochs=5", "--patience=2", "--lr=0.01", f"--out={out}"]
     best = plain.main([str(sign_folder / "train"), *options]).state_dict()
     assert len(averages) == 4
     assert all(torch.equal(averages[1][name], value) for name, value in best.items())
     assert not all(torch.equal(averages[3][name], value) for name, value in best.items())
     assert "epoch 4: " in capsys.readouterr().out
+
+    image = next(sign_folder.rglob("*.png"))
+    model = plain.SmallResNet(12).eval()
+    model.load_state_dict(best)
+    with torch.no_grad():
+        expected = model(plain.load_image(image, 32)[None] / 255).softmax(dim=1).max().item()
+    assert plain.predict(out, image)[1] == expected, "it predicts with the best epoch"
+
+
+# --- images and folders of one's own --------------------------------------------------------------
+
+
+@pytest.fixture
+def halves():
+    """An image of 12 x 8 pixels, white above and black below."""
+    image = Image.new("RGB", (8, 12))
+    image.paste("white", (0, 0, 8, 6))
+    return image
+
+
+def test_a_photograph_is_turned_as_the_phone_was_held(plain, halves, tmp_path):
+    lying = halves.transpose(Image.Transpose.ROTATE_90)  # as the sensor saw it
+    exif = Image.Exif()
+    exif[0x112] = 6  # turn it clockwise to show it
+    for suffix in ("jpg", "png"):
+        lying.save(tmp_path / f"phone.{suffix}", exif=exif)
+        pixels = plain.load_image(tmp_path / f"phone.{suffix}", 8)
+        assert (pixels.shape, pixels.dtype) == ((3, 8, 8), torch.uint8)
+        assert pixels[:, 0].min() > 250
+        assert pixels[:, -1].max() < 5
+    lying.save(tmp_path / "none.png")
+    assert plain.load_image(tmp_path / "none.png", 8)[:, :, 0].min() > 250, "lies without it"
+
+
+def test_images_of_every_usual_kind_look_the_same(plain, halves, tmp_path):
+    clear = halves.convert("RGBA")
+    clear.paste((200, 0, 0, 0), (0, 0, 8, 6))  # transparent above, red underneath
+    clear.save(tmp_path / "rgba.png")
+    halves.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    halves.convert("L").save(tmp_path / "grey.jpg", quality=100)
+    halves.convert("P").save(tmp_path / "palette.png")
+    deep = np.asarray(halves.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "sixteen.png")
+    Image.fromarray(deep // 2).save(tmp_path.parent / "dim.png")
+    assert plain.load_image(tmp_path.parent / "dim.png", 8)[:, 0].max() == 127, "not clipped at 255"
+    for path in tmp_path.iterdir():
+        pixels = plain.load_image(path, 8)
+        assert (pixels.shape, pixels.dtype) == ((3, 8, 8), torch.uint8), path
+        assert pixels[:, :3].min() > 240, path
+        assert pixels[:, -3:].max() < 15, path
+
+
+def test_a_damaged_file_is_named(plain, halves, tmp_path):
+    halves.resize((80, 80)).save(tmp_path / "whole.jpg")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((tmp_path / "whole.jpg").read_bytes()[:700])
+    with pytest.raises(
+        SystemExit, match=r"can't read .*broken\.jpg: (Truncated|image file is trunc)"
+    ):
+        plain.load_image(broken, 8)
+    broken.write_text("no image")
+    with pytest.raises(SystemExit, match=r"can't read .*broken\.jpg: cannot identify"):
+        plain.load_image(broken, 8)
+
+
+def test_a_folder_that_cannot_be_learnt_from_is_refused(plain, halves, tmp_path):
+    def train(*options):
+        plain.main(
+            [str(tmp_path), "--small", "--epochs=1", f"--out={tmp_path / 'run.pt'}", *options]
+        )
+
+    with pytest.raises(SystemExit, match=r"Couldn't find any class folder"):
+        train()
+    for name in ("a", "a", "b"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        halves.save(folder / f"{len(list(folder.iterdir()))}.png")
+    (tmp_path / "a" / "notes.txt").write_text("is left out")
+    (tmp_path / "notes.txt").write_text("is left out")
+    with pytest.raises(SystemExit, match=r"at least two classes of two images"):
+        train()
+    halves.save(tmp_path / "b" / "1.png")
+    train()
+    test = tmp_path.parent / f"{tmp_path.name}_test"
+    (test / "c").mkdir(parents=True)
+    halves.save(test / "c" / "0.png")
+    with pytest.raises(SystemExit, match=r"has no images of \{'c'\}"):
+        train(f"--test={test}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=r"no valid file for the classes empty"):
+        train()
+
+
+def test_the_file_of_a_run_alone_names_the_class_of_an_image(plain, sign_folder, tmp_path, capsys):
+    out, image = tmp_path / "run.pt", next((sign_folder / "test").rglob("*.png"))
+    options = ["--small", "--size=24", "--epochs=1", f"--out={out}"]
+    model = plain.main([str(sign_folder / "train"), *options]).eval()
+    with torch.no_grad():
+        probabilities = model(plain.load_image(image, 24)[None] / 255).softmax(dim=1)[0]
+    classes = sorted(path.name for path in (sign_folder / "train").iterdir())
+    name, probability = plain.predict(out, image)
+    assert (name, probability) == (classes[probabilities.argmax()], probabilities.max().item())
+    capsys.readouterr()
+    assert plain.main([str(image), "--predict", f"--out={out}"]) is None
+    assert capsys.readouterr().out == f"{name}, p = {probability:.2f}\n"
+
+    state = torch.load(out, weights_only=True)
+    torch.save({key: state[key] for key in ("model", "ema", "epoch")}, out)  # as it once was
+    with pytest.raises(SystemExit, match=r"run\.pt has no class names: train it again"):
+        plain.predict(out, image)
 
 
 # --- its assembly ---------------------------------------------------------------------------------
@@ -305,6 +457,23 @@ def test_a_later_definition_replaces_the_earlier_one_in_its_place(tmp_path):
     assert "# About f." in script.assemble([first])
     assert "import math" in script.assemble([first])
     exec(text, {})  # noqa: S102
+
+
+def test_what_main_does_not_need_is_left_out(tmp_path):
+    cell = "import math\nimport re\n\nA = 1\nB = 2\n\n\ndef f():\n    return A, math.pi\n\n\n"
+    cell += "def g():\n    return B, re\n\n\ndef main():\n    f()"
+    path = notebook(
+        tmp_path, "01_a.ipynb", "# 1. A", cell.replace("import math", "C = 3\nimport math")
+    )
+    text = script.assemble([path])
+    assert lines_of(text)[1:6] == [
+        "import math",
+        "A = 1",
+        "def f():",
+        "    return A, math.pi",
+        "def main():",
+    ]
+    assert "B" not in text
 
 
 def test_a_function_main_is_called_when_the_script_is_run(tmp_path):

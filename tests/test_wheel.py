@@ -66,7 +66,8 @@ def test_the_wheel_has_every_file_of_the_course_and_no_output(wheel):
         files = {info.filename: archive.read(info) for info in archive.infolist()}
     assert tracked("cnnlab") <= files.keys()
     found = {name.removeprefix(f"{CONTENT}/") for name in files if name.startswith(CONTENT)}
-    expected = tracked(*FOLDERS, "_toc.yml", "_config.yml", "LICENSE", "LICENSE-TEXT.md")
+    settings = ("_toc.yml", "_config.yml", "myst.yml", "LICENSE", "LICENSE-TEXT.md")
+    expected = tracked(*FOLDERS, *settings)
     assert expected - found == {
         "chapters/ruff.toml",
         *(name for name in expected if re.fullmatch(r"chapters/(\d\d|[A-Z])_\w+\.py", name)),
@@ -152,6 +153,16 @@ def test_doctor_finds_nothing_broken_and_every_chapter(installed):
 
 def test_a_chapter_runs(installed):
     assert re.search(r"^00_first_network +\d", installed.run("run", "0"), re.MULTILINE)
+
+
+def test_a_notebook_for_colab_runs_alone_in_an_empty_folder(installed):
+    installed.run("colab", "lessons", "--repository", "https://github.com/ann/course")
+    alone = installed.work / "content"
+    alone.mkdir()
+    notebook = alone / "04_mixing.ipynb"  # it reads tables of studies
+    shutil.copy(installed.work / "lessons" / notebook.name, notebook)
+    assert "04_mixing" in installed.run("run", str(notebook))
+    assert list((alone / "studies").glob("*.csv"))
 
 
 def test_the_copies_and_an_assignment_are_those_of_the_checkout(installed, tmp_path):

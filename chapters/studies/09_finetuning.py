@@ -21,14 +21,11 @@ from functools import partial
 from importlib import import_module
 
 from common import (
-    accuracy_of,
-    fine_tune_all_layers,
-    new_glyphnet,
+    fine_tune_glyphnet,
     run_study,
     train_glyphnet_from_scratch,
 )
 
-from cnnlab.augment import Augment
 from cnnlab.experiment import Claim, Declaration, budget, splits
 from cnnlab.transfer import linear_probe
 
@@ -88,17 +85,7 @@ def frozen_features(seed: int, *, n: int) -> dict[str, float]:
 def fine_tuned(seed: int, *, n: int) -> dict[str, float]:
     """Train a new head on glyphnet, then all its layers."""
     train, test = labels.labelled("digits", n, FIRST + seed)
-    model = new_glyphnet(FIRST + seed, 10)
-    trainer = fine_tune_all_layers(
-        model,
-        train,
-        FIRST + seed,
-        lr=1e-3,
-        steps=300,
-        augment=Augment(rotate=12, translate=0.1, scale=(0.85, 1.15)),
-    )
-    used = budget(labels=len(train), steps=trainer.step, tuning_runs=3)
-    return {METRIC: accuracy_of(model, test)} | used
+    return fine_tune_glyphnet(train, test, FIRST + seed)
 
 
 METHODS = {

@@ -15,9 +15,16 @@ photographs.
 
 Each arm has one setting, chosen by `search` from three candidates by the
 accuracy on 1,000 validation photographs of seed 100: the number of steps of
-the linear classifier, and the learning rate of fine-tuning. The classifier
-that was chosen is also the head that "head first" begins with. The claims were
-written before the search and before this study ran.
+the linear classifier, and the learning rate of fine-tuning. The search found
+
+    linear         100 steps   0.453   300      0.457   1000    0.468
+    random head    0.0001      0.366   0.0003   0.476   0.001   0.100
+    head first     0.0001      0.456   0.0003   0.478   0.001   0.100
+
+"Head first" was searched with the head of 300 steps, and begins with that of
+1,000 here, so that it begins where "linear" ends. The claims were written
+before the search and before this study ran. Of the shifted photographs of seed
+100, one accuracy was seen: that of a linear classifier, 0.273.
 
 The table was computed on a copy of CIFAR-10 in JPEG format, because the
 original files weren't on the machine. The script uses such a copy if the
@@ -52,7 +59,7 @@ METRIC = "test_acc"
 PER_CLASS, N_TEST, SIZE, EPOCHS = 20, 1000, 64, 10  # of six steps each
 HEAD_STEPS, RATES = (100, 300, 1000), (1e-4, 3e-4, 1e-3)  # the candidates
 # What `search` chose.
-HEAD, RANDOM_HEAD, HEAD_FIRST = 300, 1e-4, 1e-4
+HEAD, RANDOM_HEAD, HEAD_FIRST = 1000, 3e-4, 3e-4
 DECLARATION = Declaration(
     "What does a random head do to photographs like and unlike the training?",
     claims=[
@@ -160,7 +167,7 @@ def search(seed: int = 100) -> None:
     valid = start_of(seed)[1].valid
     candidates = [{"head_steps": n} for n in HEAD_STEPS]
     candidates += [{"lr": lr} for lr in RATES]
-    candidates += [{"head_steps": HEAD, "lr": lr} for lr in RATES]
+    candidates += [{"head_steps": 300, "lr": lr} for lr in RATES]
     for settings in candidates:
         model, _ = train_network(seed, **settings)
         print(settings, f"{accuracy_of(model, valid):.3f}", flush=True)

@@ -1798,6 +1798,31 @@ def fine_tune_all_layers(
     )
 
 
+def fine_tune_glyphnet(
+    dataset: ImageSet, test: ImageSet, seed: int
+) -> dict[str, float]:
+    """Fine-tune glyphnet for about 300 steps; return its test accuracy.
+
+    The learning rate was chosen from three, see 09_finetuning.py.
+
+    Args:
+        dataset: the labelled digits.
+        test: the digits to evaluate on.
+        seed: draws the new head, the order and the augmentation.
+    """
+    model = new_glyphnet(seed, 10)
+    trainer = fine_tune_all_layers(
+        model,
+        dataset,
+        seed,
+        lr=1e-3,
+        steps=300,
+        augment=Augment(rotate=12, translate=0.1, scale=(0.85, 1.15)),
+    )
+    used = budget(labels=len(dataset), steps=trainer.step, tuning_runs=3)
+    return {"test_acc": accuracy_of(model, test)} | used
+
+
 # --- losses for a long tail (chapter 11) ----------------------------------
 
 

@@ -150,6 +150,8 @@ def crop_flip_affine(
     >>> crop_flip_affine(torch.arange(1.0, 5.0).view(1, 1, 1, 4), right)
     tensor([[[[0., 1., 2., 3.]]]])
     """
+    if affine is None and mode == "nearest" and images.device.type == "cpu":
+        return crop_flip(images, window, flip, vflip)
     dtype, (n, _, height, width) = images.dtype, images.shape
     # 16 bits are too few for the coordinates of a pixel.
     images = images.to(torch.promote_types(dtype, torch.float32))
@@ -168,6 +170,43 @@ def crop_flip_affine(
     y = torch.arange(height, device=images.device) - (height - 1) / 2
     grid = per_column * x + (per_row * y[:, None] + shift)  # (N, 2, H, W)
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode=mode, align_corners=False).to(dtype)
+
+
+def crop_flip(
+    images: Tensor,
+    window: Window | None = None,
+    flip: Tensor | None = None,
+    vflip: Tensor | None = None,
+) -> Tensor:
+    """Crop and mirror by copying rows of pixels, several times as fast as one look-up per pixel.
+
+    Args:
+        images: float (N, C, H, W), on the CPU.
+        window: the crop, of the image's size; by default the whole image. Outside is black.
+        flip: whether to mirror left and right, bool (N,).
+        vflip: whether to mirror top and bottom, bool (N,).
+
+    >>> window = Window.whole(1, 1, 4)._replace(left=torch.tensor([-1]))
+    >>> crop_flip(torch.arange(1.0, 5.0).view(1, 1, 1, 4), window, torch.tensor([True]))
+    tensor([[[[3., 2., 1., 0.]]]])
+    """
+    n, c, height, width = images.shape
+    if window is None:
+        out = images.clone(memory_format=torch.contiguous_format)
+    else:
+        top, left = window.top.clamp(-height, height), window.left.clamp(-width, width)
+        y, x = int(top.abs().max()), int(left.abs().max())  # the padding that the windows need
+        padded = F.pad(images.contiguous(), (x, x, y, y))
+        h, w = padded.shape[2:]
+        starts = torch.arange(n) * (c * h * w) + (top + y) * w + (left + x)
+        # In this view row i is the crop that starts at element i of the padded images.
+        crops = padded.as_strided((int(starts.max()) + 1, c, height, width), (1, h * w, w, 1))
+        out = crops.index_select(0, starts)
+    for mirrored, axis in ((flip, 3), (vflip, 2)):
+        if mirrored is not None:
+            rows = mirrored.nonzero().flatten()
+            out.index_copy_(0, rows, out.index_select(0, rows).flip(axis))
+    return out
 
 
 def erase_(images: Tensor, boxes: Tensor) -> Tensor:

@@ -96,6 +96,8 @@ def build_pdf(
     source, build = _prepare(out, engine, student)
     pages = build / "singlehtml"
     _sphinx(source, build, engine, "singlehtml", pages)
+    page = pages / "index.html"  # to which everything on it is relative, wherever Sphinx put it
+    (pages / _first_page(source)).replace(page)
     pdf = build / "book.pdf"
     pdf.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as home:
@@ -104,8 +106,7 @@ def build_pdf(
         options += ["--no-pdf-header-footer", "--virtual-time-budget=1000000"]
         if sys.platform == "linux" and os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium refuses to start for root with it
-        address = (pages / _first_page(source)).as_uri()
-        command = [browser, *options, f"--print-to-pdf={pdf}", address]
+        command = [browser, *options, f"--print-to-pdf={pdf}", page.as_uri()]
         printed = subprocess.run(command, capture_output=True, text=True, check=False)
     if printed.returncode or not pdf.is_file():
         raise BookError(

@@ -18,6 +18,7 @@ __all__ = [
     "assignment",
     "book",
     "check_key",
+    "colab",
     "copy",
     "doctor",
     "items",
@@ -151,6 +152,22 @@ def copy(arguments: argparse.Namespace) -> int:
     if arguments.wheel:
         products.add_wheel(folder, user_path(arguments.wheel))
         print("The wheel is in it too: `pip install -r requirements.txt` in the folder installs it")
+    return 0
+
+
+def colab(arguments: argparse.Namespace) -> int:
+    """Write the students' notebooks for Google Colab and Kaggle."""
+    from cnnlab.course import colab
+
+    out = colab.write(
+        user_path(arguments.out),
+        arguments.repository,
+        branch=arguments.branch,
+        folder=arguments.folder,
+        package=arguments.package,
+        force=arguments.force,
+    )
+    print(f"The notebooks are in {out}. Commit and push them: Colab opens them from GitHub.")
     return 0
 
 
@@ -327,6 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_book(add_command)
     _add_copy(add_command, "student", "without answers")
     _add_copy(add_command, "instructor", "with answers and notes")
+    _add_colab(add_command)
     _add_assignment(add_command)
     _add_slides(add_command)
     _add_check_key(add_command)
@@ -438,6 +456,38 @@ def _add_copy(add_command: AddCommand, kind: str, contents: str) -> None:
             help="put this wheel of cnnlab into the copy, so that the folder is all that students "
             "need to install the course",
         )
+
+
+def _add_colab(add_command: AddCommand) -> None:
+    parser = add_command(
+        "colab",
+        help="write the students' notebooks for Google Colab and Kaggle, which install cnnlab",
+    )
+    _add_destination(parser)
+    parser.add_argument(
+        "--repository",
+        required=True,
+        metavar="URL",
+        help="where you publish OUT, such as https://github.com/OWNER/NAME",
+    )
+    parser.add_argument(
+        "--branch",
+        default="main",
+        metavar="NAME",
+        help="the branch that you publish (default: main)",
+    )
+    parser.add_argument(
+        "--folder",
+        metavar="PATH",
+        help="where OUT will be in the repository; . for its top (default: the name of OUT)",
+    )
+    parser.add_argument(
+        "--package",
+        metavar="WHAT",
+        help="what pip installs: a version, such as cnnlab==0.2.0, or the address of a wheel "
+        "(default: the repository, if it is a copy of cnnlab's)",
+    )
+    parser.set_defaults(command=colab)
 
 
 def _add_assignment(add_command: AddCommand) -> None:

@@ -156,7 +156,7 @@ def pages() -> list[Path]:
         return _chapters_in(course / "chapters")
     text = toc.read_text(encoding="utf-8")
     names = re.findall(r"""^[\s-]*(?:root|file):\s*["']?([^\s"']+)""", text, re.MULTILINE)
-    return [_page(course / name) for name in names]
+    return [page(course / name) for name in names]
 
 
 def shipped() -> Path:
@@ -164,7 +164,8 @@ def shipped() -> Path:
     return next((f for f in (_checkout(), _packaged()) if _chapters_in(f / "chapters")), root())
 
 
-def _page(path: Path) -> Path:
+def page(path: Path) -> Path:
+    """Return the notebook or the page with this name, which may leave out `.ipynb` or `.md`."""
     for candidate in (path, *(path.with_name(path.name + end) for end in (".ipynb", ".md"))):
         if candidate.is_file():
             return candidate

@@ -3,14 +3,15 @@
 Each chapter writes its technique once with torch and torchvision alone, in cells tagged `plain`.
 They contain imports, constants, functions and classes. A later definition of a name replaces the
 earlier one, as it does for a student who runs the chapters in order. The imports may also stand in
-other cells of the chapter, such as its first one. `make fix` writes the script:
+other cells of the chapter, such as its first one. What `main`, in the last chapter, doesn't need is
+left out. `make fix` writes the script:
 
     python -m cnnlab.course.script
 """
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ from cnnlab.errors import CnnlabError
 WIDTH = 78  # of a line in the chapters
 _HEAD = '''"""Train a convolutional network with torch and torchvision alone.
 
-This is the plain code of the chapters in one file. Each part names the
-chapter that explains it; change it there, and run `make fix`.
+This is the plain code of the chapters in one file, as far as `main`, at the
+end, needs it. A comment names the chapter that explains each part.
 """
 '''
 _RUN = """
@@ -63,7 +64,7 @@ def assemble(paths: Iterable[Path]) -> str:
 
     The imports that they need come first, sorted. Then each name has its last definition, in the
     order in which the names first appear, below a comment with the chapter it's from. If there is a
-    function `main`, the script calls it when it's run.
+    function `main`, the script calls it when it's run, and leaves out whatever it doesn't need.
 
     Args:
         paths: notebooks, in reading order.
@@ -83,6 +84,9 @@ def assemble(paths: Iterable[Path]) -> str:
             if "plain" in cell.metadata.get("tags", ()):
                 for definition in _definitions(cell.source, chapter):
                     definitions[definition.name] = definition
+    if "main" in definitions:
+        needed_names = _needed_by("main", definitions)
+        definitions = {n: d for n, d in definitions.items() if n in needed_names}
     used = {name for d in definitions.values() for name in _names_in(d.tree)} - {*definitions}
     needed = [item for name, item in imports.items() if name in used]
     end = _RUN if "main" in definitions else ""
@@ -139,6 +143,17 @@ def _defined_name(statement: ast.stmt) -> str:
     return ""
 
 
+def _needed_by(name: str, definitions: Mapping[str, Definition]) -> set[str]:
+    """Return a name and all others that its definition needs, directly or through others."""
+    needed, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name in definitions and name not in needed:
+            needed.add(name)
+            waiting += _names_in(definitions[name].tree)
+    return needed
+
+
 def _names_in(tree: ast.stmt) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
@@ -188,7 +203,7 @@ def _sections(definitions: Iterable[Definition]) -> str:
             chapter = definition.chapter
             comment = f"# --- Chapter {chapter} ".ljust(WIDTH - 2, "-")
             text += f"\n\n{comment}\n"
-            gap = "\n" if constant else "\n\n"
+            gap = "\n" if constant else ""
         text += f"{gap}{definition.code}\n"
         after_constant = constant
     return text

@@ -33,6 +33,7 @@ CHECKS = {
     "kernel": environment.kernel,
     "sliders": environment.widgets,
     "device": machine.device,
+    "PyTorch build": machine.pytorch_build,
     "memory": machine.memory,
     "disk": machine.disk,
     "data": machine.cached,

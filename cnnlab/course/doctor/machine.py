@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 from cnnlab.course import processors
@@ -19,6 +20,8 @@ GIB = 2**30
 NEEDED = 1.5 * GIB
 # Bytes of free disk space below which the report warns, and below which it fails.
 LOW_SPACE, NO_SPACE = 2 * GIB, 0.2 * GIB
+# The packages that PyTorch brings along for GPUs.
+_FOR_GPU = re.compile(r"(nvidia|cuda)-|(pytorch-)?triton$")
 
 
 def system() -> Iterator[Line]:
@@ -98,6 +101,31 @@ def _output(command: str) -> str:
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def pytorch_build() -> Iterator[Line]:
+    """Report what PyTorch is built for and, without a GPU, what that costs in disk space."""
+    import torch
+
+    runtime = torch.version.cuda
+    if runtime is None:
+        yield ok("PyTorch build", "for the CPU" if torch.version.hip is None else "for AMD GPUs")
+        return
+    finding = f"for CUDA {runtime}; {size(_bytes_for_gpu())} of the installation are for the GPU"
+    if not torch.cuda.is_available() and installed_gpu() is None:
+        finding += (
+            ", and there is none. To save them, start again in a new environment, with "
+            "`make clean` and `make lab TORCH=cpu`, or with `uv pip install --torch-backend=cpu`"
+        )
+    yield ok("PyTorch build", finding)
+
+
+def _bytes_for_gpu() -> int:
+    """Return the size of the files that a build of PyTorch for the CPU doesn't have."""
+    packages = {dist.name.lower(): dist.files or [] for dist in distributions()}
+    of_torch = [file for file in packages.get("torch", []) if "cuda" in file.name]
+    others = [f for name, files in packages.items() if _FOR_GPU.match(name) for f in files]
+    return sum(file.size or 0 for file in of_torch + others)
 
 
 def memory() -> Iterator[Line]:
