@@ -755,8 +755,15 @@ pd.DataFrame(two_halves).T
 # The study doesn't confirm either half. On photographs like those of the training, the random head is 0.6 points behind
 # the linear classifier (95 % CI −3.9 to 5.1). On the shifted ones it's 2.0 points behind (−1.6 to 5.5), the direction
 # that Kumar et al. found, and training the head first didn't protect: it's 1.0 point lower still (−3.8 to 5.8). Six
-# draws of 200 photographs vary too much for effects of this size. What you do see is the variance: from a random head,
-# the accuracy has a standard deviation of five points between draws, and of one point with a linear classifier.
+# draws of 200 photographs vary too much for effects of this size. What differs clearly all the same?
+#
+# <details>
+# <summary><b>Answer</b></summary>
+#
+# The variance. From a random head, the accuracy has a standard deviation of five points between draws, and of one point
+# with a linear classifier.
+#
+# </details>
 #
 # ## 10.5 Not every stage alike
 #
@@ -1539,8 +1546,8 @@ check.quiz(10)
 #
 # - Fine-tune with a tenth to a hundredth of the learning rate from scratch. A larger one can wipe out what the network
 #   knew within a few steps, which is called catastrophic forgetting.
-# - A new head needs a large learning rate, and the backbone a small one, so train the head first. A random head
-#   distorts the features, and you may not notice until the images change.
+# - A new head needs a large learning rate, and the backbone a small one, so train the head first. A random head can
+#   distort the features, and you may not notice until the images change.
 # - The 2 x 2 table says where to begin. Compare with the next rung on validation images. In 10.2, training more layers
 #   never brought the mean below the linear classifier's, but it did bring single runs below it.
 # - Whether features are worth protecting can be measured: a linear classifier on them against a network from scratch.

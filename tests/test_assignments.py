@@ -213,9 +213,8 @@ def test_the_folder_for_nbgrader_is_the_same_each_time(name, tmp_path, capsys):
         p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()
     )
     notebook = Path("source", name, f"{name}.ipynb")
-    assert files == sorted(
-        [*map(Path, ("README.md", f"keys/{name}.py", "nbgrader_config.py", "seeds.json")), notebook]
-    )
+    expected = ("README.md", "LICENSE", "LICENSE-TEXT.md", "nbgrader_config.py", "seeds.json")
+    assert files == sorted([*map(Path, (*expected, f"keys/{name}.py")), notebook])
     assert all(
         (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files
     )

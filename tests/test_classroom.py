@@ -111,6 +111,18 @@ def test_the_alt_text_has_both_intervals(tables):
     assert alt.count("stored: ") == 2
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda text: text[:200], lambda text: "", lambda text: text.rpartition(",")[0] + ",good\n"],
+    ids=["half", "empty", "edited"],
+)
+def test_a_damaged_table_is_named(damage, studies, tables):
+    path = tables / "01_quick-4.csv"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(CnnlabError, match=r"01_quick-4.csv is damaged, .* ask for it once more"):
+        classroom.merge("01_quick", [tables])
+
+
 def test_what_cannot_be_merged_is_refused(studies, tables, tmp_path, capsys):
     with pytest.raises(CnnlabError, match="tables of three or more students, and there are 2"):
         classroom.merge("01_quick", sorted(tables.glob("*.csv"))[:2])

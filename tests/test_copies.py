@@ -33,6 +33,8 @@ def source(tmp_path, monkeypatch):
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "chapters", root / "chapters", ignore=keep_two_chapters)
     (root / "myst.yml").touch()
+    for licence in products.LICENCES:
+        shutil.copy(ROOT / licence, root)
     monkeypatch.setattr(notebooks, "__file__", str(root / "cnnlab" / "course" / "notebooks.py"))
     return root / "chapters"
 

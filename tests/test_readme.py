@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cnnlab import check, emergency, plots
 from cnnlab.clinic import FAULTS
+from cnnlab.course import replicate
 from cnnlab.experiment import Results
 
 
@@ -63,6 +65,13 @@ def test_the_counts_in_the_readme_are_up_to_date():
     assert f"{len(emergency.ward().rows)} broken scripts" in README
     assert len(FAULTS) == 12
     assert "twelve broken runs" in README
+
+
+def test_the_sentence_about_the_replication_is_that_of_its_table():
+    report = pd.read_csv(ROOT / "chapters" / "studies" / "replication.csv")
+    said = " ".join(README.split())
+    assert f"**{replicate.summary(report)}** when {report.study.nunique()} of the" in said
+    assert f"of the {len(replicate.scripts())} studies" in said
 
 
 def test_every_linked_file_exists():

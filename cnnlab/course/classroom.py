@@ -161,7 +161,7 @@ def merge(name: str, places: Iterable[Path]) -> Merged:
     owner: dict[int, Path] = {}
     rows = []
     for file in files:
-        results = Results.load(file)
+        results = _table(file, stored.metric)
         if results.declaration != stored.declaration or set(results.names) != set(stored.names):
             raise CnnlabError(
                 f"{file} isn't a table of {name}, or of another version of the course"
@@ -181,6 +181,20 @@ def merge(name: str, places: Iterable[Path]) -> Merged:
         )
     room = Results(rows, stored.metric, declaration=stored.declaration)
     return Merged(name, room, stored)
+
+
+def _table(file: Path, metric: str) -> Results:
+    """Read the table of a student, which may be half a file, or edited by hand."""
+    try:
+        results = Results.load(file)
+        for name in results.names:
+            results.on(metric).values(name).astype(float)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CnnlabError(
+            f"{file} is damaged, or isn't a table that `cnnlab study --seed` wrote ("
+            f"{str(error).splitlines()[0]}). Take it out, or ask for it once more"
+        ) from error
+    return results
 
 
 def _interval(verdict: Verdict) -> str:
