@@ -82,6 +82,12 @@ def test_table_of_contents_lists_each_chapter_once():
     assert listed[-1] == "references"
 
 
+def test_jupyter_book_2_has_the_same_table_of_contents():
+    from cnnlab.course import toc
+
+    assert (ROOT / "myst.yml").read_text() == toc.myst(ROOT), "run make fix"
+
+
 @pytest.mark.parametrize(
     ("page", "begin", "folder"),
     [("chapters/index.md", r"^(?:\d+|- [A-Z])\. ", ""), ("README.md", "", "chapters/")],
