@@ -57,6 +57,7 @@ html_theme = "sphinx_book_theme"
 html_theme_options = {
     "search_bar_text": "Search this book...",
     "use_repository_button": _take("html", "use_repository_button", default=False),
+    "extra_footer": _take("html", "extra_footer", default=""),
     "launch_buttons": _take("launch_buttons", default={}),
     "path_to_docs": _take("repository", "path_to_book", default=""),
     "repository_url": _take("repository", "url", default=""),

@@ -2,8 +2,10 @@
 
 import ast
 import re
+import runpy
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -80,6 +82,12 @@ def test_table_of_contents_lists_each_chapter_once():
         {path.stem for path in (ROOT / "chapters").glob("[A-Z]_*")}
     )
     assert listed[-1] == "references"
+
+
+def test_sphinx_alone_knows_every_setting_of_the_book(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the settings add to it
+    settings = runpy.run_path(str(ROOT / "_ext" / "conf.py"))  # refuses what it doesn't know
+    assert "CC BY 4.0" in settings["html_theme_options"]["extra_footer"]
 
 
 def test_jupyter_book_2_has_the_same_table_of_contents():
