@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnlab.course import notebooks
-from cnnlab.course.products import LICENCES, ExistsError, is_occupied, new_folder, unpair
+from cnnlab.course.products import ExistsError, copy_licences, is_occupied, new_folder, unpair
 from cnnlab.errors import CnnlabError
 from cnnlab.files import write_whole
 from cnnlab.rng import fold_in
@@ -353,8 +353,7 @@ def _add(name: str, notebook: Any, key: Path, seed: int, course: Path) -> None:
     nbformat.write(notebook, course / "source" / name / f"{name}.ipynb")
     shutil.copy(key, course / "keys" / f"{name}.py")
     _note_seed(course, name, Seed(seed))
-    for path in LICENCES:
-        shutil.copy(notebooks.shipped() / path, course / path)
+    copy_licences(course)
     for path, text in (("nbgrader_config.py", _SETTINGS), ("README.md", _README)):
         if not (course / path).exists():
             (course / path).write_text(text, encoding="utf-8")

@@ -148,7 +148,7 @@ class Numbering:
         absent = [f"“{self.titles[number]}”" for number in old if number not in self.numbers]
         remark = _remark(match) if absent else ""
         word = word.removesuffix("s") + ("s" if len(old) > 1 else "")
-        return f"{word}{gap}{_join([*_ranges(present), *absent])}{remark}"
+        return f"{word}{gap}{join([*_ranges(present), *absent])}{remark}"
 
     def _section(self, number: str, match: re.Match[str]) -> str:
         chapter, _, section = number.partition(".")
@@ -247,7 +247,12 @@ def _ranges(numbers: list[int]) -> list[str]:
     ]
 
 
-def _join(items: list[str]) -> str:
+def join(items: list[str]) -> str:
+    """Return a list in words.
+
+    >>> join(["1", "3", "4"]), join(["1"])
+    ('1, 3 and 4', '1')
+    """
     return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
 
 

@@ -291,11 +291,16 @@ def _write_files(folder: Path, hidden: set[str], pages: dict[str, str]) -> None:
     if studies.is_dir():
         caches = shutil.ignore_patterns("__pycache__")
         shutil.copytree(studies, folder / "studies", ignore=caches, dirs_exist_ok=True)
-    for name in LICENCES:
-        shutil.copy(notebooks.shipped() / name, folder / name)
+    copy_licences(folder)
     for name, text in pages.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def copy_licences(folder: Path) -> None:
+    """Copy the licences of code and text into a folder that is handed out."""
+    for name in LICENCES:
+        shutil.copy(notebooks.shipped() / name, folder)
 
 
 def _contents() -> dict[str, Path]:

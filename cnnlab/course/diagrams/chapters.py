@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cnnlab.course.diagrams.canvas import BLUE, INK, MARGIN, MUTED, RULE, Box, Canvas, Point, tint
 from cnnlab.course.notebooks import has_source, numbers, root
+from cnnlab.course.numbering import join
 from cnnlab.plots import Plot
 
 
@@ -144,8 +145,7 @@ def _draw(page: Canvas, number: str, chapter: Chapter, row: int, *, start: bool)
 
 def _in_words(number: str, chapter: Chapter, names: dict[int, str]) -> str:
     def several(numbers: tuple[int, ...]) -> str:
-        called = [names[n] for n in numbers if n in names]
-        return " and ".join(filter(None, (", ".join(called[:-1]), *called[-1:])))
+        return join([names[n] for n in numbers if n in names])
 
     needs, helps = several(chapter.needs), several(chapter.helps)
     also = f", and {helps} {'help' if ' and ' in helps else 'helps'}" if helps else ""
