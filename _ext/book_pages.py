@@ -20,6 +20,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("doctree-read", _cells_of_a_student)
     app.connect("html-page-context", _when_verified)
     app.connect("html-page-context", _citations_are_no_list)
+    app.connect("html-page-context", _name_the_toggles, priority=600)  # after the theme
     app.add_post_transform(LinksOutOfTheBook)
     return {"parallel_read_safe": True}
 
@@ -79,7 +80,7 @@ def _when_verified(
     }
     if ran:
         day = date.fromtimestamp(ran.get(pagename, min(ran.values())))
-        context["theme_extra_footer"] = (
+        context["theme_extra_footer"] = context.get("theme_extra_footer", "") + (
             f"<p>Last verified with cnnlab {version('cnnlab')}, torch {version('torch')} "
             f"and Python {platform.python_version()} on {day}, profile {profile()}.</p>"
         )
@@ -93,3 +94,18 @@ def _citations_are_no_list(
         context["body"] = context["body"].replace(
             '<div role="list" class="citation', '<div class="citation'
         )
+
+
+def _name_the_toggles(
+    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document
+) -> None:
+    """Give the arrow beside an entry with pages below it a name; the theme's is an icon alone."""
+    if generate := context.get("generate_toctree_html"):
+        arrow = '<span class="toctree-toggle"'
+
+        def named(*args: Any, **options: Any) -> str:
+            return str(generate(*args, **options)).replace(
+                f"<summary>{arrow}", f'<summary aria-label="Pages below">{arrow}'
+            )
+
+        context["generate_toctree_html"] = named

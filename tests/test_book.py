@@ -124,6 +124,7 @@ def test_chapters_and_the_library_reference_link_to_each_other(book):
 def test_each_page_states_when_it_was_last_verified(book):
     for name in ("index", "05_schedules", "library/data"):
         text = (book / "chapters" / f"{name}.html").read_text()
+        assert "CC BY 4.0" in text
         (footer,) = re.findall(r"Last verified with [^<]*", text)
         assert f"torch {version('torch')} " in footer
         assert str(date.today())[:7] in footer
