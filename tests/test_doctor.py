@@ -154,7 +154,7 @@ def test_the_report_is_complete_without_torch_and_ipywidgets(environment_with):
     assert "look at this  ipywidgets           not installed" in done.stdout
     assert "look at this  sliders" in done.stdout
     assert "fine          Python" in done.stdout
-    assert "pip install 'torch>=2.10'" in " ".join(done.stdout.split())
+    assert "pip install 'torch>=2.6'" in " ".join(done.stdout.split())
 
 
 @pytest.mark.slow
