@@ -131,6 +131,12 @@ def test_each_page_states_when_it_was_last_verified(book):
         assert "profile smoke" in footer
 
 
+def test_the_replication_of_the_studies_is_a_table(book):
+    text = (book / "chapters" / "G_evidence.html").read_text()
+    assert text.count("<tr") > 100
+    assert "| study |" not in text
+
+
 def test_a_chapter_can_be_downloaded_as_a_notebook(book):
     text = (book / "chapters" / "05_schedules.html").read_text()
     assert 'href="../_sources/chapters/05_schedules.ipynb"' in text

@@ -158,15 +158,26 @@ def summary(report: "DataFrame") -> str:
     return f"{int(supported['held'].sum())} of {len(supported)} claims held"
 
 
+def table(report: "DataFrame") -> "DataFrame":
+    """Return the report as a reader needs it: the claims, both results, and what held in words.
+
+    >>> import pandas as pd
+    >>> claim = Repeated("02", "a > b", "+0.1", True, "+0.0", False, "", "2026-11-29")
+    >>> table(pd.DataFrame([asdict(claim)])).to_dict("records")[0]["held"]
+    'no'
+    """
+    names = {"claim": "declared claim", "first": "first result", "again": "with new seeds"}
+    held = report["held"].map({True: "yes", False: "no"})
+    shown = report.assign(held=held.where(report["supported"], "wasn't supported at first"))
+    return shown[["study", *names, "held"]].rename(columns=names)
+
+
 def markdown(report: "DataFrame") -> str:
-    """Return the report as a Markdown table, with a line about what counts as holding."""
-    lines = [
-        "| study | declared claim | first result | with new seeds | held |",
-        "|---|---|---|---|---|",
-    ]
-    for row in report.itertuples():
-        held = ("yes" if row.held else "**no**") if row.supported else "wasn't supported at first"
-        lines.append(f"| {row.study} | {row.claim} | {row.first} | {row.again} | {held} |")
+    """Return the report as a Markdown table, in which claims that didn't hold stand out."""
+    shown = table(report)
+    lines = [f"| {' | '.join(shown.columns)} |", "|---" * len(shown.columns) + "|"]
+    for *cells, held in shown.itertuples(index=False):
+        lines.append(f"| {' | '.join([*cells, held if held != 'no' else '**no**'])} |")
     return "\n".join(lines) + "\n"
 
 
