@@ -147,7 +147,7 @@ def _judge_number(
     guess: Any, result: Any, within: float, unit: str, sure: float | None, fact: str
 ) -> tuple[str, str]:
     number = read_number(guess)
-    known = {"", *PERCENT} if unit in {"", *PERCENT} else {"", unit, unit.removesuffix("s")}
+    known = {"", *PERCENT} if unit in {"", *PERCENT} else {"", unit, _singular(unit)}
     if number is None or math.isnan(number.value) or number.unit not in known:
         return UNCLEAR, f"A number is needed, such as 0.5, not {guess!r:.40}. {fact}"
     if math.isnan(result):
@@ -236,6 +236,8 @@ def _shown(value: Any, within: float, unit: str = "") -> str:
 
     >>> _shown(1 / 12, 0.1), _shown(1e-5, 0.1), _shown(1234.56, 10), _shown(1, 0.5, "points")
     ('0.083', '1e-05', '1234.6', '1 point')
+    >>> _shown(1, 5, "ms")
+    '1 ms'
     """
     value = float(value)
     digits = max(0, 2 + math.floor(-math.log10(within) + 1e-9)) if within > 0 else 6
@@ -244,8 +246,13 @@ def _shown(value: Any, within: float, unit: str = "") -> str:
         text = text.rstrip("0").rstrip(".")
     if value and text.strip("-") == "0":
         text = f"{value:.2g}"
-    unit = unit.removesuffix("s") if text == "1" else unit
+    unit = _singular(unit) if text == "1" else unit
     return f"{text} {unit}" if unit else text
+
+
+def _singular(unit: str) -> str:
+    """Return the singular of a unit in words; a symbol such as "ms" has none."""
+    return unit.removesuffix("s") if len(unit) > 2 else unit
 
 
 def _confidence(sure: float | None) -> str:
