@@ -1176,10 +1176,13 @@ check.prediction(
 # ## 12.7 In plain PyTorch
 #
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
-# scheduler and clipping. If you pass no scaler, the loop uses a disabled one, which does nothing. `set_train_mode`
-# comes from chapter 9. The averaged weights of chapter 6 are updated by a hook of the optimizer, so they need no line
-# here, and a skipped step doesn't update them. The schedule moves on even then. The cell after the loop joins the
-# processes that `torchrun` has started (12.6 has DDP's other lines), and turns on two switches of 12.5.
+# scheduler and clipping. For mixed precision, pass a `dtype`, and with float16 a `GradScaler` too. If you pass no
+# scaler, the loop uses a disabled one, which does nothing. `set_train_mode` comes from chapter 9. The averaged weights
+# of chapter 6 are updated by a hook of the optimizer, so they need no line here, and a skipped step doesn't update
+# them. The schedule moves on even then.
+#
+# The cell after the loop has what DDP adds to a script (12.6), and two of the switches of 12.5. `setup_ddp` joins the
+# processes that `torchrun` has started; without `torchrun` it does nothing.
 
 
 # %% tags=["plain"]
@@ -1198,22 +1201,18 @@ def train_epoch(
     dtype=None,
     scaler=None,
 ):
-    """Train for one epoch; return the mean loss over the samples.
-
-    For mixed precision, pass a dtype; with float16, pass a GradScaler too.
-    """
+    """Train for one epoch; return the mean loss over the samples."""
     set_train_mode(model)
-    scaler = scaler or torch.amp.GradScaler(enabled=False)
     device, total, count = torch.device(device), 0.0, 0
+    autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     for images, targets in loader:
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
         n, size = len(images), microbatch or len(images)
         optimizer.zero_grad()
         for x, y in zip(images.split(size), targets.split(size), strict=True):
-            with torch.autocast(
-                device.type, dtype, enabled=dtype is not None
-            ):
+            with autocast:
                 loss = loss_fn(model(x), y) * (len(x) / n)
             scaler.scale(loss).backward()
             total += loss.item() * n
@@ -1237,6 +1236,13 @@ def setup_ddp():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def ddp_loader(dataset, batch_size, seed, **options):
+    """Return a DataLoader of this process's share of the data."""
+    sampler = DistributedSampler(dataset, seed=seed, drop_last=True)
+    share = max(1, batch_size // dist.get_world_size())
+    return DataLoader(dataset, share, sampler=sampler, **options)
 
 
 def use_fast_kernels():
