@@ -37,7 +37,7 @@ RETIRED = [
     ),
     (
         "write 'one step per epoch'",
-        rf"\bone (?:learning rate|number|pair|row|value|weight|step|line|label|image) an? (?:{EACH})\b",
+        rf"\bone (?:image|label|line|number|pair|row|step|value|weight) an? (?:{EACH})\b",
         "one step an epoch",
     ),
     ("give the estimate with its interval", r"\bnothing can be said\b", "Nothing can be said."),
