@@ -642,9 +642,9 @@ print("strong - none:", in_points(on_signs.difference("strong", "none")))
 # When you add augmentation, give the run more epochs before you judge it, and give them to the baseline too.
 #
 # On few, varied signs and in a long run, a mild augmentation gains nine points even where nothing shifts. The strong
-# one gains next to nothing. (In a trial run of fifty epochs, the mild one gained nothing either.) So augmentation isn't
-# only insurance against shifts, but without one, it needed varied images, enough epochs and a modest strength to gain
-# anything here.
+# one gains 1.3 points (−0.6 to 3.3), which may be nothing. (In a trial run of fifty epochs, the mild one gained nothing
+# either.) So augmentation isn't only insurance against shifts, but without one, it needed varied images, enough epochs
+# and a modest strength to gain anything here.
 #
 # ## 3.4 Twin results: where a flip changes the label
 #
