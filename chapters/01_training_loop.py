@@ -906,9 +906,9 @@ plots.heatmap(
 
 
 # %% [markdown]
-# Move every filter by a fifth of its length in a random direction, and the loss hardly changes. Move it as far along
-# the gradient, and the loss is twenty-five times as large. So a real network has steep walls and a long floor as well.
-# (Two directions are two of 73 thousand, and nearly all random ones look as flat as this one.)
+# Move every filter by a fifth of its length in a random direction, and the loss grows by about a third. Move it as far
+# along the gradient, and the loss is twenty-five times as large. So a real network has steep walls and a long floor as
+# well. (Two directions are two of 73 thousand, and nearly all random ones look as flat as this one.)
 #
 # **Which optimizer wins on a real network?** In 2017, [Wilson et al.](https://arxiv.org/abs/1705.08292) reported that adaptive
 # optimizers generalise worse than SGD, and many people in vision went back to SGD. Two years later,
@@ -1311,7 +1311,7 @@ check.quiz(1)
 #   interval.)
 # - Without `zero_grad`, the short run of 1.5 got better. Do you ship the version without it? (No. The correct loop had
 #   hardly moved in three epochs at a learning rate of 0.01, and adding up the gradients acted like larger steps. At a
-#   learning rate of 0.1, with momentum and six epochs, the same bug costs more than twenty points. So keep the line and
+#   learning rate of 0.1, with momentum and six epochs, the same bug costs more than sixty points. So keep the line and
 #   raise the learning rate.)
 # - The hand-written loop and `Trainer` end with equal weights. What would break this equality most: dropout, another
 #   order, or another number of threads? (The order changes every batch, so the first step already differs. Dropout does
