@@ -533,8 +533,7 @@ print(f"ten images again and again: {losses[0]:.2f} -> {losses[-1]:.4f}")
 #   set, so all labels are training labels.
 #
 # The function is in `studies/common.py`, because the stored study calls it too. Type `fine_tune_top??` into a cell of
-# your own to see it. In chapter 10's diagram below, this is "top layers"
-# (the counts are those of glyphnet).
+# your own to see it. In chapter 10's diagram below, this is "top layers" (it counts the weights of glyphnet).
 
 # %% tags=["hide-input"]
 diagrams.freezing()
@@ -1342,7 +1341,7 @@ check.quiz(13)
 # | fine-tuning makes everything worse | a learning rate for training from scratch; batch norm in training mode |
 # | your method beats the baseline by exactly the gain of a few more labels | it got a few more labels |
 # | left and right, or b and d, are mixed up | flips, in your augmentation or in the pretraining |
-# | perfect on your images, useless on those of others | split at random, although the images came in series |
+# | perfect on your images, useless on other people's | split at random, although the images came in series |
 # | the received model predicts something else | loaded in training mode, other normalisation, or channels in another order |
 # | "99 % confident" about something it has never seen | a softmax always divides one among the known classes |
 #
