@@ -226,7 +226,7 @@ EPOCH = Exercise(
             "all gradients are 0 or missing at each `step()`, so the weights never change.",
             "in which order should you clear, compute and use the gradients?",
         ),
-        "one step an epoch": Mistake(
+        "one step per epoch": Mistake(
             _one_step_per_epoch,
             "you take one optimizer step for the whole epoch, but there should be one per batch.",
             "look at the indentation of `optimizer.step()`",

@@ -110,7 +110,7 @@ SAMPLE_WEIGHTS = Exercise(
     praise="There is one weight per image, and every class is drawn equally often on average.",
     hint="what should the weights of one class add up to?",
     mistakes={
-        "one weight a class": Mistake(
+        "one weight per class": Mistake(
             _samples_per_class,
             "you return one weight per class, but the sampler reads them as the weights of the "
             "first K images and would draw only those.",
@@ -278,7 +278,7 @@ BALANCED_ACCURACY = Exercise(
             "you return the sum of the recalls, but an accuracy is never larger than 1.",
             "how many recalls did you add up?",
         ),
-        "one number a class": Mistake(
+        "one number per class": Mistake(
             _recalls,
             "you return one recall per class, but the exercise asks for a single number.",
             "what does the balanced accuracy do with the recalls?",
