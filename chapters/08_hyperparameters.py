@@ -1034,10 +1034,10 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 # With the same learning rate and number of *epochs*, the larger batch falls far behind. With the same number of *steps*
 # it catches up, and it's even 1.2 points ahead (95 % CI 0.6 to 1.8).
 #
-# We had declared that equal steps leave less than two points between them. That was supported here, and with new seeds
-# (appendix G) it wasn't: the larger batch was 2.2 points ahead (1.2 to 3.2). Both tables agree that the missing steps
-# explain the whole deficit. But "no difference" was too strong. With as many steps, the larger batch passes over the
-# images four and a half times as often, and that probably helps a little.
+# We had declared that equal steps leave less than two points between them. That was supported here, but not with new
+# seeds (appendix G): there, the larger batch was 2.2 points ahead (1.2 to 3.2). Both tables agree that the missing
+# steps explain the whole deficit. But "no difference" was too strong. With as many steps, the larger batch passes over
+# the images four and a half times as often, and that probably helps a little.
 #
 # The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and a cosine, and both optimizers.
 
