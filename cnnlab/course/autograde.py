@@ -36,7 +36,8 @@ from traitlets import Float, Int, List, Unicode
 from cnnlab.course.assignments import Graded, graded, seed_of, student_name, with_seed
 from cnnlab.course.check.grading import grade
 from cnnlab.course.check.remote import MEMORY, Remote
-from cnnlab.course.plain import KeepPlain, markdown_to_html
+from cnnlab.course.markdown import markdown_to_html
+from cnnlab.course.plain import KeepPlain
 
 
 __all__ = ["Judge", "KeepPlain", "PerQuestion", "answer", "configure"]

@@ -7,7 +7,7 @@ grades: it could change scores or start a terminal. So nothing that a student wr
   writes a file, and once more before it shows one.
 - A Markdown cell is kept as it is if all it contains is text, formulas, lists, tables, code,
   ordinary links, and images that are part of the cell. Otherwise its source is shown.
-- `markdown_to_html` renders formulas as MathML, which needs neither JavaScript nor a network.
+- `markdown.markdown_to_html` renders formulas as MathML, without JavaScript and a network.
 """
 
 import base64
@@ -17,19 +17,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import bleach
-from jinja2 import pass_context
-from latex2mathml.converter import convert_to_element
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.filters.markdown_mistune import MarkdownWithMath
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Unicode
 
+from cnnlab.course.markdown import MACROS, PlainRenderer
 
-__all__ = ["KeepPlain", "formula", "markdown_to_html", "plain_source"]
+
+__all__ = ["KeepPlain", "plain_source"]
 
 
 SHOWN_AS_TEXT = (
@@ -37,16 +36,7 @@ SHOWN_AS_TEXT = (
     "doesn't display.*"
 )
 _SHOWN = re.compile(rf"{re.escape(SHOWN_AS_TEXT)}\n\n(`+)\n(.*)\n\1", re.DOTALL)
-# No query and no %: a link to a page of the grader's own server must not carry an instruction.
-LINK = re.compile(r"https://[\w.-]+(/[\w./~+:@-]*)?(#[\w.-]*)?|#[\w-]*", re.ASCII)
 IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
-# What MathJax would do beyond typesetting: link, load code, style, and redefine other formulas.
-MACROS = re.compile(
-    r"\\(href|url|require|unicode|style|class|cssId|data|html|mmlToken|includegraphics|texttip"
-    r"|toggle|action|begingroup|DeclareMathOperator|newcommand|renewcommand|providecommand"
-    r"|newenvironment|renewenvironment|let|[egx]?def|Newextarrow|enclose|bbox)(?![A-Za-z])"
-    r"|\\(html|data|mml|css|script|style)[A-Z]"
-)
 # The ids of Formgrader's own pages; those of its fields are made of the names of the cells.
 PAGE_IDS = frozenset(("notebook", "notebook-container", "statusmessage", "toc", "top"))
 
@@ -61,38 +51,9 @@ _ATTRIBUTES: Mapping[str, Collection[str]] = {
     "img": ("src", "alt", "title"),
     "input": ("class", "type", "disabled", "checked"),
 }
-_MATHML = frozenset(
-    (
-        *("math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot"),
-        *(
-            "msub",
-            "msup",
-            "msubsup",
-            "munder",
-            "mover",
-            "munderover",
-            "mmultiscripts",
-            "mprescripts",
-        ),
-        *("mtable", "mtr", "mtd", "mstyle", "mpadded", "mphantom", "none"),
-    )
-)
-_MATHML_ATTRIBUTES = frozenset(
-    (
-        *("accent", "accentunder", "columnalign", "columnlines", "columnspacing", "depth"),
-        *("display", "displaystyle", "fence", "form", "height", "largeop", "linebreak"),
-        *("linethickness", "lspace", "mathsize", "mathvariant", "maxsize", "minsize"),
-        *("movablelimits", "rowlines", "rowspacing", "rspace", "scriptlevel", "separator"),
-        *("stretchy", "symmetric", "voffset", "width", "xmlns"),
-    )
-)
-_LONGEST, _LONGEST_FORMULA = 40_000, 4000  # characters
+_LONGEST = 40_000  # characters
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _NAME = re.compile(r"[\w-]+", re.ASCII)  # what nbgrader itself allows as a grade_id
-
-
-class _Refused(ValueError):
-    """A Markdown cell contains something that isn't displayed."""
 
 
 class KeepPlain(NbGraderPreprocessor):
@@ -150,90 +111,9 @@ def plain_source(source: str, attachments: Mapping[str, Any], ids: Collection[st
     return text if _is_harmless(text, {}, ids) else SHOWN_AS_TEXT
 
 
-@pass_context
-def markdown_to_html(context: Any, source: str) -> str:
-    """Render Markdown for nbconvert's templates: formulas as MathML, anything risky as text."""
-    attachments = context.get("cell", {}).get("attachments", {})
-    try:
-        return MarkdownWithMath(renderer=_FormulaRenderer(attachments)).render(source)
-    except Exception:  # noqa: BLE001 - whatever it is, the page has to show something
-        return f"<pre>{html.escape(source)}</pre>"
-
-
-def formula(latex: str, display: str = "inline") -> str:
-    r"""Return a formula as MathML, or its LaTeX source as code where that isn't possible.
-
-    Args:
-        latex: the formula without its dollar signs.
-        display: "inline", or "block" for a line of its own.
-
-    >>> formula(r"\frac{1}{2}")
-    '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><mfrac>...'
-    >>> formula(r"\href{javascript:alert(1)}{x}")
-    '<code>\\href{javascript:alert(1)}{x}</code>'
-    """
-    try:
-        if len(latex) > _LONGEST_FORMULA or MACROS.search(latex):
-            raise _Refused
-        element = convert_to_element(latex, display=display)
-        _check_mathml(element)
-        return ElementTree.tostring(element, encoding="unicode")
-    except Exception:  # noqa: BLE001 - the converter raises many kinds
-        return f"<code>{html.escape(latex)}</code>"
-
-
-def _check_mathml(root: Any) -> None:
-    """Unescape the texts of a formula, and refuse what isn't in the lists above."""
-    for element in root.iter():
-        element.text = html.unescape(element.text) if element.text else None
-        known = element.tag in _MATHML and _MATHML_ATTRIBUTES.issuperset(element.attrib)
-        # A command or a column that the converter doesn't know stays in the text.
-        if not known or element.tail or set(element.text or "") & set("\\&"):
-            raise _Refused
-
-
-class _PlainRenderer(IPythonRenderer):
-    """Render Markdown as nbconvert does, but refuse HTML, and links and images from elsewhere."""
-
-    def block_html(self, html: str) -> str:
-        raise _Refused
-
-    def inline_html(self, html: str) -> str:
-        raise _Refused
-
-    def block_mermaidjs(self, code: str) -> str:
-        raise _Refused
-
-    def link(self, text: str, url: str, title: str | None = None) -> str:
-        if not LINK.fullmatch(url) or "formgrader" in url:
-            raise _Refused
-        return super().link(text, url, title)
-
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        if not url.startswith("attachment:"):
-            raise _Refused
-        return super().image(text, url, title)
-
-
-class _FormulaRenderer(_PlainRenderer):
-    """Render formulas as MathML, and headings without an id."""
-
-    def __init__(self, attachments: Any) -> None:
-        super().__init__(escape=False, attachments=attachments, exclude_anchor_links=True)
-
-    def inline_math(self, body: str) -> str:
-        return formula(body)
-
-    def block_math(self, body: str) -> str:
-        return formula(body, "block")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
-
-
 def _is_harmless(source: str, attachments: Mapping[str, Any], ids: Collection[str]) -> bool:
     """Render Markdown and tell whether bleach finds nothing to remove from the HTML."""
-    renderer = _PlainRenderer(escape=False, attachments=dict(attachments))
+    renderer = PlainRenderer(escape=False, attachments=dict(attachments))
     try:
         rendered = MarkdownWithMath(renderer=renderer).render(source)
     except Exception:  # noqa: BLE001 - a refusal, or what Formgrader would stumble over, too
