@@ -41,11 +41,14 @@ _SHOWN = re.compile(rf"{re.escape(SHOWN_AS_TEXT)}\n\n(`+)\n(.*)\n\1", re.DOTALL)
 # No query and no %: a link to a page of the grader's own server must not carry an instruction.
 LINK = re.compile(r"https://[\w.-]+(/[\w./~+:@-]*)?(#[\w.-]*)?|#[\w-]*", re.ASCII)
 IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
-# What MathJax would do beyond typesetting: link, load code, style, and redefine other formulas.
+# What MathJax would do beyond typesetting: link, load code, style, redefine other formulas, and
+# put text where it doesn't belong, such as points that nobody gave.
 MACROS = re.compile(
     r"\\(href|url|require|unicode|style|class|cssId|data|html|mmlToken|includegraphics|texttip"
     r"|toggle|action|begingroup|DeclareMathOperator|newcommand|renewcommand|providecommand"
-    r"|newenvironment|renewenvironment|let|[egx]?def|Newextarrow|enclose|bbox)(?![A-Za-z])"
+    r"|newenvironment|renewenvironment|let|[egx]?def|Newextarrow|enclose|bbox"
+    r"|(math)?[clr]lap|m?kern|[hm]skip|mspace|raise|lower|move(left|right)|[rR]ule|Space"
+    r")(?![A-Za-z])|\\hspace\s*\*?\s*\{\s*-"
     r"|\\(html|data|mml|css|script|style)[A-Z]"
 )
 # The ids of Formgrader's own pages; those of its fields are made of the names of the cells.
