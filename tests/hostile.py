@@ -71,7 +71,6 @@ MARKDOWN = {
     "address": f'https://a.b/"onmouseover="{hack("address")}',
     "style attribute": '<p style="position: fixed; inset: 0; background: url(//a.b/c)">x</p>',
     "video": f'<video src=x onerror="{hack("video")}"></video>',
-    "footnote": f"A note[^1].\n\n[^1]: {img('footnote')}",
     "html in a formula": f"$x {img('html in a formula')} y$",
     "html in an equation": f"\\begin{{equation}}{img('html in an equation')}\\end{{equation}}",
     "heading with the id of a field": "## mixup_points",
@@ -85,6 +84,7 @@ EFFECTIVE = (
     *("object", "form", "base", "link", "link in capitals", "link by reference", "data link"),
     *("remote image", "svg image", "mermaid", "table", "html output", "isolated output"),
     *("javascript output", "markdown output", "svg output", "attachment", "name of a graded cell"),
+    "video",
 )
 
 
