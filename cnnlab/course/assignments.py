@@ -336,6 +336,9 @@ def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
         rules = own if own.is_file() else shipped / "assignments" / "rules.md"
     text = rules.read_text(encoding="utf-8").strip()
     notebook = unpair(jupytext.read(source / f"{name}.py"))
+    # Without it, JupyterLab asks the students which kernel they want.
+    python = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    notebook.metadata.setdefault("kernelspec", python)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # jupytext would choose another one each time
         cell.source = text if cell.source == RULES else with_seed(cell.source, seed)
