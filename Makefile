@@ -41,7 +41,7 @@ check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/python -m pytest -q tests/test_repository.py
 
 # Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
-fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py and myst.yml
+fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py, myst.yml and the counts in the README
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
@@ -49,6 +49,7 @@ fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together,
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 	$(BIN)/python -m cnnlab.course.script
 	$(BIN)/python -m cnnlab.course.toc
+	$(BIN)/python -m cnnlab.course.readme
 
 clean:  ## delete the virtual environment and everything built
 	rm -rf $(VENV) .venv-* _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
