@@ -70,9 +70,9 @@ $(VENV)/.dev: pyproject.toml
 	@touch $@
 
 # Environments of their own for the two edges of what pyproject.toml promises. pip can't look for the lowest versions.
-QUICK = CNNLAB_PROFILE=smoke OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
+QUICK = OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
 .venv-lowest/.dev: EDGE = --resolution lowest-direct --editable '.[dev]'
-.venv-colab/.dev: EDGE = --constraints tests/constraints-colab.txt --editable '.[test]'
+.venv-colab/.dev: EDGE = --constraints tests/constraints-colab.txt --editable '.[course,test]'
 .venv-lowest/.dev .venv-colab/.dev: pyproject.toml tests/constraints-colab.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -93,7 +93,7 @@ def test_thirty_students_judge_the_claims_and_the_interval_shrinks(tables):
 
 def test_the_command_lists_runs_and_merges(studies, tables, tmp_path, capsys):
     assert cli.main(["study"]) == 0
-    assert re.search(r"01_quick +0 s for one seed", capsys.readouterr().out)
+    assert re.search(r"01_quick +\d s for one seed", capsys.readouterr().out)
     assert cli.main(["study", "01_quick", "--seed", "77", "--out", str(tables)]) == 0
     assert "01_quick-77.csv" in capsys.readouterr().out
     out = tmp_path / "figure"
