@@ -286,7 +286,7 @@ check.prediction(
 # With $d$ hyperparameters and $n$ trials, a grid tries $n^{1/d}$ values of each.
 #
 # Random points leave gaps, though, and some of them nearly coincide. **Sobol points** ([Sobol
-# 1967](https://doi.org/10.1016/0041-5553%2867%2990144-9)) are placed so that each new one falls into a gap that the
+# 1967](https://doi.org/10.1016/0041-5553(67)90144-9)) are placed so that each new one falls into a gap that the
 # others have left, in every direction at once. They're called quasi-random, and they are what the tuning playbook
 # recommends for exploring. Take a power of two if you can, 8, 16 or 32 points, because then they're balanced. (We need
 # nine here, to match the grid.)
@@ -1576,7 +1576,7 @@ check.quiz(8)
 # - J. Bergstra and Y. Bengio, *Random search for hyper-parameter optimization*, 2012,
 #   [jmlr.org/papers/v13/bergstra12a.html](https://jmlr.org/papers/v13/bergstra12a.html)
 # - I. M. Sobol, *On the distribution of points in a cube and the approximate evaluation of integrals*, 1967,
-#   [doi:10.1016/0041-5553(67)90144-9](https://doi.org/10.1016/0041-5553%2867%2990144-9)
+#   [doi:10.1016/0041-5553(67)90144-9](https://doi.org/10.1016/0041-5553(67)90144-9)
 # - K. Jamieson and A. Talwalkar, *Non-stochastic best arm identification and hyperparameter optimization*, 2016,
 #   [arXiv:1502.07943](https://arxiv.org/abs/1502.07943)
 # - L. Li, K. Jamieson, G. DeSalvo, A. Rostamizadeh and A. Talwalkar, *Hyperband: A novel bandit-based approach to
