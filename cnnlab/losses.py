@@ -226,11 +226,9 @@ def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -
         if not ((targets == 1).sum(1) == 1).all() or not ((targets == 0) | (targets == 1)).all():
             return float("nan"), len(targets)
         targets = targets.argmax(1)
-    correct = logits.argmax(1) == targets
-    unlabelled = 0 if ignored is None else _count(targets, ignored)
-    if unlabelled:
-        correct &= targets != ignored
-    return torch.count_nonzero(correct).item(), len(targets) - unlabelled
+    pairs = zip(logits.argmax(1).tolist(), targets.tolist(), strict=True)
+    correct = [prediction == label for prediction, label in pairs if label != ignored]
+    return sum(correct), len(correct)
 
 
 class RunningMeans:
@@ -291,9 +289,14 @@ class RunningMeans:
         self.metrics = dict(zip(self.metrics, rest, strict=False))
         self.measured = dict(zip(self.metrics, rest[len(self.metrics) :], strict=True))
 
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss; NaN if no target counted."""
+        return self.loss / self.normalizer if self.normalizer else math.nan
+
     def means(self) -> dict[str, float]:
         """Return `{"loss": ..., "acc": ..., ...}`; no accuracy if nothing was classified."""
-        means = {"loss": self.loss / self.normalizer if self.normalizer else float("nan")}
+        means = {"loss": self.mean_loss}
         if self.count:
             means["acc"] = self.correct / self.count
         for name, value in self.metrics.items():

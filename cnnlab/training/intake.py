@@ -18,7 +18,7 @@ from cnnlab.training.checks import (
 from cnnlab.training.checks.wording import is_picture
 from cnnlab.training.explain import explain_oom
 from cnnlab.training.preparation import takes_indices, weights_dtype
-from cnnlab.training.transforms import BatchTransform
+from cnnlab.training.transforms import BatchTransform, no_transform
 
 
 class Intake:
@@ -52,6 +52,8 @@ class Intake:
     def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
         """Return the images and targets to train on at a step."""
         images, targets = self.evaluation_batch(batch)
+        if self.transform is no_transform:
+            return images, targets
         with explain_oom(images):
             images, targets = self.transform(images, targets, step)
         targets = as_targets(targets, self.loss_fn, self.dtype)

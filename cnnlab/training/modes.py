@@ -81,8 +81,12 @@ class Rollback:
         self.groups = [[b for b in buffers if b.dtype == dtype] for dtype in types]
         self.saved = [[b.clone() for b in group] for group in self.groups]
 
-    @torch.no_grad()
     def __enter__(self) -> None:
+        if self.groups:
+            self._save()
+
+    @torch.no_grad()
+    def _save(self) -> None:
         for saved, buffers in zip(self.saved, self.groups, strict=True):
             torch._foreach_copy_(saved, buffers)
 

@@ -51,7 +51,7 @@ from cnnlab.training.checks import (
     warn_if_not_finite,
 )
 from cnnlab.training.describe import describe
-from cnnlab.training.explain import explain_oom, explain_optimizer_oom, explain_shape_errors
+from cnnlab.training.explain import explain_oom, explain_shape_errors, optimizer_oom
 from cnnlab.training.gradients import clip_gradients, gradient_norm, microbatches
 from cnnlab.training.history import History
 from cnnlab.training.hooks import Callback, StopTraining
@@ -252,10 +252,16 @@ class Trainer(TrainerOptions):
     def _update(self, images: Tensor, targets: Tensor) -> None:
         """Take one optimizer step in which every sample of the batch has the same weight."""
         check_learning_rates(self.scheduler, self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._untouched_on_error(images):
-            means = self._forward_backward(images, targets)
-            self._clip_gradients(means, images)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None  # what optimizer.zero_grad() does, in a tenth of the time
+        try:
+            with self.rollback:  # an error leaves no trace in the batch-norm statistics
+                means = self._forward_backward(images, targets)
+                self._clip_gradients(parameters, means, images)
+        except Exception:
+            with self._explained(images):
+                raise
         self._step_optimizer()
         if self.ema is not None:
             self.ema.update()
@@ -442,10 +448,11 @@ class Trainer(TrainerOptions):
                 fraction = divisor / total if total else 0.0
                 share = loss if whole else loss * (fraction * distributed.world_size())
                 self.scaler.scale(share).backward()
-            accuracy, metrics = self._measure(as_float(detached(outputs)), targets_part)
+            accuracy, metrics = self._measure(outputs, targets_part)
             means.add(loss.item(), divisor, len(targets_part), accuracy, metrics)
-        means.reduce(distributed.all_reduce_sum)
-        distributed.average_gradients(self.loss_fn)
+        if distributed.world_size() > 1:
+            means.reduce(distributed.all_reduce_sum)
+            distributed.average_gradients(self.loss_fn)
         self.scaler.unscale_(self.optimizer)  # what is checked and clipped are the true gradients
         return means
 
@@ -457,14 +464,16 @@ class Trainer(TrainerOptions):
         if not self.metrics:
             return accuracy, {}
         with torch.no_grad(), fork_rng():
+            outputs = as_float(detached(outputs))
             return accuracy, {k: measure(k, fn, outputs, targets) for k, fn in self.metrics.items()}
 
-    def _clip_gradients(self, means: RunningMeans, images: Tensor) -> None:
+    def _clip_gradients(
+        self, parameters: list[Tensor], means: RunningMeans, images: Tensor
+    ) -> None:
         """Refuse a loss or gradient that is not finite, and clip the gradients."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = gradient_norm(parameters)
         self.grad_norm = norm.item()
-        loss = means.means()["loss"] if means.normalizer else 0.0
+        loss = means.mean_loss if means.normalizer else 0.0
         # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
         if not may_overflow or self.skipped_in_a_row >= MAX_SKIPPED:
@@ -477,8 +486,10 @@ class Trainer(TrainerOptions):
         if self.step == 0 and self.scaler.is_enabled():
             # If this step is skipped, torch would warn that the scheduler was called before it.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
-        with explain_optimizer_oom():
+        try:
             self.scaler.step(self.optimizer)
+        except torch.OutOfMemoryError as error:
+            raise optimizer_oom(error) from error
         self.scaler.update()
         skipped = self.scaler.is_enabled() and not math.isfinite(self.grad_norm)
         self.history.skipped_steps += skipped
@@ -491,15 +502,15 @@ class Trainer(TrainerOptions):
         self.last_loader_shape = self._loader_shape
         rows = self.history.step_rows
         rows["lr"].append(float(self.optimizer.param_groups[0]["lr"]))
-        rows["loss"].append(means.means()["loss"])
+        rows["loss"].append(means.mean_loss)
         rows["grad_norm"].append(self.grad_norm)
         self.means.merge(means)
 
     @contextmanager
-    def _untouched_on_error(self, images: Tensor) -> Iterator[None]:
-        """Leave no trace of a batch that is refused, and explain torch's errors."""
+    def _explained(self, images: Tensor) -> Iterator[None]:
+        """Explain torch's errors in a step on these images."""
         n = len(images) if self.microbatch is None and distributed.world_size() == 1 else None
-        with explain_oom(images, self.microbatch), explain_shape_errors(n), self.rollback:
+        with explain_oom(images, self.microbatch), explain_shape_errors(n):
             yield
 
     # Around the epochs: what the loop needs before, after and between them.

@@ -24,6 +24,8 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
         DataError: it isn't a pair of arrays, it is empty, or the numbers of images and targets
             differ.
     """
+    if _is_usual(batch):
+        return batch[0], batch[1]
     if is_picture(batch):
         raise DataError(
             f"a batch is a tensor of images (N, C, H, W), got {kind_of_picture(batch)}. To "
@@ -62,6 +64,16 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
     return images, targets
 
 
+def _is_usual(batch: Any) -> bool:
+    """Return whether a batch is a pair of tensors (N, C, H, W) and (N, ...), as nearly always."""
+    if not (isinstance(batch, list | tuple) and len(batch) == 2):
+        return False
+    images, targets = batch
+    if not (isinstance(images, Tensor) and isinstance(targets, Tensor) and images.ndim == 4):
+        return False
+    return targets.ndim > 0 and images.shape[0] == targets.shape[0] and images.numel() > 0
+
+
 def as_inputs(images: Tensor, dtype: torch.dtype, takes_indices: bool) -> Tensor:
     """Return images in the number type of the weights, if nothing is lost.
 
@@ -96,12 +108,14 @@ def as_targets(targets: Tensor, loss_fn: Any, dtype: torch.dtype) -> Tensor:
     Raises:
         NonFiniteError: a loss that can't leave it out would get a NaN or infinite target.
     """
+    if targets.dtype == torch.int64:
+        return targets
     if targets.is_floating_point():
         if is_cross_entropy(loss_fn) or is_elementwise(loss_fn):
             _check_finite_targets(targets)
         return targets.to(dtype)
     integers = not (targets.is_complex() or targets.dtype == torch.bool)
-    if integers and targets.dtype != torch.int64 and is_cross_entropy(loss_fn):
+    if integers and is_cross_entropy(loss_fn):
         return targets.long() if targets.ndim != 2 else targets
     return targets
 
@@ -162,9 +176,10 @@ def check_weighted_targets(targets: Tensor, loss_fn: Any) -> None:
         DataError: class indices have no weight, or soft targets have the wrong shape.
         ValueError: torch's weighted cross-entropy gets soft targets.
     """
-    weight, ignored = class_weights(loss_fn), ignore_index(loss_fn)
+    weight = class_weights(loss_fn)
     if weight is None:
         return
+    ignored = ignore_index(loss_fn)
     soft = targets.is_floating_point() and targets.ndim > 1
     if not soft and (targets.ndim == 1 or ignored is not None):
         _check_dtype(targets)
