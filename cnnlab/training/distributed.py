@@ -156,7 +156,7 @@ def all_reduce_sum(*values: float) -> list[float]:
 
 def any_rank(flag: bool) -> bool:
     """Return whether the flag is true in any process; every process has to call it."""
-    return all_reduce_sum(float(flag))[0] > 0
+    return flag if world_size() == 1 else all_reduce_sum(float(flag))[0] > 0
 
 
 def broadcast_from_rank0(*modules: Any) -> None:

@@ -28,8 +28,9 @@ def microbatches(
     >>> [len(part) for part, _, _ in microbatches(torch.zeros(9, 1), torch.zeros(9), 4)]
     [3, 3, 3]
     """
-    images, targets = distributed.shard(images), distributed.shard(targets)
-    sizes = microbatch_sizes(len(images), size)
+    if distributed.world_size() > 1:
+        images, targets = distributed.shard(images), distributed.shard(targets)
+    sizes = [len(images)] if size is None else microbatch_sizes(len(images), size)
     if len(sizes) == 1:
         yield images, targets, True  # as they are: `Trainer` recognises the whole batch
         return

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnlab.losses import LossFn
+from cnnlab.losses import LossFn, class_weights
 from cnnlab.training.checks import (
     as_inputs,
     as_targets,
@@ -47,6 +47,8 @@ class Intake:
         self.model, self.loss_fn, self.transform = model, loss_fn, transform
         self.device, self.memory_format = device, memory_format
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
+        self.weighted = class_weights(loss_fn) is not None
+        self.layout: tuple[Any, ...] | None = None  # of the last batch that needed no change
         self.dtype, self.takes_indices = weights_dtype(model), takes_indices(model)
 
     def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
@@ -61,11 +63,21 @@ class Intake:
         return as_inputs(images, self.dtype, self.takes_indices), targets
 
     def evaluation_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the images and targets of a batch, on the device."""
+        """Return the images and targets of a batch, on the device.
+
+        A batch that is laid out like the last one that could be taken as it is, can be too.
+        """
+        layout = _layout(batch)
+        if layout is not None and layout == self.layout:
+            return batch[0], batch[1]
         images, targets = check_batch(batch)
         targets = as_targets(targets, self.loss_fn, self.dtype)
         check_weighted_targets(targets, self.loss_fn)
-        return self._to_device(images, len(targets)), targets.to(self.device, non_blocking=True)
+        moved = self._to_device(images, len(targets)), targets.to(self.device, non_blocking=True)
+        as_it_is = moved[0] is batch[0] and moved[1] is batch[1]
+        depends_on_shape_only = targets.dtype == torch.int64 and not self.weighted
+        self.layout = layout if as_it_is and depends_on_shape_only else None
+        return moved
 
     def prediction_images(self, batch: Any) -> Tensor:
         """Return the images of a batch (images, targets), (images,) or images, on the device."""
@@ -83,6 +95,19 @@ class Intake:
             self.shape = images.shape[1:]
         memory_format = self.memory_format if images.ndim == 4 else torch.preserve_format
         return images.to(self.device, memory_format=memory_format, non_blocking=True)
+
+
+def _layout(batch: Any) -> tuple[Any, ...] | None:
+    """Return shapes, number types and devices of a pair of tensors; None for anything else."""
+    if not (isinstance(batch, list | tuple) and len(batch) == 2):
+        return None
+    images, targets = batch
+    if not (isinstance(images, Tensor) and isinstance(targets, Tensor)):
+        return None
+    return (
+        *(images.shape, images.dtype, images.device, images.stride()),
+        *(targets.shape, targets.dtype, targets.device),
+    )
 
 
 def _warn_if_bytes(images: Tensor) -> None:

@@ -245,7 +245,7 @@ class Trainer(TrainerOptions):
                 distributed.seed_rank(self.seed, self.epoch, self.step)
                 self._update(images, targets)
                 self._emit("on_step_end")
-                if not self.model.training or any(norm.training for norm in frozen):
+                if not self.model.training or [norm for norm in frozen if norm.training]:
                     train_mode(self.model)  # a callback has called model.eval() or model.train()
                 interrupts.stop_if_requested()
 
@@ -477,8 +477,8 @@ class Trainer(TrainerOptions):
         # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
         if not may_overflow or self.skipped_in_a_row >= MAX_SKIPPED:
-            where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
-            check_finite(loss, self.grad_norm, self.model, images, where)
+            position = (self.epoch, self.batch, self.step)
+            check_finite(loss, self.grad_norm, self.model, images, position)
         clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
 
     def _step_optimizer(self) -> None:
@@ -630,7 +630,7 @@ class Trainer(TrainerOptions):
 
     def _active_callbacks(self) -> Iterator[Callback]:
         """Return the callbacks that this process calls: only the first process writes."""
-        return (c for c in self.callbacks if distributed.is_rank0() or not c.writes)
+        return (c for c in self.callbacks if not c.writes or distributed.is_rank0())
 
     def __str__(self) -> str:
         return describe(self)

@@ -24,8 +24,6 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
         DataError: it isn't a pair of arrays, it is empty, or the numbers of images and targets
             differ.
     """
-    if _is_usual(batch):
-        return batch[0], batch[1]
     if is_picture(batch):
         raise DataError(
             f"a batch is a tensor of images (N, C, H, W), got {kind_of_picture(batch)}. To "
@@ -62,16 +60,6 @@ def check_batch(batch: Any) -> tuple[Tensor, Tensor]:
         count = "one target" if targets.ndim == 0 else f"{len(targets)} targets"
         raise DataError(f"a batch has {len(images)} images but {count}")
     return images, targets
-
-
-def _is_usual(batch: Any) -> bool:
-    """Return whether a batch is a pair of tensors (N, C, H, W) and (N, ...), as nearly always."""
-    if not (isinstance(batch, list | tuple) and len(batch) == 2):
-        return False
-    images, targets = batch
-    if not (isinstance(images, Tensor) and isinstance(targets, Tensor) and images.ndim == 4):
-        return False
-    return targets.ndim > 0 and images.shape[0] == targets.shape[0] and images.numel() > 0
 
 
 def as_inputs(images: Tensor, dtype: torch.dtype, takes_indices: bool) -> Tensor:
