@@ -477,8 +477,8 @@ class Trainer(TrainerOptions):
         # Scaled fp16 gradients overflow now and then; GradScaler skips such a step.
         may_overflow = self.scaler.is_enabled() and math.isfinite(loss)
         if not may_overflow or self.skipped_in_a_row >= MAX_SKIPPED:
-            position = (self.epoch, self.batch, self.step)
-            check_finite(loss, self.grad_norm, self.model, images, position)
+            where = f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.step})"
+            check_finite(loss, self.grad_norm, self.model, images, where)
         clip_gradients(parameters, norm, self.clip_norm, self.clip_value)
 
     def _step_optimizer(self) -> None:

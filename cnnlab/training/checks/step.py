@@ -49,7 +49,7 @@ def _are_class_indices(logits: Any, targets: Tensor) -> bool:
     if targets.ndim != 1 or targets.shape[0] != logits.shape[0] or logits.shape[1] < 2:
         return False
     labels = targets.tolist()
-    return 0 <= min(labels) and max(labels) < logits.shape[1]
+    return min(labels) >= 0 and max(labels) < logits.shape[1]
 
 
 def _tensor(outputs: Any, loss_fn: Any) -> Tensor:
@@ -221,16 +221,9 @@ def loss_value(loss: Any) -> float:
 
 
 def check_finite(
-    loss: float, grad_norm: float, model: nn.Module, images: Tensor, position: tuple[int, int, int]
+    loss: float, grad_norm: float, model: nn.Module, images: Tensor, where: str
 ) -> None:
     """Refuse a step whose loss or gradient is NaN or infinite, and name what went wrong first.
-
-    Args:
-        loss: of the batch.
-        grad_norm: of the whole gradient.
-        model: the model in training.
-        images: the batch.
-        position: finished epochs, finished batches of this epoch, and finished steps.
 
     Raises:
         NonFiniteError: the loss or the norm of the gradient is not finite.
@@ -246,9 +239,8 @@ def check_finite(
     elif not cause:
         name = (gradients or ["the weights"])[0]
         cause = f"the loss is {loss:.4g}, but the gradient of {name} is not finite"
-    epoch, batch, step = position
     raise NonFiniteError(
-        f"epoch {epoch + 1}, batch {batch + 1} (step {step}): {cause}. No step was taken: weights and batch-norm statistics are as before "
+        f"{where}: {cause}. No step was taken: weights and batch-norm statistics are as before "
         "this batch. Try a smaller learning rate, clip_norm=1.0 or warm-up, or find the layer with "
         "cnnlab.diagnose.nan_hunt"
     )
