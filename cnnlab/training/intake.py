@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnlab.devices import to_device
 from cnnlab.losses import LossFn
 from cnnlab.training.checks import (
     as_inputs,
@@ -49,21 +50,32 @@ class Intake:
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
         self.dtype, self.takes_indices = weights_dtype(model), takes_indices(model)
 
-    def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor]:
-        """Return the images and targets to train on at a step."""
-        images, targets = self.evaluation_batch(batch)
+    def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images and targets to train on at a step, and the targets on the host.
+
+        The last are the same targets as the loader gave them, usually on the CPU, where labels are
+        checked and counted without waiting for a GPU. If the transform has changed the targets,
+        they are the result, on the device.
+        """
+        images, targets, on_host = self._on_device(batch)
         with explain_oom(images):
-            images, targets = self.transform(images, targets, step)
-        targets = as_targets(targets, self.loss_fn, self.dtype)
-        check_weighted_targets(targets, self.loss_fn)
-        return as_inputs(images, self.dtype, self.takes_indices), targets
+            images, changed = self.transform(images, targets, step)
+        if changed is not targets:
+            targets = on_host = as_targets(changed, self.loss_fn, self.dtype)
+            check_weighted_targets(targets, self.loss_fn)
+        return as_inputs(images, self.dtype, self.takes_indices), targets, on_host
 
     def evaluation_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the images and targets of a batch, on the device."""
+        return self._on_device(batch)[:2]
+
+    def _on_device(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Check a batch, then copy it to the device; the third tensor is the targets before."""
         images, targets = check_batch(batch)
         targets = as_targets(targets, self.loss_fn, self.dtype)
         check_weighted_targets(targets, self.loss_fn)
-        return self._to_device(images, len(targets)), targets.to(self.device, non_blocking=True)
+        images = self._to_device(images, len(targets))
+        return images, to_device(targets, self.device), targets
 
     def prediction_images(self, batch: Any) -> Tensor:
         """Return the images of a batch (images, targets), (images,) or images, on the device."""
@@ -80,7 +92,7 @@ class Intake:
             _warn_if_bytes(images)
             self.shape = images.shape[1:]
         memory_format = self.memory_format if images.ndim == 4 else torch.preserve_format
-        return images.to(self.device, memory_format=memory_format, non_blocking=True)
+        return to_device(images, self.device).to(memory_format=memory_format)
 
 
 def _warn_if_bytes(images: Tensor) -> None:
