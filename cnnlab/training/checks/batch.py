@@ -99,7 +99,8 @@ def as_targets(targets: Tensor, loss_fn: Any, dtype: torch.dtype) -> Tensor:
     if targets.dtype == torch.int64:
         return targets
     if targets.is_floating_point():
-        if is_cross_entropy(loss_fn) or is_elementwise(loss_fn):
+        # On a GPU that would mean to wait; there the loss shows that a target isn't finite.
+        if not targets.is_cuda and (is_cross_entropy(loss_fn) or is_elementwise(loss_fn)):
             _check_finite_targets(targets)
         return targets.to(dtype)
     integers = not (targets.is_complex() or targets.dtype == torch.bool)
