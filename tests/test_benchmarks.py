@@ -18,6 +18,7 @@ from benchmarks import (
     loops,
     mixing,
     pairs,
+    profile,
     regimes,
     report,
     trainer,
@@ -205,7 +206,7 @@ def test_both_layouts_end_with_the_same_weights():
 
 # --- every script runs ----------------------------------------------------------------------------
 
-SCRIPTS = [trainer, augment, mixing, imports, channels_last]
+SCRIPTS = [trainer, augment, mixing, imports, channels_last, profile]
 ON_A_GPU = [cifar10]
 
 
