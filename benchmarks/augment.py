@@ -64,7 +64,7 @@ class Setting:
 
 def no_augmentation(setting: Setting, images: Tensor) -> Pipeline:
     """Index and normalise only."""
-    normalize = Normalize(MEAN, STD)
+    normalize = Normalize(MEAN, STD).to(images.device)
     return lambda indices: normalize(unit(images.index_select(0, indices)))
 
 
@@ -81,7 +81,7 @@ def cnnlab_pipeline(setting: Setting, images: Tensor, interpolation: str = "near
         interpolation=interpolation,
         **colours,
     )
-    normalize = Normalize(MEAN, STD)
+    normalize = Normalize(MEAN, STD).to(images.device)
     return lambda indices: normalize(augment(unit(images.index_select(0, indices))))
 
 
@@ -201,9 +201,9 @@ def contestants(setting: Setting) -> dict[str, tuple[Callable[..., Pipeline], fl
     }
 
 
-def random_batch(setting: Setting, pipeline: Pipeline) -> Callable[[], Tensor]:
+def random_batch(setting: Setting, pipeline: Pipeline, device: str = "cpu") -> Callable[[], Tensor]:
     """Return a function that augments a batch of random images, different ones in each call."""
-    return lambda: pipeline(torch.randperm(2 * setting.batch)[: setting.batch])
+    return lambda: pipeline(torch.randperm(2 * setting.batch)[: setting.batch].to(device))
 
 
 def table(setting: Setting) -> Table:

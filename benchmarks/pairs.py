@@ -127,17 +127,19 @@ class Turns:
     give n pairs.
     """
 
-    def __init__(self, reference: Callable[[], Any]) -> None:
-        self.reference = reference
+    def __init__(
+        self, reference: Callable[[], Any], clock: Callable[[], float] | None = None
+    ) -> None:
+        self.reference, self.clock = reference, clock or process_time
         self._times = Pairs()
         self._start: float | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Switch turns; the arguments, which depend on the contestant's hooks, are ignored."""
         if self._start is not None:
-            self._times.own.append(process_time() - self._start)
-        self._times.reference.append(time_call(self.reference))
-        self._start = process_time()
+            self._times.own.append(self.clock() - self._start)
+        self._times.reference.append(time_call(self.reference, self.clock))
+        self._start = self.clock()
 
     @property
     def pairs(self) -> Pairs:

@@ -18,12 +18,18 @@ from benchmarks.regimes import REGIMES, SHORT, Regime
 from benchmarks.report import Row, Table, options, write
 
 
-def time_epochs(regime: Regime, train: Callable[..., None], epochs: int) -> Pairs:
+def time_epochs(
+    regime: Regime,
+    train: Callable[..., None],
+    epochs: int,
+    device: str = "cpu",
+    clock: Callable[[], float] | None = None,
+) -> Pairs:
     """Time epochs of a trainer, in turn with epochs of the bare loop."""
-    reference = regime.net().train()
-    turns = Turns(partial(bare_epoch, reference, sgd(reference), regime.data()))
+    reference, data = regime.net().to(device).train(), regime.data().to(device)
+    turns = Turns(partial(bare_epoch, reference, sgd(reference), data), clock)
     with warmed_up(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        train(regime.net(), regime.data(), epochs + 2, turns)
+        train(regime.net().to(device), regime.data().to(device), epochs + 2, turns)
     return turns.pairs
 
 

@@ -562,6 +562,7 @@ class Trainer(TrainerOptions):
         fused = all(group.get("fused") for group in self.optimizer.param_groups)
         on_gpu = self.device.type == "cuda" and distributed.world_size() == 1
         self.runs_ahead = fused and on_gpu
+        vars(self.optimizer).pop("found_inf", None)
         self._failed = torch.zeros((), device=self.device) if self.runs_ahead else None
         weight = class_weights(self.loss_fn)
         self._weight_on_host = None if weight is None else torch.as_tensor(weight).cpu()
