@@ -34,6 +34,9 @@ replicate: $(VENV)/.dev  ## repeat every study with new seeds; it takes hours an
 bench: .venv-bench/.bench  ## install the peers beside, compare with them, write benchmarks/results
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 
+gpu: .venv-bench/.gpu  ## test and measure on a CUDA GPU within eight minutes: make gpu CIFAR10=folder
+	.venv-bench/bin/python -m benchmarks.gpu $(CIFAR10:%=--cifar10 %) $(ARGS)
+
 check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,6 +72,11 @@ $(VENV)/.dev: pyproject.toml
 	@$(call install,bench)
 	@touch $@
 
+# On a GPU the tests run in the same environment as the peers.
+.venv-bench/.gpu: pyproject.toml
+	@$(call install,gpu)
+	@touch .venv-bench/.bench $@
+
 # Environments of their own for the two edges of what pyproject.toml promises. pip can't look for the lowest versions.
 QUICK = OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
 .venv-lowest/.dev: EDGE = --resolution lowest-direct --editable '.[dev]'
@@ -98,4 +106,4 @@ echo "Installing cnnlab[$(1)] into $(@D); the first time this takes some minutes
 	"the course itself does not. Behind a proxy, set HTTPS_PROXY; then call make again." >&2; exit 1; }
 endef
 
-.PHONY: help lab test test-lowest test-colab run book bench check fix clean
+.PHONY: help lab test test-lowest test-colab run book bench gpu check fix clean
