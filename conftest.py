@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ collect_ignore_glob = [
     *("chapters/*.py", "chapters/studies/*.py", "tests/offline/*.py"),
     "cnnlab/course/emergency/sick/*.py",
 ]
+# What needs nbgrader, which can't be installed beside the IPython of Google Colab.
+GRADING = [
+    *(f"cnnlab/course/{name}.py" for name in ("autograde", "items", "plain", "slides")),
+    *(f"tests/test_{name}.py" for name in ("assignments", "formgrader", "plain", "room", "slides")),
+]
+if find_spec("nbgrader") is None:
+    collect_ignore_glob += GRADING
 
 # Processor seconds that a chapter may use: 90 on each of two cores, 15 in the smoke profile.
 BUDGET = {"laptop": 2 * 90, "smoke": 2 * 15, "gpu": 3600}
@@ -37,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(OFFLINE), *others])
     os.environ["CNNLAB_CACHE"] = str(Path(scratch, "cache"))
     os.environ["IPYTHONDIR"] = str(Path(scratch, "ipython"))
+
+
+def pytest_report_header() -> str | None:
+    """Name the tests that are left out."""
+    return None if find_spec("nbgrader") else f"no nbgrader, so without {', '.join(GRADING)}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -107,7 +120,7 @@ def stated_seconds(notebook: Path) -> int:
 
 
 def _processor_seconds(pid: int) -> float:
-    import psutil  # comes with ipykernel
+    import psutil
 
     process = psutil.Process(pid)
     every = [process, *process.children(recursive=True)]

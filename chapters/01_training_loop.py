@@ -733,7 +733,7 @@ check.evaluate(evaluate)
 # | optimizer | update for each weight | source |
 # |---|---|---|
 # | SGD | $w \leftarrow w - \eta g$ | [Robbins & Monro 1951](https://doi.org/10.1214/aoms/1177729586) |
-# | momentum | $v \leftarrow m v + g, \quad w \leftarrow w - \eta v$ | [Polyak 1964](https://doi.org/10.1016/0041-5553%2864%2990137-5) |
+# | momentum | $v \leftarrow m v + g, \quad w \leftarrow w - \eta v$ | [Polyak 1964](https://doi.org/10.1016/0041-5553(64)90137-5) |
 # | Nesterov | $v \leftarrow m v + g, \quad w \leftarrow w - \eta (g + m v)$ | Nesterov 1983, [Sutskever et al. 2013](https://proceedings.mlr.press/v28/sutskever13.html) |
 #
 # The next cell shows where that helps. The loss is a narrow valley, a hundred times more strongly curved across than
@@ -1250,7 +1250,7 @@ check.quiz(1)
 # - H. Li, Z. Xu, G. Taylor, C. Studer and T. Goldstein, *Visualizing the loss landscape of neural nets*, NeurIPS 2018, [arXiv:1712.09913](https://arxiv.org/abs/1712.09913)
 # - I. Loshchilov and F. Hutter, *Decoupled weight decay regularization*, ICLR 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)
 # - Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, Doklady Akademii Nauk SSSR 269, 1983, [mi.mathnet.ru/dan46009](http://mi.mathnet.ru/dan46009)
-# - B. Polyak, *Some methods of speeding up the convergence of iteration methods*, USSR Computational Mathematics and Mathematical Physics 4, 1964, [doi:10.1016/0041-5553(64)90137-5](https://doi.org/10.1016/0041-5553%2864%2990137-5)
+# - B. Polyak, *Some methods of speeding up the convergence of iteration methods*, USSR Computational Mathematics and Mathematical Physics 4, 1964, [doi:10.1016/0041-5553(64)90137-5](https://doi.org/10.1016/0041-5553(64)90137-5)
 # - H. Robbins and S. Monro, *A stochastic approximation method*, Annals of Mathematical Statistics 22, 1951, [doi:10.1214/aoms/1177729586](https://doi.org/10.1214/aoms/1177729586)
 # - J. Stallkamp, M. Schlipsing, J. Salmen and C. Igel, *Man vs. computer: benchmarking machine learning algorithms for traffic sign recognition*, Neural Networks 32, 2012, [doi:10.1016/j.neunet.2012.02.016](https://doi.org/10.1016/j.neunet.2012.02.016)
 # - I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum in deep learning*, ICML 2013, [proceedings.mlr.press](https://proceedings.mlr.press/v28/sutskever13.html)

@@ -286,7 +286,7 @@ check.prediction(
 # With $d$ hyperparameters and $n$ trials, a grid tries $n^{1/d}$ values of each.
 #
 # Random points leave gaps, though, and some of them nearly coincide. **Sobol points** ([Sobol
-# 1967](https://doi.org/10.1016/0041-5553%2867%2990144-9)) are placed so that each new one falls into a gap that the
+# 1967](https://doi.org/10.1016/0041-5553(67)90144-9)) are placed so that each new one falls into a gap that the
 # others have left, in every direction at once. They're called quasi-random, and they are what the tuning playbook
 # recommends for exploring. Take a power of two if you can, 8, 16 or 32 points, because then they're balanced. (We need
 # nine here, to match the grid.)
@@ -1034,10 +1034,10 @@ print(f"noise equals signal at a batch of about {noise_scale:.0f} images")
 # With the same learning rate and number of *epochs*, the larger batch falls far behind. With the same number of *steps*
 # it catches up, and it's even 1.2 points ahead (95 % CI 0.6 to 1.8).
 #
-# We had declared that equal steps leave less than two points between them. That was supported here, and with new seeds
-# (appendix G) it wasn't: the larger batch was 2.2 points ahead (1.2 to 3.2). Both tables agree that the missing steps
-# explain the whole deficit. But "no difference" was too strong. With as many steps, the larger batch passes over the
-# images four and a half times as often, and that probably helps a little.
+# We had declared that equal steps leave less than two points between them. That was supported here, but not with new
+# seeds (appendix G): there, the larger batch was 2.2 points ahead (1.2 to 3.2). Both tables agree that the missing
+# steps explain the whole deficit. But "no difference" was too strong. With as many steps, the larger batch passes over
+# the images four and a half times as often, and that probably helps a little.
 #
 # The second (`studies/08_scaling.py`) has twenty epochs, a warm-up and a cosine, and both optimizers.
 
@@ -1576,7 +1576,7 @@ check.quiz(8)
 # - J. Bergstra and Y. Bengio, *Random search for hyper-parameter optimization*, 2012,
 #   [jmlr.org/papers/v13/bergstra12a.html](https://jmlr.org/papers/v13/bergstra12a.html)
 # - I. M. Sobol, *On the distribution of points in a cube and the approximate evaluation of integrals*, 1967,
-#   [doi:10.1016/0041-5553(67)90144-9](https://doi.org/10.1016/0041-5553%2867%2990144-9)
+#   [doi:10.1016/0041-5553(67)90144-9](https://doi.org/10.1016/0041-5553(67)90144-9)
 # - K. Jamieson and A. Talwalkar, *Non-stochastic best arm identification and hyperparameter optimization*, 2016,
 #   [arXiv:1502.07943](https://arxiv.org/abs/1502.07943)
 # - L. Li, K. Jamieson, G. DeSalvo, A. Rostamizadeh and A. Talwalkar, *Hyperband: A novel bandit-based approach to

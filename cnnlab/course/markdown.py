@@ -19,11 +19,14 @@ __all__ = ["MACROS", "PlainRenderer", "formula", "markdown_to_html"]
 
 # No query and no %: a link to a page of the grader's own server must not carry an instruction.
 LINK = re.compile(r"https://[\w.-]+(/[\w./~+:@-]*)?(#[\w.-]*)?|#[\w-]*", re.ASCII)
-# What MathJax would do beyond typesetting: link, load code, style, and redefine other formulas.
+# What MathJax would do beyond typesetting: link, load code, style, redefine other formulas, and
+# put text where it doesn't belong, such as points that nobody gave.
 MACROS = re.compile(
     r"\\(href|url|require|unicode|style|class|cssId|data|html|mmlToken|includegraphics|texttip"
     r"|toggle|action|begingroup|DeclareMathOperator|newcommand|renewcommand|providecommand"
-    r"|newenvironment|renewenvironment|let|[egx]?def|Newextarrow|enclose|bbox)(?![A-Za-z])"
+    r"|newenvironment|renewenvironment|let|[egx]?def|Newextarrow|enclose|bbox"
+    r"|(math)?[clr]lap|m?kern|[hm]skip|mspace|raise|lower|move(left|right)|[rR]ule|Space"
+    r")(?![A-Za-z])|\\hspace\s*\*?\s*\{\s*-"
     r"|\\(html|data|mml|css|script|style)[A-Z]"
 )
 _MATHML = frozenset(

@@ -4,7 +4,7 @@ Formgrader and the feedback are web pages. Whatever runs in them has the rights 
 grades: it could change scores or start a terminal. So nothing that a student wrote may become HTML.
 
 - `KeepPlain` rebuilds a notebook cell by cell, from an allow-list. nbgrader applies it before it
-  writes a file, and once more before it shows one.
+  writes a file, and once more before it shows one. Each graded cell is then in it exactly once.
 - A Markdown cell is kept as it is if all it contains is text, formulas, lists, tables, code,
   ordinary links, and images that are part of the cell. Otherwise its source is shown.
 - `markdown.markdown_to_html` renders formulas as MathML, without JavaScript and a network.
@@ -23,6 +23,7 @@ from nbconvert.filters.markdown_mistune import MarkdownWithMath
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.utils import compute_checksum
 from traitlets import Unicode
 
 from cnnlab.course.markdown import MACROS, PlainRenderer
@@ -69,6 +70,10 @@ class KeepPlain(NbGraderPreprocessor):
             settings = _handed_out(submission)
             self._remove_files(submission["student"], submission["assignment"])
         cells = [_plain_cell(cell, settings) for cell in nb.cells]
+        for grade_id in _neutralise_copies(cells):
+            self.log.warning("There is a copy of the cell %s, which isn't graded", grade_id)
+        if settings is not None:
+            _add_missing(cells, settings)
         for number, cell in enumerate(cells):
             cell.id = f"cell-{number}"
         return new_notebook(cells=cells), resources
@@ -173,6 +178,48 @@ def _plain_cell(cell: Any, handed_out: Mapping[str, Any] | None) -> Any:
     if settings:
         plain.metadata.nbgrader = dict(settings)
     return plain
+
+
+def _neutralise_copies(cells: list[Any]) -> list[str]:
+    """Leave each grade_id to one cell, say so in its copies, and return the ids that had copies.
+
+    JupyterLab copies the grade_id when a student copies or splits a cell. The cell that keeps it is
+    the last that was changed, which is also what counts when a notebook is run from top to bottom.
+    """
+    by_id: dict[str, list[Any]] = {}
+    for cell in cells:
+        if "nbgrader" in cell.metadata:
+            by_id.setdefault(cell.metadata.nbgrader["grade_id"], []).append(cell)
+    copied = {grade_id: same for grade_id, same in by_id.items() if len(same) > 1}
+    for grade_id, same in copied.items():
+        changed = [
+            cell
+            for cell in same
+            if cell.metadata.nbgrader.get("checksum") != compute_checksum(cell)
+        ]
+        counts = (changed or same)[-1]
+        text = f"A copy of the cell {grade_id}. Only the other one counts."
+        for copy in same:
+            if copy is not counts:
+                del copy.metadata["nbgrader"]
+                note = f"# {text}\n" if copy.cell_type == "code" else f"*{text}*\n\n"
+                copy.source = note + copy.source
+    return list(copied)
+
+
+def _add_missing(cells: list[Any], handed_out: Mapping[str, Any]) -> None:
+    """Add an empty cell for each graded one that was deleted; nbgrader then fills in its source."""
+    place = 0
+    for grade_id, settings in handed_out.items():
+        names = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in cells]
+        if grade_id in names:
+            place = names.index(grade_id) + 1
+        elif settings["grade"] or settings["task"]:
+            is_code = settings["cell_type"] == "code"
+            cell = new_code_cell("") if is_code else new_markdown_cell("")
+            cell.metadata.nbgrader = dict(settings)
+            cells.insert(place, cell)
+            place += 1
 
 
 _FIELDS = ("", "_extra_credit", "-comment")  # the ids in Formgrader that belong to a cell
