@@ -34,6 +34,9 @@ replicate: $(VENV)/.dev  ## repeat every study with new seeds; it takes hours an
 bench: .venv-bench/.bench  ## install the peers beside, compare with them, write benchmarks/results
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 
+gpu: .venv-bench/.gpu  ## test and measure on a CUDA GPU within eight minutes: make gpu CIFAR10=folder
+	.venv-bench/bin/python -m benchmarks.gpu $(CIFAR10:%=--cifar10 %) $(ARGS)
+
 check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +44,7 @@ check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/python -m pytest -q tests/test_repository.py
 
 # Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
-fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py and myst.yml
+fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py, myst.yml and the counts in the README
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
@@ -49,6 +52,7 @@ fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together,
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 	$(BIN)/python -m cnnlab.course.script
 	$(BIN)/python -m cnnlab.course.toc
+	$(BIN)/python -m cnnlab.course.readme
 
 clean:  ## delete the virtual environment and everything built
 	rm -rf $(VENV) .venv-* _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -67,6 +71,11 @@ $(VENV)/.dev: pyproject.toml
 .venv-bench/.bench: pyproject.toml
 	@$(call install,bench)
 	@touch $@
+
+# On a GPU the tests run in the same environment as the peers.
+.venv-bench/.gpu: pyproject.toml
+	@$(call install,gpu)
+	@touch .venv-bench/.bench $@
 
 # Environments of their own for the two edges of what pyproject.toml promises. pip can't look for the lowest versions.
 QUICK = OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
@@ -97,4 +106,4 @@ echo "Installing cnnlab[$(1)] into $(@D); the first time this takes some minutes
 	"the course itself does not. Behind a proxy, set HTTPS_PROXY; then call make again." >&2; exit 1; }
 endef
 
-.PHONY: help lab test test-lowest test-colab run book bench check fix clean
+.PHONY: help lab test test-lowest test-colab run book bench gpu check fix clean

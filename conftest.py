@@ -59,6 +59,44 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """After a cell with predictions, compare what it measured with the stored answers."""
+    yield
+    outputs = getattr(item, "test_outputs", None)
+    if outputs and "check.prediction(" in item.cell.source:
+        from cnnlab.course.profile import profile
+
+        if profile() == "laptop":
+            compare_answers(item.cell.source, "".join(o.get("text", "") for o in outputs))
+
+
+def compare_answers(source: str, printed: str) -> None:
+    """Compare what a cell printed with the stored answers to its predictions.
+
+    Args:
+        source: the cell.
+        printed: what it printed: the verdicts of `check.prediction`, without a guess.
+
+    Raises:
+        AssertionError: a result differs from the stored answer by more than half its tolerance.
+    """
+    from cnnlab.course.check.modules import chapter_modules
+
+    shown = re.sub(r"\s", "", printed)  # lines are wrapped
+    for module in chapter_modules().values():
+        for stored in module.PREDICTIONS:
+            if f'"{stored.question}"' not in source:
+                continue
+            verdict = shown.partition(re.sub(r"\s", "", stored.question))[2]
+            found = re.match(r"(?:Measured:|Theansweris)(-?\d+(?:\.\d+)?(?:e-?\d+)?)", verdict)
+            if stored.options:
+                agrees = verdict.startswith(re.sub(r"\s", "", f"The answer is {stored.answer}."))
+            else:
+                agrees = found and abs(float(found[1]) - stored.answer) <= stored.within / 2
+            assert agrees, f"{stored.question} stored: {stored.answer}, printed: {verdict[:40]}"
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """After the last cell of a chapter, compare the time its kernel used with the budget."""
     kernel = getattr(item.parent, "kernel", None)

@@ -64,7 +64,7 @@ class Setting:
 
 def no_augmentation(setting: Setting, images: Tensor) -> Pipeline:
     """Index and normalise only."""
-    normalize = Normalize(MEAN, STD)
+    normalize = Normalize(MEAN, STD).to(images.device)
     return lambda indices: normalize(unit(images.index_select(0, indices)))
 
 
@@ -81,7 +81,7 @@ def cnnlab_pipeline(setting: Setting, images: Tensor, interpolation: str = "near
         interpolation=interpolation,
         **colours,
     )
-    normalize = Normalize(MEAN, STD)
+    normalize = Normalize(MEAN, STD).to(images.device)
     return lambda indices: normalize(augment(unit(images.index_select(0, indices))))
 
 
@@ -174,13 +174,14 @@ def fastai_pipeline(setting: Setting, images: Tensor) -> Pipeline:
 
 PIL = partial(torchvision_pipeline, pil=True)
 TENSORS = partial(torchvision_pipeline, pil=False)
-# name -> (module, factory, goals); a goal is the least multiple of cnnlab's time, at 32 and 224 px.
+# name -> (module, factory, goals); a goal is the least multiple of cnnlab's time for the full
+# pipeline, at 32 and at 224 px.
 PEERS = {
-    "torchvision v2, PIL, one by one": ("torchvision", PIL, (30, 3)),
-    "torchvision v2, tensors, one by one": ("torchvision", TENSORS, (30, 3)),
-    "kornia": ("kornia", kornia_pipeline, (4, 3)),
-    "fastai": ("fastai", fastai_pipeline, (3, None)),
-    "albumentations, one by one": ("albumentations", albumentations_pipeline, (None, 1.5)),
+    "torchvision v2, PIL, one by one": ("torchvision", PIL, (40, 4)),
+    "torchvision v2, tensors, one by one": ("torchvision", TENSORS, (40, 4)),
+    "kornia": ("kornia", kornia_pipeline, (6, 5)),
+    "fastai": ("fastai", fastai_pipeline, (3.5, None)),
+    "albumentations, one by one": ("albumentations", albumentations_pipeline, (15, 1.5)),
 }
 
 
@@ -194,15 +195,15 @@ def contestants(setting: Setting) -> dict[str, tuple[Callable[..., Pipeline], fl
     if setting.full:
         own["cnnlab, bilinear"] = (partial(cnnlab_pipeline, interpolation="bilinear"), None)
     return own | {
-        name: (factory, goals[setting.size > 32])
+        name: (factory, goals[setting.size > 32] if setting.full else None)
         for name, (module, factory, goals) in PEERS.items()
         if module in available
     }
 
 
-def random_batch(setting: Setting, pipeline: Pipeline) -> Callable[[], Tensor]:
+def random_batch(setting: Setting, pipeline: Pipeline, device: str = "cpu") -> Callable[[], Tensor]:
     """Return a function that augments a batch of random images, different ones in each call."""
-    return lambda: pipeline(torch.randperm(2 * setting.batch)[: setting.batch])
+    return lambda: pipeline(torch.randperm(2 * setting.batch)[: setting.batch].to(device))
 
 
 def table(setting: Setting) -> Table:

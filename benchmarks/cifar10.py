@@ -9,7 +9,10 @@ with step decay, for more and more epochs until each of them reaches the accurac
 `--short` runs the code on any machine, with a few small images instead of CIFAR-10.
 """
 
+import contextlib
+import math
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -51,12 +54,18 @@ class Recipe:
         torch.manual_seed(seed)
         classes = len(self.data.classes)
         model = cnnlab.small_resnet(classes, width=4 if self.small else WIDTH, depth=3)
+        model.to(self.device)
         batch_size = 32 if self.small else 512
         train = cnnlab.loader(
             self.data.train, batch_size, shuffle=True, seed=seed, device=self.device
         )
         optimizer = torch.optim.SGD(
-            model.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True
+            model.parameters(),
+            lr=0.4,
+            momentum=0.9,
+            weight_decay=5e-4,
+            nesterov=True,
+            fused=self.device != "cpu",  # so that no step waits for the GPU
         )
         steps = epochs * len(train)
         schedules = cnnlab.schedules
@@ -94,18 +103,25 @@ class Recipe:
 
 
 class Airbench:
-    """The package airbench 0.1 (Jordan 2024, https://arxiv.org/abs/2404.00498); it needs CUDA."""
+    """The package airbench 0.1 (Jordan 2024, https://arxiv.org/abs/2404.00498); it needs CUDA.
 
-    def __init__(self, root: Path) -> None:
+    It reads the same images as the recipe, from the files that it would make after a download.
+    """
+
+    def __init__(self, data: DataBundle) -> None:
         import airbench
 
         self.bench = airbench
+        self.folder = tempfile.TemporaryDirectory(prefix="airbench-")  # with the only name it knows
+        root = Path(self.folder.name, "cifar10")
+        write_for_airbench(data, root)
         options = {"flip": True, "translate": 2}
-        self.train = airbench.CifarLoader(
-            str(root), train=True, batch_size=1024, aug=options, altflip=True
-        )
-        self.test = airbench.CifarLoader(str(root), train=False, batch_size=2000)
-        airbench.warmup94(train_loader=self.train)
+        with contextlib.chdir(self.folder.name):
+            self.train = airbench.CifarLoader(
+                "cifar10", train=True, batch_size=1024, aug=options, altflip=True
+            )
+            self.test = airbench.CifarLoader("cifar10", train=False, batch_size=2000)
+            airbench.warmup94(train_loader=self.train)
 
     def __call__(self, seed: int, epochs: int) -> Run:
         """Train once, for airbench's own number of epochs, with test-time augmentation.
@@ -115,19 +131,44 @@ class Airbench:
         torch.manual_seed(seed)
         torch.cuda.synchronize()
         start = time.perf_counter()
-        model = self.bench.train94(train_loader=self.train, run=seed, verbose=False)
+        with contextlib.chdir(self.folder.name):
+            model = self.bench.train94(train_loader=self.train, run=seed, verbose=False)
         torch.cuda.synchronize()
         training = time.perf_counter() - start
         accuracy = float(self.bench.evaluate(model, self.test, 2))
         return Run(accuracy, training, time.perf_counter() - start)
 
 
+def write_for_airbench(data: DataBundle, root: Path) -> None:
+    """Write the training and the test set as airbench stores them, channels last."""
+    root.mkdir(parents=True, exist_ok=True)
+    assert data.test is not None
+    for name, split in {"train": data.train, "test": data.test}.items():
+        images = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous()
+        content = {"images": images, "labels": split.labels, "classes": list(split.classes)}
+        torch.save(content, root / f"{name}.pt")
+
+
 def race(
-    own: Callable[[int, int], Run], other: Callable[[int, int], Run], seeds: int, epochs: int
+    own: Callable[[int, int], Run],
+    other: Callable[[int, int], Run],
+    seeds: int,
+    epochs: int,
+    until: float = math.inf,
 ) -> list[list[Run]]:
-    """Run both contestants with each seed, in alternating order, and return the runs of each."""
+    """Run both contestants with each seed, in alternating order, and return the runs of each.
+
+    Args:
+        own: trains once with a seed, for a number of epochs.
+        other: likewise.
+        seeds: the number of seeds.
+        epochs: what the contestants get.
+        until: no further seed is begun after this time of `time.perf_counter`.
+    """
     runs: dict[Callable, list[Run]] = {own: [], other: []}
     for seed in range(seeds):
+        if seed and time.perf_counter() > until:
+            break
         for contestant in (own, other) if seed % 2 else (other, own):
             runs[contestant].append(contestant(seed, epochs))
     return list(runs.values())
@@ -192,11 +233,11 @@ def main(arguments: list[str] | None = None) -> list[Table]:
         recipe, epoch_counts, accuracy = Recipe(data, "cpu", small=True), (1,), 0.0
         args.seeds, args.epochs = 2, 1
     else:
-        data = cnnlab.load("cifar10", root=args.root, download=True)
+        data = load_cifar10(args.root)
         recipe, epoch_counts, accuracy = Recipe(data, "cuda"), EPOCH_COUNTS, ACCURACY
     available = find_spec("airbench") is not None and torch.cuda.is_available()
     reference = "airbench" if available else "cnnlab, again"
-    other = Airbench(args.root) if available else Recipe(data, recipe.device, small=recipe.small)
+    other = Airbench(data) if available else Recipe(data, recipe.device, small=recipe.small)
     description = DESCRIPTION
     if args.schedules or args.short:
         description += f" Epochs to an accuracy of {accuracy:g}: "
@@ -208,6 +249,16 @@ def main(arguments: list[str] | None = None) -> list[Table]:
     title, conditions = "CIFAR-10 against the clock", f"{gpu_name()}, wall-clock time"
     write("cifar10", title, description, tables, ["airbench"], args.out, conditions)
     return tables
+
+
+def load_cifar10(folder: Path) -> DataBundle:
+    """Load CIFAR-10 from JPEG files in train/ and test/, or from its original files.
+
+    The original files are downloaded if the folder doesn't contain them.
+    """
+    if (folder / "train").is_dir():
+        return cnnlab.from_folder(folder, on_error="skip")
+    return cnnlab.load("cifar10", root=folder, download=True)
 
 
 def gpu_name() -> str:

@@ -18,12 +18,18 @@ from benchmarks.regimes import REGIMES, SHORT, Regime
 from benchmarks.report import Row, Table, options, write
 
 
-def time_epochs(regime: Regime, train: Callable[..., None], epochs: int) -> Pairs:
+def time_epochs(
+    regime: Regime,
+    train: Callable[..., None],
+    epochs: int,
+    device: str = "cpu",
+    clock: Callable[[], float] | None = None,
+) -> Pairs:
     """Time epochs of a trainer, in turn with epochs of the bare loop."""
-    reference = regime.net().train()
-    turns = Turns(partial(bare_epoch, reference, sgd(reference), regime.data()))
+    reference, data = regime.net().to(device).train(), regime.data().to(device)
+    turns = Turns(partial(bare_epoch, reference, sgd(reference), data), clock)
     with warmed_up(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        train(regime.net(), regime.data(), epochs + 2, turns)
+        train(regime.net().to(device), regime.data().to(device), epochs + 2, turns)
     return turns.pairs
 
 
@@ -43,7 +49,8 @@ DESCRIPTION = (
     "is SGD with momentum. Each trainer shows its progress bar, loss and accuracy. What cnnlab "
     "adds to a step is the same for every network: the gradient norm, the checks of labels and "
     "values, the loss and accuracy, and the seeds. The network of 90 weights is there to make this "
-    "overhead visible. About half of it is the gradient norm and the accuracy."
+    "overhead visible; `profile.md` shows where its step spends the time. Every contestant runs in "
+    "a process that keeps freed memory, as after `cnnlab.setup()`."
 )
 
 

@@ -161,26 +161,45 @@ def normalizer(loss_fn: Any, targets: Tensor) -> float:
     >>> normalizer(nn.CrossEntropyLoss(ignore_index=255), torch.tensor([[0, 255], [1, 1]]))
     3.0
     """
+    return float(divisor(loss_fn, targets, targets, class_weights(loss_fn)))
+
+
+def divisor(
+    loss_fn: Any, targets: Tensor, on_host: Tensor, weight: Tensor | None
+) -> Tensor | float:
+    """Return what `normalizer` returns, without reading anything from a GPU if that is possible.
+
+    Args:
+        loss_fn: the loss.
+        targets: on the device.
+        on_host: the same targets, on the CPU if they come from there.
+        weight: the class weights, on the CPU as well.
+
+    Returns:
+        A number, or for soft targets perhaps a scalar tensor.
+    """
+    if loss_fn is F.cross_entropy and on_host.dtype == torch.int64:  # the usual case, at once
+        return float(targets.numel() - _count(on_host, -100))
     own = getattr(loss_fn, "normalizer", None)
     if callable(own) and not isinstance(own, nn.Module):
-        divisor = own(targets)
-        if not holds(lambda: 0 <= float(divisor) < math.inf):
+        value = own(targets)
+        if not holds(lambda: 0 <= float(value) < math.inf):
             raise ValueError(
                 f"{loss_name(loss_fn)}.normalizer(targets) must return the divisor of the mean "
-                f"loss, a finite number of at least 0; got {divisor!r:.60}"
+                f"loss, a finite number of at least 0; got {value!r:.60}"
             )
-        return float(divisor)
+        return float(value)
     if not is_cross_entropy(loss_fn):
         return float(targets.numel() if is_elementwise(loss_fn) else len(targets))
-    weight, ignored = class_weights(loss_fn), ignore_index(loss_fn)
+    ignored = ignore_index(loss_fn)
     if ignored is None:
-        return float(total_weight(targets, weight))
+        return total_weight(on_host, weight)
     # soft targets: torch divides by the number of samples or pixels
     if targets.is_floating_point():
         return float(targets.numel() / targets.shape[1] if targets.ndim > 1 else len(targets))
     if weight is None:
-        return float(targets.numel() - _count(targets, ignored))
-    return float(weight.to(targets.device)[targets[targets != ignored]].sum())
+        return float(targets.numel() - _count(on_host, ignored))
+    return float(weight.to(on_host.device)[on_host[on_host != ignored]].sum())
 
 
 def _count(targets: Tensor, label: int) -> int:
@@ -211,26 +230,33 @@ def are_probabilities(targets: Tensor) -> bool:
     return bool(targets.min() >= 0 and (targets.sum(1) - 1).abs().max() <= 0.02)
 
 
-def count_correct(logits: Tensor, targets: Tensor, ignored: int | None = None) -> tuple[float, int]:
+def count_correct(
+    logits: Tensor, targets: Tensor, ignored: int | None = None, on_host: Tensor | None = None
+) -> tuple[Tensor | float, int]:
     """Return the number of correct predictions and of samples that count; NaN for mixed targets.
 
     Args:
         logits: (N, K).
         targets: class indices (N,), or one-hot or mixed targets (N, K).
         ignored: the label of samples that don't count.
+        on_host: the same targets on the CPU, where those to ignore are counted without waiting.
 
     >>> count_correct(torch.eye(3), torch.tensor([0, 1, -100]), ignored=-100)
     (2, 2)
     """
     if targets.ndim == 2:
-        if not ((targets == 1).sum(1) == 1).all() or not ((targets == 0) | (targets == 1)).all():
-            return float("nan"), len(targets)
-        targets = targets.argmax(1)
+        one_hot = ((targets == 1).sum(1) == 1).all() & ((targets == 0) | (targets == 1)).all()
+        correct = torch.count_nonzero(logits.argmax(1) == targets.argmax(1))
+        return torch.where(one_hot, correct.double(), math.nan), len(targets)
+    if not logits.is_cuda:  # here, lists are faster
+        pairs = zip(logits.argmax(1).tolist(), targets.tolist(), strict=True)
+        matches = [prediction == label for prediction, label in pairs if label != ignored]
+        return sum(matches), len(matches)
     correct = logits.argmax(1) == targets
-    unlabelled = 0 if ignored is None else _count(targets, ignored)
+    unlabelled = 0 if ignored is None else _count(targets if on_host is None else on_host, ignored)
     if unlabelled:
         correct &= targets != ignored
-    return torch.count_nonzero(correct).item(), len(targets) - unlabelled
+    return torch.count_nonzero(correct), len(targets) - unlabelled
 
 
 class RunningMeans:
@@ -291,9 +317,14 @@ class RunningMeans:
         self.metrics = dict(zip(self.metrics, rest, strict=False))
         self.measured = dict(zip(self.metrics, rest[len(self.metrics) :], strict=True))
 
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss; NaN if no target counted."""
+        return self.loss / self.normalizer if self.normalizer else math.nan
+
     def means(self) -> dict[str, float]:
         """Return `{"loss": ..., "acc": ..., ...}`; no accuracy if nothing was classified."""
-        means = {"loss": self.loss / self.normalizer if self.normalizer else float("nan")}
+        means = {"loss": self.mean_loss}
         if self.count:
             means["acc"] = self.correct / self.count
         for name, value in self.metrics.items():

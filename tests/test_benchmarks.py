@@ -7,17 +7,21 @@ import math
 from dataclasses import replace
 from importlib.util import find_spec
 
+import PIL.Image
 import pytest
 import torch
 
+import cnnlab
 from benchmarks import (
     augment,
     channels_last,
     cifar10,
+    gpu,
     imports,
     loops,
     mixing,
     pairs,
+    profile,
     regimes,
     report,
     trainer,
@@ -100,7 +104,7 @@ def test_the_order_in_a_pair_alternates_and_the_first_round_does_not_count():
 def test_a_loop_with_a_hook_gives_a_pair_per_epoch_except_the_first_and_the_last(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(pairs, "process_time", lambda: clock.now)
-    monkeypatch.setattr(pairs, "time_call", lambda turn: (turn(), 2.0)[1])
+    monkeypatch.setattr(pairs, "time_call", lambda turn, clock: (turn(), 2.0)[1])
     turns = Turns(clock.turn("r", 2.0))
     for _ in range(5):
         turns("any", hook="arguments")
@@ -205,8 +209,8 @@ def test_both_layouts_end_with_the_same_weights():
 
 # --- every script runs ----------------------------------------------------------------------------
 
-SCRIPTS = [trainer, augment, mixing, imports, channels_last]
-ON_A_GPU = [cifar10]
+SCRIPTS = [trainer, augment, mixing, imports, channels_last, profile]
+ON_A_GPU = [cifar10, gpu]
 
 
 @pytest.mark.parametrize("script", SCRIPTS + ON_A_GPU, ids=lambda m: m.__name__.partition(".")[2])
@@ -239,9 +243,51 @@ def test_every_script_has_a_stored_table_unless_it_needs_a_gpu():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tests what happens without a GPU")
-def test_without_a_gpu_the_cifar10_benchmark_refuses_to_run():
+def test_without_a_gpu_the_benchmarks_for_one_refuse_to_run(tmp_path):
     with pytest.raises(SystemExit, match="needs a GPU"):
         cifar10.main([])
+    with pytest.raises(SystemExit, match="no CUDA GPU on this machine, so nothing was measured"):
+        gpu.main(["--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="add --short"):
+        gpu.main(["--device", "cpu", "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_test_on_the_gpu_is_reported_after_writing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "TESTS", ["tests/no_such_file.py"])
+    with pytest.raises(SystemExit, match="some tests failed"):
+        gpu.main(["--short", "--device", "cpu", "--out", str(tmp_path)])
+    assert "The tests: " in (tmp_path / "gpu.md").read_text()
+
+
+def test_no_seed_is_begun_when_the_time_is_over():
+    def contestant(seed, epochs):
+        return cifar10.Run(0.9, 1.0, 2.0)
+
+    other = lambda seed, epochs: contestant(seed, epochs)
+    own, others = cifar10.race(contestant, other, seeds=5, epochs=1, until=0.0)
+    assert len(own) == len(others) == 1
+
+
+def test_airbench_gets_the_images_of_the_recipe(tmp_path):
+    data = cnnlab.load("pocket", n_train=24, n_valid=12, n_test=12, level="easy")
+    cifar10.write_for_airbench(data, tmp_path)
+    stored = torch.load(tmp_path / "train.pt")
+    assert stored["images"].shape == (24, 32, 32, 3)
+    assert torch.equal(stored["images"][3].permute(2, 0, 1), data.train[3][0].mul(255).byte())
+    assert torch.equal(stored["labels"], data.train.labels)
+
+
+def test_cifar_10_is_read_from_folders_of_jpeg_files(tmp_path):
+    for split, n in (("train", 3), ("test", 2)):
+        for number, name in enumerate(("airplane", "cat")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                colour = (100 * number + 20 * i, 10 * n, 50)
+                PIL.Image.new("RGB", (32, 32), colour).save(folder / f"{i}.jpg")
+    data = cifar10.load_cifar10(tmp_path)
+    assert (len(data.train), len(data.test), data.classes) == (6, 4, ("airplane", "cat"))
 
 
 def test_a_race_alternates_the_order_and_runs_both_contestants_with_each_seed():

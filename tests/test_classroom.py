@@ -123,6 +123,26 @@ def test_a_damaged_table_is_named(damage, studies, tables):
         classroom.merge("01_quick", [tables])
 
 
+@pytest.mark.parametrize(
+    ("pattern", "edited"),
+    [(r"(?m)^a,(\d+),0", r"a,\1,1"), (r"(?m)^a(.*)\nb", r"b\1\na"), (r"(?m)^# digest.*\n", "")],
+    ids=["number", "two variants swapped", "no digest"],
+)
+def test_an_edited_table_is_named(pattern, edited, studies, tables):
+    path = tables / "01_quick-4.csv"
+    text, n = re.subn(pattern, edited, path.read_text())
+    assert n == 1
+    path.write_text(text)
+    with pytest.raises(CnnlabError, match=r"01_quick-4.csv isn't as .* don't fit its digest"):
+        classroom.merge("01_quick", [tables])
+
+
+def test_a_table_with_other_line_ends_is_merged(studies, tables):
+    path = tables / "01_quick-4.csv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert classroom.merge("01_quick", [tables]).n == 30
+
+
 def test_what_cannot_be_merged_is_refused(studies, tables, tmp_path, capsys):
     with pytest.raises(CnnlabError, match="tables of three or more students, and there are 2"):
         classroom.merge("01_quick", sorted(tables.glob("*.csv"))[:2])

@@ -1000,7 +1000,7 @@ def test_a_monitored_column_that_is_no_number_is_named(value):
     [(7, 3, [3, 2, 2]), (10, 3, [3, 3, 2, 2]), (13, 4, [4, 3, 3, 3]), (9, 4, [3, 3, 3])],
 )
 def test_a_microbatch_never_has_a_single_sample_if_that_can_be_avoided(n, size, sizes):
-    pieces = cnnlab.training.gradients.microbatches(torch.arange(n), torch.arange(n), size)
+    pieces = cnnlab.training.gradients.microbatches(size, torch.arange(n), torch.arange(n))
     pieces = list(pieces)
     assert [len(images) for images, _, _ in pieces] == sizes
     assert torch.equal(torch.cat([images for images, _, _ in pieces]), torch.arange(n))

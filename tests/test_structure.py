@@ -19,7 +19,7 @@ import cnnlab
 PACKAGE = Path(cnnlab.__file__).parent
 # Bottom up: a file imports only from its own folder and from those before it.
 LAYERS = [
-    "version", "errors", "rng", "files", "limits", "losses",  # the ground: single files
+    "version", "errors", "rng", "files", "limits", "devices", "losses",  # the ground: single files
     "plots", "augment", "data", "models", "training", "transfer", "callbacks", "study", "diagnose",
     "course", "__init__", "__main__",
 ]  # fmt: skip

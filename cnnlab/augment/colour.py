@@ -77,24 +77,32 @@ def hue_(images: Tensor, turn: Tensor) -> Tensor:
     difference = torch.stack([green - blue, blue - red, red - green], dim=1)
     difference = difference.gather(1, brightest[:, None])
     hue = difference / chroma.clamp(min=1e-12)[:, None] + 2 * brightest[:, None]
-    offset = torch.tensor([5.0, 3.0, 1.0]).to(images)[:, None, None]  # of red, green, blue
+    channel = torch.arange(3, device=images.device, dtype=images.dtype)[:, None, None]
+    offset = 5 - 2 * channel  # 5 for red, 3 for green, 1 for blue
     position = (hue + 6 * _per_image(turn, images) + offset) % 6  # (N, 3, H, W)
     darkening = torch.minimum(position, 4 - position).clamp_(0, 1)
     return images.copy_(value[:, None] - chroma[:, None] * darkening)
 
 
-def blur(images: Tensor, sigma: Tensor) -> Tensor:
+def blur_radius(sigma: Tensor) -> int:
+    """Return how far the kernels of `blur` extend: three times the largest sigma, in pixels."""
+    return math.ceil(3 * float(sigma.max()))
+
+
+def blur(images: Tensor, sigma: Tensor, radius: int | None = None) -> Tensor:
     """Blur with a Gaussian of standard deviation sigma (in pixels), reflecting at the border.
 
-    The kernel extends to three times the largest sigma of the batch, or as far as the image allows.
+    The kernel extends to the radius, by default `blur_radius(sigma)`, or as far as the image
+    allows.
 
     >>> dot = torch.zeros(1, 1, 5, 5).index_fill(2, torch.tensor(2), 1.0)
     >>> (100 * blur(dot, torch.tensor([0.5]))[0, 0, :, 0]).round()
     tensor([ 0., 11., 79., 11.,  0.])
     """
     n, c, height, width = images.shape
-    radius = min(math.ceil(3 * float(sigma.max())), height - 1, width - 1)
-    distance = torch.arange(-radius, radius + 1)
+    radius = blur_radius(sigma) if radius is None else radius
+    radius = min(radius, height - 1, width - 1)
+    distance = torch.arange(-radius, radius + 1, device=sigma.device)
     # (N, 2 * radius + 1)
     kernel = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(images).repeat_interleave(c, dim=0)

@@ -1,7 +1,7 @@
 """The options of `Augment`, the random parameters of a batch, and the order they are applied in."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from cnnlab.augment import colour, geometry
 from cnnlab.augment.draws import ParamSampler
 from cnnlab.augment.geometry import Affine, Window
+from cnnlab.devices import to_device
 from cnnlab.errors import DataError, holds
 from cnnlab.rng import fold_in
 
@@ -22,7 +23,7 @@ TOLERANCE = 0.01
 
 
 class Params(NamedTuple):
-    """The random parameters of a batch, on the CPU; None for an operation that is off.
+    """The random parameters of a batch, drawn on the CPU; None for an operation that is off.
 
     Attributes:
         brightness: factor per image, (N,).
@@ -51,6 +52,22 @@ class Params(NamedTuple):
     noise: Tensor | None = None
     noise_seed: int = 0
     erase: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Params":
+        """Return the parameters on a device: all of them travel in one tensor.
+
+        >>> Params(flip=torch.tensor([True])).to(torch.device("cpu")).flip
+        tensor([True])
+        """
+        columns = [column for value in self for column in _columns(value)]
+        if not columns:
+            return self
+        table = torch.cat([c.reshape(len(c), c[:1].numel()).float() for c in columns], dim=1)
+        parts = to_device(table, device).split([c[:1].numel() for c in columns], dim=1)
+        moved = iter(
+            [part.reshape(c.shape).to(c.dtype) for part, c in zip(parts, columns, strict=True)]
+        )
+        return Params(*(_filled(value, moved) for value in self))
 
     def part(self, rows: slice) -> "Params":
         """Return the parameters of a slice of the batch, with a different seed for its noise."""
@@ -236,13 +253,16 @@ class Augment:
         True
         """
         self._check_range_of_pixels(x, params)
-        n = max(1, CHUNK // max(1, x[:1].numel())) if x.device.type == "cpu" else len(x)
+        if x.device.type != "cpu":
+            return self._apply(x, params.to(x.device), params)
+        n = max(1, CHUNK // max(1, x[:1].numel()))
         if n >= len(x):
-            return self._apply(x, params)
+            return self._apply(x, params, params)
         out = torch.empty_like(x)
         for start in range(0, len(x), n):
             rows = slice(start, start + n)
-            out[rows] = self._apply(x[rows], params.part(rows))
+            part = params.part(rows)
+            out[rows] = self._apply(x[rows], part, part)
         return out
 
     def _check_range_of_pixels(self, x: Tensor, params: Params) -> None:
@@ -260,8 +280,14 @@ class Augment:
                 "model (cnnlab.models.Normalize)"
             )
 
-    def _apply(self, x: Tensor, params: Params) -> Tensor:
-        """Augment all images at once, in the order that the class describes."""
+    def _apply(self, x: Tensor, params: Params, on_host: Params) -> Tensor:
+        """Augment all images at once, in the order that the class describes.
+
+        Args:
+            x: the images.
+            params: on the device of the images.
+            on_host: the same on the CPU, for what depends on a value: a GPU isn't asked for it.
+        """
         original = x
         light = (params.brightness, params.contrast, params.saturation, params.hue)
         if any(values is not None for values in light):
@@ -271,9 +297,11 @@ class Augment:
                 change_(x, values)
         framing = (params.window, params.flip, params.vflip, params.affine)
         if any(values is not None for values in framing):
-            x = self._move_pixels(x, *framing)
-        if params.blur is not None:
-            x = colour.blur(x, params.blur)
+            window = on_host.window
+            resized = window is not None and window.differs_in_size(*x.shape[2:])
+            x = self._move_pixels(x, *framing, resized)
+        if params.blur is not None and on_host.blur is not None:
+            x = colour.blur(x, params.blur, colour.blur_radius(on_host.blur))
         if params.noise is not None:
             x = colour.noise(x, params.noise, params.noise_seed)
         if params.erase is not None:
@@ -287,9 +315,10 @@ class Augment:
         flip: Tensor | None,
         vflip: Tensor | None,
         affine: Affine | None,
+        resized: bool,
     ) -> Tensor:
         """Crop, mirror and apply the affine maps; a crop of another size is resized first."""
-        if window is not None and window.differs_in_size(*x.shape[2:]):
+        if window is not None and resized:
             bilinear = self.interpolation == "bilinear"
             resize = geometry.resize_bilinear if bilinear else geometry.resize_nearest
             x, window = resize(x, window), None
@@ -316,6 +345,18 @@ def ramp(start: float, end: float, steps: int) -> Callable[[int], float]:
             f"start={start!r}, end={end!r}, steps={steps!r}"
         )
     return lambda step: start + (end - start) * min(step / steps, 1.0)
+
+
+def _columns(value: Any) -> list[Tensor]:
+    """Return the tensors of a parameter."""
+    return [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Tensor)]
+
+
+def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """Return a parameter with the next ones of other tensors in place of its own."""
+    if isinstance(value, Window | Affine):
+        return type(value)(*(next(tensors) for _ in value))
+    return next(tensors) if isinstance(value, Tensor) else value
 
 
 def _slice(value: Any, rows: slice) -> Any:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-# From this many pixels on, erasing one box at a time is faster on a CPU than multiplying by a mask.
+# From this many pixels on, a loop over the images that copies or erases rectangles is faster on a
+# CPU than an operation on the whole batch.
 LARGE = 64 * 64
 
 
@@ -69,7 +70,8 @@ def inverse_matrix(affine: Affine) -> Tensor:
     rows = torch.stack([cosine - sine * tangent, cosine * tangent + sine, -sine, cosine], dim=1)
     linear = rows.view(-1, 2, 2) / affine.scale[:, None, None]
     shift = torch.stack([affine.right, affine.down], dim=1)[:, :, None]
-    return torch.cat([linear, -linear @ shift], dim=2)
+    # Not `linear @ shift`, which a GPU may round to the 10 bits of TF32.
+    return torch.cat([linear, -(linear * shift.transpose(1, 2)).sum(2, keepdim=True)], dim=2)
 
 
 def resize_nearest(images: Tensor, window: Window) -> Tensor:
@@ -86,8 +88,8 @@ def resize_nearest(images: Tensor, window: Window) -> Tensor:
     black = height * width  # index of an extra, black pixel; larger indices are clamped to it
     rows = source_pixels(window.top, window.height, height)
     columns = source_pixels(window.left, window.width, width)
-    rows = torch.where((rows >= 0) & (rows < height), rows * width, black).to(images.device)
-    columns = torch.where((columns >= 0) & (columns < width), columns, black).to(images.device)
+    rows = torch.where((rows >= 0) & (rows < height), rows * width, black)
+    columns = torch.where((columns >= 0) & (columns < width), columns, black)
     source = (rows[:, :, None] + columns[:, None, :]).clamp_(max=black)  # (N, H, W)
     source = source.view(n, 1, black).expand(n, c, black)
     return F.pad(images.flatten(2), (0, 1)).gather(2, source).view(images.shape)
@@ -105,7 +107,8 @@ def source_pixels(start: Tensor, length: Tensor, size: int) -> Tensor:
     tensor([[-1,  0,  1,  2]])
     """
     # The window pixel under the centre of each output pixel: floor((i + 1/2) * length / size).
-    return start[:, None] + (2 * torch.arange(size) + 1) * length[:, None] // (2 * size)
+    middle = 2 * torch.arange(size, device=start.device) + 1
+    return start[:, None] + middle * length[:, None] // (2 * size)
 
 
 def resize_bilinear(images: Tensor, window: Window) -> Tensor:
@@ -155,16 +158,19 @@ def crop_flip_affine(
     dtype, (n, _, height, width) = images.dtype, images.shape
     # 16 bits are too few for the coordinates of a pixel.
     images = images.to(torch.promote_types(dtype, torch.float32))
-    matrix = torch.eye(2, 3).repeat(n, 1, 1) if affine is None else inverse_matrix(affine)
+    if affine is None:
+        matrix = torch.eye(2, 3, device=images.device).repeat(n, 1, 1)
+    else:
+        matrix = inverse_matrix(affine)
     for row, mirrored in ((0, flip), (1, vflip)):
         if mirrored is not None:
             matrix[:, row] *= torch.where(mirrored, -1.0, 1.0)[:, None]
     if window is not None:
         if affine is not None:
-            box = [window.top, window.left, window.top + height, window.left + width]
-            images = images * box_masks(torch.stack(box, dim=1), height, width).to(images)
+            images = blacken_outside(images, window)
         matrix[:, :, 2] += torch.stack([window.left, window.top], dim=1)
-    matrix *= torch.tensor([2 / width, 2 / height])[:, None]  # pixels -> [-1, 1]
+    matrix[:, 0] *= 2 / width  # pixels -> [-1, 1]
+    matrix[:, 1] *= 2 / height
     per_column, per_row, shift = matrix.to(images)[:, :, None, None].unbind(4)  # (N, 2, 1, 1) each
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
@@ -193,6 +199,12 @@ def crop_flip(
     n, c, height, width = images.shape
     if window is None:
         out = images.clone(memory_format=torch.contiguous_format)
+    elif height * width >= LARGE:
+        out = torch.zeros_like(images, memory_format=torch.contiguous_format)
+        corners = zip(window.top.tolist(), window.left.tolist(), strict=True)
+        for target, image, (top, left) in zip(out, images, corners, strict=True):
+            (to_y, from_y), (to_x, from_x) = _overlap(top, height), _overlap(left, width)
+            target[:, to_y, to_x] = image[:, from_y, from_x]
     else:
         top, left = window.top.clamp(-height, height), window.left.clamp(-width, width)
         y, x = int(top.abs().max()), int(left.abs().max())  # the padding that the windows need
@@ -207,6 +219,36 @@ def crop_flip(
             rows = mirrored.nonzero().flatten()
             out.index_copy_(0, rows, out.index_select(0, rows).flip(axis))
     return out
+
+
+def _overlap(start: int, size: int) -> tuple[slice, slice]:
+    """Return the pixels of a crop that show the image, and the pixels of the image they show.
+
+    >>> _overlap(-2, 10)
+    (slice(2, 10, None), slice(0, 8, None))
+    """
+    before, after = min(max(-start, 0), size), min(max(start, 0), size)
+    return slice(before, size - after), slice(after, size - before)
+
+
+def blacken_outside(images: Tensor, window: Window) -> Tensor:
+    """Return the images (N, C, H, W) with black pixels outside the window, which has their size.
+
+    >>> window = Window.whole(1, 1, 4)._replace(left=torch.tensor([-1]))
+    >>> blacken_outside(torch.arange(1.0, 5.0).view(1, 1, 1, 4), window)
+    tensor([[[[1., 2., 3., 0.]]]])
+    """
+    height, width = images.shape[2:]
+    if images.device.type != "cpu" or height * width < LARGE:
+        box = [window.top, window.left, window.top + height, window.left + width]
+        return images * box_masks(torch.stack(box, dim=1), height, width).to(images)
+    images = images.clone()
+    corners = zip(window.top.tolist(), window.left.tolist(), strict=True)
+    for image, (top, left) in zip(images, corners, strict=True):
+        (_, y), (_, x) = _overlap(top, height), _overlap(left, width)
+        image[:, : y.start] = image[:, y.stop :] = 0
+        image[:, :, : x.start] = image[:, :, x.stop :] = 0
+    return images
 
 
 def erase_(images: Tensor, boxes: Tensor) -> Tensor:
@@ -230,7 +272,7 @@ def erase_(images: Tensor, boxes: Tensor) -> Tensor:
 
 def _sample_positions(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Return where each of `size` output pixels samples the window, [-1, 1] over the image."""
-    position = start + (torch.arange(size) + 0.5) * length / size - 0.5
+    position = start + (torch.arange(size, device=start.device) + 0.5) * length / size - 0.5
     position = torch.minimum(torch.maximum(position, start), start + length - 1)
     return (2 * position + 1) / size - 1
 

@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 
 from cnnlab.augment.core import Augment
 from cnnlab.augment.geometry import box_masks
+from cnnlab.devices import to_device
 from cnnlab.errors import DataError, holds
 from cnnlab.losses import soft_cross_entropy, total_weight
 
@@ -71,22 +72,21 @@ class _Mixing:
             DataError: the images are not float, or the targets don't match the images.
         """
         soft = soft_targets(images, targets, self.num_classes)
-        n, _, height, width = images.shape
+        n = len(images)
         # Beta(α, α) is symmetric: 1 - λ has the same distribution as λ and can be drawn directly.
         fraction = sample_beta(self.alpha, n if self.per_sample else 1, generator)
-        partner_weight = self._partner_weight(fraction, height, width, generator)
+        partner_weight = self._partner_weight(fraction, images, generator)
         shift = int(torch.randint(1, n, (), generator=generator)) if n > 1 else 0
-        return blend(images, soft, partner_weight.to(images.device).expand(n, -1, -1, -1), shift)
+        return blend(images, soft, partner_weight.expand(n, -1, -1, -1), shift)
 
     def _partner_weight(
-        self, fraction: Tensor, height: int, width: int, generator: Generator | None
+        self, fraction: Tensor, images: Tensor, generator: Generator | None
     ) -> Tensor:
-        """Return the partner's weight in each pixel, (n, 1, 1, 1) or (n, 1, H, W).
+        """Return the partner's weight in each pixel, (n, 1, 1, 1) or (n, 1, H, W), on the device.
 
         Args:
-            fraction: 1 - λ, the fraction that the partner contributes, (n,).
-            height: H in pixels.
-            width: W in pixels.
+            fraction: 1 - λ, the fraction that the partner contributes, (n,), on the CPU.
+            images: (N, C, H, W), on the device.
             generator: a CPU generator; None for torch's global one.
         """
         raise NotImplementedError
@@ -113,9 +113,9 @@ class MixUp(_Mixing):
     """
 
     def _partner_weight(
-        self, fraction: Tensor, height: int, width: int, generator: Generator | None
+        self, fraction: Tensor, images: Tensor, generator: Generator | None
     ) -> Tensor:
-        return fraction[:, None, None, None]
+        return to_device(fraction, images.device)[:, None, None, None]
 
 
 class CutMix(_Mixing):
@@ -141,9 +141,11 @@ class CutMix(_Mixing):
     """
 
     def _partner_weight(
-        self, fraction: Tensor, height: int, width: int, generator: Generator | None
+        self, fraction: Tensor, images: Tensor, generator: Generator | None
     ) -> Tensor:
-        return box_masks(sample_boxes(fraction, height, width, generator), height, width)
+        height, width = images.shape[2:]
+        boxes = sample_boxes(fraction, height, width, generator)
+        return box_masks(to_device(boxes, images.device), height, width)
 
 
 def either(
@@ -368,6 +370,9 @@ def soft_targets(images: Tensor, targets: Tensor, num_classes: int) -> Tensor:
             f"class indices, int64 ({len(images)},), or soft targets, float ({len(images)}, "
             f"{num_classes})"
         )
+    if targets.is_cuda:  # reading the labels would mean to wait; NaN becomes the loss instead
+        one_hot = targets[:, None] == torch.arange(num_classes, device=targets.device)
+        return torch.where(one_hot.any(1, keepdim=True), one_hot.float(), math.nan)
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
         raise DataError(
             f"got labels from {int(targets.min())} to {int(targets.max())}, but num_classes="

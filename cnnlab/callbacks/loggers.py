@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cnnlab.devices import to_device
 from cnnlab.files import output_folder, user_path, write_whole
 from cnnlab.training.hooks import Callback, Run
 
@@ -96,7 +97,7 @@ class UpdateRatioLog(Callback):
         after = list(_weights(trainer).values())
         moved = torch._foreach_norm(torch._foreach_sub([w.detach() for w in after], self._before))
         ratios = torch.stack(moved) / torch.stack(torch._foreach_norm(self._before))
-        frozen = torch.tensor([not w.requires_grad for w in after], device=ratios.device)
+        frozen = to_device(torch.tensor([not w.requires_grad for w in after]), ratios.device)
         self._ratios.append(ratios.clamp(min=_MIN_RATIO).log10().masked_fill(frozen, math.nan))
         torch._foreach_copy_(self._before, [w.detach() for w in after])
 

@@ -35,6 +35,7 @@ from cnnlab.data.arrays import as_indices, as_labels, as_pixels, as_tensor, chan
 from cnnlab.data.images import ImageSet, unit
 from cnnlab.data.samplers import check_sampler
 from cnnlab.data.seeding import find_generators, preserved, seed_everything, seeded
+from cnnlab.devices import to_device
 from cnnlab.errors import DataError
 
 
@@ -153,6 +154,9 @@ class Loader:
     def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return the batches of an epoch from number `start` on, without moving the loader.
 
+        Class indices stay on the CPU even if the images are on a GPU: the `Trainer`, which calls
+        this, checks them there.
+
         Args:
             epoch: number of finished epochs.
             start: number of finished batches of that epoch.
@@ -161,7 +165,7 @@ class Loader:
             ValueError: the epoch has no such batch.
         """
         self._check_position(epoch, start)
-        return self._read(epoch, start)
+        return self._read(epoch, start, labels_on_host=True)
 
     def _check_position(self, epoch: int, batch: int) -> None:
         if epoch < 0 or not 0 <= batch <= len(self):
@@ -212,9 +216,9 @@ class Loader:
         if self.epoch == epoch:  # unless another pass or a seek has changed it
             self.seek(epoch + 1)
 
-    def _read(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+    def _read(self, epoch: int, first_batch: int, labels_on_host: bool = False) -> Iterator[Batch]:
         batches = self.indices(epoch).split(self.batch_size)[: len(self)][first_batch:]
-        return self._reader.read(batches, epoch)
+        return self._reader.read(batches, epoch, labels_on_host)
 
     def _drops_last(self, full_batches: int) -> bool:
         """Return whether a last batch that is too small is left out."""
@@ -231,15 +235,30 @@ class Loader:
 class _MemoryReader:
     """Reads tensors with a common first axis: one indexing operation per tensor and batch."""
 
-    def __init__(self, tensors: Iterable[Tensor], lookup: Tensor | None, is_images: bool) -> None:
-        self.tensors, self.lookup, self.is_images = tuple(tensors), lookup, is_images
+    def __init__(
+        self, tensors: Iterable[Tensor], lookup: Tensor | None, is_images: bool, device: Any
+    ) -> None:
+        self.lookup, self.is_images = lookup, is_images
+        self.given = tuple(tensors)
+        self.tensors = self.given if device is None else tuple(x.to(device) for x in self.given)
 
-    def read(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+    def read(
+        self, batches: Sequence[Tensor], epoch: int, labels_on_host: bool = False
+    ) -> Iterator[Batch]:
         """Yield the batches; they don't depend on the epoch, because nothing here is random."""
+        tensors = [
+            given if labels_on_host and _are_labels(given) else moved
+            for given, moved in zip(self.given, self.tensors, strict=True)
+        ]
         for indices in batches:
             rows = indices if self.lookup is None else self.lookup[indices]
-            first, *others = (x.index_select(0, rows.to(x.device)) for x in self.tensors)
+            first, *others = (x.index_select(0, to_device(rows, x.device)) for x in tensors)
             yield (unit(first) if self.is_images else first, *others)
+
+
+def _are_labels(values: Tensor) -> bool:
+    """Return whether these are class indices, one number per image."""
+    return values.ndim == 1 and not (values.is_floating_point() or values.is_complex())
 
 
 class _DataLoaderReader:
@@ -250,7 +269,9 @@ class _DataLoaderReader:
         # A DataLoader with persistent workers serves one pass at a time; idle ones are kept here.
         self.idle: list[DataLoader[Any]] = []
 
-    def read(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+    def read(
+        self, batches: Sequence[Tensor], epoch: int, labels_on_host: bool = False
+    ) -> Iterator[Batch]:
         """Yield the batches; a pass that ends early ends its worker processes too."""
         data_loader = self.idle.pop() if self.idle else self._make_loader()
         cast(_BatchList, data_loader.batch_sampler).pairs = [
@@ -258,7 +279,8 @@ class _DataLoaderReader:
         ]
         try:
             for batch in data_loader:
-                yield _to_device(tuple(batch) if isinstance(batch, list) else batch, self.device)
+                batch = tuple(batch) if isinstance(batch, list) else batch
+                yield _to_device(batch, self.device)
         except BaseException as error:
             with suppress(RuntimeError):  # another worker may die meanwhile
                 _shut_down_workers(data_loader)
@@ -447,11 +469,9 @@ def _memory_reader(dataset: Source, device: Any) -> _MemoryReader | None:
     dataset, lookup = _unwrap(dataset)
     get = type(dataset).__getitem__  # a subclass with its own method must be asked item by item
     if isinstance(dataset, ImageSet) and get is ImageSet.__getitem__:
-        tensors = _to_device((dataset.images, dataset.labels), device)
-        return _MemoryReader(tensors, lookup, is_images=True)
+        return _MemoryReader((dataset.images, dataset.labels), lookup, True, device)
     if isinstance(dataset, TensorDataset) and get in _TENSORS:
-        tensors = _to_device(dataset.tensors, device)
-        return _MemoryReader(tensors, lookup, is_images=get is _Pixels.__getitem__)
+        return _MemoryReader(dataset.tensors, lookup, get is _Pixels.__getitem__, device)
     return None
 
 
@@ -482,7 +502,7 @@ def _to_device(batch: Batch, device: Any) -> Batch:
     if device is None:
         return batch
     if isinstance(batch, Tensor):
-        return batch.to(device)
+        return to_device(batch, torch.device(device))
     if isinstance(batch, dict):
         return {key: _to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple):

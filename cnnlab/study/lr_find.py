@@ -303,7 +303,7 @@ class _Sweep:
             seed_at(seed, step, 2)
             for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
                 group["lr"] = lr * ratio
-            images, targets = self.intake.training_batch(batch, first_step + step)
+            images, targets, _ = self.intake.training_batch(batch, first_step + step)
             if not normalizer(self.loss_fn, targets):  # every target of this batch is ignored
                 losses.append(math.nan)
                 continue

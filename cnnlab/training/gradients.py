@@ -1,6 +1,7 @@
 """Parts of a step around the gradient: microbatches, its norm, clipping."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,30 +14,28 @@ from cnnlab.training import distributed
 SMALL = 2**20
 
 
-def microbatches(
-    images: Tensor, targets: Tensor, size: int | None
-) -> Iterator[tuple[Tensor, Tensor, bool]]:
+def microbatches(size: int | None, *batch: Tensor) -> Iterator[tuple[Any, ...]]:
     """Yield this process's shard of a batch in pieces, each with whether it is the last one.
 
     Args:
-        images: the whole batch, (N, C, H, W).
-        targets: its targets, (N, ...).
         size: the largest number of samples per piece; None for a single piece.
+        batch: the images (N, C, H, W), their targets (N, ...), and more of the same length.
 
-    >>> [(len(part), last) for part, _, last in microbatches(torch.zeros(5, 1), torch.zeros(5), 2)]
+    >>> [(len(x), last) for x, last in microbatches(2, torch.zeros(5, 1))]
     [(2, False), (2, False), (1, True)]
-    >>> [len(part) for part, _, _ in microbatches(torch.zeros(9, 1), torch.zeros(9), 4)]
+    >>> [len(x) for x, _ in microbatches(4, torch.zeros(9, 1))]
     [3, 3, 3]
     """
-    images, targets = distributed.shard(images), distributed.shard(targets)
-    sizes = microbatch_sizes(len(images), size)
+    several = distributed.world_size() > 1
+    shards = [distributed.shard(values) for values in batch] if several else list(batch)
+    n, start = len(shards[0]), 0
+    sizes = [n] if size is None else microbatch_sizes(n, size)
     if len(sizes) == 1:
-        yield images, targets, True  # as they are: `Trainer` recognises the whole batch
+        yield *shards, True  # as they are: `Trainer` recognises the whole batch
         return
-    start = 0
     for length in sizes:
         end = start + length
-        yield images[start:end], targets[start:end], end >= len(images)
+        yield *(values[start:end] for values in shards), end >= n
         start = end
 
 

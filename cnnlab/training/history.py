@@ -1,5 +1,6 @@
 """The record of a run: one row per epoch, one row per step."""
 
+from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,26 @@ class History:
         skipped_steps: steps that fp16 skipped because a scaled gradient overflowed.
     """
 
+    # During a fit the trainer replaces it by a function that reads the steps still on the GPU.
+    read_steps: Callable[[], None] = staticmethod(lambda: None)
+
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
-        self.step_rows: dict[str, list[float]] = {"lr": [], "loss": [], "grad_norm": []}
+        self._step_rows: dict[str, list[float]] = {"lr": [], "loss": [], "grad_norm": []}
         self.skipped_steps = 0
         self.stop_reason: str | None = None
         self.partial: dict[str, Any] | None = None
+
+    @property
+    def step_rows(self) -> dict[str, list[float]]:
+        """The columns lr, loss and grad_norm, with one value per step; reading waits for a GPU."""
+        self.read_steps()
+        return self._step_rows
+
+    def add_step(self, lr: float, loss: float, grad_norm: float) -> None:
+        """Add a row for a step."""
+        for name, value in (("lr", lr), ("loss", loss), ("grad_norm", grad_norm)):
+            self._step_rows[name].append(value)
 
     def to_pandas(self) -> "DataFrame":
         """Return a table with one row per finished epoch.
@@ -92,6 +107,6 @@ class History:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.epochs = [dict(row) for row in state["epochs"]]
-        self.step_rows = {k: v.tolist() for k, v in state["steps"].items()}
+        self._step_rows = {k: v.tolist() for k, v in state["steps"].items()}
         self.skipped_steps = int(state["skipped_steps"])
         self.stop_reason = self.partial = None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnlab.models.modes import eval_mode
 
@@ -69,7 +69,8 @@ def frozen_norms(model: nn.Module, frozen: bool = False) -> Iterator[nn.Module]:
 class Rollback:
     """Restore batch-norm statistics and the buffers of a loss if a `with` block raises an error.
 
-    It can be entered many times, and searches the modules only once.
+    It can be entered many times, and searches the modules only once. `copies` and `restore` do the
+    same for a step whose error is found later.
     """
 
     def __init__(self, model: nn.Module, loss_fn: Any = None) -> None:
@@ -81,16 +82,31 @@ class Rollback:
         self.groups = [[b for b in buffers if b.dtype == dtype] for dtype in types]
         self.saved = [[b.clone() for b in group] for group in self.groups]
 
-    @torch.no_grad()
     def __enter__(self) -> None:
-        for saved, buffers in zip(self.saved, self.groups, strict=True):
-            torch._foreach_copy_(saved, buffers)
+        if self.groups:
+            _copy(self.groups, self.saved)
 
-    @torch.no_grad()
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            for buffers, saved in zip(self.groups, self.saved, strict=True):
-                torch._foreach_copy_(buffers, saved)
+            _copy(self.saved, self.groups)
+
+    @torch.no_grad()
+    def copies(self) -> list[Tensor]:
+        """Return the present values, joined to one vector per number type."""
+        return [torch.cat([b.flatten() for b in group]) for group in self.groups]
+
+    @torch.no_grad()
+    def restore(self, copies: list[Tensor]) -> None:
+        """Restore what `copies` returned."""
+        for buffers, joined in zip(self.groups, copies, strict=True):
+            for buffer, values in zip(buffers, joined.split([b.numel() for b in buffers])):  # noqa: B905
+                buffer.copy_(values.view_as(buffer))
+
+
+@torch.no_grad()
+def _copy(sources: list[list[Tensor]], targets: list[list[Tensor]]) -> None:
+    for group, copies in zip(targets, sources, strict=True):
+        torch._foreach_copy_(group, copies)
 
 
 @contextmanager

@@ -43,13 +43,18 @@ def detached(outputs: Any) -> Any:
 
 def measure(
     name: str, metric: Callable[[Any, Tensor], Any], outputs: Any, targets: Tensor
-) -> float:
-    """Return a metric of a batch; it gets copies, so that it can't change what is trained on."""
+) -> Tensor | float:
+    """Return a metric of a batch, on a GPU as a tensor that hasn't been read.
+
+    It gets copies, so that it can't change what is trained on.
+    """
     try:
         value = metric(map_tensors(Tensor.clone, outputs), targets.clone())
     except Exception as error:
         error.add_note(f"in the metric {name!r}")
         raise
+    if isinstance(value, Tensor) and value.is_cuda and value.numel() == 1:
+        return value.detach().reshape(())
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -22,22 +22,43 @@ from cnnlab.training.checks.batch import check_class_indices
 from cnnlab.training.checks.wording import dtype_name, few
 
 
-def check_targets(outputs: Any, targets: Tensor, loss_fn: Any = F.cross_entropy) -> None:
+def check_targets(
+    outputs: Any, targets: Tensor, loss_fn: Any = F.cross_entropy, *, wait: bool = True
+) -> None:
     """Compare targets with the outputs of the model, as far as the loss is known.
 
     A cross-entropy gets logits and class indices or soft targets; on CUDA anything else would kill
     the process. A loss that compares entry by entry gets two tensors of the same shape. Every other
     loss decides for itself.
 
+    Args:
+        outputs: of the model.
+        targets: perhaps on the CPU, where reading them takes no waiting.
+        loss_fn: the loss.
+        wait: whether to read outputs and soft targets that are on a GPU. Class indices are always
+            read.
+
     Raises:
         DataError: the outputs or the targets don't fit the loss.
     """
+    if loss_fn is F.cross_entropy and _are_class_indices(outputs, targets):
+        return
     if is_elementwise(loss_fn):
-        _check_same_shape(_tensor(outputs, loss_fn), targets, loss_fn)
+        _check_same_shape(_tensor(outputs, loss_fn), targets, loss_fn, wait)
     elif is_cross_entropy(loss_fn):
-        _check_classification(_tensor(outputs, loss_fn), targets, loss_fn)
-    elif loss_name(loss_fn) in ("KLDivLoss", "kl_div"):
+        _check_classification(_tensor(outputs, loss_fn), targets, loss_fn, wait)
+    elif wait and loss_name(loss_fn) in ("KLDivLoss", "kl_div"):
         _check_log_probabilities(_tensor(outputs, loss_fn), loss_fn)
+
+
+def _are_class_indices(logits: Any, targets: Tensor) -> bool:
+    """Return whether targets are labels (N,) of logits (N, K), as nearly always."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or targets.dtype != torch.int64:
+        return False
+    if targets.ndim != 1 or targets.shape[0] != logits.shape[0] or logits.shape[1] < 2:
+        return False
+    labels = targets.tolist()
+    return bool(labels) and min(labels) >= 0 and max(labels) < logits.shape[1]
 
 
 def _tensor(outputs: Any, loss_fn: Any) -> Tensor:
@@ -55,8 +76,10 @@ def _tensor(outputs: Any, loss_fn: Any) -> Tensor:
     )
 
 
-def _check_same_shape(outputs: Tensor, targets: Tensor, loss_fn: Any) -> None:
+def _check_same_shape(outputs: Tensor, targets: Tensor, loss_fn: Any, wait: bool) -> None:
     if targets.shape == outputs.shape and targets.is_floating_point():
+        if not wait:
+            return
         if is_binary(loss_fn) and (targets.min() < 0 or targets.max() > 1):
             raise DataError(
                 f"{loss_name(loss_fn)} takes targets between 0 and 1, got {targets.min():g} to "
@@ -78,8 +101,8 @@ def _check_same_shape(outputs: Tensor, targets: Tensor, loss_fn: Any) -> None:
     )
 
 
-def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None:
-    _check_logits(logits, len(targets), loss_fn)
+def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any, wait: bool) -> None:
+    _check_logits(logits, len(targets), loss_fn, wait)
     shape, ignored = tuple(targets.shape), ignore_index(loss_fn)
     n, k, *space = logits.shape
     if targets.shape == logits.shape and targets.is_floating_point():
@@ -88,7 +111,8 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
                 f"targets are mixed or soft, but ignore_index={ignored} needs class indices: leave "
                 "out ignore_index, or the mixing"
             )
-        _check_probabilities(targets)
+        if wait:
+            _check_probabilities(targets)
         return
     if shape == (n, *space) and not targets.is_floating_point():
         check_class_indices(targets, k, ignored)
@@ -114,7 +138,7 @@ def _check_classification(logits: Tensor, targets: Tensor, loss_fn: Any) -> None
         check_class_indices(targets, k, ignored)
 
 
-def _check_logits(logits: Tensor, n_samples: int, loss_fn: Any) -> None:
+def _check_logits(logits: Tensor, n_samples: int, loss_fn: Any, wait: bool) -> None:
     if logits.ndim < 2:
         raise DataError(
             f"logits must be (N, K), one score per class, got shape {tuple(logits.shape)}: "
@@ -130,7 +154,7 @@ def _check_logits(logits: Tensor, n_samples: int, loss_fn: Any) -> None:
     weights = class_weights(loss_fn)
     if weights is not None and len(weights) != k:
         raise DataError(f"the loss has {len(weights)} class weights, but the model has {k} classes")
-    if "nll" in loss_name(loss_fn).lower():
+    if wait and "nll" in loss_name(loss_fn).lower():
         _check_log_probabilities(logits, loss_fn)
     if n != n_samples:
         raise DataError(
@@ -209,15 +233,29 @@ def loss_value(loss: Any) -> float:
 
 
 def check_finite(
-    loss: float, grad_norm: float, model: nn.Module, images: Tensor, where: str
+    loss: float, grad_norm: float, model: nn.Module, images: Tensor | None, where: str
 ) -> None:
     """Refuse a step whose loss or gradient is NaN or infinite, and name what went wrong first.
+
+    Args:
+        loss: of the batch.
+        grad_norm: of its whole gradient.
+        model: with the gradients of the step.
+        images: the batch; None if the step is over, and images and gradients are gone.
+        where: the step, in words.
 
     Raises:
         NonFiniteError: the loss or the norm of the gradient is not finite.
     """
     if abs(loss) < float("inf") and abs(grad_norm) < float("inf"):
         return
+    if images is None:
+        raise NonFiniteError(
+            f"{where}: the loss is {loss:.4g}, and the norm of the gradient {grad_norm:.4g}. No "
+            "step was taken: weights and batch-norm statistics are as before this batch. Try a "
+            "smaller learning rate, clip_norm=1.0 or warm-up; with an optimizer without fused=True "
+            "this message names the cause"
+        )
     gradients = [
         n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
     ]
