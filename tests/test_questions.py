@@ -13,7 +13,7 @@ from cnnlab.course.cli import main
 
 @pytest.fixture(scope="module")
 def bank():
-    return questions.bank()
+    return questions.bank()  # it judges every known mistake, so it's built once
 
 
 def test_most_known_mistakes_become_questions(bank):
@@ -70,7 +70,8 @@ def test_a_quiz_shows_each_exercise_once_and_needs_no_script():
         check.quiz(99)
 
 
-def test_moodle_reads_one_correct_answer_per_question(tmp_path, capsys, bank):
+def test_moodle_reads_one_correct_answer_per_question(tmp_path, capsys, bank, monkeypatch):
+    monkeypatch.setattr(questions, "bank", lambda chapters: bank)
     assert main(["questions", str(tmp_path / "bank")]) == 0
     assert f"{len(bank)} questions are in" in capsys.readouterr().out
     root = ET.parse(tmp_path / "bank" / "moodle.xml").getroot()
