@@ -44,7 +44,7 @@ check: $(VENV)/.dev  ## format, lint, types, pairing
 	$(BIN)/python -m pytest -q tests/test_repository.py
 
 # Synchronised before the formatter touches a script, so that newer edits in a notebook are not lost.
-fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py and myst.yml
+fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together, write chapters/train.py, myst.yml and the counts in the README
 	$(BIN)/jupytext --quiet --sync chapters/[0-9A-Z]*.py
 	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format --quiet .
@@ -52,6 +52,7 @@ fix: $(VENV)/.dev  ## format, bring each chapter's script and notebook together,
 	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.widgets" chapters/*.ipynb
 	$(BIN)/python -m cnnlab.course.script
 	$(BIN)/python -m cnnlab.course.toc
+	$(BIN)/python -m cnnlab.course.readme
 
 clean:  ## delete the virtual environment and everything built
 	rm -rf $(VENV) .venv-* _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -77,9 +78,9 @@ $(VENV)/.dev: pyproject.toml
 	@touch .venv-bench/.bench $@
 
 # Environments of their own for the two edges of what pyproject.toml promises. pip can't look for the lowest versions.
-QUICK = CNNLAB_PROFILE=smoke OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
+QUICK = OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browser" tests cnnlab $(ARGS)
 .venv-lowest/.dev: EDGE = --resolution lowest-direct --editable '.[dev]'
-.venv-colab/.dev: EDGE = --constraints tests/constraints-colab.txt --editable '.[test]'
+.venv-colab/.dev: EDGE = --constraints tests/constraints-colab.txt --editable '.[course,test]'
 .venv-lowest/.dev .venv-colab/.dev: pyproject.toml tests/constraints-colab.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ collect_ignore_glob = [
     *("chapters/*.py", "chapters/studies/*.py", "tests/offline/*.py"),
     "cnnlab/course/emergency/sick/*.py",
 ]
+# What needs nbgrader, which can't be installed beside the IPython of Google Colab.
+GRADING = [
+    *(f"cnnlab/course/{name}.py" for name in ("autograde", "items", "plain", "slides")),
+    *(f"tests/test_{name}.py" for name in ("assignments", "formgrader", "plain", "room", "slides")),
+]
+if find_spec("nbgrader") is None:
+    collect_ignore_glob += GRADING
 
 # Processor seconds that a chapter may use: 90 on each of two cores, 15 in the smoke profile.
 BUDGET = {"laptop": 2 * 90, "smoke": 2 * 15, "gpu": 3600}
@@ -39,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["IPYTHONDIR"] = str(Path(scratch, "ipython"))
 
 
+def pytest_report_header() -> str | None:
+    """Name the tests that are left out."""
+    return None if find_spec("nbgrader") else f"no nbgrader, so without {', '.join(GRADING)}"
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what `pytest_configure` created."""
     if scratch := config.stash.get(_scratch, None):
@@ -56,6 +69,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """After a cell with predictions, compare what it measured with the stored answers."""
+    yield
+    outputs = getattr(item, "test_outputs", None)
+    if outputs and "check.prediction(" in item.cell.source:
+        from cnnlab.course.profile import profile
+
+        if profile() == "laptop":
+            compare_answers(item.cell.source, "".join(o.get("text", "") for o in outputs))
+
+
+def compare_answers(source: str, printed: str) -> None:
+    """Compare what a cell printed with the stored answers to its predictions.
+
+    Args:
+        source: the cell.
+        printed: what it printed: the verdicts of `check.prediction`, without a guess.
+
+    Raises:
+        AssertionError: a result differs from the stored answer by more than half its tolerance.
+    """
+    from cnnlab.course.check.modules import chapter_modules
+
+    shown = re.sub(r"\s", "", printed)  # lines are wrapped
+    for module in chapter_modules().values():
+        for stored in module.PREDICTIONS:
+            if f'"{stored.question}"' not in source:
+                continue
+            verdict = shown.partition(re.sub(r"\s", "", stored.question))[2]
+            found = re.match(r"(?:Measured:|Theansweris)(-?\d+(?:\.\d+)?(?:e-?\d+)?)", verdict)
+            if stored.options:
+                agrees = verdict.startswith(re.sub(r"\s", "", f"The answer is {stored.answer}."))
+            else:
+                agrees = found and abs(float(found[1]) - stored.answer) <= stored.within / 2
+            assert agrees, f"{stored.question} stored: {stored.answer}, printed: {verdict[:40]}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,7 +133,7 @@ def stated_seconds(notebook: Path) -> int:
 
 
 def _processor_seconds(pid: int) -> float:
-    import psutil  # comes with ipykernel
+    import psutil
 
     process = psutil.Process(pid)
     every = [process, *process.children(recursive=True)]

@@ -19,7 +19,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("config-inited", _without_thebe)
     app.connect("doctree-read", _cells_of_a_student)
     app.connect("html-page-context", _when_verified)
-    app.connect("html-page-context", _citations_are_no_list)
+    app.connect("html-page-context", _correct_names_and_roles)
     app.connect("html-page-context", _name_the_toggles, priority=600)  # after the theme
     app.add_post_transform(LinksOutOfTheBook)
     return {"parallel_read_safe": True}
@@ -86,14 +86,17 @@ def _when_verified(
         )
 
 
-def _citations_are_no_list(
+def _correct_names_and_roles(
     app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document
 ) -> None:
-    """Remove a wrong ARIA role: docutils calls the citations a list, without list items."""
+    """Remove what misleads a screen reader.
+
+    docutils calls the citations a list, without list items. MyST-NB gives each folded cell the same
+    name, which isn't the text that is seen.
+    """
     if "body" in context:
-        context["body"] = context["body"].replace(
-            '<div role="list" class="citation', '<div class="citation'
-        )
+        body = context["body"].replace('<div role="list" class="citation', '<div class="citation')
+        context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
 
 
 def _name_the_toggles(

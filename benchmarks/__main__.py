@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 
-NAMES = ("trainer", "augment", "mixing", "imports", "channels_last")
+NAMES = ("trainer", "augment", "mixing", "imports", "channels_last", "profile")
 
 if __name__ == "__main__":
     failed = [

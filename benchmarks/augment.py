@@ -174,13 +174,14 @@ def fastai_pipeline(setting: Setting, images: Tensor) -> Pipeline:
 
 PIL = partial(torchvision_pipeline, pil=True)
 TENSORS = partial(torchvision_pipeline, pil=False)
-# name -> (module, factory, goals); a goal is the least multiple of cnnlab's time, at 32 and 224 px.
+# name -> (module, factory, goals); a goal is the least multiple of cnnlab's time for the full
+# pipeline, at 32 and at 224 px.
 PEERS = {
-    "torchvision v2, PIL, one by one": ("torchvision", PIL, (30, 3)),
-    "torchvision v2, tensors, one by one": ("torchvision", TENSORS, (30, 3)),
-    "kornia": ("kornia", kornia_pipeline, (4, 3)),
-    "fastai": ("fastai", fastai_pipeline, (3, None)),
-    "albumentations, one by one": ("albumentations", albumentations_pipeline, (None, 1.5)),
+    "torchvision v2, PIL, one by one": ("torchvision", PIL, (40, 4)),
+    "torchvision v2, tensors, one by one": ("torchvision", TENSORS, (40, 4)),
+    "kornia": ("kornia", kornia_pipeline, (6, 5)),
+    "fastai": ("fastai", fastai_pipeline, (3.5, None)),
+    "albumentations, one by one": ("albumentations", albumentations_pipeline, (15, 1.5)),
 }
 
 
@@ -194,7 +195,7 @@ def contestants(setting: Setting) -> dict[str, tuple[Callable[..., Pipeline], fl
     if setting.full:
         own["cnnlab, bilinear"] = (partial(cnnlab_pipeline, interpolation="bilinear"), None)
     return own | {
-        name: (factory, goals[setting.size > 32])
+        name: (factory, goals[setting.size > 32] if setting.full else None)
         for name, (module, factory, goals) in PEERS.items()
         if module in available
     }

@@ -16,11 +16,7 @@ from statistics import median
 from time import process_time
 from typing import Any
 
-import torch
-
-
-# Values in a float32 block of 24 MB. From 32 MB on, malloc returns every block to the system.
-LARGE = 6_000_000
+from cnnlab.course.heap import keep_freed_memory
 
 
 @dataclass
@@ -153,17 +149,17 @@ class Turns:
 
 @contextmanager
 def warmed_up() -> Iterator[None]:
-    """Put this process into the state of one that has been training for a while.
+    """Give every contestant the same process: few objects to collect, and memory that it keeps.
 
     Existing objects are hidden from the garbage collector, so that no contestant pays for what
-    another library created on import. Then one large block of memory is allocated and freed, as the
-    activations are in a training step. From then on, malloc on Linux keeps smaller blocks for
-    reuse. Before, it would return each of them to the system, which has to clear the memory again
-    for the next call; that takes longer than the operations timed here.
+    another library created on import. And the process keeps freed memory, as it does after
+    `cnnlab.setup()`. Otherwise malloc on Linux would return each large block to the system, which
+    has to clear it again for the next call; that takes longer than many of the operations timed
+    here.
     """
+    keep_freed_memory()
     gc.collect()
     gc.freeze()
-    torch.ones(LARGE)
     try:
         yield
     finally:

@@ -49,7 +49,8 @@ DESCRIPTION = (
     "is SGD with momentum. Each trainer shows its progress bar, loss and accuracy. What cnnlab "
     "adds to a step is the same for every network: the gradient norm, the checks of labels and "
     "values, the loss and accuracy, and the seeds. The network of 90 weights is there to make this "
-    "overhead visible. About half of it is the gradient norm and the accuracy."
+    "overhead visible; `profile.md` shows where its step spends the time. Every contestant runs in "
+    "a process that keeps freed memory, as after `cnnlab.setup()`."
 )
 
 

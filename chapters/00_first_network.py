@@ -276,14 +276,14 @@ plots.image_grid(
 # %% [markdown]
 # ### Exercise 2: `convolve` (medium, 10 minutes)
 #
-# Write the convolution of one channel, with two loops and without `F.conv2d`. Like `F.conv2d`, don't flip the kernel.
-# The image has shape (H, W) and the kernel (h, w). The kernel never sticks out of the image, so the result is a little
-# smaller than the image. How much smaller?
+# Write the convolution of one channel, with two loops and without `F.conv2d`. Don't flip the kernel, because `F.conv2d`
+# doesn't either. The image has shape (H, W) and the kernel (h, w). The kernel never sticks out of the image, so the
+# result is a little smaller than the image. How much smaller?
 
 
 # %% tags=["exercise"]
 def convolve(image, kernel):
-    """Return the sums of the kernel at all its places in the image."""
+    """Return the sum of products at each position of the kernel."""
     raise NotImplementedError
 
 
@@ -292,10 +292,10 @@ check.convolve(convolve)
 
 # %% [markdown] tags=["hint"]
 # <details>
-# <summary><b>Hint: how many places are there?</b></summary>
+# <summary><b>Hint: how many positions are there?</b></summary>
 #
-# In a row of 5 pixels, a kernel of width 3 can begin at pixel 0, 1 or 2. Write the number of places as a formula, and
-# test it with a kernel of width 1 and one of width 5.
+# In a row of 5 pixels, a kernel of width 3 can begin at pixel 0, 1 or 2. Write the number of positions as a formula,
+# and test it with a kernel of width 1 and one of width 5.
 #
 # </details>
 #
@@ -310,7 +310,7 @@ check.convolve(convolve)
 # %% tags=["solution", "hide-cell"]
 # Solution
 def convolve(image, kernel):
-    """Return the sums of the kernel at all its places in the image."""
+    """Return the sum of products at each position of the kernel."""
     h, w = kernel.shape
     rows, columns = image.shape[0] - h + 1, image.shape[1] - w + 1
     out = torch.zeros(rows, columns)
@@ -328,7 +328,7 @@ check.convolve(convolve)
 # - A **feature map** is the result of one filter: it shows where the filter has found what it looks for. A layer with
 #   16 filters gives 16 feature maps, which are the 16 channels of its output.
 # - A filter spans *all* channels of its input. On a colour image, a 3 x 3 filter has 3 x 3 x 3 = 27 weights.
-# - **Padding** puts a rim of zeros around the image, so that the output doesn't shrink.
+# - **Padding** puts a border of zeros around the image, so that the output doesn't shrink.
 # - **Stride** is the number of pixels that the filter moves at a time; a stride of 2 halves the height and the width.
 # - **Pooling** replaces a square of values by their maximum or mean, which also makes the maps smaller.
 # - A **ReLU** replaces negative values by zero. Such a function between the layers is called an **activation**. Without
@@ -358,9 +358,9 @@ print("output ", tuple(layer(image).shape))
 # - **Translation equivariance.** If you shift the image, the feature maps shift with it. So a filter that has learnt a
 #   digit in one corner finds it in all the others.
 #
-# Equivariance has limits. A stride of 2 keeps it only for shifts by an even number of pixels, and at the rim, the padding
-# disturbs it. The cell shifts the sign to the right by four pixels. What leaves the image on the right comes back on the
-# left.
+# Equivariance has limits. A stride of 2 keeps it only for shifts by an even number of pixels, and at the border, the
+# padding disturbs it. The cell shifts the sign to the right by four pixels. What leaves the image on the right comes
+# back on the left.
 
 # %%
 with torch.no_grad():
@@ -372,7 +372,7 @@ print(f"{columns.sum().item()} of 16 columns have shifted by two")
 print("the others:", (~columns).nonzero().flatten().tolist())
 
 # %% [markdown]
-# Only columns at the left rim differ. At the end of our network, a mean over all pixels of each map makes the result
+# Only columns at the left border differ. At the end of our network, a mean over all pixels of each map makes the result
 # nearly **invariant**: it matters little where in the image the sign is.
 #
 # ## 0.4 Gradients, by hand and by machine
@@ -686,8 +686,8 @@ plots.image_grid(
 #
 # All of training is in the ten lines below: take a batch of 64 signs, predict, compute the loss, find the gradients,
 # take a step, and repeat. One pass over all 3,000 signs is an **epoch**. An **optimizer** takes the steps, and
-# `momentum` lets it keep some of its last direction. Run it; it takes some five to fifteen seconds. The cell after it
-# evaluates the network on 960 signs that it hasn't been trained on, the **validation set**.
+# `momentum` lets it keep some of its last direction. Run it; it takes 5 to 15 seconds. The cell after it evaluates the
+# network on 960 signs that it hasn't been trained on, the **validation set**.
 
 # %% tags=["experiment"]
 torch.manual_seed(0)  # the same random weights in every run
@@ -716,7 +716,7 @@ plots.lines(
 )
 
 # %%
-# Does it know signs now, or only these 3,000? The validation set tells.
+# Does it know signs now, or only these 3,000? The validation set shows which.
 model.eval()  # tells the batch norms that training is over
 truth = data.valid.labels
 with torch.no_grad():  # tells autograd that we want no gradients
@@ -741,8 +741,8 @@ print(f"guessing would give    {1 / 12:.3f}")
 # ### Predict
 #
 # Four of the twelve signs are speed limits: 30, 50, 60 and 80. Two are arrows (keep left, keep right). The others are
-# no entry, no stopping, yield, warning, stop and priority. What fraction of your network's mistakes confuses one speed
-# limit with another?
+# no entry, no stopping, yield, warning, stop and priority. In what fraction of its mistakes does your network confuse
+# one speed limit with another?
 
 # %% tags=["predict"]
 my_fraction = ...  # a number between 0 and 1
@@ -766,7 +766,7 @@ plots.heatmap(
 
 # %% tags=["check"]
 check.prediction(
-    "What fraction of the mistakes confuses two speed limits?",
+    "What fraction of the mistakes confuse two speed limits?",
     my_fraction,
     limits.item(),
     within=0.15,
@@ -897,7 +897,7 @@ check.quiz(0)
 # ## Key points
 #
 # - An image is a tensor. Networks take batches (N, C, H, W) of floats, and you should look at what they get.
-# - A convolution slides a small filter over an image and adds up products. Its weights are learned, and because every
+# - A convolution slides a small filter over an image and adds up products. Its weights are learnt, and because every
 #   place shares them, there are few of them, and a shifted image gives shifted feature maps.
 # - The gradient says how the loss changes with each weight. `backward()` computes it for all weights at once and *adds*
 #   it to `.grad`.
@@ -975,7 +975,7 @@ check.quiz(0)
 #   price is that two layers store twice as many activations.)
 # - You shift a sign by a single pixel. Can the prediction change? (Yes. The convolutions with stride 2 keep
 #   equivariance only for shifts by an even number of pixels, and after three of them only for multiples of eight. The
-#   padding also treats the rim differently. The mean over each map makes the result nearly invariant, and a small
+#   padding also treats the border differently. The mean over each map makes the result nearly invariant, and a small
 #   change is enough if two classes are close.)
 # - A photograph of coins gets "golf ball, 17 %". What would you need in order to trust such a number? (Many photographs
 #   that got about 17 %, so that you can count how often the class was right. If it was right for 17 % of them, the
@@ -989,9 +989,9 @@ check.quiz(0)
 # ## Exam questions
 #
 # **Question 1.** A layer gets images of 8 channels and 32 x 32 pixels. It has 20 filters of 3 x 3, a stride of 2, a
-# padding of 1, and no biases. How many weights has it, and what's the shape of its output? How many weights would it
-# need if every output value had a weight of its own for every input value? Which two assumptions about images justify
-# the difference?
+# padding of 1, and no biases. How many weights does it have, and what's the shape of its output? How many weights would
+# it need if every output value had a weight of its own for every input value? Which two assumptions about images
+# justify the difference?
 #
 # **Answer.** Each filter spans all channels, so there are 20 · 8 · 9 = 1,440 weights. A side has (32 + 2 − 3) / 2 + 1,
 # rounded down, which is 16, so the output is 20 x 16 x 16. With a weight for each pair it would be 8,192 · 5,120, or 42

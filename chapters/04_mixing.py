@@ -313,9 +313,9 @@ plots.image_grid(
 # of plain training, chosen in hindsight on the validation images themselves, is 3.4 points (1.6 to 5.2) better than the
 # last one, but CutMix beats even that epoch by 7.3 points (5.8 to 8.7; `studies/04_best_epoch.py`).
 #
-# **What would change this result.** Our wrong labels are uniform. People confuse 30 with 80, not stop with 30, and
-# whether mixing helps as much against such mistakes, this study can't say. With labels of your own, *find* the wrong
-# ones first.
+# **What would change this result.** Our wrong labels are uniform. People confuse 30 with 80, not stop with 30, and this
+# study can't say whether mixing helps as much against such mistakes. With labels of your own, *find* the wrong ones
+# first.
 #
 # <details>
 # <summary><b>How do you find wrong labels?</b></summary>
@@ -741,9 +741,9 @@ for name, bins in (
     print(f"ECE with {name}: {error:.3f}")
 
 # %% [markdown]
-# On the whole, confidence and accuracy nearly agree, but only because two errors cancel out: among the four less
-# confident predictions, the network is too modest, and among the others too bold. The ECE shows that. It also depends
-# on the bins, so state which you use. Guo et al. use bins of equal *width*. Ours are ten bins with equally many
+# On the whole, confidence and accuracy nearly agree, but only because two errors cancel out: the network is
+# under-confident in the four less confident predictions and overconfident in the others. The ECE shows that. It also
+# depends on the bins, so state which you use. Guo et al. use bins of equal *width*. Ours are ten bins with equally many
 # predictions.
 #
 # With few labels, training images are soon fitted perfectly, so that's the place to look.
@@ -820,8 +820,8 @@ confidence_study.plot(
 )
 
 # %% [markdown]
-# With twenty labels per class, mixup gains about two points of accuracy. Its larger gain is in calibration: its
-# confidence is four points below its accuracy, where that of plain training is fifteen points above.
+# With twenty labels per class, mixup gains about two points of accuracy. Its larger gain is in calibration. Its
+# confidence is four points below its accuracy, while plain training reports fifteen points more than it achieves.
 #
 # ### The cheaper repair: a temperature
 #
@@ -1115,7 +1115,8 @@ check.quiz(4)
 #
 # The line is `x[:, :, x1:x2, y1:y2] = ...`. It writes into `x`. If `x` is a view of the data set, as a slice is, the
 # pasted pixels stay there, and the next epoch pastes into images that are already mixed, while their labels are still
-# pure. If `x` is a fresh copy, as from `default_collate` or indexing with a tensor, nothing happens. A proof:
+# pure. If `x` is a fresh copy, as from `default_collate` or indexing with a tensor, the data set stays as it was. A
+# proof:
 #
 # ```python
 # stored = torch.rand(8, 3, 32, 32)
@@ -1143,10 +1144,10 @@ check.quiz(4)
 #   labels are missing from training, which cost three to four points of accuracy, so mixup ended with the lower loss.
 #   If you hold out a validation set anyway, the temperature is free.)
 # - Two networks are equally accurate, but one is less confident. Which one would you deploy in a hospital, and what
-#   would you measure before you decide? (Neither confidence nor modesty is a merit; what counts is whether 90 % means
-#   nine in ten. Measure the calibration error and its sign on patients of that hospital: with wrong labels, CutMix was
-#   26 points *under*-confident. A temperature can repair either without changing a prediction. Then ask which decision
-#   depends on the probability, and choose by that.)
+#   would you measure before you decide? (Low confidence isn't a merit, and neither is high confidence. What counts is
+#   whether 90 % means nine in ten. Measure the calibration error and its sign on patients of that hospital: with wrong
+#   labels, CutMix was 26 points *under*-confident. A temperature can repair either without changing a prediction. Then
+#   ask which decision depends on the probability, and choose by that.)
 #
 # ## Exam questions
 #

@@ -14,7 +14,7 @@
 # That gives 57 %. Then you also keep a running average of the weights, which costs one line of code, and take *that*
 # from its best epoch. That gives 65 %. You've only chosen which weights to keep.
 #
-# These fourteen points belong to a learning rate that suits the average. If each method gets its own, three to five
+# You get those fourteen points at a learning rate that suits the average. If each method gets its own, three to five
 # points are left (6.3). This chapter is about when to end a run, which weights to keep, and what you gain by averaging,
 # over the steps of one run or over several networks.
 #
@@ -430,7 +430,7 @@ del correct
 # <summary><b>Hint: where to look</b></summary>
 #
 # Feed the class the losses `[1.0, nan, 5.0, 4.0, 3.0]`, and then several NaNs in a row. How many things are called
-# "best"? Which weights does `model` have when `fit` returns? Who would publish `best_acc`?
+# "best"? Which weights does `model` have when `fit` returns? Would you publish `best_acc`?
 #
 # </details>
 #
@@ -536,8 +536,9 @@ by_variant[[REPEATED, "test_acc"]].mean().round(3)
 # It does memorise less. At the end of the run with 0.05, nearly all wrong labels are repeated, against 39 % at 0.005
 # and 33 % under a cosine from 0.01. But that's only part of the answer. After epoch 7 the run with 0.05 has memorised
 # about as much as the one with 0.005 at its end (the interval reaches from 5 points less to 10 points more), and yet
-# its test accuracy is 16 points lower. One reason may be noise, because large steps make the live weights jump, and
-# an average smooths that out. The EMA after epoch 5 repeats the fewest wrong labels, 25 %.
+# its test accuracy is 16 points lower. With new seeds ([appendix G](G_evidence.md)), it had memorised 7.1 points more
+# (1.3 to 12.9), so that may explain part of the gap. Another part may be noise, because large steps make the live
+# weights jump, and an average smooths that out. The EMA after epoch 5 repeats the fewest wrong labels, 25 %.
 #
 # ## 6.4 Checkpoints: stop today, resume tomorrow
 #
@@ -776,13 +777,14 @@ check.prediction(
 )
 
 # %% [markdown]
-# In the stored study (the grey marks, with twelve epochs and more signs), both averages gain 1.8 points, and both
-# intervals lie above zero. But the intervals begin at 0.7 and 0.8, so the data don't support the gain of *more than one
-# point* that we had declared. Without its own statistics, SWA loses the whole gain.
+# In the stored study (the grey marks, with twelve epochs and more signs), both averages gain 1.8 points. The intervals
+# begin at 0.7 and 0.8, so they don't support the gain of *more than one point* that we had declared. With new seeds
+# they do: the EMA gains 2.5 points (1.2 to 3.8) and SWA 2.6 (1.3 to 3.8). "Not supported" never meant "not there".
+# Without its own statistics, SWA loses all or most of its gain.
 #
-# With correct labels, the wobble only shrinks by half a point, with an interval from 0.1 points more to 1.2 points
-# less, which isn't enough to claim anything. A calm curve matters when you compare two ideas by their last epoch. If
-# the curve wobbles, part of what you see is where the last batch happened to push the weights.
+# With correct labels, the wobble shrinks by only half a point, with an interval from 0.1 points more to 1.2 points
+# less, and with new seeds by 1.3 points (0.7 to 2.0). A calm curve matters when you compare two ideas by their last
+# epoch. If the curve wobbles, part of what you see is where the last batch happened to push the weights.
 #
 # ### What would change this result
 #
@@ -919,9 +921,10 @@ pd.DataFrame(table).T.round(3)
 # %% [markdown]
 # We had declared that the ensemble beats both rivals in accuracy, and neither claim is supported. It's 0.4 points
 # behind the longer run (95 % CI 1.7 behind to 1.0 ahead) and 1.2 points ahead of the wider network (0.3 behind to 2.8
-# ahead). So after runs as short as ours, longer training may buy as much as the "one to two per cent" that lecture
-# notes promise for an ensemble (here 2.0 points over its average member). What only the ensemble buys is better
-# probabilities: its loss is lower by 0.22 and by 0.11, and both claims hold.
+# ahead). With new seeds, only the lead over the wider network is clear: 0.8 points (0.3 to 1.4). So after runs as short
+# as ours, longer training may buy as much as the "one to two per cent" that lecture notes promise for an ensemble (here
+# 2.0 points over its average member). What only the ensemble buys is better probabilities: its loss is lower by 0.22
+# and by 0.11, and both claims hold.
 #
 # With one budget, four short runs are clearly worse: no member had time to learn enough. Snapshots are 0.7 points
 # behind a single long run (95 % CI 2.4 behind to 1.0 ahead), so either could be better. Their loss is probably lower
@@ -1157,11 +1160,15 @@ def load_checkpoint(path, parts):
 
 
 # %% [markdown]
-# The `parts` of a checkpoint are all things with a `state_dict()`: the model, the optimizer, the scheduler, the
-# average, the stopper. The `facts` are anything else that you need to go on, such as the epoch. To update the average after each step without touching the loop of chapter 1, register a function with the
-# optimizer (`register_step_post_hook`). At the end of training, `model.load_state_dict(stopper.best_weights)`
-# restores the best epoch. Now compare all of it with `cnnlab`: a run with an EMA and a cosine, the same run
-# interrupted after one epoch and resumed, and a recorded curve.
+# The `parts` of a checkpoint are everything that has a `state_dict()`: the model, the optimizer, the scheduler, the
+# average, the stopper. The `facts` are anything else that you need to go on, such as the epoch.
+#
+# To update the average after each step without touching the loop of chapter 1, register a function with the optimizer
+# (`register_step_post_hook`). At the end of training, `model.load_state_dict(stopper.best_weights)` restores the best
+# epoch.
+#
+# Now compare all of it with `cnnlab`: a run with an EMA and a cosine, the same run interrupted after one epoch and
+# resumed, and a recorded curve.
 
 # %% tags=["hide-input"]
 fixed = list(cnnlab.loader(data.train, 32, shuffle=True, seed=0))
@@ -1248,7 +1255,7 @@ check.calibration()
 # ## Make it bigger
 #
 # Train on CIFAR-10 with 40 % wrong labels, a moving average, and early stopping on the *average*'s accuracy. The cell
-# downloads 170 MB once and wants a GPU, so it runs only if the environment variable `CNNLAB_PROFILE` is `gpu`. To look
+# downloads 170 MB once and needs a GPU, so it runs only if the environment variable `CNNLAB_PROFILE` is `gpu`. To look
 # for double descent, set `patience` and `epochs` to 200.
 
 # %% tags=["bigger"]
@@ -1289,12 +1296,12 @@ check.quiz(6)
 # - Averaged weights other than an EMA's need batch-norm statistics of their own.
 # - Averaging predictions works for any networks, and it hardly matters whether you average probabilities or logits. At
 #   the same price, longer training may buy as much accuracy, but not as good probabilities.
-#   Averaging weights works within a run, between networks fine-tuned from the same pretrained weights, or, with a loss
+# - Averaging weights works within a run, between networks fine-tuned from the same pretrained weights, or, with a loss
 #   that shrinks with the width, after matching the channels.
 #
-# **Your recipe so far** has two versions now. Either a cosine that runs to its end, as in chapter 5. Or, if you don't
-# know the end or don't trust the labels, a constant learning rate with an EMA, and early stopping on the EMA's
-# validation accuracy.
+# **Your recipe so far** has two versions now. The first is a cosine that runs to its end, as in chapter 5. The second
+# is for runs whose end you don't know, or whose labels you don't trust: a constant learning rate with an EMA, and early
+# stopping on the EMA's validation accuracy.
 #
 # ## Common mistakes
 #
@@ -1402,8 +1409,8 @@ check.quiz(6)
 # two repairs. Why does an equal average over the last ten epochs need new batch-norm statistics, while a moving average
 # can do without?
 #
-# **Answer.** The initial weights still have a share of 0.999 to the power of 500, which is 0.61, in the average. Either
-# choose a decay that spans the epochs you want, for example 1 − 1/60 for sixty steps, or let the decay rise during the
-# run. Batch-norm statistics belong to the features that the weights produced when they were collected. A moving average
+# **Answer.** The initial weights still make up 0.61 of the average, which is 0.999 to the power of 500. Either choose a
+# decay that spans the epochs you want, for example 1 − 1/60 for sixty steps, or let the decay rise during the run.
+# Batch-norm statistics belong to the features that the weights produced when they were collected. A moving average
 # stays close to the live weights, so their statistics nearly fit. The mean of ten epochs lies far from each of them, so
 # its features have other means and variances, and they have to be measured by passing training images through it.

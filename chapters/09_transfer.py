@@ -23,7 +23,7 @@
 # |---|---|
 # | to read | 50 minutes |
 # | exercises | 100 minutes |
-# | to run | 40 seconds on one core of a laptop; no network, no GPU |
+# | to run | 40 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, and the training loop of chapter 1; chapters 3 and 5 help |
 
 # %% tags=["setup"]
@@ -298,8 +298,9 @@ check.prediction(
 #
 # $$ x' = \frac{x - \mu}{\sigma}, $$
 #
-# yours need the **same** $\mu$ and $\sigma$: not those of your data, and not twice. In this course, every model
-# normalises in its first layer. Elsewhere you have to look for that step. Four classic mistakes raise no error:
+# yours need the **same** $\mu$ and $\sigma$, applied once. Don't use the mean and standard deviation of your own data.
+# In this course, every model normalises in its first layer. Elsewhere you have to look for that step. Four classic
+# mistakes raise no error:
 #
 # - the wrong **normalisation**: none, another network's, or the right one twice;
 # - pixels from **0 to 255** instead of 0 to 1;
@@ -506,7 +507,7 @@ glyphnet = new_glyphnet(0, 10)  # its head is new and random
 
 @torch.no_grad()
 def responses(model, split):
-    """For each stage below the head: the mean of each channel, (N, C)."""
+    """Return each channel's mean, (N, C), for each stage below the head."""
     x, means = model.eval().normalize(split.images / 255), []
     for stage in stages(model)[:-1]:
         x = stage(x)
@@ -515,14 +516,14 @@ def responses(model, split):
 
 
 def purity(response, labels):
-    """Fraction of the commonest class among a channel's 20 best images."""
+    """Return the commonest class's fraction of a channel's 20 best images."""
     best = labels[response.topk(20, dim=0).indices]  # classes, (20, C)
     fractions = F.one_hot(best, 10).float().mean(dim=0)  # (C, 10)
     return fractions.amax(dim=1)
 
 
 def best_images(response, labels, n_channels):
-    """Which ten images excite each of the purest channels most."""
+    """Return the ten images that excite each of the purest channels most."""
     purest = purity(response, labels).argsort(descending=True)[:n_channels]
     return response[:, purest].topk(10, dim=0).indices.T.flatten()
 
@@ -575,7 +576,7 @@ def load_signs(seed):
 @lru_cache
 @torch.no_grad()
 def stage_features(load, seed):
-    """For training and test set: features of each stage, and labels."""
+    """Return features of each stage, and labels, of training and test."""
     data, model = load(seed), new_glyphnet(0, 10).eval()
     smallest_class = int(data.train.labels.bincount().min())
     few = data.subset(per_class=min(20, smallest_class), seed=seed)
@@ -658,7 +659,7 @@ batches = cnnlab.loader(digits.train, 32, shuffle=True)
 
 
 def movement(start_of_epoch):
-    """How far the running variances of a frozen stem move in an epoch."""
+    """Return how far a frozen stem's running variances move in an epoch."""
     model = new_glyphnet(0, 10)
     for stage in stages(model)[:-1]:
         transfer.freeze(stage)
@@ -795,7 +796,7 @@ check.freeze(freeze)
 # %%
 @lru_cache
 def features(seed, per_class, weights="default"):
-    """Features and labels of some training digits and of the test digits."""
+    """Return features and labels of some training and all test digits."""
     data = load_digits(seed)
     if per_class is not None:
         data = data.subset(per_class=per_class, seed=seed)
@@ -847,7 +848,7 @@ table = on_photos.table()[["mean", "low", "high"]]
 
 
 def curve(summary, pattern, counts):
-    """The mean and interval of a method for each number of labels."""
+    """Return the mean and interval of a method for each number of labels."""
     rows = [pattern.format(n) for n in counts]
     return summary.loc[rows].to_numpy().tolist()
 
@@ -895,7 +896,7 @@ check.prediction(
 # Now the microscope, where you can run all three methods yourself: ten labelled digits per class ("digits, 10"), three
 # splits, and only 90 steps. Different splits of the 1,797 digits share most of their images, so their results vary less
 # than results on new digits would. That's why the intervals of the stored studies are widened ([Nadeau & Bengio
-# 2003](https://doi.org/10.1023/A:1024068626366)). This takes about 10 seconds.
+# 2003](https://doi.org/10.1023/A:1024068626366)). The cell takes about 10 seconds.
 
 # %% tags=["experiment", "claim"]
 STEPS = 90
@@ -1058,13 +1059,13 @@ moments = (60, 150, 300, 600, 1200, 2400)
 
 
 def on_the_way(n):
-    """From scratch with n labels per class, after each number of steps."""
+    """Return the accuracies from scratch with n labels, by steps."""
     early = [f"digits, {n}: scratch after {m} steps" for m in moments[:-1]]
     return by_steps.loc[[*early, f"digits, {n}: scratch"]].to_numpy().tolist()
 
 
 def flat(n):
-    """Frozen features take no such steps."""
+    """Repeat the value of frozen features, which take no such steps."""
     row = by_steps.loc[f"digits, {n}: logistic regression"].tolist()
     return [row] * len(moments)
 
@@ -1127,7 +1128,7 @@ plots.trend(
 # %% tags=["experiment"]
 @lru_cache
 def pieces(seed):
-    """Five pieces of 96 pixels of each photograph, and which it was."""
+    """Return five pieces of each photograph, and which one it was."""
     rng = torch.Generator().manual_seed(seed)
     images, labels = [], []
     for label, name in enumerate(photos.classes):
@@ -1491,7 +1492,7 @@ check.quiz(9)
 # | a frozen network changes from epoch to epoch | batch norm in training mode: `model.train()` after `eval()` |
 # | the frozen weights move | `module.requires_grad = False`, which only sets an attribute |
 # | the new head learns nothing | it was added before everything was frozen, or the optimizer was built before it |
-# | mat1 and mat2 shapes cannot be multiplied | the new head expects another number of features than the backbone gives |
+# | mat1 and mat2 shapes cannot be multiplied | the new head doesn't expect as many features as the backbone gives |
 # | retrieval is nearly perfect | each query finds itself |
 # | "pretraining saves 90 % of the labels" | the run from scratch was too short |
 #
@@ -1540,8 +1541,8 @@ check.quiz(9)
 #
 # - The new head never learns: it's added first and then frozen with everything else. Freeze first, then replace `model.fc`.
 # - The pixels are BGR, and they aren't normalised with ImageNet's mean and std. `x.mean(dim=(0, 2, 3))` over many
-#   photographs reveals both: it isn't near 0, and its order is that of blue, green, red. Resizing straight to 224 x 224
-#   also distorts photographs that aren't square, which costs less.
+#   photographs reveals both: it isn't near 0, and the channels come in the order blue, green, red. Resizing straight to
+#   224 x 224 also distorts photographs that aren't square, which costs less.
 # - `model.eval()` is right for frozen batch norm, but it would switch off dropout in a new head. A validation that ends with
 #   `model.train()` puts batch norm into training mode for all epochs that follow.
 # - With batches of one, sorted by class, the weights are pulled to each class in turn and end near the last one. Batch
@@ -1562,7 +1563,7 @@ check.quiz(9)
 # - Two papers report that pretraining saves 90 % and 30 % of the labels. What could explain the difference without an
 #   error in either? (The length of the run from scratch, the target, the source, and whether the features were frozen
 #   or fine-tuned. On digits with ten labels per class, going from 1,200 to 2,400 steps gained eight points from
-#   scratch. A shorter run would have booked these as labels that pretraining saves.)
+#   scratch. After a shorter run, these points would have counted as labels that pretraining saves.)
 # - Labels or steps: what does pretraining save where you work, and what does each of them cost there? (It saves steps
 #   where labels are plentiful: on all of COCO, training from scratch kept up but needed about three times as many
 #   iterations. It saves labels where they're few: with a hundredth of COCO, scratch fell far behind. So compare the

@@ -306,7 +306,7 @@ plots.heatmap(
 # and decides which class is rare, with 10 to 400 training images per class and 4,800 test images. Its settings were
 # chosen with other seeds, and its claims were declared before it ran. There the accuracy is 0.864 and the balanced
 # accuracy 0.704, a gap of 16 points (8 to 24; brackets are always 95 % intervals). The four rarest classes have a mean
-# recall of 0.47, and the four most common of 0.89. The same networks with the same predictions get two very different
+# recall of 0.47, and the four most common have 0.89. The same networks with the same predictions get two very different
 # verdicts, because the rare signs hardly count in the accuracy.
 #
 # ## 11.2 Watch each class during training
@@ -1240,11 +1240,11 @@ for a, b in (
 # <summary><b>Solution: open it when you have a list of your own</b></summary>
 #
 # - **Data.** The copies are made before the split, so the same cracks are in the training and the test set, and every
-#   metric is too good. After the copying, half of the test set are cracks, so its precision and F1 aren't those of the
-#   field.
+#   metric is too good. After the copying, half of the test set are cracks, so its precision and F1 aren't what you'd
+#   get in the field.
 # - **Training.** The sampler gets one weight per class, so it draws only images 0 and 1. And copies, sampler and class
 #   weights all correct the same imbalance.
-# - **Evaluation.** The threshold is chosen on the test set. The logarithms are those of the field's fractions, and
+# - **Evaluation.** The threshold is chosen on the test set. The logarithms belong to the fractions in the field, and
 #   adding them would suit a network trained on balanced classes once; this one was corrected three times. They change
 #   no F1, though: they shift all log-odds alike, and the threshold moves along. The accuracy is computed at another
 #   threshold than F1, and says little about a class of 2 %. Recall, precision and the costs of both mistakes are

@@ -90,9 +90,10 @@ images, labels = next(
 # %% [markdown]
 # ## 12.1 Three clocks
 #
-# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` is a
-# clock on the wall, so it shows how long you wait. `time.process_time()` counts the seconds that processor cores have
-# worked for this process, added up over its threads.
+# Before you make anything faster, find out what is slow. Python has two clocks for that. `time.perf_counter()` measures
+# **wall-clock time**: how long you wait, as a clock on the wall would show it. `time.process_time()` measures
+# **processor time**. It counts the seconds that processor cores have worked for this process, added up over its
+# threads.
 #
 # ### Predict
 #
@@ -147,8 +148,8 @@ check.prediction(
 # it reports loading as nearly free. And because it adds up threads, a step on eight threads can look up to eight times
 # as long as it is. So time training with `perf_counter`.
 #
-# The clock on the wall also counts the time that your program waits for others. That's why you leave out a warm-up (the
-# first call allocates memory and chooses algorithms), repeat the measurement, and take the median.
+# The wall clock also counts the time that your program waits for others. That's why you leave out a warm-up (the first
+# call allocates memory and chooses algorithms), repeat the measurement, and take the median.
 # `torch.utils.benchmark.Timer`, in the third column, does this for a single function, on one thread. On a busy machine,
 # processor time is a good second opinion if one thread of one process does all the work. That's how we timed the steps
 # in 12.2 and 12.5.
@@ -499,9 +500,9 @@ diagrams.accumulation()
 # ### Exercise 2: `accumulate` (medium, 20 minutes)
 #
 # Take **one** optimizer step on a batch of $N$ images, of which at most `size` pass through the model at a time; `size`
-# need not divide $N$. The step must be that of the mean loss over the whole batch. The memory must be that of a
-# microbatch, so its backward pass comes before the next one's forward pass. `loss_fn(logits, labels)` is a mean over
-# images. There may be old gradients in `.grad`. Return the mean loss of the batch as a plain number.
+# need not divide $N$. Take the step that the mean loss over the whole batch would give, but use no more memory than one
+# microbatch needs, so run its backward pass before the next one's forward pass. `loss_fn(logits, labels)` is a mean
+# over images. There may be old gradients in `.grad`. Return the mean loss of the batch as a plain number.
 #
 # <details>
 # <summary><b>Hint: correct if size divides N, and wrong otherwise</b></summary>
@@ -1161,9 +1162,9 @@ check.prediction(
 # | trap | why |
 # |---|---|
 # | unequal shares | DDP takes the mean of the processes' mean gradients. `DistributedSampler` repeats images to make the shares equal. With losses per token or pixel, the bug of 2024 is back. |
-# | the batch size | A `DataLoader`'s batch is that of one process. With 64 on eight GPUs you train with 512, and the learning rate has to follow (chapter 8, [Goyal et al. 2017](https://arxiv.org/abs/1706.02677)). |
+# | the batch size | The batch size of a `DataLoader` counts the images of one process. With 64 on eight GPUs you train with 512, and the learning rate has to follow (chapter 8, [Goyal et al. 2017](https://arxiv.org/abs/1706.02677)). |
 # | accumulation | Forward and backward of all microbatches but the last belong in `with model.no_sync():`, or the gradients are exchanged every time. |
-# | waiting for ever | All processes must take part in every exchange. If one takes a step fewer, the others wait. |
+# | waiting forever | All processes must take part in every exchange. If one takes a step fewer, the others wait. |
 #
 # In `cnnlab`, the batch size is the size of the whole batch, and unequal shares are weighted. You start your script
 # with `torchrun` and change nothing in it. Appendix F does this on several machines.
@@ -1176,10 +1177,13 @@ check.prediction(
 # ## 12.7 In plain PyTorch
 #
 # This is the final version of the loop that began in chapter 1: microbatches, autocast and loss scaling join the
-# scheduler and clipping. If you pass no scaler, the loop uses a disabled one, which does nothing. `set_train_mode`
-# comes from chapter 9. The averaged weights of chapter 6 are updated by a hook of the optimizer, so they need no line
-# here, and a skipped step doesn't update them. The schedule moves on even then. The cell after the loop joins the
-# processes that `torchrun` has started (12.6 has DDP's other lines), and turns on two switches of 12.5.
+# scheduler and clipping. For mixed precision, pass a `dtype`, and with float16 a `GradScaler` too. If you pass no
+# scaler, the loop uses a disabled one, which does nothing. `set_train_mode` comes from chapter 9. The averaged weights
+# of chapter 6 are updated by a hook of the optimizer, so they need no line here, and a skipped step doesn't update
+# them. The schedule moves on even then.
+#
+# The cell after the loop has what DDP adds to a script (12.6), and two of the switches of 12.5. `setup_ddp` joins the
+# processes that `torchrun` has started; without `torchrun` it does nothing.
 
 
 # %% tags=["plain"]
@@ -1198,22 +1202,18 @@ def train_epoch(
     dtype=None,
     scaler=None,
 ):
-    """Train for one epoch; return the mean loss over the samples.
-
-    For mixed precision, pass a dtype; with float16, pass a GradScaler too.
-    """
+    """Train for one epoch; return the mean loss over the samples."""
     set_train_mode(model)
-    scaler = scaler or torch.amp.GradScaler(enabled=False)
     device, total, count = torch.device(device), 0.0, 0
+    autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     for images, targets in loader:
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
         n, size = len(images), microbatch or len(images)
         optimizer.zero_grad()
         for x, y in zip(images.split(size), targets.split(size), strict=True):
-            with torch.autocast(
-                device.type, dtype, enabled=dtype is not None
-            ):
+            with autocast:
                 loss = loss_fn(model(x), y) * (len(x) / n)
             scaler.scale(loss).backward()
             total += loss.item() * n
@@ -1237,6 +1237,13 @@ def setup_ddp():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def ddp_loader(dataset, batch_size, seed, **options):
+    """Return a DataLoader of this process's share of the data."""
+    sampler = DistributedSampler(dataset, seed=seed, drop_last=True)
+    share = max(1, batch_size // dist.get_world_size())
+    return DataLoader(dataset, share, sampler=sampler, **options)
 
 
 def use_fast_kernels():
@@ -1409,12 +1416,12 @@ check.quiz(12)
 # %% [markdown]
 # ## Key points
 #
-# - Measure before you optimise: with the clock on the wall, after a warm-up, with the variants in turns, and with the
-#   median. Processor time doesn't see waiting or worker processes.
+# - Measure before you optimise: in wall-clock time, after a warm-up, with the variants in turns, and with the median.
+#   Processor time doesn't see waiting or worker processes.
 # - Images in memory, and augmentation in whole batches, saved most on small images. Workers are for data that have to
 #   be read or decoded. One worker hides at most the shorter of the two times, loading and training.
 # - Weight a microbatch, or a process, by the number of things that the mean is taken over: images, tokens, pixels. Then
-#   the gradient is that of the whole batch, except for batch norm and dropout.
+#   you get the gradient of the whole batch, except for batch norm and dropout.
 # - float16 lacks range, bfloat16 lacks digits, and both need float32 for sums and for weights. Mixed precision saves
 #   activations, not weights. With float16: scale, unscale, clip, step.
 # - Compiling pays off after its cost divided by what each step saves. Channels last costs one line, so try it.
@@ -1438,7 +1445,7 @@ check.quiz(12)
 # | with clipping and float16 the network stands still | clipped before unscaling |
 # | NaN in float16 and none in float32 | an overflow in the forward pass; loss scaling can't help, bfloat16 does |
 # | two GPUs train differently | the batch size is per process; no `set_epoch`; batch norm |
-# | the whole job hangs | one process takes fewer steps, or alone calls something that waits for all |
+# | the whole job hangs | one process takes fewer steps, or only one calls something that waits for all |
 # | it compiles once more at the end of the first epoch | the last batch has another shape: `drop_last=True` |
 #
 # ## References
@@ -1495,7 +1502,7 @@ check.quiz(12)
 #   clipping does, and SGD would.
 # - `clip_grad_norm_` comes before `scaler.unscale_`, so it clips gradients that are 65,536 times too long. With SGD the
 #   network would stand still. AdamW divides by the gradient's size, so the loss still falls, which hides the bug.
-# - It clips after each microbatch, and so the partial sums, not the gradient of the batch.
+# - It clips after each microbatch, so it clips partial sums and not the gradient of the batch.
 # - `i % ACCUMULATE == 0` is true for the first microbatch, so the first step of an epoch uses one microbatch. Write
 #   `(i + 1) % ACCUMULATE == 0`, and take care of what is left at the end of an epoch.
 # - `sampler.set_epoch(epoch)` is missing, so every epoch has the same order.

@@ -6,18 +6,24 @@ end, needs it. A comment names the chapter that explains each part.
 
 import argparse
 import copy
+import io
 import math
+import os
+import sys
 from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils.data import (
     DataLoader,
     Dataset,
+    DistributedSampler,
     WeightedRandomSampler,
     default_collate,
 )
@@ -82,22 +88,18 @@ def train_epoch(
     dtype=None,
     scaler=None,
 ):
-    """Train for one epoch; return the mean loss over the samples.
-
-    For mixed precision, pass a dtype; with float16, pass a GradScaler too.
-    """
+    """Train for one epoch; return the mean loss over the samples."""
     set_train_mode(model)
-    scaler = scaler or torch.amp.GradScaler(enabled=False)
     device, total, count = torch.device(device), 0.0, 0
+    autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     for images, targets in loader:
         images = images.to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
         n, size = len(images), microbatch or len(images)
         optimizer.zero_grad()
         for x, y in zip(images.split(size), targets.split(size), strict=True):
-            with torch.autocast(
-                device.type, dtype, enabled=dtype is not None
-            ):
+            with autocast:
                 loss = loss_fn(model(x), y) * (len(x) / n)
             scaler.scale(loss).backward()
             total += loss.item() * n
@@ -298,6 +300,23 @@ def balanced_loader(dataset, batch_size, seed, **options):
 
 
 # --- Chapter 12. Faster and bigger ----------------------------------------
+def setup_ddp():
+    """Join the processes of torchrun; return rank and number (0, 1 alone)."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def ddp_loader(dataset, batch_size, seed, **options):
+    """Return a DataLoader of this process's share of the data."""
+    sampler = DistributedSampler(dataset, seed=seed, drop_last=True)
+    share = max(1, batch_size // dist.get_world_size())
+    return DataLoader(dataset, share, sampler=sampler, **options)
+
+
 def use_fast_kernels():
     """Allow TF32, and let cuDNN choose the fastest convolutions."""
     torch.set_float32_matmul_precision("high")
@@ -411,6 +430,30 @@ def parse_options(arguments=None):
     return o
 
 
+def load_splits(o):
+    """Return a training set, a validation loader and the class names."""
+    images, labels, classes = load_folder(o.path, o.size)
+    counts = labels.bincount().tolist()
+    print("images per class:", dict(zip(classes, counts, strict=True)))
+    if len(classes) < 2 or min(counts) < 2:
+        raise SystemExit("you need at least two classes of two images each")
+    held_out, known = split_classes(labels, o.valid, o.seed)
+    transform = None if o.no_augment else train_transform(o.size)
+    train_set = ImageDataset(images[known], labels[known], transform)
+    valid_set = ImageDataset(images[held_out], labels[held_out])
+    return train_set, make_loader(valid_set, 256, False, seed=0), classes
+
+
+def evaluate_folder(o, model, classes, device):
+    """Return the accuracy on the folder of `--test`."""
+    images, labels, names = load_folder(o.test, o.size)
+    if unknown := {*names} - {*classes}:
+        raise SystemExit(f"{o.path} has no images of {unknown}")
+    labels = torch.tensor([classes.index(name) for name in names])[labels]
+    test = make_loader(ImageDataset(images, labels), 256, False, seed=0)
+    return evaluate_model(model, test, device)
+
+
 def main(arguments=None):
     """Train as the command line says; return the averaged model."""
     o = parse_options(arguments)
@@ -418,25 +461,23 @@ def main(arguments=None):
         name, probability = predict(o.out, o.path)
         print(f"{name}, p = {probability:.2f}")
         return None
+    rank, world_size = setup_ddp()
+    if world_size > 1 and (o.balanced or o.patience):
+        raise SystemExit("--balanced and --patience need a single process")
+    if rank > 0:
+        sys.stdout = io.StringIO()  # only the first process prints
     torch.manual_seed(o.seed)
     device = pick_device()
     if device.type == "cuda":
         use_fast_kernels()
-    images, labels, classes = load_folder(o.path, o.size)
-    K, counts = len(classes), labels.bincount().tolist()
-    print("images per class:", dict(zip(classes, counts, strict=True)))
-    if K < 2 or min(counts) < 2:
-        raise SystemExit("you need at least two classes of two images each")
-    held_out, known = split_classes(labels, o.valid, o.seed)
-    transform = None if o.no_augment else train_transform(o.size)
-    train_set = ImageDataset(images[known], labels[known], transform)
-    valid_set = ImageDataset(images[held_out], labels[held_out])
-    valid = make_loader(valid_set, 256, shuffle=False, seed=0)
-    batch_size = min(o.batch_size, len(train_set))
-    more = {"collate_fn": mix_batch(K)} if o.mix else {}
+    train_set, valid, classes = load_splits(o)
+    K, batch_size = len(classes), min(o.batch_size, len(train_set))
     load = partial(make_loader, shuffle=True)
     if o.balanced:
         load = partial(balanced_loader, drop_last=True)
+    if world_size > 1:
+        load = partial(ddp_loader, drop_last=True)
+    more = {"collate_fn": mix_batch(K)} if o.mix else {}
 
     model = build_model(K, o.small)
     if o.frozen and not o.small:
@@ -444,6 +485,7 @@ def main(arguments=None):
     loss, log_k = check_first_loss(model, valid, F.cross_entropy, K)
     print(f"first loss {loss:.2f}, log K = {log_k:.2f}")
     model.to(device)
+    parallel = DDP(model) if world_size > 1 else model
     ema = make_ema(model, o.ema)
     groups = decay_groups(model, o.weight_decay)
     optimizer = torch.optim.SGD(groups, lr=o.lr, momentum=0.9)
@@ -452,18 +494,18 @@ def main(arguments=None):
     if o.patience:
         parts["stopper"] = EarlyStopper(o.patience)
     else:
-        steps = max(2, o.epochs * (len(train_set) // batch_size))
+        steps = max(2, o.epochs * len(load(train_set, batch_size, seed=0)))
         rise = max(1, steps // 20)
         parts["scheduler"] = make_schedule(optimizer, rise, steps)
 
     facts = {"classes": classes, "size": o.size, "small": o.small}
     start = load_checkpoint(o.out, parts)["epoch"] if o.resume else 0
     for epoch in range(start, o.epochs):
-        torch.manual_seed(o.seed + epoch)  # a resumed run draws the same
-        batches = load(train_set, batch_size, seed=o.seed + epoch, **more)
+        seed = o.seed + epoch  # a resumed run draws the same
+        torch.manual_seed(seed + 1000 * rank)
         loss = train_epoch(
-            model,
-            batches,
+            parallel,
+            load(train_set, batch_size, seed=seed, **more),
             optimizer,
             F.cross_entropy,
             device,
@@ -475,18 +517,17 @@ def main(arguments=None):
         accuracy = evaluate_model(ema, valid, device)
         print(f"epoch {epoch + 1}: loss {loss:.3f}, valid {accuracy:.3f}")
         stop = o.patience and parts["stopper"].should_stop(accuracy, ema)
-        save_checkpoint(o.out, parts, epoch=epoch + 1, **facts)
+        if rank == 0:
+            save_checkpoint(o.out, parts, epoch=epoch + 1, **facts)
         if stop:
             break
     if o.patience:
         ema.load_state_dict(parts["stopper"].best_weights)
     if o.test:
-        images, labels, names = load_folder(o.test, o.size)
-        if unknown := {*names} - {*classes}:
-            raise SystemExit(f"{o.path} has no images of {unknown}")
-        labels = torch.tensor([classes.index(n) for n in names])[labels]
-        test = make_loader(ImageDataset(images, labels), 256, False, 0)
-        print(f"test accuracy {evaluate_model(ema, test, device):.3f}")
+        accuracy = evaluate_folder(o, ema, classes, device)
+        print(f"test accuracy {accuracy:.3f}")
+    if world_size > 1:
+        dist.destroy_process_group()
     return ema.module
 
 

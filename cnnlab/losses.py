@@ -178,6 +178,8 @@ def divisor(
     Returns:
         A number, or for soft targets perhaps a scalar tensor.
     """
+    if loss_fn is F.cross_entropy and on_host.dtype == torch.int64:  # the usual case, at once
+        return float(targets.numel() - _count(on_host, -100))
     own = getattr(loss_fn, "normalizer", None)
     if callable(own) and not isinstance(own, nn.Module):
         value = own(targets)
@@ -230,7 +232,7 @@ def are_probabilities(targets: Tensor) -> bool:
 
 def count_correct(
     logits: Tensor, targets: Tensor, ignored: int | None = None, on_host: Tensor | None = None
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor | float, int]:
     """Return the number of correct predictions and of samples that count; NaN for mixed targets.
 
     Args:
@@ -240,12 +242,16 @@ def count_correct(
         on_host: the same targets on the CPU, where those to ignore are counted without waiting.
 
     >>> count_correct(torch.eye(3), torch.tensor([0, 1, -100]), ignored=-100)
-    (tensor(2), 2)
+    (2, 2)
     """
     if targets.ndim == 2:
         one_hot = ((targets == 1).sum(1) == 1).all() & ((targets == 0) | (targets == 1)).all()
         correct = torch.count_nonzero(logits.argmax(1) == targets.argmax(1))
         return torch.where(one_hot, correct.double(), math.nan), len(targets)
+    if not logits.is_cuda:  # here, lists are faster
+        pairs = zip(logits.argmax(1).tolist(), targets.tolist(), strict=True)
+        matches = [prediction == label for prediction, label in pairs if label != ignored]
+        return sum(matches), len(matches)
     correct = logits.argmax(1) == targets
     unlabelled = 0 if ignored is None else _count(targets if on_host is None else on_host, ignored)
     if unlabelled:
@@ -311,9 +317,14 @@ class RunningMeans:
         self.metrics = dict(zip(self.metrics, rest, strict=False))
         self.measured = dict(zip(self.metrics, rest[len(self.metrics) :], strict=True))
 
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss; NaN if no target counted."""
+        return self.loss / self.normalizer if self.normalizer else math.nan
+
     def means(self) -> dict[str, float]:
         """Return `{"loss": ..., "acc": ..., ...}`; no accuracy if nothing was classified."""
-        means = {"loss": self.loss / self.normalizer if self.normalizer else float("nan")}
+        means = {"loss": self.mean_loss}
         if self.count:
             means["acc"] = self.correct / self.count
         for name, value in self.metrics.items():

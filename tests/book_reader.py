@@ -17,9 +17,13 @@ from playwright.sync_api import ConsoleMessage, Page, Route, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PHONE = 390  # pixels
+# The rules of WCAG 2.1 at levels A and AA, and what axe calls bad by other rules.
+LEVELS = {"wcag2a", "wcag2aa", "wcag21a", "wcag21aa"}
 BAD = ("serious", "critical")
 # Bad here, whatever axe calls them.
 HEADINGS = ("heading-order", "page-has-heading-one", "empty-heading")
+# It belongs to level A, but older versions of axe call it experimental and leave it out.
+RULES = {"rules": {"label-content-name-mismatch": {"enabled": True}}}
 # On a phone: the first words of each table, its height and its number of rows, and what is cut off
 # because nothing around it scrolls.
 TABLES = """[...document.querySelectorAll('main table:not(.indextable)')].map(table =>
@@ -50,7 +54,7 @@ class Visit:
         ids: the anchors of the page.
         silent: pictures without alternative text.
         formulas: how many MathJax drew.
-        barriers: serious or critical findings of axe-core, and those about headings.
+        barriers: what axe-core finds against WCAG 2.1 A and AA or calls serious, and headings.
         wider: by how many pixels the page is wider than a phone.
         tables: first words of each table, its height on a phone and its number of rows.
         cut: what a phone shows in part only and can't scroll.
@@ -130,7 +134,7 @@ def _look(page: Page, visit: Visit, base: str) -> None:
         "[...document.images].filter(i => !i.alt).map(i => i.src.slice(0, 80))"
     )
     visit.formulas = page.locator("mjx-container").count()
-    visit.barriers = _barriers(page, {})
+    visit.barriers = _barriers(page, RULES)
     if page.url.endswith(DARK):
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
         visit.barriers += _barriers(page, {"runOnly": ["color-contrast"]})
@@ -162,5 +166,5 @@ def _barriers(page: Page, options: dict[str, Any]) -> list[str]:
     return [
         f"{rule['id']}: {rule['nodes'][0]['html'][:150]} ({len(rule['nodes'])} times)"
         for rule in found["violations"]
-        if rule["impact"] in BAD or rule["id"] in HEADINGS
+        if LEVELS & {*rule["tags"]} or rule["impact"] in BAD or rule["id"] in HEADINGS
     ]

@@ -65,6 +65,12 @@ MARKDOWN = {
     "style macro": r"$\style{position:fixed; top:0; left:0; width:100%}{\rule{9999px}{9999px}}$",
     "redefined macro": r"$\def\frac#1#2{18/18}$",
     "id macro": r"$\cssId{mixup_points}{1}$",
+    "class macro": r"$\class{score}{18}$",
+    "forged points": r"$\llap{18 of 18 points \kern 20em}$",
+    "moved text": r"$x \hspace{-30em} \text{18 of 18 points}$",
+    "address": f'https://a.b/"onmouseover="{hack("address")}',
+    "style attribute": '<p style="position: fixed; inset: 0; background: url(//a.b/c)">x</p>',
+    "video": f'<video src=x onerror="{hack("video")}"></video>',
     "html in a formula": f"$x {img('html in a formula')} y$",
     "html in an equation": f"\\begin{{equation}}{img('html in an equation')}\\end{{equation}}",
     "heading with the id of a field": "## mixup_points",
@@ -78,6 +84,14 @@ EFFECTIVE = (
     *("object", "form", "base", "link", "link in capitals", "link by reference", "data link"),
     *("remote image", "svg image", "mermaid", "table", "html output", "isolated output"),
     *("javascript output", "markdown output", "svg output", "attachment", "name of a graded cell"),
+    "video",
+)
+
+
+# A colour, a link, and a colour that isn't one: nbconvert turns the first into HTML.
+TERMINAL = (
+    f"\x1b[31m{img('red text')}\x1b]8;;javascript:{hack('terminal link')}\x07link\x1b]8;;\x07"
+    f'\x1b[38;2;1;2;3"onclick={hack("colour")}m'
 )
 
 
@@ -88,6 +102,12 @@ def _code(outputs: list[Any] = (), **fields: Any) -> dict[str, Any]:  # type: ig
 
 def _display(data: dict[str, Any], **metadata: Any) -> dict[str, Any]:
     return _code([{"output_type": "display_data", "data": data, "metadata": metadata}])
+
+
+def _markdown(source: str, attachment: str = "a.png") -> dict[str, Any]:
+    attachments = {attachment: {"image/png": PNG}}
+    cell = {"cell_type": "markdown", "metadata": {}, "source": source}
+    return cell | {"attachments": attachments}
 
 
 def cells() -> dict[str, dict[str, Any]]:
@@ -145,6 +165,15 @@ def cells() -> dict[str, dict[str, Any]]:
                 }
             },
         },
+        "terminal codes": _code([{"output_type": "stream", "name": "stdout", "text": TERMINAL}]),
+        "mermaid output": _display({"text/vnd.mermaid": f"</pre>{img('mermaid output')}"}),
+        "title of a link": _markdown("[a](https://a.b 'x\" onmouseover=\"top.hacked=[1]')"),
+        "text of an image": _markdown('![" onload="top.hacked=[2]](attachment:a.png)'),
+        "name of an attachment": _markdown(
+            '![x](<attachment:a" onload="top.hacked=[3]>)', 'a" onload="top.hacked=[3]'
+        ),
+        "heading": _markdown('## x" onmouseover="top.hacked=[4]'),
+        "text in a formula": _markdown(rf"$\text{{{img('text in a formula')}}}$"),
         "raw": {"cell_type": "raw", "metadata": {}, "source": img("raw")},
         "raw html": {
             "cell_type": "raw",
@@ -157,12 +186,7 @@ def cells() -> dict[str, dict[str, Any]]:
             "source": "![x](attachment:a.png)",
             "attachments": {"a.png": {"text/html": f'"{img("attachment")}'}},
         },
-        "honest": {
-            "cell_type": "markdown",
-            "metadata": {},
-            "source": f"**An honest cell.** {FORMULA} ![a plot](attachment:a.png)",
-            "attachments": {"a.png": {"image/png": PNG}},
-        },
+        "honest": _markdown(f"**An honest cell.** {FORMULA} ![a plot](attachment:a.png)"),
     }
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     loops,
     mixing,
     pairs,
+    profile,
     regimes,
     report,
     trainer,
@@ -208,7 +209,7 @@ def test_both_layouts_end_with_the_same_weights():
 
 # --- every script runs ----------------------------------------------------------------------------
 
-SCRIPTS = [trainer, augment, mixing, imports, channels_last]
+SCRIPTS = [trainer, augment, mixing, imports, channels_last, profile]
 ON_A_GPU = [cifar10, gpu]
 
 

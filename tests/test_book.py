@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import date
 from html.parser import HTMLParser
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -18,9 +19,12 @@ from pybtex.database import parse_file
 from test_public_api import SIGNATURES
 
 from cnnlab import course
+from cnnlab.course.book import ENGINES
 
 
 pytestmark = pytest.mark.slow
+# An environment can have only one of the two, because Jupyter Book 1 excludes the current Sphinx.
+ENGINE = "jupyter-book" if find_spec("jupyter_book") else "sphinx"
 LOADED = {
     "script": "src",
     "img": "src",
@@ -53,12 +57,12 @@ def book(tmp_path_factory):
     out = tmp_path_factory.mktemp("book")
     refused = out / "refused"
     env = os.environ | {"CNNLAB_PROFILE": "smoke", "CNNLAB_REFUSED": str(refused), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "cnnlab", "book", "--out", str(out)]
+    command = [sys.executable, "-m", "cnnlab", "book", "--engine", ENGINE, "--out", str(out)]
     build = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert build.returncode == 0, (build.stdout + build.stderr)[-5000:]
     assert "WARNING: " not in build.stderr
     assert not refused.exists(), f"the build tried to reach {refused.read_text()}"
-    return out / "_build" / "html"
+    return out / "_build" / ENGINES[ENGINE][2]
 
 
 def pages(folder: Path) -> dict[str, str]:

@@ -428,7 +428,7 @@ def test_only_the_own_raise_means_not_written_yet():
     assert judged(unwritten).says == "not written yet."
 
     def helper(values, digits):
-        return torch.nn.functional.cross_entropy(torch.tensor([1]), torch.rand(1, 2))
+        return torch.utils.data.Dataset()[0]
 
     def by_torch(values, digits):
         return torch.nn.Module()(values)

@@ -93,7 +93,7 @@ def test_thirty_students_judge_the_claims_and_the_interval_shrinks(tables):
 
 def test_the_command_lists_runs_and_merges(studies, tables, tmp_path, capsys):
     assert cli.main(["study"]) == 0
-    assert re.search(r"01_quick +0 s for one seed", capsys.readouterr().out)
+    assert re.search(r"01_quick +\d s for one seed", capsys.readouterr().out)
     assert cli.main(["study", "01_quick", "--seed", "77", "--out", str(tables)]) == 0
     assert "01_quick-77.csv" in capsys.readouterr().out
     out = tmp_path / "figure"
@@ -121,6 +121,26 @@ def test_a_damaged_table_is_named(damage, studies, tables):
     path.write_text(damage(path.read_text()))
     with pytest.raises(CnnlabError, match=r"01_quick-4.csv is damaged, .* ask for it once more"):
         classroom.merge("01_quick", [tables])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "edited"),
+    [(r"(?m)^a,(\d+),0", r"a,\1,1"), (r"(?m)^a(.*)\nb", r"b\1\na"), (r"(?m)^# digest.*\n", "")],
+    ids=["number", "two variants swapped", "no digest"],
+)
+def test_an_edited_table_is_named(pattern, edited, studies, tables):
+    path = tables / "01_quick-4.csv"
+    text, n = re.subn(pattern, edited, path.read_text())
+    assert n == 1
+    path.write_text(text)
+    with pytest.raises(CnnlabError, match=r"01_quick-4.csv isn't as .* don't fit its digest"):
+        classroom.merge("01_quick", [tables])
+
+
+def test_a_table_with_other_line_ends_is_merged(studies, tables):
+    path = tables / "01_quick-4.csv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert classroom.merge("01_quick", [tables]).n == 30
 
 
 def test_what_cannot_be_merged_is_refused(studies, tables, tmp_path, capsys):

@@ -399,6 +399,7 @@ def test_cached_outputs_are_dropped_when_the_library_changes(tmp_path, monkeypat
         book._drop_outdated_outputs(tmp_path)
         return cached.exists()
 
+    monkeypatch.delenv("CNNLAB_PROFILE", raising=False)
     assert [survives("a = 1"), survives("a = 1")] == [False, True]
     assert capsys.readouterr().out == ""
     assert not survives("a = 2")

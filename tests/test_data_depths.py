@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -162,6 +163,8 @@ MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"]
 
 @pytest.mark.parametrize("mode", [*MODES, "LAB"])
 def test_every_mode_of_8_bits_is_read_or_named(tmp_path, mode):
+    if mode == "YCbCr" and PIL.__version__.startswith("11."):
+        pytest.skip("Pillow 11 can't read the TIFF in YCbCr that it writes")
     n_bytes = 6 * len(Image.new(mode, (8, 6)).tobytes()) // 6
     for i in range(10):
         image = Image.frombytes(mode, (8, 6), RNG.bytes(n_bytes))

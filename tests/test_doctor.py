@@ -197,6 +197,7 @@ def test_packages_with_data_are_checked_and_weights_are_not_imported(name):
 
 
 def test_without_ipywidgets_there_are_no_sliders(monkeypatch):
+    pytest.importorskip("ipywidgets", minversion="8")
     assert one(environment.widgets).verdict is FINE
     monkeypatch.setitem(sys.modules, "ipywidgets", None)  # as if it were not installed
     line = one(environment.widgets)
@@ -214,6 +215,7 @@ def test_ipywidgets_7_has_no_sliders(monkeypatch):
 
 
 def test_sliders_need_the_extension_of_jupyterlab(monkeypatch, tmp_path):
+    pytest.importorskip("ipywidgets", minversion="8")
     monkeypatch.setattr("jupyter_core.paths.ENV_JUPYTER_PATH", [str(tmp_path)])
     assert "lacks the extension" in one(environment.widgets).found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnnlab import course
+from cnnlab.check.grading import exercises
 from cnnlab.course import cli
 
 
@@ -109,4 +110,4 @@ def test_what_is_no_key_is_refused(examined, tmp_path, capsys):
 def test_the_keys_of_the_course_pass(capsys):
     key = Path(course.root(), "assignments", "techniques", "key.py")
     assert cli.main(["check-key", str(key), "--seeds", "10"]) == 0
-    assert capsys.readouterr().out.count("✔") == 3
+    assert capsys.readouterr().out.count("✔") == len(exercises(key))

@@ -1,7 +1,8 @@
 """Compare the intervals that the chapters quote with the stored studies and their own outputs.
 
-A chapter quotes "3.6 points (2.1 to 5.0)". Such an interval must be one of a stored study, or be
-computed in the chapter itself. After a change in a chapter, execute it and run
+A chapter quotes "3.6 points (2.1 to 5.0)". Such an interval must be one of a stored study or of
+its replication, or be computed in the chapter itself. After a change in a chapter, execute it and
+run
 
     python tests/test_numbers.py EXECUTED.ipynb ...
 
@@ -16,6 +17,7 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cnnlab.experiment import Results
@@ -59,7 +61,7 @@ def rounds_to(exact: float, number: str) -> bool:
 @lru_cache
 def stored(chapter: str) -> list[tuple[float, float, float]]:
     """Return mean, low and high of every variant and every difference in a chapter's studies."""
-    found = []
+    found = replicated(chapter)
     for path in sorted(STUDIES.glob(f"{chapter}_*.csv")):
         if "# metric: " not in path.read_text(encoding="utf-8"):
             continue  # learning curves
@@ -76,6 +78,14 @@ def stored(chapter: str) -> list[tuple[float, float, float]]:
     return found
 
 
+def replicated(chapter: str) -> list[tuple[float, float, float]]:
+    """Return mean, low and high of every claim of a chapter with the seeds of its replication."""
+    claims = pd.read_csv(STUDIES / "replication.csv")
+    again = claims.loc[claims["study"].str.startswith(f"{chapter}_"), "again"]
+    ends = again.str.extract(r"(\S+) \((\S+) to (\S+)\)").astype(float)
+    return list(ends.itertuples(index=False, name=None))
+
+
 def _differences(results: Results):
     names = results.names if len(results.names) < 60 else results.names[:2]
     for pair in itertools.combinations(names, 2):
@@ -86,7 +96,7 @@ def _differences(results: Results):
 
 
 def matches(chapter: str, low: str, high: str) -> list[float]:
-    """Return the means of all stored intervals with these ends, as fractions or in points."""
+    """Return the means of all known intervals with these ends, as fractions or in points."""
     return [
         mean * scale
         for mean, *ends in stored(chapter)

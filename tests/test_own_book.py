@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cnnlab import course
+from cnnlab.course.book import find_browser
 
 
 pytestmark = pytest.mark.slow
@@ -52,11 +53,11 @@ def copy(tmp_path_factory):
     return folder
 
 
-def build(folder: Path) -> subprocess.CompletedProcess:
+def build(folder: Path, *options: str) -> subprocess.CompletedProcess:
     paths = f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     env = os.environ | {"CNNLAB_PROFILE": "smoke", "PYTHONPATH": paths, "NO_COLOR": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "cnnlab", "book"],
+        [sys.executable, "-m", "cnnlab", "book", *options],
         cwd=folder, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -85,6 +86,19 @@ def test_a_book_of_two_chapters_and_an_extra_page(copy):
     notebook, binder = "chapters/09_transfer.ipynb", "https://mybinder.org/v2/gh"
     assert f"{binder}/YOUR-GROUP/YOUR-COPY/main?urlpath=lab/tree/{notebook}" in text
     assert f"/github/YOUR-GROUP/YOUR-COPY/blob/main/{notebook}" in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed")
+def test_the_same_book_as_a_pdf_with_bookmarks_and_tags(copy):
+    result = build(copy, "--pdf")
+    assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
+    assert "Executed notebook" not in result.stdout + result.stderr
+    pdf = (copy / "_build" / "book.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/Outlines" in pdf
+    assert b"/StructTreeRoot" in pdf  # a screen reader reads the tags
+    assert pdf.count(b"/Type /Page\n") > 30
 
 
 def test_a_broken_link_stops_the_build(copy):

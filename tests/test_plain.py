@@ -5,7 +5,8 @@ import nbformat
 import pytest
 
 from cnnlab.course import plain
-from cnnlab.course.plain import KeepPlain, formula, plain_source
+from cnnlab.course.markdown import formula
+from cnnlab.course.plain import KeepPlain, plain_source
 
 
 PNG = {"plot.png": {"image/png": hostile.PNG}}

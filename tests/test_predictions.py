@@ -211,7 +211,8 @@ def test_score_prints_every_prediction_and_counts_the_correct_ones(capsys):
 
 
 def test_an_answer_can_come_from_the_module_of_a_chapter(monkeypatch, capsys):
-    monkeypatch.setattr(check.chapter07, "PREDICTIONS", {"Is it learnt?": "yes"}, raising=False)
+    stored = check.core.Prediction("Is it learnt?", "", "yes", "", "", options=("yes", "no"))
+    monkeypatch.setattr(check.chapter07, "PREDICTIONS", (stored,))
     predictions._answers.cache_clear()
     check.prediction("Is it learnt?", "Yes")
     assert capsys.readouterr().out == "✔ Is it learnt? You predicted yes. The answer is yes.\n"

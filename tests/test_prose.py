@@ -35,6 +35,11 @@ RETIRED = [
         rf"(?<!one )\b(?:{COUNTED}) an? (?:{EACH})\b",
         "twenty labels a class",
     ),
+    (
+        "write 'one step per epoch'",
+        rf"\bone (?:image|label|line|number|pair|row|step|value|weight) an? (?:{EACH})\b",
+        "one step an epoch",
+    ),
     ("give the estimate with its interval", r"\bnothing can be said\b", "Nothing can be said."),
     ("write 'belongs in'", r"\bbelongs? into\b", "It belongs into the checkpoint."),
     ("write 'at random'", r"\bby lot\b", "drawn by lot"),

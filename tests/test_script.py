@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.utils.data import DistributedSampler
 
 import cnnlab
 from cnnlab import course
@@ -184,6 +185,54 @@ def test_the_command_line_gives_the_averaged_weights_of_trainer_bit_for_bit(
     average = trainer.ema.model.state_dict()
     assert len(average) > 10
     assert all(torch.equal(average[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_two_processes_average_their_gradients_and_the_first_one_reports(
+    plain, sign_folder, tmp_path
+):
+    train, out = sign_folder / "train", tmp_path / "run.pt"
+    options = ["--small", "--no-augment", "--epochs=2", "--batch-size=32", f"--out={out}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--local-addr=localhost", "--nproc-per-node=2", PATH, train, *options]
+    done = subprocess.run(torchrun, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^\w+", done.stdout, re.MULTILINE) == ["images", "first", "epoch", "epoch"]
+
+    torch.manual_seed(0)
+    images, labels, classes = plain.load_folder(train, 32)
+    _, known = plain.split_classes(labels, 0.2, 0)
+    model = plain.SmallResNet(len(classes)).apply(plain.init_weights)
+    optimizer = torch.optim.SGD(plain.decay_groups(model, 5e-4), lr=0.1, momentum=0.9)
+    n_steps = len(known) // 2 // 16
+    scheduler = plain.make_schedule(optimizer, 1, 2 * n_steps)
+    for epoch in range(2):
+        orders = [
+            list(DistributedSampler(known, 2, rank, seed=epoch, drop_last=True)) for rank in (0, 1)
+        ]
+        for step in range(n_steps):
+            shares = [known[order[16 * step :][:16]] for order in orders]
+            model.train()
+            statistics = None
+            optimizer.zero_grad()
+            for share in shares:  # batch norm sees one share, and keeps the first one's statistics
+                loss = F.cross_entropy(model(images[share] / 255), labels[share])
+                (loss / 2).backward()
+                statistics = statistics or {n: b.clone() for n, b in model.named_buffers()}
+            for name, buffer in model.named_buffers():
+                buffer.copy_(statistics[name])
+            optimizer.step()
+            scheduler.step()
+    trained = torch.load(out, weights_only=True)["model"]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_several_processes_are_refused_where_each_would_decide_for_itself(plain, monkeypatch):
+    monkeypatch.setattr(plain, "setup_ddp", lambda: (0, 2))
+    for option in ("--balanced", "--patience=3"):
+        with pytest.raises(SystemExit, match="need a single process"):
+            plain.main(["photos", option])
 
 
 def test_a_batch_that_would_never_be_full_holds_all_training_images(plain, sign_folder, tmp_path):

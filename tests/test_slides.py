@@ -1,12 +1,16 @@
 """Decks of slides from executed chapters."""
 
 import base64
+import io
 import re
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from cnnlab.course import cli, notebooks, slides
 
@@ -97,6 +101,70 @@ def test_every_chapter_has_a_deck_with_predictions_and_key_points(chapter):
         assert "For the room" in text
 
 
+def test_long_key_points_are_divided_and_a_comment_in_code_is_no_heading():
+    points = "".join(f"- Point {n}.\n" for n in range(11))
+    text = f"## Key points\n\n{points}\n## 4.9 More\n\nSay it:\n\n```\n# Predict\n```\n"
+    made = list(slides._from_text(text, for_instructors=False))
+    assert [slide.body.count("<li>") for slide in made] == [3, 4, 4, 0]
+    assert [slide.level for slide in made] == [1, 2, 2, 1]
+
+
+def test_what_only_a_notebook_needs_is_left_out_of_a_prediction():
+    text = "### Predict\n\nHow much? (0 for none. The next cell takes about 7 seconds.) Or (not)?"
+    (slide,) = slides._from_text(text, for_instructors=False)
+    assert re.sub(r"<[^>]+>|\n", "", slide.body) == "PredictHow much? Or (not)?"
+
+
+def test_a_section_begins_with_its_formula_and_an_exercise_with_its_list():
+    formula = "The loss is\n\n$$ x $$\n\nThen more."
+    assert slides._opening(formula) == "The loss is\n\n$$ x $$"
+    assert slides._opening("One sentence. Another one.") == "One sentence."
+    assert slides._beginning("Two rules:\n\n- a\n- b\n\nMore.") == "Two rules:\n\n- a\n- b"
+    assert slides._beginning("Rules:\n\n" + "- a rule\n" * 99) == "Rules:"
+
+
+# Counts the slides that are larger than the screen, or that cut off a printed result.
+OVERFULL = """() => Reveal.getSlides().filter(slide => {
+  const shown = [slide, slide.parentElement];
+  for (const s of shown) s.style.setProperty("display", "block", "important");
+  const cut = [...slide.querySelectorAll("pre, code")].some(
+    e => e.clientHeight && e.scrollHeight > e.clientHeight + 2);
+  const overfull = cut || slide.scrollHeight > 720 || slide.scrollWidth > 1280;
+  for (const s of shown) s.style.removeProperty("display");
+  return overfull;
+}).map(slide => slide.innerText.slice(0, 40))"""
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_no_slide_of_any_chapter_is_larger_than_the_screen(tmp_path):
+    """Execution adds figures and results only, and the first cell has the largest of both."""
+    from playwright.sync_api import sync_playwright
+
+    lines = "\n".join(["a result with its interval " * 5] * slides._MOST_LINES)
+    largest = [new_output("stream", name="stdout", text=lines)]
+    for size in ((400, 1600), (1600, 400)):
+        Image.new("RGB", size).save(png := io.BytesIO(), "PNG")
+        data = {"image/png": base64.b64encode(png.getvalue()).decode()}
+        largest.append(new_output("display_data", data))
+    overfull = {}
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        for chapter in notebooks.chapters():
+            notebook = nbformat.read(chapter, as_version=4)
+            cell = new_code_cell("", metadata={"tags": ["claim"]}, outputs=largest)
+            notebook.cells.insert(1, cell)
+            path = tmp_path / "deck.html"
+            path.write_text(slides.page(slides.deck(notebook)))
+            page.goto(path.as_uri())
+            page.wait_for_function("Reveal.isReady()")
+            overfull[chapter.stem] = page.evaluate(OVERFULL)
+        browser.close()
+    assert {name: found for name, found in overfull.items() if found} == {}
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_a_browser_shows_each_slide_without_a_network(deck, tmp_path):
@@ -116,7 +184,7 @@ def test_a_browser_shows_each_slide_without_a_network(deck, tmp_path):
         seen = []
         for _ in deck.slides:
             seen.append(page.evaluate("Reveal.getCurrentSlide().innerText"))
-            assert page.evaluate("Reveal.getCurrentSlide().scrollHeight") <= 700
+            assert page.evaluate("Reveal.getCurrentSlide().scrollHeight") <= 720
             page.keyboard.press("Space")
         browser.close()
     assert "And then?" in seen[-1]
@@ -134,3 +202,13 @@ def test_the_command_executes_a_chapter(tmp_path, capsys):
     assert cli.main(["slides", str(path), "--out", str(tmp_path / "decks")]) == 0
     assert "Press S" in capsys.readouterr().out
     assert "<code>42" in (tmp_path / "decks" / "04_short.html").read_text()
+
+
+def test_slides_need_no_grader_and_name_the_extra_that_they_need(monkeypatch, tmp_path):
+    code = "from cnnlab.course import slides; assert '<math' in slides._html('$x$')"
+    block = "import sys; sys.modules |= dict.fromkeys(('nbgrader', 'sqlalchemy'))"
+    subprocess.run([sys.executable, "-c", f"{block}; {code}"], check=True)
+    for missing in ("latex2mathml", "sphinx_revealjs"):
+        monkeypatch.setattr(notebooks, "find_spec", lambda name, gone=missing: name != gone or None)
+        with pytest.raises(ModuleNotFoundError, match=rf"{missing} .* the extra 'course'"):
+            slides.write(tmp_path / "04_short.ipynb", tmp_path)

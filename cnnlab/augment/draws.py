@@ -27,7 +27,13 @@ class ParamSampler:
 
     def uniform(self, low: float, high: float) -> Tensor:
         """Draw from [low, high), float (n,)."""
-        return low + (high - low) * torch.rand(self.n, generator=self.generator)
+        return self.uniforms((low, high))[0]
+
+    def uniforms(self, *ranges: tuple[float, float]) -> Tensor:
+        """Draw from several ranges [low, high) in a few operations, float (ranges, n)."""
+        low = torch.tensor([low for low, _ in ranges])[:, None]
+        width = torch.tensor([high - low for low, high in ranges])[:, None]
+        return low + width * torch.rand(len(ranges), self.n, generator=self.generator)
 
     def bernoulli(self, p: float) -> Tensor:
         """Draw True with probability p, bool (n,)."""
@@ -75,13 +81,10 @@ class ParamSampler:
         width: int,
     ) -> Affine:
         """Draw an affine map whose shift is a whole number of pixels."""
-        return Affine(
-            angle=self.uniform(-rotate, rotate),
-            shear=self.uniform(-shear, shear),
-            scale=self.uniform(*scale),
-            right=self.uniform(-translate * width, translate * width).round(),
-            down=self.uniform(-translate * height, translate * height).round(),
-        )
+        right, down = translate * width, translate * height
+        ranges = (-rotate, rotate), (-shear, shear), scale, (-right, right), (-down, down)
+        angle, shears, scales, rights, downs = self.uniforms(*ranges)
+        return Affine(angle, shears, scales, rights.round(), downs.round())
 
     def erase_boxes(self, p: float, height: int, width: int) -> Tensor:
         """Draw a rectangle with probability p, otherwise an empty one, int64 (n, 4)."""

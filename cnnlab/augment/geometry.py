@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-# From this many pixels on, erasing one box at a time is faster on a CPU than multiplying by a mask.
+# From this many pixels on, a loop over the images that copies or erases rectangles is faster on a
+# CPU than an operation on the whole batch.
 LARGE = 64 * 64
 
 
@@ -166,8 +167,7 @@ def crop_flip_affine(
             matrix[:, row] *= torch.where(mirrored, -1.0, 1.0)[:, None]
     if window is not None:
         if affine is not None:
-            box = [window.top, window.left, window.top + height, window.left + width]
-            images = images * box_masks(torch.stack(box, dim=1), height, width).to(images)
+            images = blacken_outside(images, window)
         matrix[:, :, 2] += torch.stack([window.left, window.top], dim=1)
     matrix[:, 0] *= 2 / width  # pixels -> [-1, 1]
     matrix[:, 1] *= 2 / height
@@ -199,6 +199,12 @@ def crop_flip(
     n, c, height, width = images.shape
     if window is None:
         out = images.clone(memory_format=torch.contiguous_format)
+    elif height * width >= LARGE:
+        out = torch.zeros_like(images, memory_format=torch.contiguous_format)
+        corners = zip(window.top.tolist(), window.left.tolist(), strict=True)
+        for target, image, (top, left) in zip(out, images, corners, strict=True):
+            (to_y, from_y), (to_x, from_x) = _overlap(top, height), _overlap(left, width)
+            target[:, to_y, to_x] = image[:, from_y, from_x]
     else:
         top, left = window.top.clamp(-height, height), window.left.clamp(-width, width)
         y, x = int(top.abs().max()), int(left.abs().max())  # the padding that the windows need
@@ -213,6 +219,36 @@ def crop_flip(
             rows = mirrored.nonzero().flatten()
             out.index_copy_(0, rows, out.index_select(0, rows).flip(axis))
     return out
+
+
+def _overlap(start: int, size: int) -> tuple[slice, slice]:
+    """Return the pixels of a crop that show the image, and the pixels of the image they show.
+
+    >>> _overlap(-2, 10)
+    (slice(2, 10, None), slice(0, 8, None))
+    """
+    before, after = min(max(-start, 0), size), min(max(start, 0), size)
+    return slice(before, size - after), slice(after, size - before)
+
+
+def blacken_outside(images: Tensor, window: Window) -> Tensor:
+    """Return the images (N, C, H, W) with black pixels outside the window, which has their size.
+
+    >>> window = Window.whole(1, 1, 4)._replace(left=torch.tensor([-1]))
+    >>> blacken_outside(torch.arange(1.0, 5.0).view(1, 1, 1, 4), window)
+    tensor([[[[1., 2., 3., 0.]]]])
+    """
+    height, width = images.shape[2:]
+    if images.device.type != "cpu" or height * width < LARGE:
+        box = [window.top, window.left, window.top + height, window.left + width]
+        return images * box_masks(torch.stack(box, dim=1), height, width).to(images)
+    images = images.clone()
+    corners = zip(window.top.tolist(), window.left.tolist(), strict=True)
+    for image, (top, left) in zip(images, corners, strict=True):
+        (_, y), (_, x) = _overlap(top, height), _overlap(left, width)
+        image[:, : y.start] = image[:, y.stop :] = 0
+        image[:, :, : x.start] = image[:, :, x.stop :] = 0
+    return images
 
 
 def erase_(images: Tensor, boxes: Tensor) -> Tensor:

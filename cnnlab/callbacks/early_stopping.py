@@ -49,8 +49,8 @@ class EarlyStopping(Callback):
             data and there is none. Or, after the first epoch, the history has no such column, or
             the column has never been a number.
 
-    Prechelt 1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3: the
-    criterion UP, with strips of one epoch.
+    The criterion is UP with strips of one epoch, from Prechelt 1998, "Early Stopping - But When?"
+    (https://doi.org/10.1007/3-540-49430-8_3).
 
     >>> EarlyStopping("valid_loss", "min", patience=3).best_epoch
     0

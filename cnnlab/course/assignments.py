@@ -159,14 +159,15 @@ def write(
     """Write a graded assignment into an nbgrader course.
 
     Args:
-        name: the name of a folder in `assignments`.
+        name: the name of a folder in `assignments` of your course or the current folder, or of one
+            that comes with cnnlab.
         out: the folder of a new course, which doesn't exist yet.
         into: or the folder of a course, which is created if it doesn't exist; the assignment must
             not be in it yet.
         student_seed: seed of the data in the notebook and of the problems that the grader draws.
         rules: a Markdown file with your rules on deadlines, resubmission, collaboration and AI
-            assistants, for the second cell of the notebook; by default `assignments/rules.md` of
-            your course, or else of cnnlab.
+            assistants, for the cell that says RULES; by default `assignments/rules.md` of your
+            course, or else of cnnlab.
         force: if `out` exists, rename it to `OUT.1`, `OUT.2`, ...; nothing is ever deleted.
 
     Returns:
@@ -318,7 +319,7 @@ def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
     shipped = notebooks.shipped()
     known = {
         path.parent.name: path.parent
-        for course in (shipped, notebooks.root())  # one of your own wins
+        for course in (shipped, notebooks.workplace())  # one of your own wins
         for path in sorted(course.glob("assignments/*/key.py"))
         if path.with_name(f"{path.parent.name}.py").is_file()
     }
@@ -331,10 +332,13 @@ def read(name: str, seed: int, rules: Path | None = None) -> tuple[Any, Path]:
     import jupytext
 
     if rules is None:
-        own = notebooks.root() / "assignments" / "rules.md"
+        own = notebooks.workplace() / "assignments" / "rules.md"
         rules = own if own.is_file() else shipped / "assignments" / "rules.md"
     text = rules.read_text(encoding="utf-8").strip()
     notebook = unpair(jupytext.read(source / f"{name}.py"))
+    # Without it, JupyterLab asks the students which kernel they want.
+    python = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    notebook.metadata.setdefault("kernelspec", python)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # jupytext would choose another one each time
         cell.source = text if cell.source == RULES else with_seed(cell.source, seed)

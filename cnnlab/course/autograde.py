@@ -23,7 +23,6 @@ from nbgrader.plugins import ExportPlugin
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
-    DeduplicateIds,
     LimitOutput,
     NbGraderPreprocessor,
     OverwriteCells,
@@ -36,7 +35,8 @@ from traitlets import Float, Int, List, Unicode
 from cnnlab.course.assignments import Graded, graded, seed_of, student_name, with_seed
 from cnnlab.course.check.grading import grade
 from cnnlab.course.check.remote import MEMORY, Remote
-from cnnlab.course.plain import KeepPlain, markdown_to_html
+from cnnlab.course.markdown import markdown_to_html
+from cnnlab.course.plain import KeepPlain
 
 
 __all__ = ["Judge", "KeepPlain", "PerQuestion", "answer", "configure"]
@@ -63,7 +63,7 @@ class Judge(NbGraderPreprocessor):
         name = submission["assignment"]
         seed = seed_of(Path(self.folder), name).of(submission["student"])
         sources = _handed_out(submission)
-        setup = with_seed(sources["setup"], seed)
+        setup = with_seed(sources.get("setup", ""), seed)
         code = [cell for cell in nb.cells if cell.cell_type == "code"]
         for cell in code:
             settings = cell.metadata.get("nbgrader", {})
@@ -171,10 +171,8 @@ def configure(config: Any, folder: Path) -> None:
     config.CourseDirectory.root = root
     config.CourseDirectory.course_id = folder.resolve().name
     config.ClearSolutions.code_stub = {"python": "raise NotImplementedError"}
-    config.OverwriteCells.add_missing_cells = True
     config.Autograde.sanitize_preprocessors = [
         KeepPlain,
-        DeduplicateIds,
         OverwriteKernelspec,
         OverwriteCells,
         CheckCellMetadata,

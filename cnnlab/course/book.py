@@ -104,6 +104,7 @@ def build_pdf(
         options = ["--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={home}"]
         # The time is a virtual one: until the formulas are drawn, and not a second longer.
         options += ["--no-pdf-header-footer", "--virtual-time-budget=1000000"]
+        options += ["--generate-pdf-document-outline"]  # bookmarks, from the headings
         if sys.platform == "linux" and os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium refuses to start for root with it
         command = [browser, *options, f"--print-to-pdf={pdf}", page.as_uri()]

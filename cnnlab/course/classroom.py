@@ -1,5 +1,6 @@
 """Let a class repeat a study together: everybody runs one seed, and the tables are merged."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,9 @@ def run(name: str, seed: int, out: Path) -> Path:
         text = bound.to_json(module.VARIANTS, module.SEEDS, module.METRIC)
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{name}-{seed}.csv"
-    Results(rows, module.METRIC, {"made by": script.name, "declaration": text}).save(table)
+    results = Results(rows, module.METRIC, {"made by": script.name, "declaration": text})
+    results.notes["digest"] = _digest(results)
+    results.save(table)
     return table
 
 
@@ -149,8 +152,8 @@ def merge(name: str, places: Iterable[Path]) -> Merged:
         places: tables that `run` wrote, or folders with such tables.
 
     Raises:
-        CnnlabError: there are fewer than three tables, one of them belongs to another study or to
-            another version of it, or two have the same seed.
+        CnnlabError: there are fewer than three tables, one of them was edited or belongs to another
+            study or to another version of it, or two have the same seed.
     """
     (script,) = scripts([name])
     stored = Results.load(script.with_suffix(".csv"))
@@ -165,6 +168,11 @@ def merge(name: str, places: Iterable[Path]) -> Merged:
         if results.declaration != stored.declaration or set(results.names) != set(stored.names):
             raise CnnlabError(
                 f"{file} isn't a table of {name}, or of another version of the course"
+            )
+        if results.notes.get("digest") != _digest(results):
+            raise CnnlabError(
+                f"{file} isn't as `cnnlab study` wrote it: its numbers don't fit its digest. Ask "
+                "for the original file, or for a new one: the same seed gives the same numbers"
             )
         for seed in {row["seed"] for row in results.rows}:
             if seed in owner:
@@ -195,6 +203,16 @@ def _table(file: Path, metric: str) -> Results:
             f"{str(error).splitlines()[0]}). Take it out, or ask for it once more"
         ) from error
     return results
+
+
+def _digest(results: Results) -> str:
+    """Return a digest of the runs of a table.
+
+    It notices an accident, such as a number changed in a spreadsheet. It doesn't stop anybody who
+    wants to deceive, because anybody can compute it.
+    """
+    runs = results.frame().round(6).to_csv(index=False)  # as the file has them
+    return hashlib.sha256(runs.encode()).hexdigest()[:16]
 
 
 def _interval(verdict: Verdict) -> str:

@@ -278,7 +278,7 @@ def study(arguments: argparse.Namespace) -> int:
 
 
 def questions(arguments: argparse.Namespace) -> int:
-    """Write the multiple-choice questions about the exercises for Moodle and Anki."""
+    """Write the questions about exercises and predictions for Moodle and Anki."""
     from cnnlab.course import questions
 
     n = questions.write(user_path(arguments.out), arguments.chapters)
@@ -564,7 +564,7 @@ def _add_items(add_command: AddCommand) -> None:
 
 def _add_questions(add_command: AddCommand) -> None:
     parser = add_command(
-        "questions", help="write multiple-choice questions about the exercises for Moodle and Anki"
+        "questions", help="write questions about exercises and predictions for Moodle and Anki"
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
     parser.add_argument(

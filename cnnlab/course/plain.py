@@ -4,10 +4,10 @@ Formgrader and the feedback are web pages. Whatever runs in them has the rights 
 grades: it could change scores or start a terminal. So nothing that a student wrote may become HTML.
 
 - `KeepPlain` rebuilds a notebook cell by cell, from an allow-list. nbgrader applies it before it
-  writes a file, and once more before it shows one.
+  writes a file, and once more before it shows one. Each graded cell is then in it exactly once.
 - A Markdown cell is kept as it is if all it contains is text, formulas, lists, tables, code,
   ordinary links, and images that are part of the cell. Otherwise its source is shown.
-- `markdown_to_html` renders formulas as MathML, which needs neither JavaScript nor a network.
+- `markdown.markdown_to_html` renders formulas as MathML, without JavaScript and a network.
 """
 
 import base64
@@ -17,19 +17,19 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import bleach
-from jinja2 import pass_context
-from latex2mathml.converter import convert_to_element
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.filters.markdown_mistune import MarkdownWithMath
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.utils import compute_checksum
 from traitlets import Unicode
 
+from cnnlab.course.markdown import MACROS, PlainRenderer
 
-__all__ = ["KeepPlain", "formula", "markdown_to_html", "plain_source"]
+
+__all__ = ["KeepPlain", "plain_source"]
 
 
 SHOWN_AS_TEXT = (
@@ -37,16 +37,7 @@ SHOWN_AS_TEXT = (
     "doesn't display.*"
 )
 _SHOWN = re.compile(rf"{re.escape(SHOWN_AS_TEXT)}\n\n(`+)\n(.*)\n\1", re.DOTALL)
-# No query and no %: a link to a page of the grader's own server must not carry an instruction.
-LINK = re.compile(r"https://[\w.-]+(/[\w./~+:@-]*)?(#[\w.-]*)?|#[\w-]*", re.ASCII)
 IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
-# What MathJax would do beyond typesetting: link, load code, style, and redefine other formulas.
-MACROS = re.compile(
-    r"\\(href|url|require|unicode|style|class|cssId|data|html|mmlToken|includegraphics|texttip"
-    r"|toggle|action|begingroup|DeclareMathOperator|newcommand|renewcommand|providecommand"
-    r"|newenvironment|renewenvironment|let|[egx]?def|Newextarrow|enclose|bbox)(?![A-Za-z])"
-    r"|\\(html|data|mml|css|script|style)[A-Z]"
-)
 # The ids of Formgrader's own pages; those of its fields are made of the names of the cells.
 PAGE_IDS = frozenset(("notebook", "notebook-container", "statusmessage", "toc", "top"))
 
@@ -61,38 +52,9 @@ _ATTRIBUTES: Mapping[str, Collection[str]] = {
     "img": ("src", "alt", "title"),
     "input": ("class", "type", "disabled", "checked"),
 }
-_MATHML = frozenset(
-    (
-        *("math", "mrow", "mi", "mn", "mo", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot"),
-        *(
-            "msub",
-            "msup",
-            "msubsup",
-            "munder",
-            "mover",
-            "munderover",
-            "mmultiscripts",
-            "mprescripts",
-        ),
-        *("mtable", "mtr", "mtd", "mstyle", "mpadded", "mphantom", "none"),
-    )
-)
-_MATHML_ATTRIBUTES = frozenset(
-    (
-        *("accent", "accentunder", "columnalign", "columnlines", "columnspacing", "depth"),
-        *("display", "displaystyle", "fence", "form", "height", "largeop", "linebreak"),
-        *("linethickness", "lspace", "mathsize", "mathvariant", "maxsize", "minsize"),
-        *("movablelimits", "rowlines", "rowspacing", "rspace", "scriptlevel", "separator"),
-        *("stretchy", "symmetric", "voffset", "width", "xmlns"),
-    )
-)
-_LONGEST, _LONGEST_FORMULA = 40_000, 4000  # characters
+_LONGEST = 40_000  # characters
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _NAME = re.compile(r"[\w-]+", re.ASCII)  # what nbgrader itself allows as a grade_id
-
-
-class _Refused(ValueError):
-    """A Markdown cell contains something that isn't displayed."""
 
 
 class KeepPlain(NbGraderPreprocessor):
@@ -108,6 +70,10 @@ class KeepPlain(NbGraderPreprocessor):
             settings = _handed_out(submission)
             self._remove_files(submission["student"], submission["assignment"])
         cells = [_plain_cell(cell, settings) for cell in nb.cells]
+        for grade_id in _neutralise_copies(cells):
+            self.log.warning("There is a copy of the cell %s, which isn't graded", grade_id)
+        if settings is not None:
+            _add_missing(cells, settings)
         for number, cell in enumerate(cells):
             cell.id = f"cell-{number}"
         return new_notebook(cells=cells), resources
@@ -150,90 +116,9 @@ def plain_source(source: str, attachments: Mapping[str, Any], ids: Collection[st
     return text if _is_harmless(text, {}, ids) else SHOWN_AS_TEXT
 
 
-@pass_context
-def markdown_to_html(context: Any, source: str) -> str:
-    """Render Markdown for nbconvert's templates: formulas as MathML, anything risky as text."""
-    attachments = context.get("cell", {}).get("attachments", {})
-    try:
-        return MarkdownWithMath(renderer=_FormulaRenderer(attachments)).render(source)
-    except Exception:  # noqa: BLE001 - whatever it is, the page has to show something
-        return f"<pre>{html.escape(source)}</pre>"
-
-
-def formula(latex: str, display: str = "inline") -> str:
-    r"""Return a formula as MathML, or its LaTeX source as code where that isn't possible.
-
-    Args:
-        latex: the formula without its dollar signs.
-        display: "inline", or "block" for a line of its own.
-
-    >>> formula(r"\frac{1}{2}")
-    '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><mfrac>...'
-    >>> formula(r"\href{javascript:alert(1)}{x}")
-    '<code>\\href{javascript:alert(1)}{x}</code>'
-    """
-    try:
-        if len(latex) > _LONGEST_FORMULA or MACROS.search(latex):
-            raise _Refused
-        element = convert_to_element(latex, display=display)
-        _check_mathml(element)
-        return ElementTree.tostring(element, encoding="unicode")
-    except Exception:  # noqa: BLE001 - the converter raises many kinds
-        return f"<code>{html.escape(latex)}</code>"
-
-
-def _check_mathml(root: Any) -> None:
-    """Unescape the texts of a formula, and refuse what isn't in the lists above."""
-    for element in root.iter():
-        element.text = html.unescape(element.text) if element.text else None
-        known = element.tag in _MATHML and _MATHML_ATTRIBUTES.issuperset(element.attrib)
-        # A command or a column that the converter doesn't know stays in the text.
-        if not known or element.tail or set(element.text or "") & set("\\&"):
-            raise _Refused
-
-
-class _PlainRenderer(IPythonRenderer):
-    """Render Markdown as nbconvert does, but refuse HTML, and links and images from elsewhere."""
-
-    def block_html(self, html: str) -> str:
-        raise _Refused
-
-    def inline_html(self, html: str) -> str:
-        raise _Refused
-
-    def block_mermaidjs(self, code: str) -> str:
-        raise _Refused
-
-    def link(self, text: str, url: str, title: str | None = None) -> str:
-        if not LINK.fullmatch(url) or "formgrader" in url:
-            raise _Refused
-        return super().link(text, url, title)
-
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        if not url.startswith("attachment:"):
-            raise _Refused
-        return super().image(text, url, title)
-
-
-class _FormulaRenderer(_PlainRenderer):
-    """Render formulas as MathML, and headings without an id."""
-
-    def __init__(self, attachments: Any) -> None:
-        super().__init__(escape=False, attachments=attachments, exclude_anchor_links=True)
-
-    def inline_math(self, body: str) -> str:
-        return formula(body)
-
-    def block_math(self, body: str) -> str:
-        return formula(body, "block")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
-
-
 def _is_harmless(source: str, attachments: Mapping[str, Any], ids: Collection[str]) -> bool:
     """Render Markdown and tell whether bleach finds nothing to remove from the HTML."""
-    renderer = _PlainRenderer(escape=False, attachments=dict(attachments))
+    renderer = PlainRenderer(escape=False, attachments=dict(attachments))
     try:
         rendered = MarkdownWithMath(renderer=renderer).render(source)
     except Exception:  # noqa: BLE001 - a refusal, or what Formgrader would stumble over, too
@@ -293,6 +178,48 @@ def _plain_cell(cell: Any, handed_out: Mapping[str, Any] | None) -> Any:
     if settings:
         plain.metadata.nbgrader = dict(settings)
     return plain
+
+
+def _neutralise_copies(cells: list[Any]) -> list[str]:
+    """Leave each grade_id to one cell, say so in its copies, and return the ids that had copies.
+
+    JupyterLab copies the grade_id when a student copies or splits a cell. The cell that keeps it is
+    the last that was changed, which is also what counts when a notebook is run from top to bottom.
+    """
+    by_id: dict[str, list[Any]] = {}
+    for cell in cells:
+        if "nbgrader" in cell.metadata:
+            by_id.setdefault(cell.metadata.nbgrader["grade_id"], []).append(cell)
+    copied = {grade_id: same for grade_id, same in by_id.items() if len(same) > 1}
+    for grade_id, same in copied.items():
+        changed = [
+            cell
+            for cell in same
+            if cell.metadata.nbgrader.get("checksum") != compute_checksum(cell)
+        ]
+        counts = (changed or same)[-1]
+        text = f"A copy of the cell {grade_id}. Only the other one counts."
+        for copy in same:
+            if copy is not counts:
+                del copy.metadata["nbgrader"]
+                note = f"# {text}\n" if copy.cell_type == "code" else f"*{text}*\n\n"
+                copy.source = note + copy.source
+    return list(copied)
+
+
+def _add_missing(cells: list[Any], handed_out: Mapping[str, Any]) -> None:
+    """Add an empty cell for each graded one that was deleted; nbgrader then fills in its source."""
+    place = 0
+    for grade_id, settings in handed_out.items():
+        names = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in cells]
+        if grade_id in names:
+            place = names.index(grade_id) + 1
+        elif settings["grade"] or settings["task"]:
+            is_code = settings["cell_type"] == "code"
+            cell = new_code_cell("") if is_code else new_markdown_cell("")
+            cell.metadata.nbgrader = dict(settings)
+            cells.insert(place, cell)
+            place += 1
 
 
 _FIELDS = ("", "_extra_credit", "-comment")  # the ids in Formgrader that belong to a cell

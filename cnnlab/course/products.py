@@ -38,7 +38,8 @@ FILES = ("B_checklist.md", "C_glossary.md", SCRIPT)
 # The licences of code and text, which go with every copy.
 LICENCES = ("LICENSE", "LICENSE-TEXT.md")
 BOOK_ONLY = {
-    "index.md", "D_library.md", "E_timings.md", "F_machines.md", "G_evidence.md", "references.md",
+    "index.md", "D_library.md", "E_timings.md", "F_machines.md", "G_evidence.md",
+    "H_accessibility.md", "references.md",
 }  # fmt: skip
 # What a student sees first.
 START = "START_HERE.ipynb"

@@ -6,6 +6,7 @@ shown by reveal.js (https://revealjs.com, MIT licence), which comes with the pac
 """
 
 import html
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,24 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from cnnlab.course import notebooks, numbering
-from cnnlab.course.plain import markdown_to_html
 from cnnlab.files import write_whole
 
 
 _HEADING = re.compile(r"^(#{1,3}) (.+)$", re.MULTILINE)
+_FENCED = re.compile(r"(?ms)^```.*?^```$")  # its comments would look like headings
+_BLANK = "\n\n"  # a blank line ends a paragraph
 _IN_FULL = {"Predict", "What would change it"}
 _LEFT_OUT = {"References", "Common mistakes", "Make it bigger"}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _MOST_LINES = 14  # of a printed result on a slide
+_MOST_CHARACTERS = 700  # of a text with a list
+_MOST_POINTS = 5  # on a slide of key points
+_WIDTH, _HEIGHT = 1280, 720  # of a slide, in pixels
+# What only somebody with the notebook needs, such as "(The next cell takes about 7 seconds.)".
+_ASIDE = re.compile(r"\s*\([^()]*\b(?:cells?|seconds|runs|dots)\b[^()]*\)")
 _LICENCE = "<p><small>By the cnnlab developers. Text and figures: CC BY 4.0. Code: MIT.</small></p>"
 _STYLE = """
-.reveal { font-family: system-ui, sans-serif; font-size: 30px; }
+.reveal { font-family: system-ui, sans-serif; font-size: 36px; }
 .reveal h1, .reveal h2, .reveal h3 { font-family: inherit; text-transform: none; }
 .reveal h1 { font-size: 2em; } .reveal h2 { font-size: 1.5em; } .reveal h3 { font-size: 1.2em; }
 .reveal .slides { text-align: left; }
-.reveal section img { width: 100%; max-height: 640px; object-fit: contain; margin: 0; }
+.reveal section img { width: 100%; max-height: 660px; object-fit: contain; margin: 0; }
 .reveal li { font-size: 0.85em; margin-bottom: 0.4em; }
-.reveal pre { box-shadow: none; width: 100%; font-size: 0.6em; white-space: pre-wrap; }
+.reveal pre { box-shadow: none; width: 100%; font-size: 0.54em; white-space: pre-wrap; }
+.reveal pre code { max-height: none; }
+.reveal math[display="block"] { font-size: 0.8em; }
 .reveal table { font-size: 0.75em; }
 """
 
@@ -87,9 +96,11 @@ def write(chapter: Path, out: Path, *, cell_timeout: int = 300) -> Path:
 
     Raises:
         ChapterError: a cell of the chapter failed.
-        ModuleNotFoundError: `sphinx-revealjs`, which brings reveal.js, isn't installed.
+        ModuleNotFoundError: `sphinx-revealjs`, which brings reveal.js, or `latex2mathml`, which
+            writes the formulas, isn't installed.
     """
-    notebooks.require("sphinx_revealjs", extra="course")
+    for module in ("sphinx_revealjs", "latex2mathml"):
+        notebooks.require(module, extra="course")
     numbered = partial(numbering.in_course, path=chapter)
     executed, _ = notebooks.execute(chapter, cell_timeout=cell_timeout, change=numbered)
     out.mkdir(parents=True, exist_ok=True)
@@ -101,9 +112,9 @@ def write(chapter: Path, out: Path, *, cell_timeout: int = 300) -> Path:
 def deck(executed: Any) -> Deck:
     """Choose what a deck shows of an executed notebook.
 
-    It shows the beginning, each section's heading with its first sentence, the predictions, every
-    figure, the results of claims, the key points, and the questions for the room, whose answers are
-    in the speaker's notes.
+    It shows the beginning, each section's heading with its first sentence, the predictions, the
+    exercises, every figure, the results of claims, the key points, and the questions for the room,
+    whose answers are in the speaker's notes.
     """
     made = Deck(_HEADING.search(executed.cells[0].source).group(2))  # type: ignore[union-attr]
     for cell in executed.cells:
@@ -116,7 +127,7 @@ def deck(executed: Any) -> Deck:
 
 
 def _from_text(source: str, *, for_instructors: bool) -> Iterator[Slide]:
-    pieces = _HEADING.split(source)
+    pieces = _HEADING.split(_FENCED.sub("", source))
     for mark, title, text in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         if for_instructors:
             if title == "Questions for the room":
@@ -125,14 +136,23 @@ def _from_text(source: str, *, for_instructors: bool) -> Iterator[Slide]:
             aims = re.search(r"(?ms)^\*\*You will be able to\*\* .*?(?=\n\n|\Z)", text)
             yield Slide(_html(f"# {title}\n\n{aims[0] if aims else ''}") + _LICENCE, level=1)
         elif title == "Key points":
-            points = "\n".join(re.findall(r"(?ms)^- .*?(?=^- |\n\n|\Z)", text))
-            yield Slide(_html(f"## {title}\n\n{points}"), level=1)
+            yield from _key_points(text)
         elif title in _IN_FULL:
-            yield Slide(_html(f"### {title}\n\n{text}"))
+            yield Slide(_html(f"### {title}\n\n{_ASIDE.sub('', text)}"))
         elif title.startswith("Exercise"):
-            yield Slide(_html(f"### {title}\n\n{_first_sentence(text)}"))
+            yield Slide(_html(f"### {title}\n\n{_beginning(text)}"))
         elif mark == "##" and title not in _LEFT_OUT:
-            yield Slide(_html(f"## {title}\n\n{_first_sentence(text)}"), level=1)
+            yield Slide(_html(f"## {title}\n\n{_opening(text)}"), level=1)
+
+
+def _key_points(text: str) -> Iterator[Slide]:
+    """Yield slides of about equally many key points, as few as are needed."""
+    points = re.findall(r"(?ms)^- .*?(?=^- |\n\n|\Z)", text)
+    n_slides = math.ceil(len(points) / _MOST_POINTS)
+    for number in range(n_slides):
+        start, end = (len(points) * i // n_slides for i in (number, number + 1))
+        body = _html("## Key points\n\n" + "\n".join(points[start:end]))
+        yield Slide(body, level=1 if number == 0 else 2)
 
 
 def _questions(text: str) -> Iterator[Slide]:
@@ -145,12 +165,25 @@ def _questions(text: str) -> Iterator[Slide]:
         level = 2
 
 
-def _first_sentence(text: str) -> str:
-    """Return the first sentence of a text, if it begins with a whole one."""
-    paragraph = text.strip().partition("\n\n")[0].replace("\n", " ")
-    sentence = re.split(r"(?<=[.?!]) (?=[A-Z*`$])", paragraph, maxsplit=1)[0]
+def _opening(text: str) -> str:
+    """Return the first sentence of a text, or its first paragraph if that announces something."""
+    beginning = _beginning(text)
+    if _BLANK in beginning:
+        return beginning
+    sentence = re.split(r"(?<=[.?!]) (?=[A-Z*`$])", beginning.replace("\n", " "), maxsplit=1)[0]
     is_prose = sentence.endswith((".", "?", "!")) and sentence[0] not in "|-#!<"
     return sentence if is_prose else ""
+
+
+def _beginning(text: str) -> str:
+    """Return the first paragraph of a text, with a formula or a short list that it announces."""
+    first, *others = text.strip().split(_BLANK)
+    for block in others:
+        announced = first.endswith(":") and len(first) + len(block) <= _MOST_CHARACTERS
+        if not (announced or block.startswith("$$")):
+            break
+        first += _BLANK + block
+    return first
 
 
 def _from_outputs(outputs: Iterable[Any], *, claims: bool) -> Iterator[Slide]:
@@ -170,6 +203,8 @@ def _from_outputs(outputs: Iterable[Any], *, claims: bool) -> Iterator[Slide]:
 
 
 def _html(markdown: str) -> str:
+    from cnnlab.course.markdown import markdown_to_html  # needs more than executing a chapter
+
     return markdown_to_html({}, markdown)
 
 
@@ -194,7 +229,12 @@ def page(made: Deck) -> str:
 </div></div>
 <script>{_asset("dist/reveal.js")}</script>
 <script>{_asset("plugin/notes/notes.js")}</script>
-<script>Reveal.initialize({{ hash: true, slideNumber: "c/t", plugins: [RevealNotes] }});</script>
+<script>
+Reveal.initialize({{
+  hash: true, slideNumber: "c/t", width: {_WIDTH}, height: {_HEIGHT}, margin: 0.08,
+  plugins: [RevealNotes]
+}});
+</script>
 </body>
 </html>
 """

@@ -200,8 +200,10 @@ def _load_files(key: str, root: Root, download: bool, side: int, **options: Any)
 
     with ThreadPoolExecutor() as pool:
         labels = list(pool.map(read, range(len(dataset))))
+    # Old versions of torchvision have no names for the 102 flowers.
+    names = getattr(dataset, "classes", [f"flower {label}" for label in range(102)])
     # Imagenette gives each class all its names; the first is the usual one.
-    classes = [name if isinstance(name, str) else name[0] for name in dataset.classes]
+    classes = [name if isinstance(name, str) else name[0] for name in names]
     return ImageSet(pixels, labels, classes)
 
 

@@ -108,7 +108,8 @@ def trace(model: nn.Module) -> Calls | None:
     """Return the calls of a forward pass in evaluation mode; None if `torch.fx` can't follow it.
 
     Nothing is computed: a copy of the model that shares its tensors is given symbols instead of
-    images. A forward pass that depends on the values or the shapes of the images can't be followed.
+    images. A forward pass that depends on the values or the shapes of the images can't be followed,
+    and with old versions of torch neither can one that assigns to a buffer.
 
     >>> calls = trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)))
     >>> calls.positions("2"), calls.output_layers()

@@ -275,7 +275,8 @@ def histogram(
     arrays = {name: np.asarray(values, dtype=float).ravel() for name, values in series.items()}
     ends = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
     for name, style in styles(arrays).items():
-        axis.hist(arrays[name], bins, range=ends, histtype="step", label=name, **style)
+        counts, edges = np.histogram(arrays[name], bins, range=ends)
+        axis.stairs(counts, edges, label=name, **style)
     for i, limit in enumerate(limits):
         axis.axvline(limit, color=GREY, linestyle=":", label="" if i else "limit")
     label_axes(axis, label, "count")

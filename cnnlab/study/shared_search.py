@@ -6,6 +6,7 @@ process is killed, only its own trial is lost, and new processes can join at any
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +120,16 @@ def _load_or_create(storage: str | Path, name: str, seed: int) -> "Study":
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        with warnings.catch_warnings():
+            # Old versions of Optuna call `constant_liar` experimental.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True)
         return optuna.create_study(
             study_name=name,
             storage=backend,
             direction="maximize",
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True),
+            sampler=sampler,
         )
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -28,7 +28,7 @@ from cnnlab.training.modes import (
     frozen_norms,
     warn_if_stale_statistics,
 )
-from cnnlab.training.transforms import wrap_batch_transform
+from cnnlab.training.transforms import no_transform
 
 
 __all__ = [
@@ -452,7 +452,6 @@ def _logits(member: nn.Module | Tensor, loader: Iterable | None) -> Tensor:
 def _images(batches: Iterable, model: nn.Module) -> Iterator[Tensor]:
     """Yield the images of batches, checked and converted as in training, on the model's device."""
     device = next((tensor.device for tensor in _tensors(model)), torch.device("cpu"))
-    no_transform = wrap_batch_transform(None)
     intake = Intake(model, F.cross_entropy, no_transform, device, torch.preserve_format)
     for batch in batches:
         yield intake.prediction_images(batch[0] if isinstance(batch, list | tuple) else batch)

@@ -156,7 +156,7 @@ def all_reduce_sum(*values: float) -> list[float]:
 
 def any_rank(flag: bool) -> bool:
     """Return whether the flag is true in any process; every process has to call it."""
-    return all_reduce_sum(float(flag))[0] > 0
+    return flag if world_size() == 1 else all_reduce_sum(float(flag))[0] > 0
 
 
 def broadcast_from_rank0(*modules: Any) -> None:
@@ -175,16 +175,17 @@ def broadcast_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-@contextmanager
-def raised_together(in_all: bool = True) -> Iterator[None]:
-    """Raise an error of the block in every process, so that none waits for one that failed.
+def raised_together(in_all: bool = True) -> AbstractContextManager[None]:
+    """Raise an error of a `with` block in every process, so that none waits for one that failed.
 
     Args:
         in_all: whether every process gets here. The second microbatch may be in one only.
     """
-    if world_size() == 1 or not in_all:
-        yield
-        return
+    return _raised_together() if in_all and world_size() > 1 else nullcontext()
+
+
+@contextmanager
+def _raised_together() -> Iterator[None]:
     failure = None
     try:
         yield

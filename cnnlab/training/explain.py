@@ -42,22 +42,14 @@ def explain_oom(images: Tensor, microbatch: int | None = None) -> Iterator[None]
     )
 
 
-@contextmanager
-def explain_optimizer_oom() -> Iterator[None]:
-    """Replace torch's out-of-memory error in a step of the optimizer, where no image is needed.
-
-    Raises:
-        OutOfMemory: torch ran out of memory in the block.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition(".")[0]
-        raise OutOfMemory(
-            "not enough memory for what the optimizer keeps of each weight, as large as the model "
-            f"for SGD with momentum, and twice that for Adam ({reason}). Use a smaller model, "
-            "freeze a part of it, or use SGD"
-        ) from error
+def optimizer_oom(error: torch.OutOfMemoryError) -> OutOfMemory:
+    """Return an explanation of an out-of-memory error in a step of the optimizer."""
+    reason = str(error).partition(".")[0]
+    return OutOfMemory(
+        "not enough memory for what the optimizer keeps of each weight, as large as the model "
+        f"for SGD with momentum, and twice that for Adam ({reason}). Use a smaller model, "
+        "freeze a part of it, or use SGD"
+    )
 
 
 @contextmanager

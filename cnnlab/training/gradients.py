@@ -26,9 +26,10 @@ def microbatches(size: int | None, *batch: Tensor) -> Iterator[tuple[Any, ...]]:
     >>> [len(x) for x, _ in microbatches(4, torch.zeros(9, 1))]
     [3, 3, 3]
     """
-    shards = [distributed.shard(values) for values in batch]
+    several = distributed.world_size() > 1
+    shards = [distributed.shard(values) for values in batch] if several else list(batch)
     n, start = len(shards[0]), 0
-    sizes = microbatch_sizes(n, size)
+    sizes = [n] if size is None else microbatch_sizes(n, size)
     if len(sizes) == 1:
         yield *shards, True  # as they are: `Trainer` recognises the whole batch
         return

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.devices import to_device
-from cnnlab.losses import LossFn
+from cnnlab.losses import LossFn, class_weights
 from cnnlab.training.checks import (
     as_inputs,
     as_targets,
@@ -19,7 +19,7 @@ from cnnlab.training.checks import (
 from cnnlab.training.checks.wording import is_picture
 from cnnlab.training.explain import explain_oom
 from cnnlab.training.preparation import takes_indices, weights_dtype
-from cnnlab.training.transforms import BatchTransform
+from cnnlab.training.transforms import BatchTransform, no_transform
 
 
 class Intake:
@@ -48,6 +48,8 @@ class Intake:
         self.model, self.loss_fn, self.transform = model, loss_fn, transform
         self.device, self.memory_format = device, memory_format
         self.shape: torch.Size | None = None  # of the last image that was compared with the model
+        self.weighted = class_weights(loss_fn) is not None
+        self.layout: tuple[Any, ...] | None = None  # of the last batch that needed no change
         self.dtype, self.takes_indices = weights_dtype(model), takes_indices(model)
 
     def training_batch(self, batch: Any, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,6 +60,8 @@ class Intake:
         they are the result, on the device.
         """
         images, targets, on_host = self._on_device(batch)
+        if self.transform is no_transform:
+            return images, targets, on_host
         with explain_oom(images):
             images, changed = self.transform(images, targets, step)
         if changed is not targets:
@@ -70,12 +74,22 @@ class Intake:
         return self._on_device(batch)[:2]
 
     def _on_device(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Check a batch, then copy it to the device; the third tensor is the targets before."""
+        """Check a batch, then copy it to the device; the third tensor is the targets before.
+
+        A batch that is laid out like the last one that could be taken as it is, can be too.
+        """
+        layout = _layout(batch)
+        if layout is not None and layout == self.layout:
+            return batch[0], batch[1], batch[1]
         images, targets = check_batch(batch)
         targets = as_targets(targets, self.loss_fn, self.dtype)
         check_weighted_targets(targets, self.loss_fn)
         images = self._to_device(images, len(targets))
-        return images, to_device(targets, self.device), targets
+        moved = to_device(targets, self.device)
+        as_it_is = images is batch[0] and moved is batch[1]
+        depends_on_layout_only = targets.dtype == torch.int64 and not self.weighted
+        self.layout = layout if as_it_is and depends_on_layout_only else None
+        return images, moved, targets
 
     def prediction_images(self, batch: Any) -> Tensor:
         """Return the images of a batch (images, targets), (images,) or images, on the device."""
@@ -93,6 +107,19 @@ class Intake:
             self.shape = images.shape[1:]
         memory_format = self.memory_format if images.ndim == 4 else torch.preserve_format
         return to_device(images, self.device).to(memory_format=memory_format)
+
+
+def _layout(batch: Any) -> tuple[Any, ...] | None:
+    """Return shapes, number types and devices of a pair of tensors; None for anything else."""
+    if not (isinstance(batch, list | tuple) and len(batch) == 2):
+        return None
+    images, targets = batch
+    if not (isinstance(images, Tensor) and isinstance(targets, Tensor)):
+        return None
+    return (
+        *(images.shape, images.dtype, images.device, images.stride()),
+        *(targets.shape, targets.dtype, targets.device),
+    )
 
 
 def _warn_if_bytes(images: Tensor) -> None:

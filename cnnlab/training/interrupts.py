@@ -45,6 +45,8 @@ class Interrupts:
         Raises:
             StopTraining: a signal was received.
         """
+        if self.received is None and distributed.world_size() == 1:
+            return
         numbers = (signal.SIGTERM, signal.SIGINT)
         received = distributed.all_reduce_sum(*(float(self.received == n) for n in numbers))
         if any(received):  # every process ends in the same way

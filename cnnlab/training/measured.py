@@ -36,9 +36,10 @@ class Part(NamedTuple):
         return self._replace(loss=loss, normalizer=normalizer, correct=correct, metrics=named)
 
     def add_to(self, means: RunningMeans) -> None:
-        """Add the measurements, which are numbers, to means."""
-        accuracy = self.correct, self.counted
-        means.add(self.loss, self.normalizer, self.samples, accuracy, self.metrics)  # type: ignore[arg-type]
+        """Add the measurements to means."""
+        accuracy = float(self.correct), self.counted
+        metrics = {name: float(value) for name, value in self.metrics.items()}
+        means.add(float(self.loss), float(self.normalizer), self.samples, accuracy, metrics)
 
 
 class Step:
@@ -70,11 +71,16 @@ class Step:
         Args:
             metrics: the names of the metrics.
         """
+        means = RunningMeans(metrics)
+        if not self.norm.is_cuda:  # then nothing is on its way
+            self.norm = self.norm.item()
+            for part in self.parts:
+                part.add_to(means)
+            return means
         if self._numbers is None:
             self.send()
         assert self._numbers is not None
         *numbers, self.norm = self._numbers.read()
-        means = RunningMeans(metrics)
         for part in self.parts:
             n = len(part.values())
             part.filled(numbers[:n]).add_to(means)

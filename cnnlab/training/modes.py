@@ -82,16 +82,13 @@ class Rollback:
         self.groups = [[b for b in buffers if b.dtype == dtype] for dtype in types]
         self.saved = [[b.clone() for b in group] for group in self.groups]
 
-    @torch.no_grad()
     def __enter__(self) -> None:
-        for saved, buffers in zip(self.saved, self.groups, strict=True):
-            torch._foreach_copy_(saved, buffers)
+        if self.groups:
+            _copy(self.groups, self.saved)
 
-    @torch.no_grad()
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            for buffers, saved in zip(self.groups, self.saved, strict=True):
-                torch._foreach_copy_(buffers, saved)
+            _copy(self.saved, self.groups)
 
     @torch.no_grad()
     def copies(self) -> list[Tensor]:
@@ -104,6 +101,12 @@ class Rollback:
         for buffers, joined in zip(self.groups, copies, strict=True):
             for buffer, values in zip(buffers, joined.split([b.numel() for b in buffers])):  # noqa: B905
                 buffer.copy_(values.view_as(buffer))
+
+
+@torch.no_grad()
+def _copy(sources: list[list[Tensor]], targets: list[list[Tensor]]) -> None:
+    for group, copies in zip(targets, sources, strict=True):
+        torch._foreach_copy_(group, copies)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def wrap_batch_transform(transform: Any) -> BatchTransform:
     (tensor([[[[1.]]]]), tensor([0]))
     """
     if transform is None:
-        return lambda images, targets, step: (images, targets)
+        return no_transform
     if isinstance(transform, list | tuple):
         return partial(_apply_in_order, [wrap_batch_transform(part) for part in transform])
     if isinstance(transform, Augment):
@@ -47,6 +47,11 @@ def wrap_batch_transform(transform: Any) -> BatchTransform:
         "batch_transform must be an Augment, a function (images, targets) -> (images, targets), "
         f"or a list of these; got {type(transform).__name__}"
     )
+
+
+def no_transform(images: Tensor, targets: Tensor, step: int) -> Batch:
+    """Return the batch as it is."""
+    return images, targets
 
 
 def _apply_in_order(

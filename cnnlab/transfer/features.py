@@ -21,7 +21,7 @@ from cnnlab.training.modes import (
     eval_mode,
     warn_if_stale_statistics,
 )
-from cnnlab.training.transforms import wrap_batch_transform
+from cnnlab.training.transforms import no_transform
 
 
 # Features (N, D) and labels (N,), tensors or numpy arrays.
@@ -57,7 +57,7 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
     """
     check_model(model)
     _, head = last_linear(uncompiled(model))
-    no_transform, device = wrap_batch_transform(None), head.weight.device
+    device = head.weight.device
     intake = Intake(model, F.cross_entropy, no_transform, device, torch.preserve_format)
     features: list[Tensor] = []
     labels: list[Tensor] = []

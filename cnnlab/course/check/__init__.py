@@ -16,8 +16,8 @@ from cnnlab.course.check.core import Exercise, Mistake, Outcome
 from cnnlab.course.check.feedback import report, solution
 from cnnlab.course.check.grading import grade
 from cnnlab.course.check.modules import chapter_modules
-from cnnlab.course.check.multiple_choice import quiz
 from cnnlab.course.check.predictions import prediction, score
+from cnnlab.course.check.quizzes import quiz
 
 
 # The tuple `EXERCISES` at the end of each chapter's module lists what there is to check.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnlab.course.check.attempt import Raised
 from cnnlab.course.check.compare import short
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import generator
 
 
@@ -602,3 +602,50 @@ FIELD = Exercise(
 )
 
 EXERCISES = (BATCH, CONVOLVE, STEP, COUNT, FIELD)
+
+PREDICTIONS = (
+    Prediction(
+        question="How probable is the first choice for the moon?",
+        text=(
+            "EfficientNet-Lite0 knows the 1,000 classes of ImageNet, and the moon isn't one of "
+            "them. It classifies a photograph of the moon. How probable is its first choice?"
+        ),
+        answer=0.24,
+        why=(
+            "Its first choice is nematode, a tiny worm that is photographed in a bright round "
+            "field. A softmax has to distribute all of the probability over the classes it "
+            "knows."
+        ),
+        section="A network that names photographs",
+        within=0.15,
+    ),
+    Prediction(
+        question="What is w.grad after two calls to backward()?",
+        text=(
+            "The loss is the square of `w`, and `w` is 3. What is `w.grad` after you've "
+            "computed the loss and called `backward()` twice, with nothing in between?"
+        ),
+        answer=12,
+        why=(
+            "`backward()` adds to `.grad`, so the second call gives twice the derivative of 6. "
+            "Clear the gradient before each step."
+        ),
+        section="Gradients, by hand and by machine",
+    ),
+    Prediction(
+        question="What fraction of the mistakes confuses two speed limits?",
+        text=(
+            "A small network classifies twelve traffic signs. Four are speed limits (30, 50, "
+            "60, 80), two are arrows, and the others are no entry, no stopping, yield, warning, "
+            "stop and priority. What fraction of its mistakes, from 0 to 1, confuses one speed "
+            "limit with another?"
+        ),
+        answer=0.87,
+        why=(
+            "To tell two limits apart, the network has to compare digits that are only some "
+            "eight pixels wide."
+        ),
+        section="What it gets wrong",
+        within=0.15,
+    ),
+)

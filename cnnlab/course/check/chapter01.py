@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.course.spelling import recognise
 from cnnlab.rng import generator
 
@@ -226,7 +226,7 @@ EPOCH = Exercise(
             "all gradients are 0 or missing at each `step()`, so the weights never change.",
             "in which order should you clear, compute and use the gradients?",
         ),
-        "one step an epoch": Mistake(
+        "one step per epoch": Mistake(
             _one_step_per_epoch,
             "you take one optimizer step for the whole epoch, but there should be one per batch.",
             "look at the indentation of `optimizer.step()`",
@@ -636,3 +636,79 @@ FIND_FAULT = Exercise(
 )
 
 EXERCISES = (SPLIT, EPOCH, EVALUATE, FIND_FAULT)
+
+PREDICTIONS = (
+    Prediction(
+        question="What is the first loss of a new network?",
+        text=(
+            "What cross-entropy does a new, untrained network have on a batch, if there are "
+            "twelve classes?"
+        ),
+        answer=2.89,
+        why=(
+            "Equal probabilities would give log 12 = 2.48. A new network starts somewhat "
+            "higher, because it has random preferences and most of them are wrong."
+        ),
+        section="What should the loss be before training?",
+        within=0.5,
+    ),
+    Prediction(
+        question="Does the loss go to zero with two softmaxes?",
+        text=(
+            "A network ends with a softmax and is trained with `F.cross_entropy`, which applies "
+            "a softmax itself. You train it on ten images for a hundred steps. Does the loss go "
+            "to zero (below 0.1)?"
+        ),
+        answer="no",
+        why=(
+            "Probabilities lie between 0 and 1, so to the second softmax even the most "
+            "confident correct prediction looks hesitant. With twelve classes, the loss can't "
+            "fall below 1.62."
+        ),
+        section="One step, and ten images",
+        options=("yes", "no"),
+    ),
+    Prediction(
+        question="How is the accuracy without zero_grad, with small steps?",
+        text=(
+            "You forget `zero_grad`, so the gradients add up. The learning rate is very small, "
+            "there's no other momentum, and training takes only three epochs. How is the "
+            "accuracy, compared with the correct loop?"
+        ),
+        answer="higher",
+        why=(
+            "The correct run has hardly moved in three epochs, and the accumulated gradients "
+            "act like a larger learning rate. A bug can hide behind a good number."
+        ),
+        section="Many steps",
+        options=("lower", "higher", "the same"),
+    ),
+    Prediction(
+        question="How accurate is training mode with single images?",
+        text=(
+            "Networks with batch norm, trained on batches of 64, reach an accuracy of about "
+            "0.75 on twelve classes. You evaluate them with batches of a single image, but "
+            "forget `model.eval()`. What is the accuracy?"
+        ),
+        answer=0.121,
+        why=(
+            "The networks were trained with the statistics of 64 images, and now they get those "
+            "of one. This mismatch hurts, and not the small batch as such."
+        ),
+        section="Training mode and evaluation mode",
+    ),
+    Prediction(
+        question="How far does Adam's first step move the third weight?",
+        text=(
+            "Three weights have the gradients 100, 1 and 0.01, and the learning rate is 0.1. "
+            "How far does Adam move the third weight in its first step?"
+        ),
+        answer=0.1,
+        why=(
+            "Adam divides out the size of the gradient, so in the first step each weight moves "
+            "by about the learning rate."
+        ),
+        section="Optimizers",
+        within=0.01,
+    ),
+)

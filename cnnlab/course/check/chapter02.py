@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import generator
 
 
@@ -405,3 +405,101 @@ FOLD_BATCH_NORM = Exercise(
 )
 
 EXERCISES = (INIT_STD, BATCH_NORM, FOLD_BATCH_NORM)
+
+PREDICTIONS = (
+    Prediction(
+        question="Power of ten after twenty layers?",
+        text=(
+            "A signal with a size near 1 passes through twenty convolutions with ReLU and "
+            "PyTorch's default initial weights. What size is left? Give a power of ten: 0 for "
+            "1, -2 for a hundredth, -6 for a millionth."
+        ),
+        answer=-7.94,
+        why=(
+            "Each layer multiplies the mean square by the same factor, which is far below 1 "
+            "here, and twenty layers take it to the twentieth power. He initialisation makes "
+            "the factor 1."
+        ),
+        section="Initialisation: does the image survive twenty layers?",
+        within=1,
+    ),
+    Prediction(
+        question="Accuracy with noisy batch norm at a learning rate of 0.4?",
+        text=(
+            "At a learning rate of 0.4, a network of the chapter only guesses without "
+            "normalisation, and with batch norm it reaches an accuracy of 0.67. Now every "
+            "channel gets a new random shift and scale behind its batch norm at every step, so "
+            "the distributions move more than in a network without any norm. What accuracy does "
+            "it reach?"
+        ),
+        answer=0.611,
+        why=(
+            "The noise costs some points, but the network still trains where the one without a "
+            "norm only guesses. So stable distributions aren't the main reason why batch norm "
+            "works."
+        ),
+        section="Why it works: a famous explanation, and the experiment against it",
+        within=0.05,
+    ),
+    Prediction(
+        question="Accuracy in training mode, class by class?",
+        text=(
+            "A network with batch norm was trained on shuffled batches and reaches an accuracy "
+            "of about 0.7. You evaluate it in training mode, class by class, in batches of 64. "
+            "What accuracy do you see?"
+        ),
+        answer=0.264,
+        why=(
+            "If all images of a batch show the same class, the batch mean carries what the "
+            "class has in common, and subtracting it removes the evidence. `eval()` cures it."
+        ),
+        section="Batch norm in code",
+    ),
+    Prediction(
+        question="Accuracy after training on sorted batches?",
+        text=(
+            "You train a network with batch norm on batches sorted by class. While it trains, "
+            "four in five of its predictions are correct. What accuracy does it reach "
+            "afterwards, in evaluation mode, on the very images that it was trained on? (There "
+            "are twelve classes.)"
+        ),
+        answer=0.083,
+        why=(
+            "A few steps teach the network to predict the class that is going by, and by the "
+            "end of the epoch it has forgotten the others. Shuffle the batches."
+        ),
+        section="Batch norm in code",
+    ),
+    Prediction(
+        question="Loss by statistics of two images?",
+        text=(
+            "A small network with batch norm reaches an accuracy of 0.70. By how much does the "
+            "accuracy fall if batch norm takes its statistics from two images at a time, in "
+            "training as well? Give a difference, such as 0.1 for ten points."
+        ),
+        answer=0.012,
+        why=(
+            "Even two images give each channel many values to average, and the running "
+            "statistics fit, because the network was trained that way. In large networks the "
+            "cost is larger."
+        ),
+        section="The other norms",
+        within=0.03,
+    ),
+    Prediction(
+        question="Gain by dropout with wrong labels?",
+        text=(
+            "Many of the training labels are wrong. By how much does dropout with p = 0.5 "
+            "change the validation accuracy at the end of training? Give a difference, such as "
+            "0.02 or -0.02."
+        ),
+        answer=0.11,
+        why=(
+            "Without dropout, the network memorises nearly all of the wrong labels. Weights "
+            "that serve a single wrong label are made unreliable by dropout, and weights that "
+            "serve hundreds of images withstand it."
+        ),
+        section="When do dropout and weight decay help?",
+        within=0.03,
+    ),
+)

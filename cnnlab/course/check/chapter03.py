@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnnlab.course.check.attempt import Raised
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import generator
 
 
@@ -464,3 +464,65 @@ SHIFT = Exercise(
 )
 
 EXERCISES = (FLIP, CHOICE, SHIFT)
+
+PREDICTIONS = (
+    Prediction(
+        question="Gain from flips and shifts?",
+        text=(
+            "A small residual network learns from 5,000 photographs of CIFAR-10 for twenty "
+            "epochs and reaches an accuracy of about 0.53 on new photographs. It's trained "
+            "again with random flips and shifts by up to four pixels. By how much does the "
+            "accuracy change? Give a difference, such as 0.02 or -0.02."
+        ),
+        answer=0.1,
+        why=(
+            "Without augmentation, the network classifies every training photograph correctly: "
+            "it memorises. With flips and shifts it hardly ever sees the same image twice."
+        ),
+        section="More images than you have",
+        within=0.03,
+    ),
+    Prediction(
+        question="Best in unusual light?",
+        text=(
+            "Four networks are trained on clean traffic signs: without augmentation (none), "
+            "with colour jitter (light), with zoom and shift, and with a horizontal flip. Which "
+            "one is best on signs in unusual light?"
+        ),
+        answer="zoom and shift",
+        why="An augmentation helps against the shift that it imitates.",
+        section="Each augmentation against its own shift",
+        options=("none", "light", "zoom and shift", "flip"),
+    ),
+    Prediction(
+        question="How does the flip change the accuracy on clean signs?",
+        text=(
+            "Some traffic signs differ only in their direction, such as keep left and keep "
+            "right. By how much does training with horizontal flips change the accuracy on "
+            "clean signs? Give a difference, such as 0.02 or -0.02."
+        ),
+        answer=-0.008,
+        why=(
+            "A flip turns one class into another here. An augmentation has to keep the label "
+            "correct."
+        ),
+        section="Each augmentation against its own shift",
+        within=0.05,
+    ),
+    Prediction(
+        question="Best strength?",
+        text=(
+            "Four networks are trained with the same augmentations: at full strength throughout "
+            "(constant), at half strength (half), growing from 0 to 1, and fading from 1 to 0. "
+            "Which one is best on signs where everything shifts at once?"
+        ),
+        answer="growing",
+        why=(
+            "Growing beats fading with the same strengths, so their order matters. What helps "
+            "may simply be that the hard images come last, while the learning rate falls to "
+            "zero."
+        ),
+        section="Strength over time",
+        options=("constant", "half", "growing", "fading"),
+    ),
+)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import generator
 
 
@@ -470,3 +470,63 @@ TEMPERATURE = Exercise(
 )
 
 EXERCISES = (MIXUP, CUTMIX, TEMPERATURE)
+
+PREDICTIONS = (
+    Prediction(
+        question="Fraction of the wrong labels that CutMix repeats?",
+        text=(
+            "Many training labels are wrong. After training, a network sees the mislabelled "
+            "training images once more, unmixed. One that memorised everything would repeat all "
+            "of the wrong labels. What fraction of them, from 0 to 1, does a network trained "
+            "with CutMix repeat?"
+        ),
+        answer=0.194,
+        why=(
+            "A wrong label comes with a different partner, fraction and box each time, so "
+            "memorising hardly pays."
+        ),
+        section="Wrong labels",
+    ),
+    Prediction(
+        question="Change of the accuracy by CutMix, with correct labels?",
+        text=(
+            "All labels are correct, and a small network trains for only sixteen epochs. By how "
+            "much does CutMix change the validation accuracy? Give a difference, such as 0.02 "
+            "or -0.02."
+        ),
+        answer=-0.057,
+        why=(
+            "Sixteen epochs are enough to fit single images but not all their mixtures, so the "
+            "network is still underfitting when the run ends."
+        ),
+        section="Correct labels and a short run",
+        within=0.02,
+    ),
+    Prediction(
+        question="Fraction of nearly pure images with α = 0.2?",
+        text=(
+            "Mixup draws its fraction λ from a Beta(0.2, 0.2) distribution. What fraction of "
+            "the mixed images, from 0 to 1, takes more than nine tenths from a single original?"
+        ),
+        answer=0.667,
+        why=(
+            "With a small α, most draws lie near 0 or 1, so most images stay almost unchanged. "
+            "If a paper says that it used mixup, ask for its α."
+        ),
+        section="How strongly to mix",
+    ),
+    Prediction(
+        question="Overconfidence without mixing?",
+        text=(
+            "A network trains on ten correctly labelled images per class for forty epochs, "
+            "without mixing. By how much does its mean confidence exceed its accuracy? (0 for a "
+            "calibrated network.)"
+        ),
+        answer=0.155,
+        why=(
+            "The network fits the few training images perfectly and becomes confident, but it's "
+            "often wrong on new ones."
+        ),
+        section="Few labels: accuracy versus confidence",
+    ),
+)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import fold_in, generator
 
 
@@ -534,3 +534,119 @@ RANGE_TEST = Exercise(
 )
 
 EXERCISES = (EXTENDED_COSINE, WARMUP_COSINE, RANGE_TEST)
+
+PREDICTIONS = (
+    Prediction(
+        question="Learning rate of the cosine at epoch 75?",
+        text=(
+            "A cosine schedule falls from 0.01 to 0.0001 in 100 epochs. What is the learning "
+            "rate at epoch 75?"
+        ),
+        answer=0.00155,
+        why=(
+            "At three quarters of the way, cos(3π/4) is -0.71, so about 15 % of the way down is "
+            "left."
+        ),
+        section="Step decay and cosine",
+        within=0.0001,
+    ),
+    Prediction(
+        question="How many points does the cosine gain?",
+        text=(
+            "A residual network trains on 5,000 photographs of CIFAR-10 for twenty epochs, each "
+            "schedule with its best peak. By how many points of accuracy does a cosine schedule "
+            "beat a constant learning rate?"
+        ),
+        answer=6.7,
+        why=(
+            "At a constant learning rate every step also adds noise to the weights. When the "
+            "steps get smaller at the end of the run, the noise goes away."
+        ),
+        section="A long run and a short one",
+        within=2,
+    ),
+    Prediction(
+        question="Sixty steps: constant or cosine?",
+        text=(
+            "A narrow network trains for only sixty steps, with the best peak for each "
+            "schedule. Which ends with the higher validation accuracy?"
+        ),
+        answer="within 1 point",
+        why=(
+            "After sixty steps, little of the loss is noise. Every step that the cosine "
+            "shortens is lost progress."
+        ),
+        section="A long run and a short one",
+        options=("constant", "cosine", "within 1 point"),
+    ),
+    Prediction(
+        question="What is the accuracy when the cosine is four steps long?",
+        text=(
+            "A cosine schedule gets the number of epochs as its length, which is 4, but the "
+            "loop counts steps, and there are 60. The correct unit gives an accuracy of about "
+            "0.66, and guessing gives 0.08. What accuracy do you expect?"
+        ),
+        answer=0.158,
+        why=(
+            "After four steps the learning rate is zero, and the rest of the run changes no "
+            "weight. Torch doesn't complain, so plot the learning rates that were used."
+        ),
+        section="Steps or epochs?",
+    ),
+    Prediction(
+        question="By what factor do the suggestions differ?",
+        text=(
+            "Six range tests (`lr_find`) on the same task, each with its own seed, suggest six "
+            "learning rates. How many times as large as the smallest is the largest?"
+        ),
+        answer=8.6,
+        why="Trust a range test only to the nearest power of ten, and take the median of several.",
+        section="The range test: which learning rate?",
+        within=3,
+    ),
+    Prediction(
+        question="AdamW: which of the three is best?",
+        text=(
+            "A narrow network trains with AdamW for sixty steps. Which has the best validation "
+            "accuracy: a constant learning rate of 0.3, the same after a warm-up over half the "
+            "run, or the usual 0.003?"
+        ),
+        answer="0.003",
+        why=(
+            "A warm-up widens the range of learning rates that train, but it can't turn a bad "
+            "learning rate into a good one."
+        ),
+        section="Warm-up",
+        options=("0.3", "0.3 warmed up", "0.003"),
+    ),
+    Prediction(
+        question="How far behind is one-cycle in two epochs?",
+        text=(
+            "One-cycle gets two epochs, and a constant learning rate gets six. How far behind "
+            "is the accuracy of one-cycle? (0.02 means two points behind, -0.02 two points "
+            "ahead.)"
+        ),
+        answer=0.045,
+        why=(
+            "With the same number of epochs, one-cycle is ahead. A third of the epochs isn't "
+            "enough: the chapter saw no super-convergence."
+        ),
+        section="One-cycle",
+        within=0.02,
+    ),
+    Prediction(
+        question="Noisy valleys: which is best after 400 steps?",
+        text=(
+            "On a toy loss with noise, you stop after 400 steps. Which has the lowest loss: a "
+            "constant learning rate, a cosine that was planned for 800 steps (stopped early), a "
+            "cooldown over the last 20 %, or schedule-free training?"
+        ),
+        answer="schedule-free",
+        why=(
+            "Both the cooldown and averaging beat the long cosine that was stopped early. Only "
+            "a cosine of the right length does better, and it has to know the end."
+        ),
+        section="Since 2024: when you don't know the end",
+        options=("constant", "stopped early", "cooldown", "schedule-free"),
+    ),
+)

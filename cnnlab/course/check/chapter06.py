@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import fold_in, generator
 
 
@@ -884,3 +884,121 @@ MATCH_UNITS = Exercise(
 )
 
 EXERCISES = (STOPPING, EMA_UPDATE, MATCH_UNITS)
+
+PREDICTIONS = (
+    Prediction(
+        question="After which epoch is the test accuracy highest?",
+        text=(
+            "Four in ten training labels are wrong, and a small network trains for sixteen "
+            "epochs. After which epoch is its mean test accuracy highest, without an average of "
+            "the weights?"
+        ),
+        answer=4,
+        why=(
+            "The network learns what the signs have in common first, and memorises the wrong "
+            "labels afterwards. That's why early stopping helps here."
+        ),
+        section="Wrong labels",
+        within=1,
+    ),
+    Prediction(
+        question="After which evaluation does the run end?",
+        text=(
+            "The validation accuracies are 0.50, 0.60, 0.58, 0.62, 0.61, 0.63, 0.60 and 0.66. "
+            "With a patience of 2 and a `min_delta` of 0.05, after which of them does training "
+            "end? Count from 0."
+        ),
+        answer=3,
+        why=(
+            "0.60 is the last improvement by more than 0.05. The next two evaluations, 0.58 and "
+            "0.62, aren't improvements, so the run ends there."
+        ),
+        section="Early stopping, exactly",
+        within=0,
+    ),
+    Prediction(
+        question="What does stopping gain at a learning rate of 0.005?",
+        text=(
+            "Four in ten training labels are wrong, but the learning rate is only 0.005, a "
+            "tenth of the one at which early stopping had gained much. By how many points does "
+            "early stopping change the test accuracy? (Negative if it hurts.)"
+        ),
+        answer=0.2,
+        why=(
+            "At this learning rate the network had not begun to memorise much, so there was "
+            "nothing to rescue."
+        ),
+        section="The same labels at another learning rate",
+        within=2,
+        unit="points",
+    ),
+    Prediction(
+        question="What does the EMA gain with correct labels?",
+        text=(
+            "All labels are correct, and the learning rate is constant. At the end of the run, "
+            "by how many points does the moving average of the weights (EMA) beat the live "
+            "weights?"
+        ),
+        answer=1.84,
+        why="The live weights jump around at a constant learning rate, and an average doesn't.",
+        section="Averaging weights over the steps of a run",
+        within=1,
+        unit="points",
+    ),
+    Prediction(
+        question="What does an EMA reach at a constant learning rate?",
+        text=(
+            "A cosine without an average reaches an accuracy of 0.792. What does a moving "
+            "average of the weights (EMA) reach at a constant learning rate, in the same study?"
+        ),
+        answer=0.8169,
+        why="The average does what the decay would have done, without giving up large steps.",
+        section="Averaging weights over the steps of a run",
+        within=0.01,
+    ),
+    Prediction(
+        question="How far apart are the two kinds of ensemble?",
+        text=(
+            "An ensemble of four networks can average the probabilities or the logits. By how "
+            "many points do the accuracies of the two differ? (0 or more.)"
+        ),
+        answer=0.06,
+        why=(
+            "For accuracy it doesn't matter which you average. The loss is slightly lower with "
+            "probabilities."
+        ),
+        section="Averaging predictions",
+        within=0.5,
+        unit="points",
+    ),
+    Prediction(
+        question="How far is an ensemble ahead of a run of four times the length?",
+        text=(
+            "An ensemble averages the predictions of four networks. By how many points is it "
+            "more accurate than one network that trained for four times as long? (Negative if "
+            "it's behind.)"
+        ),
+        answer=-0.4,
+        why=(
+            "After runs as short as these, longer training buys as much accuracy as an "
+            "ensemble. What only the ensemble buys is better probabilities."
+        ),
+        section="Averaging predictions",
+        within=1.5,
+        unit="points",
+    ),
+    Prediction(
+        question="How accurate is a network with the mean weights of two runs?",
+        text=(
+            "You average the weights of two networks that were trained independently, and "
+            "collect the batch-norm statistics again. What accuracy does the result have? "
+            "(Guessing gives 0.08.)"
+        ),
+        answer=0.243,
+        why=(
+            "The order of the channels is arbitrary, so two networks almost never use the same "
+            "channel for the same job. Match the channels first."
+        ),
+        section="Averaging the weights of independent runs",
+    ),
+)

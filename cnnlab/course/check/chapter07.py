@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.course.spelling import recognise
 from cnnlab.rng import fold_in, generator
 
@@ -667,3 +667,48 @@ DIAGNOSIS = Exercise(
 )
 
 EXERCISES = (BIAS, READS, DIAGNOSIS)
+
+PREDICTIONS = (
+    Prediction(
+        question="Does the network memorise shuffled labels?",
+        text=(
+            "You train a network on ten images, each with another image's label. Can it still "
+            "memorise them?"
+        ),
+        answer="yes",
+        why=(
+            "A network with more weights than images can memorise any labels. So this check "
+            "shows that the loss can fall, and not that the labels belong to the images."
+        ),
+        section="Ten images, and no images at all",
+        options=("yes", "no"),
+    ),
+    Prediction(
+        question="What is the training loss with blank images?",
+        text=(
+            "There are twelve classes, all equally frequent, and every training image is "
+            "replaced by a blank one. What is the training loss after four epochs?"
+        ),
+        answer=2.52,
+        why=(
+            "All that the network can learn is how frequent the classes are, and log 12 is "
+            "2.48. A real run has to be clearly better than this baseline."
+        ),
+        section="Ten images, and no images at all",
+        within=0.2,
+    ),
+    Prediction(
+        question="Accuracy with clipping?",
+        text=(
+            "Without batch norm and at a learning rate of 0.4, a residual network falls to "
+            "chance (0.08) within its first steps. What accuracy does it reach if the gradients "
+            "are clipped to a norm of 0.3?"
+        ),
+        answer=0.613,
+        why=(
+            "Clipping bounds the length of each step, so no single large gradient can ruin the "
+            "weights."
+        ),
+        section="Exploding gradients, and clipping",
+    ),
+)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cnnlab.course.check.compare import agree, short
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import fold_in
 
 
@@ -719,3 +719,90 @@ HALVING = Exercise(
 )
 
 EXERCISES = (BEST, NEXT_RANGE, HALVING)
+
+PREDICTIONS = (
+    Prediction(
+        question="Validation accuracy with a learning rate of 0.001?",
+        text=(
+            "A small network trains for three epochs on twelve classes. The best learning rates "
+            "reach an accuracy above 0.6. What does a learning rate of 0.001 reach? (Guessing "
+            "gives 0.08.)"
+        ),
+        answer=0.228,
+        why=(
+            "At 0.001 the network has hardly moved after three epochs. The learning rate "
+            "decides here, and weight decay hardly matters."
+        ),
+        section="One setting decides",
+    ),
+    Prediction(
+        question="What fraction of the uniform draws lies above 0.1?",
+        text=(
+            "Learning rates are drawn uniformly between 0.00001 and 1, which is five decades. "
+            "What fraction of the draws, from 0 to 1, lies above 0.1?"
+        ),
+        answer=0.9,
+        why="The four lower decades share one trial in ten. Draw learning rates log-uniformly.",
+        section="Draw over decades",
+    ),
+    Prediction(
+        question="In what fraction of the pairs does random search beat the grid?",
+        text=(
+            "A grid of 3 x 3 and a random search with nine trials tune the learning rate and "
+            "the weight decay, and only the learning rate matters. In what fraction of the "
+            "pairs, from 0 to 1, does random search find the better network? (A tie counts as "
+            "half.)"
+        ),
+        answer=0.608,
+        why=(
+            "Random search tries nine learning rates instead of three. But it's luck as well, "
+            "so it wins by about one point and not always."
+        ),
+        section="Grid, random or Sobol points?",
+    ),
+    Prediction(
+        question="By how much does the best of 27 look better than it is?",
+        text=(
+            "Each of 27 networks has a true accuracy of 0.6 and is evaluated on sixty images. "
+            "By how much does the best of the 27 look better than it is, on average? (A point "
+            "is 0.01.)"
+        ),
+        answer=0.12,
+        why=(
+            "The best of many noisy results is partly the luckiest. This is the winner's curse, "
+            "and it makes the validation accuracy of a tuned network too high."
+        ),
+        section="The winner's curse",
+        within=0.04,
+    ),
+    Prediction(
+        question="Tuned for 12 epochs, or the default for 96?",
+        text=(
+            "Which has the higher test accuracy: a tuned network that was trained for 12 "
+            "epochs, or the default settings, trained for 96?"
+        ),
+        answer="no clear difference",
+        why=(
+            "Tuning gains much at the same number of epochs, but the default comes close if it "
+            "trains eight times as long."
+        ),
+        section="Seven steps, and what they buy",
+        options=("tuned", "default", "no clear difference"),
+    ),
+    Prediction(
+        question="What fraction finds a difference between a network and itself?",
+        text=(
+            "Each of 400 experimenters compares a network with itself on five seeds, and adds "
+            "one seed at a time until the 95 % interval of the difference excludes zero or "
+            "there are forty seeds. What fraction of them, from 0 to 1, ends with a significant "
+            "difference?"
+        ),
+        answer=0.28,
+        why=(
+            "Whenever you look, you have another chance to be fooled. Fix the number of seeds "
+            "beforehand, and one in twenty is still fooled."
+        ),
+        section="A lab on fooling yourself",
+        within=0.05,
+    ),
+)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnlab.course.check.compare import short
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import fold_in, generator
 
 
@@ -787,3 +787,63 @@ RETRIEVAL = Exercise(
 )
 
 EXERCISES = (OCCLUSION, PREPARE, FREEZE, RETRIEVAL)
+
+PREDICTIONS = (
+    Prediction(
+        question="How probable is espresso with the worst place hidden?",
+        text=(
+            "A network is 94 % confident that a photograph shows an espresso. A square of 56 "
+            "pixels hides a sixteenth of the photograph, at the place where it hurts most. How "
+            "probable is espresso then, from 0 to 1?"
+        ),
+        answer=0.69,
+        why=(
+            "No single place decides the espresso, so hiding one part doesn't change the "
+            "prediction."
+        ),
+        section="A network that has seen the world",
+    ),
+    Prediction(
+        question="How many colour photographs keep their predicted class as BGR?",
+        text=(
+            "A pretrained network gets the channels of eleven colour photographs as BGR instead "
+            "of RGB. For how many of the eleven does its prediction stay the same?"
+        ),
+        answer=4,
+        why=(
+            "Wrong channels raise no error, and some predictions even survive. That's why the "
+            "mistake is so easy to overlook."
+        ),
+        section="Speak its language",
+        within=1,
+    ),
+    Prediction(
+        question="How accurate is a head on frozen features with five labels?",
+        text=(
+            "You have five labelled photographs per class of CIFAR-10, fifty in all. What "
+            "accuracy does a linear classifier on the frozen features of a pretrained network "
+            "reach? (Chance is 0.1.)"
+        ),
+        answer=0.412,
+        why=(
+            "The features were learnt from 1.3 million photographs. Training from scratch on "
+            "the same fifty reaches about 0.24."
+        ),
+        section="How many labels does it save?",
+    ),
+    Prediction(
+        question="Which finds similar digits better, random weights or pixels?",
+        text=(
+            "For each test digit, you take the five nearest training digits and score whether "
+            "they show the same digit. The features of a pretrained network win. Which comes "
+            "second: the features of the same network with random weights, or the raw pixels?"
+        ),
+        answer="pixels",
+        why=(
+            "So the success of the pretrained features comes from what they learnt, and not "
+            "from being convolutional. Always keep the random network as a control."
+        ),
+        section="Find similar images",
+        options=("random", "pixels"),
+    ),
+)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import fold_in, generator
 
 
@@ -541,3 +541,108 @@ TRAIN_FROZEN = Exercise(
 )
 
 EXERCISES = (INTERPOLATE_WEIGHTS, TRAINED_STAGES, TRAIN_FROZEN)
+
+PREDICTIONS = (
+    Prediction(
+        question="How many of the 23 names survive a learning rate of 0.001?",
+        text=(
+            "A network pretrained on ImageNet names 23 photographs. It's fine-tuned on 240 "
+            "images of traffic signs for twenty steps, all layers at a learning rate of 0.001. "
+            "For how many of the 23 photographs does the old head still give the same name?"
+        ),
+        answer=0.0,
+        why=(
+            "Training on a new task destroys what a network knew about the old one. This is "
+            "catastrophic forgetting."
+        ),
+        section="What a network forgets",
+        within=2,
+    ),
+    Prediction(
+        question="What do all layers gain with five photographs per class?",
+        text=(
+            "A pretrained network gets five photographs per class. How much accuracy does "
+            "fine-tuning all layers gain over a linear classifier on its frozen features? (0.1 "
+            "is a gain of ten points, -0.1 a loss.)"
+        ),
+        answer=0.057,
+        why=(
+            "It gains six points on average, but the 95 % interval is -2 to 13 points. Five "
+            "runs with so few photographs can't tell whether it helps."
+        ),
+        section="How much of the network: the 2 x 2 table",
+        within=0.08,
+    ),
+    Prediction(
+        question="How much accuracy on digits is lost at 0.03?",
+        text=(
+            "A pretrained network gets ten digits per class. Its head is trained first, then "
+            "all layers for a hundred steps. How much test accuracy on the digits is lost with "
+            "a learning rate of 0.03 instead of 0.001? (0.1 is ten points.)"
+        ),
+        answer=0.192,
+        why=(
+            "At 0.03 the features are overwritten, and a hundred digits are too few to replace "
+            "them."
+        ),
+        section="How fast",
+        within=0.05,
+    ),
+    Prediction(
+        question="What does the network predict for (0, 1)?",
+        text=(
+            "A linear network predicts `v * (b1 * x1 + b2 * x2)`. It starts with v = 0 and b1 = "
+            "b2 = 1, and all three are trained with small steps until it's perfect on x = (1, "
+            "0), whose target is 1. What does it predict for x = (0, 1), whose target is 1, "
+            "too?"
+        ),
+        answer=0.789,
+        why=(
+            "The head and the first feature find a new agreement: v is about 0.79 and b1 about "
+            "1.27. No training image touches b2, so it's still 1."
+        ),
+        section="In what order",
+    ),
+    Prediction(
+        question="Which γ is best at the harmful learning rate?",
+        text=(
+            "A pretrained network with a random head is fine-tuned at a learning rate of 0.01, "
+            "which harms its features. Each stage gets γ times the learning rate of the stage "
+            "above it. Which γ gives the best accuracy on the new task?"
+        ),
+        answer="0.1",
+        why=(
+            "The features lose more than half of what they knew at this learning rate, so "
+            "slowing the backbone down protects them."
+        ),
+        section="Not every stage alike",
+        options=("0.1", "0.5", "0.9"),
+    ),
+    Prediction(
+        question="How much accuracy does the old head lose?",
+        text=(
+            "All weights of a backbone are frozen, and a new head is trained on other images "
+            "while batch norm is in training mode. How much accuracy does the old head lose on "
+            "its own task? (0.1 is ten points.)"
+        ),
+        answer=0.084,
+        why="The running statistics of batch norm move, although no weight of the backbone does.",
+        section="Frozen is not frozen: batch norm",
+        within=0.05,
+    ),
+    Prediction(
+        question="How much do new statistics gain, without labels?",
+        text=(
+            "The images change from easy signs to wild ones, and the accuracy falls by about "
+            "forty points. By how much does it rise if only the batch-norm statistics are "
+            "measured again, on wild images without labels? (0.1 is ten points.)"
+        ),
+        answer=0.1,
+        why=(
+            "Part of the shift is in the mean and the variance of the features, and these need "
+            "no labels."
+        ),
+        section="When the images change: domain shift",
+        within=0.05,
+    ),
+)

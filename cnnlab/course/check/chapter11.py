@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnlab.course.check.compare import agree, short
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import generator
 
 
@@ -110,7 +110,7 @@ SAMPLE_WEIGHTS = Exercise(
     praise="There is one weight per image, and every class is drawn equally often on average.",
     hint="what should the weights of one class add up to?",
     mistakes={
-        "one weight a class": Mistake(
+        "one weight per class": Mistake(
             _samples_per_class,
             "you return one weight per class, but the sampler reads them as the weights of the "
             "first K images and would draw only those.",
@@ -278,7 +278,7 @@ BALANCED_ACCURACY = Exercise(
             "you return the sum of the recalls, but an accuracy is never larger than 1.",
             "how many recalls did you add up?",
         ),
-        "one number a class": Mistake(
+        "one number per class": Mistake(
             _recalls,
             "you return one recall per class, but the exercise asks for a single number.",
             "what does the balanced accuracy do with the recalls?",
@@ -614,3 +614,101 @@ CHANGE_FREQUENCIES = Exercise(
 )
 
 EXERCISES = (BALANCED_ACCURACY, CHEAPEST_THRESHOLD, SAMPLE_WEIGHTS, CHANGE_FREQUENCIES)
+
+PREDICTIONS = (
+    Prediction(
+        question="How far is the accuracy above the balanced accuracy?",
+        text=(
+            "Twelve classes of traffic signs have 10 to 400 training images each, and training "
+            "corrects nothing. By how much does the accuracy, with the class fractions of the "
+            "training set, exceed the balanced accuracy? (0.1 is ten points.)"
+        ),
+        answer=0.16,
+        why="The rare classes hardly count in the accuracy, and their recall is low.",
+        section="Accuracy hides the rare classes",
+        within=0.08,
+    ),
+    Prediction(
+        question="What fraction of the women who are called back has cancer?",
+        text=(
+            "In a screening, 6 in 1,000 women have cancer. 87 % of the cancers are found, and "
+            "11 % of the healthy women are called back. What fraction of the women who are "
+            "called back, from 0 to 1, has cancer?"
+        ),
+        answer=0.046,
+        why=(
+            "There are 166 healthy women for each ill one, so most of those who are called back "
+            "are healthy, although the test is good."
+        ),
+        section="Precision, thresholds and costs",
+        within=0.03,
+    ),
+    Prediction(
+        question="With which labels does the scale of the weights matter?",
+        text=(
+            "You multiply all class weights by 1,000. With which labels does the loss of "
+            "`F.cross_entropy` change? Hard labels are class indices, and soft labels are "
+            "probabilities."
+        ),
+        answer="soft",
+        why=(
+            "With hard labels PyTorch divides by the sum of the weights, so the scale cancels. "
+            "With soft labels it divides by the number of samples."
+        ),
+        section="Class weights and oversampling",
+        options=("hard", "soft", "both", "neither"),
+    ),
+    Prediction(
+        question="Both at once: change in the recall of the common classes?",
+        text=(
+            "Training on imbalanced classes uses class weights and oversampling at once. By how "
+            "much does the mean recall of the four most common classes change, compared with "
+            "plain training? Give a difference; a negative number means that it falls."
+        ),
+        answer=-0.32,
+        why=(
+            "Both corrections do the same job, so together they correct twice, and the common "
+            "classes pay for it."
+        ),
+        section="Class weights and oversampling",
+    ),
+    Prediction(
+        question="What is the probability of B where A is twice as common?",
+        text=(
+            "A came nine times as often as B in training, and for an image the network gives A "
+            "the probability 0.75 and B 0.25. What is the probability of B in a place where A "
+            "is twice as common as B?"
+        ),
+        answer=0.6,
+        why="Dividing by 9 : 1 leaves 1 : 3, and multiplying by 2 : 1 gives 2 : 3.",
+        section="After training: adjust the logits",
+        within=0.02,
+    ),
+    Prediction(
+        question="Adjusted logits: gain in the recall of the rare classes?",
+        text=(
+            "A network was trained on twelve imbalanced classes. By how much does the mean "
+            "recall of its four rarest classes rise if the logarithms of the class fractions "
+            "are subtracted from its logits? (0.1 is ten points.)"
+        ),
+        answer=0.171,
+        why=(
+            "The adjustment trains nothing and costs twelve subtractions per image. The common "
+            "classes pay for it with some of their recall."
+        ),
+        section="After training: adjust the logits",
+        within=0.06,
+    ),
+    Prediction(
+        question="Focal loss: change in the balanced accuracy?",
+        text=(
+            "Ten classes of photographs have 10 to 500 images each. Without class weights, by "
+            "how much does the focal loss change the balanced accuracy, compared with "
+            "cross-entropy? Give a difference, such as 0.02 or -0.02."
+        ),
+        answer=0.0,
+        why="The focal loss was made for easy samples, and rare isn't the same as hard.",
+        section="Losses for a long tail",
+        within=0.02,
+    ),
+)

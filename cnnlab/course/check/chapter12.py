@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnlab.course.check.compare import agree, short
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import fold_in, fork_rng, generator
 
 
@@ -873,3 +873,35 @@ PIXELS = Exercise(
 )
 
 EXERCISES = (TIMING, ACCUMULATING, PIXELS, UNSCALING)
+
+PREDICTIONS = (
+    Prediction(
+        question="How many bytes per weight does autocast take with AdamW?",
+        text=(
+            "How many bytes per weight does training with autocast to bfloat16 and AdamW take, "
+            "for the weights, the gradients and the optimizer together?"
+        ),
+        answer=16,
+        why=(
+            "Weights, gradients and AdamW's two averages all stay in 32 bits. Autocast saves "
+            "activations."
+        ),
+        section="Sixteen bits",
+        within=0.5,
+    ),
+    Prediction(
+        question="Two processes with batch norm: the same model or another one?",
+        text=(
+            "A network with batch norm is trained by two processes with 16 images each "
+            "(DistributedDataParallel). Is the result the same as with one process and 32 "
+            "images?"
+        ),
+        answer="different",
+        why=(
+            "Batch norm sees only the images of its own process. `nn.SyncBatchNorm` exchanges "
+            "the statistics."
+        ),
+        section="Several processes",
+        options=("same", "different"),
+    ),
+)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnlab.course.check.compare import short
-from cnnlab.course.check.core import Exercise, Mistake, Observation
+from cnnlab.course.check.core import Exercise, Mistake, Observation, Prediction
 from cnnlab.rng import generator
 
 
@@ -699,3 +699,69 @@ SURE = Exercise(
 )
 
 EXERCISES = (LEAKS, OUT_OF_FOLD, NESTED, SURE)
+
+PREDICTIONS = (
+    Prediction(
+        question="Which rung is the longest step?",
+        text=(
+            "A network learns from 500 photographs of CIFAR-10, and one technique after the "
+            "other is added: batch norm (2), flips and shifts (3), CutMix (4), a schedule (5), "
+            "an average of the weights (6), tuning (8), the frozen features of a pretrained "
+            "network with logistic regression (9), and fine-tuning that network (10). Which "
+            "number gains the most accuracy?"
+        ),
+        answer="9",
+        why=(
+            "Its features come from 1.3 million photographs. All earlier techniques together "
+            "gain less."
+        ),
+        section="The ladder",
+        options=("2", "3", "4", "5", "6", "8", "9", "10"),
+    ),
+    Prediction(
+        question="By how many points does fine-tuning win with equal labels?",
+        text=(
+            "Fine-tuning gets 60 photographs for training and 60 for choosing the epoch. A "
+            "linear probe on the same pretrained features needs no validation images, so it "
+            "trains on all 120. By how many points is fine-tuning ahead? (Negative if it's "
+            "behind.)"
+        ),
+        answer=-1.5,
+        why=(
+            "If the probe gets only the first 60, fine-tuning looks better. The interval "
+            "includes zero in both cases, so what decides is how you count the labels."
+        ),
+        section="Every label counts",
+        within=3.6,
+        unit="points",
+    ),
+    Prediction(
+        question="What accuracy does cross-validation give the probe?",
+        text=(
+            "A linear probe on pretrained features learns three signs from a few images: no "
+            "stopping, keep left and keep right. What accuracy does cross-validation give it? "
+            "(Guessing gives one third.)"
+        ),
+        answer=0.4,
+        why=(
+            "Two thirds is what you'd expect from a classifier that recognises no stopping and "
+            "tosses a coin between left and right."
+        ),
+        section="The probe, and what must beat it",
+        within=0.12,
+    ),
+    Prediction(
+        question="What fraction of the predictions for other things is above 0.9?",
+        text=(
+            "A network that knows three traffic signs is shown 23 photographs of other things, "
+            "such as a cat and a cup of coffee. What fraction of its predictions, from 0 to 1, "
+            "has a probability above 0.9?"
+        ),
+        answer=0.957,
+        why=(
+            "A softmax divides a total probability of one among the classes it knows, and none "
+            "of these isn't among them."
+        ),
+        section="The test set, once",
+    ),
+)

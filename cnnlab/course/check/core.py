@@ -91,6 +91,31 @@ class Outcome:
         return "\n".join(map(wrapped, [*lines, f"  Hint: {self.hint}"] if self.hint else lines))
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction of a chapter, with the answer that its experiment gave.
+
+    Attributes:
+        question: the question, as the chapter's call of `check.prediction` has it.
+        text: the same question for somebody who doesn't have the chapter open.
+        answer: the result: a number, or one of the options.
+        why: the reason for the result, in a sentence or two.
+        section: title of the section that shows it.
+        within: how far a predicted number may be from the result and still count as correct.
+        options: the words to choose from; none if the answer is a number.
+        unit: of the result, such as "points"; empty for a fraction or a plain number.
+    """
+
+    question: str
+    text: str
+    answer: float | str
+    why: str
+    section: str
+    within: float = 0.1
+    options: tuple[str, ...] = ()
+    unit: str = ""
+
+
 # (function, problem) -> the function with its calls, and what was observed
 Memory = dict[tuple[Callable[..., Any], int], tuple[Attempt, Observation]]
 

@@ -13,16 +13,10 @@ from typing import Any
 from cnnlab.course.check.attempt import Attempt, Raised, parameters
 from cnnlab.course.check.compare import agree, short
 from cnnlab.course.check.core import MISSING, PROBLEMS, Exercise, Mistake, Observation
-from cnnlab.course.check.feedback import rich
-from cnnlab.course.check.modules import chapter_modules
 from cnnlab.rng import fork_rng
 
 
 N_OPTIONS = 4
-_INTRODUCTION = (
-    "<strong>Quiz.</strong> Each result comes from a mistake that people make in this exercise. "
-    "Open an option to see whether it is the cause."
-)
 _WIDTH = 100  # characters of a result; a longer one can't be read in a question
 
 
@@ -47,39 +41,17 @@ class Question:
 
     Attributes:
         chapter: number of the chapter.
-        exercise: name of the exercise.
-        mistake: name of the known mistake that the question is about.
+        topic: name of the exercise, or "predictions".
+        name: of the known mistake that the question is about, or the prediction in short.
         text: the question; code stands between backticks.
         options: the options, in a random order that is always the same.
     """
 
     chapter: int
-    exercise: str
-    mistake: str
+    topic: str
+    name: str
     text: str
     options: tuple[Option, ...]
-
-
-@dataclass(frozen=True)
-class Quiz:
-    """Questions that a notebook or a page of the book shows, without a kernel or JavaScript.
-
-    Attributes:
-        questions: the questions, in order.
-    """
-
-    questions: tuple[Question, ...]
-
-    def __repr__(self) -> str:
-        lines = []
-        for number, question in enumerate(self.questions, 1):
-            lines.append(f"{number}. {question.text}")
-            letters = zip("abcdef", question.options, strict=False)
-            lines.extend(f"   {letter}) {option.text}" for letter, option in letters)
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<p>{_INTRODUCTION}</p><ol>{''.join(map(_question_html, self.questions))}</ol>"
 
 
 def questions(exercise: Exercise, chapter: int) -> list[Question]:
@@ -97,27 +69,6 @@ def questions(exercise: Exercise, chapter: int) -> list[Question]:
         problems = [_Problem.pose(exercise, seed) for seed in range(PROBLEMS)]
     made = (_question(exercise, name, problems, chapter) for name in exercise.mistakes)
     return [question for question in made if question is not None]
-
-
-def quiz(chapter: int) -> Quiz:
-    """Show one multiple-choice question about each exercise of a chapter.
-
-    Open an option to see whether it is correct, and why not.
-
-    Args:
-        chapter: number of the chapter, from 0 to 13.
-
-    Raises:
-        ValueError: the chapter has no exercises.
-
-    >>> print(quiz(0))
-    1. You wrote `to_batch(pixels)`, from uint8 (H, W, 3) to float (1, 3, H, W) in [0, 1]. ...
-    """
-    modules = chapter_modules()
-    if chapter not in modules:
-        raise ValueError(f"chapter is {chapter!r}, but it must be one of {short([*modules], 80)}")
-    made = (questions(exercise, chapter)[:1] for exercise in modules[chapter].EXERCISES)
-    return Quiz(tuple(question for first in made for question in first))
 
 
 @dataclass(frozen=True)
@@ -196,12 +147,3 @@ def _capitalised(text: str) -> str:
 
 def _code(value: Any) -> str:
     return f"`{short(value, _WIDTH)}`"
-
-
-def _question_html(question: Question) -> str:
-    options = "".join(
-        f"<details><summary>{rich(option.text)}</summary>"
-        f"<p>{'✔' if option.correct else '✘'} {rich(option.feedback)}</p></details>"
-        for option in question.options
-    )
-    return f"<li><p>{rich(question.text)}</p>{options}</li>"

@@ -128,7 +128,7 @@ def judge(
     wants_number = choices is None and is_number(result)
     fact = f"The answer is {_listed(result)}."
     if wants_number:
-        fact = f"Measured: {_shown(result, within, unit)}."
+        fact = f"Measured: {rounded(result, within, unit)}."
     value, sure, problem = split_confidence(guess, wants_number)
     if is_missing(value):
         return Verdict(OPEN, fact + _invitation())
@@ -153,12 +153,12 @@ def _judge_number(
     if math.isnan(result):
         return UNCLEAR, f"{fact} So there is nothing to compare your prediction with."
     value, shown = _in_unit(number, float(result), within, unit)
-    near = f"within {_shown(within, within, unit)} counts"
+    near = f"within {rounded(within, within, unit)} counts"
     if within == 0 or (isinstance(result, Integral) and within < 1):
         near = "only the exact number counts"
     return RIGHT if _is_near(value, result, within) else WRONG, (
         f"You predicted {shown}{_confidence(sure)}, "
-        f"measured {_shown(result, within, unit)}; {near}."
+        f"measured {rounded(result, within, unit)}; {near}."
     )
 
 
@@ -171,16 +171,16 @@ def _in_unit(number: Number, result: float, within: float, unit: str) -> tuple[f
     value, typed = number.value, f"{number.value:.6g}"
     hundredths = unit in PERCENT
     if number.unit in PERCENT and not hundredths:
-        return value / 100, f"{typed} {number.unit} = {_shown(value / 100, within)}"
+        return value / 100, f"{typed} {number.unit} = {rounded(value / 100, within)}"
     if not number.unit and not _is_near(value, result, within):
         percent = (
             _is_near(value / 100, result, within) if abs(value) == 1 else 1 < abs(value) <= 100
         )
         if not unit and abs(result) <= 1 and percent:
-            return value / 100, f"{typed}, read as {typed} % = {_shown(value / 100, within)}"
+            return value / 100, f"{typed}, read as {typed} % = {rounded(value / 100, within)}"
         if hundredths and abs(value) <= 1 and _is_near(100 * value, result, within):
-            return 100 * value, f"{typed}, read as {_shown(100 * value, within, unit)}"
-    return value, _shown(value, within, unit)
+            return 100 * value, f"{typed}, read as {rounded(100 * value, within, unit)}"
+    return value, rounded(value, within, unit)
 
 
 def _judge_word(
@@ -231,12 +231,12 @@ def _is_near(value: float, result: float, within: float) -> bool:
     return value == result or abs(value - result) <= within + 1e-9 * max(1.0, abs(result))
 
 
-def _shown(value: Any, within: float, unit: str = "") -> str:
+def rounded(value: Any, within: float, unit: str = "") -> str:
     """Return a number with two digits more than the tolerance has, and its unit.
 
-    >>> _shown(1 / 12, 0.1), _shown(1e-5, 0.1), _shown(1234.56, 10), _shown(1, 0.5, "points")
+    >>> rounded(1 / 12, 0.1), rounded(1e-5, 0.1), rounded(1234.56, 10), rounded(1, 0.5, "points")
     ('0.083', '1e-05', '1234.6', '1 point')
-    >>> _shown(1, 5, "ms")
+    >>> rounded(1, 5, "ms")
     '1 ms'
     """
     value = float(value)
@@ -275,9 +275,9 @@ def _invitation() -> str:
 
 @cache
 def _answers() -> dict[str, Any]:
-    """Return the answers that no experiment gives: `PREDICTIONS` of each chapter's module."""
+    """Return the stored answers: `PREDICTIONS` of each chapter's module."""
     chapters = chapter_modules().values()
-    return {q: a for chapter in chapters for q, a in getattr(chapter, "PREDICTIONS", {}).items()}
+    return {p.question: p.answer for chapter in chapters for p in chapter.PREDICTIONS}
 
 
 def _sealed(question: str) -> Any:

@@ -132,7 +132,7 @@ def memory() -> Iterator[Line]:
     """Check that JupyterLab and the kernel of one chapter fit into memory."""
     total, free = _memory()
     if not total:
-        yield ok("memory", "unknown, because psutil, which comes with JupyterLab, isn't installed")
+        yield ok("memory", "unknown, because psutil isn't installed")
         return
     finding = f"{size(free)} free of {size(total)}"
     need = f"a chapter and JupyterLab need up to {size(NEEDED)}"

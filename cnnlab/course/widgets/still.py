@@ -24,10 +24,17 @@ STYLE = """
 .cnnlab-still.ready figure:not(.shown) { display: none; }
 .cnnlab-still figure { margin: 0 0 1em; }
 .cnnlab-still.ready figcaption { display: none; }
-.cnnlab-still label { display: flex; flex-wrap: wrap; gap: 0 1em; align-items: center; }
-.cnnlab-still label b { min-width: 9em; }
-.cnnlab-still input { flex: 1 1 12em; max-width: 24em; height: 1.8em; accent-color: #0072b2; }
-.cnnlab-still label span { min-width: 11em; }
+.cnnlab-still .controls { /* the padding leaves room for the ring of the focus */
+  display: grid; grid-template-columns: max-content minmax(0, 24em) 1fr; gap: 0 1em; padding: 4px;
+}
+.cnnlab-still label {
+  display: grid; grid-column: 1 / -1; grid-template-columns: subgrid; align-items: center;
+}
+.cnnlab-still input { width: 100%; height: 1.8em; accent-color: #0072b2; }
+@media (max-width: 576px) { /* name and value share a line, and the slider has its own */
+  .cnnlab-still .controls { grid-template-columns: max-content 1fr; }
+  .cnnlab-still input { grid-area: 2 / 1 / auto / -1; }
+}
 .cnnlab-still .said { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 @media print {
   .cnnlab-still .controls { display: none; }

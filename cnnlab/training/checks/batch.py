@@ -96,13 +96,15 @@ def as_targets(targets: Tensor, loss_fn: Any, dtype: torch.dtype) -> Tensor:
     Raises:
         NonFiniteError: a loss that can't leave it out would get a NaN or infinite target.
     """
+    if targets.dtype == torch.int64:
+        return targets
     if targets.is_floating_point():
         # On a GPU that would mean to wait; there the loss shows that a target isn't finite.
         if not targets.is_cuda and (is_cross_entropy(loss_fn) or is_elementwise(loss_fn)):
             _check_finite_targets(targets)
         return targets.to(dtype)
     integers = not (targets.is_complex() or targets.dtype == torch.bool)
-    if integers and targets.dtype != torch.int64 and is_cross_entropy(loss_fn):
+    if integers and is_cross_entropy(loss_fn):
         return targets.long() if targets.ndim != 2 else targets
     return targets
 
@@ -163,9 +165,10 @@ def check_weighted_targets(targets: Tensor, loss_fn: Any) -> None:
         DataError: class indices have no weight, or soft targets have the wrong shape.
         ValueError: torch's weighted cross-entropy gets soft targets.
     """
-    weight, ignored = class_weights(loss_fn), ignore_index(loss_fn)
+    weight = class_weights(loss_fn)
     if weight is None:
         return
+    ignored = ignore_index(loss_fn)
     soft = targets.is_floating_point() and targets.ndim > 1
     if not soft and (targets.ndim == 1 or ignored is not None):
         _check_dtype(targets)

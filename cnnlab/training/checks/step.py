@@ -41,12 +41,24 @@ def check_targets(
     Raises:
         DataError: the outputs or the targets don't fit the loss.
     """
+    if loss_fn is F.cross_entropy and _are_class_indices(outputs, targets):
+        return
     if is_elementwise(loss_fn):
         _check_same_shape(_tensor(outputs, loss_fn), targets, loss_fn, wait)
     elif is_cross_entropy(loss_fn):
         _check_classification(_tensor(outputs, loss_fn), targets, loss_fn, wait)
     elif wait and loss_name(loss_fn) in ("KLDivLoss", "kl_div"):
         _check_log_probabilities(_tensor(outputs, loss_fn), loss_fn)
+
+
+def _are_class_indices(logits: Any, targets: Tensor) -> bool:
+    """Return whether targets are labels (N,) of logits (N, K), as nearly always."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or targets.dtype != torch.int64:
+        return False
+    if targets.ndim != 1 or targets.shape[0] != logits.shape[0] or logits.shape[1] < 2:
+        return False
+    labels = targets.tolist()
+    return bool(labels) and min(labels) >= 0 and max(labels) < logits.shape[1]
 
 
 def _tensor(outputs: Any, loss_fn: Any) -> Tensor:
