@@ -96,3 +96,23 @@ def test_an_image_is_kept_under_the_type_that_it_has():
     cell.attachments = {"a": {"text/html": hostile.PNG}, "b": {"image/png": "PHN2Zz4="}}
     cleaned, _ = KeepPlain().preprocess(nbformat.v4.new_notebook(cells=[cell]), {})
     assert cleaned.cells[0].attachments == {"a": {"image/png": hostile.PNG}}
+
+
+@pytest.mark.parametrize(
+    ("sources", "counts"),
+    [
+        (["a first attempt", "a better one"], 1),
+        (["def f(): pass", "print(f())"], 0),
+        (["def f(): pass", "def f(): return 1", "print(f())"], 1),
+    ],
+)
+def test_of_several_cells_with_one_id_the_last_function_or_else_the_last_counts(sources, counts):
+    settings = {"grade_id": "f_answer", "solution": True, "checksum": "of the cell as handed out"}
+    cells = [
+        nbformat.v4.new_code_cell(source, metadata={"nbgrader": settings}) for source in sources
+    ]
+    cleaned, _ = KeepPlain().preprocess(nbformat.v4.new_notebook(cells=cells), {})
+    note = "# A copy of the cell f_answer. Only the other one counts.\n"
+    for number, (cell, source) in enumerate(zip(cleaned.cells, sources, strict=True)):
+        assert ("nbgrader" in cell.metadata) == (number == counts)
+        assert cell.source == (source if number == counts else note + source)

@@ -54,6 +54,7 @@ _ATTRIBUTES: Mapping[str, Collection[str]] = {
 }
 _LONGEST = 40_000  # characters
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+_FUNCTION = re.compile(r"^(async +def|def|class) ", re.MULTILINE)
 _NAME = re.compile(r"[\w-]+", re.ASCII)  # what nbgrader itself allows as a grade_id
 
 
@@ -185,6 +186,7 @@ def _neutralise_copies(cells: list[Any]) -> list[str]:
 
     JupyterLab copies the grade_id when a student copies or splits a cell. The cell that keeps it is
     the last that was changed, which is also what counts when a notebook is run from top to bottom.
+    If there is a function in one of them, it's the last changed one with a function.
     """
     by_id: dict[str, list[Any]] = {}
     for cell in cells:
@@ -197,7 +199,8 @@ def _neutralise_copies(cells: list[Any]) -> list[str]:
             for cell in same
             if cell.metadata.nbgrader.get("checksum") != compute_checksum(cell)
         ]
-        counts = (changed or same)[-1]
+        with_function = [cell for cell in changed if _FUNCTION.search(cell.source)]
+        counts = (with_function or changed or same)[-1]
         text = f"A copy of the cell {grade_id}. Only the other one counts."
         for copy in same:
             if copy is not counts:
