@@ -91,11 +91,12 @@ def _correct_names_and_roles(
 ) -> None:
     """Remove what misleads a screen reader.
 
-    docutils calls the citations a list, without list items. MyST-NB gives each folded cell the same
-    name, which isn't the text that is seen.
+    docutils calls the citations a list, without list items, and gives each a deprecated role.
+    MyST-NB gives each folded cell the same name, which isn't the text that is seen.
     """
     if "body" in context:
         body = context["body"].replace('<div role="list" class="citation', '<div class="citation')
+        body = body.replace(' role="doc-biblioentry"', "")
         context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
 
 
