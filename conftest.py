@@ -58,6 +58,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every cell of a chapter as slow, and put the files with slow tests first.
+
+    Each worker takes the next file from the list, so the small ones should be at its end.
+    """
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """After a cell with predictions, compare what it measured with the stored answers."""
