@@ -21,8 +21,8 @@ collect_ignore_glob = [
 ]
 # What needs nbgrader, which can't be installed beside the IPython of Google Colab.
 GRADING = [
-    *(f"cnnlab/course/{name}.py" for name in ("autograde", "items", "plain", "slides")),
-    *(f"tests/test_{name}.py" for name in ("assignments", "formgrader", "plain", "room", "slides")),
+    *(f"cnnlab/course/{name}.py" for name in ("autograde", "items", "plain")),
+    *(f"tests/test_{name}.py" for name in ("assignments", "formgrader", "plain")),
 ]
 if find_spec("nbgrader") is None:
     collect_ignore_glob += GRADING
@@ -56,6 +56,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what `pytest_configure` created."""
     if scratch := config.stash.get(_scratch, None):
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every cell of a chapter as slow, and put the files with slow tests first.
+
+    Each worker takes the next file from the list, so the small ones should be at its end.
+    """
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(wrapper=True)

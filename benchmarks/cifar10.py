@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from benchmarks.pairs import Pairs
 from benchmarks.report import Row, Table, options, parser, write
 from cnnlab.augment import Augment
 from cnnlab.averaging import EMA
-from cnnlab.data.images import DataBundle
+from cnnlab.data.images import DataBundle, ImageSet
 from cnnlab.data.loaders import Loader
 
 
@@ -254,11 +255,17 @@ def main(arguments: list[str] | None = None) -> list[Table]:
 def load_cifar10(folder: Path) -> DataBundle:
     """Load CIFAR-10 from JPEG files in train/ and test/, or from its original files.
 
-    The original files are downloaded if the folder doesn't contain them.
+    The original files are downloaded if the folder doesn't contain them. Records are made with all
+    50,000 training images, so the validation set belongs to the training set again.
     """
     if (folder / "train").is_dir():
-        return cnnlab.from_folder(folder, on_error="skip")
-    return cnnlab.load("cifar10", root=folder, download=True)
+        data = cnnlab.from_folder(folder, on_error="skip")
+    else:
+        data = cnnlab.load("cifar10", root=folder, download=True)
+    parts = [split for split in (data.train, data.valid) if split is not None]
+    pixels = torch.cat([split.pixels(torch.arange(len(split))) for split in parts])
+    labels = torch.cat([split.labels for split in parts])
+    return replace(data, train=ImageSet(pixels, labels, data.classes))
 
 
 def gpu_name() -> str:

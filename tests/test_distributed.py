@@ -1,5 +1,6 @@
 """Two processes under torchrun, over gloo: they give what one process gives."""
 
+import doctest
 import os
 import re
 import socket
@@ -171,7 +172,7 @@ def test_two_launchers_restart_together_and_go_on_to_the_same_bit(undisturbed, t
 @pytest.mark.slow
 def test_the_script_of_the_page_on_several_machines_gives_what_one_process_gives(tmp_path):
     page = SCRIPT.parents[1] / "chapters" / "F_machines.md"
-    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    code, *_ = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in page.read_text()
     measured = []
     for folder in (tmp_path / "one", tmp_path / "two"):
@@ -183,6 +184,13 @@ def test_the_script_of_the_page_on_several_machines_gives_what_one_process_gives
             two_launchers(folder, "train.py")
         measured.append(float((folder / "measured.txt").read_text()))
     assert measured[0] == pytest.approx(measured[1], rel=1e-3)
+
+
+def test_the_arithmetic_of_the_page_on_several_machines_is_right():
+    page = SCRIPT.parents[1] / "chapters" / "F_machines.md"
+    results = doctest.testfile(str(page), module_relative=False)
+    assert results.attempted >= 6
+    assert not results.failed
 
 
 def test_one_process_is_the_default():
