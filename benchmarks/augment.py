@@ -256,7 +256,7 @@ DESCRIPTION = (
     "matrices, the mask of the crop, the look-up of the pixels) and a sixth to the colours. Much "
     "of the rest is the fixed cost of over a hundred operations on 128 numbers each, which draw "
     "the parameters and make the matrices. A light batch is padded, copied and mirrored as "
-    "floats, four bytes per value, while the reference only reads bytes. At 224 pixels the look- "
+    "floats, four bytes per value, while the reference only reads bytes. At 224 pixels the look-"
     "up of the rotated pixels takes a third and the colours a fifth; albumentations works on "
     "bytes, which need a quarter of the memory. Faster ways would change results: one colour "
     "matrix clamps only once, and rotating before the colours changes the corners."

@@ -50,10 +50,9 @@ DESCRIPTION = (
     "adds to a step is the same for every network: the gradient norm, the checks of labels and "
     "values, the loss and accuracy, and the seeds. The network of 90 weights is there to make "
     "this overhead visible; `profile.md` shows where its step spends the time. Every contestant "
-    "runs in a process that keeps freed memory, as after `cnnlab.setup()`. Where the goal of 1.15 "
-    "is missed, the norm of the gradient, the accuracy and the seed of the step take most of the "
-    "difference. Without them cnnlab couldn't refuse a gradient that isn't finite, or repeat a "
-    "run exactly."
+    "runs in a process that keeps freed memory, as after `cnnlab.setup()`. Where a goal is "
+    "missed, the norm of the gradient, the accuracy and the seed of the step take a third of the "
+    "difference, and Python between the calls most of the rest."
 )
 
 
