@@ -272,7 +272,7 @@ def test_no_seed_is_begun_when_the_time_is_over():
 def test_airbench_gets_the_images_of_the_recipe(tmp_path):
     data = cnnlab.load("pocket", n_train=24, n_valid=12, n_test=12, level="easy")
     cifar10.write_for_airbench(data, tmp_path)
-    stored = torch.load(tmp_path / "train.pt")
+    stored = torch.load(tmp_path / "train.pt", weights_only=True)
     assert stored["images"].shape == (24, 32, 32, 3)
     assert torch.equal(stored["images"][3].permute(2, 0, 1), data.train[3][0].mul(255).byte())
     assert torch.equal(stored["labels"], data.train.labels)
