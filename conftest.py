@@ -21,8 +21,8 @@ collect_ignore_glob = [
 ]
 # What needs nbgrader, which can't be installed beside the IPython of Google Colab.
 GRADING = [
-    *(f"cnnlab/course/{name}.py" for name in ("autograde", "items", "plain", "slides")),
-    *(f"tests/test_{name}.py" for name in ("assignments", "formgrader", "plain", "room", "slides")),
+    *(f"cnnlab/course/{name}.py" for name in ("autograde", "items", "plain")),
+    *(f"tests/test_{name}.py" for name in ("assignments", "formgrader", "plain")),
 ]
 if find_spec("nbgrader") is None:
     collect_ignore_glob += GRADING

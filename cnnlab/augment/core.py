@@ -218,11 +218,12 @@ class Augment:
         """
         now, draw = self.now(), ParamSampler(n, generator)
         affine = (now.rotate, now.shear, now.scale or (1.0, 1.0), now.translate)
+        colours = draw.named(now._colour_ranges())
         return Params(
-            brightness=draw.factor(now.brightness) if now.brightness else None,
-            contrast=draw.factor(now.contrast) if now.contrast else None,
-            saturation=draw.factor(now.saturation) if now.saturation else None,
-            hue=draw.uniform(-now.hue, now.hue) if now.hue else None,
+            brightness=colours.get("brightness"),
+            contrast=colours.get("contrast"),
+            saturation=colours.get("saturation"),
+            hue=colours.get("hue"),
             window=now._sample_window(draw, height, width),
             flip=draw.bernoulli(now.flip) if now.flip else None,
             vflip=draw.bernoulli(now.vflip) if now.vflip else None,
@@ -232,6 +233,13 @@ class Augment:
             noise_seed=draw.seed() if now.noise else 0,
             erase=draw.erase_boxes(now.erase, height, width) if now.erase else None,
         )
+
+    def _colour_ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the smallest and largest parameter of each colour operation that is on."""
+        factors = ("brightness", "contrast", "saturation")
+        sizes = {name: size for name in factors if (size := getattr(self, name))}
+        ranges = {name: (max(0.0, 1 - size), 1 + size) for name, size in sizes.items()}
+        return ranges | ({"hue": (-self.hue, self.hue)} if self.hue else {})
 
     def _sample_window(self, draw: ParamSampler, height: int, width: int) -> Window | None:
         if self.crop_pad:

@@ -35,17 +35,19 @@ class ParamSampler:
         width = torch.tensor([high - low for low, high in ranges])[:, None]
         return low + width * torch.rand(len(ranges), self.n, generator=self.generator)
 
+    def named(self, ranges: dict[str, tuple[float, float]]) -> dict[str, Tensor]:
+        """Draw from several ranges [low, high), each with a name, float (n,) each."""
+        if not ranges:
+            return {}
+        return dict(zip(ranges, self.uniforms(*ranges.values()), strict=True))
+
     def bernoulli(self, p: float) -> Tensor:
         """Draw True with probability p, bool (n,)."""
         return torch.rand(self.n, generator=self.generator) < p
 
-    def factor(self, delta: float) -> Tensor:
-        """Draw a factor from 1 - delta (but not below 0) to 1 + delta, float (n,)."""
-        return self.uniform(max(0.0, 1 - delta), 1 + delta)
-
-    def integers(self, count: Tensor) -> Tensor:
-        """Draw an integer from 0 to count - 1, int64 (n,)."""
-        return (torch.rand(self.n, generator=self.generator) * count).long()
+    def corners(self, count: Tensor | int) -> Tensor:
+        """Draw top and left, each an integer from 0 to count - 1, int64 (2, n)."""
+        return (torch.rand(2, self.n, generator=self.generator) * count).long()
 
     def seed(self) -> int:
         """Draw one seed for the whole batch."""
@@ -53,10 +55,8 @@ class ParamSampler:
 
     def padded_crop(self, pad: int, height: int, width: int) -> Window:
         """Draw a window of the image's size, shifted by up to `pad` pixels in each direction."""
-        whole, positions = Window.whole(self.n, height, width), torch.tensor(2 * pad + 1)
-        return whole._replace(
-            top=self.integers(positions) - pad, left=self.integers(positions) - pad
-        )
+        top, left = self.corners(2 * pad + 1) - pad
+        return Window.whole(self.n, height, width)._replace(top=top, left=left)
 
     def resized_crop(self, area: tuple[float, float], height: int, width: int) -> Window:
         """Draw a window that covers a random fraction of the area, anywhere in the image.
@@ -64,12 +64,12 @@ class ParamSampler:
         Its aspect ratio is 3 : 4 to 4 : 3. If no try fits, the window is the largest one with such
         a ratio, in the middle of the image.
         """
-        h, w, fits = self._rectangles(area, (3 / 4, 4 / 3), height, width, margin=0)
-        largest_h, largest_w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
-        h, w = torch.where(fits, h, largest_h), torch.where(fits, w, largest_w)
-        top, left = self.integers(height - h + 1), self.integers(width - w + 1)
-        top = torch.where(fits, top, (height - h) // 2)
-        return Window(top, torch.where(fits, left, (width - w) // 2), h, w)
+        image = torch.tensor([[height], [width]])
+        sides, fits = self._rectangles(area, (3 / 4, 4 / 3), image, image)
+        largest = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+        sides = torch.where(fits, sides, torch.tensor(largest)[:, None])
+        free = image - sides
+        return Window(*torch.where(fits, self.corners(free + 1), free // 2), *sides)
 
     def affine(
         self,
@@ -88,33 +88,34 @@ class ParamSampler:
 
     def erase_boxes(self, p: float, height: int, width: int) -> Tensor:
         """Draw a rectangle with probability p, otherwise an empty one, int64 (n, 4)."""
-        h, w, fits = self._rectangles((0.02, 0.33), (0.3, 3.3), height, width, margin=1)
-        top, left = self.integers(height - h + 1), self.integers(width - w + 1)
-        box = torch.stack([top, left, top + h, left + w], dim=1)
-        return box * (fits & self.bernoulli(p))[:, None]
+        image = torch.tensor([[height], [width]])
+        sides, fits = self._rectangles((0.02, 0.33), (0.3, 3.3), image, image - 1)
+        corners = self.corners(image - sides + 1)
+        boxes = torch.cat([corners, corners + sides])
+        return (boxes * (fits & self.bernoulli(p))).T
 
     def _rectangles(
-        self,
-        area: tuple[float, float],
-        ratio: tuple[float, float],
-        height: int,
-        width: int,
-        *,
-        margin: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, area: tuple[float, float], ratio: tuple[float, float], image: Tensor, largest: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Draw rectangles with a uniform fraction of the area and a log-uniform aspect ratio.
 
+        Args:
+            area: smallest and largest fraction of the image.
+            ratio: smallest and largest aspect ratio.
+            image: height and width of the image, int64 (2, 1).
+            largest: the largest height and width that a rectangle may have, int64 (2, 1).
+
         Returns:
-            Height and width, int64 (n,) each, of the first try that is at least `margin` pixels
-            smaller than the image on each side; and whether there was one, bool (n,).
+            Height and width, int64 (2, n), of the first try that isn't too large; and whether there
+            was one, bool (n,).
         """
+        height, width = image.flatten().tolist()
         area_draw, ratio_draw = torch.rand(2, TRIES, self.n, generator=self.generator)
         pixels = height * width * (area[0] + (area[1] - area[0]) * area_draw)
         low, high = math.log(ratio[0]), math.log(ratio[1])
         root_ratio = torch.exp(0.5 * (low + (high - low) * ratio_draw))
         side = pixels.sqrt()
         sides = torch.stack([side * root_ratio, side / root_ratio]).round_().long()  # (2, TRIES, n)
-        fits = (sides[0] <= height - margin) & (sides[1] <= width - margin)
+        fits = (sides <= largest[:, None]).all(dim=0)
         first = fits.byte().argmax(dim=0)[None]  # argmax returns the first of several maxima
-        h, w = sides.gather(1, first.expand(2, 1, -1))[:, 0]
-        return h, w, fits.any(dim=0)
+        return sides.gather(1, first.expand(2, 1, -1))[:, 0], fits.any(dim=0)

@@ -5,9 +5,8 @@
 
 import re
 
-from cnnlab import check, emergency
-from cnnlab.clinic import FAULTS
-from cnnlab.course import notebooks
+from cnnlab.course import check, emergency, notebooks
+from cnnlab.course.clinic import FAULTS
 
 
 def counts() -> dict[str, int]:

@@ -633,11 +633,11 @@ PREDICTIONS = (
         section="Gradients, by hand and by machine",
     ),
     Prediction(
-        question="What fraction of the mistakes confuses two speed limits?",
+        question="What fraction of the mistakes confuse two speed limits?",
         text=(
             "A small network classifies twelve traffic signs. Four are speed limits (30, 50, "
             "60, 80), two are arrows, and the others are no entry, no stopping, yield, warning, "
-            "stop and priority. What fraction of its mistakes, from 0 to 1, confuses one speed "
+            "stop and priority. What fraction of its mistakes, from 0 to 1, confuse one speed "
             "limit with another?"
         ),
         answer=0.87,

@@ -471,7 +471,7 @@ PREDICTIONS = (
         section="Batch norm in code",
     ),
     Prediction(
-        question="Loss by statistics of two images?",
+        question="Accuracy lost with statistics of two images?",
         text=(
             "A small network with batch norm reaches an accuracy of 0.70. By how much does the "
             "accuracy fall if batch norm takes its statistics from two images at a time, in "

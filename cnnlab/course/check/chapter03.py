@@ -489,7 +489,7 @@ PREDICTIONS = (
             "with colour jitter (light), with zoom and shift, and with a horizontal flip. Which "
             "one is best on signs in unusual light?"
         ),
-        answer="zoom and shift",
+        answer="light",
         why="An augmentation helps against the shift that it imitates.",
         section="Each augmentation against its own shift",
         options=("none", "light", "zoom and shift", "flip"),
@@ -501,7 +501,7 @@ PREDICTIONS = (
             "right. By how much does training with horizontal flips change the accuracy on "
             "clean signs? Give a difference, such as 0.02 or -0.02."
         ),
-        answer=-0.008,
+        answer=-0.098,
         why=(
             "A flip turns one class into another here. An augmentation has to keep the label "
             "correct."

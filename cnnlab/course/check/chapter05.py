@@ -571,7 +571,7 @@ PREDICTIONS = (
             "A narrow network trains for only sixty steps, with the best peak for each "
             "schedule. Which ends with the higher validation accuracy?"
         ),
-        answer="within 1 point",
+        answer="constant",
         why=(
             "After sixty steps, little of the loss is noise. Every step that the cosine "
             "shortens is lost progress."
@@ -586,7 +586,7 @@ PREDICTIONS = (
             "loop counts steps, and there are 60. The correct unit gives an accuracy of about "
             "0.66, and guessing gives 0.08. What accuracy do you expect?"
         ),
-        answer=0.158,
+        answer=0.196,
         why=(
             "After four steps the learning rate is zero, and the rest of the run changes no "
             "weight. Torch doesn't complain, so plot the learning rates that were used."

@@ -742,7 +742,7 @@ PREDICTIONS = (
             "stopping, keep left and keep right. What accuracy does cross-validation give it? "
             "(Guessing gives one third.)"
         ),
-        answer=0.4,
+        answer=0.67,
         why=(
             "Two thirds is what you'd expect from a classifier that recognises no stopping and "
             "tosses a coin between left and right."
