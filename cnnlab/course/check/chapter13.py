@@ -757,7 +757,7 @@ PREDICTIONS = (
             "such as a cat and a cup of coffee. What fraction of its predictions, from 0 to 1, "
             "has a probability above 0.9?"
         ),
-        answer=0.957,
+        answer=0.783,
         why=(
             "A softmax divides a total probability of one among the classes it knows, and none "
             "of these isn't among them."
