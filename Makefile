@@ -34,7 +34,7 @@ replicate: $(VENV)/.dev  ## repeat every study with new seeds; it takes hours an
 bench: .venv-bench/.bench  ## install the peers beside, compare with them, write benchmarks/results
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 
-gpu: .venv-bench/.gpu  ## test and measure on a CUDA GPU within eight minutes: make gpu CIFAR10=folder
+gpu: .venv-bench/.gpu  ## test and measure on a CUDA GPU; about eight minutes: make gpu CIFAR10=folder
 	.venv-bench/bin/python -m benchmarks.gpu $(CIFAR10:%=--cifar10 %) $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, pairing

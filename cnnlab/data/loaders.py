@@ -247,7 +247,7 @@ class _MemoryReader:
     ) -> Iterator[Batch]:
         """Yield the batches; they don't depend on the epoch, because nothing here is random."""
         tensors = [
-            given if labels_on_host and _are_labels(given) else moved
+            given.cpu() if labels_on_host and _are_labels(given) else moved
             for given, moved in zip(self.given, self.tensors, strict=True)
         ]
         for indices in batches:
