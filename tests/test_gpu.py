@@ -41,7 +41,7 @@ class NoWaiting(Callback):
 def test_no_step_waits_for_the_gpu(way, precision):
     trainer, batches = make("cuda", callbacks=[NoWaiting()], precision=precision, **WAYS[way])
     history = trainer.fit(batches, epochs=2)
-    assert trainer.runs_ahead
+    assert trainer._ahead.on
     assert len(history.steps) == 12
     assert history.to_pandas()["train_loss"].notna().all()
 

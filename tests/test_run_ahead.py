@@ -90,7 +90,7 @@ class Watch(Callback):
         self.ahead = []
 
     def on_step_end(self, trainer):
-        self.ahead.append(len(trainer._unread))
+        self.ahead.append(len(trainer._ahead.steps))
         StandInGPU.current.strict = True
 
     def on_epoch_end(self, trainer):
@@ -200,7 +200,7 @@ def test_without_a_fused_optimizer_each_step_is_read_before_the_weights_change(g
         group["fused"] = False
     with pytest.raises(NonFiniteError, match=r"step 2\): the loss is nan although the images"):
         trainer.fit(batches, epochs=1)
-    assert not trainer.runs_ahead
+    assert not trainer._ahead.on
 
 
 def test_a_wrong_label_is_refused_before_it_is_on_the_gpu(gpu):

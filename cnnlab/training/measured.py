@@ -51,7 +51,7 @@ class Step:
         lr: the learning rate of the first parameter group.
         norm: the norm of the gradient before clipping; a number once it's read.
         means: the means of the batch, once they're read.
-        before: the state before the step that later steps change, for `Trainer._undo`.
+        before: the state before the step that later steps change, for `RunAhead`.
     """
 
     def __init__(self, step: int, batch: int, lr: float, before: Any) -> None:

@@ -9,7 +9,6 @@ import math
 import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.errors import CheckpointError, DataError, NonFiniteError
+from cnnlab.errors import CheckpointError, DataError
 from cnnlab.files import user_path
 from cnnlab.losses import (
     LossFn,
@@ -32,6 +31,7 @@ from cnnlab.losses import (
 )
 from cnnlab.rng import fork_rng, seed_at
 from cnnlab.training import checkpoint, distributed, resume
+from cnnlab.training.ahead import RunAhead
 from cnnlab.training.batches import evaluation_batches, training_batches
 from cnnlab.training.checks import (
     FirstLook,
@@ -79,10 +79,6 @@ from cnnlab.training.transforms import wrap_batch_transform
 
 __all__ = ["Callback", "History", "StopTraining", "Trainer", "best_device"]
 
-AHEAD = 2  # steps that wait in the queue of a GPU before their numbers are read
-CHECKED = (
-    100  # on a GPU, values that the host would have to wait for are checked at every 100th step
-)
 MAX_SKIPPED = 25  # fp16 steps in a row with a gradient that isn't finite: no longer an overflow
 NO_TARGET = (
     "no target of this {} counts, so there is no loss: every one of them is the ignore_index {}, "
@@ -164,7 +160,6 @@ class Trainer(TrainerOptions):
     metrics: dict[str, Metric]
 
     _look: FirstLook  # of the fit in progress
-    runs_ahead: bool  # of the epoch in progress
 
     # `TrainerOptions` is a dataclass: its `__init__` stores the arguments, then calls this.
     def __post_init__(self) -> None:
@@ -199,8 +194,7 @@ class Trainer(TrainerOptions):
         self.metrics = dict(self.metrics or {})
         self.means = RunningMeans(self.metrics)  # of the epoch in progress
         self.skipped_in_a_row = 0
-        self._unread: deque[Step] = deque()  # steps whose numbers are still on the GPU
-        self._failed: Tensor | None = None  # on the GPU: 1 after a step that isn't finite, else 0
+        self._ahead = RunAhead(self, self._check_finite, self._write_row)
         self.has_validation = False
         # Batch size and number of batches: of the last step's loader, and of the one in this fit.
         self.last_loader_shape: tuple[int | None, int | None] | None = None
@@ -212,8 +206,7 @@ class Trainer(TrainerOptions):
         """Train until `epochs` epochs are finished in total; to resume, load a checkpoint first.
 
         Args:
-            train: yields (images, targets): a `cnnlab.loader`, a torch `DataLoader`, a list of
-                batches.
+            train: gives (images, targets): a `cnnlab.loader`, a torch `DataLoader` or a list.
             valid: evaluated after each epoch; it never changes the training.
             epochs: the total number, including those of earlier calls.
 
@@ -223,14 +216,13 @@ class Trainer(TrainerOptions):
         Raises:
             DataError: there is no batch or no target that counts, or a batch doesn't fit the model.
             NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from
-                before that batch. With a fused optimizer on a GPU the error comes up to two steps
-                later, but these steps change no weight.
+                before that batch, also on a GPU, where a fused optimizer is told two steps later.
             KeyboardInterrupt: after Ctrl-C, or the stop button of a notebook. The run is in order
                 then: call fit again to continue it.
         """
         epochs = check_fit(self, train, valid, epochs)
         self._prepare_fit(train, valid, epochs)
-        with fork_rng(), Interrupts() as interrupts, self._finalize(), self._all_steps_read():
+        with fork_rng(), Interrupts() as interrupts, self._finalize(), self._ahead.all_read():
             self._emit("on_fit_start")
             while self.epoch < epochs:
                 self._train_epoch(train, interrupts)
@@ -250,7 +242,7 @@ class Trainer(TrainerOptions):
         self.rollback = Rollback(self.model, self.loss_fn)  # of a step that is refused
         frozen = list(frozen_norms(self.model))
         intake = self._intake(self.model)
-        self._start_ahead()
+        self._ahead.start()
         # Closed, so that an error or a stop request ends the worker processes too.
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
             for batch in batches:
@@ -267,18 +259,10 @@ class Trainer(TrainerOptions):
     def _update(self, images: Tensor, targets: Tensor, on_host: Tensor) -> None:
         """Take one optimizer step in which every sample of the batch has the same weight."""
         check_learning_rates(self.scheduler, self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None  # what optimizer.zero_grad() does, in a tenth of the time
-        lr = float(self.optimizer.param_groups[0]["lr"])
-        step = Step(self.step, self.batch, lr, self._before())
-        try:
-            with self.rollback:  # an error leaves no trace in the batch-norm statistics
-                self._forward_backward(step, images, targets, on_host)
-                self._clip_gradients(parameters, step, images)
-        except Exception:
-            with self._explained(images):
-                raise
+        step = self._begin_step()
+        with self.rollback:  # an error leaves no trace in the batch-norm statistics
+            self._forward_backward(step, images, targets, on_host)
+            self._clip_gradients(step, images)
         self._step_optimizer()
         if self.ema is not None:
             self.ema.update()
@@ -410,7 +394,7 @@ class Trainer(TrainerOptions):
         """
         if not distributed.is_rank0():
             return user_path(path)
-        self._read_steps()
+        self._ahead.read()
         return checkpoint.save(resume.state_of(self), path)
 
     def load(self, path: str | Path) -> None:
@@ -431,7 +415,7 @@ class Trainer(TrainerOptions):
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of all that a run needs to continue; no generator states, see `rng.py`."""
-        self._read_steps()
+        self._ahead.read()
         return copy.deepcopy(resume.state_of(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -446,10 +430,28 @@ class Trainer(TrainerOptions):
 
     # The parts of a step.
 
+    def _begin_step(self) -> Step:
+        """Delete the gradients of the last step, and begin to measure the next one."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # what optimizer.zero_grad() does, in a tenth of the time
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        return Step(self.step, self.batch, lr, self._ahead.before())
+
     def _forward_backward(
         self, step: Step, images: Tensor, targets: Tensor, on_host: Tensor
     ) -> None:
         """Compute the gradient of a batch, and note its loss, accuracy and metrics."""
+        try:
+            self._add_gradients(step, images, targets, on_host)
+        except Exception:
+            with self._explained(images):
+                raise
+        distributed.average_gradients(self.loss_fn)
+        self.scaler.unscale_(self.optimizer)  # what is checked and clipped are the true gradients
+
+    def _add_gradients(self, step: Step, images: Tensor, targets: Tensor, on_host: Tensor) -> None:
+        """Add up the gradients of the microbatches, weighted so that every sample counts alike."""
         total = self._divisor(targets, on_host)
         pieces = microbatches(self.microbatch, images, targets, on_host)
         for number, (images_part, targets_part, host_part, last) in enumerate(pieces):
@@ -459,8 +461,7 @@ class Trainer(TrainerOptions):
             with distributed.no_sync_until_last(self.parallel, last):
                 with self.autocast, distributed.raised_together(number == 0):
                     outputs = self.parallel(images_part)
-                    wait = not self.runs_ahead or self.step % CHECKED == 0
-                    check_targets(outputs, host_part, self.loss_fn, wait=wait)
+                    check_targets(outputs, host_part, self.loss_fn, wait=self._ahead.waits)
                     self._look.outputs(outputs, self.model)
                     if counts:
                         loss = check_loss(self.loss_fn(outputs, targets_part), outputs)
@@ -472,16 +473,14 @@ class Trainer(TrainerOptions):
                 self.scaler.scale(share).backward()
             part = self._measure(outputs, targets_part, host_part, loss.detach(), samples)
             step.parts.append(part)
-        distributed.average_gradients(self.loss_fn)
-        self.scaler.unscale_(self.optimizer)  # what is checked and clipped are the true gradients
 
     def _divisor(self, targets: Tensor, on_host: Tensor) -> Tensor | float:
         """Return the divisor of the mean loss; a tensor if reading it would mean to wait."""
         weight = class_weights(self.loss_fn)
         if weight is not None and not on_host.is_cuda:
-            weight = self._weight_on_host
+            weight = self._ahead.class_weights
         value = divisor(self.loss_fn, targets, on_host, weight)
-        return value if self.runs_ahead and on_host.is_cuda else float(value)
+        return value if self._ahead.on and on_host.is_cuda else float(value)
 
     def _measure(
         self, outputs: Any, targets: Tensor, on_host: Tensor, loss: Tensor | float, samples: Any
@@ -499,11 +498,12 @@ class Trainer(TrainerOptions):
                 metrics = {k: measure(k, fn, outputs, targets) for k, fn in self.metrics.items()}
         return Part(loss, samples, len(targets), correct, counted, metrics)
 
-    def _clip_gradients(self, parameters: list[Tensor], step: Step, images: Tensor) -> None:
+    def _clip_gradients(self, step: Step, images: Tensor) -> None:
         """Refuse a loss or gradient that is not finite, and clip the gradients."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = step.norm = gradient_norm(parameters)
-        if self.runs_ahead:
-            self._note_failure(step, norm)
+        if self._ahead.on:
+            self._ahead.skip_if_not_finite(step)
         else:
             step.means = step.read(self.metrics)
             if distributed.world_size() > 1:
@@ -526,7 +526,7 @@ class Trainer(TrainerOptions):
             # If this step is skipped, torch would warn that the scheduler was called before it.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]
         try:
-            if self.runs_ahead:
+            if self._ahead.on:
                 self.optimizer.step()  # does nothing if its `found_inf` is 1
             else:
                 self.scaler.step(self.optimizer)
@@ -539,14 +539,13 @@ class Trainer(TrainerOptions):
         """Add the step to the history and to the means of the epoch, if its numbers are here."""
         self.batch += 1
         self.last_loader_shape = self._loader_shape
-        if not self.runs_ahead:
+        if self._ahead.on:
+            self._ahead.add(step)
+        else:
             self._write_row(step)
-            return
-        self._unread.append(step)
-        if len(self._unread) > AHEAD:
-            self._read_step()
 
     def _write_row(self, step: Step) -> None:
+        """Add a step that was read to the history and to the means of the epoch."""
         skipped = self.scaler.is_enabled() and not math.isfinite(step.norm)
         self.history.skipped_steps += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
@@ -554,86 +553,10 @@ class Trainer(TrainerOptions):
         self.history.add_step(step.lr, step.means.mean_loss, step.norm)
         self.means.merge(step.means)
 
-    # On a GPU with a fused optimizer the host runs ahead: it reads the numbers of a step when two
-    # more steps are in the queue. After a step that isn't finite, those change no weight.
-
-    def _start_ahead(self) -> None:
-        """Decide for an epoch whether the host may run ahead of the GPU."""
-        fused = all(group.get("fused") for group in self.optimizer.param_groups)
-        on_gpu = self.device.type == "cuda" and distributed.world_size() == 1
-        self.runs_ahead = fused and on_gpu
-        vars(self.optimizer).pop("found_inf", None)
-        self._failed = torch.zeros((), device=self.device) if self.runs_ahead else None
-        weight = class_weights(self.loss_fn)
-        self._weight_on_host = None if weight is None else torch.as_tensor(weight).cpu()
-
-    def _before(self) -> Any:
-        """Return the state before a step, as far as a later `_undo` needs it."""
-        if not self.runs_ahead:
-            return None
-        schedule = None if self.scheduler is None else self.scheduler.state_dict()
-        settings = [
-            {k: v for k, v in group.items() if k != "params"}
-            for group in self.optimizer.param_groups
-        ]
-        return self.rollback.copies(), len(self.optimizer.state), schedule, settings
-
-    def _note_failure(self, step: Step, norm: Tensor) -> None:
-        """Make the optimizer skip this step and all later ones if it isn't finite."""
-        assert self._failed is not None
-        losses = torch.stack([torch.as_tensor(part.loss).to(norm) for part in step.parts])
-        bad_loss, bad_norm = ~losses.isfinite().all(), ~norm.isfinite()
-        failed = bad_loss if self.scaler.is_enabled() else bad_loss | bad_norm
-        self._failed = torch.maximum(self._failed, failed.float())
-        self.optimizer.found_inf = torch.maximum(self._failed, bad_norm.float())  # type: ignore[attr-defined]
-        step.send()
-
-    def _read_step(self) -> None:
-        """Read the numbers of the oldest step in the queue; undo the later ones if it failed."""
-        step = self._unread.popleft()
-        step.means = step.read(self.metrics)
-        try:
-            self._check_finite(step)
-        except NonFiniteError:
-            self._undo(step)
-            raise
-        self._write_row(step)
-
-    def _read_steps(self) -> None:
-        """Read the numbers of all steps in the queue."""
-        while self._unread:
-            self._read_step()
-
-    def _undo(self, step: Step) -> None:
-        """Go back to before a step that failed; it and all later ones have changed no weight."""
-        self._unread.clear()
-        buffers, n_states, schedule, settings = step.before
-        self.step, self.batch = step.step, step.batch
-        self.rollback.restore(buffers)
-        for parameter in list(self.optimizer.state)[n_states:]:  # made by a step that was skipped
-            del self.optimizer.state[parameter]
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(schedule)
-        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(values)
-
-    @contextmanager
-    def _all_steps_read(self) -> Iterator[None]:
-        """Leave no step unread, however a fit ends, and let the history read them meanwhile."""
-        self.history.read_steps = self._read_steps
-        try:
-            yield
-        finally:
-            try:
-                self._read_steps()
-            finally:
-                del self.history.read_steps
-                vars(self.optimizer).pop("found_inf", None)
-
     @property
     def grad_norm(self) -> float:
         """The norm of the last gradient, before clipping; on a GPU, it's waited for."""
-        self._read_steps()
+        self._ahead.read()
         return self._grad_norm
 
     @contextmanager
@@ -685,7 +608,7 @@ class Trainer(TrainerOptions):
 
     def _end_epoch(self, valid: Iterable | None, interrupts: Interrupts) -> None:
         """Validate, write the row of the epoch, and call plateau and callbacks."""
-        self._read_steps()
+        self._ahead.read()
         if not self.batch:
             raise DataError(
                 "the training loader gave no batch; a generator can be read only once, so use a "
