@@ -957,7 +957,7 @@ with tempfile.TemporaryDirectory() as parcel:
     received.size = SIZE  # isn't in the file, but on the card
     again = logits_of(received, data.test)
 assert torch.allclose(again, test_logits, atol=1e-4)
-print("the receiver gets the same answers")
+print("the receiver gets the same predictions")
 image, _ = data.test[0]  # or the path of a photograph
 cnnlab.classify(received, image, data.classes)
 

@@ -158,7 +158,7 @@ def test_the_capstone_reaches_its_model_card_with_a_folder_of_your_own(make, tmp
         assert not re.search(r"\bnan\b|\bsigns?\b|keep left", text, re.IGNORECASE)
         for low, high in re.findall(r"\((\d\.\d+) to (\d\.\d+)\)", text):
             assert 0 <= float(low) <= float(high) <= 1
-    assert any("the receiver gets the same answers" in text for text in texts)
+    assert any("the receiver gets the same predictions" in text for text in texts)
     assert any("Most probable class of the image" in text for text in texts)
     if make is separable_classes:
         assert any("every test image is classified correctly" in text for text in texts)
