@@ -938,7 +938,7 @@ optimizers.plot(
 # 5.4), so eight seeds can't tell whether either gain is real. SGD itself varies between 0.73 and 0.84, probably because
 # its search, on only two seeds, chose too large a learning rate.
 #
-# **Then we ran it again.** With eight new seeds, neither claim held ([appendix G](G_evidence.md)). Adam's lead over SGD
+# **Then we ran it again.** With eight new seeds, neither claim held (appendix G). Adam's lead over SGD
 # shrank to 2.6 points (−0.9 to 6.1), so it probably helps, but by less than the first table says. AdamW came out 0.6
 # points above Adam (−0.8 to 2.1), just too much for our margin of 2. A result that stands out the first time often had
 # luck on its side, and only a replication shows how much.

@@ -1081,7 +1081,7 @@ print(in_loss.difference("decay 5e-3", "decay 5e-3 everywhere"))
 # loss by 0.13 (0.09 to 0.16). With as many correct predictions and a lower loss, the network is probably less
 # overconfident, a subject of [chapter 4](04_mixing.ipynb).
 #
-# **What new seeds said.** We repeated both studies ([appendix G](G_evidence.md)), and three of the claims didn't hold.
+# **What new seeds said.** We repeated both studies (appendix G), and three of the claims didn't hold.
 # Here are the differences in points:
 #
 # | claim | first | new seeds | held |

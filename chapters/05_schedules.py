@@ -343,7 +343,7 @@ plots.lines(
 # that we had declared to matter. The sixth claim isn't supported: with twice the epochs, the constant learning rate is
 # between 4.9 points behind the cosine and 0.8 ahead. So the cosine does about as well or better with half the epochs.
 #
-# With new seeds ([appendix G](G_evidence.md)), four of the five held. One-cycle's lead over the cosine came out the
+# With new seeds (appendix G), four of the five held. One-cycle's lead over the cosine came out the
 # same, at 1.1 points, but this time its interval was wider (−0.2 to 2.4) and no longer ends below two. So one-cycle is
 # probably a little ahead here, and hardly by more than two points.
 #

@@ -536,7 +536,7 @@ by_variant[[REPEATED, "test_acc"]].mean().round(3)
 # It does memorise less. At the end of the run with 0.05, nearly all wrong labels are repeated, against 39 % at 0.005
 # and 33 % under a cosine from 0.01. But that's only part of the answer. After epoch 7 the run with 0.05 has memorised
 # about as much as the one with 0.005 at its end (the interval reaches from 5 points less to 10 points more), and yet
-# its test accuracy is 16 points lower. With new seeds ([appendix G](G_evidence.md)), it had memorised 7.1 points more
+# its test accuracy is 16 points lower. With new seeds (appendix G), it had memorised 7.1 points more
 # (1.3 to 12.9), so that may explain part of the gap. Another part may be noise, because large steps make the live
 # weights jump, and an average smooths that out. The EMA after epoch 5 repeats the fewest wrong labels, 25 %.
 #

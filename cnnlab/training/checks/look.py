@@ -68,7 +68,7 @@ class FirstLook:
         if isinstance(outputs, Tensor) and outputs.ndim > 1:
             problem = _too_many(outputs, self.n_classes) or _no_logits(outputs.detach(), model)
         if problem:
-            warnings.warn(problem, UserWarning, stacklevel=6)
+            warnings.warn(problem, UserWarning, stacklevel=7)
 
     def validation_batch(self, batch: Any) -> None:
         """Warn if the first validation batch is on another scale than the first training batch."""
