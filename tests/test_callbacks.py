@@ -570,6 +570,7 @@ def test_a_metric_with_a_strange_name_or_a_text_in_the_history_does_not_break_th
         def on_epoch_end(self, trainer):
             trainer.history.epochs[-1]["train_note"] = "fine"
 
+    monkeypatch.setenv("COLUMNS", "400")  # or the bar would leave out what has no room
     zero = lambda outputs, targets: 0.0
     names = ["a b\nc", "{x}", "α", "100 %", "<bar/>", "loss/é"]
     trainer = make(callbacks=[Note(), Progress(bar)], metrics=dict.fromkeys(names, zero))

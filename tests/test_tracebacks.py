@@ -26,7 +26,10 @@ def run():
             elif message["msg_type"] == "error":
                 found["traceback"] += "\n".join(content["traceback"])
 
-        reply = client.execute_interactive(code, timeout=120, output_hook=keep)["content"]
+        # Otherwise the kernel aborts what it gets in the moment after an error.
+        reply = client.execute_interactive(
+            code, timeout=120, output_hook=keep, stop_on_error=False
+        )["content"]
         found = {name: re.sub(r"\x1b\[[0-9;]*m", "", text) for name, text in found.items()}
         return found["printed"], found["traceback"], reply
 
