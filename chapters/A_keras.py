@@ -12,7 +12,7 @@
 # **Questions.** How do you do in Keras what you've learnt in PyTorch? Which things have another name, which have
 # another default, and which have the same name and another meaning? Which of these differences raise no error?
 #
-# **Afterwards you can** carry a network and its weights from PyTorch to Keras and back; freeze, weight, stop and
+# **You will be able to** carry a network and its weights from PyTorch to Keras and back; freeze, weight, stop and
 # schedule in either; fine-tune a network from `keras.applications`; and name the defaults to set when two frameworks
 # should give the same numbers.
 #
@@ -77,9 +77,9 @@ else:
 # - **Padding.** With stride 2, `padding="same"` pads only at the bottom and on the right. PyTorch's `padding=1` pads all
 #   four sides. So the padding is a layer of its own here.
 # - **Batch norm's $\varepsilon$** is 0.001 in Keras and 0.00001 in PyTorch.
-# - **Batch norm's `momentum`** is the fraction of the *old* statistics that is kept in Keras, 0.99, and the fraction of the
-#   *new* ones that is added in PyTorch, 0.1. Chapter 2 writes $r \leftarrow 0.9\,r + 0.1\,\mu$, and that is
-#   `momentum=0.9` in Keras.
+# - **Batch norm's `momentum`** means opposite things. In Keras it's the fraction of the *old* statistics that stays, 0.99.
+#   In PyTorch it's the weight of the *new* ones, 0.1. Chapter 2's $r \leftarrow 0.9\,r + 0.1\,\mu$ is `momentum=0.9` in
+#   Keras.
 #
 # Keras also initialises weights differently, with Xavier's uniform distribution. That doesn't matter here, because we
 # copy the weights.
@@ -269,7 +269,8 @@ if keras:
 # ### Predict
 #
 # Leave batch norm's `momentum` at Keras' default of 0.99, so that each batch moves the running statistics by only a
-# hundredth. Train four epochs of fifteen steps. By how much does the validation accuracy fall behind that with 0.9?
+# hundredth. Train four epochs of fifteen steps. How far does its validation accuracy fall below the
+# accuracy with 0.9?
 # (0.05 is five points; a negative number means that it's ahead.)
 
 # %% tags=["predict"]
@@ -466,7 +467,8 @@ if keras:
 # ## A.4 A new head on a frozen backbone
 #
 # Chapter 9 replaces the head and freezes the rest. In Keras you cut the model at the features, set `trainable` to
-# `False`, and put new layers behind it. Do it *before* `compile`, because Keras promises an effect only then.
+# `False`, and put new layers behind it. Do it *before* `compile`, because Keras
+# only guarantees that `trainable` has an effect if you set it before.
 #
 # In both, **a frozen batch norm works in evaluation mode while the rest trains**: it uses its running statistics and
 # doesn't update them. In Keras, `trainable = False` means exactly that for batch norm, and cnnlab's `Trainer` follows
@@ -1098,7 +1100,7 @@ cnnlab.plots.lines(
     lines,
     xlabel="epoch",
     ylabel="cross-entropy",
-    message="Training and validation loss stay above 1.1, that of guessing: on "
+    message="Training and validation loss stay above 1.1, the loss of guessing: on "
     "random frozen features, both networks underfit.",
 )
 
@@ -1174,7 +1176,8 @@ cnnlab.plots.lines(
 # ## Key points
 #
 # - With the same weights, batches and settings, the two give the same curve. Where they don't, a default differs.
-# - Change three defaults at once: `from_logits=True`, `restore_best_weights=True`, a validation set of your own.
+# - Set three things in every Keras run: `from_logits=True`, `restore_best_weights=True`, and a validation set of your
+#   own.
 # - Freeze before you compile, and compile again after every unfreezing. To unfreeze some layers, unfreeze the whole
 #   backbone and freeze the others.
 # - A ready-made network brings its own preprocessing, and in Keras that of ResNet-50 is BGR.

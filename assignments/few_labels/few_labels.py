@@ -101,8 +101,8 @@ cnnlab.plots.image_grid(torch.cat([images[::12], unlabelled[:10]]), columns=10)
 # else that you have seen in the course.
 #
 # **Points.** `fine_tune` above is the best strategy of chapter 10 for so few signs. The grader compares your accuracy
-# with that of `fine_tune`, on the same three new sets. A lead of 0 or less earns nothing. From there, the points grow
-# in a straight line to 6 for a lead of 0.10, which are full marks, and then half as fast to 8 for a lead of 0.20. Our
+# with that of `fine_tune`, on the same three new sets. A lead of 0 or less earns nothing. From there the points grow
+# linearly to 6, full marks, for a lead of 0.10, and then a third as fast to 8 for a lead of 0.20. Our
 # own solution leads by 0.15 on average over four practice sets (from 0.08 to 0.19), so the scale is open: beat us.
 # Copying chapter 10 is worth nothing here. What counts is to know what the road does to an image, and to learn from
 # the images that have no labels.
@@ -253,9 +253,9 @@ for name in ("linear", "fine-tune"):
 # **Points**, one for each of these:
 #
 # 1. You name a strategy, with its mean and interval.
-# 2. Your table supports the choice: the interval of a difference does, or you say that it doesn't.
+# 2. The interval of a difference in your table supports the choice, or you say that it doesn't.
 # 3. You quote a guideline correctly, with its source, and say whether your runs agree.
-# 4. You name a risk that is one, and why it would hurt this strategy.
+# 4. You name a realistic risk, and explain why it would hurt this strategy.
 # 5. You say which decisions saw the correct classes of which practice sets, and what follows.
 # 6. A fellow student could follow it, and it has at most ten sentences.
 
@@ -267,10 +267,10 @@ for name in ("linear", "fine-tune"):
 # linear classifier on earlier features; with us, the linear classifier on the last features was worst, so the second
 # was not tested. ..."
 #
-# **Point 3** is for any published guideline that is quoted correctly: that of the lecture, that of CS231n's notes, the
-# one of chapter 10. A student may say that the runs can't decide, with the reason. **Point 4:** a risk is something
+# **Point 3** is for any published guideline that is quoted correctly, whether from the lecture, CS231n's notes or
+# chapter 10. A student may say that the runs can't decide, with the reason. **Point 4:** a risk is something
 # that can happen, such as other fonts, night, a week in which nearly all unlabelled images are of one class (the
-# statistics are then those of that class), a month with few unlabelled images, or a cost that grows. **Point 5:** what
+# batch-norm statistics then describe that class alone), a month with few unlabelled images, or a cost that grows. **Point 5:** what
 # was tuned on a set is optimistic on that set and not on others; a student who tuned on `practice(0)` only and
 # compared on fresh sets says so and has the point.
 # ### END SOLUTION

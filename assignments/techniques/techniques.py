@@ -129,17 +129,17 @@ cnnlab.check.grade("schedule", schedule)
 # %% [markdown]
 # ## 3. Early stopping with a relative threshold
 #
-# You get the whole curve `values`, one number for each evaluation. Return the evaluation that ends the run and the
+# You get the whole curve `values`, one value per evaluation. Return the evaluation that ends the run and the
 # best one: `(stop, best)`, two indices from 0.
 #
 # - With `mode="max"` larger is better, with `"min"` smaller. A NaN is never better than anything.
-# - There is a value to beat, at first the first number that isn't NaN. An evaluation is *good* if it is better than the
+# - There is a value to beat, at first the first value that isn't NaN. An evaluation is *good* if it is better than the
 #   value to beat by more than `min_delta` times the absolute value of the value to beat; then it becomes the value to
-#   beat. That first number is good. Every other evaluation is *bad*.
+#   beat. That first value is good. Every other evaluation is *bad*.
 # - Bad evaluations in a row are counted, but only those with an index of at least `start`. When there are `patience`
 #   of them, the run ends with that evaluation. A run that is never ended stops at its last evaluation.
-# - `best` is the index of the best number up to the stop, however small its lead; of equal ones the first. If there are
-#   only NaNs up to the stop, nothing was better than anything, and `best` is 0. (A curve has at least one value.)
+# - `best` is the index of the best value up to the stop, however small its lead; if several are equal, the first. If
+#   there are only NaNs up to the stop, nothing was better than anything, and `best` is 0. (A curve has at least one value.)
 #
 # **Points.** 2 for `stop`, 2 for `best`.
 
