@@ -102,8 +102,8 @@ cnnlab.plots.image_grid(torch.cat([images[::12], unlabelled[:10]]), columns=10)
 #
 # **Points.** `fine_tune` above is the best strategy of chapter 10 for so few signs. The grader compares your accuracy
 # with that of `fine_tune`, on the same three new sets. A lead of 0 or less earns nothing. From there the points grow
-# linearly to 6, full marks, for a lead of 0.10, and then a third as fast to 8 for a lead of 0.20. Our
-# own solution leads by 0.15 on average over four practice sets (from 0.08 to 0.19), so the scale is open: beat us.
+# linearly to 6, full marks, for a lead of 0.10, and then a third as fast to 8 for a lead of 0.20. Our own solution
+# leads by 0.15 on average over four practice sets (from 0.08 to 0.19), so the scale is open: beat us.
 # Copying chapter 10 is worth nothing here. What counts is to know what the road does to an image, and to learn from
 # the images that have no labels.
 #

@@ -75,7 +75,10 @@ class Learning:
             f"over {self.draws} sets of signs; full marks need {GAINS[1]:.2f}, and the whole bonus "
             f"{GAINS[2]:.2f}."
         )
-        hint = "what differs between the two kinds of images, and what can you learn from the unlabelled ones?"
+        hint = (
+            "what differs between the two kinds of images, and what can you learn from the "
+            "unlabelled ones?"
+        )
         return Outcome(self.name, passed, says, "" if passed else hint, share=round(fraction, 2))
 
 
