@@ -23,6 +23,7 @@ from cnnlab.losses import soft_cross_entropy
 from cnnlab.models import small_resnet
 from cnnlab.schedules import attach, one_cycle
 from cnnlab.trainer import Callback, StopTraining, Trainer
+from cnnlab.training.progress import Progress
 
 
 K = 3
@@ -83,10 +84,11 @@ def same(one, other):
     return repr(values(one)) == repr(values(other))  # NaN is the same as NaN
 
 
-class Watch(Callback):
+class Watch(Progress):  # no other callback may see a step that isn't read
     """Watch for reads from the second step on; the first one may look at everything."""
 
     def __init__(self):
+        super().__init__(bar=False)
         self.ahead = []
 
     def on_step_end(self, trainer):
@@ -137,7 +139,8 @@ def test_no_step_reads_from_the_gpu_and_nothing_else_changes(way, gpu):
 def snapshot(trainer):
     """What an error must leave as it was."""
     state = trainer.state_dict()
-    return {name: state[name] for name in ("model", "optimizer", "scheduler", "step", "batch")}
+    names = ("model", "optimizer", "scheduler", "ema", "step", "batch")
+    return {name: state[name] for name in names}
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
@@ -151,7 +154,7 @@ def test_a_step_that_is_not_finite_is_found_later_and_leaves_no_trace(
             if trainer.step == at:
                 raise StopTraining("enough")
 
-    options = {"optimizer": optimizer, "microbatch": microbatch, "ema": None}
+    options = {"optimizer": optimizer, "microbatch": microbatch}
     trainer, batches = make("cuda", poison_at=at * (1 if microbatch is None else 2), **options)
     with pytest.raises(NonFiniteError, match=rf"batch {at + 1} \(step {at}\): the loss is nan"):
         trainer.fit(batches, epochs=1)
@@ -163,6 +166,21 @@ def test_a_step_that_is_not_finite_is_found_later_and_leaves_no_trace(
     trainer.fit(batches, epochs=1)  # the next call of the model is healthy
     assert trainer.step == 6
     assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_a_callback_never_sees_a_step_that_will_be_undone(gpu):
+    class Count(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_step_end(self, trainer):
+            self.seen.append(trainer.step)
+
+    count = Count()
+    trainer, batches = make("cuda", poison_at=3, callbacks=[count])
+    with pytest.raises(NonFiniteError, match=r"step 3"):
+        trainer.fit(batches, epochs=1)
+    assert count.seen == [1, 2, 3]
 
 
 def test_a_callback_that_reads_the_history_gets_every_step(gpu):

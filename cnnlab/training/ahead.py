@@ -1,11 +1,13 @@
 """Let the host run ahead of a GPU: it reads the numbers of a step while later ones are computed.
 
 With a fused optimizer, the host puts a step into the queue of the GPU without waiting for any
-number. It reads them when two more steps are in the queue. If one of them shows a step that isn't
-finite, a flag on the GPU has kept that step and the later ones from changing a weight, and the rest
-of their traces is undone.
+number. It reads them when two more steps are in the queue, or before a callback looks at the step.
+If one of them shows a step that isn't finite, a flag on the GPU has kept that step and the later
+ones from changing a weight, and the rest of their traces is undone. In fp16, a gradient that
+overflowed skips its own step alone.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from torch import Tensor
 from cnnlab.errors import NonFiniteError
 from cnnlab.losses import class_weights
 from cnnlab.training import distributed
+from cnnlab.training.hooks import Callback
 from cnnlab.training.measured import Step
+from cnnlab.training.progress import Progress
 
 
 AHEAD = 2  # steps that wait in the queue of a GPU before their numbers are read
@@ -30,7 +34,7 @@ class RunAhead:
     Args:
         trainer: the `Trainer` of the run.
         check: called with a step that was read; raises NonFiniteError if it isn't finite.
-        record: called with a step that was read and is finite.
+        record: called with a step that was read and that `check` accepted.
 
     Attributes:
         on: whether the host runs ahead in the epoch in progress.
@@ -45,6 +49,7 @@ class RunAhead:
         self.on = False
         self.steps: deque[Step] = deque()
         self.class_weights: Tensor | None = None
+        self._longest = AHEAD  # steps in the queue
         self._failed: Tensor | None = None  # on the GPU: 1 after a step that isn't finite, else 0
 
     def start(self) -> None:
@@ -52,6 +57,7 @@ class RunAhead:
         optimizer, device = self.trainer.optimizer, self.trainer.device
         fused = all(group.get("fused") for group in optimizer.param_groups)
         self.on = fused and device.type == "cuda" and distributed.world_size() == 1
+        self._longest = 0 if any(map(_looks_at_steps, self.trainer.callbacks)) else AHEAD
         weight = class_weights(self.trainer.loss_fn)
         self.class_weights = None if weight is None else torch.as_tensor(weight).cpu()
         vars(optimizer).pop("found_inf", None)
@@ -72,7 +78,8 @@ class RunAhead:
             {name: value for name, value in group.items() if name != "params"}
             for group in trainer.optimizer.param_groups
         ]
-        return trainer.rollback.copies(), len(trainer.optimizer.state), schedule, settings
+        ema = None if trainer.ema is None else copy.deepcopy(trainer.ema.state_dict())
+        return trainer.rollback.copies(), ema, len(trainer.optimizer.state), schedule, settings
 
     def skip_if_not_finite(self, step: Step) -> None:
         """Make the optimizer skip this step and all later ones if it isn't finite."""
@@ -88,7 +95,7 @@ class RunAhead:
     def add(self, step: Step) -> None:
         """Put a step into the queue, and read the oldest one if the queue is full."""
         self.steps.append(step)
-        if len(self.steps) > AHEAD:
+        while len(self.steps) > self._longest:
             self._read_oldest()
 
     def read(self) -> None:
@@ -123,12 +130,20 @@ class RunAhead:
         """Go back to before a step that failed; it and all later ones have changed no weight."""
         self.steps.clear()
         trainer, optimizer = self.trainer, self.trainer.optimizer
-        buffers, n_states, schedule, settings = step.before
+        buffers, ema, n_states, schedule, settings = step.before
         trainer.step, trainer.batch = step.step, step.batch
         trainer.rollback.restore(buffers)
+        if trainer.ema is not None:
+            trainer.ema.load_state_dict(ema)
         for parameter in list(optimizer.state)[n_states:]:  # made by a step that was skipped
             del optimizer.state[parameter]
         if trainer.scheduler is not None:
             trainer.scheduler.load_state_dict(schedule)
         for group, values in zip(optimizer.param_groups, settings, strict=True):
             group.update(values)
+
+
+def _looks_at_steps(callback: Callback) -> bool:
+    """Return whether a callback must not see a step that may have to be undone."""
+    own = type(callback).on_step_end is not Callback.on_step_end
+    return own and not isinstance(callback, Progress)  # which only counts steps
