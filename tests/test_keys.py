@@ -107,6 +107,12 @@ def test_what_is_no_key_is_refused(examined, tmp_path, capsys):
     assert "there is no key at" in capsys.readouterr().err
 
 
+def test_the_exercises_of_a_chapter_are_examined_in_their_own_file(capsys):
+    path = course.root() / "cnnlab" / "course" / "check" / "chapter05.py"
+    assert cli.main(["check-key", str(path), "--seeds", "2"]) == 0
+    assert "warmup_cosine" in capsys.readouterr().out
+
+
 def test_the_keys_of_the_course_pass(capsys):
     key = Path(course.root(), "assignments", "techniques", "key.py")
     assert cli.main(["check-key", str(key), "--seeds", "10"]) == 0

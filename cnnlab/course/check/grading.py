@@ -25,12 +25,16 @@ class KeyMissing(CnnlabError, LookupError):
 def exercises(key: str | Path) -> Mapping[str, Judged]:
     """Return the exercises of a key, which is a Python file that defines a dict `EXERCISES`.
 
+    A chapter's own file, `cnnlab/course/check/chapterNN.py`, has a tuple of them instead.
+
     Raises:
-        KeyMissing: the file doesn't exist, or it doesn't define that dict.
+        KeyMissing: the file doesn't exist, or it defines neither.
     """
     if not Path(key).is_file():
         raise KeyMissing(f"there is no key at {key}; `cnnlab assignment` writes keys/NAME.py")
     by_name = runpy.run_path(str(key)).get("EXERCISES")
+    if isinstance(by_name, tuple):
+        by_name = {exercise.name: exercise for exercise in by_name}
     if not isinstance(by_name, Mapping):
         raise KeyMissing(f"{key} defines no dict `EXERCISES` that maps names to exercises")
     return by_name
