@@ -451,7 +451,7 @@ def test_numpy_integers_count_as_integers():
     trainer.fit(cut(IMAGES, LABELS), epochs=np.int64(2))
     assert trainer.epoch == 2
     for epochs in (0, 2.0, True, "2"):
-        with pytest.raises(ValueError, match="epochs is the total number"):
+        with pytest.raises(ValueError, match="epochs must be the total number"):
             make(net()).fit(cut(IMAGES, LABELS), epochs=epochs)
 
 
