@@ -39,7 +39,7 @@ def class_weights(
 
     Raises:
         ValueError: a class in 0 .. K-1 has no sample, or the scheme or beta isn't allowed.
-        TypeError: it's something else, such as the data set that has the labels.
+        TypeError: `labels` is something else, such as the data set that has the labels.
 
     >>> class_weights([0, 0, 0, 1]).tolist()
     [0.6666666865348816, 2.0]
@@ -69,7 +69,7 @@ def logit_adjustment(labels: Labels, tau: float = 1.0) -> Tensor:
 
     Raises:
         ValueError: a class in 0 .. K-1 has no sample, or tau isn't a finite number.
-        TypeError: it's something else, such as the data set that has the labels.
+        TypeError: `labels` is something else, such as the data set that has the labels.
 
     >>> logits = torch.log(torch.tensor([[0.75, 0.25]]))
     >>> (logits - logit_adjustment([0, 0, 0, 1])).softmax(1)

@@ -112,7 +112,7 @@ def splits(n_train: int, n_test: int) -> Unit:
 
 
 def fixed_data(reason: str) -> Unit:
-    """Declare that all seeds use the same data, and why: a claim is about re-training on it.
+    """Declare that all seeds use the same data, and why; a claim is about re-training on them.
 
     Raises:
         ValueError: the reason is empty.

@@ -277,7 +277,7 @@ class Results:
         Use it for a claim that was declared and then not confirmed.
 
         Raises:
-            ValueError: the relation or a variant is unknown, or the claim can't be judged.
+            ValueError: the relation or a variant is unknown; and as in `claim`.
 
         >>> rows = [{"variant": v, "seed": i, "acc": 0.5 + i / 50} for v in "ab" for i in range(5)]
         >>> print(Results(rows, "acc").verdict("a", ">", "b"))

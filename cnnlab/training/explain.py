@@ -54,7 +54,7 @@ def optimizer_oom(error: torch.OutOfMemoryError) -> OutOfMemory:
 
 @contextmanager
 def explain_shape_errors(n: int | None = None) -> Iterator[None]:
-    """Replace torch's errors about three common shape and label mistakes by helpful ones.
+    """Explain torch's errors about three common shape and label mistakes, and say what to change.
 
     Args:
         n: samples per forward pass, if all of them have the same number.
