@@ -7,7 +7,8 @@
 
 The names you need first are here. Everything else is in the modules: `schedules`, `mixing`,
 `augment`, `data`, `models`, `transfer`, `checkpoint`, `trainer`, `callbacks`, `averaging`, `tune`,
-`diagnose`, `symptoms`, `experiment`, `distributed`, `plots`, `check`, `clinic`, `emergency`.
+`search`, `diagnose`, `symptoms`, `experiment`, `distributed`, `plots`, `errors`, `check`, `clinic`,
+`emergency`, `widgets`.
 """
 
 import sys

@@ -31,7 +31,10 @@ class CheckpointError(CnnlabError):
 
 
 class NonFiniteError(CnnlabError, ArithmeticError):
-    """A loss or gradient became NaN or infinite; the weights are those before that batch."""
+    """A loss, gradient, output or input is NaN or infinite.
+
+    In training, the weights are those from before that batch.
+    """
 
 
 class OutOfMemory(CnnlabError, RuntimeError):

@@ -301,7 +301,7 @@ class RunningMeans:
                 self.measured[name] += samples
 
     def merge(self, other: "RunningMeans") -> None:
-        """Add everything that was added to another one."""
+        """Add the sums of another `RunningMeans`."""
         self.loss, self.normalizer = self.loss + other.loss, self.normalizer + other.normalizer
         self.correct, self.count = self.correct + other.correct, self.count + other.count
         self.samples += other.samples

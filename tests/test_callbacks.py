@@ -127,7 +127,7 @@ def test_the_mode_of_best_is_inferred_only_for_losses_and_accuracies():
         Checkpoint("x", best=("seconds", "least"))
     for options in ({"every": 0}, {"keep": 0}, {"every": 1.5}, {"keep": 1.5}, {"keep": True}):
         name = next(iter(options))
-        with pytest.raises(ValueError, match=f"{name} is a number of .*, at least 1; got"):
+        with pytest.raises(ValueError, match=f"{name} must be a number of .*, at least 1; got"):
             Checkpoint("x", **options)
 
 
@@ -139,12 +139,12 @@ def test_numbers_of_numpy_are_taken(tmp_path):
     assert (checkpoints.every, checkpoints.keep, unfreeze.at_epochs) == (2, 3, [2])
     make(callbacks=[checkpoints, snapshots, stopping]).fit(batches(), VALID, epochs=2)
     assert len(snapshots.snapshots) == 2
-    with pytest.raises(ValueError, match="at_epochs are whole numbers"):
+    with pytest.raises(ValueError, match="at_epochs must be whole numbers"):
         GradualUnfreeze([nn.Linear(1, 1), nn.Linear(1, 1)], [1.5])
     for cycle in (0, 1.5):
-        with pytest.raises(ValueError, match="cycle_steps is a number of optimizer steps"):
+        with pytest.raises(ValueError, match="cycle_steps must be a number of optimizer steps"):
             SnapshotEnsemble(cycle)
-    with pytest.raises(ValueError, match="last is a number of snapshots, at least 1; got 0"):
+    with pytest.raises(ValueError, match="last must be a number of snapshots, at least 1; got 0"):
         snapshots.models(net(), last=0)
 
 
@@ -546,7 +546,7 @@ def test_gradual_unfreezing_resumed_anywhere_equals_an_uninterrupted_run(tmp_pat
 
 def test_epochs_that_do_not_fit_the_stages_are_refused():
     model = small_resnet(K, width=4)
-    with pytest.raises(ValueError, match="4 stages need 3 epochs"):
+    with pytest.raises(ValueError, match="4 stages need 3, one for each stage"):
         GradualUnfreeze(stages(model), [1, 2])
     for at_epochs in ([3, 2, 4], [-1, 0, 1]):
         with pytest.raises(ValueError, match="must not fall"):

@@ -68,7 +68,7 @@ BAD_LABELS = {
     "nan": (np.array([0, 1, np.nan]), "integers, got nan"),
     "text": (["ant", "cat"], r"'ant', which is not a number\. To number the classes"),
     "series of text": (pd.Series(["ant", "cat"]), "'ant', which is not a number"),
-    "a number": (3, "one class number per sample"),
+    "a number": (3, "one class index per sample"),
     "none": (None, "NoneType"),
     "ragged": ([[0], [1, 2]], "different lengths"),
 }
@@ -91,7 +91,7 @@ def test_what_is_no_class_number_is_refused_in_a_sentence(kind):
 def test_whole_floats_are_labels_of_a_set_but_not_of_weights():
     ds = ImageSet(images(), [float(k) for k in LABELS], CLASSES)
     assert ds.labels.tolist() == LABELS
-    with pytest.raises(ValueError, match="class numbers must be integers, got 0 in"):
+    with pytest.raises(ValueError, match="class indices must be integers, got 0 in"):
         data.class_weights(torch.tensor(LABELS, dtype=torch.float32))
 
 
@@ -201,7 +201,7 @@ def test_a_mask_selects_and_other_indices_are_refused(kind):
         ds.select(range(2, 4)).labels.tolist() == ds.select(slice(2, 4)).labels.tolist() == [1, 1]
     )
     assert len(ds.select([])) == 0
-    with pytest.raises(ValueError, match=r"one truth value per sample, \(8,\)"):
+    with pytest.raises(ValueError, match=r"one boolean per sample, shape \(8,\)"):
         ds.select([True, False])
     with pytest.raises(TypeError, match="indices must be integers"):
         ds.select([0.5, 1.5])
@@ -372,5 +372,5 @@ def test_a_mask_in_a_subset_means_what_torch_would_not():
     mask = torch.tensor(LABELS) == 2
     ((_, labels),) = data.loader(Subset(TensorDataset(images(), torch.tensor(LABELS)), [1, 5]), 4)
     assert labels.tolist() == [2, 2]
-    with pytest.raises(DataError, match=r"Subset.*truth values.*mask\.nonzero"):
+    with pytest.raises(DataError, match=r"Subset.*booleans of a mask.*mask\.nonzero"):
         data.loader(Subset(TensorDataset(images(), torch.tensor(LABELS)), mask), 4)

@@ -263,19 +263,19 @@ def test_the_difference_over_splits_of_a_set_is_wider():
         (lambda: Claim("a", "=", "b"), ValueError, "relation must be"),
         (lambda: Claim("a", "~", "b"), ValueError, "'~' needs a margin"),
         (lambda: Claim("a", "~", "b", by=-1), ValueError, "'~' needs a margin"),
-        (lambda: Declaration("?", [("a", ">", "b")]), TypeError, r"claims are Claim\('a'"),
-        (lambda: Declaration("?", unit="fresh"), TypeError, r"unit is fresh_data\(\)"),
-        (lambda: fixed_data(" "), ValueError, "needs the reason"),
+        (lambda: Declaration("?", [("a", ">", "b")]), TypeError, r"claims must be a list of Claim"),
+        (lambda: Declaration("?", unit="fresh"), TypeError, r"unit must be fresh_data\(\)"),
+        (lambda: fixed_data(" "), ValueError, "needs a reason"),
         (lambda: splits(0, 3), ValueError, "at least one sample, got n_train=0"),
         (
             lambda: Declaration("?", [Claim("a", ">", "z")]).bind("ab", "acc"),
             ValueError,
-            "something about 'z', but the variants are 'a', 'b'",
+            "names 'z' in a claim or in unequal, but the variants are 'a', 'b'",
         ),
         (
             lambda: Declaration("?", unequal={"z": "more"}).bind("ab", "acc"),
             ValueError,
-            "something about 'z'",
+            "names 'z' in a claim or in unequal",
         ),
         (
             lambda: Declaration("?", [Claim("a", ">", "b"), Claim("b", "<", "a")]).bind("ab", "m"),
@@ -293,7 +293,7 @@ def test_a_wrong_declaration_is_refused_before_the_first_run():
     def never(seed):
         raise AssertionError("it ran")
 
-    with pytest.raises(ValueError, match="something about 'z'"):
+    with pytest.raises(ValueError, match="names 'z' in a claim or in unequal"):
         compare_declared(Declaration("?", [Claim("a", ">", "z")]), {"a": never, "b": never}, 5)
 
 

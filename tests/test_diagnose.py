@@ -393,7 +393,7 @@ def test_a_negative_loss_is_no_passed_test():
     def without_log_softmax(logits, targets):
         return -logits[range(len(targets)), targets].mean()
 
-    with pytest.warns(UserWarning, match=r"the loss fell to -.*so this is no passed test"):
+    with pytest.warns(UserWarning, match=r"the loss fell to -.*so the result is not a pass"):
         losses = overfit_one_batch(net(), (IMAGES[:8], LABELS[:8]), without_log_softmax, lr=0.1)
     assert losses[-1] < 0
 
@@ -600,9 +600,17 @@ def test_a_short_run_is_not_judged_and_a_history_can_replace_its_table():
     )
 
 
+def test_an_initial_loss_without_a_target_or_a_batch_is_refused():
+    loss = nn.CrossEntropyLoss(ignore_index=9)
+    with pytest.raises(ValueError, match="every target of the first ten batches is ignored"):
+        initial_loss(net(), [(IMAGES, LABELS * 0 + 9)], loss)
+    with pytest.raises(ValueError, match=r"gave no batch; pass a list or a cnnlab\.loader"):
+        initial_loss(net(), iter([]), loss)
+
+
 def test_a_loss_that_is_no_number_is_no_passed_test():
     images, labels = IMAGES[:8], LABELS[:8]
-    with pytest.warns(UserWarning, match="nan after 2 steps, which is no passed test"):
+    with pytest.warns(UserWarning, match="nan after 2 steps, so the model failed the test"):
         overfit_one_batch(net(), (images * math.nan, labels), nn.CrossEntropyLoss(), steps=2)
     ignored = torch.full((8,), -100)
     with pytest.raises(DataError, match="every target of this batch is ignored"):
@@ -612,7 +620,7 @@ def test_a_loss_that_is_no_number_is_no_passed_test():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *(({"steps": v}, "steps is a number of optimizer steps") for v in (0, -3, 2.5, "5")),
+        *(({"steps": v}, "steps must be a number of optimizer steps") for v in (0, -3, 2.5, "5")),
         *(({"lr": v}, "lr must be a positive number") for v in (0, -1, math.nan, math.inf, "0.1")),
     ],
 )

@@ -492,7 +492,7 @@ def test_seeds_and_their_number_may_be_numpy_integers():
     assert comparison.rows == expected
     assert all(type(row["seed"]) is int for row in comparison.rows)
     for jobs in (0, 1.5, None):
-        with pytest.raises(ValueError, match="jobs is the number of parallel processes"):
+        with pytest.raises(ValueError, match="jobs must be the number of parallel processes"):
             compare({"a": noisy}, 3, jobs=jobs)
 
 
@@ -551,9 +551,9 @@ def test_arguments_of_compare_and_claim_of_the_wrong_kind_are_named():
         with pytest.raises(TypeError, match="variants must be a dictionary"):
             compare(variants, 2)
     for seeds in (2.5, None, "3"):
-        with pytest.raises(TypeError, match="seeds is a number of seeds, or a list"):
+        with pytest.raises(TypeError, match="seeds must be a number of seeds, or a list"):
             compare({"a": lambda seed: 1.0}, seeds)
     results = compare({"a": lambda seed: 0.8 + seed / 100, "b": lambda seed: 0.1}, 3)
     for by in ("0.1", None, math.nan):
-        with pytest.raises(ValueError, match="by is a margin in units of the metric"):
+        with pytest.raises(ValueError, match="by must be a number, the margin in units"):
             results.claim("a", ">", "b", by=by)

@@ -159,7 +159,7 @@ def test_features_that_are_not_finite_are_refused_with_their_rows(value):
         lambda: retrieval(x, y, bad, y, k=1),
         lambda: retrieval(x, y, x, bad[:, 1], k=1),
     ):
-        with pytest.raises(ValueError, match=r"1 of 6 rows.*NaN or infinite.*numbers 4"):
+        with pytest.raises(ValueError, match=r"1 of 6 rows.*NaN or infinite.*at rows 4"):
             call()
 
 

@@ -189,7 +189,7 @@ def test_the_mode_has_no_default():
         (("valid_loss", "min", 1, NAN), "min_delta must be at least 0"),
         (("valid_loss", "min", 1, 0.0, -2), "start_epoch must be at least 0"),
         (("valid_loss", "min", "3"), "patience must be at least 0, got '3'"),
-        (("valid_loss", "min", 2.5), "patience is a number of epochs, a whole number; got 2.5"),
+        (("valid_loss", "min", 2.5), "patience must be a whole number of epochs, got 2.5"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
@@ -270,7 +270,7 @@ def test_the_accuracy_of_a_regression_is_no_column(watcher, tmp_path):
 @WATCHERS
 def test_a_column_that_has_never_been_a_number_is_refused_and_a_later_nan_is_not(watcher, tmp_path):
     trainer = make(callbacks=[Script(NAN, 1), monitors("value", tmp_path)[watcher]])
-    with pytest.raises(ValueError, match="value is NaN, so nothing can be decided by it"):
+    with pytest.raises(ValueError, match="value is NaN, so it can't be used to compare epochs"):
         trainer.fit(batches(), epochs=2)
     assert trainer.epoch == 1
     callback = monitors("value", tmp_path)[watcher]

@@ -527,7 +527,7 @@ def test_sweeps_without_a_suggestion_are_counted():
     assert curve.suggest() == 0.4
     assert "In 2 of them it never falls." in str(curve)
     assert LRCurve(rates, rising).spread() is None
-    with pytest.raises(ValueError, match="seeds is the number of sweeps"):
+    with pytest.raises(ValueError, match="seeds must be the number of sweeps"):
         sweep(seeds=0)
 
 
@@ -631,7 +631,7 @@ def test_a_grid_without_options_is_refused(space):
 def test_bounds_and_tops_that_are_no_numbers_are_named():
     table = random_search(lambda lr: lr, {"lr": Uniform(0, 1)}, 4)
     for top in ("3", 2.5, None):
-        with pytest.raises(ValueError, match="top is a number of trials"):
+        with pytest.raises(ValueError, match="top must be a number of trials"):
             refine({"lr": Uniform(0, 1)}, table, top)
     with pytest.raises(ValueError, match="no column 'wd'"):
         refine({"wd": Uniform(0, 1)}, table)

@@ -171,8 +171,9 @@ class Augment:
         """
         if not isinstance(x, Tensor):
             raise DataError(
-                f"Augment needs a tensor (N, C, H, W) in [0, 1], got {type(x).__name__}: use "
-                "torch.from_numpy, or torchvision's to_tensor for a picture"
+                f"Augment needs a tensor (N, C, H, W) in [0, 1], got {type(x).__name__}. Convert "
+                "an array with torch.from_numpy(x), or a PIL image with "
+                "torchvision.transforms.functional.to_tensor(image)[None]"
             )
         if generator is not None and not isinstance(generator, Generator):
             raise TypeError(
@@ -189,6 +190,9 @@ class Augment:
 
     def now(self) -> "Augment":
         """Return the augmentation at this step, with every size and probability times the strength.
+
+        Raises:
+            ValueError: the strength is not between 0 and 1.
 
         >>> Augment(rotate=30, scale=(0.5, 1.5), strength=0.5).now().scale
         (0.75, 1.25)
@@ -212,6 +216,9 @@ class Augment:
 
     def sample(self, n: int, height: int, width: int, generator: Generator | None = None) -> Params:
         """Draw the parameters for n images of height x width pixels, at this step's strength.
+
+        Raises:
+            ValueError: the strength is not between 0 and 1.
 
         >>> Augment(flip=1.0).sample(2, 8, 8).flip
         tensor([True, True])

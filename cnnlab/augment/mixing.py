@@ -55,7 +55,9 @@ class _Mixing:
                 "this transform out"
             )
         if not holds(lambda: num_classes >= 2 and num_classes % 1 == 0):
-            raise ValueError(f"num_classes is a whole number of at least 2, got {num_classes!r}")
+            raise ValueError(
+                f"num_classes must be a whole number of at least 2, got {num_classes!r}"
+            )
         self.alpha, self.num_classes, self.per_sample = alpha, int(num_classes), per_sample
 
     def __call__(
@@ -231,7 +233,7 @@ class Either:
         return images, soft_targets(images, targets, self.num_classes)
 
     def set_step(self, step: int) -> None:
-        """Tell every `Augment` inside the step; `Trainer(batch_transform=...)` does it."""
+        """Set the step of every `Augment` inside; the `Trainer` calls this."""
         for transform in self.transforms:
             if isinstance(transform, Augment):
                 transform.step = step

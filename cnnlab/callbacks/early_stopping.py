@@ -72,7 +72,7 @@ class EarlyStopping(Callback):
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
             # infinity never stops the run
             if name != "min_delta" and float(value) % 1 != 0 and not math.isinf(value):
-                raise ValueError(f"{name} is a number of epochs, a whole number; got {value!r}")
+                raise ValueError(f"{name} must be a whole number of epochs, got {value!r}")
         self.monitor, self.mode, self.patience = monitor, mode, patience
         self.min_delta, self.start_epoch, self.restore_best = min_delta, start_epoch, restore_best
         self._in_fit = False

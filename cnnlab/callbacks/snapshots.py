@@ -23,6 +23,9 @@ class SnapshotEnsemble(Callback):
     Attributes:
         snapshots: the state dictionaries, buffers included, on the CPU; oldest first.
 
+    Raises:
+        ValueError: cycle_steps isn't a whole number of at least 1.
+
     Huang et al. 2017, https://arxiv.org/abs/1704.00109.
 
     After a fit, `averaging.ensemble(snapshots.models(model), loader=test)` averages the
@@ -54,6 +57,9 @@ class SnapshotEnsemble(Callback):
             template: a model with the same architecture, such as the trained one; it isn't changed.
             last: the number of newest snapshots to use; by default all. The early ones are usually
                 weaker.
+
+        Raises:
+            ValueError: last isn't a whole number of at least 1.
         """
         models = []
         if last is not None:

@@ -45,11 +45,13 @@ class GradualUnfreeze(Callback):
         try:
             self.at_epochs = [index(epoch) for epoch in at_epochs]
         except TypeError:
-            raise ValueError(f"at_epochs are whole numbers of epochs, got {at_epochs!r}") from None
+            raise ValueError(
+                f"at_epochs must be whole numbers of epochs, got {at_epochs!r}"
+            ) from None
         if len(self.at_epochs) != len(self.stages) - 1:
             raise ValueError(
-                f"{len(self.stages)} stages need {len(self.stages) - 1} epochs, one for each stage "
-                f"below the head; got {len(self.at_epochs)}"
+                f"at_epochs has {len(self.at_epochs)} entries, but {len(self.stages)} stages need "
+                f"{len(self.stages) - 1}, one for each stage below the head"
             )
         if any(a > b for a, b in pairwise([0, *self.at_epochs])):
             raise ValueError(

@@ -75,7 +75,9 @@ def load(
         root: the folder of downloaded data sets; by default a folder in this user's cache. The
             generated sets (`"pocket"`, `"digits"` and `"glyphs"`) and `"photos"` need none.
         download: download the data set if it isn't on this machine yet.
-        seed: determines the images of a generated set, and the validation images of the others.
+        seed: determines the images of a generated set, and the validation images of the others. It
+            has no effect on `"photos"`, where nothing is drawn, or on `"flowers"`, which has
+            official splits.
         knobs: options of the data set: see `cnnlab.data.pocket.load`, `digits.load`,
             `glyphs.load` and `photos.load`. Data sets of image files have `size`, the side of the
             square to which each image is cropped and resized, in pixels.

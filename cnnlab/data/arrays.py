@@ -43,7 +43,7 @@ def as_tensor(values: Any) -> Tensor:
 
 
 def as_labels(labels: Any, *, whole_floats: bool = False) -> Tensor:
-    """Return class numbers as int64 (N,).
+    """Return class indices as int64 (N,).
 
     Args:
         labels: integers of any type, (N,) or (N, 1): a tensor, an array, a Series or a list.
@@ -60,19 +60,19 @@ def as_labels(labels: Any, *, whole_floats: bool = False) -> Tensor:
         if hasattr(labels, name) and not hasattr(labels, "__array__"):
             labels_of = {"dataset": "dataset.labels", "train": "train.labels"}.get(name, name)
             raise TypeError(
-                f"labels must be one class number per sample, got {type(labels).__name__}: pass "
+                f"labels must be one class index per sample, got {type(labels).__name__}: pass "
                 f"its labels, such as x.{labels_of}"
             )
     if isinstance(labels, Dataset):
         raise TypeError(
-            f"labels must be one class number per sample, got {type(labels).__name__}: pass "
+            f"labels must be one class index per sample, got {type(labels).__name__}: pass "
             "[label for _, label in x]"
         )
     try:
         values = as_tensor(labels)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"labels must be one class number per sample, but {error}. To number the classes: "
+            f"labels must be one class index per sample, but {error}. To number the classes: "
             "[classes.index(name) for name in names]"
         ) from None
     if not values.numel() and values.ndim == 1:
@@ -82,11 +82,11 @@ def as_labels(labels: Any, *, whole_floats: bool = False) -> Tensor:
     if values.ndim != 1:
         one_hot = "; if they are one-hot, use labels.argmax(1)" if values.ndim == 2 else ""
         raise ValueError(
-            f"labels must be one class number per sample, got shape {tuple(values.shape)}{one_hot}"
+            f"labels must be one class index per sample, got shape {tuple(values.shape)}{one_hot}"
         )
     if values.is_floating_point() and not (whole_floats and bool((values == values.long()).all())):
         raise ValueError(
-            f"class numbers must be integers, got {_first_broken(values)} in {values.dtype}. If "
+            f"class indices must be integers, got {_first_broken(values)} in {values.dtype}. If "
             "they are whole numbers, convert them: labels.long(), or labels.astype(int) in numpy"
         )
     return values.to("cpu", torch.int64)
@@ -114,7 +114,7 @@ def as_indices(indices: Any, n: int) -> Tensor:
     if chosen.dtype == torch.bool:
         if chosen.shape != (n,):
             raise ValueError(
-                f"a mask must have one truth value per sample, ({n},), got {tuple(chosen.shape)}"
+                f"a mask must have one boolean per sample, shape ({n},), got {tuple(chosen.shape)}"
             )
         return chosen.nonzero().flatten()
     if chosen.is_floating_point() or chosen.ndim != 1:

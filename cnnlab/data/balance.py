@@ -39,6 +39,7 @@ def class_weights(
 
     Raises:
         ValueError: a class in 0 .. K-1 has no sample, or the scheme or beta isn't allowed.
+        TypeError: `labels` is something else, such as the data set that has the labels.
 
     >>> class_weights([0, 0, 0, 1]).tolist()
     [0.6666666865348816, 2.0]
@@ -67,7 +68,8 @@ def logit_adjustment(labels: Labels, tau: float = 1.0) -> Tensor:
         float32 (K,), none of them positive for tau >= 0.
 
     Raises:
-        ValueError: a class in 0 .. K-1 has no sample.
+        ValueError: a class in 0 .. K-1 has no sample, or tau isn't a finite number.
+        TypeError: `labels` is something else, such as the data set that has the labels.
 
     >>> logits = torch.log(torch.tensor([[0.75, 0.25]]))
     >>> (logits - logit_adjustment([0, 0, 0, 1])).softmax(1)
@@ -97,7 +99,7 @@ def balanced_sampler(labels: Labels, seed: int = 0) -> "BalancedSampler":
 
 
 class BalancedSampler(Sampler[int]):
-    """Draws N of N images per epoch with replacement, each with weight 1 / (images of its class).
+    """Draw N images per epoch with replacement, with probability proportional to 1 / class size.
 
     In a torch `DataLoader`, the sampler advances its epoch at the end of each pass. A
     `cnnlab.loader` asks for the epoch that it needs. `weights` has one entry per sample, (N,).
@@ -268,7 +270,9 @@ def counts_per_class(
 def _check_set(dataset: Any, function: str, needed: str) -> None:
     """Raise TypeError for anything but a set of images that has the attribute that is needed."""
     if not all(hasattr(dataset, name) for name in ("labels", "classes", needed)):
-        hint = "pass its training set, data.train" if hasattr(dataset, "train") else "make one"
+        hint = "make one with cnnlab.data.ImageSet(images, labels, classes)"
+        if hasattr(dataset, "train"):
+            hint = "pass its training set, data.train"
         raise TypeError(f"{function} takes an ImageSet, got {type(dataset).__name__}: {hint}")
 
 

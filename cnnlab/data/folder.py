@@ -58,6 +58,10 @@ class FileSet(Dataset[tuple[Tensor, int]]):
         size: crop and resize the images to squares of this side, in pixels; None keeps their size.
         whites: what is white in images of more than 8 bits, if not 65535 among integers and 1 among
             floats; for all images, so that their brightness stays comparable.
+
+    Raises:
+        ValueError: there isn't one label per path, or a label is not in 0 .. K-1.
+        TypeError: the labels are None, or the data set that has the labels.
     """
 
     def __init__(
@@ -125,11 +129,11 @@ def from_folder(
     If `path` contains a folder `train`, the splits are the folders `train`, `valid` (or `val`) and
     `test`, as far as they exist, with the classes of `train`. Otherwise a fraction `valid` of each
     class becomes the validation set, and a fraction `test`, if you pass it, the test set; identical
-    files stay on the same side.
+    files stay in the same split.
 
     Other usual names of splits are understood too, such as `Training` or `validation`, and so are
-    folders around the data set that contain nothing else. Whatever isn't evident is printed in one
-    line. Hidden folders and those of the operating system are ignored. Up to 1 GiB of pixels is
+    folders around the data set that contain nothing else. Any guess about the layout is printed on
+    one line. Hidden folders and those of the operating system are ignored. Up to 1 GiB of pixels is
     kept in memory; a larger data set is read from disk in each epoch.
 
     Every file is decoded once here, so you learn about all unusable files at once. These are
@@ -143,10 +147,10 @@ def from_folder(
     Args:
         path: the folder; a leading `~` is your home folder.
         valid: fraction of the images for validation if there is no folder for it; between 0 and 1.
-        test: fraction of the images for the test set. None splits none off, so `data.test` is the
-            folder `test`, or None if there is no such folder. If you split photographs of the same
-            object or the same afternoon at random, the test set looks easier than new photographs
-            are; sort those into folders `train` and `test` yourself.
+        test: fraction of the images for the test set. None creates no test set, so `data.test` is
+            the folder `test`, or None if there is no such folder. If you split photographs of the
+            same object or the same afternoon at random, the test set looks easier than new
+            photographs are; sort those into folders `train` and `test` yourself.
         size: resize the shorter side to this many pixels and crop the centre to a square. None
             keeps the images as they are, which then must all have the same size.
         seed: determines which images are used for validation and for the test.
@@ -160,6 +164,7 @@ def from_folder(
             the folders don't form a data set.
         ValueError: valid, test, size or on_error has a value that isn't allowed, or there is a
             folder for the test set already.
+        TypeError: size isn't a whole number.
 
     >>> import tempfile
     >>> from PIL import Image

@@ -55,6 +55,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
     Raises:
         ValueError: the images, labels and classes have the wrong type or don't fit together.
+        TypeError: the labels are None, or the data set that has the labels.
 
     >>> ds = ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], ["cat", "dog"])
     >>> len(ds), ds[1][0].shape, ds[1][1]
@@ -249,6 +250,7 @@ class DataBundle:
 
         Raises:
             ValueError: that would be no image, or more than a figure can hold.
+            TypeError: `per_class` isn't a whole number.
         """
         from cnnlab import plots
 
@@ -282,7 +284,8 @@ class DataBundle:
             seed: determines which images are kept.
 
         Raises:
-            ValueError: a class has fewer images.
+            ValueError: a class has fewer images, or `per_class` is less than 1.
+            TypeError: `per_class` isn't a whole number.
         """
         per_class = _whole("per_class", per_class)
         too_small = {name: n for name, n in self.counts().items() if n < per_class}
@@ -301,8 +304,8 @@ class DataBundle:
         """Return the bundle with images of the size that a pretrained model was trained on.
 
         The normalisation that such a model needs is its first layer. If the images have the right
-        size already, or the model has no `size`, like a `small_resnet`, which accepts images of any
-        size, the bundle is returned as it is.
+        size already, or `model.size` is None, as in a new `small_resnet`, which accepts images of
+        any size, the bundle is returned as it is.
 
         Args:
             model: from `pretrained`; its `size` is the side of the square, in pixels.

@@ -334,8 +334,8 @@ class _SeededDataset(Dataset[Any]):
         except StopIteration:  # would end the loop over the batches, as if there were no more
             raise DataError(
                 f"item {index} of the data set ({type(self.dataset).__name__}) raised "
-                "StopIteration, which means the end of an iterator: __getitem__ must return the "
-                "item. Is there a next(...) in it, on something that has ended?"
+                "StopIteration, which would end the epoch early. __getitem__ must return the item: "
+                "look for a next(...) in it on an iterator that is exhausted"
             ) from None
 
 
@@ -482,7 +482,7 @@ def _unwrap(dataset: Source) -> tuple[Source, Tensor | None]:
     inner, lookup = _unwrap(dataset.dataset)
     if np.asarray(dataset.indices).dtype == bool:
         raise DataError(
-            "a Subset takes indices, and reads truth values as the indices 0 and 1: use "
+            "a Subset takes integer indices, and would read the booleans of a mask as 0 and 1: use "
             "Subset(dataset, mask.nonzero().flatten().tolist())"
         )
     n = len(cast(Any, dataset.dataset))
@@ -581,7 +581,7 @@ class _Pixels(TensorDataset):
 
 
 def _as_target(values: Any) -> Tensor:
-    """Return targets as a tensor: class numbers as int64, and numpy's float64 as float32."""
+    """Return targets as a tensor: class indices as int64, and numpy's float64 as float32."""
     target = values if isinstance(values, Tensor) else None
     if target is None:
         target = as_labels(values) if np.asarray(values).dtype.kind in "OUS" else as_tensor(values)
@@ -604,7 +604,7 @@ def _check_dataset(dataset: Source, batch_size: Any) -> int:
     if hasattr(dataset, "train") and hasattr(dataset, "valid"):
         raise TypeError(f"got a {name} instead of one of its splits: use data.train or data.valid")
     if isinstance(dataset, dict | set | str):
-        raise TypeError(f"got a {name}; batches are made of a data set, or of (images, labels)")
+        raise TypeError(f"expected a data set or a pair (images, labels), got a {name}")
     if isinstance(dataset, IterableDataset) or not (
         hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     ):

@@ -64,6 +64,7 @@ def load(*, size: int = 224, seed: int = 0) -> DataBundle:
     Raises:
         ImportError: scikit-image isn't installed.
         ValueError: the size is less than one pixel.
+        TypeError: the size isn't a whole number.
 
     >>> load(size=64)
     photos: 23 classes, 3 x 64 x 64; train 23, valid 0

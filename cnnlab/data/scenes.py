@@ -137,7 +137,7 @@ def make_split(
         key: everything else that the images depend on.
     """
     if counts is None and not holds(lambda: index(n) == n):
-        raise ValueError(f"n_{name} is a number of images, a whole number; got {n!r}")
+        raise ValueError(f"n_{name} must be a whole number of images, got {n!r}")
     if n < 1 or (counts is not None and sum(counts) < 1):
         option = f"n_{name}={n}" if n < 1 else f"counts={counts}"
         raise ValueError(f"{option} gives no images for the split {name!r}; use 1 or more")

@@ -263,6 +263,7 @@ def diagnose(history: "History | DataFrame", n_classes: int | None = None) -> li
 
     Raises:
         ValueError: n_classes is not a number of classes.
+        TypeError: `history` is not the history of a run.
 
     >>> import pandas as pd
     >>> down = [2.5 * 0.7**k for k in range(12)]

@@ -57,8 +57,8 @@ def initial_loss(model: nn.Module, loader: Iterable, loss_fn: Loss) -> tuple[flo
 
     Raises:
         TypeError: it is a data set instead of a loader.
-        ValueError: the loader gives no batch.
-        DataError: a batch doesn't fit the model or the loss.
+        ValueError: an iterable without a length gives no batch, or every target is ignored.
+        DataError: the loader is empty, or a batch doesn't fit the model or the loss.
 
     >>> batches = [(torch.zeros(5, 4), torch.arange(5))]
     >>> observed, expected = initial_loss(nn.Linear(4, 10), batches, nn.CrossEntropyLoss())
@@ -68,9 +68,10 @@ def initial_loss(model: nn.Module, loader: Iterable, loss_fn: Loss) -> tuple[flo
     if isinstance(loader, tuple) and len(loader) == 2:
         raise TypeError("initial_loss takes a loader; for a single batch pass [(images, targets)]")
     total = total_weight = 0.0
-    expected = math.nan
+    expected, n_batches = math.nan, 0
     with _training_copy(model, loss_fn) as (model_copy, loss_copy), torch.no_grad():
         for batch in islice(evaluation_batches(loader), 10):
+            n_batches += 1
             images, targets = _prepare(batch, model_copy, loss_copy)
             outputs = as_float(model_copy(images))
             check_targets(outputs, targets, loss_copy)
@@ -79,8 +80,13 @@ def initial_loss(model: nn.Module, loader: Iterable, loss_fn: Loss) -> tuple[flo
                 total += loss_copy(outputs, targets).item() * weight
             total_weight += weight
             expected = _loss_of_equal_probabilities(outputs, loss_copy)
+    if not n_batches:
+        raise ValueError("the loader gave no batch; pass a list or a cnnlab.loader")
     if not total_weight:
-        raise ValueError("the loader gave no batch to compute the loss on; check its data set")
+        raise ValueError(
+            "every target of the first ten batches is ignored, so there is no loss; check the "
+            "labels and ignore_index"
+        )
     return total / total_weight, expected
 
 
@@ -116,7 +122,8 @@ def overfit_one_batch(
     Returns:
         `steps` + 1 losses: one before each step, and one after the last step. If the last one is
         between 0 and 0.01, the network has passed the test. A loss that falls below 0 gives a
-        warning, because a cross-entropy or a squared error can't.
+        warning, because a cross-entropy or a squared error can't, and so does a last loss that is
+        NaN or infinite.
 
     Raises:
         DataError: the batch doesn't fit the model or the loss.
@@ -137,7 +144,10 @@ def overfit_one_batch(
                 module.eval()
         images, targets = _prepare(_single(batch), model_copy, loss_copy)
         if not normalizer(loss_copy, targets):
-            raise DataError("every target of this batch is ignored, so there is nothing to learn")
+            raise DataError(
+                "every target of this batch is ignored, so there is nothing to learn: pass a batch "
+                "with labels other than ignore_index"
+            )
         parameters = [p for p in _parameters(model_copy, loss_copy) if p.requires_grad]
         if not parameters:
             raise ValueError(
@@ -160,16 +170,16 @@ def overfit_one_batch(
             losses.append(loss_copy(model_copy(images), targets).item())
     if not math.isfinite(losses[-1]):
         warnings.warn(
-            f"the loss is {losses[-1]} after {steps} steps, which is no passed test: try a smaller "
-            "lr, or find the cause with nan_hunt(model, batch, loss_fn)",
+            f"the loss is {losses[-1]} after {steps} steps, so the model failed the test. Try a "
+            "smaller lr, or find the cause with nan_hunt(model, batch, loss_fn)",
             UserWarning,
             stacklevel=2,
         )
     if losses[-1] < 0:
         warnings.warn(
-            f"the loss fell to {losses[-1]:.3g}, and a cross-entropy or a squared error is never "
-            "below 0, so this is no passed test: check that loss_fn gets what it expects (NLLLoss "
-            "takes log-probabilities). Compare a loss that may be negative with its own minimum",
+            f"the loss fell to {losses[-1]:.3g}, but a cross-entropy or a squared error is never "
+            "below 0, so the result is not a pass. Check the inputs of loss_fn (NLLLoss takes "
+            "log-probabilities). If your loss can be negative, compare it with its own minimum",
             UserWarning,
             stacklevel=2,
         )
@@ -190,6 +200,7 @@ def nan_hunt(model: nn.Module, batch: tuple[Tensor, Tensor], loss_fn: Loss) -> F
 
     Raises:
         DataError: the batch doesn't fit the model or the loss.
+        TypeError: the model or the loss has the wrong type.
 
     >>> bad = torch.full((1, 2), float("inf"))
     >>> nan_hunt(nn.Linear(2, 2), (bad, torch.tensor([0])), nn.CrossEntropyLoss()).name

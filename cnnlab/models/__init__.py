@@ -1,8 +1,8 @@
 """The networks of the course, weight initialisation, pretrained networks, and replaceable heads.
 
-Every model takes images (N, C, H, W) with pixels in [0, 1] and returns logits (N, K). Its first
-layer normalises the pixels, so the normalisation is saved and loaded with the weights and can't be
-forgotten.
+Every network from `small_resnet` or `pretrained` takes images (N, C, H, W) with pixels in [0, 1]
+and returns logits (N, K). Its first layer normalises the pixels, so the normalisation is saved and
+loaded with the weights and can't be forgotten.
 """
 
 from cnnlab.models.backbones import Backbone, pretrained

@@ -52,7 +52,7 @@ def replace_head(model: M, num_classes: int, dropout: float = 0.0) -> M:
     torch.Size([1, 10])
     """
     if not holds(lambda: index(num_classes) >= 1):
-        raise ValueError(f"num_classes is a whole number of at least 1, got {num_classes!r}")
+        raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
     check_dropout(dropout)
     network = uncompiled(model)
     name, old = last_linear(network, only=True)

@@ -29,6 +29,9 @@ class Normalize(nn.Module):
         mean: one value per channel, in the units of the pixels, or one for all channels.
         std: likewise; positive.
 
+    Raises:
+        ValueError: std isn't positive.
+
     >>> Normalize(0.5, 0.25)(torch.ones(1, 3, 2, 2)).unique().item()
     2.0
     """
@@ -82,7 +85,7 @@ class Backbone(nn.Module):
         """Return the most probable classes of each image, with their probabilities.
 
         It needs the head that the network was pretrained with: `pretrained(name, None)` keeps it.
-        A network for ImageNet has no other answers than its 1,000 classes, and none for "something
+        An ImageNet network can only predict its 1,000 classes: there is no class for "something
         else".
 
         Args:
@@ -100,6 +103,7 @@ class Backbone(nn.Module):
             ValueError: the head was replaced, or `top` is out of range.
             DataError: the images have another shape or another range of values, or a file isn't an
                 image.
+            NonFiniteError: a logit is NaN or infinite.
             TypeError: `images` is something else.
 
         >>> from cnnlab.models import pretrained
@@ -212,7 +216,7 @@ def small_resnet(
     numbers = (num_classes, in_channels, width)
     if not holds(lambda: min(map(index, numbers)) >= 1 and index(depth) >= 0):
         raise ValueError(
-            "num_classes, in_channels and width are whole numbers of at least 1, and depth one of "
+            "num_classes, in_channels and width must be whole numbers of at least 1, and depth of "
             f"at least 0; got num_classes={num_classes!r}, in_channels={in_channels!r}, "
             f"width={width!r}, depth={depth!r}"
         )

@@ -42,8 +42,8 @@ def intervals(
             runs for an interval, only the mean is drawn.
         label: what the values are, with their unit; a column such as "test_acc" is spelt out.
         stored: name -> (mean, low, high) from a longer study, drawn in grey below the same name.
-        message: the title, what the reader should see; by default, it names the variants with the
-            highest and the lowest mean, and says if their intervals overlap.
+        message: the title, one sentence that states the main point; by default, it names the
+            variants with the highest and the lowest mean, and says if their intervals overlap.
 
     >>> runs = {"plain": [0.7, 0.74], "mixup": [0.8, 0.82]}
     >>> means = {"plain": (0.72, 0.70, 0.74), "mixup": (0.81, 0.80, 0.82)}
@@ -149,7 +149,7 @@ def trials(
             diverged) and both parameters.
         x: column of the parameter on the x axis.
         y: column of the parameter on the y axis.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
         label: what the score is, with its unit; a column such as "valid_acc" is spelt out.
         log: which axes on the left are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
         known: a table with the same columns, of scores that were known before; drawn as pale
@@ -217,7 +217,7 @@ def heatmap(
         rows: names of the rows, top to bottom.
         columns: names of the columns, left to right.
         label: what the values are, with their unit.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
         xlabel: what the columns are, such as "prediction".
         ylabel: what the rows are, such as "true class".
     """
@@ -262,7 +262,7 @@ def histogram(
     Args:
         series: name -> values.
         label: what the values are, with their unit.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
         bins: number of bins of equal width.
         limits: thresholds on the values, drawn as vertical lines.
 
@@ -295,7 +295,7 @@ def layers(numbers: dict[str, float], *, label: str, message: str) -> Plot:
     Args:
         numbers: layer -> value, in the order of the network; drawn from bottom to top.
         label: what the values are, with their unit.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
     """
     figure, axes = new_axes(height=0.7 + 0.25 * len(numbers))
     axis, label = axes.item(), readable(label)
@@ -316,7 +316,7 @@ def arrows(vectors: Mapping[str, Sequence[float]], *, limit: float, message: str
         vectors: name -> (x, y).
         limit: radius of the circle (clipping by norm) and half the side of the square (clipping by
             value).
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
     """
     figure, axes = new_axes(height=3.6)
     axis = axes.item()
@@ -340,7 +340,7 @@ def parts(bars: Mapping[str, Mapping[str, float]], *, label: str, unit: str, mes
         bars: row -> part -> size; every row has the same parts.
         label: what the sizes are, without their unit.
         unit: unit of the sizes, such as `"ms"`.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
 
     >>> step = {"forward": 10.0, "backward": 20.0}
     >>> parts({"plain": step}, label="time", unit="ms", message="Backward takes longest.")

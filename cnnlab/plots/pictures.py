@@ -27,8 +27,8 @@ def image_grid(
         titles: one per image, or none at all.
         columns: images per row.
         alt: what the grid shows; the titles are appended to it.
-        message: the title of the figure, what the reader should see; the alt text starts with it.
-            By default, it is `alt`.
+        message: the title of the figure, one sentence that states the main point; the alt text
+            starts with it. By default, it is `alt`.
 
     Without an image, the figure says that there is nothing to show.
 
@@ -83,7 +83,7 @@ def soft_labels(
         images: (N, C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
         targets: soft targets (N, K), each row with a sum of 1; a class with weight 0 gets no bar.
         classes: the K class names.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
         title: a smaller line below the images, such as the settings.
     """
     labels = [
@@ -116,7 +116,7 @@ def prediction(image: Tensor, probabilities: Mapping[str, float], *, message: st
     Args:
         image: (C, H, W), either uint8 or float in [0, 1]; C is 1 or 3.
         probabilities: class name -> probability, the most probable class first.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
 
     >>> import torch
     >>> prediction(torch.rand(3, 8, 8), {"mug": 0.9, "plate": 0.1}, message="A mug.")

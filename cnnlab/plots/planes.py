@@ -1,4 +1,4 @@
-"""Figures of what a model says about every point of a plane."""
+"""Figures of the predictions of a model over a plane."""
 
 from collections.abc import Callable, Mapping
 
@@ -27,7 +27,7 @@ def probability_map(
         models: name -> function from points (N, 2) to the probability of class 1, (N,).
         points: (N, 2), drawn in every panel.
         labels: class indices 0 and 1, (N,).
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
 
     >>> points, labels = torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1])
     >>> probability_map({"x": lambda p: p[:, 0]}, points, labels, message="It grows with x.")

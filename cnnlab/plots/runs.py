@@ -35,8 +35,8 @@ def curves(history: "DataFrame", *, message: str | None = None) -> Plot:
 
     Args:
         history: a table with the columns of `History.to_pandas`.
-        message: the title, what the reader should see; by default, it says after which epoch the
-            validation loss (or else the validation accuracy) is best.
+        message: the title, one sentence that states the main point; by default, it says after
+            which epoch the validation loss (or else the validation accuracy) is best.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"epoch": [1, 2, 3], "valid_loss": [2.0, 1.5, 1.75]})
@@ -119,7 +119,7 @@ def lines(
             other with the same axes.
         xlabel: with its unit.
         ylabel: with its unit; not used if `stacked`.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
         log: which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
         stairs: names of series that keep each value until the next, such as a stepped schedule.
         stacked: whether each series has its own y axis, labelled with its name, in panels above
@@ -228,7 +228,7 @@ def trend(
         series: name -> one (mean, low, high) per x value.
         xlabel: with its unit.
         ylabel: with its unit.
-        message: the title, what the reader should see; the alt text starts with it.
+        message: the title, one sentence that states the main point; the alt text starts with it.
         log: which axes are logarithmic: `""`, `"x"`, `"y"` or `"xy"`.
 
     >>> accuracy = {"probe": [(0.7, 0.6, 0.8), (0.8, 0.75, 0.85)]}
@@ -272,7 +272,8 @@ def schedules(
     Args:
         named: name -> function from the step to a multiplier of the base learning rate.
         steps: number of optimizer steps.
-        message: the title, what the reader should see; by default, it says how the schedules end.
+        message: the title, one sentence that states the main point; by default, it says how the
+            schedules end.
     """
     traces = {name: [float(f(t)) for t in range(steps)] for name, f in named.items()}
     if message is None:
@@ -317,7 +318,8 @@ def schedule_beside_runs(
             line shows the mean over the runs.
         others: (Q, P), drawn in grey for comparison.
         title: above the losses.
-        message: the title of the figure, what the reader should see; the alt text starts with it.
+        message: the title of the figure, one sentence that states the main point; the alt text
+            starts with it.
         top: upper end of the loss axis, to compare several figures.
 
     >>> runs = [[2.0, 1.0], [2.0, 1.5]]

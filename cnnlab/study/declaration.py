@@ -31,7 +31,7 @@ class Claim:
         metric: the metric; by default the one that the whole comparison is about.
 
     Raises:
-        ValueError: the relation is unknown, or "~" has no margin.
+        ValueError: the relation is unknown, `by` isn't a number, or "~" has no margin.
 
     >>> Claim("mixup", ">", "plain", by=0.01)
     Claim(a='mixup', relation='>', b='plain', by=0.01, metric='')
@@ -47,7 +47,9 @@ class Claim:
         if self.relation not in RELATIONS:
             raise ValueError(f"relation must be '>', '<' or '~', got {self.relation!r}")
         if not holds(lambda: math.isfinite(self.by)):
-            raise ValueError(f"by is a margin in units of the metric, a number; got {self.by!r}")
+            raise ValueError(
+                f"by must be a number, the margin in units of the metric; got {self.by!r}"
+            )
         if self.relation == "~" and not self.by > 0:
             raise ValueError("'~' needs a margin that is larger than 0: claim(a, '~', b, by=0.02)")
 
@@ -64,7 +66,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Unit:
-    """What differs between the seeds, and so what the intervals of a comparison are about.
+    """The source of variation between seeds, which determines what the confidence intervals cover.
 
     Make one with `fresh_data`, `splits` or `fixed_data`.
 
@@ -78,7 +80,7 @@ class Unit:
 
 
 def fresh_data() -> Unit:
-    """Say that every seed draws its own data, so a claim is about all data of this kind.
+    """Declare that every seed draws its own data, so a claim is about all data of this kind.
 
     >>> fresh_data().text
     'every seed draws its own data'
@@ -87,7 +89,7 @@ def fresh_data() -> Unit:
 
 
 def splits(n_train: int, n_test: int) -> Unit:
-    """Say that every seed splits the same data set anew.
+    """Declare that every seed splits the same data set anew.
 
     Two splits share most of their images, so their results vary less than the results on new data
     would. The intervals are widened accordingly, by the corrected resampled t-test (Nadeau & Bengio
@@ -96,6 +98,9 @@ def splits(n_train: int, n_test: int) -> Unit:
     Args:
         n_train: the number of training samples of each split.
         n_test: the number of samples that each split is evaluated on.
+
+    Raises:
+        ValueError: a number is less than 1.
 
     >>> splits(1000, 250).overlap
     0.25
@@ -107,13 +112,19 @@ def splits(n_train: int, n_test: int) -> Unit:
 
 
 def fixed_data(reason: str) -> Unit:
-    """Say that all seeds use the same data, and why; a claim is about re-training on these data.
+    """Declare that all seeds use the same data, and why; a claim is about re-training on them.
+
+    Raises:
+        ValueError: the reason is empty.
 
     >>> fixed_data("the set is given").text
     'all seeds share the same data (the set is given)'
     """
     if not reason.strip():
-        raise ValueError("fixed_data needs the reason why not every seed draws its own data")
+        raise ValueError(
+            "fixed_data needs a reason why all seeds share the same data, as in "
+            "fixed_data('the set is given')"
+        )
     return Unit(f"all seeds share the same data ({reason})")
 
 
@@ -148,9 +159,13 @@ class Declaration:
         object.__setattr__(self, "claims", tuple(self.claims))
         for claim in self.claims:
             if not isinstance(claim, Claim):
-                raise TypeError(f"claims are Claim('a', '>', 'b'), got {claim!r:.80}")
+                raise TypeError(
+                    f"claims must be a list of Claim('a', '>', 'b'), got {claim!r:.80} in it"
+                )
         if self.unit is not None and not isinstance(self.unit, Unit):
-            raise TypeError(f"unit is fresh_data(), splits(...) or fixed_data(...): {self.unit!r}")
+            raise TypeError(
+                f"unit must be fresh_data(), splits(...) or fixed_data(...), got {self.unit!r}"
+            )
 
     def bind(self, variants: Iterable[str], metric: str) -> "Declaration":
         """Return the declaration with the metric of each claim filled in.
@@ -164,8 +179,8 @@ class Declaration:
         ]:
             if name not in names:
                 raise ValueError(
-                    f"the declaration says something about {name!r}, but the variants are "
-                    f"{', '.join(map(repr, names))}"
+                    f"the declaration names {name!r} in a claim or in unequal, but the variants "
+                    f"are {', '.join(map(repr, names))}"
                 )
         for claim in self.claims:
             claims.append(replace(claim, metric=claim.metric or metric))
@@ -194,13 +209,14 @@ class Declaration:
 
 
 def budget(labels: int, steps: int, tuning_runs: int = 0) -> dict[str, int]:
-    """Return what a run was given, as metrics to return beside the result.
+    """Return the labels, steps and tuning runs of a run, as metrics to return beside its result.
 
     A claim about two variants is refused if one of them was given more labels, steps or tuning
     runs than the other, unless the declaration gives a reason in `unequal`.
 
     Args:
-        labels: the number of labels, those of the validation set included if it decided anything.
+        labels: the number of labels, including the validation labels if anything was chosen by
+            them.
         steps: the number of optimizer steps.
         tuning_runs: the number of runs from which the settings of this variant were chosen.
 

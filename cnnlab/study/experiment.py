@@ -77,6 +77,8 @@ def compare(
     Raises:
         ValueError: there are fewer than two seeds, a repeated seed or no variant, or a variant
             doesn't return `metric`.
+        TypeError: `variants` isn't a dictionary of functions, or `seeds` is neither a number nor a
+            list.
         Exception: the error of the first run, if every run raises one.
         KeyboardInterrupt: after an interrupt, if no run has finished.
 
@@ -111,6 +113,7 @@ def compare_declared(
 
     Raises:
         ValueError: the declaration names a variant that doesn't exist; and as in `compare`.
+        TypeError: as in `compare`.
 
     >>> question = Declaration("Is a better than b?", [Claim("a", ">", "b")], fresh_data())
     >>> variants = {"a": lambda seed: 0.8 + seed / 100, "b": lambda seed: 0.5 + seed / 50}
@@ -302,7 +305,7 @@ def _checked_seeds(variants: Mapping[str, Variant], seeds: Any) -> list[Any]:
     except TypeError:
         if isinstance(seeds, str) or not isinstance(seeds, Iterable):
             raise TypeError(
-                f"seeds is a number of seeds, or a list such as [0, 1, 2]; got {seeds!r}"
+                f"seeds must be a number of seeds, or a list such as [0, 1, 2]; got {seeds!r}"
             ) from None
         seed_list = [int(seed) if isinstance(seed, Integral) else seed for seed in seeds]
     seed_list = seed_list[: limits.max_seeds]

@@ -195,10 +195,10 @@ def lr_find(
 
     Raises:
         ValueError: low and high aren't 0 < low < high, there are fewer than two steps, the first
-            parameter group has a learning rate of 0, the optimizer can't train the model, or the
-            loader gives no batch.
+            parameter group has a learning rate of 0, the optimizer can't train the model, or an
+            iterable without a length gives no batch.
         TypeError: an argument has the wrong type, such as a data set instead of a loader.
-        DataError: the batches don't fit the model.
+        DataError: the loader is empty, or the batches don't fit the model.
         NonFiniteError: the very first loss is NaN or infinite, or an image is.
 
     >>> net = nn.Linear(2, 2)

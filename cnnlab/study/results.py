@@ -127,7 +127,11 @@ class Results:
         return list(dict.fromkeys(row["variant"] for row in [*self.rows, *self.unfinished]))
 
     def values(self, name: str) -> np.ndarray:
-        """Return the metric of a variant as an array (n,), in the order of the seeds."""
+        """Return the metric of a variant as an array (n,), in the order of the seeds.
+
+        Raises:
+            ValueError: there is no such variant, or its runs don't have the metric.
+        """
         return np.array([row[self.metric] for row in self._runs(name)], dtype=float)
 
     def _runs(self, name: str) -> list[dict[str, Any]]:
@@ -272,6 +276,9 @@ class Results:
 
         Use it for a claim that was declared and then not confirmed.
 
+        Raises:
+            ValueError: the relation or a variant is unknown; and as in `claim`.
+
         >>> rows = [{"variant": v, "seed": i, "acc": 0.5 + i / 50} for v in "ab" for i in range(5)]
         >>> print(Results(rows, "acc").verdict("a", ">", "b"))
         a > b in accuracy? The difference is +0.0 points (95 % CI 0.0 to 0.0)
@@ -382,8 +389,8 @@ class Results:
         Args:
             stored: the results of a longer study, drawn in grey beside the variants of the same
                 name.
-            message: the title, what the reader should see; by default, it names the variants with
-                the highest and the lowest mean.
+            message: the title, one sentence that states the main point; by default, it names the
+                variants with the highest and the lowest mean.
             label: words for the metric, with its unit; by default, its name spelt out.
         """
         from cnnlab import plots

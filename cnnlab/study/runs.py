@@ -118,7 +118,7 @@ def number_of_jobs(jobs: Any) -> int:
         number = 0
     if number == 0:
         raise ValueError(
-            "jobs is the number of parallel processes, such as 4, or -1 for all cores; got "
+            "jobs must be the number of parallel processes, such as 4, or -1 for all cores; got "
             f"{jobs!r}"
         )
     return number

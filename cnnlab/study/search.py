@@ -159,6 +159,7 @@ def random_search(
 
     Raises:
         ValueError: n is less than 1, or the space is empty.
+        TypeError: the space isn't a dictionary of `LogUniform`, `Uniform` and `Choice`.
         KeyboardInterrupt: after an interrupt, if no trial has finished.
 
     >>> table = random_search(lambda lr: -abs(lr - 0.1), {"lr": LogUniform(1e-3, 1)}, n=3)
@@ -188,6 +189,7 @@ def grid_search(
 
     Raises:
         ValueError: a parameter has a range instead of options.
+        TypeError: the options of a parameter aren't in a list.
         KeyboardInterrupt: after an interrupt, if no trial has finished.
 
     >>> len(grid_search(lambda a, b: a + b, {"a": [1, 2], "b": [10, 20, 30]}))

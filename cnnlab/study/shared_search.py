@@ -74,6 +74,7 @@ def shared_search(
     Raises:
         ImportError: Optuna isn't installed.
         ValueError: n is less than 1, or the space is empty.
+        TypeError: the space isn't a dictionary of `LogUniform`, `Uniform` and `Choice`.
         KeyboardInterrupt: after an interrupt, if no trial has finished.
 
     >>> import tempfile

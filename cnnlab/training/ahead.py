@@ -3,8 +3,7 @@
 With a fused optimizer, the host puts a step into the queue of the GPU without waiting for any
 number. It reads them when two more steps are in the queue, or before a callback looks at the step.
 If one of them shows a step that isn't finite, a flag on the GPU has kept that step and the later
-ones from changing a weight, and the rest of their traces is undone. In fp16, a gradient that
-overflowed skips its own step alone.
+ones from changing a weight, and the rest of their traces is undone.
 """
 
 import copy
@@ -24,8 +23,8 @@ from cnnlab.training.measured import Step
 from cnnlab.training.progress import Progress
 
 
-AHEAD = 2  # steps that wait in the queue of a GPU before their numbers are read
-CHECKED = 100  # values that the host would wait for are checked at every 100th step
+AHEAD = 2  # steps queued on the GPU before the values of the oldest one are read
+CHECKED = 100  # checks that make the host wait run only at every 100th step
 
 
 class RunAhead:
@@ -34,7 +33,8 @@ class RunAhead:
     Args:
         trainer: the `Trainer` of the run.
         check: called with a step that was read; raises NonFiniteError if it isn't finite.
-        record: called with a step that was read and that `check` accepted.
+        record: called with a step that was read and that `check` accepted; in fp16 its gradient may
+            have overflowed.
 
     Attributes:
         on: whether the host runs ahead in the epoch in progress.
@@ -82,7 +82,10 @@ class RunAhead:
         return trainer.rollback.copies(), ema, len(trainer.optimizer.state), schedule, settings
 
     def skip_if_not_finite(self, step: Step) -> None:
-        """Make the optimizer skip this step and all later ones if it isn't finite."""
+        """Make the optimizer skip this step and all later ones if it isn't finite.
+
+        In fp16, a gradient that overflowed skips this step alone.
+        """
         assert self._failed is not None
         norm = step.norm
         losses = torch.stack([torch.as_tensor(part.loss).to(norm) for part in step.parts])

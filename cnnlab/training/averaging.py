@@ -232,7 +232,7 @@ class SWA(_Average, Callback):
     def __init__(self, model: nn.Module, *, start_epoch: int = 0) -> None:
         if not holds(lambda: start_epoch >= 0 and start_epoch % 1 == 0):
             raise ValueError(
-                f"start_epoch is a number of epochs, a whole number from 0 on; got {start_epoch!r}"
+                f"start_epoch must be a whole number of epochs, at least 0; got {start_epoch!r}"
             )
         super().__init__(model)
         self.start_epoch, self.n_averaged = start_epoch, 0
@@ -302,8 +302,9 @@ def update_bn(model: nn.Module, loader: Iterable) -> None:
             CutMix.
 
     Raises:
-        ValueError: the loader has no batch, and nothing was changed; or a batch has a single value
-            per channel.
+        DataError: the loader is empty; nothing was changed.
+        ValueError: an iterable without a length gave no batch, and nothing was changed; or a batch
+            has a single value per channel.
         NonFiniteError: the inputs of a layer are NaN or infinite; nothing was changed.
 
     Izmailov et al. 2018, section 3.2, https://arxiv.org/abs/1803.05407.
@@ -408,8 +409,10 @@ def ensemble(
             as they were.
 
     Raises:
-        ValueError: there are no members, models come without a loader, or the shapes differ.
-        DataError: a sampler decides which samples the loader reads, so the rows have no order.
+        ValueError: there are no members, models come without a loader, an iterable without a length
+            gives no batch, or the shapes differ.
+        DataError: the loader is empty, or a sampler decides which samples it reads, so the rows
+            have no order.
         NonFiniteError: a member predicts NaN.
 
     Hansen & Salamon 1990; Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474.

@@ -135,8 +135,8 @@ def _explained(iterator: Iterator | None, loader: Iterable) -> Iterator:
             if from_an_item and not isinstance(dataset, IterableDataset):
                 raise DataError(
                     f"an item in batch {number} of the data set ({type(dataset).__name__}) "
-                    "raised StopIteration, which means the end of an iterator: __getitem__ must "
-                    "return the item. Is there a next(...) in it, on something that has ended?"
+                    "raised StopIteration, which would end the epoch early. __getitem__ must "
+                    "return the item: look for a next(...) in it on an iterator that is exhausted"
                 ) from None
             return
         except (TypeError, RuntimeError) as error:

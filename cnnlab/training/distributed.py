@@ -54,7 +54,7 @@ AVAILABLE = dist.is_available()  # torch can be built without it
 
 
 def launched() -> bool:
-    """Return whether torchrun started this process, or something that sets its variables.
+    """Return whether torchrun, or a launcher that sets its variables, started this process.
 
     >>> launched()
     False

@@ -46,15 +46,15 @@ def optimizer_oom(error: torch.OutOfMemoryError) -> OutOfMemory:
     """Return an explanation of an out-of-memory error in a step of the optimizer."""
     reason = str(error).partition(".")[0]
     return OutOfMemory(
-        "not enough memory for what the optimizer keeps of each weight, as large as the model "
-        f"for SGD with momentum, and twice that for Adam ({reason}). Use a smaller model, "
-        "freeze a part of it, or use SGD"
+        "not enough memory for the optimizer state, which is as large as the model for SGD with "
+        f"momentum and twice as large for Adam ({reason}). Use a smaller model, freeze part of it, "
+        "or use SGD"
     )
 
 
 @contextmanager
 def explain_shape_errors(n: int | None = None) -> Iterator[None]:
-    """Replace torch's errors about two common shape mistakes by ones that say what to change.
+    """Explain torch's errors about three common shape and label mistakes, and say what to change.
 
     Args:
         n: samples per forward pass, if all of them have the same number.

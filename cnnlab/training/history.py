@@ -49,16 +49,18 @@ class History:
 
         The columns are epoch (finished so far), lr (of the first parameter group, at the epoch's
         last step), train_loss and train_acc (means over the samples, in training mode, while the
-        weights changed), valid_loss and valid_acc if there was validation data, seconds, and what
-        the callbacks added. `train_acc` is NaN for mixed targets, because they have no single
-        correct class.
+        weights changed), valid_loss and valid_acc if there was validation data, ema_valid_loss and
+        ema_valid_acc if the trainer has an EMA too, seconds, and what the callbacks added. Each
+        metric of the trainer adds columns such as train_mae and valid_mae. The accuracies are
+        absent if the model doesn't classify. `train_acc` is NaN for mixed targets, because they
+        have no single correct class.
         """
         import pandas as pd
 
         return pd.DataFrame(self.epochs)
 
     def frame(self) -> "DataFrame":
-        """Return `to_pandas()`: the name of the first edition."""
+        """Return `to_pandas()`, under its earlier name."""
         return self.to_pandas()
 
     @property

@@ -15,7 +15,7 @@ class StopTraining(Exception):
 
 
 class Run(Protocol):
-    """What a callback may touch of the `Trainer` it is given.
+    """Describe the part of the `Trainer` that a callback may use.
 
     Attributes:
         model: the model in training.

@@ -72,7 +72,7 @@ class Step:
             metrics: the names of the metrics.
         """
         means = RunningMeans(metrics)
-        if not self.norm.is_cuda:  # then nothing is on its way
+        if not self.norm.is_cuda:  # on the CPU, no copy is needed
             self.norm = self.norm.item()
             for part in self.parts:
                 part.add_to(means)

@@ -95,10 +95,13 @@ def check(run: ResumableRun, state: dict[str, Any]) -> None:
             "trainer; build the trainer as it was"
         )
     if not isinstance(state["means"], dict) or state["means"].keys() != vars(run.means).keys():
-        raise CheckpointError("the means of the epoch in progress are damaged in the checkpoint")
+        raise CheckpointError(
+            "the running means of the unfinished epoch are damaged in the checkpoint; load an "
+            "older one"
+        )
     if state["batch"] and _metric_names(state) != set(run.means.metrics):
         raise CheckpointError(
-            f"the epoch in progress was measured with the metrics {sorted(_metric_names(state))}, "
+            f"the epoch in progress was evaluated with the metrics {sorted(_metric_names(state))}, "
             f"this trainer has {sorted(run.means.metrics)}; build the trainer as it was"
         )
     _check_class_weights(run.loss_fn, state["loss_fn"])
@@ -195,6 +198,6 @@ def restore(run: ResumableRun, state: dict[str, Any]) -> None:
     unclaimed = [name for name, memory in saved if memory]
     if unclaimed:
         raise CheckpointError(
-            f"it contains the state of {', '.join(unclaimed)}, which is not among the callbacks of "
-            "this trainer"
+            f"it contains the state of {', '.join(unclaimed)}, but this trainer has no such "
+            "callback: pass the same callbacks=[...] as in the saved run"
         )

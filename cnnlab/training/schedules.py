@@ -55,6 +55,13 @@ def constant() -> Schedule:
 def linear(steps: int, final: float = 0.0) -> Schedule:
     """Decrease linearly from 1 to `final`, reached at `steps`.
 
+    Args:
+        steps: optimizer updates until the end.
+        final: multiplier at the end.
+
+    Raises:
+        ValueError: steps is not positive, or final is negative.
+
     >>> linear(100)(25)
     0.75
     """
@@ -64,7 +71,14 @@ def linear(steps: int, final: float = 0.0) -> Schedule:
 
 
 def step(size: int, gamma: float = 0.1) -> Schedule:
-    """Multiply by `gamma` after every `size` steps.
+    """Multiply the learning rate by `gamma` after every `size` steps.
+
+    Args:
+        size: optimizer updates between two changes.
+        gamma: factor of each change.
+
+    Raises:
+        ValueError: size is not positive, or gamma is negative.
 
     >>> [step(30)(t) for t in (1, 29, 30, 59)]
     [1.0, 1.0, 0.1, 0.1]
@@ -75,7 +89,15 @@ def step(size: int, gamma: float = 0.1) -> Schedule:
 
 
 def multistep(milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
-    """Multiply by `gamma` at each of `milestones`, which are steps.
+    """Multiply the learning rate by `gamma` at each of `milestones`, which are steps.
+
+    Args:
+        milestones: numbers of optimizer updates.
+        gamma: factor of each change.
+
+    Raises:
+        ValueError: gamma is negative.
+        TypeError: milestones is not a list of steps.
 
     >>> [multistep([60, 80])(t) for t in (59, 60)]
     [1.0, 0.1]
@@ -93,6 +115,13 @@ def cosine(steps: int, final: float = 0.0) -> Schedule:
     Loshchilov & Hutter 2017, eq. 5, without restarts, https://arxiv.org/abs/1608.03983. torch's
     `CosineAnnealingLR` rises again after its end; this one doesn't.
 
+    Args:
+        steps: optimizer updates until the end.
+        final: multiplier at the end.
+
+    Raises:
+        ValueError: steps is not positive, or final is negative.
+
     >>> [round(cosine(100)(t), 3) for t in (0, 25, 50, 75, 100, 125)]
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
@@ -108,6 +137,12 @@ def inverse_sqrt(timescale: float = 1) -> Schedule:
     learning rate of the Transformer is proportional to 1/sqrt(step) (Vaswani et al. 2017, section
     5.3, https://arxiv.org/abs/1706.03762).
 
+    Args:
+        timescale: optimizer updates; after three times as many, the multiplier is 1/2.
+
+    Raises:
+        ValueError: timescale is not positive.
+
     >>> [inverse_sqrt(100)(t) for t in (0, 300)]
     [1.0, 0.5]
     """
@@ -116,7 +151,7 @@ def inverse_sqrt(timescale: float = 1) -> Schedule:
 
 
 def warm_restarts(first: int, mult: int = 1, final: float = 0.0) -> Schedule:
-    """Repeat a cosine: `first` steps, and in each later cycle `mult` times as many as before.
+    """Decay along half a cosine for `first` steps, then restart with a cycle `mult` times as long.
 
     Loshchilov & Hutter 2017 (SGDR), eq. 5, https://arxiv.org/abs/1608.03983.
 
@@ -192,6 +227,10 @@ def one_cycle(
         div_factor: peak / initial learning rate.
         final_div_factor: peak / final learning rate.
 
+    Raises:
+        ValueError: steps, div_factor or final_div_factor is not positive, or peak_fraction is not
+            between 0 and 1.
+
     >>> [round(one_cycle(100)(t), 4) for t in (0, 30, 100)]
     [0.04, 1.0, 0.0001]
     """
@@ -209,6 +248,16 @@ def one_cycle_momentum(
     The value is the momentum itself, not a multiplier. The noise of SGD grows with η / (1 - m), so
     a smaller momentum m allows a larger learning rate η (Smith 2018,
     https://arxiv.org/abs/1803.09820).
+
+    Args:
+        steps: length of the cycle in optimizer updates.
+        low: momentum at the peak of the learning rate.
+        high: momentum at the start and at the end.
+        peak_fraction: the fraction of the cycle before the peak, between 0 and 1.
+
+    Raises:
+        ValueError: steps is not positive, low and high aren't 0 <= low <= high < 1, or
+            peak_fraction is not between 0 and 1.
 
     >>> [one_cycle_momentum(100)(t) for t in (0, 30, 100)]
     [0.95, 0.85, 0.95]
@@ -231,25 +280,26 @@ def trace(schedule: Schedule, steps: int) -> np.ndarray:
 def attach(
     optimizer: Optimizer, schedule: Schedule, momentum: Schedule | None = None
 ) -> "AttachedSchedule":
-    """Put a schedule on an optimizer; call `.step()` of what comes back once per optimizer update.
+    """Attach a schedule to an optimizer, and return a scheduler to step once per optimizer update.
 
-    Every parameter group keeps its own base rate, so ratios between groups (layer-wise rates) stay
-    as they are. The base rate is the group's `lr` when a schedule is attached for the first time;
-    it is remembered as `initial_lr`, and a second `attach` starts from it again.
+    Every parameter group keeps its own base learning rate, so ratios between groups (layer-wise
+    rates) stay as they are. The base learning rate is the group's `lr` when a schedule is attached
+    for the first time; it is remembered as `initial_lr`, and a second `attach` starts from it
+    again.
 
     Args:
         optimizer: any torch optimizer.
-        schedule: step -> multiplier of the base rate.
-        momentum: step -> momentum (SGD) or first beta (Adam); left alone when not given.
+        schedule: step -> multiplier of the base learning rate.
+        momentum: step -> momentum (SGD) or first beta (Adam); by default unchanged.
 
     Returns:
         A torch `LRScheduler`; the `Trainer` takes it as `scheduler=`.
 
     Raises:
         TypeError: `schedule` is not a function of the step, or `optimizer` no optimizer.
-        ValueError: `momentum` is given, and the optimizer has none or the value is not between 0
-            and 1, also at a later step; or the `lr` of a group was set
-            by hand after an earlier `attach`, which this one would ignore.
+        ValueError: `momentum` is given, but the optimizer has none, or a value is outside [0, 1),
+            even at a later step; or the `lr` of a group was set by hand after an earlier `attach`,
+            which this one would ignore.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
@@ -443,6 +493,6 @@ def _not_negative(**numbers: float) -> None:
     for name, value in numbers.items():
         if not holds(lambda value=value: 0 <= value < math.inf):  # type: ignore[misc]
             raise ValueError(
-                f"{name} must be at least 0 and finite, because a negative learning rate climbs "
-                f"the loss; got {value!r}"
+                f"{name} must be at least 0 and finite, because a negative learning rate would "
+                f"increase the loss; got {value!r}"
             )

@@ -79,10 +79,10 @@ from cnnlab.training.transforms import wrap_batch_transform
 
 __all__ = ["Callback", "History", "StopTraining", "Trainer", "best_device"]
 
-MAX_SKIPPED = 25  # fp16 steps in a row with a gradient that isn't finite: no longer an overflow
+MAX_SKIPPED = 25  # fp16 steps in a row with a non-finite gradient: the run has diverged
 NO_TARGET = (
-    "no target of this {} counts, so there is no loss: every one of them is the ignore_index {}, "
-    "or has the weight 0"
+    "every target of this {} is ignored, so there is no loss to average: each is the ignore_index "
+    "{}, or has class weight 0. Check the labels and the class weights"
 )
 NO_BATCH = (
     "the loader gave no batch: its data set is empty, or it is a generator that was read before"
@@ -115,10 +115,11 @@ class Trainer(TrainerOptions):
         clip_value: largest absolute value of each entry of the gradient. Not together with
             `clip_norm`.
         precision: "fp32", "bf16" (autocast) or "fp16" (autocast and loss scaling; CUDA only).
-        microbatch: samples per forward pass (gradient accumulation). The gradient is that of the
-            whole batch, and the memory that of a microbatch. Batch norm sees the microbatches.
-        ema: a `cnnlab.averaging.EMA` of the model; updated once per step, and validated beside the
-            model.
+        microbatch: samples per forward pass (gradient accumulation). The gradient is the same as
+            for the whole batch, but only one microbatch has to fit in memory. Batch norm computes
+            its statistics per microbatch.
+        ema: a `cnnlab.averaging.EMA` of the model; updated once per step, and evaluated on the
+            validation data too.
         callbacks: objects with the hooks of `Callback`.
         seed: with the epoch and the step, it determines every random number that torch draws.
         device: where to train; by default CUDA if there is a GPU, else the CPU. Apple's GPU is used
@@ -131,8 +132,7 @@ class Trainer(TrainerOptions):
             log.
         metrics: names -> functions (outputs, targets) -> mean over the batch, such as `{"mae":
             torch.nn.functional.l1_loss}`. They are averaged over the samples and appear in the
-            history as `train_mae`, `valid_mae`. The accuracy is there without asking, for models
-            that classify.
+            history as `train_mae`, `valid_mae`. Models that classify get the accuracy by default.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -206,7 +206,7 @@ class Trainer(TrainerOptions):
         """Train until `epochs` epochs are finished in total; to resume, load a checkpoint first.
 
         Args:
-            train: gives (images, targets): a `cnnlab.loader`, a torch `DataLoader` or a list.
+            train: yields (images, targets): a `cnnlab.loader`, a torch `DataLoader` or a list.
             valid: evaluated after each epoch; it never changes the training.
             epochs: the total number, including those of earlier calls.
 
@@ -215,10 +215,10 @@ class Trainer(TrainerOptions):
 
         Raises:
             DataError: there is no batch or no target that counts, or a batch doesn't fit the model.
-            NonFiniteError: a loss or a gradient is NaN or infinite; the weights are those from
-                before that batch, also on a GPU, where a fused optimizer is told two steps later.
-            KeyboardInterrupt: after Ctrl-C, or the stop button of a notebook. The run is in order
-                then: call fit again to continue it.
+            NonFiniteError: a loss or gradient is NaN or infinite. The weights are those from before
+                that batch, even on a GPU with a fused optimizer (the error comes two steps later).
+            KeyboardInterrupt: after Ctrl-C, or the stop button of a notebook; after SIGTERM it is
+                SystemExit (143). The run stays consistent: call fit again to continue it.
         """
         epochs = check_fit(self, train, valid, epochs)
         self._prepare_fit(train, valid, epochs)
@@ -236,7 +236,7 @@ class Trainer(TrainerOptions):
         """Train on the remaining batches of the epoch in progress, one optimizer step per batch."""
         self._emit("on_epoch_start")
         check_optimizer(self.model, self.optimizer, self.loss_fn)
-        # After the callbacks, which may have frozen or unfrozen a part of the model.
+        # Must follow the callbacks, because they may have frozen or unfrozen part of the model.
         train_mode(self.model)
         self.parallel = distributed.wrap_parallel(self.model)  # in one process, the model itself
         self.rollback = Rollback(self.model, self.loss_fn)  # of a step that is refused
@@ -288,6 +288,9 @@ class Trainer(TrainerOptions):
         Raises:
             NonFiniteError: the loss of a batch is NaN or infinite; the message names the images.
             ValueError: the classes of the data aren't those of the data in the last fit.
+            DataError: there is no batch or no target that counts, or a batch doesn't fit the model.
+            OutOfMemory: a batch doesn't fit in the memory of the device.
+            TypeError: the loader or the model has the wrong type, such as a data set.
 
         Several processes share the batches, so each of them has to call it.
         """
@@ -340,6 +343,13 @@ class Trainer(TrainerOptions):
             loader: yields (images, targets), or images alone. A `cnnlab.loader` is read in data-set
                 order.
             model: the model that predicts; by default the one in training.
+
+        Raises:
+            DataError: there is no batch, the model returns the wrong number of rows, or a sampler
+                decides which samples the loader reads, so the rows have no order.
+            OutOfMemory: a batch doesn't fit in the memory of the device.
+            TypeError: the model's output is not a tensor, or the loader or the model has the wrong
+                type, such as a data set.
         """
         model = self._checked(model)
         intake, rows = self._intake(model), []
@@ -448,14 +458,14 @@ class Trainer(TrainerOptions):
             with self._explained(images):
                 raise
         distributed.average_gradients(self.loss_fn)
-        self.scaler.unscale_(self.optimizer)  # what is checked and clipped are the true gradients
+        self.scaler.unscale_(self.optimizer)  # so that the true gradients are checked and clipped
 
     def _add_gradients(self, step: Step, images: Tensor, targets: Tensor, on_host: Tensor) -> None:
         """Add up the gradients of the microbatches, weighted so that every sample counts alike."""
         total = self._divisor(targets, on_host)
         pieces = microbatches(self.microbatch, images, targets, on_host)
         for number, (images_part, targets_part, host_part, last) in enumerate(pieces):
-            whole = targets_part is targets  # the usual case: neither microbatches nor processes
+            whole = targets_part is targets  # False with microbatches or several processes
             samples = total if whole else self._divisor(targets_part, host_part)
             counts = isinstance(samples, Tensor) or samples > 0
             with distributed.no_sync_until_last(self.parallel, last):

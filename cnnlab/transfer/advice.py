@@ -22,16 +22,16 @@ class Advice:
 def advise(n_per_class: float, similarity: float | Literal["high", "low"]) -> Advice:
     """Return the strategy that the 2 x 2 rule of transfer learning recommends for a data set.
 
-    The rule is a guideline of lectures on computer vision. The notes of CS231n state it so:
+    The rule is a guideline of lectures on computer vision. The notes of CS231n put it like this:
 
     | | similar | different |
     |---|---|---|
     | small | linear classifier on the features | linear classifier on an earlier stage |
     | large | fine-tune the whole network | train it all, from pretrained or random weights |
 
-    Later lectures name only a few of the later layers for large, similar data, and say of small,
-    different data that a linear classifier or fine-tuning can be tried, without a guarantee. So
-    the reason of each strategy says more than its name:
+    For large, similar data, later lectures recommend fine-tuning only a few of the last layers. For
+    small, different data, they say that a linear classifier or fine-tuning is worth trying, without
+    a guarantee. That is why each strategy comes with a `reason`:
 
     | | similar | different |
     |---|---|---|

@@ -44,10 +44,11 @@ def extract_features(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor
         Features, float32 (N, D), and labels (N,), on the CPU; for images alone, labels (0,).
 
     Raises:
-        ValueError: there is no linear layer, it doesn't run exactly once per batch, or the loader
-            has no batch.
-        DataError: the batches don't fit the model, or a sampler decides which samples the loader
-            reads, so the rows have no order.
+        ValueError: there is no linear layer, it doesn't run exactly once per batch, or an iterable
+            without a length gives no batch.
+        DataError: the loader is empty, the batches don't fit the model, or a sampler decides which
+            samples the loader reads, so the rows have no order.
+        TypeError: the model or the loader has the wrong type, such as a data set.
 
     >>> from cnnlab.models import small_resnet
     >>> batches = [(torch.rand(5, 3, 32, 32), torch.arange(5))]
@@ -124,7 +125,7 @@ def linear_probe(
             f"train has {x.shape[1]} features per image, but test has {x_test.shape[1]}"
         )
     if not torch.equal(y, y.round()):
-        raise ValueError("labels must be class numbers, but those in train aren't whole numbers")
+        raise ValueError("labels must be class indices, but those in train aren't whole numbers")
     if len(y.unique()) < 2:
         raise ValueError(
             f"a probe needs at least two classes, but all labels in train are {y[0].item():g}"
@@ -152,7 +153,7 @@ def as_tensors(pair: FeaturesAndLabels) -> tuple[Tensor, Tensor]:
     if bad.any():
         raise ValueError(
             f"{int(bad.sum())} of {len(bad)} rows of features and labels are NaN or infinite, "
-            f"numbers {few(bad.nonzero().flatten().tolist())}: leave these images out, or clean "
+            f"at rows {few(bad.nonzero().flatten().tolist())}: leave these images out, or clean "
             "them"
         )
     return features, labels

@@ -21,6 +21,9 @@ def freeze(module: M) -> M:
     Returns:
         The same module.
 
+    Raises:
+        TypeError: it isn't a module.
+
     >>> [p.requires_grad for p in freeze(nn.Linear(2, 1)).parameters()]
     [False, False]
     """
@@ -36,6 +39,9 @@ def unfreeze(module: M) -> M:
 
     Returns:
         The same module.
+
+    Raises:
+        TypeError: it isn't a module.
 
     >>> all(p.requires_grad for p in unfreeze(freeze(nn.Linear(2, 2))).parameters())
     True

@@ -172,7 +172,7 @@ def positive_int(name: str, value: Any, meaning: str) -> int:
     except TypeError:
         number = 0
     if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name} is {meaning}, at least 1; got {value!r}")
+        raise ValueError(f"{name} must be {meaning}, at least 1; got {value!r}")
     return number
 
 

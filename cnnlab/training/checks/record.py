@@ -35,11 +35,13 @@ def check_number(name: str, value: float) -> None:
         ValueError: it is.
     """
     if math.isinf(value):
-        raise ValueError(f"{name} is {value}, so nothing can be decided by it: monitor the loss")
+        raise ValueError(
+            f"{name} is {value}, so it can't be used to compare epochs: monitor the loss"
+        )
     if math.isnan(value):
         reason = " (mixed targets have no single correct class)" if name.endswith("acc") else ""
         raise ValueError(
-            f"{name} is NaN{reason}, so nothing can be decided by it: monitor the loss"
+            f"{name} is NaN{reason}, so it can't be used to compare epochs: monitor the loss"
         )
 
 

@@ -46,7 +46,8 @@ def refuse_learning_rate(number: int, lr: Any) -> None:
     """Raise ValueError for a learning rate that is negative, NaN or infinite."""
     raise ValueError(
         f"the learning rate of parameter group {number} is {lr!r}: it must be at least 0 and "
-        "finite, because a negative one climbs the loss. Correct it, or the schedule that set it"
+        "finite, because a negative one would increase the loss. Correct it, or the schedule that "
+        "set it"
     )
 
 
