@@ -155,6 +155,8 @@ def test_the_capstone_reaches_its_model_card_with_a_folder_of_your_own(make, tmp
     low, high = map(float, re.search(r"interval (\S+) to (\S+) \|", card).groups())
     assert 0 <= low < high <= 1
     for text in texts:
+        if "<strong>Quiz.</strong>" in text:  # it asks about the results of the chapter as it is
+            continue
         assert not re.search(r"\bnan\b|\bsigns?\b|keep left", text, re.IGNORECASE)
         for low, high in re.findall(r"\((\d\.\d+) to (\d\.\d+)\)", text):
             assert 0 <= float(low) <= float(high) <= 1

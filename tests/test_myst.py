@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -56,8 +57,9 @@ def build(folder: Path, *, python: bool) -> Build:
     (programs / "npm").write_text(NPM)
     (programs / "npm").chmod(0o755)
     refused = folder / "refused"
+    others = [str(Path(sys.executable).parent), os.environ["PATH"]]
     env = os.environ | {
-        "PATH": os.pathsep.join([str(programs), os.environ["PATH"] if python else ""]),
+        "PATH": os.pathsep.join([str(programs), *(others if python else [])]),
         "CNNLAB_REFUSED": str(refused),
         "NODE_OPTIONS": f"--require={Path(__file__).with_name('offline')}/loopback.cjs",
     }
