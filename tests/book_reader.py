@@ -4,6 +4,7 @@ import functools
 import http.server
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -158,6 +159,23 @@ def search(folder: Path, words: str) -> list[tuple[str, str, str]]:
         )
         browser.close()
     return [tuple(result) for result in found]
+
+
+def barriers_with_late(folder: Path, script: str, name: str) -> list[str]:
+    """Look for barriers on one page on which a script comes a second after all others."""
+
+    def delay(route: Route) -> None:
+        time.sleep(1)
+        route.continue_()
+
+    with served(folder) as base, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.route(f"**/*{script}*", delay)
+        page.goto(f"{base}/{name}")
+        found = _barriers(page, RULES)
+        browser.close()
+    return found
 
 
 def _barriers(page: Page, options: dict[str, Any]) -> list[str]:

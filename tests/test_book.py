@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from book_reader import CHROMIUM, Visit, read_book, search
+from book_reader import CHROMIUM, Visit, barriers_with_late, read_book, search
 from pybtex.database import parse_file
 from test_public_api import SIGNATURES
 
@@ -252,6 +252,12 @@ def test_every_image_has_an_alt_text_in_the_browser(visits):
 def test_pages_are_accessible(visits):
     """Check contrast in both modes, the heading order and the names of controls with axe-core."""
     assert not {name: visit.barriers for name, visit in visits.items() if visit.barriers}
+
+
+@in_browser
+@pytest.mark.parametrize("script", ["tex-chtml", "names.js", "fontawesome"])
+def test_names_of_controls_do_not_depend_on_which_script_comes_last(book, script):
+    assert not barriers_with_late(book, script, "chapters/references.html")
 
 
 @in_browser
