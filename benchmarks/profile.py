@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "check of the labels": (loop, "check_targets"),
     "backward pass": (loop.Tensor, "backward"),
     "accuracy": (cnnlab.Trainer, "_measure"),
-    "norm of the gradient, and whether it is finite": (cnnlab.Trainer, "_clip_gradients"),
+    "norm of the gradient, and whether it is finite": (cnnlab.Trainer, "_check_and_clip"),
     "optimizer": (cnnlab.Trainer, "_step_optimizer"),
     "row of the history": (cnnlab.Trainer, "_record"),
     "callbacks: the progress bar": (cnnlab.Trainer, "_emit"),
