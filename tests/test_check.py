@@ -135,7 +135,8 @@ def test_a_split_by_the_global_generator_is_refused():
         order = torch.randperm(n).tolist()
         return order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
 
-    assert "global random generator" in EXERCISES["split"].judge(split).says
+    says = EXERCISES["split"].judge(split).says
+    assert "global random generator: make one of your own, such as `torch.Generator()" in says
 
 
 def test_a_warm_up_of_no_steps_is_tried():
