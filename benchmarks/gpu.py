@@ -1,4 +1,4 @@
-"""Test and measure on a GPU everything that needs one, within eight minutes, without a network.
+"""Test and measure on a GPU everything that needs one, within eight minutes, offline.
 
 `make gpu CIFAR10=folder` runs, in this order: the tests marked `gpu`, the augmentation beside
 kornia's, the trainer beside a bare loop and Lightning, and CIFAR-10 beside airbench. The folder has

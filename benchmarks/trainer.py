@@ -44,15 +44,16 @@ def table(regime: Regime, epochs: int) -> Table:
 
 
 DESCRIPTION = (
-    "Each ratio is the time of an epoch divided by the time of a bare loop, without metrics, "
-    "progress bar or checks, in the epoch next to it. Batches come from memory and the optimizer "
-    "is SGD with momentum. Each trainer shows its progress bar, loss and accuracy. What cnnlab "
-    "adds to a step is the same for every network: the gradient norm, the checks of labels and "
-    "values, the loss and accuracy, and the seeds. The network of 90 weights is there to make "
-    "this overhead visible; `profile.md` shows where its step spends the time. Every contestant "
-    "runs in a process that keeps freed memory, as after `cnnlab.setup()`. Where a goal is "
-    "missed, the norm of the gradient, the accuracy and the seed of the step take a third of the "
-    "difference, and Python between the calls most of the rest."
+    "Each ratio is the time of an epoch divided by the time of an epoch of the bare loop right "
+    "beside it. The bare loop has no metrics, no progress bar and no checks. Each trainer shows "
+    "its progress bar, the loss and the accuracy. All of them read batches from memory and use "
+    "SGD with momentum, and each runs in a process that keeps freed memory, as after "
+    "`cnnlab.setup()`.\n\n"
+    "cnnlab adds the same work to every step, whatever the network: the gradient norm, the checks "
+    "of labels and values, the loss and accuracy, and the seeds. The network of 90 weights is "
+    "there to make this overhead visible, and `profile.md` shows where its step spends the time. "
+    "Where a goal is missed, a third of the difference goes to the gradient norm, the accuracy "
+    "and the seed of the step, and most of the rest to Python between the calls."
 )
 
 
