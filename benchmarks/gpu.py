@@ -107,7 +107,7 @@ def trainer_table(regime: Regime, device: str) -> Table:
     rows = []
     for name, train in contestants.items():
         pairs = trainer.time_epochs(regime, train, regime.epochs, device, waiting_clock(device))
-        goal = regime.goal if train is loops.train_cnnlab else None
+        goal = regime.goal if train is loops.train_cnnlab and not regime.with_metrics else None
         rows.append(Row(name, pairs, goal, unit=regime.steps))
     return Table(f"Trainer, {regime.name}", "bare loop", "step", rows)
 
