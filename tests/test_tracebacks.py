@@ -122,7 +122,7 @@ def test_the_traceback_of_any_other_error_is_what_it_would_be(run, code):
 
 FIT = """
 class Stop(cnnlab.Callback):
-    def on_batch_end(self, trainer):
+    def on_epoch_start(self, trainer):
         raise KeyboardInterrupt
 
 model = nn.Linear(2, 2)
@@ -144,7 +144,7 @@ def mine():
 )
 def test_the_stop_button_says_how_to_go_on(run, call, says):
     printed, traceback, _ = run(FIT + call)
-    assert printed.endswith(f"{says}\n")
+    assert f"{says}\n" in printed
     assert not traceback
 
 

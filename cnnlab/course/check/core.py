@@ -19,6 +19,7 @@ from cnnlab.course.check.attempt import (
     Attempt,
     Raised,
     describe_error,
+    error_hint,
     is_unwritten,
     parameters,
 )
@@ -205,7 +206,7 @@ class Exercise:
             if is_unwritten(raised.error):
                 hint = "replace the line that raises NotImplementedError"
                 return self._failed("not written yet.", hint)
-            return self._failed(describe_error(raised, student))
+            return self._failed(describe_error(raised, student), error_hint(raised.error))
         except Exception:  # noqa: BLE001 - a result of the wrong type can break any observer
             return self._misfit(student, reference)
         wrong = {
