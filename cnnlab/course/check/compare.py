@@ -136,7 +136,8 @@ def _tensors(got: Any, want: Tensor) -> Difference | None:
     if not wrong.any():
         return None
     if want.squeeze().ndim <= 1 and want.numel() <= 5:
-        return _value(got.squeeze().tolist(), want.squeeze().tolist())
+        flat = (-1,) if want.ndim else ()
+        return _value(got.reshape(flat).tolist(), want.reshape(flat).tolist())
     index = wrong.nonzero()[0].tolist()
     single = _value(got[tuple(index)].item(), want[tuple(index)].item())
     return Difference(VALUE, f"at {index} {single.says}")
