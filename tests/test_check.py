@@ -135,7 +135,55 @@ def test_a_split_by_the_global_generator_is_refused():
         order = torch.randperm(n).tolist()
         return order[n_valid + n_test :], order[:n_valid], order[n_valid : n_valid + n_test]
 
-    assert "global random generator" in EXERCISES["split"].judge(split).says
+    says = EXERCISES["split"].judge(split).says
+    assert "global random generator: make one of your own, such as `torch.Generator()" in says
+
+
+# --- what a beginner writes first -----------------------------------------------------------------
+
+
+def test_a_batch_that_is_another_one_is_described_by_its_own_shape():
+    other = torch.zeros(1, 3, 427, 640)
+    outcome = EXERCISES["to_batch"].judge(lambda pixels: other)
+    assert outcome.says.endswith("has shape (1, 3, 427, 640), expected (1, 3, 2, 3).")
+
+
+def slid(image, kernel, out, product):
+    h, w = kernel.shape
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = product(image[i : i + h, j : j + w], kernel)
+    return out
+
+
+def places(image, kernel):
+    return [n - k + 1 for n, k in zip(image.shape, kernel.shape, strict=True)]
+
+
+def test_a_feature_map_is_expected_to_be_a_tensor_and_its_few_values_are_shown():
+    def array(image, kernel):
+        return slid(image, kernel, np.zeros(places(image, kernel)), lambda a, b: (a * b).sum())
+
+    def zeros(image, kernel):
+        return torch.zeros(places(image, kernel))
+
+    outcome = EXERCISES["convolve"].judge(array)
+    assert outcome.says.endswith("is a NumPy array, expected a tensor.")
+    assert "torch.from_numpy" in outcome.hint
+    assert EXERCISES["convolve"].judge(zeros).says.endswith("is [0, 0], expected [21, 43].")
+
+
+def test_errors_of_torch_that_say_little_get_a_hint():
+    def without_a_sum(image, kernel):
+        return slid(image, kernel, torch.zeros(places(image, kernel)), lambda a, b: a * b)
+
+    def as_in_numpy(pixels):
+        return pixels.transpose(2, 0, 1)[None] / 255
+
+    outcome = EXERCISES["convolve"].judge(without_a_sum)
+    assert "raised RuntimeError: expand(" in outcome.says
+    assert "is a sum or a mean missing?" in outcome.hint
+    assert "`permute`" in EXERCISES["to_batch"].judge(as_in_numpy).hint
 
 
 def test_a_warm_up_of_no_steps_is_tried():

@@ -116,8 +116,11 @@ def test_of_two_classes_two_are_shown_and_of_many_the_most_probable(glyphnet):
     [
         ("nowhere.jpg", DataError, r"nowhere\.jpg: there is no such file, seen from the current"),
         ("/nowhere/mug.jpg", DataError, r"/nowhere/mug\.jpg: there is no such file$"),
+        ("Cut.PNG", DataError, r"Cut\.PNG: .*; did you mean cut\.png\?$"),
+        ("text", DataError, r"did you mean text\.jpg\?$"),
+        ("https://example.org/cat.jpg", DataError, "web address; download the image"),
         ("text.jpg", DataError, r"text\.jpg: not an image in one of the formats"),
-        ("cut.png", DataError, r"cut\.png: .*truncated"),
+        ("cut.png", DataError, r"cut\.png: it is damaged or incomplete, .*truncated"),
         (".", DataError, "it is a folder; an image is a single file"),
         (None, TypeError, "takes the path of an image, a PIL image, or pixels.*got NoneType"),
         ([PHOTO], TypeError, r"one image, got a list of 1: call it for each.*trainer\.predict"),

@@ -96,7 +96,7 @@ def test_a_number_may_have_any_unit_and_type(guess):
     verdict = judge(guess, torch.tensor(0.45))
     assert verdict.mark == RIGHT
     assert "0.4" in verdict.text
-    assert ", measured 0.45; within 0.1 counts." in verdict.text
+    assert ", measured 0.45; within 0.1 is correct." in verdict.text
     assert judge(guess, 0.55).mark == WRONG
 
 
@@ -124,7 +124,7 @@ def test_no_prediction_shows_the_result_and_invites_to_make_one(guess, result, m
 
 def test_a_percentage_where_a_fraction_was_asked_for_is_read_as_one_and_said():
     text = judge(10, 0.12).text
-    assert text == "You predicted 10, read as 10 % = 0.1, measured 0.12; within 0.1 counts."
+    assert text == "You predicted 10, read as 10 % = 0.1, measured 0.12; within 0.1 is correct."
     assert judge(10, 0.55).mark == WRONG
     assert judge(1, 0.03, within=0.05).text.startswith("You predicted 1, read as 1 % = 0.01,")
     assert judge(1, 0.5).text.startswith("You predicted 1, measured 0.5")
@@ -141,7 +141,9 @@ def test_a_percentage_where_a_fraction_was_asked_for_is_read_as_one_and_said():
 def test_the_bound_itself_counts_and_numbers_are_short():
     assert judge(0.45, 0.55).mark == RIGHT
     assert judge(0.449, 0.55).mark == WRONG
-    assert judge(1 / 12, 1 / 12).text == ("You predicted 0.083, measured 0.083; within 0.1 counts.")
+    assert judge(1 / 12, 1 / 12).text == (
+        "You predicted 0.083, measured 0.083; within 0.1 is correct."
+    )
     assert judge(3, 4, within=0.05).text.endswith("measured 4; only the exact number counts.")
     assert judge(math.inf, math.inf).mark == RIGHT
     assert judge(0.5, math.nan).mark == UNCLEAR
@@ -201,9 +203,9 @@ def test_score_prints_every_prediction_and_counts_the_correct_ones(capsys):
     check.score({"A?": ("a", "a"), "B?": (0.5, 0.1), "C?": (..., "b"), "D?": (0.55, 0.5)})
     assert capsys.readouterr().out.splitlines() == [
         "✔ A? You predicted a. The answer is a.",
-        "✘ B? You predicted 0.5, measured 0.1; within 0.1 counts.",
+        "✘ B? You predicted 0.5, measured 0.1; within 0.1 is correct.",
         "· C? The answer is b. You made no prediction: replace the ... above to make one.",
-        "✔ D? You predicted 0.55, measured 0.5; within 0.1 counts.",
+        "✔ D? You predicted 0.55, measured 0.5; within 0.1 is correct.",
         "2 of 3 predictions were correct.",
     ]
     check.score({"A?": (..., "a")})

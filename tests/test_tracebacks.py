@@ -5,7 +5,7 @@ import re
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from cnnlab.course.tracebacks import MORE, STOPPED
+from cnnlab.course.tracebacks import MORE, STOPPED, STOPPED_FIT
 
 
 HERE = "/cnnlab/"  # in the path of every file of the package
@@ -118,6 +118,34 @@ def test_the_traceback_of_any_other_error_is_what_it_would_be(run, code):
     assert number.sub("", traceback) == number.sub("", plain)
     assert traceback
     assert reply["ename"] == plain_reply["ename"]
+
+
+FIT = """
+class Stop(cnnlab.Callback):
+    def on_epoch_start(self, trainer):
+        raise KeyboardInterrupt
+
+model = nn.Linear(2, 2)
+trainer = cnnlab.Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), callbacks=[Stop()])
+batches = [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))]
+
+def mine():
+    trainer.fit(batches, epochs=1)
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("trainer.fit(batches, epochs=1)", STOPPED_FIT),
+        ("mine()", STOPPED),  # its trainer may be a local variable
+    ],
+)
+def test_the_stop_button_says_how_to_go_on(run, call, says):
+    printed, traceback, _ = run(FIT + call)
+    assert f"{says}\n" in printed
+    assert not traceback
 
 
 def test_the_stop_button_still_shows_one_line(run):

@@ -44,7 +44,10 @@ To search with excerpts, run this and open http://127.0.0.1:8000
     {serve}"""
 # With one of these, the user says which folder JupyterLab shows.
 _ROOT_OPTIONS = ("--ServerApp.root_dir", "--notebook-dir")
-_PORT_HINT = "If the port is in use, choose another one, for example `cnnlab lab --port 8899`."
+_PORT_HINT = (
+    "If the port is in use, choose another one, for example `cnnlab lab --port 8899`, "
+    'or with make `make lab ARGS="--port 8899"`.'
+)
 _IMPORT_HINT = "; run `cnnlab doctor` to see what is missing or broken"
 
 

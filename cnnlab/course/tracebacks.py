@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +12,8 @@ from cnnlab.errors import CnnlabError
 from cnnlab.plots.core import ipython_shell
 
 
-STOPPED = "Stopped. If this was a fit, call fit again to continue where it was."
+STOPPED = "Stopped. Run the cell again to start it from the beginning."
+STOPPED_FIT = "Stopped. Call fit again to continue where it was."
 MORE = "Only your own lines are shown above. To see those of cnnlab too, run %tb in a new cell."
 
 
@@ -32,8 +35,9 @@ def _show(
     tb_offset: int | None = None,
 ) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        shell._last_traceback = [STOPPED]  # the kernel's reply, instead of that of an older error
-        print(STOPPED)  # noqa: T201
+        stopped = STOPPED_FIT if _in_fit_of_cell(trace) else STOPPED
+        shell._last_traceback = [stopped]  # the kernel's reply, instead of that of an older error
+        print(stopped)  # noqa: T201
         return
     own = _own_lines(trace) if _raised_here(trace) else None
     if own is None:
@@ -47,6 +51,16 @@ def _show(
         shell.showtraceback((kind, error, trace))
     finally:
         del error._render_traceback_  # type: ignore[attr-defined]
+
+
+def _in_fit_of_cell(trace: TracebackType) -> bool:
+    """Return whether a cell itself called `Trainer.fit`, so that its trainer is still there."""
+    codes = [frame.f_code for frame, _ in walk_tb(trace)]
+    return any(
+        caller.co_name.startswith(("<module>", "<cell line"))
+        and called.co_qualname == "Trainer.fit"
+        for caller, called in pairwise(codes)
+    )
 
 
 def _raised_here(trace: TracebackType) -> bool:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cache
 from operator import index as as_index
 from pathlib import Path
@@ -86,8 +87,7 @@ def read_image(path: Path, size: int | None, whites: Whites | None) -> Decoded:
         if path.is_dir():
             raise DecodeError("it is a folder; an image is a single file")
         if not path.exists() and not path.is_symlink():
-            where = "" if path.is_absolute() else f", seen from the current folder {Path.cwd()}"
-            raise DecodeError(f"there is no such file{where}")
+            raise DecodeError(_missing(path))
         if not path.is_file():  # reading from a pipe would never end
             raise DecodeError("it is not a regular file, or a link to a file that doesn't exist")
         with Image.open(path, formats=_formats()) as image:
@@ -117,10 +117,26 @@ def read_image(path: Path, size: int | None, whites: Whites | None) -> Decoded:
     except UnidentifiedImageError:
         raise DecodeError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
     except Exception as error:  # noqa: BLE001 - PIL raises a dozen types for a damaged file
-        raise DecodeError(getattr(error, "strerror", None) or error) from None
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError | SyntaxError) and reason == str(error):  # not of the system
+            reason = f"it is damaged or incomplete, so copy or download it again ({reason})"
+        raise DecodeError(reason) from None
     # (H, W, 3) -> (3, H, W)
     pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
     return Decoded(pixels, kind, largest)
+
+
+def _missing(path: Path) -> str:
+    """Say that there is no such file, and name one that has a similar name."""
+    if str(path).startswith(("http:", "https:")):
+        return "it is a web address; download the image, and give the name of the file"
+    says = "there is no such file"
+    if not path.is_absolute():
+        says += f", seen from the current folder {Path.cwd()}"
+    files = path.parent.iterdir() if path.parent.is_dir() else []
+    names = {file.name.casefold(): file for file in files}
+    close = get_close_matches(path.name.casefold(), names, n=1)
+    return f"{says}; did you mean {printable(names[close[0]])}?" if close else says
 
 
 def to_rgb(image: "Image", size: int | None) -> "Image":

@@ -17,6 +17,11 @@ from cnnlab.course.frames import is_library
 
 
 LONGEST = 200  # characters of a message with its hint
+# How torch's message begins -> what may help a beginner who can't read it.
+_HINTS = {
+    "expand(": "several values don't fit into one entry; is a sum or a mean missing?",
+    "transpose() takes": "`transpose` swaps two axes, and `permute` takes a new order of them all",
+}
 _PLAIN = (bool, int, float, str, list, tuple, dict, set, np.ndarray, Tensor)
 
 
@@ -161,11 +166,17 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
             code = f", `{_cut(frames[-1].line, 60)}`," if frames[-1].line else ""
             where = f"line {frames[-1].lineno}{code}"
         message = " ".join(str(error).split())
-        says = f"{where} raised {type(error).__name__}: {_cut(message.rstrip('.'), 90)}"
+        width = 40 if error_hint(error) else 90
+        says = f"{where} raised {type(error).__name__}: {_cut(message.rstrip('.'), width)}"
         says += "" if says.endswith("...") else "."
-    room = LONGEST - len(says) - len(" It was given .")
+    room = LONGEST - len(says) - len(error_hint(error)) - len(" It was given .")
     given = attempt.given(raised.arguments, room)
     return f"{says} It was given {given.removesuffix(', ...')}." if 0 < len(given) <= room else says
+
+
+def error_hint(error: Exception) -> str:
+    """Return a hint for an error of torch whose message doesn't help; "" for any other."""
+    return next((hint for start, hint in _HINTS.items() if str(error).startswith(start)), "")
 
 
 def _cut(text: str, width: int) -> str:

@@ -26,7 +26,7 @@ def _observe_batch(attempt: Callable[..., Any], seed: int) -> Observation:
     order = torch.randperm(18, generator=generator(seed, 1))
     pixels = (5 + 14 * order).to(torch.uint8).reshape(2, 3, 3)
     return {
-        "your batch for one pixel, [51, 102, 204],": attempt(pixel).flatten(),
+        "your batch for one pixel, [51, 102, 204],": attempt(pixel).flatten()[:3],
         "your batch for 2 x 3 pixels": attempt(pixels),
     }
 
@@ -143,7 +143,7 @@ def _observe_convolve(attempt: Callable[..., Any], seed: int) -> Observation:
     for rows in ([[1.0, 10.0]], [[1.0], [10.0]]):
         result = attempt(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor(rows))
         name = f"your result for image=[[1, 2], [3, 4]], kernel={short(rows)}"
-        observation[name] = result.tolist() if isinstance(result, Tensor) else result
+        observation[name] = result
     g = generator(seed, 2)
     image = torch.randperm(15, generator=g).reshape(3, 5).float()
     weights = torch.tensor([-3.0, -2.0, -1.0, 1.0, 2.0, 4.0])

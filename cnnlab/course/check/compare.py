@@ -135,8 +135,8 @@ def _tensors(got: Any, want: Tensor) -> Difference | None:
         wrong = got != want
     if not wrong.any():
         return None
-    if want.ndim == 0 or (want.ndim == 1 and len(want) <= 5):
-        return _value(got.tolist(), want.tolist())
+    if want.squeeze().ndim <= 1 and want.numel() <= 5:
+        return _value(got.squeeze().tolist(), want.squeeze().tolist())
     index = wrong.nonzero()[0].tolist()
     single = _value(got[tuple(index)].item(), want[tuple(index)].item())
     return Difference(VALUE, f"at {index} {single.says}")

@@ -19,6 +19,7 @@ from cnnlab.course.check.attempt import (
     Attempt,
     Raised,
     describe_error,
+    error_hint,
     is_unwritten,
     parameters,
 )
@@ -40,7 +41,7 @@ Observation = Mapping[str, Any]
 MISSING = object()  # the value of a fact that an observer left out, since the result made no sense
 PROBLEMS = 3  # random problems per check
 CHANGES = "you change `{}` in place, but it belongs to the caller: make a new one."
-DRAWS = "you change the state of a global random generator: use one of your own."
+DRAWS = "you change the state of a global random generator: {}."
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Exercise:
             if is_unwritten(raised.error):
                 hint = "replace the line that raises NotImplementedError"
                 return self._failed("not written yet.", hint)
-            return self._failed(describe_error(raised, student))
+            return self._failed(describe_error(raised, student), error_hint(raised.error))
         except Exception:  # noqa: BLE001 - a result of the wrong type can break any observer
             return self._misfit(student, reference)
         wrong = {
@@ -235,7 +236,10 @@ class Exercise:
         }
         effects = {CHANGES.format(name): name in attempt.changed for name in attempt.parameters}
         if {"seed", "generator"} & {*attempt.parameters}:
-            effects[DRAWS] = attempt.draws
+            own = "make one of your own, such as `torch.Generator().manual_seed(seed)`"
+            if "generator" in attempt.parameters:
+                own = "draw from `generator`"
+            effects[DRAWS.format(own)] = attempt.draws
         return {**effects, **observed}
 
     def _remembered(

@@ -75,7 +75,7 @@ def prediction(
     >>> prediction("Which is better?", "Lowr", "lower", options=["lower", "higher"])
     ✔ Which is better? Did you mean 'lower'? Counted as lower. The answer is lower.
     >>> prediction("How much better?", "20%", 0.128)
-    ✔ How much better? You predicted 20 % = 0.2, measured 0.128; within 0.1 counts.
+    ✔ How much better? You predicted 20 % = 0.2, measured 0.128; within 0.1 is correct.
     """
     _report(question, guess, result, within, options, unit)
 
@@ -89,7 +89,7 @@ def score(predictions: Mapping[str, tuple[Any, Any]], within: float = 0.1) -> No
 
     >>> score({"Which is better?": ("a", "a"), "By how much?": (0.5, 0.1)})
     ✔ Which is better? You predicted a. The answer is a.
-    ✘ By how much? You predicted 0.5, measured 0.1; within 0.1 counts.
+    ✘ By how much? You predicted 0.5, measured 0.1; within 0.1 is correct.
     1 of 2 predictions were correct.
     """
     marks = [_report(question, *pair, within) for question, pair in predictions.items()]
@@ -153,7 +153,7 @@ def _judge_number(
     if math.isnan(result):
         return UNCLEAR, f"{fact} So there is nothing to compare your prediction with."
     value, shown = _in_unit(number, float(result), within, unit)
-    near = f"within {rounded(within, within, unit)} counts"
+    near = f"within {rounded(within, within, unit)} is correct"
     if within == 0 or (isinstance(result, Integral) and within < 1):
         near = "only the exact number counts"
     return RIGHT if _is_near(value, result, within) else WRONG, (
