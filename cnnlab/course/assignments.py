@@ -87,11 +87,13 @@ Then, in this folder, with the name of an assignment for NAME:
     nbgrader generate_assignment NAME                writes release/NAME/NAME.ipynb to hand out
     (save each submission as submitted/STUDENT/NAME/NAME.ipynb)
     nbgrader autograde NAME                          grades the functions
-    nbgrader formgrader, in JupyterLab               lets you read and grade the written answers
+    (grade the written answers in JupyterLab, started in this folder: Nbgrader, Formgrader)
     nbgrader generate_feedback NAME                  writes feedback/STUDENT/NAME/NAME.html
     nbgrader export                                  writes grades.csv, one row per submission
     nbgrader export --exporter=cnnlab.course.autograde.PerQuestion --to=questions.csv
                                                      writes one column per question
+
+nbgrader skips what it has done already; with `--force`, it does it again.
 
 The grader runs each function alone, in its own restricted process. The restrictions stop accidents,
 but not a determined attack. Before you grade submissions from people you don't know, read the page
@@ -188,7 +190,9 @@ def write(
     if is_occupied(into / "source" / name) or name in _seeds(into):
         raise ExistsError(
             f"the course {into} has the assignment {name} already; it may have been handed out, so "
-            "it isn't replaced. To give each student an own seed, add --roster FILE"
+            f"it isn't replaced. To change it, edit {into}/source/{name}/{name}.ipynb and run "
+            f"`nbgrader generate_assignment {name} --force` in {into}. To give each student an own "
+            "seed, add --roster FILE"
         )
     into.mkdir(parents=True, exist_ok=True)
     _add(name, notebook, key, student_seed, into)
