@@ -60,7 +60,8 @@ configure(c, Path(__file__).parent)
 # Run the students' code in a container:
 # c.Judge.command = [
 #     "docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
-#     "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python",
+#     "--cap-drop=ALL", "--read-only", "--tmpfs=/tmp", "--user=65534", "--workdir=/tmp",
+#     "cnnlab-grader", "python",
 # ]
 
 
