@@ -334,6 +334,14 @@ def test_the_norm_of_a_gradient_is_torchs_whether_its_parts_are_joined_or_not(
     assert gradient_norm(model[3].parameters()) == 0
 
 
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_target_that_is_not_finite_is_named_in_every_batch(bad):
+    batches = [(torch.rand(4, 3, 8, 8), torch.rand(4, K)) for _ in range(2)]
+    batches[bad][1][2, 0] = math.nan
+    with pytest.raises(NonFiniteError, match="1 of 20 target values are NaN .* samples 2 of"):
+        make(loss_fn=nn.MSELoss()).fit(batches, epochs=1)
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_poisoned_batch_raises_before_the_step_and_leaves_no_trace(poison):
     data = dataset()
