@@ -413,6 +413,13 @@ def test_a_wish_to_stop_waits_until_every_callback_was_called():
     assert history.partial is None
 
 
+def test_a_fit_that_reaches_its_end_has_no_stop_reason_from_an_earlier_one():
+    trainer = make(callbacks=[StopAt(2)])
+    assert trainer.fit(batches(), epochs=1).stop_reason is not None
+    assert trainer.fit(batches(), epochs=1).stop_reason is None
+    assert trainer.history.partial is None
+
+
 def test_hooks_come_in_order_and_the_last_one_however_the_fit_ends():
     calls = []
 
@@ -517,6 +524,17 @@ def test_a_checkpoint_of_another_model_is_refused_by_name_and_changes_nothing(ot
     with pytest.raises(CheckpointError, match=names):
         trainer.load_state_dict(state)
     assert same(trainer.state_dict(), before)
+
+
+def test_a_state_is_a_copy_that_more_training_does_not_change():
+    model = net()
+    trainer = make(model, ema=EMA(model))
+    trainer.fit(batches(), epochs=1)
+    state = trainer.state_dict()
+    before = copy.deepcopy(state)
+    trainer.fit(batches(), epochs=2)
+    assert same(state, before)
+    assert not same(trainer.state_dict(), before)
 
 
 @pytest.mark.parametrize("part", ["optimizer", "model", "history", "scaler", "means", "callbacks"])
