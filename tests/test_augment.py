@@ -301,6 +301,11 @@ def test_channels_last_images_get_the_same_pixels():
     assert torch.allclose(augment(channels_last, rng()), augment(images, rng()), atol=1e-5)
 
 
+def test_without_strength_an_image_of_any_shape_stays_whole():
+    images = torch.rand(4, 3, 40, 20, generator=rng())
+    assert torch.equal(Augment(resized_crop=(0.1, 0.5), strength=0.0)(images), images)
+
+
 def test_the_noise_of_two_chunks_differs(monkeypatch):
     images = torch.full((10, 1, S, S), 0.5)
     monkeypatch.setattr(core, "CHUNK", 5 * S * S)
