@@ -306,6 +306,12 @@ def test_without_strength_an_image_of_any_shape_stays_whole():
     assert torch.equal(Augment(resized_crop=(0.1, 0.5), strength=0.0)(images), images)
 
 
+def test_the_noise_of_two_batches_differs():
+    augment, generator = Augment(noise=0.1), rng()
+    one, two = (augment.sample(2, 8, 8, generator) for _ in range(2))
+    assert one.noise_seed != two.noise_seed
+
+
 def test_the_noise_of_two_chunks_differs(monkeypatch):
     images = torch.full((10, 1, S, S), 0.5)
     monkeypatch.setattr(core, "CHUNK", 5 * S * S)

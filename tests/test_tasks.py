@@ -471,6 +471,15 @@ def test_token_indices_go_into_an_embedding():
     assert trainer.predict([tokens]).shape == (N, K)
 
 
+def test_whole_numbers_that_are_no_classes_have_no_accuracy():
+    def loss_fn(outputs, counts):
+        return F.poisson_nll_loss(outputs.mean(1), counts)
+
+    (row,) = make(net(), loss_fn).fit(cut(IMAGES, LABELS + K), epochs=1).epochs
+    assert "train_loss" in row
+    assert "train_acc" not in row
+
+
 def test_images_in_0_to_255_are_noticed():
     with pytest.warns(UserWarning, match="divide the images by 255"):
         make(net()).fit(cut(IMAGES * 255, LABELS), epochs=1)
