@@ -312,6 +312,11 @@ def test_the_noise_of_two_batches_differs():
     assert one.noise_seed != two.noise_seed
 
 
+def test_an_image_smaller_than_the_blur_can_be_blurred():
+    images = torch.full((2, 3, 4, 6), 0.5)
+    torch.testing.assert_close(Augment(blur=3.0)(images, rng()), images)
+
+
 def test_the_noise_of_two_chunks_differs(monkeypatch):
     images = torch.full((10, 1, S, S), 0.5)
     monkeypatch.setattr(core, "CHUNK", 5 * S * S)
