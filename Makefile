@@ -4,13 +4,13 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Which PyTorch to install: empty for the usual one, `cpu` for the one without CUDA, which is 4 GB smaller.
+# Which PyTorch to install: empty for the usual one, `cpu` for the one without CUDA, which is 4.5 GB smaller.
 TORCH ?=
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-lab: $(VENV)/.lab  ## set up, then open your copy of the course in JupyterLab (ARGS=--source: the chapters; TORCH=cpu: 4 GB less)
+lab: $(VENV)/.lab  ## set up, then open your copy of the course in JupyterLab (ARGS=--source: the chapters; TORCH=cpu: 4.5 GB less)
 	$(BIN)/cnnlab lab $(ARGS)
 
 test: $(VENV)/.dev  ## set up, then run every test and every chapter

@@ -1,4 +1,4 @@
-"""Settings of all tests and chapters: no network, no folders of the user, a time budget."""
+"""Settings of all tests and chapters: offline, no folders of the user, a time budget."""
 
 import os
 import re

@@ -60,21 +60,31 @@ def _tutorial_loop(
     hook: Hook,
     backward: Callable[[Tensor], None],
 ) -> None:
-    from tqdm.auto import tqdm
-
     for _ in range(epochs):
         hook()
-        model.train()
-        total = correct = 0.0
-        for images, labels in (bar := tqdm(data)):
-            optimizer.zero_grad()
-            logits = model(images)
-            loss = F.cross_entropy(logits, labels)
-            backward(loss)
-            optimizer.step()
-            total += loss.item()
-            correct += (logits.argmax(1) == labels).sum().item()
-        bar.set_postfix(loss=total / len(data), acc=correct / len(data.images))
+        tutorial_epoch(model, optimizer, data, backward)
+
+
+def tutorial_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: MemoryLoader,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> None:
+    """Train for one epoch with a progress bar, the loss and the accuracy, as many tutorials do."""
+    from tqdm.auto import tqdm
+
+    model.train()
+    total = correct = 0.0
+    for images, labels in (bar := tqdm(data)):
+        optimizer.zero_grad()
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels)
+        backward(loss)
+        optimizer.step()
+        total += loss.item()
+        correct += (logits.argmax(1) == labels).sum().item()
+    bar.set_postfix(loss=total / len(data), acc=correct / len(data.images))
 
 
 def train_cnnlab(net: nn.Module, data: MemoryLoader, epochs: int, hook: Hook) -> None:

@@ -90,11 +90,12 @@ def _repeat(repeats: int, function: Callable[[], object]) -> None:
 
 
 DESCRIPTION = (
-    "Each ratio is the time to mix a batch divided by the time to copy it. cnnlab draws a λ or a "
-    'box for each image; torchvision and timm\'s "batch" draw one per batch, and timm\'s "elem" '
-    "draws one per image. Copying a batch of small images takes as long as about thirty operations "
-    "on 128 values, which is what drawing the parameters needs. At 224 pixels these operations no "
-    "longer matter."
+    "Each ratio is the time to mix a batch divided by the time to copy it. cnnlab draws a "
+    "separate λ or box for each image. torchvision draws one per batch, and so does timm in its "
+    'mode "batch"; in its mode "elem", timm draws one per image.\n\n'
+    "Drawing the parameters takes about thirty small operations, whatever the size of the images. "
+    "Copying a batch of images of 32 pixels takes about as long, so the ratios there are high. At "
+    "224 pixels these operations no longer matter."
 )
 
 

@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "check of the labels": (loop, "check_targets"),
     "backward pass": (loop.Tensor, "backward"),
     "accuracy": (cnnlab.Trainer, "_measure"),
-    "norm of the gradient, and whether it is finite": (cnnlab.Trainer, "_clip_gradients"),
+    "norm of the gradient, and whether it is finite": (cnnlab.Trainer, "_check_and_clip"),
     "optimizer": (cnnlab.Trainer, "_step_optimizer"),
     "row of the history": (cnnlab.Trainer, "_record"),
     "callbacks: the progress bar": (cnnlab.Trainer, "_emit"),
@@ -100,11 +100,13 @@ def table(regime: Regime, epochs: int) -> Table:
 
 
 DESCRIPTION = (
-    "Each ratio is the part of a training step that one of its functions takes, with the progress "
-    "bar, loss and accuracy, as in the table of trainers. A bare loop has the batch, the forward "
-    "and the backward pass, the loss and the optimizer; the other lines are what cnnlab adds. The "
-    "stopwatch reads the clock some twenty times per step, which takes a few microseconds. A "
-    "network of 90 weights is the worst case: what cnnlab adds takes as long for every network."
+    "Each ratio is the fraction of the time of a training step that one part of it takes, in a "
+    "run with the progress bar, loss and accuracy, as in `trainer.md`. Every training loop has to "
+    "get a batch, compute the forward pass, the loss and the backward pass, and call the "
+    "optimizer. The other rows are what cnnlab adds.\n\n"
+    "The network has 90 weights, which is the worst case, because what cnnlab adds takes as long "
+    "for every network. The stopwatch itself costs a few microseconds per step: it reads the "
+    "clock some twenty times."
 )
 
 

@@ -514,7 +514,7 @@ check.cutmix(cutmix)
 # Both methods draw $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$, a distribution on the numbers from 0 to 1 with
 #
 # $$ p(\lambda) \propto \lambda^{\alpha-1} (1-\lambda)^{\alpha-1}, \qquad
-# \mathrm{E}[\lambda] = \tfrac{1}{2}, \qquad \mathrm{Var}[\lambda] = \frac{1}{4 (2\alpha + 1)}. $$
+# \mathbb{E}[\lambda] = \tfrac{1}{2}, \qquad \mathrm{Var}[\lambda] = \frac{1}{4 (2\alpha + 1)}. $$
 #
 # It's symmetric, so neither image is favoured, and the single number $\alpha > 0$ sets the strength. Below 1 most draws
 # lie near 0 or 1, at 1 every fraction is equally likely, and above 1 most draws lie near one half. The mixup paper uses

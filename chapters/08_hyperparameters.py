@@ -958,7 +958,7 @@ print(bought.verdict(TUNED_LONG, ">", LONG, by=0.01))
 # $B$ times smaller than for single images. Add up these variances over all weights, and you have the **gradient
 # noise**,
 #
-# $$ \mathrm{E} \, \lVert g_B - g \rVert^2 = \frac{V}{B} , $$
+# $$ \mathbb{E} \, \lVert g_B - g \rVert^2 = \frac{V}{B} , $$
 #
 # where $V$ is the sum for single images (papers write $\operatorname{tr} \Sigma$, the trace of a covariance matrix).
 # How much less noise does a batch of 128 have than a batch of 8?

@@ -859,8 +859,8 @@ if keras:
 # ## A.8 A ready-made network: ResNet-50 for three classes
 #
 # In practice you rarely build the network. `keras.applications` has a few dozen, and the usual exercise goes like
-# this: take ResNet-50 without its head, train a new head for three classes, then unfreeze the last block and train on
-# with dropout, weight decay, a plateau schedule and early stopping. Here it is in both frameworks. To run offline and
+# this: take ResNet-50 without its head, train a new head for three classes, then unfreeze the last block and keep
+# training with dropout, weight decay, a plateau schedule and early stopping. Here it is in both frameworks. To run offline and
 # in seconds, it uses signs of 32 pixels and random weights. For real work, write `weights="imagenet"` (Keras) or
 # `ResNet50_Weights.DEFAULT` (torchvision), which download 100 MB, and use images of 224 pixels.
 #

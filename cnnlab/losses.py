@@ -161,10 +161,10 @@ def normalizer(loss_fn: Any, targets: Tensor) -> float:
     >>> normalizer(nn.CrossEntropyLoss(ignore_index=255), torch.tensor([[0, 255], [1, 1]]))
     3.0
     """
-    return float(divisor(loss_fn, targets, targets, class_weights(loss_fn)))
+    return float(loss_divisor(loss_fn, targets, targets, class_weights(loss_fn)))
 
 
-def divisor(
+def loss_divisor(
     loss_fn: Any, targets: Tensor, on_host: Tensor, weight: Tensor | None
 ) -> Tensor | float:
     """Return what `normalizer` returns, without reading anything from a GPU if that is possible.

@@ -320,7 +320,7 @@ def test_nothing_is_downloaded_without_download_true(name, tmp_path, refused):
 def test_without_a_network_the_error_suggests_a_data_set_that_needs_none(name, tmp_path, refused):
     begin = time.monotonic()
     with pytest.raises(
-        DownloadError, match=r"unreachable.*load\('(pocket|digits)'\), which needs no network"
+        DownloadError, match=r"unreachable.*load\('(pocket|digits)'\), which works offline"
     ) as caught:
         load(name, root=tmp_path, download=True)
     assert time.monotonic() - begin < 5

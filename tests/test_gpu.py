@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from test_run_ahead import IMAGES, LABELS, WAYS, K, make
+from test_run_ahead import IMAGES, LABELS, WAYS, K, make, run_and_resume
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -106,16 +106,7 @@ def test_a_wrong_label_leaves_the_gpu_usable():
 def test_a_run_that_stops_in_an_epoch_goes_on_to_the_same_bits(tmp_path):
     torch.backends.cudnn.deterministic = True
     try:
-
-        class Save(Callback):
-            def on_step_end(self, trainer):
-                if trainer.step == 4:
-                    trainer.save(tmp_path / "run.pt")
-
-        straight, batches = make("cuda", callbacks=[Save()])
-        straight.fit(batches, epochs=2)
-        resumed, batches = make("cuda", callbacks=[Save()])
-        resumed.load(tmp_path / "run.pt")
+        straight, resumed, batches = run_and_resume(tmp_path)
         resumed.fit(batches, epochs=2)
     finally:
         torch.backends.cudnn.deterministic = False

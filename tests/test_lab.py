@@ -449,6 +449,9 @@ def move_slider(notebook: Notebook) -> list[float]:
         page.keyboard.press("ArrowRight")
         seconds.append(page.evaluate("window.followed"))
         check_slider_is_named(page, i)
+    handles.first.focus()
+    page.keyboard.press("Tab")
+    assert handles.nth(1).evaluate("handle => handle === document.activeElement"), "Tab stops"
     save_screenshot(page, "lab.png")
     return seconds
 

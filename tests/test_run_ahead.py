@@ -71,6 +71,21 @@ def make(device="cpu", *, poison_at=None, optimizer=torch.optim.SGD, dropout=0.1
     return trainer, batches
 
 
+def run_and_resume(folder):
+    """Return a run of two epochs, one that stands at its step 4, and the batches of the second."""
+
+    class Save(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == 4:
+                trainer.save(folder / "run.pt")
+
+    straight, batches = make("cuda", callbacks=[Save()])
+    straight.fit(batches, epochs=2)
+    resumed, batches = make("cuda", callbacks=[Save()])
+    resumed.load(folder / "run.pt")
+    return straight, resumed, batches
+
+
 def values(state):
     """Every tensor and number in a state, in order."""
     if isinstance(state, dict):
@@ -197,15 +212,7 @@ def test_a_callback_that_reads_the_history_gets_every_step(gpu):
 
 
 def test_a_checkpoint_in_the_middle_of_an_epoch_has_every_step(gpu, tmp_path):
-    class Save(Callback):
-        def on_step_end(self, trainer):
-            if trainer.step == 4:
-                trainer.save(tmp_path / "run.pt")
-
-    straight, batches = make("cuda", callbacks=[Save()])
-    straight.fit(batches, epochs=2)
-    resumed, batches = make("cuda", callbacks=[Save()])
-    resumed.load(tmp_path / "run.pt")
+    straight, resumed, batches = run_and_resume(tmp_path)
     assert len(resumed.history.steps) == 4
     resumed.fit(batches, epochs=2)
     assert same(resumed.model.state_dict(), straight.model.state_dict())

@@ -25,8 +25,9 @@
 # **How it is graded.** Each patient earns two points for the repair and one for the cause, independently of each
 # other. The grader runs your script beside a healthy one and compares what they do: the accuracy on images that the
 # script never sees, the accuracy it reports, and the number of training steps. So every repair that works is accepted,
-# and nothing that only hides the symptom. A script may neither read nor write files, nor use the network, nor start
-# processes, and has three minutes of processor time; a healthy one needs about ten seconds.
+# and nothing that only hides the symptom. A script may neither read nor write files, nor go online, nor start
+# processes. Your script and the healthy one have three minutes of processor time together, and healthy ones need about
+# ten seconds.
 #
 # **What is allowed.** `emergency.discharge` judges your repair before you hand it in, and you may use it as often as
 # you like. It also says whether the cause you name is right, so you could try all causes in turn. `emergency.ward()`

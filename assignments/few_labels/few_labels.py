@@ -27,7 +27,7 @@
 #
 # **How it is graded.** The grader runs the set-up cell and then the one cell that defines your function, alone, in a
 # fresh process. So put all your function needs into its cell, helpers and imports included. Don't rename or delete
-# cells. Your function may neither read nor write files nor use the network. It has two minutes of *processor time*:
+# cells. Your function may neither read nor write files nor go online. It has two minutes of *processor time*:
 # for part 1, that is two minutes for three sets of signs. A slow or busy grader doesn't cost you anything.
 
 # %% [markdown]

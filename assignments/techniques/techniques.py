@@ -26,7 +26,7 @@
 # **How it is graded.** The grader runs the set-up cell and then the one cell that defines your function, alone, in a
 # fresh process. So put all your function needs into its cell, helpers and imports included. The grader draws its own
 # problems; the examples below each function are only a few of them. Don't rename or delete cells. Your function may
-# neither read nor write files nor use the network, and has two minutes of processor time. Ours needs less than a
+# neither read nor write files nor go online, and has two minutes of processor time. Ours needs less than a
 # second. Each of the parts 1 to 3 has two halves, worth two points each. A half counts only if it's right in all
 # problems.
 
@@ -56,9 +56,9 @@ SEED = 0
 # Each image should stay closer to itself than to its partner, so its weight is $s_i = \max(\lambda_i, 1 - \lambda_i)$.
 # [Berthelot et al. 2019](https://arxiv.org/abs/1905.02249) use mixup in this way. The mixed images and targets are
 #
-# $$ \tilde x_i = s_i x_i + (1 - s_i) x_j, \qquad \tilde y_i = s_i y_i + (1 - s_i) y_j, $$
+# $$ \tilde x_i = s_i x_i + (1 - s_i) x_j, \qquad \tilde t_i = s_i t_i + (1 - s_i) t_j, $$
 #
-# where $y$ is the one-hot row of a label. Return $\tilde x$ (N, C, H, W) and $\tilde y$ (N, K), both float. Don't
+# where $t_i$ is the one-hot row of label $i$. Return $\tilde x$ (N, C, H, W) and $\tilde t$ (N, K), both float. Don't
 # change the batch you are given: that costs half of the points you earn.
 #
 # **Points.** 2 for the images, 2 for the targets.

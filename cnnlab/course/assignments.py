@@ -4,8 +4,8 @@
 |---|---|
 | `source/NAME/NAME.ipynb` | the notebook with its solutions |
 | `keys/NAME.py` | the exercises by which the grader judges |
-| `seeds.json` | the student seed of each assignment, and whether each student has an own one |
-| `handout/STUDENT/NAME/NAME.ipynb` | what a student gets, if each has an own seed |
+| `seeds.json` | the student seed of each assignment, and whether each student has their own |
+| `handout/STUDENT/NAME/NAME.ipynb` | what a student gets, if each has their own seed |
 | `nbgrader_config.py`, `README.md` | settings, and what to do next |
 
 How many points a function earns stands in one place, the nbgrader metadata of its test cell.
@@ -129,7 +129,7 @@ class Seed(NamedTuple):
 
     Attributes:
         seed: the student seed.
-        own: whether each student has an own seed, which is made of this one and of the name.
+        own: whether each student has their own seed, derived from this one and their name.
     """
 
     seed: int
@@ -188,7 +188,7 @@ def write(
     if is_occupied(into / "source" / name) or name in _seeds(into):
         raise ExistsError(
             f"the course {into} has the assignment {name} already; it may have been handed out, so "
-            "it isn't replaced. To give each student an own seed, add --roster FILE"
+            "it isn't replaced. To give each student their own seed, add --roster FILE"
         )
     into.mkdir(parents=True, exist_ok=True)
     _add(name, notebook, key, student_seed, into)
@@ -196,7 +196,7 @@ def write(
 
 
 def hand_out(name: str, course: Path, roster: Path) -> int:
-    """Write each student's notebook, with an own seed, and note that for the grader.
+    """Write each student's notebook with their own seed, and tell the grader so.
 
     Args:
         name: the assignment, for which `nbgrader generate_assignment` has been run.

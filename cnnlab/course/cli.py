@@ -172,7 +172,7 @@ def colab(arguments: argparse.Namespace) -> int:
 
 
 def assignment(arguments: argparse.Namespace) -> int:
-    """Write a graded assignment for nbgrader, or give each student of a course an own seed."""
+    """Write a graded assignment for nbgrader, or give each student of a course their own seed."""
     from cnnlab.course import assignments, otter
 
     into = user_path(arguments.into) if arguments.into else None
@@ -181,7 +181,7 @@ def assignment(arguments: argparse.Namespace) -> int:
         if into is None:
             raise assignments.AssignmentError("--roster FILE needs --into COURSE as well")
         n = assignments.hand_out(arguments.name, into, user_path(arguments.roster))
-        print(f"{n} notebooks to hand out are in {into / 'handout'}, each with an own seed")
+        print(f"{n} notebooks to hand out are in {into / 'handout'}, each with its own seed")
         return 0
     if (arguments.out is None) == (into is None):
         raise assignments.AssignmentError(
@@ -223,7 +223,7 @@ def slides(arguments: argparse.Namespace) -> int:
 
 
 def check_key(arguments: argparse.Namespace) -> int:
-    """Examine the key of an own exercise or assignment; the exit code is 1 if anything is wrong."""
+    """Examine a key that an instructor wrote; the exit code is 1 if anything is wrong."""
     from cnnlab.course import keys
 
     wrong = 0
@@ -504,7 +504,7 @@ def _add_assignment(add_command: AddCommand) -> None:
         "--roster",
         type=Path,
         metavar="FILE",
-        help="after `nbgrader generate_assignment`, write one notebook per student, each with an "
+        help="after `nbgrader generate_assignment`, write one notebook per student, each with its "
         "own seed; the first column of this CSV file has the students",
     )
     parser.add_argument(
@@ -527,7 +527,7 @@ def _add_assignment(add_command: AddCommand) -> None:
 
 def _add_slides(add_command: AddCommand) -> None:
     parser = add_command(
-        "slides", help="make a deck of slides of a chapter, as one HTML file that needs no network"
+        "slides", help="make a deck of slides of a chapter, as one HTML file that works offline"
     )
     parser.add_argument(
         "chapters", nargs="+", metavar="CHAPTER", help="1, 01_training_loop or a path"
@@ -540,7 +540,7 @@ def _add_slides(add_command: AddCommand) -> None:
 
 def _add_check_key(add_command: AddCommand) -> None:
     parser = add_command(
-        "check-key", help="try the solution and every known mistake of an own key many times"
+        "check-key", help="try the solution and every known mistake of your own key many times"
     )
     parser.add_argument("key", metavar="FILE", help="a Python file with a dict `EXERCISES`")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Hold the key of an own exercise or assignment against many random problems."""
+"""Test the key of an instructor's own exercise or assignment on many random problems."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-r"""Render Markdown as HTML with formulas as MathML, which needs neither JavaScript nor a network.
+r"""Render Markdown as HTML with formulas as MathML, which needs no JavaScript and works offline.
 
 HTML in the Markdown, and links and images from elsewhere, are never rendered: such a text is shown
 as it is, because it may come from a student, and the page may be the grader's.

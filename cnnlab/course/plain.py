@@ -7,7 +7,7 @@ grades: it could change scores or start a terminal. So nothing that a student wr
   writes a file, and once more before it shows one. Each graded cell is then in it exactly once.
 - A Markdown cell is kept as it is if all it contains is text, formulas, lists, tables, code,
   ordinary links, and images that are part of the cell. Otherwise its source is shown.
-- `markdown.markdown_to_html` renders formulas as MathML, without JavaScript and a network.
+- `markdown.markdown_to_html` renders formulas as MathML, without JavaScript and offline.
 """
 
 import base64

@@ -62,7 +62,7 @@ gave you the folder has it:
 
 Everything you write here is yours, and an update of the course never overwrites it. To get a
 chapter back as it was, run `cnnlab student . --restore 03`. Your own version is kept under another
-name. No cell needs a network connection or a GPU.
+name. No cell needs an internet connection or a GPU.
 """
 
 _INSTRUCTOR_README = """# The chapters for instructors

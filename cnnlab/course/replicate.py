@@ -82,7 +82,7 @@ def replicate(
 ) -> "DataFrame":
     """Run studies again with new seeds, and compare every declared claim with its first result.
 
-    Each finished run is stored at once, so an interrupted replication goes on where it was. The
+    Each finished run is stored at once, so an interrupted replication continues from there. The
     report contains the claims of all the studies that have been repeated so far. A study whose data
     aren't on this machine is left out, with a line that says so.
 

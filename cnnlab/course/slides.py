@@ -1,6 +1,6 @@
 """Make a deck of slides from a chapter: its headings, predictions, figures, claims and questions.
 
-The deck is one HTML file with everything in it, so it needs no network and no other file. It's
+The deck is one HTML file with everything in it, so it works offline and needs no other file. It's
 shown by reveal.js (https://revealjs.com, MIT licence), which comes with the package
 `sphinx-revealjs`.
 """

@@ -1,6 +1,6 @@
 """Data sets, image folders, loaders and class balance.
 
-| `load(...)` | contents | network |
+| `load(...)` | contents | download |
 |---|---|---|
 | `"pocket"` | 12 traffic signs, 32 x 32, with eleven nuisances that you can adjust | no |
 | `"digits"` | 1,797 real handwritten digits, painted over photographs | no |
@@ -12,7 +12,7 @@
 | `"imagenette"` | 13,394 photographs of ten easy classes of ImageNet; `size=64` | once |
 | `"eurosat"` | 27,000 satellite images, ten kinds of land use; `size=64` | once |
 
-`"photos"` needs scikit-image. `"fashion_mnist"` needs no network if Debian's package
+`"photos"` needs scikit-image. `"fashion_mnist"` needs no download if Debian's package
 `dataset-fashion-mnist` is installed.
 """
 

@@ -1,7 +1,6 @@
 """Turn what people have at hand, such as numpy arrays or a pandas Series, into tensors."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -177,16 +176,3 @@ def _stack(images: Any) -> Tensor:
 def is_array(values: Any) -> bool:
     """Return whether this is a tensor or an array with at least one axis."""
     return isinstance(values, Tensor | np.ndarray) and values.ndim > 0
-
-
-def is_column(values: Any) -> bool:
-    """Return whether this could be one value per sample: an array, a Series or a list of numbers.
-
-    >>> is_column([1, 2]), is_column([(0, 1), (2, 3)]), is_column("cat")
-    (True, False, False)
-    """
-    if is_array(values):
-        return True
-    if isinstance(values, Sequence):
-        return not isinstance(values, str | bytes) and all(np.ndim(v) == 0 for v in values)
-    return hasattr(values, "__array__") and np.ndim(values) > 0

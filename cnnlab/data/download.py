@@ -1,4 +1,4 @@
-"""Download files, whole and verified, or not at all. No other file of cnnlab talks to the network.
+"""Download files, whole and verified, or not at all. No other file of cnnlab goes online.
 
 `CNNLAB_MIRROR` names a server of your own, such as `https://mirror.example.edu/data`. It's tried
 first, with the name of the file; what it sends is verified like everything else.

@@ -36,7 +36,7 @@ class _Source(NamedTuple):
     server: str
     files: dict[str, str]  # file name on the server -> its MD5 digest
     folder: str  # below the root, where the files are unpacked
-    alternative: str  # a data set that needs no network
+    alternative: str  # a data set that works offline
 
 
 _SOURCES = {
@@ -222,7 +222,7 @@ def _open(key: str, root: Root, download: bool, **options: Any) -> Any:
     folder = user_path(root) if root is not None else cache.folder() / "datasets"
     make = partial(getattr(torchvision.datasets, class_name), folder, download=False, **options)
     source = _SOURCES[key]
-    offline = f"load({source.alternative!r}), which needs no network"
+    offline = f"load({source.alternative!r}), which works offline"
     with warnings.catch_warnings():
         # The old pickles of CIFAR.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)

@@ -154,10 +154,10 @@ def negative(curves: Curves) -> Finding | None:
 
 
 def unlike(curves: Curves, n_classes: int | None) -> Finding | None:
-    """Recognise a validation at chance level, or worse, beside a training that goes well.
+    """Recognise validation results at chance level, or worse, although training goes well.
 
-    A training goes well if its loss has halved and its accuracy is 0.3 above that of the
-    validation. With K classes, a validation is at chance level if
+    Training goes well if its loss has halved and its accuracy is 0.3 above that of the validation.
+    With K classes, the validation is at chance level if
 
     - its accuracy is at most 1.1/K + 0.05 (and its loss never fell below 0.75 log K), or
     - its accuracy is at most 3.5/K, or 0.35, and its loss never fell below 0.97 log K, or

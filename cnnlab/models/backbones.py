@@ -32,7 +32,7 @@ def pretrained(
 ) -> SmallResNet | Backbone:
     """Return a network that was pretrained on another task, with a new head for yours.
 
-    | name | pretrained on | needs a connection |
+    | name | pretrained on | download |
     |---|---|---|
     | `"glyphnet"` | 16,000 printed letters and symbols, 32 x 32 | no |
     | `"efficientnet_lite0"` | ImageNet, 1.3 million photographs, 224 x 224 | no |
@@ -195,7 +195,7 @@ def _load_weights(net: nn.Module, weights: Any) -> None:
             ) from None
         raise DownloadError(
             f"{weights} is not in {path.parent}, and the download from {weights.url} failed "
-            f"({_first_line(error)}). Download the file on a machine with a connection and copy it "
+            f"({_first_line(error)}). Download the file on a machine that is online and copy it "
             'to that folder, or use pretrained("efficientnet_lite0", ...), whose ImageNet weights '
             'come with cnnlab[lab], or pretrained("glyphnet", ...), which ships with cnnlab'
         ) from None

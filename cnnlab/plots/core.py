@@ -251,7 +251,7 @@ def finish(
         message: the title, one sentence or a few; the alt text starts with it.
         values: what else the alt text says, such as the values that are drawn.
         key: artists for the legend instead of those that are drawn.
-        scale: how many times as high as `new_axes` made it the figure shall be.
+        scale: the height of the figure, as a multiple of its height from `new_axes`.
     """
     import matplotlib as mpl
 

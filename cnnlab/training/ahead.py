@@ -92,6 +92,7 @@ class RunAhead:
         bad_loss, bad_norm = ~losses.isfinite().all(), ~norm.isfinite()
         failed = bad_loss if self.trainer.scaler.is_enabled() else bad_loss | bad_norm
         self._failed = torch.maximum(self._failed, failed.float())
+        # A fused optimizer does nothing if this is 1. GradScaler uses it in the same way.
         self.trainer.optimizer.found_inf = torch.maximum(self._failed, bad_norm.float())
         step.send()
 
@@ -121,7 +122,7 @@ class RunAhead:
 
     def _read_oldest(self) -> None:
         step = self.steps.popleft()
-        step.means = step.read(self.trainer.metrics)
+        step.read(self.trainer.metrics)
         try:
             self.check(step)
         except NonFiniteError:

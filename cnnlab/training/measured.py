@@ -65,24 +65,23 @@ class Step:
         """Start to copy the measurements to the host, without waiting for them."""
         self._numbers = Numbers([v for part in self.parts for v in part.values()] + [self.norm])
 
-    def read(self, metrics: Any) -> RunningMeans:
-        """Return the means of the batch, and turn the norm into a number.
+    def read(self, metrics: Any) -> None:
+        """Wait for the measurements: fill the means, and turn the norm into a number.
 
         Args:
             metrics: the names of the metrics.
         """
-        means = RunningMeans(metrics)
+        self.means = RunningMeans(metrics)
         if not self.norm.is_cuda:  # on the CPU, no copy is needed
             self.norm = self.norm.item()
             for part in self.parts:
-                part.add_to(means)
-            return means
+                part.add_to(self.means)
+            return
         if self._numbers is None:
             self.send()
         assert self._numbers is not None
         *numbers, self.norm = self._numbers.read()
         for part in self.parts:
             n = len(part.values())
-            part.filled(numbers[:n]).add_to(means)
+            part.filled(numbers[:n]).add_to(self.means)
             numbers = numbers[n:]
-        return means

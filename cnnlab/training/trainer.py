@@ -25,8 +25,8 @@ from cnnlab.losses import (
     class_weights,
     classifies,
     count_correct,
-    divisor,
     ignore_index,
+    loss_divisor,
     normalizer,
 )
 from cnnlab.rng import fork_rng, seed_at
@@ -247,7 +247,7 @@ class Trainer(TrainerOptions):
         with closing(training_batches(loader, self.seed, self.epoch, self.batch)) as batches:
             for batch in batches:
                 seed_at(self.seed, self.epoch, self.step)
-                self._look.training_batch(batch)
+                self._first_look.training_batch(batch)
                 images, targets, on_host = intake.training_batch(batch, self.step)
                 distributed.seed_rank(self.seed, self.epoch, self.step)
                 self._update(images, targets, on_host)
@@ -262,7 +262,7 @@ class Trainer(TrainerOptions):
         step = self._begin_step()
         with self.rollback:  # an error leaves no trace in the batch-norm statistics
             self._forward_backward(step, images, targets, on_host)
-            self._clip_gradients(step, images)
+            self._check_and_clip(step, images)
         self._step_optimizer()
         if self.ema is not None:
             self.ema.update()
@@ -319,7 +319,7 @@ class Trainer(TrainerOptions):
                     continue
                 images, targets = intake.evaluation_batch(batch)
                 if interrupts is not None:
-                    self._look.validation_batch(batch)
+                    self._first_look.validation_batch(batch)
                 with explain_oom(images), explain_shape_errors(len(images)), self.autocast:
                     outputs = as_float(model(images))
                 check_targets(outputs, targets, self.loss_fn)
@@ -462,26 +462,26 @@ class Trainer(TrainerOptions):
 
     def _add_gradients(self, step: Step, images: Tensor, targets: Tensor, on_host: Tensor) -> None:
         """Add up the gradients of the microbatches, weighted so that every sample counts alike."""
-        total = self._divisor(targets, on_host)
+        whole_divisor = self._divisor(targets, on_host)
         pieces = microbatches(self.microbatch, images, targets, on_host)
         for number, (images_part, targets_part, host_part, last) in enumerate(pieces):
             whole = targets_part is targets  # False with microbatches or several processes
-            samples = total if whole else self._divisor(targets_part, host_part)
-            counts = isinstance(samples, Tensor) or samples > 0
+            divisor = whole_divisor if whole else self._divisor(targets_part, host_part)
+            has_targets = isinstance(divisor, Tensor) or divisor > 0
             with distributed.no_sync_until_last(self.parallel, last):
                 with self.autocast, distributed.raised_together(number == 0):
                     outputs = self.parallel(images_part)
                     check_targets(outputs, host_part, self.loss_fn, wait=self._ahead.waits)
-                    self._look.outputs(outputs, self.model)
-                    if counts:
+                    self._first_look.outputs(outputs, self.model)
+                    if has_targets:
                         loss = check_loss(self.loss_fn(outputs, targets_part), outputs)
                     else:  # every target is ignored, and a mean over nothing would be NaN
                         loss = zero_loss(outputs)
                 # DistributedDataParallel averages the gradients of the processes; we need the sum.
-                fraction = samples / total if counts else 0.0
+                fraction = divisor / whole_divisor if has_targets else 0.0
                 share = loss if whole else loss * (fraction * distributed.world_size())
                 self.scaler.scale(share).backward()
-            part = self._measure(outputs, targets_part, host_part, loss.detach(), samples)
+            part = self._measure(outputs, targets_part, host_part, loss.detach(), divisor)
             step.parts.append(part)
 
     def _divisor(self, targets: Tensor, on_host: Tensor) -> Tensor | float:
@@ -489,11 +489,11 @@ class Trainer(TrainerOptions):
         weight = class_weights(self.loss_fn)
         if weight is not None and not on_host.is_cuda:
             weight = self._ahead.class_weights
-        value = divisor(self.loss_fn, targets, on_host, weight)
+        value = loss_divisor(self.loss_fn, targets, on_host, weight)
         return value if self._ahead.on and on_host.is_cuda else float(value)
 
     def _measure(
-        self, outputs: Any, targets: Tensor, on_host: Tensor, loss: Tensor | float, samples: Any
+        self, outputs: Any, targets: Tensor, on_host: Tensor, loss: Tensor | float, divisor: Any
     ) -> Part:
         """Return the loss, the accuracy and the metrics of a batch; on a GPU they aren't read."""
         correct: Tensor | float = 0.0
@@ -506,16 +506,16 @@ class Trainer(TrainerOptions):
             with torch.no_grad(), fork_rng():
                 outputs = as_float(detached(outputs))
                 metrics = {k: measure(k, fn, outputs, targets) for k, fn in self.metrics.items()}
-        return Part(loss, samples, len(targets), correct, counted, metrics)
+        return Part(loss, divisor, len(targets), correct, counted, metrics)
 
-    def _clip_gradients(self, step: Step, images: Tensor) -> None:
+    def _check_and_clip(self, step: Step, images: Tensor) -> None:
         """Refuse a loss or gradient that is not finite, and clip the gradients."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = step.norm = gradient_norm(parameters)
         if self._ahead.on:
             self._ahead.skip_if_not_finite(step)
         else:
-            step.means = step.read(self.metrics)
+            step.read(self.metrics)
             if distributed.world_size() > 1:
                 step.means.reduce(distributed.all_reduce_sum)
             self._check_finite(step, images)
@@ -583,7 +583,7 @@ class Trainer(TrainerOptions):
         self._continue_saved_run()
         check_same_batches(self.batch, self.last_loader_shape, train)
         self._loader_shape, self.has_validation = batch_layout(train), valid is not None
-        self._classes, self._look = class_lists(train), FirstLook(train, self.loss_fn)
+        self._classes, self._first_look = class_lists(train), FirstLook(train, self.loss_fn)
         length = n_batches(train)
         distributed.check_equal("batches per epoch", -1 if length is None else length)
         self.steps_planned = None
@@ -626,7 +626,7 @@ class Trainer(TrainerOptions):
             )
         if not self.means.normalizer:
             raise DataError(NO_TARGET.format("epoch", ignore_index(self.loss_fn)))
-        self._look.end_of_epoch()
+        self._first_look.end_of_epoch()
         row = {"epoch": self.epoch + 1, "lr": self.history.step_rows["lr"][-1]}
         row |= {f"train_{k}": v for k, v in self.means.means().items()}
         if valid is not None:

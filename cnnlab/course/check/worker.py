@@ -1,7 +1,7 @@
 """The process in which a submitted answer runs, inside a sandbox; `remote.Remote` starts it.
 
 The sandbox stops accidents and simple attempts to cheat. The answer can read the installed
-libraries and its own empty folder, it can write only in that folder, and it can't use the network
+libraries and its own empty folder, it can write only in that folder, and it can't open a connection
 or start or end processes. The sandbox consists of audit hooks, which don't stop an answer that
 calls C code on purpose; that takes a container (see `remote.Remote`).
 

@@ -312,7 +312,7 @@ def freezing() -> Plot:
     """Draw the strategies of transfer learning as a ladder: each rung trains more of the network.
 
     The strategies are those of `transfer.advise`, the guideline of the CS231n notes and of later
-    lectures. How many layers are "a few of the later ones" it leaves open; here it's two stages of
+    lectures. It leaves open how many layers are "a few of the later ones"; here it's two stages of
     three. The numbers are counted in a model whose stages are really frozen.
 
     >>> freezing().alt.partition(". ")[0]

@@ -8,7 +8,7 @@ It can be pasted into a question as it is. Each line starts with a verdict:
 | look at this | the chapters run, but something costs you time, sliders or a GPU |
 | broken | chapters don't run, or don't run as they should |
 
-Nothing here raises an error or uses the network: if a check fails, a line of the report says so.
+Nothing here raises an error or goes online: if a check fails, a line of the report says so.
 """
 
 import contextlib

@@ -44,6 +44,8 @@ NAMES_FOR_SCREEN_READERS = """
         copy(handle, "aria-label", text(".widget-label"));
         copy(handle, "aria-valuetext", text(".widget-readout"));
       }
+      const words = slider.querySelector(".widget-readout");
+      if (words) words.tabIndex = -1;  // Tab goes from slider to slider
     }
   };
   window.cnnlabSliderNames?.disconnect();

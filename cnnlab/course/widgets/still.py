@@ -1,4 +1,4 @@
-"""Sliders that work in a page without a kernel and without a network, over plots drawn before.
+"""Sliders that work offline in a page without a kernel, over plots that were drawn before.
 
 Every plot is in the page as an ordinary image with its alt text. A script shows one of them at a
 time; without scripts, and on paper, the frames of the explorer are shown below each other.
