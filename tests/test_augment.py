@@ -317,6 +317,13 @@ def test_an_image_smaller_than_the_blur_can_be_blurred():
     torch.testing.assert_close(Augment(blur=3.0)(images, rng()), images)
 
 
+def test_a_blur_of_zero_leaves_the_image_as_it_is():
+    images = torch.rand(2, 3, 8, 8, generator=rng())
+    blurred = Augment().apply(images, Params(blur=torch.tensor([0.0, 1.0])))
+    assert torch.equal(blurred[0], images[0])
+    assert not torch.equal(blurred[1], images[1])
+
+
 def test_the_noise_of_two_chunks_differs(monkeypatch):
     images = torch.full((10, 1, S, S), 0.5)
     monkeypatch.setattr(core, "CHUNK", 5 * S * S)

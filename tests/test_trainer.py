@@ -338,7 +338,7 @@ def test_the_norm_of_a_gradient_is_torchs_whether_its_parts_are_joined_or_not(
 def test_a_target_that_is_not_finite_is_named_in_every_batch(bad):
     batches = [(torch.rand(4, 3, 8, 8), torch.rand(4, K)) for _ in range(2)]
     batches[bad][1][2, 0] = math.nan
-    with pytest.raises(NonFiniteError, match="1 of 20 target values are NaN .* samples 2 of"):
+    with pytest.raises(NonFiniteError, match=r"1 of 20 target values are NaN .* samples 2 of"):
         make(loss_fn=nn.MSELoss()).fit(batches, epochs=1)
 
 
