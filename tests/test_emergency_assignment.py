@@ -1,12 +1,14 @@
 """The emergency room as a graded assignment: what each kind of answer earns."""
 
 import re
+import sys
 
 import jupytext
 import pytest
 
 from cnnlab import course
 from cnnlab.check.grading import exercises
+from cnnlab.check.remote import Remote
 from cnnlab.emergency.records import drawn, edited, healthy_script, record, sick_script
 
 
@@ -58,6 +60,18 @@ def test_a_script_that_harms_or_hangs_earns_nothing_for_the_repair(script, says)
         settings["SECONDS"] = before
     assert outcome.earned == 0.0
     assert says in outcome.says
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the command is a shell script")
+def test_the_script_of_an_answer_runs_in_the_container_of_the_answer(tmp_path):
+    command = tmp_path / "container"
+    command.write_text(f'#!/bin/sh\necho started >> {tmp_path}/log\nexec {sys.executable} "$@"\n')
+    command.chmod(0o755)
+    source = f"def patient_1():\n    return 'def train(seed)', {record(N).cause!r}"
+    with Remote("", source, "patient_1", command=[str(command)]) as attempt:
+        assert KEY["patient_1"].judge(attempt, SEED).earned == 0.33
+    assert (tmp_path / "log").read_text().split() == ["started", "started"]
 
 
 def test_an_answer_of_another_kind_is_described():

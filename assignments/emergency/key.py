@@ -44,7 +44,7 @@ class Repair:
             described = isinstance(error, AnswerError)
             problem = error if described else f"raised {type(error).__name__}: {error}"
             return Outcome(self.name, False, f"your function {problem}.", "call it yourself")
-        fixed, says = examine(n, script, seed)
+        fixed, says = examine(n, script, seed, attempt)
         name = recognise(cause, CAUSES)
         named = name == record(n).cause
         about = "The cause is right." if named else f"The cause isn't {cause[:60]!r}."
@@ -61,11 +61,17 @@ def _answer(returned: Any) -> tuple[str, str]:
     raise AnswerError("should return two strings, the repaired script and its cause")
 
 
-def examine(n: int, script: str, seed: int) -> tuple[bool, str]:
-    """Run a script beside its healthy twin, apart from the grader; return whether it is healthy."""
+def examine(
+    n: int, script: str, seed: int, attempt: Callable[..., Any] | None = None
+) -> tuple[bool, str]:
+    """Run a script beside its healthy twin, apart from the grader; return whether it is healthy.
+
+    If the attempt runs in a container, the script does too.
+    """
+    apart = attempt.beside if isinstance(attempt, Remote) else Remote
     seeds = [fold_in(seed, 76, n, i) % 2**31 for i in range(record(n).seeds)]
     try:
-        with Remote(EXAMINE, "", "try_script", seconds=SECONDS) as try_script:
+        with apart(EXAMINE, "", "try_script", seconds=SECONDS) as try_script:
             twin = try_script(n, healthy_script(n), seeds)
             own = try_script(n, script, seeds)
     except AnswerError as error:

@@ -76,7 +76,7 @@ class Remote:
         memory: int = MEMORY,
         readable: Sequence[str] = (),
     ) -> None:
-        self._job = {
+        self._job: dict[str, Any] = {
             "setup": setup,
             "answer": answer,
             "function": function,
@@ -85,10 +85,31 @@ class Remote:
             "readable": list(readable),
         }
         self.fault: GraderError | None = None
-        self._command = [*(command or [sys.executable]), "-I", "-m", "cnnlab.course.check.worker"]
+        self._python = [*(command or [sys.executable])]
+        self._command = [*self._python, "-I", "-m", "cnnlab.course.check.worker"]
         self._seconds = seconds
         self._on_clock = self._clock_left = 6 * seconds + 10
         self._failure: str | None = None  # why the process ended
+
+    def beside(self, setup: str, answer: str, function: str, *, seconds: float) -> "Remote":
+        """Return a function in another process with the same command, memory and files.
+
+        A key uses it to run what an answer returned, such as a script.
+
+        >>> with Remote("", "f = lambda: '1 + 1'", "f") as f:
+        ...     with f.beside("", "g = lambda x: eval(x)", "g", seconds=10.0) as g:
+        ...         g(f())
+        2
+        """
+        return Remote(
+            setup,
+            answer,
+            function,
+            command=self._python,
+            seconds=seconds,
+            memory=self._job["memory"],
+            readable=self._job["readable"],
+        )
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(
