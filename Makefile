@@ -92,7 +92,8 @@ QUICK = OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -m "not slow and not browse
 UV = $(@D)/bin/python -m uv pip install --quiet --compile-bytecode --python $(@D)/bin/python
 define install
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
-	|| { echo "cnnlab needs Python 3.11.4 or newer; $(PYTHON) is older, or missing. Try make PYTHON=python3.12" >&2; exit 1; }; \
+	|| { echo "cnnlab needs Python 3.11.4 or newer, and $(PYTHON) is" \
+	"$$($(PYTHON) --version 2>/dev/null || echo missing). Name another one: make PYTHON=python3.12" >&2; exit 1; }; \
 $(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D) || exit 1; \
 echo "Installing cnnlab[$(1)] into $(@D); the first time this takes some minutes."; \
 { $(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv \

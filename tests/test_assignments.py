@@ -272,7 +272,9 @@ def test_a_course_has_many_assignments_each_with_its_key_and_seed(tmp_path, caps
         assert (course_folder / "keys" / f"{name}.py").is_file()
     (course_folder / "nbgrader_config.py").write_text("# mine")
     assert cli.main(["assignment", ASSIGNMENTS[0], "--into", str(course_folder)]) == 1
-    assert "it may have been handed out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "it may have been handed out" in said
+    assert f"nbgrader generate_assignment {ASSIGNMENTS[0]} --force" in said
     assert (course_folder / "nbgrader_config.py").read_text() == "# mine"
     assert cli.main(["assignment", ASSIGNMENTS[0]]) == 1
     assert "say where to write" in capsys.readouterr().err
@@ -812,14 +814,30 @@ def test_the_page_for_teachers_leads_to_grades(tmp_path, monkeypatch):
         place.mkdir(parents=True)
         written = {"mean_answer": f"def mean(values):\n    return {function}", "why": "Outliers."}
         nbformat.write(edited(release, answers(written)), place / "week_3.ipynb")
+    (place / "timestamp.txt").write_text("2027-01-05 12:00:00 UTC")
+    nbformat.write(
+        edited(release, answers(written | {"mean_points": "pass"})), place / "week_3.ipynb"
+    )
+    rc, log = nbgrader(folder, "db", "assignment", "add", "week_3", "--duedate=2027-01-04 12:00")
+    assert rc == 0, log
     rc, log = nbgrader(folder, "autograde", "week_3")
     assert rc == 0, log
+    assert log.count("mean_points was changed") == 1, "an untouched test cell isn't reported"
+    assert "checksum" not in log
     earned = scores(folder, "week_3")
     assert {student: grades["mean_points"] for student, grades in earned.items()} == {
         "right": 4,
         "wrong": 0,
     }
     assert earned["right"]["why"] is None  # a person reads it
+    with Gradebook(f"sqlite:///{folder}/gradebook.db") as gradebook:
+        gradebook.find_grade("why", "week_3", "week_3", "wrong").manual_score = 3
+        gradebook.db.commit()
+    rc, log = nbgrader(folder, "generate_feedback", "week_3")
+    assert rc == 0, log
+    with Gradebook(f"sqlite:///{folder}/gradebook.db") as gradebook:
+        penalty = gradebook.find_submission("week_3", "wrong").late_submission_penalty
+    assert penalty == pytest.approx(0.3), "a tenth of the points that were given by hand, too"
 
 
 @pytest.mark.slow

@@ -301,6 +301,29 @@ def test_channels_last_images_get_the_same_pixels():
     assert torch.allclose(augment(channels_last, rng()), augment(images, rng()), atol=1e-5)
 
 
+def test_without_strength_an_image_of_any_shape_stays_whole():
+    images = torch.rand(4, 3, 40, 20, generator=rng())
+    assert torch.equal(Augment(resized_crop=(0.1, 0.5), strength=0.0)(images), images)
+
+
+def test_the_noise_of_two_batches_differs():
+    augment, generator = Augment(noise=0.1), rng()
+    one, two = (augment.sample(2, 8, 8, generator) for _ in range(2))
+    assert one.noise_seed != two.noise_seed
+
+
+def test_an_image_smaller_than_the_blur_can_be_blurred():
+    images = torch.full((2, 3, 4, 6), 0.5)
+    torch.testing.assert_close(Augment(blur=3.0)(images, rng()), images)
+
+
+def test_a_blur_of_zero_leaves_the_image_as_it_is():
+    images = torch.rand(2, 3, 8, 8, generator=rng())
+    blurred = Augment().apply(images, Params(blur=torch.tensor([0.0, 1.0])))
+    assert torch.equal(blurred[0], images[0])
+    assert not torch.equal(blurred[1], images[1])
+
+
 def test_the_noise_of_two_chunks_differs(monkeypatch):
     images = torch.full((10, 1, S, S), 0.5)
     monkeypatch.setattr(core, "CHUNK", 5 * S * S)

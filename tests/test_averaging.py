@@ -270,6 +270,15 @@ def test_data_that_cannot_be_measured_leave_the_statistics_as_they_were(data):
     assert not model[1]._forward_pre_hooks
 
 
+def test_a_norm_that_no_image_passes_keeps_its_statistics():
+    model = trained()
+    spare = model[0].spare = nn.BatchNorm2d(3)  # in the model, but not in its forward pass
+    spare.running_mean.fill_(0.5)
+    before = copy.deepcopy(spare.state_dict())
+    update_bn(model, loader(dataset(1), 8))
+    assert same(spare.state_dict(), before)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_values_that_are_not_finite_leave_the_statistics_as_they_were(value):
     model = trained()

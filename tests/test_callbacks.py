@@ -57,6 +57,14 @@ def test_checkpoints_are_written_every_n_epochs_and_at_the_end(every, keep, expe
     assert files(tmp_path / "a" / "b") == [f"step-{n:08d}.pt" for n in expected]
 
 
+def test_no_checkpoint_is_written_a_second_time_at_the_end(tmp_path, monkeypatch):
+    trainer = make(callbacks=[Checkpoint(tmp_path)])
+    written, save = [], trainer.save
+    monkeypatch.setattr(trainer, "save", lambda path: written.append(path.name) or save(path))
+    trainer.fit(batches(), epochs=2)
+    assert written == ["step-00000005.pt", "step-00000010.pt"]
+
+
 def test_a_stopped_run_is_saved_where_it_stopped_and_resumes_from_its_folder(tmp_path):
     def run(folder, *extra):
         every = [EarlyStopping("valid_loss", "min", 2), Checkpoint(folder, best="valid_loss")]

@@ -69,6 +69,12 @@ def test_holm_rejects_what_its_step_down_procedure_rejects(p_values):
     assert {i for i, p in enumerate(holm(p_values)) if p <= 0.05} == rejected
 
 
+def test_differences_that_are_equal_but_for_rounding_have_no_error():
+    differences = np.array([0.3 - 0.2, 0.2 - 0.1, 0.1])
+    assert p_value(differences, ">", 0.1 - 1e-15) == 1.0  # the margin is theirs, but for rounding
+    assert p_value(differences, ">", 0.05) == 0.0
+
+
 def test_holm_keeps_the_errors_of_a_family_of_claims_at_5_percent():
     rng = np.random.default_rng(0)
     errors = {"holm": 0, "none": 0}

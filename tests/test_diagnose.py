@@ -608,6 +608,12 @@ def test_an_initial_loss_without_a_target_or_a_batch_is_refused():
         initial_loss(net(), iter([]), loss)
 
 
+def test_a_batch_whose_targets_are_all_ignored_does_not_count_in_the_initial_loss():
+    loss = nn.CrossEntropyLoss(ignore_index=9)
+    model, batches = net(), [(IMAGES, LABELS), (IMAGES, LABELS * 0 + 9)]
+    assert initial_loss(model, batches, loss) == initial_loss(model, batches[:1], loss)
+
+
 def test_a_loss_that_is_no_number_is_no_passed_test():
     images, labels = IMAGES[:8], LABELS[:8]
     with pytest.warns(UserWarning, match="nan after 2 steps, so the model failed the test"):

@@ -301,6 +301,11 @@ def test_a_new_head_changes_the_number_of_classes_and_leaves_the_backbone_alone(
     assert model(torch.rand(2, 3, 16, 16)).shape == (2, 4)
 
 
+def test_a_new_head_has_the_number_type_of_the_old_one():
+    model = replace_head(small_resnet(3, width=4, depth=1).double(), 2)
+    assert model(torch.rand(2, 3, 32, 32).double()).shape == (2, 2)
+
+
 def test_a_model_without_a_linear_layer_gets_no_new_head():
     with pytest.raises(ValueError, match="no linear layer"):
         replace_head(nn.Sequential(nn.Conv2d(3, 4, 1)), 2)

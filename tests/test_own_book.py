@@ -107,3 +107,18 @@ def test_a_broken_link_stops_the_build(copy):
     result = build(copy)
     assert result.returncode == 1
     assert "05_schedule.ipynb" in result.stderr
+
+
+def test_a_cell_over_the_time_limit_stops_the_build_which_names_the_setting(copy):
+    page = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n\n# Slow\n\n"
+    slow = copy / "chapters" / "slow.md"
+    slow.write_text(page + "```{code-cell} python\nimport time\ntime.sleep(60)\n```\n")
+    (copy / "_toc.yml").write_text("format: jb-book\nroot: chapters/slow\n")
+    config = copy / "_config.yml"
+    text, found = re.subn(r"timeout: \d+", "timeout: 2", config.read_text())
+    assert found == 1
+    config.write_text(text)
+    result = build(copy)
+    assert result.returncode == 1
+    assert "timed out" in result.stdout + result.stderr
+    assert "raise `timeout` in _config.yml" in result.stderr

@@ -173,6 +173,22 @@ def test_make_installs_the_build_of_pytorch_that_is_asked_for(tmp_path, torch, f
     assert "pip tries now" not in done.stdout
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_names_the_version_of_a_python_that_is_too_old(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (old := tmp_path / "old").write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo Python 3.11.2 && exit\nexit 1\n'
+    )
+    old.chmod(0o755)
+    for python, says in ((old, "Python 3.11.2"), (tmp_path / "none", "missing")):
+        command = ["make", "lab", f"PYTHON={python}"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode
+        assert f"needs Python 3.11.4 or newer, and {python} is {says}." in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def bounds(*extras: str) -> dict[str, SpecifierSet]:
     """The versions that pyproject.toml allows of what the library and some extras need."""
     lines = [*PROJECT["dependencies"]]

@@ -175,6 +175,15 @@ def test_weights_that_you_changed_after_a_fit_are_not_overwritten():
     assert trainer.weight == 77
 
 
+def test_a_fit_that_fails_before_it_starts_leaves_the_weights_alone():
+    stopping = EarlyStopping("value", "min", patience=9)
+    _, trainer = play(stopping, [1, 2, 3])
+    assert trainer.weight == 1
+    trainer.model.weight.data.fill_(7)
+    stopping.on_fit_end(trainer)  # without on_fit_start, because another callback raised before it
+    assert trainer.weight == 7
+
+
 def test_the_mode_has_no_default():
     with pytest.raises(TypeError, match="mode"):
         EarlyStopping("valid_loss", patience=3)

@@ -471,6 +471,15 @@ def test_token_indices_go_into_an_embedding():
     assert trainer.predict([tokens]).shape == (N, K)
 
 
+def test_whole_numbers_that_are_no_classes_have_no_accuracy():
+    def loss_fn(outputs, counts):
+        return F.poisson_nll_loss(outputs.mean(1), counts)
+
+    (row,) = make(net(), loss_fn).fit(cut(IMAGES, LABELS + K), epochs=1).epochs
+    assert "train_loss" in row
+    assert "train_acc" not in row
+
+
 def test_images_in_0_to_255_are_noticed():
     with pytest.warns(UserWarning, match="divide the images by 255"):
         make(net()).fit(cut(IMAGES * 255, LABELS), epochs=1)
@@ -593,12 +602,14 @@ def test_a_metric_can_neither_change_the_training_nor_hide_its_name():
     def trained(**options):
         drop = nn.Sequential(nn.Dropout(0.5), net())
         trainer = make(drop, microbatch=3, **options)
-        trainer.fit(cut(IMAGES, LABELS), epochs=1)
-        return drop.state_dict(), trainer.history.epochs[-1]["train_acc"]
+        trainer.fit(cut(IMAGES, LABELS), epochs=2)  # in the second, the targets are read again
+        row = trainer.history.epochs[-1]
+        return drop.state_dict(), row["train_acc"], row["train_ce"]
 
-    plain, measured = trained(), trained(metrics={"greedy": greedy})
+    plain = trained(metrics={"ce": F.cross_entropy})
+    measured = trained(metrics={"greedy": greedy, "ce": F.cross_entropy})
     assert same(plain[0], measured[0])
-    assert plain[1] == measured[1]
+    assert plain[1:] == measured[1:]
     with pytest.raises(TypeError, match="metric 'each' must return one number"):
         make(net(), metrics={"each": lambda x, y: x}).evaluate(cut(IMAGES, LABELS))
     with pytest.raises(ZeroDivisionError) as info:

@@ -334,6 +334,14 @@ def test_the_norm_of_a_gradient_is_torchs_whether_its_parts_are_joined_or_not(
     assert gradient_norm(model[3].parameters()) == 0
 
 
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_target_that_is_not_finite_is_named_in_every_batch(bad):
+    batches = [(torch.rand(4, 3, 8, 8), torch.rand(4, K)) for _ in range(2)]
+    batches[bad][1][2, 0] = math.nan
+    with pytest.raises(NonFiniteError, match=r"1 of 20 target values are NaN .* samples 2 of"):
+        make(loss_fn=nn.MSELoss()).fit(batches, epochs=1)
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_poisoned_batch_raises_before_the_step_and_leaves_no_trace(poison):
     data = dataset()
@@ -403,6 +411,13 @@ def test_a_wish_to_stop_waits_until_every_callback_was_called():
     assert calls == [1]
     assert history.stop_reason == "seen enough"
     assert history.partial is None
+
+
+def test_a_fit_that_reaches_its_end_has_no_stop_reason_from_an_earlier_one():
+    trainer = make(callbacks=[StopAt(2)])
+    assert trainer.fit(batches(), epochs=1).stop_reason is not None
+    assert trainer.fit(batches(), epochs=1).stop_reason is None
+    assert trainer.history.partial is None
 
 
 def test_hooks_come_in_order_and_the_last_one_however_the_fit_ends():
@@ -509,6 +524,17 @@ def test_a_checkpoint_of_another_model_is_refused_by_name_and_changes_nothing(ot
     with pytest.raises(CheckpointError, match=names):
         trainer.load_state_dict(state)
     assert same(trainer.state_dict(), before)
+
+
+def test_a_state_is_a_copy_that_more_training_does_not_change():
+    model = net()
+    trainer = make(model, ema=EMA(model))
+    trainer.fit(batches(), epochs=1)
+    state = trainer.state_dict()
+    before = copy.deepcopy(state)
+    trainer.fit(batches(), epochs=2)
+    assert same(state, before)
+    assert not same(trainer.state_dict(), before)
 
 
 @pytest.mark.parametrize("part", ["optimizer", "model", "history", "scaler", "means", "callbacks"])

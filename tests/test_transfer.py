@@ -55,6 +55,15 @@ def test_freezing_removes_the_gradient_so_that_momentum_does_not_move_the_weight
     assert model[6].weight.grad is not None
 
 
+def test_unfreezing_removes_a_gradient_from_before_the_freezing():
+    layer = nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    layer.weight.requires_grad_(False)  # by hand, which leaves the gradient where it is
+    unfreeze(layer)
+    assert layer.weight.grad is None
+    assert layer.bias.grad is not None  # it was never frozen
+
+
 class Odd(nn.Module):
     """Batch-norm layers without parameters: one in a submodule of its own, one in the model."""
 

@@ -286,7 +286,6 @@ class Augment:
         # Reading a value from a GPU waits for it, so in a fit every hundredth step has to do.
         if not used or not x.numel() or (x.device.type != "cpu" and self.step % 100):
             return
-        x = x.detach()
         low, high = x.amin().item(), x.amax().item()  # a third faster than one aminmax
         if low < -TOLERANCE or high > 1 + TOLERANCE:
             raise DataError(

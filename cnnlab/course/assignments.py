@@ -60,7 +60,8 @@ configure(c, Path(__file__).parent)
 # Run the students' code in a container:
 # c.Judge.command = [
 #     "docker", "run", "--rm", "-i", "--init", "--network=none", "--memory=8g", "--pids-limit=256",
-#     "--read-only", "--tmpfs=/tmp", "cnnlab-grader", "python",
+#     "--cap-drop=ALL", "--read-only", "--tmpfs=/tmp", "--user=65534", "--workdir=/tmp",
+#     "cnnlab-grader", "python",
 # ]
 
 
@@ -87,11 +88,13 @@ Then, in this folder, with the name of an assignment for NAME:
     nbgrader generate_assignment NAME                writes release/NAME/NAME.ipynb to hand out
     (save each submission as submitted/STUDENT/NAME/NAME.ipynb)
     nbgrader autograde NAME                          grades the functions
-    nbgrader formgrader, in JupyterLab               lets you read and grade the written answers
+    (grade the written answers in JupyterLab, started in this folder: Nbgrader, Formgrader)
     nbgrader generate_feedback NAME                  writes feedback/STUDENT/NAME/NAME.html
     nbgrader export                                  writes grades.csv, one row per submission
     nbgrader export --exporter=cnnlab.course.autograde.PerQuestion --to=questions.csv
                                                      writes one column per question
+
+nbgrader skips what it has done already; with `--force`, it does it again.
 
 The grader runs each function alone, in its own restricted process. The restrictions stop accidents,
 but not a determined attack. Before you grade submissions from people you don't know, read the page
@@ -188,7 +191,9 @@ def write(
     if is_occupied(into / "source" / name) or name in _seeds(into):
         raise ExistsError(
             f"the course {into} has the assignment {name} already; it may have been handed out, so "
-            "it isn't replaced. To give each student their own seed, add --roster FILE"
+            f"it isn't replaced. To change it, edit {into}/source/{name}/{name}.ipynb and run "
+            f"`nbgrader generate_assignment {name} --force` in {into}. To give each student their "
+            "own seed, add --roster FILE"
         )
     into.mkdir(parents=True, exist_ok=True)
     _add(name, notebook, key, student_seed, into)

@@ -13,16 +13,20 @@ import io
 import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from IPython.core.inputtransformer2 import TransformerManager
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 from nbformat.v4 import new_output
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.plugins import ExportPlugin
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
+    ClearHiddenTests,
+    GetGrades,
     LimitOutput,
     NbGraderPreprocessor,
     OverwriteCells,
@@ -39,7 +43,7 @@ from cnnlab.course.markdown import markdown_to_html
 from cnnlab.course.plain import KeepPlain
 
 
-__all__ = ["Judge", "KeepPlain", "PerQuestion", "answer", "configure"]
+__all__ = ["Judge", "KeepPlain", "PerQuestion", "RestoreCells", "answer", "configure"]
 
 
 class Judge(NbGraderPreprocessor):
@@ -104,6 +108,33 @@ class Judge(NbGraderPreprocessor):
             if attempt.fault is not None:  # a key may have taken it for an error of the student's
                 raise attempt.fault
             return earned
+
+
+class RestoreCells(OverwriteCells):
+    """Put back the cells that were handed out, and report the test cells that were changed.
+
+    nbgrader compares with the source, whose hidden tests no student has, so it would report each
+    test cell of each submission.
+    """
+
+    def report_change(self, name: str, attr: str, old: Any, new: Any) -> None:
+        """Report a change of the metadata; `preprocess_cell` reports one of the source."""
+        if attr != "checksum":
+            super().report_change(name, attr, old, new)
+
+    def preprocess_cell(self, cell: Any, resources: Any, cell_index: int) -> tuple[Any, Any]:
+        """Put one cell back."""
+        submitted = cell.source
+        cell, resources = super().preprocess_cell(cell, resources, cell_index)
+        if is_grade(cell) and is_locked(cell):
+            clear = ClearHiddenTests(parent=self.parent)
+            handed_out, _ = clear.preprocess_cell(deepcopy(cell), resources, cell_index)
+            if submitted.strip() != handed_out.source.strip():
+                self.log.warning(
+                    "The test cell %s was changed or deleted in the submission; yours is graded",
+                    cell.metadata.nbgrader["grade_id"],
+                )
+        return cell, resources
 
 
 class PerQuestion(ExportPlugin):
@@ -174,7 +205,7 @@ def configure(config: Any, folder: Path) -> None:
     config.Autograde.sanitize_preprocessors = [
         KeepPlain,
         OverwriteKernelspec,
-        OverwriteCells,
+        RestoreCells,
         CheckCellMetadata,
     ]
     config.Autograde.autograde_preprocessors = [
@@ -183,6 +214,12 @@ def configure(config: Any, folder: Path) -> None:
         SaveAutoGrades,
         AssignLatePenalties,
         CheckCellMetadata,
+    ]
+    # The penalty once more, because it's a fraction of the points, and some were given by hand.
+    config.GenerateFeedback.preprocessors = [
+        AssignLatePenalties,
+        GetGrades,
+        CSSHTMLHeaderPreprocessor,
     ]
     # `nbgrader zip_collect` reads Moodle's archives, with and without a folder for each student.
     config.FileNameCollectorPlugin.named_regexp = (

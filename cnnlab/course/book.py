@@ -170,7 +170,8 @@ def _sphinx(source: Path, build: Path, engine: str, builder: str, pages: Path) -
         raise BookError(
             f"the book was not built: {engine} stopped with exit code {process.returncode}. "
             f"Fix the errors and warnings printed above, then run `cnnlab book` again. Files in "
-            f"{source} are copies, so correct those of the same name in the course"
+            f"{source} are copies, so correct those of the same name in the course. If a cell "
+            "timed out, raise `timeout` in _config.yml; chapters that are done come from the cache"
         )
 
 
