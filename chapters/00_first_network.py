@@ -55,7 +55,7 @@ except ImportError as missing:
 
 
 def photo(name):
-    """Return a photograph that comes with the course."""
+    """Return a photograph of the course; `photos.classes` names them."""
     number = photos.classes.index(name)
     return photos.train.images[number] / 255
 
