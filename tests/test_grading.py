@@ -250,16 +250,27 @@ def test_an_answer_that_does_not_return_is_terminated_for_good(body, seconds, me
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ("def f(:", "SyntaxError"),
+        (
+            "def f(:",
+            "isn't defined; your cell raised SyntaxError: .*[a-z], in line 1 of your",
+        ),
         ("x = undefined\ndef f(): return x", "name 'x' is not defined.* before that, your cell"),
         ("def f(): return helper()", "name 'helper' .* runs only the set-up and this cell"),
-        ("f = undefined", "NameError"),
-        ("g = 1", "KeyError: 'f'"),
+        ("f = undefined", "isn't defined; your cell raised NameError"),
+        ("g = 1", "isn't defined in your cell$"),
     ],
 )
 def test_errors_of_the_answer_cell_are_reported(answer, message):
     with Remote("", answer, "f") as f, pytest.raises(AnswerError, match=message):
         f()
+
+
+@pytest.mark.slow
+def test_a_function_that_is_not_defined_was_given_nothing():
+    with Remote("", "def warmup_cosine(:", "warmup_cosine") as f:
+        says = check.EXERCISES["warmup_cosine"].judge(f).says
+    assert "isn't defined; your cell raised SyntaxError" in says
+    assert "given" not in says
 
 
 @pytest.mark.slow

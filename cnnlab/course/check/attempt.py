@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from cnnlab.course.check.compare import short
-from cnnlab.course.check.remote import AnswerError, GraderError, Remote, Unwritten
+from cnnlab.course.check.remote import (
+    AnswerError,
+    GraderError,
+    NotDefined,
+    Remote,
+    Unwritten,
+)
 from cnnlab.course.frames import is_library
 
 
@@ -157,6 +163,8 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
     ):
         own, asked = ", ".join(parameters(attempt.function)), ", ".join(attempt.parameters)
         return f"your function takes ({own}), but the task calls it with ({asked})."
+    if isinstance(error, NotDefined):  # so it was given nothing
+        return f"your function {error}."
     if isinstance(error, AnswerError):
         says = f"your function {error}."
     else:

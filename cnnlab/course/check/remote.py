@@ -31,6 +31,10 @@ class AnswerError(Exception):
     """
 
 
+class NotDefined(AnswerError):
+    """The submitted cell defines no such function, perhaps because it isn't valid Python."""
+
+
 class Unwritten(NotImplementedError):
     """A submitted function raised NotImplementedError itself: it isn't written yet."""
 
@@ -159,6 +163,7 @@ class Remote:
 
         Raises:
             Unwritten: the function raised NotImplementedError itself.
+            NotDefined: the cell defines no such function.
             AnswerError: the function raised another error, ended its process, took too long, or
                 returned a value that can't be sent.
             GraderError: a library needed a file that the sandbox refuses.
@@ -172,6 +177,8 @@ class Remote:
                 return result
             case {"kind": "unwritten"}:
                 raise Unwritten
+            case {"kind": "undefined", "error": str(message)}:
+                raise NotDefined(message)
             case {"kind": "grader", "error": str(message)}:
                 self.fault = GraderError(
                     f"a library that the answer uses met the sandbox: {message}. That isn't the "

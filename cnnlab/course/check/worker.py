@@ -66,8 +66,10 @@ def main() -> None:
             arguments = wire.receive(requests)
         except EOFError:
             return
-        defined = callable(namespace.get(job["function"]))
-        reply = (not defined and failure) or _run(_call, namespace, job["function"], arguments)
+        if callable(namespace.get(job["function"])):
+            reply = _run(_call, namespace, job["function"], arguments)
+        else:
+            reply = _undefined(failure)
         if reply.get("kind") == "NameError":
             reply["error"] += f"; {_why_missing(failure)}"
         try:
@@ -131,6 +133,14 @@ def _execute(statement: ast.stmt, namespace: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _undefined(failure: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply of a cell that defines no such function."""
+    if failure.get("kind") in ("unwritten", "grader"):
+        return failure
+    why = f"; your cell {failure['error']}" if failure else " in your cell"
+    return {"kind": "undefined", "error": f"isn't defined{why}"}
+
+
 def _why_missing(failure: dict[str, Any]) -> str:
     """Say why the function may miss a name."""
     if failure:
@@ -167,7 +177,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
     where = f", in line {line} of your cell" if line else ""
     code = f": `{own[-1].line}`" if own else ""
     kind = "PermissionError" if isinstance(error, Refused) else type(error).__name__
-    says = f"raised {kind}: {str(error)[:90]}{where}{code}"
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    says = f"raised {kind}: {message[:90]}{where}{code}"
     return {"kind": "unwritten" if is_unwritten(error) else kind, "error": says}
 
 
