@@ -26,7 +26,7 @@ LONGEST = 200  # characters of a message with its hint
 # How torch's message begins -> what may help a beginner who can't read it.
 _HINTS = {
     "expand(": "several values don't fit into one entry; is a sum or a mean missing?",
-    "transpose() takes": "`transpose` swaps two axes, and `permute` takes a new order of them all",
+    "transpose() ": "`transpose` swaps two axes, and `permute` takes a new order of them all",
 }
 _PLAIN = (bool, int, float, str, list, tuple, dict, set, np.ndarray, Tensor)
 
