@@ -40,6 +40,9 @@ LIVE = {
     ("09", "−0.3", "18.5"), ("10", "−0.02", "0.27"), ("11", "11", "16"), ("11", "6", "9"),
     ("13", "0.55", "0.70"), ("13", "0.80", "0.91"),
 }  # fmt: skip
+# Of the second run of a study, for comparisons that no claim is about; `make replicate` leaves its
+# table in `_build/replication`.
+REPEATED = {("13", "−2.1", "4.5"), ("13", "−1.7", "0.7")}
 
 
 def text_of(script: Path) -> str:
@@ -124,7 +127,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("[0-9]*_*.py"))
 def test_intervals_are_those_of_the_stored_studies(script):
     chapter = script.name[:2]
     for before, low, high in intervals(script):
-        if (chapter, low, high) in LIVE:
+        if (chapter, low, high) in LIVE | REPEATED:
             continue
         means = matches(chapter, low, high)
         assert means, f"no study of chapter {chapter} has the interval: {before}({low} to {high})"
@@ -139,7 +142,7 @@ def test_intervals_are_those_of_the_stored_studies(script):
 
 def test_the_list_of_intervals_computed_in_a_chapter_is_up_to_date():
     quoted = {(s.name[:2], low, high) for s in CHAPTERS for _, low, high in intervals(s)}
-    assert quoted >= LIVE
+    assert quoted >= LIVE | REPEATED
     assert len(quoted) > 100
 
 
