@@ -20,7 +20,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 15 minutes of text, and 36 cells of code |
+# | to read | 35 minutes, with the code |
 # | exercises | 50 minutes, and an hour for the open one at the end |
 # | to run | 20 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | a little Python, and some idea of what a derivative is |

@@ -20,7 +20,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 17 minutes of text, and 38 cells of code |
+# | to read | 40 minutes, with the code |
 # | exercises | 75 minutes |
 # | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | [chapter 0](00_first_network.ipynb): tensors, gradients, and a first classifier |

@@ -22,7 +22,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 35 minutes |
+# | to read | 45 minutes, with the code |
 # | exercises | 75 minutes, for four of them |
 # | to run | 70 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | [chapter 1](01_training_loop.ipynb), and some idea of what a mean and a variance are |

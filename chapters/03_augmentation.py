@@ -23,7 +23,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 50 minutes |
+# | to read | 40 minutes, with the code |
 # | exercises | 65 minutes |
 # | to run | 30 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; knowing batch norm helps |

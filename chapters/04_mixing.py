@@ -20,7 +20,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 45 minutes, with the code |
+# | to read | 40 minutes, with the code |
 # | exercises | 75 minutes |
 # | to run | 40 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapter 1; chapter 3 helps |

@@ -26,7 +26,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 60 minutes, with the code |
+# | to read | 50 minutes, with the code |
 # | exercises | 105 minutes |
 # | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, and the training template of chapter 1 |

@@ -24,7 +24,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 60 minutes, with the code |
+# | to read | 45 minutes, with the code |
 # | exercises | 110 minutes |
 # | to run | 35 seconds on one core of a laptop, without internet access or a GPU |
 # | you need | chapters 1 and 2; chapter 5 helps |

@@ -25,7 +25,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 50 minutes, with the code |
+# | to read | 45 minutes, with the code |
 # | exercises | 90 minutes; the emergency room as long as you like |
 # | to run | 55 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, dead units, and the training loop of chapter 1 |

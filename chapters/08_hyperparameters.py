@@ -23,7 +23,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 50 minutes, with the code |
+# | to read | 45 minutes, with the code |
 # | exercises | 90 minutes |
 # | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 5](05_schedules.ipynb): learning rates and the range test |

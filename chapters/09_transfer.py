@@ -21,7 +21,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 50 minutes |
+# | to read | 45 minutes, with the code |
 # | exercises | 100 minutes |
 # | to run | 40 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 2](02_normalisation.ipynb): batch norm, and the training loop of chapter 1; chapters 3 and 5 help |

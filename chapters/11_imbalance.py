@@ -25,7 +25,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 50 minutes, with the code |
+# | to read | 45 minutes, with the code |
 # | exercises | 90 minutes |
 # | to run | 35 seconds on one core of a laptop; no internet, no GPU |
 # | you need | [chapter 1](01_training_loop.ipynb); [chapter 4](04_mixing.ipynb) helps with calibration and mixed images |

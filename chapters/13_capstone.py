@@ -21,7 +21,7 @@
 #
 # | | |
 # |---|---|
-# | to read | 45 minutes |
+# | to read | 45 minutes, with the code |
 # | exercises | 80 minutes, and a day for the project |
 # | to run | 50 seconds on one core of a laptop; no internet, no GPU |
 # | you need | chapters [9](09_transfer.ipynb) and [10](10_finetuning.ipynb); chapters 6 and 7 help |

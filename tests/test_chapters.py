@@ -173,6 +173,22 @@ def shown(output):
     return re.sub(r"base64,[^\"]+", "", "".join(text for text in texts if text))
 
 
+@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+def test_the_minutes_of_reading_are_those_of_the_text_and_the_code(notebook):
+    """Two hundred words take a minute, and so do two cells of code; answers are folded."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    stated = re.search(r"\| to read \| (\d+) minutes", cells[0].source)
+    if stated is None:  # an appendix
+        return
+    folded = {"instructor", "solution", "hint", "setup"}
+    seen = [cell for cell in cells if not folded & set(cell.metadata.get("tags", []))]
+    text = "\n".join(c.source for c in seen if c.cell_type == "markdown")
+    text = text.partition("## References")[0]
+    text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    code = sum(cell.cell_type == "code" for cell in seen)
+    assert abs(len(text.split()) / 200 + code / 2 - int(stated[1])) <= 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
 def test_outputs_stay_the_same_when_cells_run_twice_in_any_order_or_by_section(
