@@ -967,8 +967,9 @@ cnnlab.classify(received, image, data.classes)
 # ## 13.8 In plain PyTorch: the whole script
 #
 # Since chapter 1 the plain cells have grown into one file, `train.py`, in the folder of this notebook. It holds what a
-# run needs, and imports only torch, torchvision and Pillow, which comes with torchvision. The cell below adds the last
-# piece: it reads a folder, puts the parts together, and runs from the command line.
+# run needs, and imports only torch, torchvision and Pillow, which comes with torchvision. Three cells add the last
+# pieces: the first reads a folder, the second builds the network, predicts with it and knows the options of the command
+# line, and the third puts the parts together.
 #
 # The network is chapter 9's ResNet-18 with ImageNet's weights, because with a few dozen photographs per class you'll
 # want a pretrained one. Its weights are downloaded once. With `--small`, the script trains chapter 2's small network
@@ -1058,6 +1059,7 @@ def split_classes(labels, fraction, seed):
     return torch.cat(chosen), torch.cat(others)
 
 
+# %% tags=["plain"]
 def build_model(num_classes, small, pretrained=True):
     """Return a new small ResNet, or a ResNet-18 with ImageNet's weights."""
     if small:
@@ -1125,6 +1127,7 @@ def parse_options(arguments=None):
     return o
 
 
+# %% tags=["plain"]
 def load_splits(o):
     """Return a training set, a validation loader and the class names."""
     images, labels, classes = load_folder(o.path, o.size)
@@ -1307,12 +1310,8 @@ print(f"an image of {photo.parent.name}: {answer}")
 # | 1 | somebody else loads the weights and gets your predictions |
 #
 # Twenty points. Fourteen make a project that you can show at a job interview. Subtract three if a number on the card
-# was typed by hand.
-
-# %%
-# Your project begins here, or in a notebook of its own.
-
-# %% [markdown]
+# was typed by hand. Begin in a notebook of its own.
+#
 # ## Make it bigger
 #
 # Cats and dogs ([Parkhi et al. 2012](https://doi.org/10.1109/CVPR.2012.6248092)): 37 breeds, 3,680 photographs to learn
