@@ -71,6 +71,63 @@ def test_the_sentence_about_the_replication_is_that_of_its_table():
     assert f"**{replicate.summary(report)}** when {which} studies" in said
 
 
+def measured(page, title):
+    """Return the ratios of a table of the benchmarks, by the name of the row."""
+    text = (ROOT / "benchmarks" / "results" / f"{page}.md").read_text(encoding="utf-8")
+    table = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"(?m)^\| (.+?) \| ([\d.]+) \|", table)
+    return {name.strip("*"): float(ratio) for name, ratio in rows}
+
+
+def in_percent(*ratios):
+    """Return what is added to the reference, to the nearest percent or the one beside it."""
+    return pytest.approx([100 * (ratio - 1) for ratio in ratios], abs=1)
+
+
+def numbers(sentence):
+    return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", sentence)]
+
+
+def test_the_numbers_of_the_comparison_are_those_of_the_benchmarks():
+    text = " ".join(README.partition("### How it compares")[2].split())
+    at = "90 weights, 8 px, batches of 16"
+    bare = measured("trainer", at)
+    shown = measured("trainer", f"{at}: beside a loop with loss and accuracy")
+    ours, peers = re.search(r"cnnlab adds (.*?)\. skorch and Accelerate add (.*?);", text).groups()
+    assert numbers(ours) == in_percent(bare["cnnlab"], shown["cnnlab"])
+    assert numbers(peers) == in_percent(bare["skorch"], bare["Accelerate"], bare["Ignite"])
+    assert all(2.5 < bare[name] < 3.6 for name in ("fastai", "Keras on torch", "Lightning"))
+
+    larger = measured("trainer", "19 thousand weights, 16 px, batches of 64")
+    found = numbers(re.search(r"19 thousand weights, (.*?)\. ", text)[1])
+    assert found[:1] == in_percent(larger["cnnlab"])
+    assert found[:1] == in_percent(larger["skorch"])
+    assert found[1:] == in_percent(
+        larger["Accelerate"], larger["Ignite"], larger["fastai"], larger["Lightning"]
+    )
+    assert larger["fastai"] < larger["Keras on torch"] < larger["Lightning"]
+
+    small = measured("augment", "32 px, full pipeline, batches of 128")
+    found = numbers(re.search(r"At 32 pixels, cnnlab is (.*?) nearly", text)[1])
+    one_by_one = small["torchvision v2, PIL, one by one"], small["albumentations, one by one"]
+    assert found == pytest.approx(one_by_one, abs=0.5)
+    assert 3.5 < small["kornia"] < 4
+    assert 2 < small["fastai"] < 3
+
+    large = measured("augment", "224 px, full pipeline, batches of 32")
+    found = numbers(re.search(r"At 224 pixels it's (.*?) times", text)[1])
+    of_torchvision = [large[f"torchvision v2, {kind}, one by one"] for kind in ("PIL", "tensors")]
+    assert found == pytest.approx(of_torchvision, abs=0.1)
+    assert [round(large["kornia"]), round(large["fastai"])] == [3, 3]
+    assert 0.9 < large["albumentations, one by one"] < 1.1
+
+    saved = numbers(re.search(r"\*Channels last\* saves (.*?) %", text)[1])
+    page = (ROOT / "benchmarks" / "results" / "channels_last.md").read_text(encoding="utf-8")
+    for network in ("small_resnet", "glyphnet"):
+        ratio = float(re.search(rf"(?m)^\| {network} \| ([\d.]+) ", page)[1])
+        assert saved == pytest.approx([100 * (1 - ratio)], abs=1)
+
+
 def test_every_linked_file_exists():
     for path in re.findall(r"\]\((?!http|#)(.*?)\)", README):
         assert (ROOT / path).exists(), path
