@@ -61,9 +61,7 @@ def _answer(returned: Any) -> tuple[str, str]:
     raise AnswerError("should return two strings, the repaired script and its cause")
 
 
-def examine(
-    n: int, script: str, seed: int, attempt: Callable[..., Any] | None = None
-) -> tuple[bool, str]:
+def examine(n: int, script: str, seed: int, attempt: Callable[..., Any]) -> tuple[bool, str]:
     """Run a script beside its healthy twin, apart from the grader; return whether it is healthy.
 
     If the attempt runs in a container, the script does too.

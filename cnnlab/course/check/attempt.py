@@ -157,7 +157,7 @@ def is_unwritten(error: BaseException) -> bool:
 
 def describe_error(raised: Raised, attempt: Attempt) -> str:
     """Return a sentence with the line of the student's code that raised, and what it was given."""
-    error = raised.error
+    error, hint = raised.error, error_hint(raised.error)
     if not isinstance(attempt.function, Remote) and not _accepts(
         attempt.function, raised.arguments
     ):
@@ -174,10 +174,10 @@ def describe_error(raised: Raised, attempt: Attempt) -> str:
             code = f", `{_cut(frames[-1].line, 60)}`," if frames[-1].line else ""
             where = f"line {frames[-1].lineno}{code}"
         message = " ".join(str(error).split())
-        width = 40 if error_hint(error) else 90
+        width = 40 if hint else 90
         says = f"{where} raised {type(error).__name__}: {_cut(message.rstrip('.'), width)}"
         says += "" if says.endswith("...") else "."
-    room = LONGEST - len(says) - len(error_hint(error)) - len(" It was given .")
+    room = LONGEST - len(says) - len(hint) - len(" It was given .")
     given = attempt.given(raised.arguments, room)
     return f"{says} It was given {given.removesuffix(', ...')}." if 0 < len(given) <= room else says
 
